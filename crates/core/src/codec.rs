@@ -1,0 +1,264 @@
+//! From the bytes of an HTTP body to messages: one decoder for each kind of content (R21, R22).
+//!
+//! Feed chunks as they arrive, take messages as they are complete. Content that is no message is rejected here, noted,
+//! and never leaves as a message; the rest of the stream goes on.
+
+mod lines;
+mod pieces;
+mod sse;
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+pub(crate) use self::{lines::Lines, pieces::TooLong};
+use self::{pieces::Pieces, sse::Sse};
+use crate::{
+    error::{Error, Kind as Fault},
+    message::{Message, Parsed},
+};
+
+/// The decoder of one body.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    format: Format,
+    /// The rest of a batch, whose messages leave one by one.
+    ready: VecDeque<Message>,
+    rejected: Option<Error>,
+}
+
+#[derive(Debug)]
+enum Format {
+    /// JSON, and whatever does not say what it is: read at the end, as one document or as several.
+    Whole(Pieces),
+    Lines(Lines),
+    Sse(Sse),
+}
+
+impl Decoder {
+    /// The decoder for a `Content-Type`; no message may be larger than `limit` bytes.
+    pub(crate) fn new(content_type: Option<&str>, limit: usize) -> Self {
+        let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        let is = |name: &str| essence.eq_ignore_ascii_case(name);
+        let format = if is("text/event-stream") {
+            Format::Sse(Sse::new(limit))
+        } else if is("application/x-ndjson") || is("application/ndjson") {
+            Format::Lines(Lines::new(limit))
+        } else {
+            Format::Whole(Pieces::new(limit))
+        };
+        Self { format, ready: VecDeque::new(), rejected: None }
+    }
+
+    /// Takes the next bytes of the body, once `next` has used up the last ones.
+    ///
+    /// # Errors
+    /// A body that must be read as a whole is over the limit: no message of it can come.
+    pub(crate) fn feed(&mut self, chunk: Bytes) -> Result<(), Error> {
+        match &mut self.format {
+            Format::Whole(body) => body.push(chunk).map_err(too_large)?,
+            Format::Lines(lines) => lines.feed(chunk),
+            Format::Sse(events) => events.feed(chunk),
+        }
+        Ok(())
+    }
+
+    /// The next complete message.
+    pub(crate) fn next(&mut self) -> Option<Message> {
+        loop {
+            if let Some(message) = self.ready.pop_front() {
+                return Some(message);
+            }
+            let payload = match &mut self.format {
+                Format::Whole(_) => return None,
+                Format::Lines(lines) => lines.next()?,
+                Format::Sse(events) => match events.next()? {
+                    Ok(event) if !event.is_message() => continue,
+                    event => event.map(|event| event.data),
+                },
+            };
+            match payload {
+                Ok(payload) => {
+                    if let Some(message) = self.read(&payload) {
+                        return Some(message);
+                    }
+                }
+                Err(error) => self.reject(too_large(error)),
+            }
+        }
+    }
+
+    /// The body is over; `next` then gives what the end completes. After a connection that broke (`clean` is false) an
+    /// unfinished event or line is dropped, as the SSE rules say; a body that is one complete document counts.
+    pub(crate) fn finish(&mut self, clean: bool) {
+        match &mut self.format {
+            Format::Whole(body) => {
+                let body = body.take();
+                self.read_whole(&body);
+            }
+            Format::Lines(lines) if clean => {
+                if let Some(message) = lines.finish().and_then(|line| self.read(&line)) {
+                    self.ready.push_front(message);
+                }
+            }
+            Format::Sse(events) if clean => {
+                let event = events.finish().filter(sse::Event::is_message);
+                if let Some(message) = event.and_then(|event| self.read(&event.data)) {
+                    self.ready.push_front(message);
+                }
+            }
+            Format::Lines(_) | Format::Sse(_) => {}
+        }
+    }
+
+    /// Why the last payload that was no message is none, for the request that gets no answer because of it.
+    pub(crate) fn take_rejected(&mut self) -> Option<Error> {
+        self.rejected.take()
+    }
+
+    /// Reads one payload: gives its message, or the first of a batch.
+    fn read(&mut self, payload: &Bytes) -> Option<Message> {
+        if payload.trim_ascii().is_empty() {
+            return None;
+        }
+        match Message::parse(&repaired(payload)) {
+            Ok(Parsed::One(message)) => return Some(message),
+            Ok(Parsed::Batch(elements)) => {
+                for element in elements {
+                    match element {
+                        Ok(message) => self.ready.push_back(message),
+                        Err(invalid) => self.reject(invalid_answer(payload, invalid.error)),
+                    }
+                }
+            }
+            Err(invalid) => self.reject(invalid_answer(payload, invalid.error)),
+        }
+        self.ready.pop_front()
+    }
+
+    /// Reads a whole body: one document, or several one after the other, all of them or none (R21).
+    fn read_whole(&mut self, body: &Bytes) {
+        if let Some(message) = self.read(body) {
+            self.ready.push_front(message);
+            return;
+        }
+        let body = repaired(body);
+        let Ok(text) = std::str::from_utf8(&body) else { return };
+        let documents = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+        let messages: Result<Vec<_>, _> = documents
+            .map(|document| match Message::parse(&body.slice_ref(document?.get().as_bytes())) {
+                Ok(Parsed::One(message)) => Ok(message),
+                _ => Err(<serde_json::Error as serde::de::Error>::custom("no message")),
+            })
+            .collect();
+        if let Ok(messages) = messages
+            && !messages.is_empty()
+        {
+            self.rejected = None;
+            self.ready.extend(messages);
+        }
+    }
+
+    fn reject(&mut self, error: Error) {
+        tracing::warn!(error = %error, "the server sent something that is no message; dropped");
+        self.rejected = Some(error);
+    }
+}
+
+/// With U+FFFD for what is not UTF-8, as every reader of JSON over HTTP does.
+fn repaired(payload: &Bytes) -> Bytes {
+    if std::str::from_utf8(payload).is_ok() {
+        return payload.clone();
+    }
+    tracing::warn!("the server sent bytes that are not UTF-8; U+FFFD stands in their place");
+    String::from_utf8_lossy(payload).into_owned().into()
+}
+
+fn invalid_answer(payload: &Bytes, cause: Error) -> Error {
+    Error::new(
+        Fault::InvalidAnswer,
+        "the server's reply is no JSON-RPC message; check that the URL is its MCP endpoint",
+    )
+    .with_detail(&String::from_utf8_lossy(payload.get(..2048).unwrap_or(payload)))
+    .with_source(cause)
+}
+
+fn too_large(error: TooLong) -> Error {
+    Error::new(Fault::TooLarge, format!("the server's message is {error}")).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(content_type: Option<&str>, chunks: &[&str], clean: bool) -> Vec<String> {
+        let mut decoder = Decoder::new(content_type, 1000);
+        let mut messages = Vec::new();
+        for chunk in chunks {
+            decoder.feed(Bytes::copy_from_slice(chunk.as_bytes())).unwrap();
+            messages.extend(std::iter::from_fn(|| decoder.next()));
+        }
+        decoder.finish(clean);
+        messages.extend(std::iter::from_fn(|| decoder.next()));
+        messages.into_iter().map(|message| String::from_utf8_lossy(message.bytes()).into_owned()).collect()
+    }
+
+    const ONE: &str = r#"{"id":1,"result":{}}"#;
+    const TWO: &str = r#"{"method":"x"}"#;
+
+    #[test]
+    fn r21_content_types() {
+        let sse = format!("data: {TWO}\n\nevent: ping\ndata: {TWO}\n\ndata: {ONE}\n\n");
+        let lines = format!("{TWO}\n\n{ONE}");
+        for (content_type, body, expected) in [
+            (Some("application/json; charset=utf-8"), ONE, &[ONE][..]),
+            (Some("Text/Event-Stream;charset=utf-8"), &sse, &[TWO, ONE]),
+            (Some("application/x-ndjson"), &lines, &[TWO, ONE]),
+            (Some("application/ndjson"), &lines, &[TWO, ONE]),
+            (Some("application/json"), &lines, &[TWO, ONE]),
+            (None, &lines, &[TWO, ONE]),
+            (Some("text/plain"), ONE, &[ONE]),
+            (Some("text/html"), "<html>", &[]),
+            (Some("text/plain"), &format!("{ONE}\noops"), &[]),
+            (None, "", &[]),
+        ] {
+            assert_eq!(decode(content_type, &[body], true), expected, "{content_type:?} {body}");
+            let bytes: Vec<_> = body.split_inclusive(|_| true).collect();
+            assert_eq!(decode(content_type, &bytes, true), expected, "{content_type:?} {body} byte by byte");
+        }
+    }
+
+    #[test]
+    fn r16_a_batch_leaves_as_single_messages() {
+        let batch = format!("[{TWO},{ONE}]");
+        assert_eq!(decode(Some("application/json"), &[&batch], true), [TWO, ONE]);
+        assert_eq!(decode(Some("text/event-stream"), &["data: ", &batch, "\n\n"], true), [TWO, ONE]);
+    }
+
+    #[test]
+    fn a_broken_connection_drops_what_is_unfinished() {
+        let event = format!("data: {TWO}\n\ndata: {ONE}");
+        assert_eq!(decode(Some("text/event-stream"), &[&event], true), [TWO, ONE]);
+        assert_eq!(decode(Some("text/event-stream"), &[&event], false), [TWO]);
+        assert_eq!(decode(Some("application/json"), &[ONE], false), [ONE]);
+        assert_eq!(decode(Some("application/json"), &[&ONE[..9]], false), [""; 0]);
+    }
+
+    #[test]
+    fn limits_are_errors_that_say_so() {
+        let mut decoder = Decoder::new(None, 10);
+        assert!(decoder.feed(Bytes::from_static(&[b'x'; 11])).unwrap_err().is_too_large());
+        let mut decoder = Decoder::new(Some("text/event-stream"), 20);
+        decoder.feed(Bytes::from(format!("data: {}\n\ndata: {TWO}\n\n", "x".repeat(21)))).unwrap();
+        assert_eq!(decoder.next().unwrap().bytes(), TWO);
+        assert!(decoder.take_rejected().unwrap().is_too_large());
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_replaced() {
+        let mut decoder = Decoder::new(Some("text/event-stream"), 100);
+        decoder.feed(Bytes::from_static(b"data: {\"method\":\"\xff\"}\n\n")).unwrap();
+        assert_eq!(decoder.next().unwrap().method(), "\u{fffd}");
+    }
+}

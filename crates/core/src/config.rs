@@ -1,0 +1,283 @@
+//! What the bridge is told: the server, the headers, limits and times. Plain values, checked where they are set.
+//!
+//! The core reads no environment and no argument: the command (or the Python module) does, and fills a [`Config`].
+//! Rule: whatever may hold a secret is a type whose Debug and Display redact it.
+
+use std::{fmt, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use url::Url;
+
+use crate::error::Error;
+
+/// Headers that the protocol or HTTP itself sets; a user's value would break the session (R97).
+const RESERVED: &[&str] = &[
+    "accept",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "last-event-id",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Everything that [`crate::run`] needs to know.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where the MCP server listens.
+    pub url: ServerUrl,
+    /// Times, all in [`Duration`].
+    pub timeouts: Timeouts,
+    /// Sizes and counts.
+    pub limits: Limits,
+    /// How a secure connection is made.
+    pub tls: Tls,
+    /// The way out of the local network.
+    pub proxy: Proxy,
+    headers: HeaderMap,
+}
+
+impl Config {
+    /// The defaults for a server at `url`.
+    ///
+    /// # Errors
+    /// A text that is no absolute `http` or `https` URL.
+    pub fn new(url: &str) -> Result<Self, Error> {
+        Ok(Self {
+            url: ServerUrl::parse(url)?,
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+            tls: Tls::default(),
+            proxy: Proxy::System,
+            headers: HeaderMap::new(),
+        })
+    }
+
+    /// Adds a header to every HTTP request to the server; an earlier one of the same name is replaced.
+    /// The value counts as a secret: it is never logged, nor sent to another origin.
+    ///
+    /// # Errors
+    /// A name or value that HTTP does not allow (line breaks in particular), or a name that belongs to the protocol.
+    pub fn set_header(&mut self, name: &str, value: &str) -> Result<(), Error> {
+        let name = HeaderName::from_bytes(name.trim().as_bytes())
+            .map_err(|_| Error::config(format!("{name:?} is no HTTP header name; write 'Name: Value'")))?;
+        if RESERVED.contains(&name.as_str()) || name.as_str().starts_with("mcp-param-") {
+            return Err(Error::config(format!("the header {name} is set by the protocol; leave it out")));
+        }
+        // The value itself stays out of the message.
+        let mut value =
+            HeaderValue::from_str(value.trim()).or_else(|_| HeaderValue::from_bytes(value.trim().as_bytes())).map_err(
+                |_| Error::config(format!("the value of header {name} holds a line break or control character")),
+            )?;
+        value.set_sensitive(true);
+        self.headers.insert(name, value);
+        Ok(())
+    }
+
+    /// Sets `Authorization` to `value`, verbatim.
+    ///
+    /// # Errors
+    /// A value that HTTP does not allow, or a scheme without credentials.
+    pub fn set_authorization(&mut self, value: &str) -> Result<(), Error> {
+        let value = value.trim();
+        if value.eq_ignore_ascii_case("bearer") || value.eq_ignore_ascii_case("basic") {
+            return Err(Error::config(format!(
+                "the authorization is only the word {value:?}; give the whole value in quotes, like 'Bearer TOKEN'"
+            )));
+        }
+        self.set_header(header::AUTHORIZATION.as_str(), value)
+    }
+
+    /// The headers of the user, each marked sensitive.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+}
+
+/// An absolute `http` or `https` URL. Display and Debug leave out user, password and query, which may be secrets.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ServerUrl(Url);
+
+impl ServerUrl {
+    /// Reads a URL; a fragment is dropped.
+    ///
+    /// # Errors
+    /// A text that is no absolute `http` or `https` URL with a host.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        const HINT: &str = "give the server's address like https://example.com/mcp";
+        let mut url = Url::parse(text.trim())
+            .map_err(|error| Error::config(format!("the URL cannot be used ({error}); {HINT}")))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(Error::config(format!("the URL's scheme is {:?}, not http or https; {HINT}", url.scheme())));
+        }
+        url.set_fragment(None);
+        Ok(Self(url))
+    }
+
+    pub(crate) fn as_url(&self) -> &Url {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.0.origin().ascii_serialization(), self.0.path())?;
+        if self.0.query().is_some() { f.write_str("?…") } else { Ok(()) }
+    }
+}
+
+impl fmt::Debug for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Times after which the bridge acts.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Timeouts {
+    /// Address, connection and TLS handshake together (15 s).
+    pub connect: Duration,
+    /// The longest silence of the server during a request; any byte starts it anew (300 s).
+    pub idle: Duration,
+    /// The whole life of a request, from stdin to its answer (no limit: the client owns that, R44).
+    pub total: Option<Duration>,
+    /// How long open requests may go on after stdin has ended (5 s).
+    pub drain: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(15),
+            idle: Duration::from_mins(5),
+            total: None,
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Sizes and counts that keep memory bounded.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Requests that may be open at the server at once (64). Notifications, responses and pings do not count.
+    pub concurrency: usize,
+    /// The largest message from the server, in bytes (256 MiB).
+    pub incoming: usize,
+    /// The largest message from the client, in bytes (64 MiB).
+    pub outgoing: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { concurrency: 64, incoming: 256 << 20, outgoing: 64 << 20 }
+    }
+}
+
+/// How the server's certificate is judged.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Tls {
+    /// Certificates in PEM that are trusted beside the system's.
+    pub ca_certificates: Vec<Vec<u8>>,
+    /// Trusts any certificate. For tests and rescue only.
+    pub insecure: bool,
+}
+
+/// The way out of the local network.
+#[derive(Clone, Debug, Default)]
+pub enum Proxy {
+    /// What the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`) or the system says.
+    #[default]
+    System,
+    /// A direct connection.
+    None,
+    /// This proxy for all but the hosts in `except`.
+    Url {
+        /// `http`, `https` or `socks5` URL, with credentials if it needs any.
+        url: ProxyUrl,
+        /// Hosts reached directly, in the form of `NO_PROXY`.
+        except: Option<String>,
+    },
+}
+
+/// A proxy's URL. Display and Debug leave out user and password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProxyUrl(Url);
+
+impl ProxyUrl {
+    /// Reads a proxy URL; without a scheme, `http` is meant.
+    ///
+    /// # Errors
+    /// A text that is no URL of a known proxy scheme.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        const HINT: &str = "give it like http://proxy.example.com:3128";
+        let text = text.trim();
+        let parsed = if text.contains("://") { Url::parse(text) } else { Url::parse(&format!("http://{text}")) };
+        let url = parsed.map_err(|error| Error::config(format!("the proxy cannot be used ({error}); {HINT}")))?;
+        if !matches!(url.scheme(), "http" | "https" | "socks4" | "socks4a" | "socks5" | "socks5h") {
+            return Err(Error::config(format!("the proxy's scheme {:?} is not known; {HINT}", url.scheme())));
+        }
+        Ok(Self(url))
+    }
+
+    pub(crate) fn as_url(&self) -> &Url {
+        &self.0
+    }
+}
+
+impl fmt::Display for ProxyUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.0.scheme(), self.0.host_str().unwrap_or_default())?;
+        self.0.port().map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+impl fmt::Debug for ProxyUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r10_no_secret_in_debug_or_display() {
+        let mut config = Config::new("https://user:hunter2@example.com/mcp?key=hunter2#x").unwrap();
+        config.set_authorization("Bearer hunter2").unwrap();
+        config.proxy = Proxy::Url { url: ProxyUrl::parse("user:hunter2@proxy:3128").unwrap(), except: None };
+        let shown = format!("{config:?} {}", config.url);
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains("https://example.com/mcp?…"), "{shown}");
+        assert!(shown.contains("http://proxy:3128"), "{shown}");
+    }
+
+    #[test]
+    fn a_bad_header_is_refused_without_its_value() {
+        let mut config = Config::new("http://localhost/mcp").unwrap();
+        for (name, value) in [("X-Key", "hunter2\r\nX: y"), ("Mcp-Session-Id", "hunter2"), ("a b", "hunter2")] {
+            let error = config.set_header(name, value).unwrap_err();
+            assert!(error.is_config() && !error.to_string().contains("hunter2"), "{error}");
+        }
+        assert!(config.set_authorization("Bearer").unwrap_err().to_string().contains("Bearer TOKEN"));
+        assert!(config.headers().is_empty());
+    }
+
+    #[test]
+    fn only_http_urls() {
+        for bad in ["", "example.com/mcp", "ftp://example.com", "http://", "/mcp"] {
+            assert!(ServerUrl::parse(bad).unwrap_err().is_config(), "{bad}");
+        }
+        assert_eq!(ServerUrl::parse(" http://[::1]:8080 ").unwrap().to_string(), "http://[::1]:8080/");
+    }
+}

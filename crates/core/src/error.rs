@@ -1,0 +1,234 @@
+//! What can go wrong, as one opaque value: who is at fault, what was tried, what to do.
+//!
+//! Callers ask predicates; nothing matches on text. Display says this layer only, `source()` carries the cause. What a
+//! client can act on (HTTP status, Retry-After, whether the request may have run) are fields, and become the `data` of
+//! the JSON-RPC error that the client receives (see [`crate::message::error_reply`]).
+
+use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
+
+/// The longest excerpt of a peer's text that an error carries, in bytes.
+const DETAIL_LIMIT: usize = 512;
+
+/// A failure of the bridge, of the server behind it, of the client before it, or of the way between.
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: Kind,
+    summary: Cow<'static, str>,
+    source: Option<Cause>,
+    status: Option<u16>,
+    retry_after: Option<Duration>,
+    may_have_run: Option<bool>,
+    detail: Option<String>,
+}
+
+type Cause = Box<dyn StdError + Send + Sync>;
+
+/// Who is at fault, and at which stage. The name is what clients read in `data.kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The caller: a setting that cannot be used.
+    Config,
+    /// The client: a line that is no JSON.
+    Parse,
+    /// The client: JSON that is no JSON-RPC message.
+    InvalidMessage,
+    /// The network: the host name has no address.
+    Dns,
+    /// The network: no connection, or it was refused.
+    Connect,
+    /// The network or the server: no secure connection.
+    Tls,
+    /// The server was silent for too long.
+    Timeout,
+    /// The server answered with an HTTP status that is no success.
+    Status,
+    /// The server answered with something that is no JSON-RPC answer to the request.
+    InvalidAnswer,
+    /// The server ended its reply without answering the request.
+    NoAnswer,
+    /// The connection broke while the request or its answer was under way.
+    Broken,
+    /// A message is larger than the limit.
+    TooLarge,
+    /// The bridge ends before the answer came.
+    Shutdown,
+    /// This process's own stdin or stdout failed.
+    Stdio,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Parse => "parse",
+            Self::InvalidMessage => "invalid_message",
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Status => "http_status",
+            Self::InvalidAnswer => "invalid_answer",
+            Self::NoAnswer => "no_answer",
+            Self::Broken => "connection_lost",
+            Self::TooLarge => "too_large",
+            Self::Shutdown => "shutdown",
+            Self::Stdio => "stdio",
+        }
+    }
+}
+
+impl Error {
+    pub(crate) fn new(kind: Kind, summary: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            summary: summary.into(),
+            source: None,
+            status: None,
+            retry_after: None,
+            may_have_run: None,
+            detail: None,
+        }))
+    }
+
+    /// A setting that cannot be used; `summary` says what to do.
+    pub fn config(summary: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Kind::Config, summary)
+    }
+
+    pub(crate) fn with_source(mut self, source: impl Into<Cause>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    pub(crate) fn with_status(mut self, status: http::StatusCode) -> Self {
+        self.0.status = Some(status.as_u16());
+        self
+    }
+
+    pub(crate) fn with_retry_after(mut self, wait: Option<Duration>) -> Self {
+        self.0.retry_after = wait;
+        self
+    }
+
+    pub(crate) fn with_may_have_run(mut self, may: bool) -> Self {
+        self.0.may_have_run = Some(may);
+        self
+    }
+
+    /// Keeps the beginning of what the peer said, at most 512 bytes.
+    pub(crate) fn with_detail(mut self, text: &str) -> Self {
+        let text = text.trim();
+        if !text.is_empty() {
+            self.0.detail = Some(text[..text.floor_char_boundary(DETAIL_LIMIT)].to_owned());
+        }
+        self
+    }
+
+    /// A setting, or a combination of settings, cannot be used.
+    pub fn is_config(&self) -> bool {
+        self.0.kind == Kind::Config
+    }
+
+    /// The server could not be reached: no address, no connection, or no secure one. Nothing was sent.
+    pub fn is_connect(&self) -> bool {
+        matches!(self.0.kind, Kind::Dns | Kind::Connect | Kind::Tls)
+    }
+
+    /// The server was silent for longer than the limit.
+    pub fn is_timeout(&self) -> bool {
+        self.0.kind == Kind::Timeout
+    }
+
+    /// A message was larger than the limit.
+    pub fn is_too_large(&self) -> bool {
+        self.0.kind == Kind::TooLarge
+    }
+
+    /// The HTTP status that the server answered with, where it is what failed.
+    pub fn status(&self) -> Option<u16> {
+        self.0.status
+    }
+
+    /// How long the server asked to wait before the next try.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// Whether the server may have acted on the request; `None` where that is no question.
+    pub fn may_have_run(&self) -> Option<bool> {
+        self.0.may_have_run
+    }
+
+    /// The stage and the party at fault, in one word, as clients read it in `data.kind`.
+    pub fn kind(&self) -> &'static str {
+        self.0.kind.name()
+    }
+
+    /// The JSON-RPC error code: our own are only -32700, -32600 and -32603 (R78).
+    pub fn code(&self) -> i32 {
+        match self.0.kind {
+            Kind::Parse => -32700,
+            Kind::InvalidMessage => -32600,
+            _ => -32603,
+        }
+    }
+
+    /// What the peer said, or the chain of causes; at most 512 bytes.
+    pub fn detail(&self) -> Option<String> {
+        self.0.detail.clone().or_else(|| {
+            let mut text = String::new();
+            let mut cause = self.source();
+            while let Some(error) = cause {
+                let layer = error.to_string();
+                // Some layers repeat their cause's text as their own.
+                if !text.ends_with(&layer) {
+                    if !text.is_empty() {
+                        text.push_str(": ");
+                    }
+                    text.push_str(&layer);
+                }
+                cause = error.source();
+            }
+            text.truncate(text.floor_char_boundary(DETAIL_LIMIT));
+            (!text.is_empty()).then_some(text)
+        })
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.summary)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detail_is_cut_at_a_character() {
+        let error = Error::new(Kind::Status, "no").with_detail(&"é".repeat(600));
+        let detail = error.detail().unwrap();
+        assert!(detail.len() <= DETAIL_LIMIT && detail.chars().all(|c| c == 'é'));
+    }
+
+    #[test]
+    fn detail_joins_the_causes_once() {
+        let cause = Error::new(Kind::Connect, "refused").with_source(Error::new(Kind::Connect, "refused"));
+        assert_eq!(Error::new(Kind::Connect, "no server").with_source(cause).detail().unwrap(), "refused");
+    }
+}

@@ -1,0 +1,20 @@
+#![doc = include_str!("front.md")]
+
+mod bridge;
+mod codec;
+mod config;
+mod error;
+mod exchange;
+mod headers;
+mod message;
+mod pending;
+mod session;
+pub mod stdio;
+mod tls;
+mod transport;
+#[cfg(test)]
+mod vectors;
+
+pub use bridge::{End, run};
+pub use config::{Config, Limits, Proxy, ProxyUrl, ServerUrl, Timeouts, Tls};
+pub use error::Error;

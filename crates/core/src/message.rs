@@ -1,0 +1,554 @@
+//! A JSON-RPC message as the bytes that were sent, with a borrowed look at what a bridge must know: kind, id, method.
+//!
+//! Rule: a message that is only forwarded is never serialised anew (R3). The one change that a line on stdio needs,
+//! no raw line break (R2), is made by putting spaces in their place: in valid JSON they stand between tokens only.
+//! Where a key occurs twice the last one counts, as in every common JSON reader.
+
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Kind as Fault};
+
+/// One JSON-RPC message.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    bytes: Bytes,
+    kind: Kind,
+    id: Option<Id>,
+    method: Method,
+}
+
+/// What a message is, by the members it has (JSON-RPC 2.0, sections 4 and 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Has a method and an id.
+    Request,
+    /// Has a method and no id.
+    Notification,
+    /// Has no method, but a result or an error.
+    Response,
+}
+
+/// What one line or payload holds.
+#[derive(Debug)]
+pub(crate) enum Parsed {
+    One(Message),
+    /// A JSON-RPC batch (R16), each element on its own.
+    Batch(Vec<Result<Message, Invalid>>),
+}
+
+/// Bytes that are no message: why, and the id that an error reply can name.
+#[derive(Debug)]
+pub(crate) struct Invalid {
+    pub(crate) error: Error,
+    pub(crate) id: Option<Id>,
+}
+
+impl Message {
+    /// Reads a line or payload.
+    pub(crate) fn parse(bytes: &Bytes) -> Result<Parsed, Invalid> {
+        let bytes = trimmed(bytes);
+        let Ok(text) = std::str::from_utf8(&bytes) else {
+            return Err(Invalid { error: not_json("it is not UTF-8"), id: id_of_broken_text(&bytes) });
+        };
+        if !text.starts_with('[') {
+            return Self::parse_one(&bytes, text).map(Parsed::One);
+        }
+        let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| Invalid::syntax(&error))?;
+        if elements.is_empty() {
+            return Err(Invalid {
+                error: Error::new(Fault::InvalidMessage, "an empty batch holds no message"),
+                id: None,
+            });
+        }
+        let elements = elements.into_iter().map(|element| {
+            let text = element.get();
+            Self::parse_one(&bytes.slice_ref(text.as_bytes()), text)
+        });
+        Ok(Parsed::Batch(elements.collect()))
+    }
+
+    fn parse_one(bytes: &Bytes, text: &str) -> Result<Self, Invalid> {
+        let peek: Peek<'_> = serde_json::from_str(text).map_err(|error| Invalid::syntax(&error))?;
+        let id = peek.id.map(|id| Id(bytes.slice_ref(id.get().as_bytes())));
+        if id.as_ref().is_some_and(|id| !id.is_valid()) {
+            return Err(Invalid::message("its id is neither a string nor a number", None));
+        }
+        let method = match peek.method {
+            None => Method(Bytes::new()),
+            Some(method) => match Method::read(bytes, method) {
+                Some(method) => method,
+                None => return Err(Invalid::message("its method is no string", id)),
+            },
+        };
+        let kind = match (peek.method.is_some(), id.is_some(), peek.has_answer) {
+            (true, true, _) => Kind::Request,
+            (true, false, _) => Kind::Notification,
+            (false, _, true) => Kind::Response,
+            (false, _, false) => return Err(Invalid::message("it has no method, result or error", id)),
+        };
+        Ok(Self { bytes: bytes.clone(), kind, id, method })
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(crate) fn id(&self) -> Option<&Id> {
+        self.id.as_ref()
+    }
+
+    /// The method; empty for a response.
+    pub(crate) fn method(&self) -> &str {
+        self.method.as_str()
+    }
+
+    /// The message as it was sent.
+    pub(crate) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The message as one line for stdout, without the line's end (R2).
+    pub(crate) fn into_line(self) -> Bytes {
+        if memchr::memchr2(b'\r', b'\n', &self.bytes).is_none() {
+            return self.bytes;
+        }
+        let mut line = BytesMut::from(self.bytes);
+        let mut from = 0;
+        while let Some(at) = line.get(from..).and_then(|rest| memchr::memchr2(b'\r', b'\n', rest)) {
+            if let Some(byte) = line.get_mut(from + at) {
+                *byte = b' ';
+            }
+            from += at + 1;
+        }
+        line.freeze()
+    }
+
+    /// The same message with `id` in the place of its own, or put in where it has none (R7); all other bytes stay.
+    pub(crate) fn with_id(&self, id: &Id) -> Self {
+        let mut bytes = BytesMut::with_capacity(self.bytes.len() + id.0.len() + br#""id":,"#.len());
+        if let Some(own) = &self.id {
+            // The id is a slice of the message.
+            let start = own.0.as_ptr().addr() - self.bytes.as_ptr().addr();
+            bytes.extend_from_slice(&self.bytes.slice(..start));
+            bytes.extend_from_slice(&id.0);
+            bytes.extend_from_slice(&self.bytes.slice(start + own.0.len()..));
+        } else {
+            // A response is an object with at least one member.
+            bytes.extend_from_slice(br#"{"id":"#);
+            bytes.extend_from_slice(&id.0);
+            bytes.extend_from_slice(b",");
+            bytes.extend_from_slice(&self.bytes.slice(1..));
+        }
+        Self { bytes: bytes.freeze(), id: Some(id.clone()), kind: self.kind, method: self.method.clone() }
+    }
+
+    /// The id that a `notifications/cancelled` names.
+    pub(crate) fn cancelled_id(&self) -> Option<Id> {
+        #[derive(Deserialize)]
+        struct Cancelled<'a> {
+            #[serde(borrow)]
+            params: CancelledParams<'a>,
+        }
+        #[derive(Deserialize)]
+        struct CancelledParams<'a> {
+            #[serde(borrow, rename = "requestId")]
+            request_id: &'a RawValue,
+        }
+        let message: Cancelled<'_> = serde_json::from_slice(&self.bytes).ok()?;
+        Some(Id(self.bytes.slice_ref(message.params.request_id.get().as_bytes())))
+    }
+
+    /// The version that the result of `initialize` settles on.
+    pub(crate) fn protocol_version(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Answer {
+            result: InitializeResult,
+        }
+        #[derive(Deserialize)]
+        struct InitializeResult {
+            #[serde(rename = "protocolVersion")]
+            protocol_version: String,
+        }
+        serde_json::from_slice(&self.bytes).ok().map(|answer: Answer| answer.result.protocol_version)
+    }
+}
+
+/// The error reply to the request with this id (`null` where none is known), as one line (R5, R14).
+pub(crate) fn error_reply(id: Option<&Id>, error: &Error) -> Bytes {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        code: i32,
+        message: String,
+        data: Data<'a>,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Data<'a> {
+        source: &'a str,
+        kind: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        http_status: Option<u16>,
+        /// Seconds, as in the HTTP header.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        may_have_run: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+    }
+    let body = Body {
+        code: error.code(),
+        message: error.to_string(),
+        data: Data {
+            source: "mcp-gangway",
+            kind: error.kind(),
+            http_status: error.status(),
+            retry_after: error.retry_after().map(|wait| wait.as_secs()),
+            may_have_run: error.may_have_run(),
+            detail: error.detail(),
+        },
+    };
+    // Numbers and strings only: this cannot fail, and an empty object would still be a valid error reply.
+    let body = serde_json::to_string(&body).unwrap_or_else(|_| "{}".to_owned());
+    let id = id.map_or("null", Id::as_str);
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{body}}}"#).into()
+}
+
+/// The notification that cancels the request with this id upstream.
+pub(crate) fn cancellation(id: &Id, reason: &str) -> Bytes {
+    let reason = serde_json::Value::from(reason);
+    let id = id.as_str();
+    format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":{reason}}}}}"#)
+        .into()
+}
+
+/// A JSON-RPC id as it was written. Its spelling is kept; [`Id::same`] compares by value, and 1 is not "1" (R4).
+#[derive(Clone)]
+pub(crate) struct Id(Bytes);
+
+impl Id {
+    /// The id in JSON.
+    pub(crate) fn as_str(&self) -> &str {
+        // A slice of text that was valid UTF-8, cut at JSON tokens.
+        std::str::from_utf8(&self.0).unwrap_or("null")
+    }
+
+    pub(crate) fn is_null(&self) -> bool {
+        self.0 == "null"
+    }
+
+    /// Whether two ids are the same value: `"a"` and `"\u0061"`, `1` and `1.0`.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        self.0 == other.0
+            || match (self.value(), other.value()) {
+                (Some(serde_json::Value::Number(one)), Some(serde_json::Value::Number(two))) => {
+                    one == two || (one.is_f64() != two.is_f64() && one.as_f64() == two.as_f64())
+                }
+                (Some(one), Some(two)) => one == two,
+                _ => false,
+            }
+    }
+
+    /// Whether `other` is this id after a peer took it through a floating-point number, as JavaScript does.
+    pub(crate) fn same_when_rounded(&self, other: &Self) -> bool {
+        match (self.value(), other.value()) {
+            (Some(serde_json::Value::Number(one)), Some(serde_json::Value::Number(two))) => {
+                one.as_f64() == two.as_f64()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the two are spelled alike.
+    pub(crate) fn identical(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+
+    fn is_valid(&self) -> bool {
+        matches!(self.0.first(), Some(b'"' | b'-' | b'0'..=b'9' | b'n'))
+    }
+
+    fn value(&self) -> Option<serde_json::Value> {
+        serde_json::from_slice(&self.0).ok()
+    }
+}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A method's name, unescaped.
+#[derive(Clone, Debug)]
+struct Method(Bytes);
+
+impl Method {
+    fn read(message: &Bytes, raw: &RawValue) -> Option<Self> {
+        let text = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+        if !text.contains('\\') {
+            return Some(Self(message.slice_ref(text.as_bytes())));
+        }
+        // A name with a lone surrogate has no Rust spelling; it is a method that the bridge does not know.
+        Some(Self(serde_json::from_str(raw.get()).unwrap_or_else(|_| text.to_owned()).into()))
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl Invalid {
+    fn message(why: &str, id: Option<Id>) -> Self {
+        Self { error: Error::new(Fault::InvalidMessage, format!("this is no JSON-RPC message: {why}")), id }
+    }
+
+    fn syntax(error: &serde_json::Error) -> Self {
+        if error.is_data() {
+            return Self::message("it is no JSON object", None);
+        }
+        Self { error: not_json(&error.to_string()), id: None }
+    }
+}
+
+fn not_json(why: &str) -> Error {
+    Error::new(Fault::Parse, format!("this is no JSON: {why}"))
+}
+
+/// Without the byte order mark and the whitespace around it.
+fn trimmed(bytes: &Bytes) -> Bytes {
+    let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+    bytes.slice_ref(text.trim_ascii())
+}
+
+/// The id of a request whose text is not UTF-8, so that its sender learns which one failed.
+fn id_of_broken_text(bytes: &[u8]) -> Option<Id> {
+    let repaired = Bytes::from(String::from_utf8_lossy(bytes).into_owned());
+    match Message::parse(&repaired) {
+        Ok(Parsed::One(message)) if message.kind == Kind::Request => message.id,
+        _ => None,
+    }
+}
+
+/// The members of a message that a bridge looks at.
+struct Peek<'a> {
+    id: Option<&'a RawValue>,
+    method: Option<&'a RawValue>,
+    has_answer: bool,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Peek<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Peek<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut peek = Peek { id: None, method: None, has_answer: false };
+                while let Some(member) = map.next_key()? {
+                    match member {
+                        Member::Id => peek.id = Some(map.next_value()?),
+                        Member::Method => peek.method = Some(map.next_value()?),
+                        Member::Answer => {
+                            map.next_value::<IgnoredAny>()?;
+                            peek.has_answer = true;
+                        }
+                        Member::Other => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(peek)
+            }
+        }
+
+        deserializer.deserialize_map(Members)
+    }
+}
+
+enum Member {
+    Id,
+    Method,
+    Answer,
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Member {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+
+        impl Visitor<'_> for Name {
+            type Value = Member;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_bytes<E: de::Error>(self, name: &[u8]) -> Result<Member, E> {
+                Ok(match name {
+                    b"id" => Member::Id,
+                    b"method" => Member::Method,
+                    b"result" | b"error" => Member::Answer,
+                    _ => Member::Other,
+                })
+            }
+        }
+
+        // As bytes, for a name with a lone surrogate escape is valid JSON but no valid str.
+        deserializer.deserialize_bytes(Name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str) -> Message {
+        match Message::parse(&Bytes::from(text.to_owned())) {
+            Ok(Parsed::One(message)) => message,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    fn invalid(bytes: &[u8]) -> (i32, Option<String>) {
+        let invalid = Message::parse(&Bytes::copy_from_slice(bytes)).unwrap_err();
+        (invalid.error.code(), invalid.id.map(|id| id.as_str().to_owned()))
+    }
+
+    #[test]
+    fn r28_kind_is_told_by_the_members() {
+        for (text, kind) in [
+            (r#"{"id":1,"method":"ping"}"#, Kind::Request),
+            (r#"{"id":null,"method":"ping"}"#, Kind::Request),
+            (r#"{"method":"ping"}"#, Kind::Notification),
+            (r#"{"id":1,"result":{}}"#, Kind::Response),
+            (r#"{"id":"0","error":{}}"#, Kind::Response),
+            (r#"{"error":{}}"#, Kind::Response),
+            (r#"{"\u0069d":1,"m\u0065thod":"p\u0069ng","\ud800":{"\udfff":0}}"#, Kind::Request),
+        ] {
+            assert_eq!(message(text).kind(), kind, "{text}");
+        }
+        assert_eq!(message(r#"{"id":1,"method":"p\u0069ng"}"#).method(), "ping");
+    }
+
+    #[test]
+    fn r14_what_is_no_message_is_told_apart() {
+        for (text, code, id) in [
+            ("x", -32700, None),
+            ("{", -32700, None),
+            (r#"{"id":1,"method":"ping"} x"#, -32700, None),
+            ("{\"id\":1,\"method\":\"a\0b\"}", -32700, None),
+            ("\0", -32700, None),
+            ("1", -32600, None),
+            ("\"x\"", -32600, None),
+            ("null", -32600, None),
+            ("[]", -32600, None),
+            ("[1", -32700, None),
+            ("{}", -32600, None),
+            (r#"{"id":5}"#, -32600, Some("5")),
+            (r#"{"id":"x","method":7}"#, -32600, Some("\"x\"")),
+            (r#"{"id":{},"method":"ping"}"#, -32600, None),
+            (r#"{"id":true,"method":"ping"}"#, -32600, None),
+        ] {
+            assert_eq!(invalid(text.as_bytes()), (code, id.map(str::to_owned)), "{text}");
+        }
+        assert_eq!(invalid(b"{\"id\":7,\"method\":\"\xff\"}"), (-32700, Some("7".into())));
+        assert_eq!(invalid(b"\xff"), (-32700, None));
+    }
+
+    #[test]
+    fn r3_nesting_does_not_matter() {
+        let deep = |open: &str, close: &str| {
+            format!(r#"{{"params":{}{},"id":1,"method":"x"}}"#, open.repeat(100_000), close.repeat(100_000))
+        };
+        assert_eq!(message(&deep("[", "]")).kind(), Kind::Request);
+        assert_eq!(message(&deep(r#"{"a":["#, "]}")).id().unwrap().as_str(), "1");
+        assert_eq!(invalid(deep("[", "").as_bytes()).0, -32700);
+        assert_eq!(invalid("[".repeat(100_000).as_bytes()).0, -32700);
+    }
+
+    #[test]
+    fn r2_r3_only_line_breaks_change() {
+        for text in [
+            r#"{"id":1,"result":{"big":12345678901234567890,"huge":1e400,"x":1,"x":2,"s":"\ud800","u":"\u2028"}}"#,
+            "{\"id\":1,\"result\":\"\u{2028}\"}",
+        ] {
+            assert_eq!(message(text).into_line(), text);
+        }
+        assert_eq!(
+            message(" {\r\n \"id\": 1,\n\t\"result\":\n{}\r}\n").into_line(),
+            "{   \"id\": 1, \t\"result\": {} }"
+        );
+        assert_eq!(message("\u{feff}{\"method\":\"x\"}").into_line(), r#"{"method":"x"}"#);
+    }
+
+    #[test]
+    fn the_last_of_two_keys_counts() {
+        let twice = message(r#"{"id":1,"id":2,"method":"a","method":"b"}"#);
+        assert_eq!((twice.id().unwrap().as_str(), twice.method()), ("2", "b"));
+    }
+
+    #[test]
+    fn r16_a_batch_is_taken_apart() {
+        let batch = Message::parse(&Bytes::from_static(br#" [{"id":1,"method":"a"} , 5,{"method":"b"}]"#)).unwrap();
+        let Parsed::Batch(elements) = batch else { panic!("{batch:?}") };
+        let kinds: Vec<_> = elements.iter().map(|one| one.as_ref().ok().map(Message::kind)).collect();
+        assert_eq!(kinds, [Some(Kind::Request), None, Some(Kind::Notification)]);
+        assert_eq!(elements[0].as_ref().unwrap().bytes(), r#"{"id":1,"method":"a"}"#);
+    }
+
+    #[test]
+    fn r4_ids_are_compared_by_value_and_type() {
+        let id = |text: &str| Id(Bytes::from(text.to_owned()));
+        for (one, two) in [("1", "1.0"), ("1", "1"), (r#""a""#, r#""\u0061""#), ("1e2", "100"), ("1e400", "1e400")] {
+            assert!(id(one).same(&id(two)), "{one} {two}");
+        }
+        for (one, two) in [("1", "\"1\""), ("0", "\"\""), ("0", "null"), ("9007199254740993", "9007199254740992")] {
+            assert!(!id(one).same(&id(two)), "{one} {two}");
+        }
+        assert!(id("9007199254740993").same_when_rounded(&id("9007199254740992")));
+        assert!(!id("1").same_when_rounded(&id("2")));
+    }
+
+    #[test]
+    fn r7_an_id_is_put_in_or_replaced() {
+        let id = Id(Bytes::from_static(b"\"q\""));
+        for (text, expected) in [
+            (r#"{"jsonrpc":"2.0","error":{}}"#, r#"{"id":"q","jsonrpc":"2.0","error":{}}"#),
+            (r#"{"error":{"id":3}, "id" : null }"#, r#"{"error":{"id":3}, "id" : "q" }"#),
+        ] {
+            let changed = message(text).with_id(&id);
+            assert_eq!(changed.bytes(), expected);
+            assert_eq!(message(expected).id().unwrap().as_str(), changed.id().unwrap().as_str());
+        }
+    }
+
+    #[test]
+    fn what_is_read_on_demand() {
+        let cancelled = message(r#"{"method":"notifications/cancelled","params":{"requestId":"7"}}"#);
+        assert_eq!(cancelled.cancelled_id().unwrap().as_str(), "\"7\"");
+        assert!(message(r#"{"method":"notifications/cancelled"}"#).cancelled_id().is_none());
+        let result = message(r#"{"id":0,"result":{"protocolVersion":"2025-06-18"}}"#);
+        assert_eq!(result.protocol_version().unwrap(), "2025-06-18");
+    }
+
+    #[test]
+    fn an_error_reply_has_only_the_fields_that_apply() {
+        let error = Error::new(Fault::Status, "refused").with_may_have_run(false);
+        let id = Id(Bytes::from_static(b"1152921504606846976"));
+        assert_eq!(
+            error_reply(Some(&id), &error),
+            r#"{"jsonrpc":"2.0","id":1152921504606846976,"error":{"code":-32603,"message":"refused","data":{"source":"mcp-gangway","kind":"http_status","mayHaveRun":false}}}"#
+        );
+    }
+}

@@ -1,0 +1,114 @@
+//! The client's messages that are not finished yet: who still waits for an answer, and what may be cancelled.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU8, Ordering},
+};
+
+use tokio::sync::Notify;
+
+use crate::{message::Id, transport::Delivery};
+
+/// One message from stdin, from its line to its end: for a request the answer, for the others the server's receipt.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    /// The id of a request.
+    id: Option<Id>,
+    pub(crate) delivery: Arc<Delivery>,
+    withdrawn: Notify,
+    flags: AtomicU8,
+}
+
+const STARTED: u8 = 1;
+const CANCELLED: u8 = 2;
+const ANSWERED: u8 = 4;
+
+impl Pending {
+    pub(crate) fn id(&self) -> Option<&Id> {
+        self.id.as_ref()
+    }
+
+    /// Its turn has come. False if it was cancelled before: then it must not be sent.
+    pub(crate) fn start(&self) -> bool {
+        self.raise(STARTED) & CANCELLED == 0
+    }
+
+    /// The client does not want the answer any more. True if the server must be told, as the request was started;
+    /// otherwise it is withdrawn, and neither it nor the cancellation goes out.
+    pub(crate) fn cancel(&self) -> bool {
+        let started = self.raise(CANCELLED) & STARTED != 0;
+        if !started {
+            self.withdrawn.notify_one();
+        }
+        started
+    }
+
+    /// Waits for a cancellation that comes before the start.
+    pub(crate) async fn withdrawn(&self) {
+        self.withdrawn.notified().await;
+    }
+
+    /// True for the first caller only, who then must put the answer out (R5, R36).
+    pub(crate) fn claim_answer(&self) -> bool {
+        self.raise(ANSWERED) & ANSWERED == 0
+    }
+
+    pub(crate) fn is_answered(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & ANSWERED != 0
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & CANCELLED != 0
+    }
+
+    fn raise(&self, flag: u8) -> u8 {
+        self.flags.fetch_or(flag, Ordering::AcqRel)
+    }
+}
+
+/// All that is pending.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    pending: Mutex<Vec<Arc<Pending>>>,
+    removed: Notify,
+}
+
+impl Table {
+    pub(crate) fn insert(&self, id: Option<Id>) -> Arc<Pending> {
+        let pending =
+            Arc::new(Pending { id, delivery: Arc::default(), withdrawn: Notify::new(), flags: AtomicU8::new(0) });
+        self.lock().push(Arc::clone(&pending));
+        pending
+    }
+
+    pub(crate) fn remove(&self, pending: &Arc<Pending>) {
+        let mut all = self.lock();
+        if let Some(at) = all.iter().position(|one| Arc::ptr_eq(one, pending)) {
+            all.swap_remove(at);
+            self.removed.notify_waiters();
+        }
+    }
+
+    /// The open request with this id, compared by value.
+    pub(crate) fn find(&self, id: &Id) -> Option<Arc<Pending>> {
+        self.lock().iter().find(|one| one.id.as_ref().is_some_and(|own| own.same(id))).cloned()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// The requests whose client still waits for an answer.
+    pub(crate) fn unanswered(&self) -> Vec<Arc<Pending>> {
+        self.lock().iter().filter(|one| one.id.is_some() && !one.is_cancelled()).cloned().collect()
+    }
+
+    /// Waits for the next removal. Make the future before looking at the table, so that none is missed.
+    pub(crate) fn next_removal(&self) -> impl Future<Output = ()> {
+        self.removed.notified()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Pending>>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,240 @@
+//! HTTP: the only place that names the HTTP client. One POST per message on pooled connections, DELETE at the end.
+//!
+//! Rules: a redirect keeps method and body, and nothing of the user's goes to another origin (R92); what is known about
+//! a request's delivery is recorded as it happens, for whoever must say whether it may have run.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body::{Frame, SizeHint};
+use tokio::sync::SetOnce;
+use url::Url;
+
+use crate::{
+    config::{Config, Proxy, ServerUrl},
+    error::{Error, Kind as Fault},
+    headers, tls,
+};
+
+const MOST_REDIRECTS: usize = 5;
+/// A proxy or load balancer that closes idle connections mostly does so after a minute or more.
+const KEEP_IDLE: Duration = Duration::from_secs(50);
+
+/// The way to the server.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    client: reqwest::Client,
+    url: ServerUrl,
+    user_headers: HeaderMap,
+    post_headers: HeaderMap,
+}
+
+impl Transport {
+    /// Sets up the client; nothing is sent yet.
+    ///
+    /// # Errors
+    /// TLS or proxy settings that cannot be used.
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        let builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls::client_config(&config.tls)?)
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(config.timeouts.connect)
+            .pool_idle_timeout(KEEP_IDLE);
+        let builder = match &config.proxy {
+            Proxy::System => builder,
+            Proxy::None => builder.no_proxy(),
+            Proxy::Url { url, except } => {
+                let proxy = reqwest::Proxy::all(url.as_url().clone())
+                    .map_err(|error| Error::config("the proxy cannot be used").with_source(error.without_url()))?;
+                builder.proxy(proxy.no_proxy(except.as_deref().and_then(reqwest::NoProxy::from_string)))
+            }
+        };
+        let client = builder.build().map_err(|error| Error::config("HTTP cannot be set up").with_source(error))?;
+        Ok(Self {
+            client,
+            url: config.url.clone(),
+            user_headers: config.headers().clone(),
+            post_headers: headers::post(config.headers()),
+        })
+    }
+
+    /// Posts one message. `session` adds the headers of the session; `delivery` learns when the body goes out.
+    ///
+    /// # Errors
+    /// Whatever kept an HTTP response from coming; a response of any status is none.
+    pub(crate) async fn post(
+        &self,
+        body: Bytes,
+        session: impl Fn(&mut HeaderMap),
+        delivery: &Arc<Delivery>,
+    ) -> Result<Reply, Error> {
+        let mut url = self.url.as_url().clone();
+        for _ in 0..=MOST_REDIRECTS {
+            let headers = if url.origin() == self.url.as_url().origin() {
+                let mut headers = self.post_headers.clone();
+                session(&mut headers);
+                headers
+            } else {
+                headers::post(&HeaderMap::new())
+            };
+            let body = Watched { bytes: Some(body.clone()), delivery: Arc::clone(delivery) };
+            let request = self.client.post(url).headers(headers).body(reqwest::Body::wrap(body));
+            let response = request.send().await.map_err(|error| self.failure(error))?;
+            match next_hop(&response) {
+                None => return Ok(Reply(response)),
+                Some(target) => {
+                    tracing::debug!(status = response.status().as_u16(), "redirected");
+                    url = target;
+                }
+            }
+        }
+        Err(Error::new(Fault::Status, format!("{} redirects in circles; check the URL", self.url)))
+    }
+
+    /// Ends the session (R41). Any status will do: 405 means that the server does not let clients end sessions.
+    ///
+    /// # Errors
+    /// No response came.
+    pub(crate) async fn delete(&self, session: impl Fn(&mut HeaderMap)) -> Result<StatusCode, Error> {
+        let mut headers = self.user_headers.clone();
+        session(&mut headers);
+        let request = self.client.delete(self.url.as_url().clone()).headers(headers);
+        let response = request.send().await.map_err(|error| self.failure(error))?;
+        Ok(response.status())
+    }
+
+    /// Says who failed: the name service, the way to the server, TLS, or the connection in use.
+    fn failure(&self, error: reqwest::Error) -> Error {
+        let error = error.without_url();
+        let url = &self.url;
+        let (fault, summary) = if error.is_dns() {
+            (Fault::Dns, format!("the host of {url} has no address; check the URL and the network"))
+        } else if is_tls(&error) {
+            (Fault::Tls, format!("no secure connection to {url}; --ca-cert adds a certificate authority to trust"))
+        } else if error.is_connect() && error.is_timeout() {
+            (Fault::Connect, format!("connecting to {url} took too long; check the network and --proxy"))
+        } else if error.is_connect() {
+            (Fault::Connect, format!("cannot connect to {url}; check that the server runs, the URL and --proxy"))
+        } else {
+            (Fault::Broken, format!("the connection to {url} broke before an answer came"))
+        };
+        Error::new(fault, summary).with_source(error)
+    }
+}
+
+/// The response to a POST: status and headers are here, the body is on its way.
+#[derive(Debug)]
+pub(crate) struct Reply(reqwest::Response);
+
+impl Reply {
+    pub(crate) fn status(&self) -> StatusCode {
+        self.0.status()
+    }
+
+    pub(crate) fn content_type(&self) -> Option<&str> {
+        headers::content_type(self.0.headers())
+    }
+
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        headers::retry_after(self.0.headers())
+    }
+
+    pub(crate) fn session_id(&self) -> Option<&HeaderValue> {
+        self.0.headers().get(headers::SESSION_ID)
+    }
+
+    /// The next bytes of the body, decompressed; `None` at its end.
+    ///
+    /// # Errors
+    /// The body broke off, or cannot be decompressed.
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        self.0
+            .chunk()
+            .await
+            .map_err(|error| Error::new(Fault::Broken, "the server's reply broke off").with_source(error.without_url()))
+    }
+}
+
+/// What is known about a request's way to the server.
+#[derive(Debug, Default)]
+pub(crate) struct Delivery(SetOnce<bool>);
+
+impl Delivery {
+    /// Whether the request was written to a connection, so that the server may have it.
+    pub(crate) fn may_have_arrived(&self) -> bool {
+        self.0.get() == Some(&true)
+    }
+
+    /// Waits until the request has been written, or never will be; says which.
+    pub(crate) async fn decided(&self) -> bool {
+        *self.0.wait().await
+    }
+
+    /// The request will not be written any more, if it was not yet.
+    pub(crate) fn close(&self) {
+        let _ = self.0.set(false);
+    }
+
+    fn written(&self) {
+        let _ = self.0.set(true);
+    }
+}
+
+/// A request's body, which records that a connection took it.
+struct Watched {
+    bytes: Option<Bytes>,
+    delivery: Arc<Delivery>,
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.delivery.written();
+        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}
+
+/// Where to repeat the POST, for the redirects that may keep it (R92); 303 asks for a GET, which would be no MCP.
+fn next_hop(response: &reqwest::Response) -> Option<Url> {
+    let keeps = matches!(
+        response.status(),
+        StatusCode::MOVED_PERMANENTLY
+            | StatusCode::FOUND
+            | StatusCode::TEMPORARY_REDIRECT
+            | StatusCode::PERMANENT_REDIRECT
+    );
+    let location = response.headers().get(header::LOCATION).filter(|_| keeps)?;
+    let target = response.url().join(location.to_str().ok()?).ok()?;
+    matches!(target.scheme(), "http" | "https").then_some(target)
+}
+
+/// Whether a TLS error is among the causes; it may be wrapped in an I/O error, which hides it from `source()`.
+fn is_tls(error: &reqwest::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if error.is::<rustls::Error>() || inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
