@@ -37,8 +37,10 @@ const INTAKE_OVERHEAD: usize = 16 << 10;
 const READ_SIZE: usize = 16 << 10;
 /// How long a stopped bridge waits for the answers that are nearly there.
 const STOP_TIME: Duration = Duration::from_millis(500);
-/// How long the bridge waits, at its end, for what no client waits for: notifications, the session's end, stdout.
-const FAREWELL: Duration = Duration::from_millis(800);
+/// How long the bridge waits, at its end, for what no client waits for: receipts of notifications, the rest of stdout.
+const FAREWELL: Duration = Duration::from_millis(400);
+/// How long the server may take to end the session.
+const SESSION_END_TIME: Duration = Duration::from_secs(1);
 
 /// Why the bridge ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,7 +171,7 @@ impl Bridge {
         if !self.session().is_open() {
             return;
         }
-        match timeout(FAREWELL, self.transport.delete(|headers| self.session().apply(headers))).await {
+        match timeout(SESSION_END_TIME, self.transport.delete(|headers| self.session().apply(headers))).await {
             Ok(Ok(status)) => tracing::debug!(status = status.as_u16(), "session ended"),
             Ok(Err(error)) => tracing::debug!(error = %error, "the session's end did not reach the server"),
             Err(_) => tracing::debug!("the server did not confirm the session's end in time"),

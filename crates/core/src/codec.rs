@@ -161,7 +161,7 @@ impl Decoder {
     }
 
     fn reject(&mut self, error: Error) {
-        tracing::warn!(error = %error, "the server sent something that is no message; dropped");
+        tracing::debug!(error = %error, "the server sent something that is no message; dropped");
         self.rejected = Some(error);
     }
 }

@@ -114,14 +114,10 @@ impl Exchange<'_> {
                     break;
                 }
             }
-            while let Some(message) = decoder.next() {
-                self.deliver(message).await;
-            }
+            self.deliver(&mut decoder).await;
         }
         decoder.finish(broken.is_none());
-        while let Some(message) = decoder.next() {
-            self.deliver(message).await;
-        }
+        self.deliver(&mut decoder).await;
         if self.message.kind() != Kind::Request || self.pending.is_answered() {
             return Ok(());
         }
@@ -157,8 +153,19 @@ impl Exchange<'_> {
         body.into()
     }
 
+    /// Hands on what the decoder has.
+    async fn deliver(&mut self, decoder: &mut Decoder) {
+        while let Some(message) = decoder.next() {
+            self.hand_on(message).await;
+        }
+        if self.pending.is_answered() {
+            // The stream may go on for long; nobody has to wait for that.
+            self.release();
+        }
+    }
+
     /// One message from the server.
-    async fn deliver(&self, message: Message) {
+    async fn hand_on(&self, message: Message) {
         if message.kind() != Kind::Response {
             // Progress after the answer upsets clients: its token is no longer known to them.
             if !(self.pending.is_answered() && message.method() == "notifications/progress") {
@@ -202,13 +209,15 @@ impl Exchange<'_> {
     /// The end: what went wrong becomes the request's answer, or a line in the log.
     async fn conclude(mut self, outcome: Result<(), Error>) {
         self.pending.delivery.close();
-        self.permit = None;
-        let expired = outcome.as_ref().is_err_and(Error::is_timeout);
+        let unwanted = self.pending.is_answered() || self.pending.is_cancelled();
+        let mut expired = false;
         match (outcome, self.pending.id()) {
-            (Err(error), Some(id)) if self.pending.claim_answer() && !self.pending.is_cancelled() => {
+            (Err(error), Some(id)) if !unwanted && self.pending.claim_answer() => {
+                expired = error.is_timeout() && self.pending.delivery.may_have_arrived();
                 let may_have_run = may_have_run(&error, &self.pending.delivery);
                 let error = error.with_may_have_run(may_have_run);
-                tracing::info!(method = self.message.method(), error = %error, detail = error.detail(), "request failed");
+                let method = self.message.method();
+                tracing::info!(method, error = %error, detail = error.detail(), "request failed");
                 self.bridge.output.send(error_reply(Some(id), &error)).await;
             }
             (Err(error), None) => {
@@ -218,10 +227,16 @@ impl Exchange<'_> {
             _ => {}
         }
         self.bridge.table.remove(self.pending);
-        self.lane.hold = None;
-        if expired && !self.is_initialize() && self.pending.delivery.may_have_arrived() {
+        self.release();
+        if expired && !self.is_initialize() {
             self.cancel_upstream().await;
         }
+    }
+
+    /// Lets those go on who waited for this exchange.
+    fn release(&mut self) {
+        self.permit = None;
+        self.lane.hold = None;
     }
 
     /// Tells the server that nobody waits for this request any more.

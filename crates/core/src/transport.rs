@@ -44,6 +44,7 @@ impl Transport {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         let builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls::client_config(&config.tls)?)
+            .user_agent(concat!("mcp-gangway/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(config.timeouts.connect)
             .pool_idle_timeout(KEEP_IDLE);
