@@ -157,9 +157,11 @@ mod polled {
     impl Socket {
         fn new(stream: &impl AsFd, interest: Interest) -> Option<Self> {
             let descriptor = stream.as_fd().try_clone_to_owned().ok()?;
-            // SAFETY: an `OwnedFd` is open, and the same, as long as it lives; the `AsyncFd` owns it.
-            #[expect(unsafe_code, reason = "tokio has no safe way to poll a descriptor that it must not change")]
-            let socket = unsafe { AsyncFd::register_with_interest(descriptor, interest) };
+            #[expect(
+                deprecated,
+                reason = "its successor is unsafe for types that may change their descriptor; OwnedFd cannot"
+            )]
+            let socket = AsyncFd::with_interest(descriptor, interest);
             socket.ok().map(Self)
         }
     }
