@@ -16,7 +16,7 @@ pub(crate) use self::{lines::Lines, pieces::TooLong};
 use self::{pieces::Pieces, sse::Sse};
 use crate::{
     error::{Error, Kind as Fault},
-    message::{Message, Parsed},
+    message::{LONGEST_BATCH, Message, Parsed},
 };
 
 /// The decoder of one body.
@@ -137,7 +137,7 @@ impl Decoder {
         self.ready.pop_front()
     }
 
-    /// Reads a whole body: one document, or several one after the other, all of them or none (R21).
+    /// Reads a whole body: one document, or several one after the other (not without end), all of them or none (R21).
     fn read_whole(&mut self, body: &Bytes) {
         if let Some(message) = self.read(body) {
             self.ready.push_front(message);
@@ -147,13 +147,14 @@ impl Decoder {
         let Ok(text) = std::str::from_utf8(&body) else { return };
         let documents = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
         let messages: Result<Vec<_>, _> = documents
+            .take(LONGEST_BATCH + 1)
             .map(|document| match Message::parse(&body.slice_ref(document?.get().as_bytes())) {
                 Ok(Parsed::One(message)) => Ok(message),
                 _ => Err(<serde_json::Error as serde::de::Error>::custom("no message")),
             })
             .collect();
         if let Ok(messages) = messages
-            && !messages.is_empty()
+            && (1..=LONGEST_BATCH).contains(&messages.len())
         {
             self.rejected = None;
             self.ready.extend(messages);

@@ -9,11 +9,14 @@ use std::fmt;
 use bytes::{Bytes, BytesMut};
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{self, IgnoredAny, MapAccess, Visitor},
+    de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Kind as Fault};
+
+/// The most messages that come in one piece. Each costs memory beside its bytes, which the limits on bytes do not see.
+pub(crate) const LONGEST_BATCH: usize = 10_000;
 
 /// One JSON-RPC message.
 #[derive(Clone, Debug)]
@@ -60,12 +63,12 @@ impl Message {
         if !text.starts_with('[') {
             return Self::parse_one(&bytes, text).map(Parsed::One);
         }
-        let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| Invalid::syntax(&error))?;
+        let Batch(elements) = serde_json::from_str(text).map_err(|error| Invalid::syntax(&error))?;
         if elements.is_empty() {
-            return Err(Invalid {
-                error: Error::new(Fault::InvalidMessage, "an empty batch holds no message"),
-                id: None,
-            });
+            return Err(Invalid::message("an empty batch holds none", None));
+        }
+        if elements.len() > LONGEST_BATCH {
+            return Err(Invalid::message(&format!("a batch holds at most {LONGEST_BATCH}"), None));
         }
         let elements = elements.into_iter().map(|element| {
             let text = element.get();
@@ -337,6 +340,36 @@ fn id_of_broken_text(bytes: &[u8]) -> Option<Id> {
     }
 }
 
+/// The elements of a batch, at most one more than [`LONGEST_BATCH`] of them.
+struct Batch<'a>(Vec<&'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Batch<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Elements;
+
+        impl<'de> Visitor<'de> for Elements {
+            type Value = Batch<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+                let mut elements = Vec::new();
+                while elements.len() <= LONGEST_BATCH
+                    && let Some(element) = array.next_element()?
+                {
+                    elements.push(element);
+                }
+                while array.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Batch(elements))
+            }
+        }
+
+        deserializer.deserialize_seq(Elements)
+    }
+}
+
 /// The members of a message that a bridge looks at.
 struct Peek<'a> {
     id: Option<&'a RawValue>,
@@ -505,6 +538,14 @@ mod tests {
         let kinds: Vec<_> = elements.iter().map(|one| one.as_ref().ok().map(Message::kind)).collect();
         assert_eq!(kinds, [Some(Kind::Request), None, Some(Kind::Notification)]);
         assert_eq!(elements[0].as_ref().unwrap().bytes(), r#"{"id":1,"method":"a"}"#);
+    }
+
+    #[test]
+    fn r16_a_batch_has_a_limit() {
+        let batch = |length: usize| Bytes::from(format!("[{}1]", "1,".repeat(length - 1)));
+        assert!(Message::parse(&batch(LONGEST_BATCH)).is_ok());
+        assert_eq!(invalid(&batch(LONGEST_BATCH + 1)), (-32600, None));
+        assert_eq!(invalid(&batch(LONGEST_BATCH * 3)), (-32600, None));
     }
 
     #[test]
