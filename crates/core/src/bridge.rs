@@ -13,18 +13,18 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use crate::{
-    codec::{Lines, TooLong},
+    codec::{Lines, LongLine},
     config::{Config, Limits, Timeouts},
     error::{Error, Kind as Fault},
     exchange,
-    message::{Id, Invalid, Kind, Message, Parsed, error_reply},
-    pending::{Pending, Table},
+    message::{self, Id, Invalid, Kind, Message, Parsed, error_reply},
+    pending::{Pending, Table, Wanted},
     session::Session,
     stdio::{self, Output},
     transport::{Delivery, Transport},
@@ -37,10 +37,12 @@ const INTAKE_OVERHEAD: usize = 16 << 10;
 const READ_SIZE: usize = 16 << 10;
 /// How long a stopped bridge waits for the answers that are nearly there.
 const STOP_TIME: Duration = Duration::from_millis(500);
-/// How long the bridge waits, at its end, for what no client waits for: receipts of notifications, the rest of stdout.
+/// How long the bridge waits, at its end, for what no client waits for: the receipts of notifications.
 const FAREWELL: Duration = Duration::from_millis(400);
-/// How long the server may take to end the session.
-const SESSION_END_TIME: Duration = Duration::from_secs(1);
+/// How long the session's end and the last lines on stdout may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What stdout gets of that at least.
+const LAST_WRITE: Duration = Duration::from_millis(100);
 
 /// Why the bridge ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,19 +87,26 @@ where
         gate: None,
     };
 
+    // A line that was read, until there is room for it.
+    let mut held = None;
     let end = loop {
-        let next_line = async {
-            let line = input.next().await?;
-            let room = intake.room_for(line.as_ref()).await;
-            Ok::<_, io::Error>(line.map(|line| (line, room)))
+        let next = async {
+            if held.is_none() {
+                held = input.next().await?;
+            }
+            Ok::<_, io::Error>(match &held {
+                Some(line) => Some(intake.room_for(line).await),
+                None => None,
+            })
         };
-        tokio::select! {
-            line = next_line => match line.map_err(stdin_failed)? {
-                Some((line, room)) => intake.take(line, room),
-                None => break End::InputClosed,
-            },
+        let room = tokio::select! {
+            room = next => room.map_err(stdin_failed)?,
             () = &mut stop => break End::Stopped,
             _ = writer.join_next() => break End::OutputClosed,
+        };
+        match (held.take(), room) {
+            (Some(line), Some(room)) => intake.take(line, room),
+            _ => break End::InputClosed,
         }
     };
     tracing::debug!(?end, "the end begins");
@@ -115,10 +124,15 @@ where
     // Once no exchange runs, the table holds exactly those whose answer is not out.
     intake.exchanges.shutdown().await;
     bridge.answer_the_rest();
-    bridge.end_session().await;
+    for line in held.into_iter().chain(input.already_read()).flatten() {
+        intake.turn_away(&line);
+    }
+    // Stdout is written while the server is told; both share the time.
+    let deadline = Instant::now() + LAST_WORDS;
+    let _ = timeout_at(deadline, bridge.end_session()).await;
     drop(intake);
     drop(bridge);
-    let _ = timeout(FAREWELL, writer.join_next()).await;
+    let _ = timeout_at(deadline.max(Instant::now() + LAST_WRITE), writer.join_next()).await;
     Ok(end)
 }
 
@@ -140,17 +154,19 @@ impl Bridge {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until nothing is pending: for requests as long as the end's kind allows, for the rest a moment.
+    /// Waits for what is pending: for requests as long as the end's kind allows, for what has no answer a moment, for
+    /// cancelled requests not at all.
     async fn drained(&self, end: End) {
         let now = Instant::now();
         let farewell = now + FAREWELL;
         let limit = if end == End::Stopped { now + STOP_TIME } else { now + self.timeouts.drain };
         loop {
             let removal = self.table.next_removal();
-            if self.table.is_empty() {
-                return;
-            }
-            let until = if self.table.unanswered().is_empty() { farewell.min(limit) } else { limit };
+            let until = match self.table.most_wanted() {
+                None => return,
+                Some(Wanted::Receipt) => farewell.min(limit),
+                Some(Wanted::Answer) => limit,
+            };
             tokio::select! {
                 () = removal => {}
                 () = sleep_until(until) => return,
@@ -160,9 +176,8 @@ impl Bridge {
 
     fn answer_the_rest(&self) {
         for pending in self.table.unanswered() {
-            let error = Error::new(Fault::Shutdown, "the bridge ends before the answer came")
-                .with_may_have_run(pending.delivery.may_have_arrived());
-            self.output.send_now(error_reply(pending.id(), &error));
+            let may_have_run = pending.delivery.may_have_arrived();
+            self.output.send_now(error_reply(pending.id(), &shutdown().with_may_have_run(may_have_run)));
         }
     }
 
@@ -171,10 +186,9 @@ impl Bridge {
         if !self.session().is_open() {
             return;
         }
-        match timeout(SESSION_END_TIME, self.transport.delete(|headers| self.session().apply(headers))).await {
-            Ok(Ok(status)) => tracing::debug!(status = status.as_u16(), "session ended"),
-            Ok(Err(error)) => tracing::debug!(error = %error, "the session's end did not reach the server"),
-            Err(_) => tracing::debug!("the server did not confirm the session's end in time"),
+        match self.transport.delete(|headers| self.session().apply(headers)).await {
+            Ok(status) => tracing::debug!(status = status.as_u16(), "session ended"),
+            Err(error) => tracing::debug!(error = %error, "the session's end did not reach the server"),
         }
     }
 }
@@ -192,29 +206,33 @@ pub(crate) struct Lane {
     pub(crate) follows: Option<Arc<Delivery>>,
 }
 
-/// Opens when the [`Hold`] that it came with is dropped.
+/// Opens when the [`Hold`] that it came with is dropped; those who wait pass in the order in which they came.
 #[derive(Clone, Debug)]
-pub(crate) struct Gate(watch::Receiver<()>);
+pub(crate) struct Gate(Arc<Semaphore>);
 
 /// See [`Gate`].
 #[derive(Debug)]
-pub(crate) struct Hold {
-    _sender: watch::Sender<()>,
-}
+pub(crate) struct Hold(Arc<Semaphore>);
 
 impl Gate {
     fn new() -> (Hold, Self) {
-        let (sender, receiver) = watch::channel(());
-        (Hold { _sender: sender }, Self(receiver))
+        let closed = Arc::new(Semaphore::new(0));
+        (Hold(Arc::clone(&closed)), Self(closed))
     }
 
-    pub(crate) async fn opened(mut self) {
-        // Nothing is ever sent: the only change is that the sender is gone.
-        let _ = self.0.changed().await;
+    pub(crate) async fn opened(self) {
+        // There is never a permit: the only way on is the semaphore's end.
+        let _ = self.0.acquire().await;
     }
 
     fn is_open(&self) -> bool {
-        self.0.has_changed().is_err()
+        self.0.is_closed()
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -231,13 +249,13 @@ struct Intake {
 type Room = Option<Arc<OwnedSemaphorePermit>>;
 
 impl Intake {
-    async fn room_for(&self, line: Option<&Result<Bytes, TooLong>>) -> Room {
-        let length = line.and_then(|line| line.as_ref().ok()).map_or(0, Bytes::len);
+    async fn room_for(&self, line: &Result<Bytes, LongLine>) -> Room {
+        let length = line.as_ref().map_or(0, Bytes::len);
         let cost = u32::try_from((length + INTAKE_OVERHEAD).min(INTAKE)).unwrap_or(u32::MAX);
         Arc::clone(&self.room).acquire_many_owned(cost).await.ok().map(Arc::new)
     }
 
-    fn take(&mut self, line: Result<Bytes, TooLong>, room: Room) {
+    fn take(&mut self, line: Result<Bytes, LongLine>, room: Room) {
         while self.exchanges.try_join_next().is_some() {}
         match line {
             Ok(line) if line.trim_ascii().is_empty() => {}
@@ -254,10 +272,22 @@ impl Intake {
                 }
                 Err(invalid) => self.refuse(&invalid, room),
             },
-            Err(error) => {
+            Err(LongLine { error, head }) => {
                 let error = Error::new(Fault::TooLarge, format!("the client's message is {error}"));
-                self.refuse(&Invalid { error, id: None }, room);
+                self.refuse(&Invalid { error, id: message::id_at_the_front(&head) }, room);
             }
+        }
+    }
+
+    /// Answers the requests of a line that is not taken any more.
+    fn turn_away(&self, line: &Bytes) {
+        let messages = match Message::parse(line) {
+            Ok(Parsed::One(message)) => vec![Ok(message)],
+            Ok(Parsed::Batch(elements)) => elements,
+            Err(_) => return,
+        };
+        for message in messages.into_iter().flatten().filter(|message| message.kind() == Kind::Request) {
+            self.bridge.output.send_now(error_reply(message.id(), &shutdown().with_may_have_run(false)));
         }
     }
 
@@ -265,9 +295,11 @@ impl Intake {
     fn refuse(&mut self, invalid: &Invalid, room: Room) {
         tracing::warn!(error = %invalid.error, "a line from the client is no message");
         let reply = error_reply(invalid.id.as_ref(), &invalid.error);
-        let output = self.bridge.output.clone();
+        let pending = self.bridge.table.insert(None);
+        let bridge = Arc::clone(&self.bridge);
         self.exchanges.spawn(async move {
-            output.send(reply).await;
+            bridge.output.send(reply).await;
+            bridge.table.remove(&pending);
             drop(room);
         });
     }
@@ -327,7 +359,7 @@ impl<R: AsyncRead + Unpin> Input<R> {
     }
 
     /// The next line; `None` at the end. Can be dropped and called again without loss.
-    async fn next(&mut self) -> io::Result<Option<Result<Bytes, TooLong>>> {
+    async fn next(&mut self) -> io::Result<Option<Result<Bytes, LongLine>>> {
         loop {
             if let Some(line) = self.lines.next() {
                 return Ok(Some(line));
@@ -344,6 +376,15 @@ impl<R: AsyncRead + Unpin> Input<R> {
             self.lines.feed(self.buffer.split().freeze());
         }
     }
+
+    /// The complete lines that were read and not taken.
+    fn already_read(&mut self) -> impl Iterator<Item = Result<Bytes, LongLine>> {
+        std::iter::from_fn(|| self.lines.next())
+    }
+}
+
+fn shutdown() -> Error {
+    Error::new(Fault::Shutdown, "the bridge ends before the answer came")
 }
 
 fn stdin_failed(error: io::Error) -> Error {

@@ -12,8 +12,11 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-pub(crate) use self::{lines::Lines, pieces::TooLong};
-use self::{pieces::Pieces, sse::Sse};
+pub(crate) use self::lines::{Lines, LongLine};
+use self::{
+    pieces::{Pieces, TooLong},
+    sse::Sse,
+};
 use crate::{
     error::{Error, Kind as Fault},
     message::{LONGEST_BATCH, Message, Parsed},
@@ -72,7 +75,7 @@ impl Decoder {
             }
             let payload = match &mut self.format {
                 Format::Whole(_) => return None,
-                Format::Lines(lines) => lines.next()?,
+                Format::Lines(lines) => lines.next()?.map_err(|long| long.error),
                 Format::Sse(events) => match events.next()? {
                     Ok(event) if !event.is_message() => continue,
                     event => event.map(|event| event.data),

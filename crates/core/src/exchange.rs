@@ -21,6 +21,8 @@ use crate::{
 
 /// The longest error page that is looked at for a JSON-RPC error.
 const LONGEST_ERROR_BODY: usize = 1 << 20;
+/// How long it may take to arrive.
+const ERROR_BODY_TIME: Duration = Duration::from_secs(2);
 /// How long the server may take to accept the cancellation of a request that timed out.
 const CANCELLATION_TIME: Duration = Duration::from_secs(5);
 
@@ -128,7 +130,7 @@ impl Exchange<'_> {
     async fn refused(&mut self, mut reply: Reply) -> Result<(), Error> {
         let status = reply.status();
         let error = status_error(status).with_retry_after(reply.retry_after());
-        let body = self.error_body(&mut reply).await;
+        let body = Self::error_body(&mut reply).await;
         if let (Some(id), Ok(Parsed::One(answer))) = (self.pending.id(), Message::parse(&body))
             && answer.kind() == Kind::Response
         {
@@ -142,14 +144,16 @@ impl Exchange<'_> {
     }
 
     /// What can be had of an error's body: if it breaks off, stalls or is too long, its beginning.
-    async fn error_body(&self, reply: &mut Reply) -> Bytes {
+    async fn error_body(reply: &mut Reply) -> Bytes {
         let mut body = Vec::new();
-        while let Ok(Ok(Some(chunk))) = self.in_time(reply.chunk()).await {
-            body.extend_from_slice(&chunk);
-            if body.len() > LONGEST_ERROR_BODY {
-                break;
+        let gather = async {
+            while body.len() < LONGEST_ERROR_BODY
+                && let Ok(Some(chunk)) = reply.chunk().await
+            {
+                body.extend_from_slice(&chunk);
             }
-        }
+        };
+        let _ = timeout(ERROR_BODY_TIME, gather).await;
         body.into()
     }
 
@@ -226,10 +230,12 @@ impl Exchange<'_> {
             }
             _ => {}
         }
+        let cancellation = (expired && !self.is_initialize()).then(|| self.bridge.table.insert(None));
         self.bridge.table.remove(self.pending);
         self.release();
-        if expired && !self.is_initialize() {
-            self.cancel_upstream().await;
+        if let Some(cancellation) = cancellation {
+            self.cancel_upstream(&cancellation).await;
+            self.bridge.table.remove(&cancellation);
         }
     }
 
@@ -240,11 +246,10 @@ impl Exchange<'_> {
     }
 
     /// Tells the server that nobody waits for this request any more.
-    async fn cancel_upstream(&self) {
+    async fn cancel_upstream(&self, pending: &Pending) {
         let Some(id) = self.pending.id() else { return };
         let session = |headers: &mut _| self.bridge.session().apply(headers);
-        let delivery = Arc::default();
-        let post = self.bridge.transport.post(cancellation(id, "timed out"), session, &delivery);
+        let post = self.bridge.transport.post(cancellation(id, "timed out"), session, &pending.delivery);
         if !matches!(timeout(CANCELLATION_TIME, post).await, Ok(Ok(_))) {
             tracing::debug!(id = ?id, "the cancellation of a request that timed out was not accepted");
         }

@@ -340,6 +340,19 @@ fn id_of_broken_text(bytes: &[u8]) -> Option<Id> {
     }
 }
 
+/// The id of a message of which only the beginning is known, if it stands there.
+pub(crate) fn id_at_the_front(head: &Bytes) -> Option<Id> {
+    let text = std::str::from_utf8(head).unwrap_or_else(|error| {
+        // The cut may have gone through a character.
+        head.get(..error.valid_up_to()).and_then(|valid| std::str::from_utf8(valid).ok()).unwrap_or_default()
+    });
+    let mut peek = Peek::default();
+    // Fails at the cut.
+    let _ = serde_json::Deserializer::from_str(text).deserialize_map(Members(&mut peek));
+    let id = Id(head.slice_ref(peek.id?.get().as_bytes()));
+    id.is_valid().then_some(id)
+}
+
 /// The elements of a batch, at most one more than [`LONGEST_BATCH`] of them.
 struct Batch<'a>(Vec<&'a RawValue>);
 
@@ -371,6 +384,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Batch<'a> {
 }
 
 /// The members of a message that a bridge looks at.
+#[derive(Default)]
 struct Peek<'a> {
     id: Option<&'a RawValue>,
     method: Option<&'a RawValue>,
@@ -379,33 +393,35 @@ struct Peek<'a> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Peek<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
+        let mut peek = Peek::default();
+        deserializer.deserialize_map(Members(&mut peek))?;
+        Ok(peek)
+    }
+}
 
-        impl<'de> Visitor<'de> for Members {
-            type Value = Peek<'de>;
+/// Fills a [`Peek`] as the members come, so that what was seen before an error is known.
+struct Members<'a, 'de>(&'a mut Peek<'de>);
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
+impl<'de> Visitor<'de> for Members<'_, 'de> {
+    type Value = ();
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut peek = Peek { id: None, method: None, has_answer: false };
-                while let Some(member) = map.next_key()? {
-                    match member {
-                        Member::Id => peek.id = Some(map.next_value()?),
-                        Member::Method => peek.method = Some(map.next_value()?),
-                        Member::Answer => {
-                            map.next_value::<IgnoredAny>()?;
-                            peek.has_answer = true;
-                        }
-                        Member::Other => drop(map.next_value::<IgnoredAny>()?),
-                    }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(member) = map.next_key()? {
+            match member {
+                Member::Id => self.0.id = Some(map.next_value()?),
+                Member::Method => self.0.method = Some(map.next_value()?),
+                Member::Answer => {
+                    map.next_value::<IgnoredAny>()?;
+                    self.0.has_answer = true;
                 }
-                Ok(peek)
+                Member::Other => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-
-        deserializer.deserialize_map(Members)
+        Ok(())
     }
 }
 
@@ -572,6 +588,14 @@ mod tests {
             assert_eq!(changed.bytes(), expected);
             assert_eq!(message(expected).id().unwrap().as_str(), changed.id().unwrap().as_str());
         }
+    }
+
+    #[test]
+    fn an_id_is_found_in_the_beginning_of_a_message() {
+        let found = |text: &str| id_at_the_front(&Bytes::from(text.to_owned())).map(|id| id.as_str().to_owned());
+        assert_eq!(found(r#" {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"x":"aaa"#).as_deref(), Some("7"));
+        assert_eq!(found(r#"{"method":"x","params":{"id":1,"a":"#), None);
+        assert_eq!(found("[1"), None);
     }
 
     #[test]

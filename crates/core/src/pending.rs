@@ -66,6 +66,15 @@ impl Pending {
     }
 }
 
+/// What is still to come for a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Wanted {
+    /// The server's word that it has a notification or response.
+    Receipt,
+    /// The answer to a request.
+    Answer,
+}
+
 /// All that is pending.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
@@ -94,8 +103,14 @@ impl Table {
         self.lock().iter().find(|one| one.id.as_ref().is_some_and(|own| own.same(id))).cloned()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+    /// The most that anybody still waits for; cancelled requests are waited for by nobody.
+    pub(crate) fn most_wanted(&self) -> Option<Wanted> {
+        let wanted = |one: &Arc<Pending>| match (&one.id, one.is_cancelled()) {
+            (Some(_), true) => None,
+            (Some(_), false) => Some(Wanted::Answer),
+            (None, _) => Some(Wanted::Receipt),
+        };
+        self.lock().iter().filter_map(wanted).max()
     }
 
     /// The requests whose client still waits for an answer.

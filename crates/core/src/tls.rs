@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock};
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error as TlsError, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::CryptoProvider,
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
@@ -37,13 +37,16 @@ pub(crate) fn client_config(tls: &Tls) -> Result<ClientConfig, Error> {
 }
 
 fn certificates(files: &[Vec<u8>]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    const HINT: &str = "the CA certificate cannot be read; give a file in PEM form";
     let mut certificates = Vec::new();
     for pem in files {
         let before = certificates.len();
         for certificate in CertificateDer::pem_slice_iter(pem) {
-            certificates.push(certificate.map_err(|error| {
-                Error::config("the CA certificate cannot be read; give a file in PEM form").with_source(error)
-            })?);
+            let certificate = certificate.map_err(|error| Error::config(HINT).with_source(error))?;
+            // What no trust store takes is better said now than at the first handshake.
+            let readable = RootCertStore::empty().add(certificate.clone());
+            readable.map_err(|error| Error::config(HINT).with_source(error))?;
+            certificates.push(certificate);
         }
         if certificates.len() == before {
             return Err(Error::config("the CA file holds no certificate; give a file in PEM form"));

@@ -5,8 +5,13 @@
 
 use std::{
     convert::Infallible,
+    error::Error as _,
+    net::{Ipv4Addr, Ipv6Addr},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -45,6 +50,8 @@ impl Transport {
         let builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls::client_config(&config.tls)?)
             .user_agent(concat!("mcp-gangway/", env!("CARGO_PKG_VERSION")))
+            // By definition (RFC 6761), and not all name services know that it has both (R94).
+            .resolve_to_addrs("localhost", &[(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()])
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(config.timeouts.connect)
             .pool_idle_timeout(KEEP_IDLE);
@@ -85,7 +92,7 @@ impl Transport {
             } else {
                 headers::post(&HeaderMap::new())
             };
-            let body = Watched { bytes: Some(body.clone()), delivery: Arc::clone(delivery) };
+            let body = Watched { rest: Some(body.clone()), delivery: Arc::clone(delivery) };
             let request = self.client.post(url).headers(headers).body(reqwest::Body::wrap(body));
             let response = request.send().await.map_err(|error| self.failure(error))?;
             match next_hop(&response) {
@@ -165,50 +172,59 @@ impl Reply {
 
 /// What is known about a request's way to the server.
 #[derive(Debug, Default)]
-pub(crate) struct Delivery(SetOnce<bool>);
+pub(crate) struct Delivery {
+    begun: AtomicBool,
+    /// True once all of it is written, false once it is known that it never will be.
+    whole: SetOnce<bool>,
+}
 
 impl Delivery {
-    /// Whether the request was written to a connection, so that the server may have it.
+    /// Whether a connection began to write the request, so that the server may have it.
     pub(crate) fn may_have_arrived(&self) -> bool {
-        self.0.get() == Some(&true)
+        self.begun.load(Ordering::Acquire)
     }
 
     /// Waits until the request has been written, or never will be; says which.
     pub(crate) async fn decided(&self) -> bool {
-        *self.0.wait().await
+        *self.whole.wait().await
     }
 
     /// The request will not be written any more, if it was not yet.
     pub(crate) fn close(&self) {
-        let _ = self.0.set(false);
-    }
-
-    fn written(&self) {
-        let _ = self.0.set(true);
+        let _ = self.whole.set(false);
     }
 }
 
-/// A request's body, which records that a connection took it.
+/// A request's body, which records how far a connection has taken it.
 struct Watched {
-    bytes: Option<Bytes>,
+    rest: Option<Bytes>,
     delivery: Arc<Delivery>,
 }
+
+/// What a connection takes of a body at once, so that a long one is not called written when it has just begun.
+const PIECE: usize = 64 << 10;
 
 impl http_body::Body for Watched {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.delivery.written();
-        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+        self.delivery.begun.store(true, Ordering::Release);
+        let Some(mut piece) = self.rest.take() else { return Poll::Ready(None) };
+        if piece.len() > PIECE {
+            self.rest = Some(piece.split_off(PIECE));
+        } else {
+            let _ = self.delivery.whole.set(true);
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_none()
+        self.rest.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+        SizeHint::with_exact(self.rest.as_ref().map_or(0, |rest| rest.len() as u64))
     }
 }
 
@@ -226,16 +242,18 @@ fn next_hop(response: &reqwest::Response) -> Option<Url> {
     matches!(target.scheme(), "http" | "https").then_some(target)
 }
 
-/// Whether a TLS error is among the causes; it may be wrapped in an I/O error, which hides it from `source()`.
+/// Whether a TLS error is among the causes. An I/O error wraps one, or another I/O error that does, and its `source()`
+/// leaves out what it wraps.
 fn is_tls(error: &reqwest::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
+    let mut cause = error.source();
     while let Some(error) = cause {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if error.is::<rustls::Error>() || inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
-        {
+        if error.is::<rustls::Error>() {
             return true;
         }
-        cause = error.source();
+        cause = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
     }
     false
 }

@@ -8,6 +8,16 @@ use bytes::Bytes;
 
 use super::pieces::{Pieces, TooLong};
 
+/// A line over the limit: how it begins, and the error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LongLine {
+    pub(crate) error: TooLong,
+    pub(crate) head: Bytes,
+}
+
+/// What is kept of a line over the limit.
+const HEAD: usize = 4096;
+
 /// See the module. Call [`Lines::feed`], then [`Lines::next`] until it has no more; at the end [`Lines::finish`].
 #[derive(Debug)]
 pub(crate) struct Lines {
@@ -29,7 +39,7 @@ impl Lines {
     }
 
     /// The next complete line, without its end.
-    pub(crate) fn next(&mut self) -> Option<Result<Bytes, TooLong>> {
+    pub(crate) fn next(&mut self) -> Option<Result<Bytes, LongLine>> {
         loop {
             let Some(end) = memchr::memchr(b'\n', &self.chunk) else {
                 let rest = std::mem::take(&mut self.chunk);
@@ -40,7 +50,7 @@ impl Lines {
             if std::mem::take(&mut self.skipping) {
                 continue;
             }
-            return Some(self.carried.push(tail).map(|()| without_cr(self.carried.take())));
+            return Some(self.hold(tail).map(|()| without_cr(self.carried.take())));
         }
     }
 
@@ -49,11 +59,20 @@ impl Lines {
         (!std::mem::take(&mut self.skipping) && self.carried.len() > 0).then(|| without_cr(self.carried.take()))
     }
 
-    fn carry(&mut self, rest: Bytes) -> Result<(), TooLong> {
+    fn carry(&mut self, rest: Bytes) -> Result<(), LongLine> {
         if rest.is_empty() || self.skipping {
             return Ok(());
         }
-        self.carried.push(rest).inspect_err(|_| self.skipping = true)
+        self.hold(rest).inspect_err(|_| self.skipping = true)
+    }
+
+    fn hold(&mut self, piece: Bytes) -> Result<(), LongLine> {
+        self.carried.push(piece.clone()).map_err(|error| {
+            let carried = self.carried.take();
+            let beginning = if carried.is_empty() { piece } else { carried };
+            // A copy, so as not to keep the whole line for it.
+            LongLine { error, head: Bytes::copy_from_slice(beginning.get(..HEAD).unwrap_or(&beginning)) }
+        })
     }
 }
 
@@ -75,7 +94,7 @@ mod tests {
         let mut all = Vec::new();
         for chunk in chunks {
             lines.feed(Bytes::copy_from_slice(chunk));
-            all.extend(std::iter::from_fn(|| lines.next()));
+            all.extend(std::iter::from_fn(|| lines.next()).map(|line| line.map_err(|long| long.error)));
         }
         all.extend(lines.finish().map(Ok));
         all

@@ -31,10 +31,9 @@ impl Pieces {
         Self { held: Held::Nothing, limit }
     }
 
-    /// Takes one more piece. At the limit nothing is taken, and what was held is given up.
+    /// Takes one more piece, unless that would pass the limit.
     pub(crate) fn push(&mut self, piece: Bytes) -> Result<(), TooLong> {
-        if piece.len() > self.limit - self.len().min(self.limit) {
-            self.held = Held::Nothing;
+        if piece.len() > self.limit - self.len() {
             return Err(TooLong { limit: self.limit });
         }
         self.held = match std::mem::take(&mut self.held) {

@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn an_event_over_the_limit_is_skipped_and_reported_once() {
-        let next = [("".to_owned(), "ok".to_owned())];
+        let next = [(String::new(), "ok".to_owned())];
         for input in ["data: 12345\n\ndata: ok\n\n", "data: 123\ndata: 45\ndata: 678\n\ndata: ok\n\n"] {
             for chunk in 1..input.len() {
                 let chunks: Vec<_> = input.as_bytes().chunks(chunk).collect();

@@ -1,0 +1,753 @@
+//! The command line, in two steps: [`Args`] is what was typed, [`Settings`] what it means together with the environment
+//! and the files that it names. The rest of the program never sees a raw option.
+//!
+//! Rules: an option wins over its variable; an empty variable counts as unset; a mistake says where it stands and what to
+//! do, and never shows a value that may be a secret (URL, header, authorization, proxy).
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{
+    Parser,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+use gangway::{Config, Error, Proxy, ProxyUrl};
+use tracing::level_filters::LevelFilter;
+use url::{Host, Url};
+
+use crate::logging::{self, LogSettings};
+
+/// More requests at once than this are a typing error.
+const MOST_CONCURRENT: usize = 65_536;
+
+/// More seconds than this are a typing error (31 years), and less than what the clocks of all systems can add.
+const MOST_SECONDS: f64 = 1e9;
+
+const EXAMPLES: &str = r#"Examples:
+  mcp-gangway https://example.com/mcp
+  mcp-gangway --header 'Authorization: Bearer ${TOKEN}' https://example.com/mcp
+  MCP_AUTH='Bearer eyJhb…' mcp-gangway http://localhost:4444/servers/UUID/mcp
+  mcp-gangway --log-level debug --log-file /tmp/gangway.log https://example.com/mcp
+
+In an MCP client's configuration:
+  {"mcpServers": {"example": {"command": "mcp-gangway", "args": ["https://example.com/mcp"],
+                              "env": {"MCP_AUTH": "Bearer eyJhb…"}}}}
+
+Environment:
+  A variable above, like [$MCP_AUTH], is used where its option is not given; empty means unset.
+  MCP_HEADERS                         headers for the server, one a line, written as for --header
+  HTTPS_PROXY, HTTP_PROXY, ALL_PROXY  the proxy, where --proxy is not given
+  NO_PROXY                            hosts that are reached without a proxy
+
+Exit status:
+  0 if the client closed stdin or a signal asked for the end, 2 for a mistake in the settings,
+  1 for any other failure"#;
+
+/// Lets an MCP client that starts local processes use an MCP server that speaks Streamable HTTP: JSON-RPC lines
+/// from stdin go to the server, and what it answers comes to stdout as it arrives.
+#[derive(Parser)]
+#[command(
+    name = "mcp-gangway",
+    version,
+    override_usage = "mcp-gangway [OPTIONS] URL",
+    after_help = EXAMPLES,
+    args_override_self = true,
+    max_term_width = 100
+)]
+#[expect(clippy::doc_markdown, reason = "the help is read as plain text")]
+pub(crate) struct Args {
+    /// Address of the MCP server, like https://example.com/mcp [$MCP_SERVER_URL]
+    #[arg(value_name = "URL")]
+    server: Option<String>,
+
+    /// The same, as an option
+    #[arg(long, value_name = "URL", help_heading = "Server")]
+    url: Option<String>,
+
+    /// Value of the Authorization header, sent as it is, like 'Bearer TOKEN' [$MCP_AUTH]
+    #[arg(long, value_name = "VALUE", help_heading = "Server")]
+    auth: Option<String>,
+
+    /// Header for every request; ${VAR} in the value comes from the environment; may be repeated
+    #[arg(long, value_name = "NAME: VALUE", help_heading = "Server")]
+    header: Vec<String>,
+
+    /// File with one such header a line; # begins a comment line [$MCP_HEADER_FILE]
+    #[arg(long, value_name = "PATH", help_heading = "Server")]
+    header_file: Option<PathBuf>,
+
+    /// Requests that may be open at the server at once [$CONCURRENCY] [default: 64]
+    #[arg(long, value_name = "COUNT", help_heading = "Server")]
+    concurrency: Option<String>,
+
+    /// Longest silence of the server during a request [$MCP_TOOL_CALL_TIMEOUT] [default: 300]
+    #[arg(long, value_name = "SECONDS", help_heading = "Times", allow_negative_numbers = true)]
+    timeout: Option<String>,
+
+    /// Longest life of a request, however busy [default: no limit]
+    #[arg(long, value_name = "SECONDS", help_heading = "Times", allow_negative_numbers = true)]
+    max_time: Option<String>,
+
+    /// Longest time to connect: address, TCP and TLS [default: 15]
+    #[arg(long, value_name = "SECONDS", help_heading = "Times", allow_negative_numbers = true)]
+    connect_timeout: Option<String>,
+
+    /// Longest time for open requests after stdin has ended [default: 5]
+    #[arg(long, value_name = "SECONDS", help_heading = "Times", allow_negative_numbers = true)]
+    drain_timeout: Option<String>,
+
+    /// PEM file with certificates to trust beside the system's [$TLS_CERT]
+    #[arg(long, alias = "tls-cert", value_name = "PATH", help_heading = "Network")]
+    ca_cert: Option<PathBuf>,
+
+    /// Trust any certificate: only for tests [$INSECURE]
+    #[arg(long, help_heading = "Network")]
+    insecure: bool,
+
+    /// Proxy for all hosts but those in NO_PROXY [default: the system's]
+    #[arg(long, value_name = "URL", help_heading = "Network")]
+    proxy: Option<String>,
+
+    /// off, error, warn, info, debug or trace [$MCP_WRAPPER_LOG_LEVEL, $LOG_LEVEL] [default: warn]
+    #[arg(long, value_name = "LEVEL", help_heading = "Log")]
+    log_level: Option<String>,
+
+    /// File to append the log to, in place of stderr [$MCP_LOG_FILE]
+    #[arg(long, value_name = "PATH", help_heading = "Log")]
+    log_file: Option<PathBuf>,
+
+    /// text or json (one object a line) [default: text]
+    #[arg(long, value_name = "FORMAT", help_heading = "Log")]
+    log_format: Option<String>,
+}
+
+/// What clap found wrong, in one line. Its own text is longer, and quotes what was typed: the half of an unquoted
+/// `--auth Bearer TOKEN`, for one.
+pub(crate) fn explain(error: &clap::Error) -> String {
+    let culprit = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "an argument",
+    };
+    // Whatever follows the equals sign is a value.
+    let option = culprit.split('=').next().unwrap_or_default();
+    let what = match error.kind() {
+        ErrorKind::UnknownArgument if option.starts_with('-') => format!("there is no option {option}"),
+        ErrorKind::UnknownArgument => {
+            "one argument is too many; put quotes around a value that holds a space, as in --auth 'Bearer TOKEN'".into()
+        }
+        ErrorKind::InvalidValue => format!("{culprit} needs a value"),
+        ErrorKind::TooManyValues => format!("{option} takes no value"),
+        ErrorKind::InvalidUtf8 => "an argument is not UTF-8 text".into(),
+        kind => format!("{option}: {kind}"),
+    };
+    format!("{what} (see mcp-gangway --help)")
+}
+
+/// Looks a variable of the environment up.
+type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// What the command is to do.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) config: Config,
+    pub(crate) log: LogSettings,
+    /// What works, but probably not as the user means it.
+    warnings: Vec<String>,
+    /// What was understood in a way that the user may want to know.
+    notes: Vec<String>,
+}
+
+impl Settings {
+    /// Gives `typed` its meaning, with the help of the environment.
+    ///
+    /// # Errors
+    /// Whatever cannot be used as it was given.
+    pub(crate) fn new(mut typed: Args, env: Environment<'_>) -> Result<Self, Error> {
+        let mut warnings = Vec::new();
+        let mut notes = Vec::new();
+
+        let given = server_url(&mut typed, env)?;
+        let completed = with_contextforge_path(&given.text);
+        let mut config =
+            Config::new(completed.as_ref().unwrap_or(&given.text)).map_err(|error| given.mistake(error))?;
+        if completed.is_some() {
+            notes.push(format!("a ContextForge server: requests go to {}", config.url));
+        }
+        if is_readable_on_the_way(&given.text) {
+            warnings.push("the URL begins with http: what is sent can be read on the way; use https".to_owned());
+        }
+        if let Some(kind) = text_variable(env, "FORGE_CONTENT_TYPE")?
+            && !kind.text.trim().eq_ignore_ascii_case("application/json")
+        {
+            warnings.push("FORGE_CONTENT_TYPE is ignored: MCP asks for application/json".to_owned());
+        }
+
+        let mut headers = Headers { config: &mut config, env, warnings: &mut warnings };
+        headers.set_all(&mut typed)?;
+
+        if let Some(given) = option_or(typed.concurrency, "--concurrency", env, "CONCURRENCY")? {
+            config.limits.concurrency = count(&given)?;
+        }
+        if let Some(given) = option_or(typed.timeout, "--timeout", env, "MCP_TOOL_CALL_TIMEOUT")? {
+            config.timeouts.idle = some_time(&given)?;
+        }
+        if let Some(text) = typed.max_time {
+            config.timeouts.total = Some(some_time(&Given::new("--max-time", text))?);
+        }
+        if let Some(text) = typed.connect_timeout {
+            config.timeouts.connect = some_time(&Given::new("--connect-timeout", text))?;
+        }
+        if let Some(text) = typed.drain_timeout {
+            config.timeouts.drain = time(&Given::new("--drain-timeout", text))?;
+        }
+
+        if let Some((from, path)) = path_or(typed.ca_cert, "--ca-cert", env, "TLS_CERT") {
+            let pem = fs::read(&path).map_err(|error| unreadable(from, &path, &error))?;
+            config.tls.ca_certificates.push(pem);
+        }
+        config.tls.insecure = typed.insecure || is_set(env, "INSECURE")?;
+        if config.tls.insecure {
+            warnings.push("the server's certificate is not checked: anyone on the way can read and change".to_owned());
+        }
+        if let Some(text) = typed.proxy {
+            let given = Given::new("--proxy", text);
+            let url = ProxyUrl::parse(&given.text).map_err(|error| given.mistake(error))?;
+            let except = match text_variable(env, "NO_PROXY")? {
+                Some(hosts) => Some(hosts),
+                None => text_variable(env, "no_proxy")?,
+            };
+            config.proxy = Proxy::Url { url, except: except.map(|hosts| hosts.text) };
+        }
+
+        let log = log_settings(typed.log_level, typed.log_file, typed.log_format, env)?;
+        Ok(Self { config, log, warnings, notes })
+    }
+
+    /// Tells the log what the user should know about the settings.
+    pub(crate) fn log_remarks(&self) {
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
+        for note in &self.notes {
+            tracing::info!("{note}");
+        }
+        let Config { url, timeouts, limits, proxy, .. } = &self.config;
+        let headers: Vec<_> = self.config.headers().keys().collect();
+        tracing::debug!(%url, ?timeouts, ?limits, ?proxy, ?headers, "settings");
+    }
+}
+
+/// A text from the user, and where it stood.
+struct Given {
+    from: String,
+    text: String,
+}
+
+impl Given {
+    fn new(from: impl Into<String>, text: String) -> Self {
+        Self { from: from.into(), text }
+    }
+
+    fn mistake(&self, what: impl std::fmt::Display) -> Error {
+        Error::config(format!("{}: {what}", self.from))
+    }
+}
+
+/// The variable's value, unless it is empty.
+fn variable(env: Environment<'_>, name: &str) -> Option<OsString> {
+    env(name).filter(|value| !value.is_empty())
+}
+
+fn text_variable(env: Environment<'_>, name: &str) -> Result<Option<Given>, Error> {
+    variable(env, name)
+        .map(|value| value.into_string().map(|text| Given::new(name, text)))
+        .transpose()
+        .map_err(|_| Error::config(format!("{name}: the value is not UTF-8 text")))
+}
+
+fn option_or(typed: Option<String>, option: &str, env: Environment<'_>, name: &str) -> Result<Option<Given>, Error> {
+    typed.map_or_else(|| text_variable(env, name), |text| Ok(Some(Given::new(option, text))))
+}
+
+fn path_or<'a>(
+    typed: Option<PathBuf>,
+    option: &'a str,
+    env: Environment<'_>,
+    name: &'a str,
+) -> Option<(&'a str, PathBuf)> {
+    typed.map(|path| (option, path)).or_else(|| variable(env, name).map(|path| (name, path.into())))
+}
+
+fn unreadable(from: &str, path: &Path, error: &io::Error) -> Error {
+    Error::config(format!("{from}: cannot read {}: {error}", path.display()))
+}
+
+fn server_url(typed: &mut Args, env: Environment<'_>) -> Result<Given, Error> {
+    let url = match (typed.server.take(), typed.url.take()) {
+        (Some(one), Some(other)) if one.trim() != other.trim() => {
+            return Err(Error::config("the URL is given twice, and not the same; leave out --url or the other"));
+        }
+        (Some(text), _) => Some(Given::new("URL", text)),
+        (None, Some(text)) => Some(Given::new("--url", text)),
+        (None, None) => text_variable(env, "MCP_SERVER_URL")?,
+    };
+    url.filter(|given| !given.text.trim().is_empty()).ok_or_else(|| {
+        Error::config(
+            "the server's URL is missing; run it like 'mcp-gangway https://example.com/mcp' or set MCP_SERVER_URL",
+        )
+    })
+}
+
+/// The MCP endpoint of a ContextForge virtual server, where the URL is that of the server (`…/servers/{UUID}`) or of its
+/// old stream (`…/servers/{UUID}/sse`). Any other URL is used as it is given.
+fn with_contextforge_path(text: &str) -> Option<String> {
+    let mut url = Url::parse(text.trim()).ok()?;
+    let mut segments: Vec<_> = url.path_segments()?.collect();
+    if matches!(segments.last(), Some(&("" | "sse"))) {
+        segments.pop();
+    }
+    let [.., "servers", id] = segments.as_slice() else { return None };
+    if !is_uuid(id) {
+        return None;
+    }
+    let path = format!("/{}/mcp", segments.join("/"));
+    url.set_path(&path);
+    Some(url.into())
+}
+
+/// 32 hexadecimal digits, in one piece or in the five of the usual form.
+fn is_uuid(text: &str) -> bool {
+    let pieces: Vec<_> = text.split('-').map(str::len).collect();
+    matches!(pieces.as_slice(), [32] | [8, 4, 4, 4, 12]) && text.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit())
+}
+
+/// Whether requests leave this machine without encryption (R93).
+fn is_readable_on_the_way(text: &str) -> bool {
+    let Ok(url) = Url::parse(text.trim()) else { return false };
+    let is_loopback = match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    };
+    url.scheme() == "http" && !is_loopback
+}
+
+/// Collects the user's headers. A later one replaces an earlier one of the same name.
+struct Headers<'a> {
+    config: &'a mut Config,
+    env: Environment<'a>,
+    warnings: &'a mut Vec<String>,
+}
+
+impl Headers<'_> {
+    /// The environment goes first, so that what was typed wins.
+    fn set_all(&mut self, typed: &mut Args) -> Result<(), Error> {
+        if typed.header_file.is_none()
+            && let Some(path) = variable(self.env, "MCP_HEADER_FILE")
+        {
+            self.set_file("MCP_HEADER_FILE", Path::new(&path))?;
+        }
+        if let Some(given) = text_variable(self.env, "MCP_HEADERS")? {
+            self.set_lines(&given)?;
+        }
+        if typed.auth.is_none()
+            && let Some(given) = text_variable(self.env, "MCP_AUTH")?
+        {
+            self.set_authorization(&given)?;
+        }
+        if let Some(path) = typed.header_file.take() {
+            self.set_file("--header-file", &path)?;
+        }
+        for text in typed.header.drain(..) {
+            self.set(&Given::new("--header", text))?;
+        }
+        if let Some(text) = typed.auth.take() {
+            self.set_authorization(&Given::new("--auth", text))?;
+        }
+        Ok(())
+    }
+
+    fn set_file(&mut self, from: &str, path: &Path) -> Result<(), Error> {
+        let text = fs::read_to_string(path).map_err(|error| unreadable(from, path, &error))?;
+        self.set_lines(&Given::new(format!("{from} {}", path.display()), text))
+    }
+
+    /// One header a line, between comments and blank lines.
+    fn set_lines(&mut self, given: &Given) -> Result<(), Error> {
+        for (index, line) in given.text.trim_start_matches('\u{feff}').lines().enumerate() {
+            let line = line.trim();
+            if !line.is_empty() && !line.starts_with('#') {
+                self.set(&Given::new(format!("{} line {}", given.from, index + 1), line.to_owned()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, given: &Given) -> Result<(), Error> {
+        let (name, value) =
+            given.text.split_once(':').ok_or_else(|| given.mistake("there is no colon; write 'Name: Value'"))?;
+        let value = expanded(value, self.env).map_err(|what| given.mistake(what))?;
+        if name.trim().eq_ignore_ascii_case("authorization") {
+            self.set_authorization(&Given::new(given.from.as_str(), value))
+        } else {
+            self.config.set_header(name, &value).map_err(|error| given.mistake(error))
+        }
+    }
+
+    /// Sends the value as it is, but says so when it looks as if something is missing.
+    fn set_authorization(&mut self, given: &Given) -> Result<(), Error> {
+        let value = given.text.trim();
+        if value.is_empty() {
+            self.warnings.push(format!("{}: the value is empty; no Authorization header is sent", given.from));
+            return Ok(());
+        }
+        self.config.set_authorization(value).map_err(|error| given.mistake(error))?;
+        if !value.contains(' ') {
+            self.warnings.push(format!(
+                "{}: the value has no scheme and is sent as it is; most servers expect 'Bearer TOKEN'",
+                given.from
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Puts the environment's values in the place of each `${NAME}`. What they hold is not expanded again.
+fn expanded(text: &str, env: Environment<'_>) -> Result<String, String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        let (name, tail) = after
+            .split_once('}')
+            .filter(|(name, _)| is_variable_name(name))
+            .ok_or("'${' must begin a variable, like ${NAME}")?;
+        let value = variable(env, name).ok_or_else(|| {
+            format!("the variable {name} is empty or not set; set it where the client starts mcp-gangway")
+        })?;
+        out.push_str(before);
+        out.push_str(value.to_str().ok_or_else(|| format!("the variable {name} is not UTF-8 text"))?);
+        rest = tail;
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+fn is_variable_name(name: &str) -> bool {
+    name.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic())
+        && name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
+}
+
+fn count(given: &Given) -> Result<usize, Error> {
+    (given.text.trim().parse().ok())
+        .filter(|count| (1..=MOST_CONCURRENT).contains(count))
+        .ok_or_else(|| given.mistake(format!("{:?} is not a whole number from 1 to {MOST_CONCURRENT}", given.text)))
+}
+
+fn time(given: &Given) -> Result<Duration, Error> {
+    (given.text.trim().parse().ok())
+        .filter(|seconds| (0.0..=MOST_SECONDS).contains(seconds))
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| given.mistake(format!("{:?} is not a number of seconds, like 2.5", given.text)))
+}
+
+/// A time that something takes: none at all would refuse everything.
+fn some_time(given: &Given) -> Result<Duration, Error> {
+    Some(time(given)?)
+        .filter(|time| !time.is_zero())
+        .ok_or_else(|| given.mistake("the time must be longer than 0 seconds"))
+}
+
+fn is_set(env: Environment<'_>, name: &str) -> Result<bool, Error> {
+    let Some(given) = text_variable(env, name)? else { return Ok(false) };
+    match given.text.trim().to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" => Ok(true),
+        "" | "0" | "false" | "no" => Ok(false),
+        _ => Err(given.mistake(format!("{:?} is neither true nor false", given.text))),
+    }
+}
+
+fn log_settings(
+    level: Option<String>,
+    file: Option<PathBuf>,
+    format: Option<String>,
+    env: Environment<'_>,
+) -> Result<LogSettings, Error> {
+    let level = match option_or(level, "--log-level", env, "MCP_WRAPPER_LOG_LEVEL")? {
+        Some(given) => Some(given),
+        None => text_variable(env, "LOG_LEVEL")?,
+    };
+    let json = match format.map(|text| Given::new("--log-format", text)) {
+        None => false,
+        Some(given) => match given.text.as_str() {
+            "text" => false,
+            "json" => true,
+            other => return Err(given.mistake(format!("{other:?} is neither text nor json"))),
+        },
+    };
+    Ok(LogSettings {
+        level: level.map_or(LevelFilter::WARN, |given| logging::level(&given.text)),
+        json,
+        file: path_or(file, "--log-file", env, "MCP_LOG_FILE").map(|(_, path)| path),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, io::Write};
+
+    use gangway::Timeouts;
+
+    use super::*;
+
+    const SERVER: &str = "http://localhost/mcp";
+    const ID: &str = "0b6e4a1c9f5d4c2e8a7b3d1f5e9c8a70";
+    const DASHED: &str = "0b6e4a1c-9f5d-4c2e-8a7b-3d1f5e9c8a70";
+
+    /// The settings of a command line, program name left out, in an environment.
+    fn settings(args: &[&str], env: &[(&str, &str)]) -> Result<Settings, Error> {
+        let env: HashMap<_, _> = env.iter().map(|(name, value)| (name.to_string(), OsString::from(value))).collect();
+        let typed = Args::try_parse_from([&["mcp-gangway"], args].concat()).unwrap();
+        Settings::new(typed, &|name| env.get(name).cloned())
+    }
+
+    fn mistake(args: &[&str], env: &[(&str, &str)]) -> String {
+        let error = settings(args, env).unwrap_err();
+        assert!(error.is_config());
+        error.to_string()
+    }
+
+    fn header<'a>(settings: &'a Settings, name: &str) -> Option<&'a str> {
+        settings.config.headers().get(name).map(|value| value.to_str().unwrap())
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    #[test]
+    fn an_option_wins_over_its_variable_and_an_empty_variable_is_none() {
+        let url =
+            |args: &[&str], variable| settings(args, &[("MCP_SERVER_URL", variable)]).unwrap().config.url.to_string();
+        assert_eq!(url(&["http://a/"], "http://c/"), "http://a/");
+        assert_eq!(url(&["--url", "http://b/"], "http://c/"), "http://b/");
+        assert_eq!(url(&["http://a/", "--url", "http://a/"], ""), "http://a/");
+        assert_eq!(url(&[], "http://c/"), "http://c/");
+        assert!(mistake(&["http://a/", "--url", "http://b/"], &[]).contains("twice"));
+        assert!(mistake(&[], &[("MCP_SERVER_URL", "")]).contains("missing"));
+
+        let idle = |args: &[&str], variable| {
+            settings(&[&[SERVER], args].concat(), &[("MCP_TOOL_CALL_TIMEOUT", variable)]).unwrap().config.timeouts.idle
+        };
+        assert_eq!(idle(&[], ""), Timeouts::default().idle);
+        assert_eq!(idle(&[], "60"), Duration::from_mins(1));
+        assert_eq!(idle(&["--timeout", "1.5"], "60"), Duration::from_millis(1500));
+    }
+
+    #[test]
+    fn the_last_of_equal_options_counts_and_headers_add_up() {
+        let settings = settings(
+            &[SERVER, "--timeout", "1", "--header", "A: 1", "--header=B:2", "--timeout", "2", "--header", "a: 3"],
+            &[],
+        )
+        .unwrap();
+        assert_eq!(settings.config.timeouts.idle, Duration::from_secs(2));
+        assert_eq!((header(&settings, "a"), header(&settings, "b")), (Some("3"), Some("2")));
+    }
+
+    #[test]
+    fn numbers_outside_their_range_are_mistakes() {
+        for (option, values) in [
+            ("--timeout", &["0", "-1", "inf", "NaN", "1e300", "soon", ""][..]),
+            ("--max-time", &["0", "-2"]),
+            ("--connect-timeout", &["0", "1e10"]),
+            ("--drain-timeout", &["-0.5", "x"]),
+            ("--concurrency", &["0", "1.5", "65537", "many", ""]),
+        ] {
+            for value in values {
+                let line = mistake(&[SERVER, &format!("{option}={value}")], &[]);
+                assert!(line.starts_with(&format!("{option}: ")), "{line}");
+            }
+        }
+        assert!(mistake(&[SERVER], &[("CONCURRENCY", "many")]).starts_with("CONCURRENCY: "));
+        assert!(settings(&[SERVER, "--drain-timeout", "0"], &[]).unwrap().config.timeouts.drain.is_zero());
+    }
+
+    #[test]
+    fn headers_come_from_four_places_and_what_was_typed_wins() {
+        let (typed, from_variable) =
+            (file("# tokens\r\n\r\nA: file\r\nB: file\r\n"), file("\u{feff}E: file\nB: other"));
+        let variables = [
+            ("MCP_HEADER_FILE", from_variable.path().to_str().unwrap()),
+            ("MCP_HEADERS", "A: variable\n\nC: variable\nAuthorization: Basic x"),
+            ("MCP_AUTH", "Bearer variable"),
+        ];
+        let all = settings(&[SERVER, "--header", "A: typed"], &variables).unwrap();
+        assert_eq!(
+            ["a", "b", "c", "e"].map(|name| header(&all, name).unwrap()),
+            ["typed", "other", "variable", "file"]
+        );
+        assert_eq!(header(&all, "authorization"), Some("Bearer variable"));
+
+        let path = typed.path().to_str().unwrap();
+        let all = settings(&[SERVER, "--header-file", path, "--auth", "Bearer typed"], &variables).unwrap();
+        assert_eq!(["a", "b", "c"].map(|name| header(&all, name).unwrap()), ["file", "file", "variable"]);
+        assert_eq!((header(&all, "e"), header(&all, "authorization")), (None, Some("Bearer typed")));
+    }
+
+    #[test]
+    fn r97_header_values_take_variables_of_the_environment() {
+        let env = [("TOKEN", "hunter2"), ("OTHER", "${TOKEN}"), ("EMPTY", "")];
+        let all =
+            settings(&[SERVER, "--header", "X-Key:a ${TOKEN}-${OTHER}$ ", "--header", "Y: $TOKEN"], &env).unwrap();
+        assert_eq!(header(&all, "x-key"), Some("a hunter2-${TOKEN}$"));
+        assert_eq!(header(&all, "y"), Some("$TOKEN"));
+        for bad in
+            ["X: ${MISSING}", "X: ${EMPTY}", "X: ${", "X: ${TOKEN", "X: ${A B}", "X: ${}", "X hunter2", "Host name: x"]
+        {
+            let line = mistake(&[SERVER, "--header", bad], &env);
+            assert!(line.starts_with("--header: ") && !line.contains("hunter2"), "{line}");
+        }
+        let broken = file("A: 1\n\n# x\nsecret-without-colon\n");
+        let line = mistake(&[SERVER, "--header-file", broken.path().to_str().unwrap()], &[]);
+        assert!(line.contains(" line 4: ") && !line.contains("secret"), "{line}");
+    }
+
+    #[test]
+    fn an_authorization_that_looks_incomplete_gets_a_hint() {
+        let warnings = |args: &[&str]| settings(&[&[SERVER], args].concat(), &[]).unwrap().warnings;
+        assert!(warnings(&["--auth", "Bearer hunter2"]).is_empty());
+        for args in [["--auth", "hunter2"], ["--header", "authorization: hunter2"]] {
+            let [hint] = warnings(&args).try_into().unwrap();
+            assert!(hint.contains("Bearer TOKEN") && !hint.contains("hunter2"), "{hint}");
+        }
+        assert!(warnings(&["--auth", ""])[0].contains("empty"));
+        assert!(mistake(&[SERVER, "--auth", "Bearer"], &[]).starts_with("--auth: "));
+    }
+
+    #[test]
+    fn only_contextforge_urls_are_completed() {
+        for (given, used) in [
+            (format!("http://h/servers/{ID}"), format!("http://h/servers/{ID}/mcp")),
+            (format!("http://h/servers/{DASHED}/"), format!("http://h/servers/{DASHED}/mcp")),
+            (format!("http://h/a/servers/{ID}/sse"), format!("http://h/a/servers/{ID}/mcp")),
+            (format!("http://h/servers/{ID}/sse?a=b"), format!("http://h/servers/{ID}/mcp?a=b")),
+        ] {
+            assert_eq!(with_contextforge_path(&given), Some(used), "{given}");
+        }
+        for as_given in [
+            format!("http://h/servers/{ID}/mcp"),
+            format!("http://h/servers/{ID}/mcp/"),
+            format!("http://h/servers/{ID}/message"),
+            format!("http://h/servers/{}", &ID[1..]),
+            format!("http://h/servers/g{}", &ID[1..]),
+            format!("http://h/servers/{}", DASHED.replacen('-', "", 1)),
+            format!("http://h/tools/{ID}"),
+            format!("http://servers/{ID}"),
+            format!("http://h/mcp?x=/servers/{ID}"),
+            "http://sse.example.com/sse".to_owned(),
+        ] {
+            assert_eq!(with_contextforge_path(&as_given), None, "{as_given}");
+        }
+    }
+
+    #[test]
+    fn r93_plain_http_is_warned_of_unless_it_stays_on_this_machine() {
+        for (url, expected) in [
+            ("http://example.com/mcp", true),
+            ("http://192.168.0.1/mcp", true),
+            ("http://localhost.example.com", true),
+            ("https://example.com/mcp", false),
+            ("http://localhost:1/mcp", false),
+            ("http://a.localhost/mcp", false),
+            ("http://127.1.2.3/mcp", false),
+            ("http://[::1]/mcp", false),
+        ] {
+            let warned = settings(&[url], &[]).unwrap().warnings.iter().any(|text| text.contains("https"));
+            assert_eq!(warned, expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn tls_and_proxy() {
+        let pem = file("PEM");
+        let path = pem.path().to_str().unwrap();
+        for args in [["--ca-cert", path], ["--tls-cert", path]] {
+            assert_eq!(settings(&[&[SERVER], &args[..]].concat(), &[]).unwrap().config.tls.ca_certificates.len(), 1);
+        }
+        assert_eq!(settings(&[SERVER], &[("TLS_CERT", path)]).unwrap().config.tls.ca_certificates.len(), 1);
+        assert!(mistake(&[SERVER], &[("TLS_CERT", "/does/not/exist")]).starts_with("TLS_CERT: cannot read"));
+
+        for (value, expected) in [("1", true), ("True", true), ("yes", true), ("0", false), ("no", false), ("", false)]
+        {
+            assert_eq!(settings(&[SERVER], &[("INSECURE", value)]).unwrap().config.tls.insecure, expected, "{value}");
+        }
+        assert!(mistake(&[SERVER], &[("INSECURE", "perhaps")]).starts_with("INSECURE: "));
+        assert!(settings(&[SERVER, "--insecure"], &[("INSECURE", "0")]).unwrap().config.tls.insecure);
+
+        assert!(matches!(settings(&[SERVER], &[("NO_PROXY", "a")]).unwrap().config.proxy, Proxy::System));
+        let proxy = |env: &[(&str, &str)]| match settings(&[SERVER, "--proxy", "http://u:p@proxy:1"], env)
+            .unwrap()
+            .config
+            .proxy
+        {
+            Proxy::Url { url, except } => (url.to_string(), except),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(proxy(&[]), ("http://proxy:1".into(), None));
+        assert_eq!(proxy(&[("NO_PROXY", "a,b"), ("no_proxy", "c")]).1.unwrap(), "a,b");
+        assert_eq!(proxy(&[("no_proxy", "c")]).1.unwrap(), "c");
+        assert!(!mistake(&[SERVER, "--proxy", "ftp://u:hunter2@p"], &[]).contains("hunter2"));
+    }
+
+    #[test]
+    fn the_log_settings_follow_upstream() {
+        let level = |args: &[&str], env: &[(&str, &str)]| settings(&[&[SERVER], args].concat(), env).unwrap().log.level;
+        assert_eq!(level(&[], &[]), LevelFilter::WARN);
+        assert_eq!(level(&[], &[("LOG_LEVEL", "debug")]), LevelFilter::DEBUG);
+        assert_eq!(level(&[], &[("LOG_LEVEL", "debug"), ("MCP_WRAPPER_LOG_LEVEL", "OFF")]), LevelFilter::OFF);
+        assert_eq!(level(&[], &[("MCP_WRAPPER_LOG_LEVEL", ""), ("LOG_LEVEL", "")]), LevelFilter::WARN);
+        assert_eq!(level(&["--log-level", ""], &[("LOG_LEVEL", "debug")]), LevelFilter::OFF);
+        assert!(mistake(&[SERVER, "--log-format", "xml"], &[]).starts_with("--log-format: "));
+    }
+
+    #[test]
+    fn what_clap_finds_is_said_in_one_line_without_values() {
+        for (args, part) in [
+            (&["--auth", "Bearer", "hunter2", SERVER][..], "quotes"),
+            (&["--tiemout=hunter2"], "no option --tiemout "),
+            (&["-x"], "no option -x "),
+            (&["--auth"], "needs a value"),
+            (&["--insecure=hunter2"], "--insecure takes no value"),
+        ] {
+            let error = Args::try_parse_from([&["mcp-gangway"], args].concat()).err().unwrap();
+            let line = explain(&error);
+            assert!(line.contains(part) && !line.contains("hunter2") && !line.contains('\n'), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_help_states_the_defaults_of_the_core() {
+        use clap::CommandFactory;
+
+        let defaults = Config::new(SERVER).unwrap();
+        let command = Args::command();
+        for (id, value) in [
+            ("concurrency", defaults.limits.concurrency.to_string()),
+            ("timeout", defaults.timeouts.idle.as_secs().to_string()),
+            ("connect_timeout", defaults.timeouts.connect.as_secs().to_string()),
+            ("drain_timeout", defaults.timeouts.drain.as_secs().to_string()),
+        ] {
+            let option = command.get_arguments().find(|option| option.get_id() == id).unwrap();
+            let help = option.get_help().unwrap().to_string();
+            assert!(help.contains(&format!("[default: {value}]")), "{id}: {help}");
+        }
+        assert!(defaults.timeouts.total.is_none());
+    }
+}

@@ -1,0 +1,88 @@
+//! The command `mcp-gangway`: an MCP client starts it and speaks JSON-RPC lines on stdio; a remote MCP server gets them
+//! over HTTP.
+//!
+//! This crate is the shell around [`gangway`]: arguments and environment (`args`), the log (`logging`), what ends the
+//! process (`stop`), and the exit status. Rules: stdout carries nothing but JSON-RPC, `--help` and `--version` apart; a
+//! mistake of the user is one line on stderr and exit status 2; no failing stderr can end or stop the bridge.
+
+mod args;
+mod logging;
+mod stop;
+
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use gangway::stdio;
+
+use crate::args::{Args, Settings};
+
+/// Runs the command with `args`, the program's name first, until the client, a signal or the parent's death ends it.
+///
+/// The status is 0 for every end that somebody asked for, 2 for a mistake in the settings, 1 for any other failure.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let typed = match Args::try_parse_from(args) {
+        Ok(typed) => typed,
+        Err(page) if !page.use_stderr() => {
+            // A reader who has seen enough of the help may close the pipe.
+            let _ = page.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return Failure::usage(args::explain(&error)).report(),
+    };
+    match Settings::new(typed, &|name| env::var_os(name)).map_err(Failure::from).and_then(bridge) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// From settings that are known to be good to the end of the last open request.
+fn bridge(settings: Settings) -> Result<(), Failure> {
+    logging::start(&settings.log)?;
+    settings.log_remarks();
+    // One thread: a round trip costs less without hand-overs, and a bridge waits far more than it works.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::system("cannot start the event loop", &error))?;
+    let outcome = runtime.block_on(async {
+        let stop = stop::requested().map_err(|error| Failure::system("cannot watch for signals", &error))?;
+        Ok(gangway::run(settings.config, stdio::input(), stdio::output(), stop).await?)
+    });
+    // A thread that waits for a line on stdin cannot be woken, and must not hold the exit.
+    runtime.shutdown_background();
+    outcome.map(|end| tracing::info!("ended: {end:?}"))
+}
+
+/// What ends the command before its time: one line for the user, and the exit status.
+struct Failure {
+    line: String,
+    status: u8,
+}
+
+impl Failure {
+    fn usage(line: String) -> Self {
+        Self { line, status: 2 }
+    }
+
+    fn system(what: &str, error: &io::Error) -> Self {
+        Self { line: format!("{what}: {error}"), status: 1 }
+    }
+
+    /// Says it, in one line whatever the text holds. Nobody may be reading, and that is no reason to fail.
+    fn report(&self) -> ExitCode {
+        let _ = writeln!(io::stderr(), "mcp-gangway: {}", self.line.replace(['\r', '\n'], " "));
+        ExitCode::from(self.status)
+    }
+}
+
+impl From<gangway::Error> for Failure {
+    fn from(error: gangway::Error) -> Self {
+        let line = error.detail().map_or_else(|| error.to_string(), |detail| format!("{error}: {detail}"));
+        Self { line, status: if error.is_config() { 2 } else { 1 } }
+    }
+}

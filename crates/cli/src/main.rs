@@ -1,0 +1,7 @@
+//! The command; everything it does is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mcp_gangway::run(std::env::args_os())
+}

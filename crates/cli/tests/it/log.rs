@@ -1,0 +1,156 @@
+//! The log: what it says, what it must never say, and that nothing depends on it.
+
+use serde_json::Value;
+
+use crate::support::{Bridge, INITIALIZE, Server, command, request};
+
+/// Says everything there is to say, with a secret wherever one can be.
+fn talk(server: &Server, args: &[&str]) -> Vec<String> {
+    let url = server.url("/mcp?key=hunter2").replace("//", "//user:hunter2@");
+    let args =
+        [&[url.as_str(), "--header", "X-Key: ${KEY}", "--timeout", "0.2", "--log-level", "trace"], args].concat();
+    let mut bridge = Bridge::spawn(command(args).env("MCP_AUTH", "Bearer hunter2").env("KEY", "hunter2"));
+    bridge.ask(INITIALIZE);
+    bridge.send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+    bridge.ask(&request(1, "tools/list"));
+    bridge.ask(&request(2, "hang"));
+    let ended = bridge.finish();
+    assert!(ended.status.success());
+    ended.stderr
+}
+
+#[test]
+fn r10_no_secret_in_the_log_at_any_level_and_form() {
+    let server = Server::start();
+    for args in [&[][..], &["--log-format", "json"], &["--proxy", &server.url("").replace("//", "//u:hunter2@")]] {
+        let log = talk(&server, args);
+        assert!(log.len() > 5, "trace says something: {log:?}");
+        for line in log {
+            assert!(!line.contains("hunter2"), "{line}");
+            assert!(!line.contains('\x1b'), "colour: {line}");
+        }
+    }
+    assert_eq!(server.wait_for(|request| request.method == "POST").header("x-key"), Some("hunter2"));
+}
+
+#[test]
+fn r10_no_secret_in_the_errors_of_a_server_that_is_down() {
+    let url = "http://user:hunter2@localhost:1/mcp?key=hunter2";
+    let mut bridge = Bridge::start([url, "--auth", "Bearer hunter2", "--log-level", "trace"]);
+    let answer = bridge.ask(&request(1, "tools/list")).to_string();
+    assert!(answer.contains("localhost:1") && !answer.contains("hunter2"), "{answer}");
+    let log = bridge.finish().stderr.join("\n");
+    assert!(!log.is_empty() && !log.contains("hunter2"), "{log}");
+}
+
+#[test]
+fn json_lines_are_json() {
+    for line in talk(&Server::start(), &["--log-format", "json"]) {
+        let event: Value = serde_json::from_str(&line).unwrap();
+        assert!(event["level"].is_string() && event["target"].is_string(), "{line}");
+    }
+}
+
+#[test]
+fn silent_unless_something_is_wrong() {
+    let server = Server::start();
+    let log = |command: &mut std::process::Command| {
+        let mut bridge = Bridge::spawn(command);
+        bridge.ask(INITIALIZE);
+        bridge.finish().stderr
+    };
+    let url = server.url("/mcp");
+    assert!(log(&mut command([&url])).is_empty());
+    // A token without a scheme is worth a warning, as often as somebody wants to read warnings.
+    let no_scheme = || {
+        let mut command = command([&url]);
+        command.env("MCP_AUTH", "hunter2");
+        command
+    };
+    let [line] = log(&mut no_scheme()).try_into().unwrap();
+    assert!(line.contains("WARN") && line.contains("Bearer TOKEN") && !line.contains("hunter2"), "{line}");
+    for name in ["off", "None", "DISABLE", "false", "0", "ERROR", "critical"] {
+        assert!(log(no_scheme().env("MCP_WRAPPER_LOG_LEVEL", name)).is_empty(), "{name}");
+        assert!(log(no_scheme().env("LOG_LEVEL", name)).is_empty(), "{name}");
+    }
+    assert!(log(no_scheme().args(["--log-level", ""])).is_empty());
+    let info = log(no_scheme().args(["--log-level", "nonsense"])).join("\n");
+    assert!(info.contains("INFO") && !info.contains("DEBUG"), "{info}");
+}
+
+#[test]
+fn r93_plain_http_to_another_host_is_warned_of() {
+    let log = |url: &str| Bridge::start([url]).finish().stderr.join("\n");
+    assert!(log("http://example.com/mcp").contains("use https"));
+    assert_eq!(log("https://example.com/mcp"), "");
+    assert_eq!(log("http://localhost/mcp"), "");
+}
+
+#[test]
+fn another_content_type_of_upstream_is_warned_of() {
+    let log = |kind| {
+        Bridge::spawn(command(["http://localhost/mcp"]).env("FORGE_CONTENT_TYPE", kind)).finish().stderr.join("\n")
+    };
+    assert!(log("application/x-www-form-urlencoded").contains("FORGE_CONTENT_TYPE is ignored"));
+    assert_eq!(log("application/json"), "");
+    assert_eq!(log(""), "");
+}
+
+#[test]
+fn the_log_file_is_appended_to_and_only_for_its_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let server = Server::start();
+    assert!(talk(&server, &["--log-file", path.to_str().unwrap()]).is_empty());
+    let first = std::fs::read_to_string(&path).unwrap();
+    assert!(first.lines().count() > 5 && !first.contains("hunter2"));
+    #[cfg(unix)]
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions()) & 0o777, 0o600);
+
+    let mut bridge = Bridge::spawn(command([server.url("/mcp")]).env("MCP_LOG_FILE", &path).env("LOG_LEVEL", "info"));
+    bridge.ask(INITIALIZE);
+    assert!(bridge.finish().stderr.is_empty());
+    let both = std::fs::read_to_string(&path).unwrap();
+    assert!(both.starts_with(&first) && both.len() > first.len());
+}
+
+/// Clients exist that never read their child's stderr. With a log of many lines its pipe gets full.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_stderr_that_nobody_reads_holds_nothing_up() {
+    const WARNINGS: u32 = 200;
+
+    let server = Server::start();
+    let (reader, writer) = std::io::pipe().unwrap();
+    rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
+    let mut bridge = Bridge::spawn(command([server.url("/mcp")]).stderr(writer));
+    for id in 0..WARNINGS {
+        bridge.send("no JSON");
+        assert_eq!(bridge.answer()["error"]["code"], -32700);
+        bridge.ask(&request(id, "ping"));
+    }
+    assert!(bridge.finish().status.success());
+    let log = std::io::read_to_string(reader).unwrap();
+    assert!((1..WARNINGS as usize).contains(&log.lines().count()), "the pipe was full: {log}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let server = Server::start();
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    let args = [server.url("/mcp"), "--log-level".into(), "trace".into()];
+    let mut bridge = Bridge::spawn(command(&args).stderr(closed));
+    bridge.ask(INITIALIZE);
+    bridge.ask(&request(1, "ping"));
+    assert!(bridge.finish().status.success());
+
+    if std::path::Path::new("/dev/full").exists() {
+        let mut bridge = Bridge::spawn(command(&args).env("MCP_LOG_FILE", "/dev/full"));
+        bridge.ask(INITIALIZE);
+        bridge.ask(&request(1, "ping"));
+        let ended = bridge.finish();
+        assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+    }
+}

@@ -1,0 +1,20 @@
+//! The built command from outside: what a user types, what an MCP client does to the process, what a server sees.
+//!
+//! Every wait has a limit, so that a fault fails and does not hang; no test measures speed.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "in a test, a panic is the report"
+)]
+
+mod log;
+mod mistakes;
+mod reach;
+#[cfg(unix)]
+mod stop;
+#[cfg(unix)]
+mod streams;
+mod support;

@@ -1,0 +1,186 @@
+//! Help, version, and what a user may get wrong: one line on stderr, exit status 2, nothing on stdout.
+
+use std::process::{Command, Stdio};
+
+use crate::support::{Bridge, Ended, command};
+
+fn run(command: &mut Command) -> Ended {
+    Bridge::spawn(command.stdin(Stdio::null())).finish()
+}
+
+/// Runs a command line that cannot be used; gives the line that says so.
+fn complaint(command: &mut Command) -> String {
+    let ended = run(command);
+    assert_eq!(ended.status.code(), Some(2), "{command:?}: {ended:?}");
+    assert!(ended.stdout.is_empty(), "{ended:?}");
+    let [line] = ended.stderr.try_into().expect("one line");
+    assert!(line.starts_with("mcp-gangway: "), "{line}");
+    assert!(!line.contains("hunter2"), "{line}");
+    line
+}
+
+#[test]
+fn help() {
+    let [long, short] = ["--help", "-h"].map(|flag| {
+        let ended = run(&mut command([flag]));
+        assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+        ended.stdout.join("\n")
+    });
+    assert_eq!(long, short);
+    insta::assert_snapshot!(long, @r#"
+    Lets an MCP client that starts local processes use an MCP server that speaks Streamable HTTP:
+    JSON-RPC lines from stdin go to the server, and what it answers comes to stdout as it arrives
+
+    Usage: mcp-gangway [OPTIONS] URL
+
+    Arguments:
+      [URL]  Address of the MCP server, like https://example.com/mcp [$MCP_SERVER_URL]
+
+    Options:
+      -h, --help     Print help
+      -V, --version  Print version
+
+    Server:
+          --url <URL>             The same, as an option
+          --auth <VALUE>          Value of the Authorization header, sent as it is, like 'Bearer TOKEN'
+                                  [$MCP_AUTH]
+          --header <NAME: VALUE>  Header for every request; ${VAR} in the value comes from the
+                                  environment; may be repeated
+          --header-file <PATH>    File with one such header a line; # begins a comment line
+                                  [$MCP_HEADER_FILE]
+          --concurrency <COUNT>   Requests that may be open at the server at once [$CONCURRENCY]
+                                  [default: 64]
+
+    Times:
+          --timeout <SECONDS>          Longest silence of the server during a request
+                                       [$MCP_TOOL_CALL_TIMEOUT] [default: 300]
+          --max-time <SECONDS>         Longest life of a request, however busy [default: no limit]
+          --connect-timeout <SECONDS>  Longest time to connect: address, TCP and TLS [default: 15]
+          --drain-timeout <SECONDS>    Longest time for open requests after stdin has ended [default: 5]
+
+    Network:
+          --ca-cert <PATH>  PEM file with certificates to trust beside the system's [$TLS_CERT]
+          --insecure        Trust any certificate: only for tests [$INSECURE]
+          --proxy <URL>     Proxy for all hosts but those in NO_PROXY [default: the system's]
+
+    Log:
+          --log-level <LEVEL>    off, error, warn, info, debug or trace [$MCP_WRAPPER_LOG_LEVEL,
+                                 $LOG_LEVEL] [default: warn]
+          --log-file <PATH>      File to append the log to, in place of stderr [$MCP_LOG_FILE]
+          --log-format <FORMAT>  text or json (one object a line) [default: text]
+
+    Examples:
+      mcp-gangway https://example.com/mcp
+      mcp-gangway --header 'Authorization: Bearer ${TOKEN}' https://example.com/mcp
+      MCP_AUTH='Bearer eyJhb…' mcp-gangway http://localhost:4444/servers/UUID/mcp
+      mcp-gangway --log-level debug --log-file /tmp/gangway.log https://example.com/mcp
+
+    In an MCP client's configuration:
+      {"mcpServers": {"example": {"command": "mcp-gangway", "args": ["https://example.com/mcp"],
+                                  "env": {"MCP_AUTH": "Bearer eyJhb…"}}}}
+
+    Environment:
+      A variable above, like [$MCP_AUTH], is used where its option is not given; empty means unset.
+      MCP_HEADERS                         headers for the server, one a line, written as for --header
+      HTTPS_PROXY, HTTP_PROXY, ALL_PROXY  the proxy, where --proxy is not given
+      NO_PROXY                            hosts that are reached without a proxy
+
+    Exit status:
+      0 if the client closed stdin or a signal asked for the end, 2 for a mistake in the settings,
+      1 for any other failure
+    "#);
+}
+
+#[test]
+fn version() {
+    let ended = run(&mut command(["--version"]));
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+    assert_eq!(ended.stdout, [concat!("mcp-gangway ", env!("CARGO_PKG_VERSION"))]);
+}
+
+#[test]
+fn each_mistake_is_one_line_that_says_what_to_do() {
+    const URL: &str = "http://localhost:1/mcp";
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let no_pem = file("no.pem", "hello");
+    let bad_pem = file("bad.pem", "-----BEGIN CERTIFICATE-----\n(hunter2)\n-----END CERTIFICATE-----\n");
+    let headers = file("headers", "# two headers\nA: b\nhunter2\n");
+    let missing = folder.path().join("missing").join("file").to_str().unwrap().to_owned();
+
+    for (args, part) in [
+        (&[][..], "MCP_SERVER_URL"),
+        (&["hunter2"], "https://example.com/mcp"),
+        (&["ftp://hunter2/"], "https://example.com/mcp"),
+        (&["http://"], "https://example.com/mcp"),
+        (&[URL, "--url", "http://hunter2/"], "--url"),
+        (&[URL, "hunter2"], "quotes"),
+        (&[URL, "--auth", "Bearer", "hunter2"], "quotes"),
+        (&[URL, "--auth"], "--auth"),
+        (&[URL, "--auth", "hunter2\nX: y"], "--auth: "),
+        (&[URL, "--auth", "Bearer"], "Bearer TOKEN"),
+        (&[URL, "--unknown=hunter2"], "--unknown"),
+        (&[URL, "--timeout", "soon"], "--timeout: "),
+        (&[URL, "--timeout", "-1"], "--timeout: "),
+        (&[URL, "--max-time", "0"], "--max-time: "),
+        (&[URL, "--connect-timeout", "inf"], "--connect-timeout: "),
+        (&[URL, "--drain-timeout", "-1"], "--drain-timeout: "),
+        (&[URL, "--concurrency", "0"], "--concurrency: "),
+        (&[URL, "--header", "hunter2"], "Name: Value"),
+        (&[URL, "--header", "A B: hunter2"], "--header: "),
+        (&[URL, "--header", "Host: ${MISSING}"], "MISSING"),
+        (&[URL, "--header", "Mcp-Session-Id: hunter2"], "mcp-session-id"),
+        (&[URL, "--header-file", &headers], "line 3"),
+        (&[URL, "--header-file", &missing], "--header-file: "),
+        (&[URL, "--ca-cert", &missing], "--ca-cert: "),
+        (&[URL, "--ca-cert", &no_pem], "PEM"),
+        (&[URL, "--ca-cert", &bad_pem], "PEM"),
+        (&[URL, "--proxy", "ftp://hunter2"], "--proxy: "),
+        (&[URL, "--log-file", &missing], "log file"),
+        (&[URL, "--log-format", "xml"], "--log-format: "),
+    ] {
+        let line = complaint(&mut command(args));
+        assert!(line.contains(part), "{args:?}: {line}");
+    }
+
+    for (name, value) in [
+        ("MCP_SERVER_URL", "hunter2"),
+        ("MCP_AUTH", "Bearer"),
+        ("MCP_TOOL_CALL_TIMEOUT", "soon"),
+        ("CONCURRENCY", "0"),
+        ("MCP_HEADERS", "A: b\nhunter2"),
+        ("MCP_HEADER_FILE", &missing),
+        ("TLS_CERT", &missing),
+        ("INSECURE", "perhaps"),
+    ] {
+        let args = if name == "MCP_SERVER_URL" { &[][..] } else { &[URL] };
+        let line = complaint(command(args).env(name, value));
+        assert!(line.contains(name), "{name}: {line}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_text_is_a_mistake() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+
+    let broken = OsStr::from_bytes(b"http://\xff/");
+    assert!(complaint(&mut command([broken])).contains("UTF-8"));
+    assert!(complaint(command([OsStr::new("http://localhost/")]).env("MCP_AUTH", broken)).contains("MCP_AUTH"));
+}
+
+/// Nobody reads, and that is no reason to end otherwise.
+#[cfg(unix)]
+#[test]
+fn a_mistake_without_a_reader_is_still_status_2() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ended = run(command(["hunter2"]).stdout(writer.try_clone().unwrap()).stderr(writer.try_clone().unwrap()));
+    assert_eq!(ended.status.code(), Some(2));
+    let ended = run(command(["--help"]).stdout(writer.try_clone().unwrap()).stderr(writer));
+    assert_eq!(ended.status.code(), Some(0));
+}

@@ -1,0 +1,155 @@
+//! What was typed or set in the environment takes effect: at the server, or in the answers.
+
+use std::{net::TcpListener, time::Duration};
+
+use crate::support::{Bridge, INITIALIZE, LIMIT, Server, command, request};
+
+/// Runs one session of a single request; gives the first POST as the server saw it.
+fn first_post(server: &Server, command: &mut std::process::Command) -> crate::support::Request {
+    let mut bridge = Bridge::spawn(command);
+    assert_eq!(bridge.ask(INITIALIZE)["result"]["serverInfo"]["name"], "initialize");
+    assert!(bridge.finish().status.success());
+    server.wait_for(|request| request.calls("initialize"))
+}
+
+#[test]
+fn upstreams_options_reach_the_server() {
+    let server = Server::start();
+    let post = first_post(&server, &mut command(["--url", &server.url("/mcp?key=a%20b"), "--auth", "Bearer a.b-c=="]));
+    assert_eq!(post.target, "/mcp?key=a%20b");
+    assert_eq!(post.header("authorization"), Some("Bearer a.b-c=="));
+}
+
+#[test]
+fn upstreams_variables_reach_the_server() {
+    let server = Server::start();
+    let post = first_post(
+        &server,
+        command([] as [&str; 0])
+            .env("MCP_SERVER_URL", server.url("/x/mcp/"))
+            .env("MCP_AUTH", "Custom  verbatim, please"),
+    );
+    assert_eq!(post.target, "/x/mcp/");
+    assert_eq!(post.header("authorization"), Some("Custom  verbatim, please"));
+}
+
+#[test]
+fn r97_headers_of_the_user_reach_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("headers");
+    std::fs::write(&file, "# for all\nX-File: from ${PLACE}\n").unwrap();
+    let server = Server::start();
+    let url = server.url("/mcp");
+    let post = first_post(
+        &server,
+        command([
+            &url,
+            "--header",
+            "X-Key:${KEY}!",
+            "--header",
+            "X-Other: café",
+            "--header-file",
+            file.to_str().unwrap(),
+        ])
+        .env("KEY", "0123")
+        .env("PLACE", "a file")
+        .env("MCP_HEADERS", "X-Variable: v\nX-Key: replaced"),
+    );
+    for (name, value) in [("x-key", "0123!"), ("x-other", "café"), ("x-file", "from a file"), ("x-variable", "v")] {
+        assert_eq!(post.header(name), Some(value), "{name}");
+    }
+    // All of a session's requests carry them, its end included.
+    assert_eq!(server.wait_for(|request| request.method == "DELETE").header("x-key"), Some("0123!"));
+}
+
+#[test]
+fn contextforge_urls_are_completed_and_others_left_alone() {
+    const ID: &str = "0b6e4a1c-9f5d-4c2e-8a7b-3d1f5e9c8a70";
+    for (given, reached) in [
+        (format!("/servers/{ID}"), format!("/servers/{ID}/mcp")),
+        (format!("/servers/{ID}/"), format!("/servers/{ID}/mcp")),
+        (format!("/gateway/servers/{ID}/sse?a=b"), format!("/gateway/servers/{ID}/mcp?a=b")),
+        (format!("/servers/{ID}/mcp"), format!("/servers/{ID}/mcp")),
+        ("/servers/mine/sse".into(), "/servers/mine/sse".into()),
+        ("/sse".into(), "/sse".into()),
+        (String::new(), "/".into()),
+    ] {
+        let server = Server::start();
+        assert_eq!(first_post(&server, &mut command([server.url(&given)])).target, reached);
+    }
+}
+
+#[test]
+fn the_time_limits_take_effect() {
+    let server = Server::start();
+    let url = server.url("/mcp");
+    for (args, variable) in
+        [(&["--timeout", "0.3"][..], ""), (&["--max-time", "0.3"], ""), (&[], "0.3"), (&["--timeout", "0.3"], "900")]
+    {
+        let mut bridge =
+            Bridge::spawn(command([&[url.as_str()], args].concat()).env("MCP_TOOL_CALL_TIMEOUT", variable));
+        let error = &bridge.ask(&request(7, "hang"))["error"];
+        assert_eq!((&error["data"]["kind"], &error["data"]["source"]), (&"timeout".into(), &"mcp-gangway".into()));
+    }
+}
+
+#[test]
+fn the_concurrency_limit_takes_effect() {
+    let server = Server::start();
+    let url = server.url("/mcp");
+    for (args, variable, first) in [(&["--concurrency", "1"][..], "8", 1), (&[], "1", 1), (&[], "", 2)] {
+        let args = [&[url.as_str(), "--timeout", "0.5"], args].concat();
+        let mut bridge = Bridge::spawn(command(args).env("CONCURRENCY", variable));
+        bridge.send(&request(1, "hang"));
+        bridge.send(&request(2, "echo"));
+        assert_eq!(bridge.answer()["id"], first, "with {variable:?}");
+    }
+}
+
+#[test]
+fn r93_a_proxy_is_used_but_for_the_hosts_in_no_proxy() {
+    let proxy = Server::start();
+    let url = "http://server.invalid/mcp";
+    let post = first_post(&proxy, &mut command([url, "--proxy", &proxy.url(""), "--log-level", "off"]));
+    assert_eq!(post.target, url);
+    let proxy = Server::start();
+    let post = first_post(&proxy, command([url]).env("http_proxy", proxy.url("")));
+    assert_eq!(post.target, url);
+
+    let (proxy, server) = (Server::start(), Server::start());
+    let args = [server.url("/mcp"), "--proxy".into(), proxy.url("")];
+    let post = first_post(&server, command(args).env("NO_PROXY", "example.com,127.0.0.1"));
+    assert_eq!(post.target, "/mcp");
+}
+
+#[test]
+fn r9_a_server_that_is_down_at_the_start_costs_errors_and_no_more() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut bridge = Bridge::start([format!("http://{free}/mcp")]);
+    for line in [INITIALIZE, &request(1, "tools/list"), &request(2, "tools/call")] {
+        let error = &bridge.ask(line)["error"];
+        assert_eq!((&error["code"], &error["data"]["kind"]), (&(-32603).into(), &"connect".into()), "{error}");
+    }
+    let _server = Server::start_at(free);
+    assert!(bridge.ask(INITIALIZE)["result"].is_object());
+    assert!(bridge.ask(&request(1, "tools/list"))["result"].is_object());
+    assert!(bridge.finish().status.success());
+}
+
+#[test]
+fn r8_open_requests_may_finish_after_the_end_of_stdin() {
+    let server = Server::start();
+    let mut bridge = Bridge::start([server.url("/mcp")]);
+    bridge.send(INITIALIZE);
+    bridge.send(&request(1, "tools/list"));
+    let ended = bridge.finish();
+    assert!(ended.status.success());
+    assert_eq!(ended.stdout.len(), 2, "{ended:?}");
+
+    let mut bridge = Bridge::start([server.url("/mcp"), "--drain-timeout".into(), "0.2".into()]);
+    bridge.send(&request(1, "hang"));
+    bridge.close_stdin();
+    let error = &bridge.answer()["error"];
+    assert_eq!(error["data"]["kind"], "shutdown");
+    assert!(bridge.end(LIMIT.min(Duration::from_secs(4))).status.success());
+}

@@ -1,0 +1,261 @@
+//! The two ends that the tests hold: [`Server`], which records what reaches it, and [`Bridge`], the command as a child.
+
+use std::{
+    ffi::OsStr,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Condvar, Mutex,
+        mpsc::{self, Receiver},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+/// Longer than anything takes that works, on the slowest machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// What clients grant a server after they closed its stdin, before they end it by force (R8).
+#[cfg(unix)]
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
+
+pub(crate) const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
+
+pub(crate) fn request(id: u32, method: &str) -> String {
+    json!({"jsonrpc": "2.0", "id": id, "method": method}).to_string()
+}
+
+/// What reached the server.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    headers: Vec<(String, String)>,
+    pub(crate) body: Value,
+}
+
+impl Request {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn calls(&self, method: &str) -> bool {
+        self.body["method"] == method
+    }
+}
+
+/// An HTTP server of a few lines: it answers every JSON-RPC request but those of the method `hang`.
+pub(crate) struct Server {
+    address: SocketAddr,
+    seen: Arc<(Mutex<Vec<Request>>, Condvar)>,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::start_at("127.0.0.1:0".parse().unwrap())
+    }
+
+    pub(crate) fn start_at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let server = Self { address: listener.local_addr().unwrap(), seen: Arc::default() };
+        let seen = Arc::clone(&server.seen);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let seen = Arc::clone(&seen);
+                thread::spawn(move || serve(stream.unwrap(), &seen));
+            }
+        });
+        server
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// The first request that is `wanted`, as soon as it is there.
+    pub(crate) fn wait_for(&self, wanted: impl Fn(&Request) -> bool) -> Request {
+        let (seen, news) = &*self.seen;
+        let (seen, _) = news.wait_timeout_while(seen.lock().unwrap(), LIMIT, |seen| !seen.iter().any(&wanted)).unwrap();
+        seen.iter().find(|request| wanted(request)).unwrap_or_else(|| panic!("no such request in {seen:#?}")).clone()
+    }
+}
+
+/// Serves one connection until its client closes it.
+fn serve(stream: TcpStream, seen: &(Mutex<Vec<Request>>, Condvar)) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut stream = stream;
+    stream.set_nodelay(true).unwrap();
+    while let Some(request) = read_request(&mut reader) {
+        let (method, body) = (request.method.clone(), request.body.clone());
+        seen.0.lock().unwrap().push(request);
+        seen.1.notify_all();
+        let (status, headers, answer) = match (method.as_str(), &body["method"], &body["id"]) {
+            ("POST", Value::String(name), _) if name == "hang" => {
+                let _ = reader.read(&mut [0]);
+                return;
+            }
+            ("POST", Value::String(name), id) if !id.is_null() => {
+                let headers = if name == "initialize" { "Mcp-Session-Id: abc\r\n" } else { "" };
+                let result = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": name}});
+                (200, headers, json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string())
+            }
+            ("POST", ..) => (202, "", String::new()),
+            ("DELETE", ..) => (200, "", String::new()),
+            _ => (405, "", String::new()),
+        };
+        let length = answer.len();
+        let reply = format!(
+            "HTTP/1.1 {status} Whatever\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n{answer}"
+        );
+        if stream.write_all(reply.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+fn read_request(reader: &mut impl BufRead) -> Option<Request> {
+    let mut line = || {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|length| *length > 0)?;
+        Some(line.trim_end().to_owned())
+    };
+    let first = line()?;
+    let mut words = first.split(' ');
+    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let mut headers = Vec::new();
+    loop {
+        let line = line()?;
+        let Some((name, value)) = line.split_once(':') else { break };
+        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    let length =
+        headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, value)| value.parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
+    Some(Request { method, target, headers, body })
+}
+
+/// The command with `args`, in an environment that has nothing to say to it.
+pub(crate) fn command(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-gangway"));
+    command.env_clear().args(args);
+    // Sockets do not work on Windows without it.
+    if let Some(root) = std::env::var_os("SYSTEMROOT") {
+        command.env("SYSTEMROOT", root);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The running command, ended at the latest with this value.
+pub(crate) struct Bridge {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: Option<Receiver<String>>,
+    stderr: Option<Receiver<String>>,
+}
+
+/// How the command ended, and what it said that nobody had read.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: Vec<String>,
+    pub(crate) stderr: Vec<String>,
+}
+
+impl Bridge {
+    pub(crate) fn start(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        Self::spawn(&mut command(args))
+    }
+
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let stdout = child.stdout.take().map(lines);
+        let stderr = child.stderr.take().map(lines);
+        Self { stdin: child.stdin.take(), stdout, stderr, child }
+    }
+
+    pub(crate) fn send(&mut self, line: &str) {
+        self.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    /// The next line of stdout.
+    pub(crate) fn answer(&self) -> Value {
+        let line = self.stdout.as_ref().unwrap().recv_timeout(LIMIT).expect("a line on stdout");
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// Sends a request and gives its answer, which must be the next line.
+    pub(crate) fn ask(&mut self, line: &str) -> Value {
+        self.send(line);
+        let answer = self.answer();
+        assert_eq!(answer["id"], serde_json::from_str::<Value>(line).unwrap()["id"]);
+        answer
+    }
+
+    /// Reads stderr up to the line that contains `part`.
+    #[cfg(unix)]
+    pub(crate) fn wait_for_log(&self, part: &str) {
+        while !self.stderr.as_ref().unwrap().recv_timeout(LIMIT).expect("the line in the log").contains(part) {}
+    }
+
+    pub(crate) fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for the end, which must come within `limit`.
+    pub(crate) fn end(mut self, limit: Duration) -> Ended {
+        let status = exit_within(&mut self.child, limit);
+        let rest = |lines: Option<Receiver<String>>| lines.map(|lines| lines.iter().collect()).unwrap_or_default();
+        Ended { status, stdout: rest(self.stdout.take()), stderr: rest(self.stderr.take()) }
+    }
+
+    /// Closes stdin and waits for the end.
+    pub(crate) fn finish(mut self) -> Ended {
+        self.close_stdin();
+        self.end(LIMIT)
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        // Fails if it has ended, which is well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn exit_within(child: &mut Child, limit: Duration) -> ExitStatus {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(start.elapsed() < limit, "still running after {limit:?}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Lines as they come, on a thread: a test can wait for one with a limit.
+pub(crate) fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    let _: JoinHandle<()> = thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            // Without a receiver, the end of this thread closes the stream.
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}

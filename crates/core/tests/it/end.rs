@@ -1,0 +1,299 @@
+//! How the bridge ends (R8, R41), and what it does while nobody reads its output (R15).
+
+use std::time::Duration;
+
+use gangway::End;
+use tokio::net::TcpListener;
+
+use crate::support::{
+    Client, INITIALIZED, Server, VERSION, call, cancel, dialogue, notification, progress, request, response,
+};
+
+#[tokio::test]
+async fn r8_with_nothing_open_the_end_is_at_once() {
+    let (mut server, client) = dialogue().await;
+    client.finish(&mut server).await;
+
+    let (mut server, mut client) = dialogue().await;
+    client.handshake(&mut server, Some("session-1")).await;
+    client.expect_nothing(&mut server).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r8_open_calls_are_drained() {
+    let (mut server, mut client) = dialogue().await;
+    client.handshake(&mut server, Some("session-1")).await;
+    client.send(call("1")).await;
+    client.send(call("2")).await;
+    client.close_stdin();
+    let (first, mut second) = (server.post_of("1").await, server.post_of("2").await);
+    second.sse().await;
+    let answer = first.answer("{}").await;
+    client.expect(answer).await;
+    second.event(&progress("2", 1)).await;
+    client.expect(progress("2", 1)).await;
+    // The session lasts as long as a request needs it.
+    server.expect_no_more();
+    second.event(&response("2", "{}")).await;
+    client.expect(response("2", "{}")).await;
+    second.end().await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r8_a_whole_dialogue_that_ends_at_once() {
+    let (mut server, mut client) = dialogue().await;
+    client.initialize().await;
+    client.send(INITIALIZED).await;
+    client.send(call("1")).await;
+    client.close_stdin();
+    let answer = server.initialize(Some("session-1"), VERSION).await;
+    client.expect(answer).await;
+    server.post().await.accepted().await;
+    let answer = server.post().await.answer("{}").await;
+    client.expect(answer).await;
+    let delete = server.next("the DELETE").await;
+    assert_eq!((delete.verb.as_str(), delete.header("mcp-session-id")), ("DELETE", Some("session-1")));
+    delete.respond(204, &[], "").await;
+    assert!(matches!(client.end().await, End::InputClosed));
+    client.expect_end_of_output().await;
+}
+
+#[tokio::test]
+async fn r8_what_is_open_too_long_is_answered_with_errors() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.timeouts.drain = Duration::from_millis(300);
+    config.limits.concurrency = 1;
+    let mut client = Client::start(config);
+    client.handshake(&mut server, Some("session-1")).await;
+    client.send(call("1")).await;
+    let _open = server.post().await;
+    // The second one waits for its turn and never leaves.
+    client.send(call("2")).await;
+    client.close_stdin();
+    let failures = client.expect_errors(&["1", "2"]).await;
+    assert!(failures.iter().all(|failure| failure.kind() == "shutdown"), "{failures:?}");
+    assert_eq!(failures.iter().filter(|failure| failure.may_have_run()).count(), 1, "{failures:?}");
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r8_nobody_waits_for_what_was_cancelled() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.timeouts.drain = Duration::from_mins(1);
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    let _open = server.post().await;
+    client.send(cancel("1")).await;
+    client.close_stdin();
+    assert_eq!(server.post().await.text(), cancel("1"));
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r8_what_was_said_before_the_end_is_delivered() {
+    let (mut server, mut client) = dialogue().await;
+    client.send(notification("notifications/roots/list_changed", "{}")).await;
+    client.send(response("9", "{}")).await;
+    client.close_stdin();
+    let mut bodies = Vec::new();
+    for _ in 0..2 {
+        let post = server.post().await;
+        bodies.push(post.text().to_owned());
+        post.accepted().await;
+    }
+    bodies.sort_unstable();
+    assert_eq!(bodies, [response("9", "{}"), notification("notifications/roots/list_changed", "{}")]);
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r8_a_silent_reply_to_a_notification_does_not_hold_the_end() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.timeouts.drain = Duration::from_millis(300);
+    let mut client = Client::start(config);
+    client.send(notification("x", "{}")).await;
+    client.close_stdin();
+    let _silent = server.post().await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r8_an_open_stream_after_its_answer_does_not_hold_the_end() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.timeouts.drain = Duration::from_mins(1);
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    let mut stream = server.post().await;
+    stream.sse().await;
+    stream.event(&response("1", "{}")).await;
+    client.expect(response("1", "{}")).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r8_to_stop_answers_what_is_pending() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.limits.concurrency = 2;
+    let mut client = Client::start(config);
+    client.handshake(&mut server, Some("session-1")).await;
+    // Requests that waited for the handshake together may go in any order.
+    client.expect_nothing(&mut server).await;
+    for id in ["1", "\"1\"", "0"] {
+        client.send(call(id)).await;
+    }
+    let _open = [server.post_of("1").await, server.post_of("\"1\"").await];
+    client.expect_nothing(&mut server).await;
+    client.stop();
+    let failures = client.expect_errors(&["1", "\"1\"", "0"]).await;
+    assert!(failures.iter().all(|failure| failure.kind() == "shutdown"), "{failures:?}");
+    assert_eq!(failures.iter().filter(|failure| failure.may_have_run()).count(), 2, "{failures:?}");
+    let delete = server.next("the DELETE").await;
+    assert_eq!((delete.verb.as_str(), delete.header("mcp-session-id")), ("DELETE", Some("session-1")));
+    delete.respond(204, &[], "").await;
+    assert!(matches!(client.end().await, End::Stopped));
+    client.expect_end_of_output().await;
+}
+
+#[tokio::test]
+async fn r8_to_stop_with_nothing_open() {
+    let (mut server, mut client) = dialogue().await;
+    client.stop();
+    assert!(matches!(client.end().await, End::Stopped));
+    client.expect_end_of_output().await;
+    server.expect_no_more();
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_used_are_an_error() {
+    let mut config = Server::start().await.config();
+    config.tls.ca_certificates = vec![b"no certificate".to_vec()];
+    let error = gangway::run(config, tokio::io::empty(), tokio::io::sink(), std::future::pending()).await.unwrap_err();
+    assert!(error.is_config(), "{error:?}");
+}
+
+#[tokio::test]
+async fn r8_to_stop_while_draining_ends_the_drain() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.timeouts.drain = Duration::from_mins(1);
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    let _open = server.post().await;
+    client.close_stdin();
+    // The end of stdin is read before the stop.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    client.stop();
+    assert_eq!(client.expect_error("1").await.kind(), "shutdown");
+    client.end().await;
+    client.expect_end_of_output().await;
+}
+
+#[tokio::test]
+async fn r15_a_closed_stdout_ends_the_bridge() {
+    let (mut server, mut client) = dialogue().await;
+    client.send(call("1")).await;
+    client.send(call("2")).await;
+    let (first, _open) = (server.post_of("1").await, server.post_of("2").await);
+    client.close_stdout();
+    first.answer("{}").await;
+    assert!(matches!(client.end().await, End::OutputClosed));
+}
+
+/// More than pipes, sockets and a sensible bridge hold together, and far less than the stream has.
+const BOUND: usize = 48 << 20;
+
+/// A progress message of about 16 KiB, framed.
+fn large_event() -> String {
+    format!("data: {}\n\n", notification("notifications/progress", &format!("{{\"x\":\"{}\"}}", "x".repeat(16 << 10))))
+}
+
+#[tokio::test]
+async fn r15_a_stuck_reader_is_back_pressure() {
+    let (mut server, mut client) = dialogue().await;
+    client.send(call("1")).await;
+    let mut stream = server.post().await;
+    stream.sse().await;
+    let event = large_event();
+    let taken = stream.flood(event.as_bytes(), 4 * BOUND).await;
+    assert!(taken < BOUND, "the bridge took {taken} bytes that nobody reads");
+
+    // As soon as somebody reads, all of it comes, in order, and then the rest.
+    let line = event.trim_end().strip_prefix("data: ").unwrap();
+    let count = taken / event.len();
+    let rest = async {
+        stream.event(&response("1", "{}")).await;
+        stream.end().await;
+    };
+    let reading = async {
+        for _ in 0..count {
+            client.expect(line).await;
+        }
+        let mut last = client.line("the rest").await;
+        if last == line.as_bytes() {
+            last = client.line("the answer").await;
+        }
+        assert_eq!(String::from_utf8(last).unwrap(), response("1", "{}"));
+    };
+    tokio::join!(rest, reading);
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r15_a_stuck_server_is_back_pressure() {
+    // Connections are accepted by the system, and nobody reads from them.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = Client::to(&format!("http://{}/mcp", listener.local_addr().unwrap()));
+    let line = notification("notifications/progress", &format!("{{\"x\":\"{}\"}}", "x".repeat(4 << 20)));
+    let taken = client.flood(&line, 5 * BOUND).await;
+    assert!(taken < 4 * BOUND, "the bridge took {taken} bytes that no server reads");
+    client.stop();
+    assert!(matches!(client.end().await, End::Stopped));
+}
+
+#[tokio::test]
+async fn r15_a_stuck_reader_stops_neither_requests_nor_cancels_nor_the_end() {
+    for by_stop in [false, true] {
+        let mut server = Server::start().await;
+        let mut config = server.config();
+        config.timeouts.drain = Duration::from_millis(300);
+        let mut client = Client::start(config);
+        client.handshake(&mut server, Some("session-1")).await;
+        client.send(call("1")).await;
+        let mut stream = server.post().await;
+        stream.sse().await;
+        stream.flood(large_event().as_bytes(), 4 * BOUND).await;
+
+        client.send(notification("x", "{}")).await;
+        let post = server.post().await;
+        assert_eq!(post.text(), notification("x", "{}"));
+        post.accepted().await;
+        client.send(response("9", "{}")).await;
+        let post = server.post().await;
+        assert_eq!(post.text(), response("9", "{}"));
+        post.accepted().await;
+        client.send(request("2", "tools/list", "{}")).await;
+        let _open = server.post_of("2").await;
+        client.send(cancel("1")).await;
+        let post = server.post().await;
+        assert_eq!(post.text(), cancel("1"));
+        post.accepted().await;
+
+        if by_stop {
+            client.stop();
+        } else {
+            client.close_stdin();
+        }
+        let delete = server.next("the DELETE").await;
+        assert_eq!(delete.verb, "DELETE");
+        delete.respond(204, &[], "").await;
+        // Which of the ends it is called matters less than that there is one.
+        client.end().await;
+    }
+}

@@ -1,0 +1,404 @@
+//! What can happen to a connection (R5, R9, R44): refused, cut, reset, silent. Each request gets one error that says how
+//! far it came.
+
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use crate::support::{Client, Server, call, dialogue, progress, request, response};
+
+#[tokio::test]
+async fn r5_a_connection_that_breaks_before_the_reply() {
+    for by_reset in [true, false] {
+        let (mut server, mut client) = dialogue().await;
+        client.send(call("1")).await;
+        let post = server.post().await;
+        if by_reset {
+            post.reset();
+        } else {
+            post.fin().await;
+        }
+        let failure = client.expect_error("1").await;
+        assert_eq!(failure.kind(), "connection_lost");
+        assert!(failure.may_have_run(), "{failure:?}");
+        // A tool is never called a second time on its own account (R96).
+        client.expect_nothing(&mut server).await;
+        client.finish(&mut server).await;
+    }
+}
+
+#[tokio::test]
+async fn r96_a_kept_connection_that_breaks_does_not_run_a_tool_twice() {
+    let (mut server, mut client) = dialogue().await;
+    client.expect_nothing(&mut server).await;
+    client.send(call("1")).await;
+    let post = server.post().await;
+    post.reset();
+    assert!(client.expect_error("1").await.may_have_run());
+    client.expect_nothing(&mut server).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r5_a_head_that_breaks() {
+    let (mut server, mut client) = dialogue().await;
+    for head in ["HTTP/1.1 200 OK\r\nContent-Ty", "HTTP/1.1 2", "HELO\r\n\r\n", "220 smtp ready\r\n"] {
+        client.send(call("1")).await;
+        let mut post = server.post().await;
+        post.write(head.as_bytes()).await;
+        post.fin().await;
+        let failure = client.expect_error("1").await;
+        assert!(matches!(failure.kind(), "connection_lost" | "invalid_answer"), "{head:?}: {failure:?}");
+        client.expect_nothing(&mut server).await;
+    }
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r5_a_body_that_breaks() {
+    let (mut server, mut client) = dialogue().await;
+    let half = r#"{"jsonrpc":"2.0","id":1,"result":{"te"#;
+    let lines = format!("{}\n{half}", progress("1", 1));
+    let events = format!("data: {}\n\ndata: {half}", progress("1", 1));
+    for (content_type, body, passes) in [
+        ("application/json", half, false),
+        ("application/json", "", false),
+        ("application/x-ndjson", lines.as_str(), true),
+        ("text/event-stream", events.as_str(), true),
+        ("text/event-stream", "", false),
+        ("text/plain", half, false),
+    ] {
+        for by_reset in [true, false] {
+            for chunked in [true, false] {
+                client.send(call("1")).await;
+                let mut post = server.post().await;
+                if chunked {
+                    post.head(200, &[("Content-Type", content_type)]).await;
+                    if !body.is_empty() {
+                        post.chunk(body).await;
+                    }
+                } else {
+                    let head =
+                        format!("HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: 5000\r\n\r\n");
+                    post.write(head.as_bytes()).await;
+                    post.write(body.as_bytes()).await;
+                }
+                if passes {
+                    client.expect(progress("1", 1)).await;
+                }
+                if by_reset {
+                    post.reset();
+                } else {
+                    post.fin().await;
+                }
+                let failure = client.expect_error("1").await;
+                assert_eq!(failure.kind(), "connection_lost", "{content_type} {body:?} chunked: {chunked}");
+                assert!(failure.may_have_run(), "{failure:?}");
+            }
+        }
+    }
+    client.expect_nothing(&mut server).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r5_a_failure_whose_body_never_ends() {
+    let (mut server, mut client) = dialogue().await;
+    client.send(call("1")).await;
+    let mut post = server.post().await;
+    post.head(502, &[("Content-Type", "text/html")]).await;
+    // The status has said it all; what drips after it is not worth the wait.
+    let drip = async {
+        loop {
+            post.chunk("x").await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let failure = tokio::select! {
+        failure = client.expect_error("1") => failure,
+        () = drip => unreachable!(),
+    };
+    assert_eq!((failure.kind(), failure.status()), ("http_status", Some(502)));
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r5_half_an_answer_up_to_the_close() {
+    let (mut server, mut client) = dialogue().await;
+    client.send(call("1")).await;
+    let mut post = server.post().await;
+    post.head_until_close(200, &[("Content-Type", "application/json")]).await;
+    post.write(br#"{"jsonrpc":"2.0","id":1,"result":{"#).await;
+    post.fin().await;
+    assert!(matches!(client.expect_error("1").await.kind(), "connection_lost" | "invalid_answer"));
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r5_an_answer_that_is_whole_though_its_body_is_not() {
+    let (mut server, mut client) = dialogue().await;
+    for by_reset in [true, false] {
+        client.send(call("1")).await;
+        let mut post = server.post().await;
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n";
+        post.write(format!("{head}{}", response("1", "{}")).as_bytes()).await;
+        if by_reset {
+            // A reset may overtake what was written just before it; the bridge must have read it.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            post.reset();
+        } else {
+            post.fin().await;
+        }
+        client.expect(response("1", "{}")).await;
+
+        client.send(call("2")).await;
+        let mut post = server.post().await;
+        post.head(200, &[("Content-Type", "application/json")]).await;
+        post.chunk(response("2", "{}")).await;
+        post.fin().await;
+        client.expect(response("2", "{}")).await;
+    }
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r46_an_event_that_a_broken_connection_cuts_is_dropped() {
+    let (mut server, mut client) = dialogue().await;
+    client.send(call("1")).await;
+    let mut stream = server.post().await;
+    stream.sse().await;
+    stream.chunk(format!("data: {}\n", progress("1", 1))).await;
+    stream.fin().await;
+    assert_eq!(client.expect_error("1").await.kind(), "connection_lost");
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r9_a_server_that_is_down_and_comes_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let mut client = Client::to(&format!("http://{address}/mcp"));
+    for id in ["1", "\"\"", "0"] {
+        client.send(call(id)).await;
+        let failure = client.expect_error(id).await;
+        assert_eq!(failure.kind(), "connect");
+        assert!(!failure.may_have_run(), "{failure:?}");
+    }
+    // Nothing to answer, nothing to say.
+    client.send(r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#).await;
+
+    let mut server = Server::on(TcpListener::bind(address).await.unwrap(), None);
+    client.send(call("2")).await;
+    // The notification may still have come through.
+    let answer = server.post_of("2").await.answer("{}").await;
+    client.expect(answer).await;
+    client.close_stdin();
+    client.end().await;
+    client.expect_end_of_output().await;
+    server.forget_notifications();
+}
+
+#[tokio::test]
+async fn r9_initialize_fails_and_is_tried_again_by_the_client() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let mut client = Client::to(&format!("http://{address}/mcp"));
+    client.initialize().await;
+    assert_eq!(client.expect_error(r#""init""#).await.kind(), "connect");
+    let mut server = Server::on(TcpListener::bind(address).await.unwrap(), None);
+    client.handshake(&mut server, Some("session-1")).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r5_a_host_without_an_address() {
+    let mut client = Client::to("http://no-such-host.invalid/mcp");
+    client.send(call("1")).await;
+    let failure = client.expect_error("1").await;
+    assert_eq!(failure.kind(), "dns");
+    assert!(!failure.may_have_run(), "{failure:?}");
+}
+
+#[tokio::test]
+async fn r44_a_connection_that_is_not_accepted() {
+    // A listener with its queue full leaves further connections without an answer.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+        waiting.push(stream.unwrap());
+        assert!(waiting.len() < 100, "the queue does not fill");
+    }
+    let mut config = Server::start().await.config();
+    config.url = gangway::ServerUrl::parse(&format!("http://{address}/mcp")).unwrap();
+    config.timeouts.connect = Duration::from_millis(300);
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    let failure = client.expect_error("1").await;
+    assert!(matches!(failure.kind(), "connect" | "timeout"), "{failure:?}");
+    assert!(!failure.may_have_run(), "{failure:?}");
+}
+
+#[tokio::test]
+async fn r44_a_tls_handshake_without_an_answer() {
+    // The kernel accepts, nobody speaks.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = Server::start().await.config();
+    let url = format!("https://{}/mcp", listener.local_addr().unwrap());
+    config.url = gangway::ServerUrl::parse(&url).unwrap();
+    config.timeouts.connect = Duration::from_millis(300);
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    let failure = client.expect_error("1").await;
+    assert!(matches!(failure.kind(), "connect" | "tls" | "timeout"), "{failure:?}");
+    assert!(!failure.may_have_run(), "{failure:?}");
+}
+
+#[tokio::test]
+async fn r44_silence_before_the_reply() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.timeouts.idle = Duration::from_millis(300);
+    let mut client = Client::start(config);
+    for id in ["1", "\"1\""] {
+        client.send(call(id)).await;
+        let post = server.post().await;
+        let failure = client.expect_error(id).await;
+        assert_eq!(failure.kind(), "timeout");
+        assert!(failure.may_have_run(), "{failure:?}");
+        let told = server.post().await;
+        assert_eq!(told.rpc_method(), "notifications/cancelled");
+        assert_eq!(told.cancelled_id().as_deref(), Some(id));
+        told.accepted().await;
+        post.closed_by_peer("the bridge to give up the silent request").await;
+    }
+    client.expect_nothing(&mut server).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r44_silence_within_a_stream() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.timeouts.idle = Duration::from_millis(300);
+    let mut client = Client::start(config);
+    for content_type in ["text/event-stream", "application/json"] {
+        client.send(call("1")).await;
+        let mut stream = server.post().await;
+        stream.head(200, &[("Content-Type", content_type)]).await;
+        stream.chunk(if content_type.starts_with("text") { ": alive\n\n" } else { "{" }).await;
+        let failure = client.expect_error("1").await;
+        assert_eq!(failure.kind(), "timeout");
+        assert!(failure.may_have_run(), "{failure:?}");
+        let told = server.post().await;
+        assert_eq!(told.cancelled_id().as_deref(), Some("1"));
+        told.accepted().await;
+        stream.closed_by_peer("the bridge to give up the silent stream").await;
+    }
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r44_any_traffic_is_a_sign_of_life() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.timeouts.idle = Duration::from_secs(2);
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    let mut stream = server.post().await;
+    stream.sse().await;
+    for step in 0..6 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        if step % 2 == 0 {
+            stream.chunk(": alive\n").await;
+        } else {
+            stream.event(&progress("1", step)).await;
+            client.expect(progress("1", step)).await;
+        }
+    }
+    stream.event(&response("1", "{}")).await;
+    client.expect(response("1", "{}")).await;
+    stream.end().await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r44_initialize_is_never_cancelled() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.timeouts.idle = Duration::from_millis(300);
+    let mut client = Client::start(config);
+    client.initialize().await;
+    let post = server.post().await;
+    assert_eq!(client.expect_error(r#""init""#).await.kind(), "timeout");
+    client.expect_nothing(&mut server).await;
+    drop(post);
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r44_the_whole_time_of_a_request() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.timeouts.total = Some(Duration::from_millis(500));
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    let mut stream = server.post().await;
+    stream.sse().await;
+    // Traffic does not extend it.
+    let talk = async {
+        loop {
+            stream.chunk(": alive\n\n").await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let failure = tokio::select! {
+        failure = client.expect_error("1") => failure,
+        () = talk => unreachable!(),
+    };
+    assert_eq!(failure.kind(), "timeout");
+    let told = server.post().await;
+    assert_eq!(told.cancelled_id().as_deref(), Some("1"));
+    told.accepted().await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r44_the_whole_time_includes_the_wait_for_a_place() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.timeouts.total = Some(Duration::from_millis(500));
+    config.limits.concurrency = 1;
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    let _held = server.post().await;
+    client.send(request("2", "tools/list", "{}")).await;
+    let failures = client.expect_errors(&["1", "2"]).await;
+    assert!(failures.iter().all(|failure| failure.kind() == "timeout"), "{failures:?}");
+    assert_eq!(failures.iter().filter(|failure| failure.may_have_run()).count(), 1, "{failures:?}");
+    // Only what has left can be cancelled.
+    let told = server.post().await;
+    assert_eq!(told.cancelled_id().as_deref(), Some("1"));
+    told.accepted().await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r44_silence_while_the_bridge_drains() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.timeouts.idle = Duration::from_millis(300);
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    let _silent = server.post().await;
+    client.close_stdin();
+    assert_eq!(client.expect_error("1").await.kind(), "timeout");
+    let told = server.post().await;
+    assert_eq!(told.cancelled_id().as_deref(), Some("1"));
+    told.accepted().await;
+    client.finish(&mut server).await;
+}

@@ -1,0 +1,359 @@
+//! What may overtake what, and how many at once (R11, R12, R13, R37): the limit counts requests only, and a cancellation
+//! follows its request.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{io::AsyncReadExt, net::TcpListener};
+use tokio_rustls::TlsAcceptor;
+
+use crate::support::{
+    Authority, Client, Server, call, cancel, dialogue, framed, notification, progress, request, response, within,
+};
+
+/// A client whose bridge keeps at most `count` requests open at the server.
+async fn limited_to(count: usize) -> (Server, Client) {
+    let server = Server::start().await;
+    let mut config = server.config();
+    config.limits.concurrency = count;
+    (server, Client::start(config))
+}
+
+#[tokio::test]
+async fn r11_twenty_slow_calls_and_a_ping() {
+    let (mut server, mut client) = dialogue().await;
+    let mut calls = Vec::new();
+    for id in 0..20 {
+        client.send(call(&id.to_string())).await;
+    }
+    for id in 0..20 {
+        calls.push(server.post_of(&id.to_string()).await);
+    }
+    client.expect_nothing(&mut server).await;
+    let mut answers = Vec::new();
+    for call in calls.into_iter().rev() {
+        answers.push(call.answer("{}").await);
+    }
+    client.expect_all(answers).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r11_the_limit_is_kept_and_each_end_lets_one_more_go() {
+    let (mut server, mut client) = limited_to(2).await;
+    for id in 1..=6 {
+        client.send(call(&id.to_string())).await;
+    }
+    let (first, second) = (server.post_of("1").await, server.post_of("2").await);
+    // A ping passes, and no third call before it.
+    client.expect_nothing(&mut server).await;
+
+    // An answer, a failure of the server, a broken connection and an empty stream each free a place.
+    let answer = first.answer("{}").await;
+    client.expect(answer).await;
+    let third = server.post_of("3").await;
+    client.expect_nothing(&mut server).await;
+    second.respond(500, &[], "").await;
+    client.expect_error("2").await;
+    let fourth = server.post_of("4").await;
+    client.expect_nothing(&mut server).await;
+    third.reset();
+    client.expect_error("3").await;
+    let fifth = server.post_of("5").await;
+    client.expect_nothing(&mut server).await;
+    fourth.accepted().await;
+    client.expect_error("4").await;
+    let sixth = server.post_of("6").await;
+    let answers = [fifth.answer("{}").await, sixth.answer("{}").await];
+    client.expect_all(answers).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r11_an_answered_request_holds_no_place() {
+    let (mut server, mut client) = limited_to(1).await;
+    client.send(call("1")).await;
+    let mut stream = server.post().await;
+    stream.sse().await;
+    stream.event(&response("1", "{}")).await;
+    client.expect(response("1", "{}")).await;
+    // Its stream is still open.
+    client.send(call("2")).await;
+    let answer = server.post().await.answer("{}").await;
+    client.expect(answer).await;
+    stream.event(&notification("notifications/tools/list_changed", "{}")).await;
+    client.expect(notification("notifications/tools/list_changed", "{}")).await;
+    stream.end().await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r11_all_but_requests_pass_when_no_place_is_free() {
+    let (mut server, mut client) = limited_to(1).await;
+    client.send(call("1")).await;
+    let held = server.post().await;
+    client.send(call("2")).await;
+    for message in [notification("notifications/roots/list_changed", "{}"), response("9", "{}"), cancel("1")] {
+        client.send(&message).await;
+        let post = server.post().await;
+        assert_eq!(post.text(), message);
+        // Not even the reply to it matters to the next one.
+        drop(post);
+    }
+    client.expect_nothing(&mut server).await;
+    let answer = held.answer("{}").await;
+    client.expect(answer).await;
+    let answer = server.post_of("2").await.answer("{}").await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r11_slow_notifications_hold_nothing_up() {
+    let (mut server, mut client) = limited_to(1).await;
+    let mut slow = Vec::new();
+    for step in 0..20 {
+        client.send(progress("\"p\"", step)).await;
+    }
+    for _ in 0..20 {
+        slow.push(server.post().await);
+    }
+    client.expect_nothing(&mut server).await;
+    client.send(call("1")).await;
+    let answer = server.post().await.answer("{}").await;
+    client.expect(answer).await;
+    for post in slow {
+        post.accepted().await;
+    }
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r73_a_subscription_holds_no_place() {
+    let (mut server, mut client) = limited_to(1).await;
+    client.send(request("\"s\"", "subscriptions/listen", "{}")).await;
+    let mut stream = server.post().await;
+    stream.sse().await;
+    client.send(call("1")).await;
+    let answer = server.post().await.answer("{}").await;
+    client.expect(answer).await;
+    stream.event(&notification("notifications/tools/list_changed", "{}")).await;
+    client.expect(notification("notifications/tools/list_changed", "{}")).await;
+    stream.event(&response("\"s\"", "{}")).await;
+    client.expect(response("\"s\"", "{}")).await;
+    stream.end().await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r13_a_stream_keeps_its_order() {
+    let (mut server, mut client) = dialogue().await;
+    client.send(call("1")).await;
+    client.send(call("2")).await;
+    let (mut first, mut second) = (server.post_of("1").await, server.post_of("2").await);
+    first.sse().await;
+    second.sse().await;
+    // One comes in a single chunk, the other event by event, at the same time.
+    let messages = (0..100).map(|step| progress("1", step)).chain([response("1", "{}")]);
+    let events: Vec<String> = messages.map(|message| framed("text/event-stream", &message)).collect();
+    first.chunk(events.concat()).await;
+    for step in 0..100 {
+        second.event(&progress("2", step)).await;
+    }
+    second.event(&response("2", "{}")).await;
+    first.end().await;
+    second.end().await;
+
+    let mut lines = (Vec::new(), Vec::new());
+    for _ in 0..202 {
+        let line = String::from_utf8(client.line("an event").await).unwrap();
+        let is_first = line.contains(r#""progressToken":1,"#) || line.contains(r#""id":1,"#);
+        if is_first { &mut lines.0 } else { &mut lines.1 }.push(line);
+    }
+    let wanted =
+        |id: &str| -> Vec<String> { (0..100).map(|step| progress(id, step)).chain([response(id, "{}")]).collect() };
+    assert_eq!(lines, (wanted("1"), wanted("2")));
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r37_a_cancel_is_posted_and_the_stream_goes_on() {
+    let (mut server, mut client) = dialogue().await;
+    client.send(call("1")).await;
+    let mut stream = server.post().await;
+    stream.sse().await;
+    stream.event(&progress("1", 1)).await;
+    client.expect(progress("1", 1)).await;
+    client.send(cancel("1")).await;
+    let post = server.post().await;
+    assert_eq!(post.text(), cancel("1"));
+    post.accepted().await;
+    // Whatever still comes passes (R45 for these versions).
+    stream.event(&progress("1", 2)).await;
+    client.expect(progress("1", 2)).await;
+    stream.event(&response("1", "{}")).await;
+    client.expect(response("1", "{}")).await;
+    stream.end().await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r37_no_error_is_made_up_for_what_was_cancelled() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.timeouts.idle = Duration::from_millis(500);
+    let mut client = Client::start(config);
+    for way in 0..6 {
+        client.send(call("1")).await;
+        let mut post = server.post().await;
+        if way == 2 {
+            post.sse().await;
+        }
+        client.send(cancel("1")).await;
+        let told = server.post().await;
+        assert_eq!(told.text(), cancel("1"));
+        told.accepted().await;
+        match way {
+            0 => post.reset(),
+            1 => post.fin().await,
+            2 => post.end().await,
+            3 => post.accepted().await,
+            4 => post.respond(500, &[], "").await,
+            // Silence, until the bridge gives up without a word to anyone.
+            _ => post.closed_by_peer("the bridge to give up the cancelled request").await,
+        }
+        client.expect_nothing(&mut server).await;
+    }
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r37_what_never_left_needs_no_cancel() {
+    let (mut server, mut client) = limited_to(1).await;
+    client.send(call("1")).await;
+    let held = server.post().await;
+    client.send(call("2")).await;
+    client.send(call("3")).await;
+    client.send(cancel("2")).await;
+    client.expect_nothing(&mut server).await;
+    let answer = held.answer("{}").await;
+    client.expect(answer).await;
+    let answer = server.post_of("3").await.answer("{}").await;
+    client.expect(answer).await;
+    client.expect_nothing(&mut server).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r4_r37_the_cancel_of_a_text_is_not_that_of_the_number() {
+    let (mut server, mut client) = limited_to(1).await;
+    client.send(call("1")).await;
+    let held = server.post().await;
+    client.send(call("2")).await;
+    client.send(cancel("\"2\"")).await;
+    let answer = held.answer("{}").await;
+    client.expect(answer).await;
+    let answer = server.post_of("2").await.answer("{}").await;
+    client.expect(answer).await;
+    client.close_stdin();
+    client.end().await;
+    client.expect_end_of_output().await;
+    // Whether the server hears of a cancellation that means nothing is not said.
+    server.forget_notifications();
+}
+
+#[tokio::test]
+async fn r12_a_cancel_never_overtakes_its_request() {
+    let (mut server, mut client) = dialogue().await;
+    for turn in 0..20 {
+        let id = turn.to_string();
+        // Large enough to still be on its way when the cancel is read.
+        let large = request(&id, "tools/call", &format!("\"{}\"", "x".repeat(turn * 50_000)));
+        client.send(large).await;
+        for _ in 0..turn {
+            tokio::task::yield_now().await;
+        }
+        client.send(cancel(&id)).await;
+        client.send(call("\"after\"")).await;
+        let mut seen = Vec::new();
+        let mut open = Vec::new();
+        while !seen.contains(&"after") {
+            let post = server.post().await;
+            if post.cancelled_id().is_some_and(|cancelled| cancelled == id) {
+                assert!(seen.contains(&"request"), "the cancel came first");
+                seen.push("cancel");
+                post.accepted().await;
+            } else if post.id().as_deref() == Some(&id) {
+                seen.push("request");
+                open.push(post);
+            } else {
+                seen.push("after");
+                let answer = post.answer("{}").await;
+                client.expect(answer).await;
+            }
+        }
+        if seen.contains(&"request") && !seen.contains(&"cancel") {
+            let post = server.post().await;
+            assert_eq!(post.cancelled_id(), Some(id));
+            post.accepted().await;
+        }
+        for post in open {
+            post.accepted().await;
+        }
+    }
+    client.expect_nothing(&mut server).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r12_a_cancel_waits_while_its_request_has_no_connection() {
+    let authority = Authority::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(authority.server_config("localhost")));
+    let url = format!("https://localhost:{}/mcp", listener.local_addr().unwrap().port());
+    let mut config = gangway::Config::new(&url).unwrap();
+    config.proxy = gangway::Proxy::None;
+    config.tls.ca_certificates = vec![authority.pem()];
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    // The request is on its way, but TLS is not ready.
+    let (stream, _) = within("a connection", listener.accept()).await.unwrap();
+    client.send(cancel("1")).await;
+    let early = tokio::time::timeout(Duration::from_millis(300), listener.accept()).await;
+    assert!(early.is_err(), "something left before the request that it is about");
+
+    let mut stream = within("TLS", acceptor.accept(stream)).await.unwrap();
+    let mut server = Server::on(listener, Some(acceptor));
+    let told = server.post().await;
+    assert_eq!(told.text(), cancel("1"));
+    let mut sent = Vec::new();
+    while !sent.ends_with(call("1").as_bytes()) {
+        let read = within("the request", stream.read_buf(&mut sent)).await.unwrap();
+        assert!(read > 0, "the request never came");
+    }
+    told.accepted().await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r12_a_cancel_waits_for_the_last_byte_of_its_request() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = Client::to(&format!("http://{}/mcp", listener.local_addr().unwrap()));
+    let line = request("1", "tools/call", &format!("\"{}\"", "x".repeat(32 << 20)));
+    client.send(line).await;
+    // A server that reads the request no further than its head, and so cannot know its id.
+    let (mut stream, _) = within("a connection", listener.accept()).await.unwrap();
+    let mut server = Server::on(listener, None);
+    let mut head = [0; 20];
+    within("the head", stream.read_exact(&mut head)).await.unwrap();
+    client.send(cancel("1")).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    server.expect_no_more();
+    let mut rest = vec![0; 1 << 20];
+    let cancelled = loop {
+        tokio::select! {
+            _ = stream.read(&mut rest) => {}
+            cancelled = server.post() => break cancelled,
+        }
+    };
+    assert_eq!(cancelled.text(), cancel("1"));
+}

@@ -1,0 +1,22 @@
+//! The core against a scripted HTTP server on a real socket. Tests follow the specification and are named by its
+//! requirements; each reads as a dialogue between a client, the bridge and a server.
+
+// A test says what it needs by failing.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
+/// What the server answers: statuses, content types, event streams, and the messages in them.
+mod answers;
+/// How the bridge ends, and what it does while nobody reads its output.
+mod end;
+/// What can happen to a connection: refused, cut, reset, silent.
+mod failures;
+/// What may overtake what, and how many at once; cancellation.
+mod lanes;
+/// The handshake, the session's headers, requests of the server, the end of the session.
+mod session;
+/// Lines in and lines out: bytes, ids, garbage, batches, sizes.
+mod stdio;
+/// The scripted server and the client.
+mod support;
+/// The way over the network: compression, redirects, TLS, HTTP/2, addresses, many streams.
+mod transport;

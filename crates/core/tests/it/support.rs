@@ -1,0 +1,85 @@
+//! The two ends of a dialogue: a scripted HTTP server, and the client that runs the bridge. No wait is without limit.
+//!
+//! A test reads as what happens: `client.send(..)`, `server.post()`, `call.answer(..)`, `client.expect(..)`. Every test
+//! ends with `client.finish(..)` where it can, which proves that nothing more came on either side.
+
+use std::{fmt::Display, time::Duration};
+
+mod client;
+mod server;
+mod tls;
+
+pub(crate) use client::Client;
+pub(crate) use server::{Exchange, Server};
+pub(crate) use tls::{Authority, H2Server};
+
+/// The version that the handshake of these tests negotiates.
+pub(crate) const VERSION: &str = "2025-11-25";
+
+/// What the client says when the handshake is done.
+pub(crate) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+
+/// The longest that a test waits for one thing.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a flooded bridge may take nothing before it counts as full.
+const STALL: Duration = Duration::from_millis(500);
+
+/// A server, and a client whose bridge leads to it.
+pub(crate) async fn dialogue() -> (Server, Client) {
+    let server = Server::start().await;
+    let client = Client::of(&server);
+    (server, client)
+}
+
+/// Waits for `future`, and fails the test with the name of what was awaited if it takes too long.
+pub(crate) async fn within<T>(awaited: impl Display, future: impl Future<Output = T>) -> T {
+    let waited = tokio::time::timeout(PATIENCE, future).await;
+    waited.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for {awaited}"))
+}
+
+/// A tool call with this id, written as JSON.
+pub(crate) fn call(id: &str) -> String {
+    request(id, "tools/call", r#"{"name":"t","arguments":{}}"#)
+}
+
+/// A request with this id and these parameters, both written as JSON.
+pub(crate) fn request(id: &str, method: &str, params: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#)
+}
+
+/// A notification with these parameters, written as JSON.
+pub(crate) fn notification(method: &str, params: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#)
+}
+
+/// The client's cancellation of the request with this id, written as JSON.
+pub(crate) fn cancel(id: &str) -> String {
+    notification("notifications/cancelled", &format!(r#"{{"requestId":{id}}}"#))
+}
+
+/// One step of progress.
+pub(crate) fn progress(token: &str, step: usize) -> String {
+    notification("notifications/progress", &format!(r#"{{"progressToken":{token},"progress":{step}}}"#))
+}
+
+/// A successful response.
+pub(crate) fn response(id: &str, result: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
+}
+
+/// A message as a body of this content type has it.
+pub(crate) fn framed(content_type: &str, message: &str) -> String {
+    match content_type {
+        "text/event-stream" => format!("data: {message}\n\n"),
+        "application/x-ndjson" => format!("{message}\n"),
+        _ => message.to_owned(),
+    }
+}
+
+/// The beginning of a message, for the text of a failed assertion.
+fn shown(bytes: &[u8]) -> String {
+    const MOST: usize = 400;
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]).into_owned();
+    if bytes.len() > MOST { format!("{text}… ({} bytes)", bytes.len()) } else { text }
+}

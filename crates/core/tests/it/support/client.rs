@@ -1,0 +1,287 @@
+//! The client's side: it runs the bridge between two pipes in memory, writes lines to it and reads lines from it.
+//!
+//! What the bridge writes is only read when the test asks for it, so a test can also be a client that does not read.
+
+use gangway::{Config, End, Error};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Value, value::RawValue};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream},
+    sync::oneshot,
+    task::JoinHandle,
+};
+
+use super::{INITIALIZED, STALL, Server, VERSION, request, shown, within};
+
+/// Size of the pipes, as an operating system would have it.
+const PIPE: usize = 64 << 10;
+
+/// A client with its bridge. See the module.
+pub(crate) struct Client {
+    input: Option<DuplexStream>,
+    output: Option<BufReader<DuplexStream>>,
+    stop: Option<oneshot::Sender<()>>,
+    bridge: JoinHandle<Result<End, Error>>,
+    /// The session that the handshake made.
+    session: Option<String>,
+    pings: usize,
+}
+
+/// An error that the bridge made, checked for its form.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: i64,
+    pub(crate) message: String,
+    pub(crate) data: Value,
+}
+
+impl Failure {
+    /// The stage and the party at fault.
+    pub(crate) fn kind(&self) -> &str {
+        self.data["kind"].as_str().unwrap_or_default()
+    }
+
+    /// The HTTP status, if that is what failed.
+    pub(crate) fn status(&self) -> Option<u64> {
+        self.data["httpStatus"].as_u64()
+    }
+
+    /// Whether the bridge says that the server may have acted.
+    pub(crate) fn may_have_run(&self) -> bool {
+        self.data["mayHaveRun"] == true
+    }
+}
+
+impl Client {
+    /// Starts a bridge with these settings.
+    pub(crate) fn start(config: Config) -> Self {
+        let (input, stdin) = tokio::io::duplex(PIPE);
+        let (stdout, output) = tokio::io::duplex(PIPE);
+        let (stop, stopped) = oneshot::channel();
+        let bridge = tokio::spawn(gangway::run(config, stdin, stdout, async {
+            if stopped.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }));
+        let (input, output, stop) = (Some(input), Some(BufReader::new(output)), Some(stop));
+        Self { input, output, stop, bridge, session: None, pings: 0 }
+    }
+
+    /// Starts a bridge to a server, with its default settings.
+    pub(crate) fn of(server: &Server) -> Self {
+        Self::start(server.config())
+    }
+
+    /// Starts a bridge to a URL where no scripted server need listen.
+    pub(crate) fn to(url: &str) -> Self {
+        Self::start(super::server::config(url))
+    }
+
+    // What the client says.
+
+    /// Writes one line.
+    pub(crate) async fn send(&mut self, line: impl AsRef<[u8]>) {
+        self.send_bytes(line).await;
+        self.send_bytes("\n").await;
+    }
+
+    /// Writes bytes as they are.
+    pub(crate) async fn send_bytes(&mut self, bytes: impl AsRef<[u8]>) {
+        let input = self.input.as_mut().expect("stdin is open");
+        within("the bridge to read stdin", input.write_all(bytes.as_ref())).await.expect("the bridge reads stdin");
+    }
+
+    /// Writes `line` again and again until the bridge reads no more or `most` bytes are gone, and says how many it took.
+    pub(crate) async fn flood(&mut self, line: &str, most: usize) -> usize {
+        let line = format!("{line}\n");
+        let input = self.input.as_mut().expect("stdin is open");
+        let mut taken = 0;
+        while taken < most {
+            // Only the last line can be cut, and nothing is written after it.
+            match tokio::time::timeout(STALL, input.write_all(line.as_bytes())).await {
+                Ok(written) => written.expect("the bridge reads stdin"),
+                Err(_) => return taken,
+            }
+            taken += line.len();
+        }
+        taken
+    }
+
+    /// Sends `initialize` with id "init" and returns the line.
+    pub(crate) async fn initialize(&mut self) -> String {
+        let params = format!(
+            r#"{{"protocolVersion":"{VERSION}","capabilities":{{}},"clientInfo":{{"name":"c","version":"1"}}}}"#
+        );
+        let line = request(r#""init""#, "initialize", &params);
+        self.send(&line).await;
+        line
+    }
+
+    /// Initialises with the server, which gives this session.
+    pub(crate) async fn handshake(&mut self, server: &mut Server, session: Option<&str>) {
+        self.initialize().await;
+        let response = server.initialize(session, VERSION).await;
+        self.expect(&response).await;
+        self.send(INITIALIZED).await;
+        let initialized = server.post().await;
+        assert_eq!(initialized.rpc_method(), "notifications/initialized");
+        assert_eq!(initialized.header("mcp-session-id"), session);
+        assert_eq!(initialized.header("mcp-protocol-version"), Some(VERSION));
+        initialized.accepted().await;
+        self.session = session.map(str::to_owned);
+    }
+
+    /// Closes stdin.
+    pub(crate) fn close_stdin(&mut self) {
+        self.input = None;
+    }
+
+    /// Closes the reading end of stdout.
+    pub(crate) fn close_stdout(&mut self) {
+        self.output = None;
+    }
+
+    /// Tells the bridge to stop, as a signal would.
+    pub(crate) fn stop(&mut self) {
+        self.stop.take().expect("not stopped yet").send(()).expect("the bridge runs");
+    }
+
+    // What the client hears.
+
+    /// The next line on stdout, without its end.
+    pub(crate) async fn line(&mut self, awaited: &str) -> Vec<u8> {
+        let output = self.output.as_mut().expect("stdout is open");
+        let mut line = Vec::new();
+        within(awaited, output.read_until(b'\n', &mut line)).await.expect("a pipe");
+        assert_eq!(line.pop(), Some(b'\n'), "stdout ended while the test waited for {awaited}: {}", shown(&line));
+        assert!(!line.contains(&b'\r'), "a carriage return on stdout (R2): {}", shown(&line));
+        let json = serde_json::from_slice::<IgnoredAny>(&line);
+        assert!(json.is_ok(), "no JSON on stdout (R1): {}", shown(&line));
+        line
+    }
+
+    /// The next line must be this one, byte for byte.
+    pub(crate) async fn expect(&mut self, line: impl AsRef<[u8]>) {
+        let line = line.as_ref();
+        let got = self.line(&format!("the line {}", shown(line))).await;
+        assert!(got == line, "expected on stdout: {}\n                got: {}", shown(line), shown(&got));
+    }
+
+    /// The next lines must be these, in any order.
+    pub(crate) async fn expect_all<L: AsRef<[u8]>>(&mut self, lines: impl IntoIterator<Item = L>) {
+        let mut wanted: Vec<Vec<u8>> = lines.into_iter().map(|line| line.as_ref().to_vec()).collect();
+        while let Some(first) = wanted.first() {
+            let got = self.line(&format!("one of {} lines, like {}", wanted.len(), shown(first))).await;
+            let place = wanted.iter().position(|line| *line == got);
+            wanted.swap_remove(place.unwrap_or_else(|| panic!("nobody waited for this line: {}", shown(&got))));
+        }
+    }
+
+    /// The next line must be an error that the bridge made for the request with this id, written as JSON.
+    pub(crate) async fn expect_error(&mut self, id: &str) -> Failure {
+        let line = self.line(&format!("an error for id {id}")).await;
+        let (got, failure) = failure(&line);
+        assert_eq!(got, id, "an error with another id: {}", shown(&line));
+        failure
+    }
+
+    /// The next lines must be errors that the bridge made for these ids, in any order.
+    pub(crate) async fn expect_errors(&mut self, ids: &[&str]) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        let mut seen = Vec::new();
+        for _ in ids {
+            let (id, failure) = failure(&self.line(&format!("one error each for {ids:?}")).await);
+            seen.push(id);
+            failures.push(failure);
+        }
+        let mut wanted: Vec<String> = ids.iter().map(|&id| id.to_owned()).collect();
+        wanted.sort_unstable();
+        seen.sort_unstable();
+        assert_eq!(seen, wanted);
+        failures
+    }
+
+    /// Nothing is on its way in either direction: a ping, sent now, and its answer are what comes next.
+    pub(crate) async fn expect_nothing(&mut self, server: &mut Server) {
+        self.pings += 1;
+        self.send(format!(r#"{{"jsonrpc":"2.0","id":"ping {}","method":"ping"}}"#, self.pings)).await;
+        let ping = server.post().await;
+        assert_eq!(ping.rpc_method(), "ping", "a POST that nobody expected: {}", ping.text());
+        let answer = ping.answer("{}").await;
+        self.expect(answer).await;
+    }
+
+    /// Stdout ends here.
+    pub(crate) async fn expect_end_of_output(&mut self) {
+        let mut rest = Vec::new();
+        let output = self.output.as_mut().expect("stdout is open");
+        within("the end of stdout", output.read_to_end(&mut rest)).await.expect("a pipe");
+        assert!(rest.is_empty(), "more on stdout than expected: {}", shown(&rest));
+    }
+
+    /// How the bridge ended.
+    pub(crate) async fn end(&mut self) -> End {
+        within("the end of the bridge", &mut self.bridge).await.expect("no panic").expect("a regular end")
+    }
+
+    /// Closes stdin and sees all of the end: the session's, if there is one, the bridge's, and silence on both sides.
+    pub(crate) async fn finish(mut self, server: &mut Server) {
+        self.close_stdin();
+        if let Some(session) = self.session.take() {
+            let delete = server.next("the DELETE of the session").await;
+            assert_eq!(delete.verb, "DELETE");
+            assert_eq!(delete.header("mcp-session-id"), Some(session.as_str()));
+            assert_eq!(delete.header("mcp-protocol-version"), Some(VERSION));
+            delete.respond(204, &[], "").await;
+        }
+        assert!(matches!(self.end().await, End::InputClosed));
+        self.expect_end_of_output().await;
+        server.expect_no_more();
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.bridge.abort();
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ErrorLine<'a> {
+    jsonrpc: &'a str,
+    #[serde(borrow)]
+    id: &'a RawValue,
+    error: ErrorObject,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ErrorObject {
+    code: i64,
+    message: String,
+    data: Value,
+}
+
+/// The id and the content of an error that the bridge made; its form is that of the design.
+fn failure(line: &[u8]) -> (String, Failure) {
+    const FIELDS: &[&str] = &["source", "kind", "httpStatus", "retryAfter", "mayHaveRun", "attempts", "detail"];
+    let line: ErrorLine = serde_json::from_slice(line)
+        .unwrap_or_else(|error| panic!("no error of the bridge ({error}): {}", shown(line)));
+    let ErrorObject { code, message, data } = line.error;
+    let failure = Failure { code, message, data };
+    assert_eq!(line.jsonrpc, "2.0");
+    assert_eq!(failure.data["source"], "mcp-gangway", "{failure:?}");
+    assert!(!failure.message.trim().is_empty() && !failure.message.contains('\n'), "{failure:?}");
+    for (field, value) in failure.data.as_object().expect("data is an object") {
+        assert!(FIELDS.contains(&field.as_str()) && !value.is_null(), "the field {field} of {failure:?}");
+    }
+    assert!(failure.data["detail"].as_str().is_none_or(|detail| detail.len() <= 512), "{failure:?}");
+    let code = match failure.kind() {
+        "parse" => -32700,
+        "invalid_message" => -32600,
+        _ => -32603,
+    };
+    assert_eq!(failure.code, code, "{failure:?}");
+    (line.id.get().to_owned(), failure)
+}

@@ -1,0 +1,130 @@
+//! Servers behind TLS: a certificate authority of the test's own, and a small HTTP/2 server.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, server::SendResponse};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer},
+};
+
+use super::within;
+
+/// A certificate authority that nobody trusts unless told to.
+pub(crate) struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// A new one, with a key of its own.
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "an authority for tests");
+        let key = KeyPair::generate().expect("a key");
+        Self { issuer: CertifiedIssuer::self_signed(params, key).expect("a certificate") }
+    }
+
+    /// Its certificate.
+    pub(crate) fn pem(&self) -> Vec<u8> {
+        self.issuer.pem().into_bytes()
+    }
+
+    /// Settings of a server that proves to be `host`.
+    pub(crate) fn server_config(&self, host: &str) -> ServerConfig {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![host.to_owned()]).expect("a host name");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("known versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .expect("a key that fits")
+    }
+}
+
+/// A server that speaks nothing but HTTP/2, for `https://localhost`.
+pub(crate) struct H2Server {
+    port: u16,
+    arrivals: mpsc::UnboundedReceiver<H2Exchange>,
+}
+
+/// One request over HTTP/2.
+pub(crate) struct H2Exchange {
+    pub(crate) body: String,
+    pub(crate) connection: usize,
+    respond: SendResponse<Bytes>,
+}
+
+impl H2Server {
+    /// Listens with these settings, to which it adds its protocol.
+    pub(crate) async fn start(mut config: ServerConfig) -> Self {
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let tls = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("a bound listener").port();
+        let (arrived, arrivals) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            for connection in 0.. {
+                let (stream, _) = listener.accept().await.expect("a connection");
+                tokio::spawn(serve(tls.clone(), stream, connection, arrived.clone()));
+            }
+        });
+        Self { port, arrivals }
+    }
+
+    /// Where it listens.
+    pub(crate) fn url(&self) -> String {
+        format!("https://localhost:{}/mcp", self.port)
+    }
+
+    /// The next request.
+    pub(crate) async fn next(&mut self) -> H2Exchange {
+        within("a request over HTTP/2", self.arrivals.recv()).await.expect("the server listens")
+    }
+}
+
+impl H2Exchange {
+    /// Gives up this request, and nothing else on the connection.
+    pub(crate) fn reset(mut self) {
+        self.respond.send_reset(Reason::INTERNAL_ERROR);
+    }
+
+    /// A JSON body under status 200.
+    pub(crate) fn json(mut self, body: &str) {
+        let head = http::Response::builder().header("content-type", "application/json").body(()).expect("a head");
+        let mut stream = self.respond.send_response(head, false).expect("an open stream");
+        stream.send_data(Bytes::copy_from_slice(body.as_bytes()), true).expect("an open stream");
+    }
+}
+
+async fn serve(
+    tls: TlsAcceptor,
+    stream: tokio::net::TcpStream,
+    connection: usize,
+    arrived: mpsc::UnboundedSender<H2Exchange>,
+) {
+    let Ok(stream) = tls.accept(stream).await else { return };
+    let Ok(mut streams) = h2::server::handshake(stream).await else { return };
+    while let Some(Ok((request, respond))) = streams.accept().await {
+        let arrived = arrived.clone();
+        tokio::spawn(async move {
+            let body = text(request.into_body()).await;
+            // The test may have ended.
+            let _ = arrived.send(H2Exchange { body, connection, respond });
+        });
+    }
+}
+
+async fn text(mut body: RecvStream) -> String {
+    let mut text = Vec::new();
+    while let Some(Ok(data)) = body.data().await {
+        text.extend_from_slice(&data);
+    }
+    String::from_utf8(text).expect("a body in UTF-8")
+}

@@ -1,0 +1,225 @@
+// What the TypeScript clients share: the steps of a plan, done in order, and the report of what came of them.
+// dialogue.py says what a plan and a report are; this is the same in JavaScript.
+//
+// CommonJS, because it finds the SDKs by NODE_PATH, away from this folder.
+"use strict";
+
+const fs = require("node:fs");
+
+const STEP_LIMIT = 8;
+const DIALOGUE_LIMIT = 16;
+const ROOTS = [
+  { uri: "file:///srv/interop", name: "interop" },
+  { uri: "file:///srv/gr%C3%BC%C3%9Fe", name: "grüße" },
+];
+const PERSON = { name: "Ada \u2028 \u{1F469}", age: 36 };
+
+class Dialogue {
+  constructor(plan) {
+    this.plan = plan;
+    this.events = [];
+    this.report = { steps: {}, complaints: [], late: [], failure: null };
+    this.onProgress = () => {};
+    // What the versions of the SDK do in different ways; the client scripts set it.
+    this.sdkCallTool = undefined;
+    this.messageOf = (error) => error.message;
+  }
+
+  // Do all steps; one that fails or hangs does not keep the next from being tried.
+  async run(client) {
+    this.client = client;
+    this.report.server = client.getServerVersion()?.name;
+    const end = performance.now() / 1000 + DIALOGUE_LIMIT;
+    for (const step of this.plan.steps) {
+      this.events = [];
+      const events = this.events;
+      const limit = Math.max(0, Math.min(STEP_LIMIT, end - performance.now() / 1000));
+      let outcome;
+      try {
+        outcome = await within(limit, this[camelCase(step.do)](step));
+      } catch (error) {
+        outcome =
+          typeof error.code === "number"
+            ? { error: error.code, message: this.messageOf(error) }
+            : { exception: String(error) };
+      }
+      this.report.steps[step.name] = { outcome, events };
+    }
+    this.events = this.report.late;
+  }
+
+  // The client's answers to the server, by method; each notes the event.
+  requestHandlers() {
+    return {
+      "sampling/createMessage": ({ params }) => {
+        const prompt = [params.messages[0].content].flat()[0].text;
+        this.events.push(["sampling", prompt]);
+        return { role: "assistant", model: "parrot", content: { type: "text", text: `${prompt}? Yes.` } };
+      },
+      "elicitation/create": ({ params }) => {
+        this.events.push(["elicitation", params.message]);
+        return { action: "accept", content: PERSON };
+      },
+      "roots/list": () => {
+        this.events.push(["roots"]);
+        return { roots: ROOTS };
+      },
+    };
+  }
+
+  // Progress is taken from the notification itself and not by the SDK's onprogress, which drops a progress that
+  // arrives in the same read as the result of its request.
+  notificationHandlers() {
+    return {
+      "notifications/progress": ({ params }) => this.onProgress(params),
+      "notifications/message": ({ params }) => this.events.push(["log", params.level, params.data]),
+    };
+  }
+
+  async listTools() {
+    const { tools } = await this.client.listTools();
+    return { tools: tools.map((tool) => tool.name).sort() };
+  }
+
+  call(step) {
+    if (step.progress) this.onProgress = this.noteProgress;
+    return this.callTool(step.tool, step.arguments, step.progress);
+  }
+
+  async callReleased(step) {
+    const progressed = new Promise((resolve) => {
+      this.onProgress = (params) => {
+        this.noteProgress(params);
+        resolve();
+      };
+    });
+    const held = this.callTool(step.tool, step.arguments, true);
+    held.catch(() => {}); // It may fail after the step has been given up.
+    await progressed;
+    await this.callTool(step.release, step.arguments);
+    return held;
+  }
+
+  async callTogether(step) {
+    const calls = step.calls.map((call) => this.callTool(call.tool, call.arguments));
+    return { outcomes: await Promise.all(calls) };
+  }
+
+  async cancel(step) {
+    const abort = new AbortController();
+    const progressed = new Promise((resolve) => {
+      this.onProgress = resolve;
+    });
+    const call = this.callTool(step.tool, step.arguments, true, { signal: abort.signal });
+    const cancelled = call.then(
+      () => Promise.reject(new Error("the cancelled call was answered")),
+      () => {},
+    );
+    cancelled.catch(() => {}); // As above.
+    if (step.state === undefined) {
+      await progressed;
+      abort.abort("enough");
+      await cancelled;
+      return {};
+    }
+    await this.stateIs("open", step);
+    abort.abort("enough");
+    await cancelled;
+    return { state: await this.stateIs("cancelled", step) };
+  }
+
+  async read(step) {
+    const { contents } = await this.client.readResource({ uri: step.uri });
+    return { text: contents[0].text };
+  }
+
+  async prompt(step) {
+    const { messages } = await this.client.getPrompt({ name: step.prompt, arguments: step.arguments });
+    return { text: messages[0].content.text };
+  }
+
+  async ping() {
+    await this.client.ping();
+    return {};
+  }
+
+  async setLogLevel(step) {
+    await this.client.setLoggingLevel(step.level);
+    return {};
+  }
+
+  async callTool(tool, args, progress = false, options = undefined) {
+    const params = { name: tool, arguments: args };
+    if (progress) params._meta = { progressToken: tool };
+    const result = await this.sdkCallTool(params, options);
+    const text = result.content.map((part) => part.text).join("");
+    return result.isError ? { tool_error: text } : { text };
+  }
+
+  noteProgress({ progress, total, message }) {
+    this.events.push(["progress", progress, total ?? null, message ?? null]);
+  }
+
+  async stateIs(wanted, step) {
+    const end = performance.now() + STEP_LIMIT * 500;
+    let state;
+    do {
+      ({ text: state } = await this.callTool(step.state, step.arguments));
+    } while (state !== wanted && performance.now() < end);
+    return state;
+  }
+
+  // Look at the transport's stdout as well: an SDK may pass over a line that is no JSON, and does not tell the
+  // protocol version.
+  watchStdout(transport) {
+    const start = transport.start.bind(transport);
+    transport.start = async () => {
+      await start();
+      let rest = Buffer.alloc(0);
+      transport._process.stdout.on("data", (chunk) => {
+        rest = Buffer.concat([rest, chunk]);
+        for (let end = rest.indexOf("\n"); end >= 0; end = rest.indexOf("\n")) {
+          this.watchLine(rest.subarray(0, end).toString());
+          rest = rest.subarray(end + 1);
+        }
+      });
+    };
+  }
+
+  watchLine(line) {
+    try {
+      const message = JSON.parse(line);
+      if (message.jsonrpc !== "2.0") throw new Error("no JSON-RPC");
+      this.report.protocol ??= message.result?.protocolVersion;
+    } catch (error) {
+      this.report.complaints.push(`${error}: ${line}`);
+    }
+  }
+}
+
+// Read the plan, let `talk` connect and run the dialogue, print the report.
+async function main(talk) {
+  const dialogue = new Dialogue(JSON.parse(fs.readFileSync(0, "utf8")));
+  try {
+    await talk(dialogue);
+  } catch (error) {
+    // What was done before is worth reporting all the same.
+    dialogue.report.failure = error.stack;
+  }
+  // A bridge that is still there after the SDK has closed it would keep this process alive.
+  process.stdout.write(JSON.stringify(dialogue.report), () => process.exit());
+}
+
+function within(seconds, promise) {
+  let timer;
+  const limit = new Promise((resolve) => {
+    timer = setTimeout(() => resolve({ hang: seconds }), seconds * 1000);
+  });
+  return Promise.race([promise, limit]).finally(() => clearTimeout(timer));
+}
+
+function camelCase(name) {
+  return name.replace(/_(.)/g, (_, letter) => letter.toUpperCase());
+}
+
+module.exports = { main };

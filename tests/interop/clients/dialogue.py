@@ -1,0 +1,205 @@
+"""What the Python clients share: the steps of a plan, done in order, and the report of what came of them.
+
+A client script reads its plan as one JSON object from stdin and prints one JSON report:
+
+    plan:    {"launch": {"command", "args", "env"}, "stderr": path, "mode": "auto" or "legacy", "steps": [step, ...]}
+    step:    {"name", "do": one of the methods of Dialogue below, and what that needs}
+    report:  {"protocol": version, "server": name, "steps": {name: {"outcome", "events"}},
+              "complaints": [what the SDK found wrong with the bridge's stdout], "late": [events after the last step],
+              "failure": what ended the connection before its time or went wrong in closing it, or null}
+
+An outcome is {"text": ...}, {"tool_error": text}, {"error": code, "message": ...} for a JSON-RPC error, {"hang": limit}
+for a step that took too long, and what single steps say below. Events are what reached the client's callbacks during
+the step: ["progress", progress, total, message], ["log", level, data], ["sampling", prompt], ["elicitation", message],
+["roots"].
+"""
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol
+
+import anyio
+import mcp.types as types
+
+STEP_LIMIT = 8.0
+DIALOGUE_LIMIT = 16.0
+ROOTS = [("file:///srv/interop", "interop"), ("file:///srv/gr%C3%BC%C3%9Fe", "grüße")]
+PERSON = {"name": "Ada \u2028 \U0001f469", "age": 36}
+
+Outcome = dict[str, Any]
+
+
+class Sdk(Protocol):
+    """One version of the SDK, its differences smoothed out."""
+
+    async def list_tools(self) -> list[str]: ...
+    async def call(
+        self, tool: str, arguments: dict[str, Any], on_progress: Callable[..., Awaitable[None]] | None
+    ) -> Outcome: ...
+    async def read(self, uri: str) -> str: ...
+    async def prompt(self, name: str, arguments: dict[str, str]) -> str: ...
+    async def ping(self) -> None: ...
+    async def set_log_level(self, level: str) -> None: ...
+    async def cancel(self, call: "asyncio.Task[Outcome]") -> None: ...
+    def rpc_error(self, error: Exception) -> Outcome | None: ...
+
+
+class Dialogue:
+    """Does the steps, one method for each kind, and keeps the report."""
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self.plan = plan
+        self.events: list[list[Any]] = []
+        self.report: dict[str, Any] = {"steps": {}, "complaints": [], "late": [], "failure": None}
+
+    async def run(self, sdk: Sdk) -> None:
+        """Do all steps; one that fails or hangs does not keep the next from being tried."""
+        self.sdk = sdk
+        end = time.monotonic() + DIALOGUE_LIMIT
+        for step in self.plan["steps"]:
+            self.events = []
+            limit = max(0.0, min(STEP_LIMIT, end - time.monotonic()))
+            try:
+                with anyio.fail_after(limit):
+                    outcome = await getattr(self, step["do"])(step)
+            except TimeoutError:
+                outcome = {"hang": limit}
+            except Exception as error:
+                outcome = sdk.rpc_error(error) or {"exception": repr(error)}
+            self.report["steps"][step["name"]] = {"outcome": outcome, "events": self.events}
+        self.events = self.report["late"]
+
+    def saw(self, *event: Any) -> None:
+        """Note an event; the SDK's callbacks call this."""
+        self.events.append(list(event))
+
+    def complain(self, complaint: object) -> None:
+        """Note what the SDK could not make sense of."""
+        self.report["complaints"].append(repr(complaint))
+
+    async def list_tools(self, step: dict[str, Any]) -> Outcome:
+        """The outcome is {"tools": names}."""
+        return {"tools": sorted(await self.sdk.list_tools())}
+
+    async def call(self, step: dict[str, Any]) -> Outcome:
+        """Call a tool, asking for progress if the step says so."""
+        on_progress = self.on_progress if step.get("progress") else None
+        return await self.sdk.call(step["tool"], step["arguments"], on_progress)
+
+    async def call_released(self, step: dict[str, Any]) -> Outcome:
+        """Call a tool that answers only after a second call, made when the first one's progress is seen."""
+        progressed = asyncio.Event()
+
+        async def on_progress(*progress: Any) -> None:
+            await self.on_progress(*progress)
+            progressed.set()
+
+        async with self.open_call(step, on_progress) as held:
+            await progressed.wait()
+            await self.sdk.call(step["release"], step["arguments"], None)
+            return await held
+
+    async def call_together(self, step: dict[str, Any]) -> Outcome:
+        """Make the calls at once; the outcome is {"outcomes": [one for each, in order]}."""
+        calls = [self.sdk.call(call["tool"], call["arguments"], None) for call in step["calls"]]
+        return {"outcomes": await asyncio.gather(*calls)}
+
+    async def cancel(self, step: dict[str, Any]) -> Outcome:
+        """Call a tool and cancel the call once it runs.
+
+        Where the step names a tool that tells the call's state, the outcome is {"state": the last one told}; otherwise
+        the call's first progress shows that it runs, and the outcome is {}.
+        """
+        progressed = asyncio.Event()
+
+        async def on_progress(*_: Any) -> None:
+            progressed.set()
+
+        async with self.open_call(step, on_progress) as call:
+            if "state" not in step:
+                await progressed.wait()
+                await self.sdk.cancel(call)
+                return {}
+            await self.state_is("open", step)
+            await self.sdk.cancel(call)
+            return {"state": await self.state_is("cancelled", step)}
+
+    async def read(self, step: dict[str, Any]) -> Outcome:
+        return {"text": await self.sdk.read(step["uri"])}
+
+    async def prompt(self, step: dict[str, Any]) -> Outcome:
+        return {"text": await self.sdk.prompt(step["prompt"], step["arguments"])}
+
+    async def ping(self, step: dict[str, Any]) -> Outcome:
+        await self.sdk.ping()
+        return {}
+
+    async def set_log_level(self, step: dict[str, Any]) -> Outcome:
+        await self.sdk.set_log_level(step["level"])
+        return {}
+
+    async def on_progress(self, progress: float, total: float | None, message: str | None) -> None:
+        self.saw("progress", progress, total, message)
+
+    @contextlib.asynccontextmanager
+    async def open_call(
+        self, step: dict[str, Any], on_progress: Callable[..., Awaitable[None]]
+    ) -> AsyncIterator["asyncio.Task[Outcome]"]:
+        """A call of the step's tool that is given up when the block ends."""
+        call = asyncio.create_task(self.sdk.call(step["tool"], step["arguments"], on_progress))
+        try:
+            yield call
+        finally:
+            call.cancel()
+
+    async def state_is(self, wanted: str, step: dict[str, Any]) -> str:
+        """Ask for the state of the step's call until it is the wanted one, or half the step's time is over."""
+        state = ""
+        with anyio.move_on_after(STEP_LIMIT / 2):
+            while state != wanted:
+                state = (await self.sdk.call(step["state"], step["arguments"], None))["text"]
+        return state
+
+
+class Callbacks:
+    """What the client answers to the server; the types used here are the same in both versions of the SDK."""
+
+    def __init__(self, dialogue: Dialogue) -> None:
+        self.dialogue = dialogue
+
+    async def sampling(self, _: Any, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
+        prompt = params.messages[0].content.text
+        self.dialogue.saw("sampling", prompt)
+        content = types.TextContent(type="text", text=f"{prompt}? Yes.")
+        return types.CreateMessageResult(role="assistant", content=content, model="parrot")
+
+    async def elicitation(self, _: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+        self.dialogue.saw("elicitation", params.message)
+        return types.ElicitResult(action="accept", content=PERSON)
+
+    async def roots(self, _: Any) -> types.ListRootsResult:
+        self.dialogue.saw("roots")
+        return types.ListRootsResult(roots=[types.Root(uri=uri, name=name) for uri, name in ROOTS])
+
+    async def log(self, params: types.LoggingMessageNotificationParams) -> None:
+        self.dialogue.saw("log", params.level, params.data)
+
+    async def message(self, message: Any) -> None:
+        if isinstance(message, Exception):
+            self.dialogue.complain(message)
+
+
+def main(talk: Callable[[Dialogue], Awaitable[None]]) -> None:
+    """Read the plan, let `talk` connect and run the dialogue, print the report."""
+    dialogue = Dialogue(json.load(sys.stdin))
+    try:
+        asyncio.run(talk(dialogue))
+    except Exception:
+        # What was done before is worth reporting all the same.
+        dialogue.report["failure"] = traceback.format_exc()
+    json.dump(dialogue.report, sys.stdout)

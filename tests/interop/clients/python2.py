@@ -1,0 +1,73 @@
+"""The Python SDK 2.x as a client of the bridge; dialogue.py says what a plan and a report are."""
+
+import asyncio
+import warnings
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from mcp import Client, MCPDeprecationWarning, MCPError, StdioServerParameters, stdio_client
+
+from dialogue import Callbacks, Dialogue, Outcome, main
+
+# What the newest protocol revision dropped is deprecated here; the servers of these tests speak earlier ones.
+warnings.simplefilter("ignore", MCPDeprecationWarning)
+
+
+async def talk(dialogue: Dialogue) -> None:
+    """Launch the bridge, negotiate, do the dialogue, close."""
+    plan, callbacks = dialogue.plan, Callbacks(dialogue)
+    with open(plan["stderr"], "a") as stderr:
+        async with Client(
+            stdio_client(StdioServerParameters(**plan["launch"]), errlog=stderr),
+            mode=plan["mode"],
+            sampling_callback=callbacks.sampling,
+            elicitation_callback=callbacks.elicitation,
+            list_roots_callback=callbacks.roots,
+            logging_callback=callbacks.log,
+            message_handler=callbacks.message,
+        ) as client:
+            dialogue.report["protocol"] = client.protocol_version
+            dialogue.report["server"] = client.server_info and client.server_info.name
+            await dialogue.run(Sdk2(client))
+
+
+class Sdk2:
+    """What a dialogue needs, by the client of the SDK 2.x."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    async def list_tools(self) -> list[str]:
+        return [tool.name for tool in (await self.client.list_tools()).tools]
+
+    async def call(
+        self, tool: str, arguments: dict[str, Any], on_progress: Callable[..., Awaitable[None]] | None
+    ) -> Outcome:
+        result = await self.client.call_tool(tool, arguments, progress_callback=on_progress)
+        return {"tool_error" if result.is_error else "text": "".join(part.text for part in result.content)}
+
+    async def read(self, uri: str) -> str:
+        return (await self.client.read_resource(uri)).contents[0].text
+
+    async def prompt(self, name: str, arguments: dict[str, str]) -> str:
+        return (await self.client.get_prompt(name, arguments)).messages[0].content.text
+
+    async def ping(self) -> None:
+        await self.client.send_ping()
+
+    async def set_log_level(self, level: str) -> None:
+        await self.client.set_logging_level(level)
+
+    async def cancel(self, call: "asyncio.Task[Outcome]") -> None:
+        # The SDK tells the server.
+        call.cancel()
+        await asyncio.wait([call])
+
+    def rpc_error(self, error: Exception) -> Outcome | None:
+        if isinstance(error, MCPError):
+            return {"error": error.code, "message": error.message}
+        return None
+
+
+if __name__ == "__main__":
+    main(talk)

@@ -1,0 +1,29 @@
+// The TypeScript SDK 2.x as a client of the bridge; dialogue.py says what a plan and a report are.
+"use strict";
+
+const fs = require("node:fs");
+const { Client } = require("@modelcontextprotocol/client");
+const { StdioClientTransport } = require("@modelcontextprotocol/client/stdio");
+const { main } = require("./dialogue.cjs");
+
+main(async (dialogue) => {
+  const { launch, stderr, mode } = dialogue.plan;
+  const client = new Client(
+    { name: "interop", version: "1.0.0" },
+    { capabilities: { sampling: {}, elicitation: { form: {}, url: {} }, roots: {} }, versionNegotiation: { mode } },
+  );
+  for (const [method, handler] of Object.entries(dialogue.requestHandlers())) {
+    client.setRequestHandler(method, handler);
+  }
+  for (const [method, handler] of Object.entries(dialogue.notificationHandlers())) {
+    client.setNotificationHandler(method, handler);
+  }
+  client.onerror = (error) => dialogue.report.complaints.push(String(error));
+  dialogue.sdkCallTool = (params, options) => client.callTool(params, options);
+
+  const transport = new StdioClientTransport({ ...launch, stderr: fs.openSync(stderr, "a") });
+  dialogue.watchStdout(transport);
+  await client.connect(transport);
+  await dialogue.run(client);
+  await client.close();
+});

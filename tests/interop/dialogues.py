@@ -1,0 +1,262 @@
+"""What the clients do with each server, and what must come of it.
+
+A step holds what the client scripts read (clients/dialogue.py documents it) and the outcome and the events that their
+report must then have, exactly.
+"""
+
+import itertools
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from servers import EVERYTHING
+
+# How many calls are open at once.
+TOGETHER = 20
+
+# Characters that are special to JSON, to somebody's idea of a line, to UTF-8 decoders, to shells or to markup.
+AWKWARD = (
+    "\U0001f469\u200d\U0001f680 \u2028 \u2029 \x85\v\f\x1c\0\x7f\r\n\t \"'`\\/ ${HOME} <&> \\u0041 \ufeff \U0010fffd"
+)
+LARGE = "".join(itertools.islice(itertools.cycle('0123456789abcdef \u00e9\u4e2d\U0001f600\\"'), 100_000))
+TEXTS = {"awkward": AWKWARD, "empty": "", "large": LARGE}
+
+
+@dataclass
+class Step:
+    """One step of a dialogue: what to do, what that needs, and what comes of it."""
+
+    name: str
+    do: str
+    needs: dict[str, Any]
+    outcome: dict[str, Any]
+    events: list[list[Any]] = field(default_factory=list)
+
+    def plan(self) -> dict[str, Any]:
+        """The step as a client reads it."""
+        return {"name": self.name, "do": self.do, **self.needs}
+
+
+def steps_with(server: str) -> list[Step]:
+    """The dialogue with the server of this name."""
+    if server == "everything":
+        return with_everything()
+    if server.startswith("python"):
+        return with_python(json_response=server.endswith("json"))
+    return with_gateway()
+
+
+def with_everything() -> list[Step]:
+    """The reference server; its roots and log messages need the stream that GET opens, so they are left out."""
+    operation = "trigger-long-running-operation"
+    done = "Long running operation completed. Duration: {} seconds, Steps: {}."
+    document = (EVERYTHING / "docs/startup.md").read_text(encoding="utf-8")
+    return [
+        Step("tools", "list_tools", {}, {"tools": EVERYTHING_TOOLS}),
+        *[call(f"echo {name}", "echo", {"message": said}, f"Echo: {said}") for name, said in TEXTS.items()],
+        # One after the other they would take longer than a step may.
+        together([(operation, {"duration": 0.5, "steps": 1}, done.format(0.5, 1))] * TOGETHER),
+        call(
+            "progress",
+            operation,
+            {"duration": 0.25, "steps": 5},
+            done.format(0.25, 5),
+            events=[["progress", step, 5, None] for step in range(1, 6)],
+            progress=True,
+        ),
+        call(
+            "sampling",
+            "trigger-sampling-request",
+            {"prompt": "Rain"},
+            EVERYTHING_SAMPLED,
+            events=[["sampling", "Resource trigger-sampling-request context: Rain"]],
+        ),
+        call(
+            "elicitation",
+            "trigger-elicitation-request",
+            {},
+            EVERYTHING_ELICITED,
+            events=[["elicitation", "Please provide inputs for the following fields:"]],
+        ),
+        Step(
+            "unknown tool",
+            "call",
+            {"tool": "nope", "arguments": {}},
+            {"tool_error": "MCP error -32602: Tool nope not found"},
+        ),
+        Step("resource", "read", {"uri": "demo://resource/static/document/startup.md"}, {"text": document}),
+        Step(
+            "unknown resource",
+            "read",
+            {"uri": "demo://nope"},
+            {"error": -32602, "message": "MCP error -32602: Resource demo://nope not found"},
+        ),
+        prompt("args-prompt", {"city": "Z\u00fcrich"}, "What's weather in Z\u00fcrich?"),
+        Step("log level", "set_log_level", {"level": "warning"}, {}),
+        Step("ping", "ping", {}, {}),
+        # Last, because this server goes on with a cancelled operation and never ends its stream.
+        Step("cancel", "cancel", {"tool": operation, "arguments": {"duration": 20, "steps": 200}}, {}),
+        Step("ping after cancel", "ping", {}, {}),
+    ]
+
+
+def with_python(*, json_response: bool) -> list[Step]:
+    """Our own server; with JSON answers nothing but the answer of a call reaches the client."""
+    key = uuid.uuid4().hex
+    steps = [
+        Step("tools", "list_tools", {}, {"tools": PYTHON_TOOLS}),
+        *[call(f"echo {name}", "echo", {"text": said}, said) for name, said in TEXTS.items()],
+        together([("meet", {"key": key, "size": TOGETHER}, f"{TOGETHER} of {TOGETHER}")] * TOGETHER),
+        Step("unknown tool", "call", {"tool": "nope", "arguments": {}}, {"tool_error": "Unknown tool: nope"}),
+        Step("resource", "read", {"uri": "interop://greeting"}, {"text": GREETING}),
+        Step(
+            "unknown resource",
+            "read",
+            {"uri": "interop://nope"},
+            {"error": 0, "message": "Unknown resource: interop://nope"},
+        ),
+        prompt("introduce", {"name": "\u5f20\u4f1f"}, "Please introduce \u5f20\u4f1f."),
+        Step("log level", "set_log_level", {"level": "warning"}, {}),
+        Step("ping", "ping", {}, {}),
+        Step(
+            "cancel",
+            "cancel",
+            {"tool": "sleep", "arguments": {"key": key}, "state": "sleep_state"},
+            {"state": "cancelled"},
+        ),
+        Step("ping after cancel", "ping", {}, {}),
+    ]
+    count = call("progress", "count", {"steps": 100}, "counted to 100", progress=True)
+    log = call("log messages", "log", {"messages": ["one", AWKWARD, "three"]}, "logged 3")
+    if json_response:
+        return [*steps, count, log]
+    count.events = [["progress", step, 100, f"step {step}"] for step in range(1, 101)]
+    log.events = [["log", "warning", "one"], ["log", "error", AWKWARD], ["log", "warning", "three"]]
+    return [
+        *steps,
+        count,
+        log,
+        Step(
+            "progress while open",
+            "call_released",
+            {"tool": "hold", "arguments": {"key": key}, "release": "release"},
+            {"text": f"released {key}"},
+            [["progress", 1, 1, "holding"]],
+        ),
+        call("sampling", "ask_model", {"prompt": "Rain"}, "parrot said: Rain? Yes.", events=[["sampling", "Rain"]]),
+        call("elicitation", "ask_user", {"question": "Who?"}, PYTHON_ELICITED, events=[["elicitation", "Who?"]]),
+        call("roots", "ask_roots", {}, PYTHON_ROOTS, events=[["roots"]]),
+    ]
+
+
+def with_gateway() -> list[Step]:
+    """Our own server behind the ContextForge gateway, which passes on nothing but answers, and may do calls in turn."""
+    return [
+        Step("tools", "list_tools", {}, {"tools": sorted(gateway_name(tool) for tool in PYTHON_TOOLS)}),
+        *[call(f"echo {name}", gateway_name("echo"), {"text": said}, said) for name, said in TEXTS.items()],
+        together([(gateway_name("echo"), {"text": f"text {number}"}, f"text {number}") for number in range(TOGETHER)]),
+        call("progress", gateway_name("count"), {"steps": 3}, "counted to 3", progress=True),
+        Step(
+            "unknown tool",
+            "call",
+            {"tool": "interop-nope", "arguments": {}},
+            {"tool_error": "Tool not found: interop-nope"},
+        ),
+        Step("resource", "read", {"uri": "interop://greeting"}, {"text": GREETING}),
+        Step(
+            "unknown resource",
+            "read",
+            {"uri": "interop://nope"},
+            {"error": 0, "message": "Resource template not found for 'interop://nope'"},
+        ),
+        prompt(gateway_name("introduce"), {"name": "\u5f20\u4f1f"}, "Please introduce \u5f20\u4f1f."),
+        Step("log level", "set_log_level", {"level": "warning"}, {}),
+        Step("ping", "ping", {}, {}),
+    ]
+
+
+def call(
+    name: str,
+    tool: str,
+    arguments: dict[str, Any],
+    answer: Any,
+    *,
+    events: list[list[Any]] | None = None,
+    progress: bool = False,
+) -> Step:
+    """A tool call that is answered with one text."""
+    needs = {"tool": tool, "arguments": arguments, "progress": progress}
+    return Step(name, "call", needs, {"text": answer}, events or [])
+
+
+def together(calls: list[tuple[str, dict[str, Any], str]]) -> Step:
+    """Tool calls that are open at the same time, each with its answer."""
+    needs = {"calls": [{"tool": tool, "arguments": arguments} for tool, arguments, _ in calls]}
+    outcome = {"outcomes": [{"text": answer} for _, _, answer in calls]}
+    return Step("calls together", "call_together", needs, outcome)
+
+
+def prompt(name: str, arguments: dict[str, str], answer: str) -> Step:
+    """A prompt of one text."""
+    return Step("prompt", "prompt", {"prompt": name, "arguments": arguments}, {"text": answer})
+
+
+def gateway_name(name: str) -> str:
+    """What the gateway makes of the name of a tool or prompt of the server registered as `interop`."""
+    return f"interop-{name.replace('_', '-')}"
+
+
+PYTHON_TOOLS = [
+    "ask_model",
+    "ask_roots",
+    "ask_user",
+    "count",
+    "echo",
+    "hold",
+    "log",
+    "meet",
+    "release",
+    "sleep",
+    "sleep_state",
+]
+PYTHON_ELICITED = "accept: Ada \u2028 \U0001f469 is 36"
+PYTHON_ROOTS = "file:///srv/interop interop, file:///srv/gr%C3%BC%C3%9Fe gr\u00fc\u00dfe"
+GREETING = "gr\u00fc\u00dfe \u2028 \U0001f44b"
+
+EVERYTHING_TOOLS = [
+    "echo",
+    "get-annotated-message",
+    "get-env",
+    "get-resource-links",
+    "get-resource-reference",
+    "get-roots-list",
+    "get-structured-content",
+    "get-sum",
+    "get-tiny-image",
+    "gzip-file-as-resource",
+    "simulate-research-query",
+    "toggle-simulated-logging",
+    "toggle-subscriber-updates",
+    "trigger-elicitation-request",
+    "trigger-long-running-operation",
+    "trigger-sampling-request",
+    "trigger-url-elicitation",
+]
+EVERYTHING_SAMPLED = """LLM sampling result: 
+{
+  "model": "parrot",
+  "role": "assistant",
+  "content": {
+    "type": "text",
+    "text": "Resource trigger-sampling-request context: Rain? Yes."
+  }
+}"""
+EVERYTHING_ELICITED = """\u2705 User provided the requested information!User inputs:
+- Name: Ada \u2028 \U0001f469
+Raw result: {
+  "action": "accept",
+  "content": {
+    "name": "Ada \u2028 \U0001f469",
+    "age": 36
+  }
+}"""

@@ -1,0 +1,162 @@
+"""Starts and stops the MCP servers that the bridge is tested with, each on a free port of 127.0.0.1."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+INSTALLED = HERE.parents[1] / "target" / "interop"
+EVERYTHING = INSTALLED / "node_modules/@modelcontextprotocol/server-everything/dist"
+
+START_LIMIT = 45.0
+
+
+@dataclass
+class Server:
+    """A running server: where it answers, and what a client must present there."""
+
+    url: str
+    log: Path
+    authorization: str | None = None
+
+
+@contextlib.contextmanager
+def everything(folder: Path) -> Iterator[Server]:
+    """The reference server of the MCP project, on the TypeScript SDK."""
+    port = free_port()
+    log = folder / "everything.log"
+    with process(["node", str(EVERYTHING / "index.js"), "streamableHttp"], log, {"PORT": str(port)}) as running:
+        wait_for_port(port, running, log)
+        yield Server(f"http://127.0.0.1:{port}/mcp", log)
+
+
+@contextlib.contextmanager
+def python_server(folder: Path, *, json_response: bool = False) -> Iterator[Server]:
+    """Our own server.py."""
+    port = free_port()
+    log = folder / ("python-json.log" if json_response else "python-sse.log")
+    command = [sys.executable, str(HERE / "server.py"), str(port), *(["--json"] if json_response else [])]
+    with process(command, log, {}) as running:
+        wait_for_port(port, running, log)
+        yield Server(f"http://127.0.0.1:{port}/mcp", log)
+
+
+@contextlib.contextmanager
+def gateway(folder: Path, backend: Server, *, stateful: bool, json_response: bool) -> Iterator[Server]:
+    """The ContextForge gateway with one virtual server, which offers all that the backend has."""
+    port = free_port()
+    name = f"gateway-{'stateful' if stateful else 'stateless'}-{'json' if json_response else 'sse'}"
+    home = folder / name
+    home.mkdir()
+    log = folder / f"{name}.log"
+    admin = "admin@example.com"
+    environment = {
+        "AUTH_ENCRYPTION_SECRET": "interop-encryption-secret-0123456789abcdef",
+        "DATABASE_URL": f"sqlite:///{home}/gateway.db",
+        "JSON_RESPONSE_ENABLED": str(json_response).lower(),
+        "JWT_SECRET_KEY": "interop-signing-secret-0123456789abcdefgh",
+        "PLATFORM_ADMIN_EMAIL": admin,
+        "PLATFORM_ADMIN_PASSWORD": "Interop-Password-2026!",
+        "RATE_LIMITING_ENABLED": "false",
+        "SSRF_ALLOW_LOCALHOST": "true",
+        "USE_STATEFUL_SESSIONS": str(stateful).lower(),
+    }
+    command = [str(INSTALLED / "venv-gateway/bin/mcpgateway"), "--host", "127.0.0.1", "--port", str(port)]
+    with process(command, log, environment, folder=home) as running:
+        token = gateway_token(admin, environment, home)
+        wait_for_port(port, running, log)
+        identifier = publish(f"http://127.0.0.1:{port}", token, backend)
+        yield Server(f"http://127.0.0.1:{port}/servers/{identifier}/mcp", log, f"Bearer {token}")
+
+
+def gateway_token(user: str, environment: dict[str, str], folder: Path) -> str:
+    """A token for the user, made by the gateway's own command."""
+    python = str(INSTALLED / "venv-gateway/bin/python")
+    command = [python, "-m", "mcpgateway.utils.create_jwt_token", "--username", user, "--exp", "60"]
+    command += ["--secret", environment["JWT_SECRET_KEY"]]
+    made = subprocess.run(command, env=plain_environment() | environment, cwd=folder, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    return made.stdout.strip().splitlines()[-1]
+
+
+def publish(base: str, token: str, backend: Server) -> str:
+    """Register the backend at the gateway and make a virtual server of all it has; return the server's id."""
+
+    def ask(method: str, path: str, body: Any = None) -> Any:
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(base + path, data, headers, method=method)
+        try:
+            with open_url(request, timeout=20) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{method} {path}: {error} {error.read().decode()}") from error
+
+    ask("POST", "/gateways", {"name": "interop", "url": backend.url, "transport": "STREAMABLEHTTP"})
+    offered = {kind: [item["id"] for item in ask("GET", f"/{kind}")] for kind in ("tools", "resources", "prompts")}
+    assert all(offered.values()), offered
+    server = {"name": "interop", **{f"associated_{kind}": ids for kind, ids in offered.items()}}
+    return ask("POST", "/servers", {"server": server})["id"]
+
+
+@contextlib.contextmanager
+def process(
+    command: list[str], log: Path, environment: dict[str, str], folder: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command in a process group of its own, its output in the log, and end the whole group afterwards."""
+    with log.open("wb") as output:
+        running = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=plain_environment() | environment,
+            cwd=folder or log.parent,
+            start_new_session=True,
+        )
+    try:
+        yield running
+    finally:
+        # The servers keep nothing worth an orderly end.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+
+
+def wait_for_port(port: int, running: subprocess.Popen[bytes], log: Path) -> None:
+    """Return once something accepts connections on the port."""
+    deadline = time.monotonic() + START_LIMIT
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        ended = running.poll() is not None
+        if ended or time.monotonic() > deadline:
+            tail = log.read_text(errors="replace")[-4000:]
+            raise AssertionError(f"{log.stem} {'ended' if ended else 'does not listen'}; its log ends with:\n{tail}")
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def plain_environment() -> dict[str, str]:
+    """The environment without what would change how a server behaves or whom it reaches."""
+    return {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "PATH", "TMPDIR", "USER")}
+
+
+# Proxies of the environment are not for loopback.
+open_url = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
