@@ -58,7 +58,7 @@ Exit status:
     args_override_self = true,
     max_term_width = 100
 )]
-#[expect(clippy::doc_markdown, reason = "the help is read as plain text")]
+#[allow(clippy::doc_markdown, rustdoc::bare_urls, reason = "the help is read as plain text")]
 pub(crate) struct Args {
     /// Address of the MCP server, like https://example.com/mcp [$MCP_SERVER_URL]
     #[arg(value_name = "URL")]
