@@ -3,7 +3,7 @@
 //! The core reads no environment and no argument: the command (or the Python module) does, and fills a [`Config`].
 //! Rule: whatever may hold a secret is a type whose Debug and Display redact it.
 
-use std::{fmt, time::Duration};
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use url::Url;
@@ -41,6 +41,10 @@ pub struct Config {
     pub tls: Tls,
     /// The way out of the local network.
     pub proxy: Proxy,
+    /// Which of MCP's HTTP transports the server is spoken to with.
+    pub transport: TransportMode,
+    /// Where headers come from that may change while the bridge runs.
+    pub header_source: Option<HeaderSource>,
     headers: HeaderMap,
 }
 
@@ -56,6 +60,8 @@ impl Config {
             limits: Limits::default(),
             tls: Tls::default(),
             proxy: Proxy::System,
+            transport: TransportMode::Auto,
+            header_source: None,
             headers: HeaderMap::new(),
         })
     }
@@ -190,6 +196,50 @@ pub struct Tls {
     pub ca_certificates: Vec<Vec<u8>>,
     /// Trusts any certificate. For tests and rescue only.
     pub insecure: bool,
+}
+
+/// Which of MCP's HTTP transports to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TransportMode {
+    /// Streamable HTTP; HTTP+SSE where the server shows that it knows nothing newer (R54).
+    #[default]
+    Auto,
+    /// Streamable HTTP only (2025-03-26 and later).
+    Http,
+    /// HTTP+SSE only (2024-11-05).
+    Sse,
+    /// HTTP+SSE; Streamable HTTP where the server has no such stream.
+    SseFirst,
+}
+
+/// Makes the user's headers anew: credentials that expire or rotate. Asked once before the first request if
+/// `before_first`, and once for each set of headers that the server answers with 401.
+#[derive(Clone)]
+pub struct HeaderSource {
+    load: Arc<dyn Fn() -> LoadedHeaders + Send + Sync>,
+    #[expect(dead_code, reason = "the next commits use it")]
+    pub(crate) before_first: bool,
+}
+
+/// What a [`HeaderSource`] gives: all of the user's headers, in place of those in the [`Config`].
+pub type LoadedHeaders = Pin<Box<dyn Future<Output = Result<HeaderMap, Error>> + Send>>;
+
+impl HeaderSource {
+    /// A source that calls `load`; `before_first` says that there are no usable headers before.
+    pub fn new(load: impl Fn() -> LoadedHeaders + Send + Sync + 'static, before_first: bool) -> Self {
+        Self { load: Arc::new(load), before_first }
+    }
+
+    #[expect(dead_code, reason = "the next commits use it")]
+    pub(crate) fn load(&self) -> LoadedHeaders {
+        (self.load)()
+    }
+}
+
+impl fmt::Debug for HeaderSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeaderSource").field("before_first", &self.before_first).finish_non_exhaustive()
+    }
 }
 
 /// The way out of the local network.

@@ -16,5 +16,7 @@ mod transport;
 mod vectors;
 
 pub use bridge::{End, run};
-pub use config::{Config, Limits, Proxy, ProxyUrl, ServerUrl, Timeouts, Tls};
+pub use config::{
+    Config, HeaderSource, Limits, LoadedHeaders, Proxy, ProxyUrl, ServerUrl, Timeouts, Tls, TransportMode,
+};
 pub use error::Error;
