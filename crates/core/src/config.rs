@@ -217,7 +217,6 @@ pub enum TransportMode {
 #[derive(Clone)]
 pub struct HeaderSource {
     load: Arc<dyn Fn() -> LoadedHeaders + Send + Sync>,
-    #[expect(dead_code, reason = "the next commits use it")]
     pub(crate) before_first: bool,
 }
 
@@ -230,7 +229,6 @@ impl HeaderSource {
         Self { load: Arc::new(load), before_first }
     }
 
-    #[expect(dead_code, reason = "the next commits use it")]
     pub(crate) fn load(&self) -> LoadedHeaders {
         (self.load)()
     }

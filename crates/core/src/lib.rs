@@ -3,11 +3,17 @@
 mod bridge;
 mod codec;
 mod config;
+mod credentials;
 mod error;
 mod exchange;
 mod headers;
+mod intake;
+mod listen;
 mod message;
 mod pending;
+mod renewal;
+mod retry;
+mod route;
 mod session;
 pub mod stdio;
 mod tls;
