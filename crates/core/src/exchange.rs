@@ -329,15 +329,15 @@ impl Exchange<'_> {
                 return Ok(());
             }
             cursor = decoder.last_event_id().cloned().or(cursor);
-            let Some(last_event_id) = &cursor else {
-                let ended_early = decoder.is_sse();
-                return Err(broken
-                    .or_else(|| decoder.take_rejected())
-                    .unwrap_or_else(|| no_answer(status, ended_early)));
-            };
+            let failure =
+                broken.or_else(|| decoder.take_rejected()).unwrap_or_else(|| no_answer(status, decoder.is_sse()));
+            let Some(last_event_id) = &cursor else { return Err(failure) };
             let wait = decoder.retry().unwrap_or(DEFAULT_RETRY);
             tracing::debug!(method = self.message.method(), ?wait, "the stream broke; it is taken up again");
-            reply = self.resume(last_event_id, wait).await?;
+            match self.resume(last_event_id, wait).await? {
+                Ok(rest) => reply = rest,
+                Err(refusal) => return Err(failure.with_source(refusal)),
+            }
             decoder = Decoder::new(reply.content_type(), self.bridge.limits.incoming);
         }
     }
@@ -369,8 +369,8 @@ impl Exchange<'_> {
     }
 
     /// The rest of a stream that broke, after the event with this id (R32, R33, R35). The network may be away for as long
-    /// as the server may be silent.
-    async fn resume(&self, last_event_id: &Bytes, wait: Duration) -> Result<Reply, Error> {
+    /// as the server may be silent. Gives the server's refusal if it does not take the stream up again.
+    async fn resume(&self, last_event_id: &Bytes, wait: Duration) -> Result<Result<Reply, Error>, Error> {
         let bridge = self.bridge;
         let since = Instant::now();
         let mut pause = wait;
@@ -379,7 +379,7 @@ impl Exchange<'_> {
             let session = |headers: &mut HeaderMap| bridge.session().apply(headers);
             let get = bridge.transport.get(session, Some(last_event_id));
             let error = match self.in_time_since(since, get).await? {
-                Ok(reply) if reply.status().is_success() => return Ok(reply),
+                Ok(reply) if reply.status().is_success() => return Ok(Ok(reply)),
                 Ok(reply) => status_error(reply.status()).with_retry_after(reply.retry_after()),
                 Err(error) => error,
             };
@@ -388,8 +388,7 @@ impl Exchange<'_> {
                 None => !error.is_timeout(),
             };
             if !passes {
-                let summary = "the stream broke before the answer came, and the server does not take it up again";
-                return Err(Error::new(Fault::Broken, summary).with_source(error));
+                return Ok(Err(error));
             }
             pause = retry::backoff(failures, retry::random()).max(wait).max(error.retry_after().unwrap_or_default());
         }

@@ -174,23 +174,28 @@ impl Message {
     /// What the result of `initialize` settles on.
     pub(crate) fn offer(&self) -> Option<Offer> {
         #[derive(Deserialize)]
-        struct Answer {
-            result: InitializeResult,
+        struct Answer<'a> {
+            #[serde(borrow)]
+            result: InitializeResult<'a>,
         }
         #[derive(Deserialize)]
-        struct InitializeResult {
+        struct InitializeResult<'a> {
             #[serde(rename = "protocolVersion")]
             protocol_version: String,
-            #[serde(default)]
-            capabilities: serde_json::Map<String, serde_json::Value>,
+            #[serde(borrow)]
+            capabilities: Option<&'a RawValue>,
         }
+        type Capabilities = serde_json::Map<String, serde_json::Value>;
+
         let Answer { result } = serde_json::from_slice(&self.bytes).ok()?;
+        // What cannot be read is still passed on; it is only not known here.
+        let granted = result.capabilities.and_then(|text| serde_json::from_str::<Capabilities>(text.get()).ok());
         let mut capabilities = Vec::new();
-        for (name, features) in &result.capabilities {
-            let granted =
-                features.as_object().into_iter().flatten().filter(|(_, granted)| granted.as_bool() != Some(false));
-            capabilities.extend(granted.map(|(feature, _)| format!("{name}.{feature}")));
-            capabilities.push(name.clone());
+        for (name, features) in granted.into_iter().flatten() {
+            let features =
+                features.as_object().into_iter().flatten().filter(|(_, value)| value.as_bool() != Some(false));
+            capabilities.extend(features.map(|(feature, _)| format!("{name}.{feature}")));
+            capabilities.push(name);
         }
         Some(Offer { version: result.protocol_version, capabilities })
     }
