@@ -204,6 +204,11 @@ impl Error {
         })
     }
 
+    /// The server speaks, but does not offer what was asked for.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.0.kind == Kind::InvalidAnswer
+    }
+
     /// The session that the request was sent in is gone.
     pub(crate) fn is_session_lost(&self) -> bool {
         self.0.kind == Kind::SessionLost

@@ -182,18 +182,10 @@ impl Exchange<'_> {
     /// HTTP+SSE: the answer comes on the standing stream (R52).
     async fn attempt_sse(&mut self) -> Result<Step, Error> {
         let bridge = self.bridge;
-        let endpoint = bridge.listener.endpoint().await.inspect_err(|error| {
-            if error.fate() == Fate::Final {
-                bridge.route.forget();
-            }
-        });
-        let (endpoint, stream) = match endpoint {
+        let (endpoint, stream) = match bridge.listener.endpoint().await {
             Ok(endpoint) => endpoint,
-            // The server does not speak it: Streamable HTTP is what is left.
-            Err(error) if bridge.route.prefers_sse() && !error.is_timeout() && error.fate() == Fate::Final => {
-                bridge.route.decide(Transport::Http);
-                return Ok(Step::Again);
-            }
+            // The server does not speak it, or no longer (R56): Streamable HTTP is what is left.
+            Err(error) if error.is_refusal() && bridge.route.give_up_sse() => return Ok(Step::Again),
             Err(error) => return Err(error),
         };
         bridge.route.decide(Transport::Sse);

@@ -15,11 +15,11 @@ use crate::{
     retry,
 };
 
-/// Who sets up a session, and how often that was tried.
+/// Who sets up a session, and how often that failed.
 #[derive(Debug, Default)]
 pub(crate) struct Renewal {
     turn: Mutex<()>,
-    tries: AtomicU64,
+    failures: AtomicU64,
     calls: AtomicU64,
 }
 
@@ -36,15 +36,21 @@ impl Bridge {
     /// # Errors
     /// There is none: the server refused, or it offers less than the client was promised.
     pub(crate) async fn renew(&self, epoch: u64) -> Result<(), Error> {
-        let tries = self.renewal.tries.load(Ordering::Acquire);
+        let failures = self.renewal.failures.load(Ordering::Acquire);
         let _turn = self.renewal.turn.lock().await;
         if self.session().epoch() != epoch {
             return Ok(());
         }
-        if self.renewal.tries.load(Ordering::Acquire) != tries {
+        if self.renewal.failures.load(Ordering::Acquire) != failures {
+            // It failed while this one waited; to try for each in turn would keep the last one waiting for long.
             return Err(Error::new(Fault::SessionLost, "the server has lost the session, and a new one failed"));
         }
-        self.renewal.tries.fetch_add(1, Ordering::AcqRel);
+        self.set_up().await.inspect_err(|_| {
+            self.renewal.failures.fetch_add(1, Ordering::AcqRel);
+        })
+    }
+
+    async fn set_up(&self) -> Result<(), Error> {
         let Some(initialize) = self.session().initialize().cloned() else {
             return Err(Error::new(Fault::SessionLost, "the server has lost the session"));
         };

@@ -42,21 +42,19 @@ impl Route {
         self.decided().unwrap_or(undecided)
     }
 
-    /// Whether Streamable HTTP is only tried if there is no HTTP+SSE.
-    pub(crate) fn prefers_sse(&self) -> bool {
-        self.mode == TransportMode::SseFirst
-    }
-
-    /// The server has shown that it speaks this one. Only while that is open; what was asked for stays.
+    /// The server has shown that it speaks this one. Only while that is open.
     pub(crate) fn decide(&self, transport: Transport) {
         self.lock().get_or_insert(transport);
     }
 
-    /// The server no longer speaks what it did (R56): the next `initialize` finds out anew.
-    pub(crate) fn forget(&self) {
-        if matches!(self.mode, TransportMode::Auto | TransportMode::SseFirst) {
-            *self.lock() = None;
+    /// The server has no HTTP+SSE, or no longer (R56): Streamable HTTP is next. False if it was forced.
+    pub(crate) fn give_up_sse(&self) -> bool {
+        match self.mode {
+            TransportMode::Auto => *self.lock() = None,
+            TransportMode::SseFirst => *self.lock() = Some(Transport::Http),
+            TransportMode::Http | TransportMode::Sse => return false,
         }
+        true
     }
 
     /// The other transport, if this refusal of an `initialize` over Streamable HTTP means that the server is older (R54):
@@ -116,10 +114,14 @@ mod tests {
         route.decide(Transport::Sse);
         assert_eq!(route.current(), Transport::Http);
         assert!(route.fallback(StatusCode::NOT_FOUND, &Bytes::new()).is_none());
-        route.forget();
+        let route = Route::new(TransportMode::Auto);
+        route.decide(Transport::Sse);
+        assert!(route.give_up_sse());
+        assert_eq!(route.current(), Transport::Http);
         assert!(route.fallback(StatusCode::NOT_FOUND, &Bytes::new()).is_some());
+        let route = Route::new(TransportMode::SseFirst);
+        assert!(route.current() == Transport::Sse && route.give_up_sse() && route.current() == Transport::Http);
         let forced = Route::new(TransportMode::Sse);
-        forced.forget();
-        assert_eq!(forced.current(), Transport::Sse);
+        assert!(!forced.give_up_sse() && forced.current() == Transport::Sse);
     }
 }

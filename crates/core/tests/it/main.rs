@@ -10,8 +10,14 @@ mod answers;
 mod end;
 /// What can happen to a connection: refused, cut, reset, silent.
 mod failures;
+/// The transport of 2024-11-05, and how it is found.
+mod http_sse;
 /// What may overtake what, and how many at once; cancellation.
 mod lanes;
+/// What the server pushes, and streams that break and go on.
+mod push;
+/// Sessions that are lost and replaced.
+mod renewal;
 /// The handshake, the session's headers, requests of the server, the end of the session.
 mod session;
 /// Lines in and lines out: bytes, ids, garbage, batches, sizes.
