@@ -6,6 +6,8 @@
 
 /// What the server answers: statuses, content types, event streams, and the messages in them.
 mod answers;
+/// Headers that are read anew when the server refuses them.
+mod credentials;
 /// How the bridge ends, and what it does while nobody reads its output.
 mod end;
 /// What can happen to a connection: refused, cut, reset, silent.
