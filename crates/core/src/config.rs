@@ -196,6 +196,29 @@ pub struct Tls {
     pub ca_certificates: Vec<Vec<u8>>,
     /// Trusts any certificate. For tests and rescue only.
     pub insecure: bool,
+    /// What the bridge proves to be where the server asks (mutual TLS). Only the configured URL's origin sees it.
+    pub client: Option<ClientIdentity>,
+}
+
+/// A certificate of the user's and its private key, both in PEM. Debug shows neither.
+#[derive(Clone)]
+pub struct ClientIdentity {
+    pub(crate) certificates: Vec<u8>,
+    pub(crate) key: Vec<u8>,
+}
+
+impl ClientIdentity {
+    /// The certificate, with its chain after it if it has one, and the key; one text may hold both and be given twice.
+    /// They are read when the bridge starts.
+    pub fn new(certificates: Vec<u8>, key: Vec<u8>) -> Self {
+        Self { certificates, key }
+    }
+}
+
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientIdentity").finish_non_exhaustive()
+    }
 }
 
 /// Which of MCP's HTTP transports to use.
@@ -217,7 +240,6 @@ pub enum TransportMode {
 #[derive(Clone)]
 pub struct HeaderSource {
     load: Arc<dyn Fn() -> LoadedHeaders + Send + Sync>,
-    #[expect(dead_code, reason = "the next commits use it")]
     pub(crate) before_first: bool,
 }
 
@@ -306,8 +328,9 @@ mod tests {
         let mut config = Config::new("https://user:hunter2@example.com/mcp?key=hunter2#x").unwrap();
         config.set_authorization("Bearer hunter2").unwrap();
         config.proxy = Proxy::Url { url: ProxyUrl::parse("user:hunter2@proxy:3128").unwrap(), except: None };
+        config.tls.client = Some(ClientIdentity::new(b"hunter2".to_vec(), b"hunter2".to_vec()));
         let shown = format!("{config:?} {}", config.url);
-        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(!shown.contains("hunter2") && !shown.contains(&format!("{:?}", b"hunter2")[1..10]), "{shown}");
         assert!(shown.contains("https://example.com/mcp?…"), "{shown}");
         assert!(shown.contains("http://proxy:3128"), "{shown}");
     }

@@ -3,11 +3,14 @@
 mod bridge;
 mod codec;
 mod config;
+mod cookies;
 mod error;
 mod exchange;
 mod headers;
 mod message;
 mod pending;
+mod proxy;
+mod reach;
 mod session;
 pub mod stdio;
 mod tls;
@@ -17,6 +20,7 @@ mod vectors;
 
 pub use bridge::{End, run};
 pub use config::{
-    Config, HeaderSource, Limits, LoadedHeaders, Proxy, ProxyUrl, ServerUrl, Timeouts, Tls, TransportMode,
+    ClientIdentity, Config, HeaderSource, Limits, LoadedHeaders, Proxy, ProxyUrl, ServerUrl, Timeouts, Tls,
+    TransportMode,
 };
 pub use error::Error;

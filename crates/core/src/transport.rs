@@ -5,7 +5,6 @@
 
 use std::{
     convert::Infallible,
-    error::Error as _,
     net::{Ipv4Addr, Ipv6Addr},
     pin::Pin,
     sync::{
@@ -20,23 +19,40 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use tokio::sync::SetOnce;
-use url::Url;
+use url::{Origin, Url};
 
 use crate::{
     config::{Config, Proxy, ServerUrl},
+    cookies::Cookies,
     error::{Error, Kind as Fault},
-    headers, tls,
+    headers,
+    proxy::Proxies,
+    reach::{self, Way},
+    tls::{self, Identity},
 };
 
 const MOST_REDIRECTS: usize = 5;
 /// A proxy or load balancer that closes idle connections mostly does so after a minute or more.
 const KEEP_IDLE: Duration = Duration::from_secs(50);
+/// A peer that is gone without a word is found out within a minute: by TCP's own probes after 30 s of silence, by data
+/// that nobody acknowledges, and with HTTP/2 by pings while requests are open, as a proxy may keep up its half.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
+#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// The most that the headers of one HTTP/2 reply may hold, in bytes. With HTTP/1.1 it is the client's own limit: 100
+/// headers and 400 KiB.
+const MOST_HEADERS: u32 = 64 << 10;
 
 /// The way to the server.
 #[derive(Debug)]
 pub(crate) struct Transport {
-    client: reqwest::Client,
+    client: Clients,
     url: ServerUrl,
+    proxies: Proxies,
+    identity: Arc<Identity>,
     user_headers: HeaderMap,
     post_headers: HeaderMap,
 }
@@ -47,27 +63,13 @@ impl Transport {
     /// # Errors
     /// TLS or proxy settings that cannot be used.
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        let builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::client_config(&config.tls)?)
-            .user_agent(concat!("mcp-gangway/", env!("CARGO_PKG_VERSION")))
-            // By definition (RFC 6761), and not all name services know that it has both (R94).
-            .resolve_to_addrs("localhost", &[(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()])
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(config.timeouts.connect)
-            .pool_idle_timeout(KEEP_IDLE);
-        let builder = match &config.proxy {
-            Proxy::System => builder,
-            Proxy::None => builder.no_proxy(),
-            Proxy::Url { url, except } => {
-                let proxy = reqwest::Proxy::all(url.as_url().clone())
-                    .map_err(|error| Error::config("the proxy cannot be used").with_source(error.without_url()))?;
-                builder.proxy(proxy.no_proxy(except.as_deref().and_then(reqwest::NoProxy::from_string)))
-            }
-        };
-        let client = builder.build().map_err(|error| Error::config("HTTP cannot be set up").with_source(error))?;
+        let identity = Identity::read(&config.tls)?;
+        let client = Clients::new(config, &identity)?;
         Ok(Self {
             client,
             url: config.url.clone(),
+            proxies: Proxies::new(&config.proxy),
+            identity,
             user_headers: config.headers().clone(),
             post_headers: headers::post(config.headers()),
         })
@@ -95,6 +97,7 @@ impl Transport {
             let body = Watched { rest: Some(body.clone()), delivery: Arc::clone(delivery) };
             let request = self.client.post(url).headers(headers).body(reqwest::Body::wrap(body));
             let response = request.send().await.map_err(|error| self.failure(error))?;
+            self.check_proxy(&response)?;
             match next_hop(&response) {
                 None => return Ok(Reply(response)),
                 Some(target) => {
@@ -118,23 +121,83 @@ impl Transport {
         Ok(response.status())
     }
 
-    /// Says who failed: the name service, the way to the server, TLS, or the connection in use.
+    /// Says who failed: the name service, a proxy, the way to the server, TLS, or the connection in use.
     fn failure(&self, error: reqwest::Error) -> Error {
+        let proxy = self.proxies.between(error.url().unwrap_or(self.url.as_url()));
         let error = error.without_url();
-        let url = &self.url;
-        let (fault, summary) = if error.is_dns() {
-            (Fault::Dns, format!("the host of {url} has no address; check the URL and the network"))
-        } else if is_tls(&error) {
-            (Fault::Tls, format!("no secure connection to {url}; --ca-cert adds a certificate authority to trust"))
-        } else if error.is_connect() && error.is_timeout() {
-            (Fault::Connect, format!("connecting to {url} took too long; check the network and --proxy"))
-        } else if error.is_connect() {
-            (Fault::Connect, format!("cannot connect to {url}; check that the server runs, the URL and --proxy"))
-        } else {
-            (Fault::Broken, format!("the connection to {url} broke before an answer came"))
-        };
+        let (fault, summary) = Way { url: &self.url, proxy, asked: self.identity.asked() }.judge(&error);
         Error::new(fault, summary).with_source(error)
     }
+
+    /// Refuses what a proxy says of itself in the server's place.
+    fn check_proxy(&self, response: &reqwest::Response) -> Result<(), Error> {
+        if response.status() != StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            return Ok(());
+        }
+        let Some(proxy) = self.proxies.between(response.url()) else { return Ok(()) };
+        let (fault, summary) = reach::wants_credentials(&proxy);
+        Err(Error::new(fault, summary).with_status(response.status()))
+    }
+}
+
+/// The HTTP client, and its like for other origins, which never learn who the user is.
+#[derive(Debug)]
+struct Clients {
+    home: Origin,
+    here: reqwest::Client,
+    elsewhere: reqwest::Client,
+}
+
+impl Clients {
+    fn new(config: &Config, identity: &Arc<Identity>) -> Result<Self, Error> {
+        let url = config.url.as_url();
+        let cookies = Cookies::new(url);
+        let here = client(config, identity, &cookies)?;
+        let elsewhere = if identity.exists() { client(config, &Identity::none(), &cookies)? } else { here.clone() };
+        Ok(Self { home: url.origin(), here, elsewhere })
+    }
+
+    fn post(&self, url: Url) -> reqwest::RequestBuilder {
+        self.of(&url).post(url)
+    }
+
+    fn delete(&self, url: Url) -> reqwest::RequestBuilder {
+        self.of(&url).delete(url)
+    }
+
+    fn of(&self, url: &Url) -> &reqwest::Client {
+        if url.origin() == self.home { &self.here } else { &self.elsewhere }
+    }
+}
+
+fn client(config: &Config, identity: &Arc<Identity>, cookies: &Arc<Cookies>) -> Result<reqwest::Client, Error> {
+    let builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls::client_config(&config.tls, identity)?)
+        .user_agent(concat!("mcp-gangway/", env!("CARGO_PKG_VERSION")))
+        // By definition (RFC 6761), and not all name services know that it has both (R94).
+        .resolve_to_addrs("localhost", &[(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()])
+        .redirect(reqwest::redirect::Policy::none())
+        .cookie_provider(Arc::clone(cookies))
+        .connect_timeout(config.timeouts.connect)
+        .pool_idle_timeout(KEEP_IDLE)
+        .tcp_keepalive(PROBE_AFTER)
+        .tcp_keepalive_interval(PROBE_EVERY)
+        .tcp_keepalive_retries(PROBES)
+        .http2_keep_alive_interval(PROBE_AFTER)
+        .http2_keep_alive_timeout(PING_TIMEOUT)
+        .http2_max_header_list_size(MOST_HEADERS);
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    let builder = builder.tcp_user_timeout(UNACKNOWLEDGED);
+    let builder = match &config.proxy {
+        Proxy::System => builder,
+        Proxy::None => builder.no_proxy(),
+        Proxy::Url { url, except } => {
+            let proxy = reqwest::Proxy::all(url.as_url().clone())
+                .map_err(|error| Error::config("the proxy cannot be used").with_source(error.without_url()))?;
+            builder.proxy(proxy.no_proxy(except.as_deref().and_then(reqwest::NoProxy::from_string)))
+        }
+    };
+    builder.build().map_err(|error| Error::config("HTTP cannot be set up").with_source(error))
 }
 
 /// The response to a POST: status and headers are here, the body is on its way.
@@ -240,20 +303,4 @@ fn next_hop(response: &reqwest::Response) -> Option<Url> {
     let location = response.headers().get(header::LOCATION).filter(|_| keeps)?;
     let target = response.url().join(location.to_str().ok()?).ok()?;
     matches!(target.scheme(), "http" | "https").then_some(target)
-}
-
-/// Whether a TLS error is among the causes. An I/O error wraps one, or another I/O error that does, and its `source()`
-/// leaves out what it wraps.
-fn is_tls(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if error.is::<rustls::Error>() {
-            return true;
-        }
-        cause = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            Some(wrapped) => Some(wrapped),
-            None => error.source(),
-        };
-    }
-    false
 }
