@@ -127,6 +127,11 @@ impl ServerUrl {
         Ok(Self(url))
     }
 
+    /// Where a redirect led, to be shown like the URL that was given.
+    pub(crate) fn of(url: &Url) -> Self {
+        Self(url.clone())
+    }
+
     pub(crate) fn as_url(&self) -> &Url {
         &self.0
     }

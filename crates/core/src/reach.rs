@@ -33,7 +33,7 @@ impl Way<'_> {
             return (Fault::Dns, format!("the host of {url} has no address; check the URL and the network"));
         }
         if let Some(tls) = find::<rustls::Error>(error)
-            && (error.is_connect() || tls::is_about_client_certificate(tls))
+            && (error.is_connect() || tls::is_about_client_certificate(tls, self.asked))
         {
             return (Fault::Tls, tls::explain(tls, url, self.asked));
         }

@@ -162,29 +162,29 @@ fn certified_key(identity: &ClientIdentity) -> Result<Arc<CertifiedKey>, Error> 
 }
 
 /// Whether a server says by this that it wants a client certificate, or another one. With TLS 1.3 it can do so after the
-/// connection has been made.
-pub(crate) fn is_about_client_certificate(error: &TlsError) -> bool {
-    matches!(
-        error,
-        TlsError::AlertReceived(
-            Alert::CertificateRequired
-                | Alert::NoCertificate
-                | Alert::BadCertificate
-                | Alert::UnsupportedCertificate
-                | Alert::CertificateRevoked
-                | Alert::CertificateExpired
-                | Alert::CertificateUnknown
-                | Alert::UnknownCA
-                | Alert::AccessDenied
-        )
-    )
+/// connection has been made. Some say it in words that have other meanings where no certificate was asked for.
+pub(crate) fn is_about_client_certificate(error: &TlsError, asked: Asked) -> bool {
+    let TlsError::AlertReceived(alert) = error else { return false };
+    match alert {
+        Alert::CertificateRequired
+        | Alert::NoCertificate
+        | Alert::BadCertificate
+        | Alert::UnsupportedCertificate
+        | Alert::CertificateRevoked
+        | Alert::CertificateExpired
+        | Alert::CertificateUnknown
+        | Alert::UnknownCA
+        | Alert::AccessDenied => true,
+        Alert::HandshakeFailure | Alert::DecryptError => asked != Asked::No,
+        _ => false,
+    }
 }
 
 /// Why there is no secure connection, and what helps, in one line.
 pub(crate) fn explain(error: &TlsError, url: &ServerUrl, asked: Asked) -> String {
     match error {
         TlsError::InvalidCertificate(error) => explain_certificate(error, url),
-        error if is_about_client_certificate(error) || (asked != Asked::No && is_refusal(error)) => match asked {
+        error if is_about_client_certificate(error, asked) => match asked {
             Asked::Answered => format!("{url} does not accept the client certificate of --client-cert"),
             Asked::InVain | Asked::No => format!("{url} wants a client certificate; --client-cert gives one"),
         },
@@ -209,10 +209,6 @@ pub(crate) fn explain(error: &TlsError, url: &ServerUrl, asked: Asked) -> String
     }
 }
 
-fn is_refusal(error: &TlsError) -> bool {
-    matches!(error, TlsError::AlertReceived(Alert::HandshakeFailure | Alert::DecryptError | Alert::InternalError))
-}
-
 fn explain_certificate(error: &CertificateError, url: &ServerUrl) -> String {
     const CLOCK: &str = "or this machine's clock is wrong";
     match error {
@@ -228,6 +224,12 @@ fn explain_certificate(error: &CertificateError, url: &ServerUrl) -> String {
         CertificateError::NotValidYet => format!("the certificate of {url} is not valid yet, {CLOCK}"),
         CertificateError::UnknownIssuer => {
             format!("the certificate of {url} comes from an authority that is not trusted here; --ca-cert adds one")
+        }
+        // An authority that was set up again under its old name, as a rule.
+        CertificateError::BadSignature => {
+            format!(
+                "the certificate of {url} is not signed by the authority of that name that is trusted here; --ca-cert adds one"
+            )
         }
         CertificateError::NotValidForNameContext { presented, .. } => {
             format!("the certificate of {url} is for {}; use a name that it has", names(presented))

@@ -52,7 +52,6 @@ pub(crate) struct Transport {
     client: Clients,
     url: ServerUrl,
     proxies: Proxies,
-    identity: Arc<Identity>,
     user_headers: HeaderMap,
     post_headers: HeaderMap,
 }
@@ -63,13 +62,11 @@ impl Transport {
     /// # Errors
     /// TLS or proxy settings that cannot be used.
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        let identity = Identity::read(&config.tls)?;
-        let client = Clients::new(config, &identity)?;
+        let client = Clients::new(config)?;
         Ok(Self {
             client,
             url: config.url.clone(),
             proxies: Proxies::new(&config.proxy),
-            identity,
             user_headers: config.headers().clone(),
             post_headers: headers::post(config.headers()),
         })
@@ -123,9 +120,11 @@ impl Transport {
 
     /// Says who failed: the name service, a proxy, the way to the server, TLS, or the connection in use.
     fn failure(&self, error: reqwest::Error) -> Error {
-        let proxy = self.proxies.between(error.url().unwrap_or(self.url.as_url()));
+        let url = error.url().map_or_else(|| self.url.clone(), ServerUrl::of);
         let error = error.without_url();
-        let (fault, summary) = Way { url: &self.url, proxy, asked: self.identity.asked() }.judge(&error);
+        let proxy = self.proxies.between(url.as_url());
+        let asked = self.client.of(url.as_url()).identity.asked();
+        let (fault, summary) = Way { url: &url, proxy, asked }.judge(&error);
         Error::new(fault, summary).with_source(error)
     }
 
@@ -144,29 +143,37 @@ impl Transport {
 #[derive(Debug)]
 struct Clients {
     home: Origin,
-    here: reqwest::Client,
-    elsewhere: reqwest::Client,
+    here: Client,
+    elsewhere: Client,
+}
+
+#[derive(Clone, Debug)]
+struct Client {
+    http: reqwest::Client,
+    identity: Arc<Identity>,
 }
 
 impl Clients {
-    fn new(config: &Config, identity: &Arc<Identity>) -> Result<Self, Error> {
+    fn new(config: &Config) -> Result<Self, Error> {
         let url = config.url.as_url();
         let cookies = Cookies::new(url);
-        let here = client(config, identity, &cookies)?;
-        let elsewhere = if identity.exists() { client(config, &Identity::none(), &cookies)? } else { here.clone() };
+        let client = |identity| Ok(Client { http: client(config, &identity, &cookies)?, identity });
+        let here = client(Identity::read(&config.tls)?)?;
+        // Two pools of connections only where there is something to hide.
+        let elsewhere = if here.identity.exists() { client(Identity::none())? } else { here.clone() };
         Ok(Self { home: url.origin(), here, elsewhere })
     }
 
+    fn of(&self, url: &Url) -> &Client {
+        if url.origin() == self.home { &self.here } else { &self.elsewhere }
+    }
+
     fn post(&self, url: Url) -> reqwest::RequestBuilder {
-        self.of(&url).post(url)
+        self.of(&url).http.post(url)
     }
 
     fn delete(&self, url: Url) -> reqwest::RequestBuilder {
-        self.of(&url).delete(url)
-    }
-
-    fn of(&self, url: &Url) -> &reqwest::Client {
-        if url.origin() == self.home { &self.here } else { &self.elsewhere }
+        self.of(&url).http.delete(url)
     }
 }
 

@@ -12,6 +12,8 @@ mod end;
 mod failures;
 /// What may overtake what, and how many at once; cancellation.
 mod lanes;
+/// Companies' networks and hostile peers: certificates of both sides, proxies, cookies, redirects, endless headers.
+mod network;
 /// The handshake, the session's headers, requests of the server, the end of the session.
 mod session;
 /// Lines in and lines out: bytes, ids, garbage, batches, sizes.
