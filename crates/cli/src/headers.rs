@@ -201,7 +201,7 @@ fn is_variable_name(name: &str) -> bool {
         && name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use std::collections::HashMap;
 
@@ -231,6 +231,7 @@ mod tests {
             shown.starts_with("Some").then(|| shown.contains("before_first: true"))
         };
         assert_eq!(before_first(&["--auth", "Bearer a"], &[("MCP_HEADERS", "A: b")]), None);
+        #[cfg(unix)]
         assert_eq!(before_first(&["--header-file", "/dev/null"], &[]), None);
         assert_eq!(before_first(&["--header-file", path], &[]), Some(false));
         assert_eq!(before_first(&[], &[("MCP_HEADER_FILE", path)]), Some(false));

@@ -1,4 +1,4 @@
-//! The networks of companies, and peers that mean harm: client certificates, what TLS errors say (R93), proxies (R95),
+//! The networks of companies, and peers that mean harm: client certificates, what TLS errors say, proxies (R93),
 //! cookies, redirects (R92), endless headers, texts that would act on a terminal.
 
 use gangway::{ClientIdentity, Config};
@@ -46,7 +46,7 @@ async fn expect_failure(config: Config, kind: &str) -> String {
 async fn r93_a_server_that_asks_for_a_client_certificate() {
     let authority = Authority::new();
     let host = || CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let mut server = Server::start_tls(authority.server_config_of(host(), Some(&authority))).await;
+    let mut server = Server::start_tls(authority.server_config_of(&host(), Some(&authority))).await;
 
     let mut client = Client::start(identified(trusting(server.config(), &authority), &authority));
     client.handshake(&mut server, Some("session")).await;
@@ -75,7 +75,7 @@ async fn r93_a_server_that_asks_for_a_client_certificate() {
 async fn r93_a_client_certificate_over_http2() {
     let authority = Authority::new();
     let host = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let mut server = H2Server::start(authority.server_config_of(host, Some(&authority))).await;
+    let mut server = H2Server::start(authority.server_config_of(&host, Some(&authority))).await;
     let mut config = identified(trusting(Config::new(&server.url()).unwrap(), &authority), &authority);
     config.proxy = gangway::Proxy::None;
     let mut client = Client::start(config);
@@ -88,9 +88,9 @@ async fn r93_a_client_certificate_over_http2() {
 async fn r92_a_redirect_elsewhere_is_shown_no_client_certificate() {
     let authority = Authority::new();
     let host = || CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let mut server = Server::start_tls(authority.server_config_of(host(), Some(&authority))).await;
+    let mut server = Server::start_tls(authority.server_config_of(&host(), Some(&authority))).await;
     // It would accept the certificate, if it were shown.
-    let mut other = Server::start_tls(authority.server_config_of(host(), Some(&authority))).await;
+    let mut other = Server::start_tls(authority.server_config_of(&host(), Some(&authority))).await;
     let mut client = Client::start(identified(trusting(server.config(), &authority), &authority));
     expect_service(&mut client, &mut server).await;
     client.send(call("1")).await;
@@ -125,7 +125,7 @@ async fn r93_each_fault_of_a_certificate_is_named() {
         (many, &authority, &["is for a.example.com, b.example.com, c.example.com, 127.0.0.2, others; use"]),
         (nameless, &authority, &["is for no host at all"]),
     ] {
-        let server = Server::start_tls(authority.server_config_of(params, None)).await;
+        let server = Server::start_tls(authority.server_config_of(&params, None)).await;
         let message = expect_failure(trusting(server.config(), trusted), "tls").await;
         for part in said {
             assert!(message.contains(part), "{part}: {message}");
@@ -171,7 +171,7 @@ async fn r93_a_plain_url_for_a_server_with_tls() {
 // Proxies.
 
 #[tokio::test]
-async fn r95_the_ways_through_a_proxy() {
+async fn r93_the_ways_through_a_proxy() {
     let authority = Authority::new();
     // Only the proxy knows where this host is.
     let mut secure = Server::start_tls(authority.server_config("mcp.invalid")).await;
@@ -208,7 +208,7 @@ async fn r95_the_ways_through_a_proxy() {
 }
 
 #[tokio::test]
-async fn r95_socks5_looks_names_up_itself_and_exceptions_are_direct() {
+async fn r93_socks5_looks_names_up_itself_and_exceptions_are_direct() {
     let mut server = Server::start().await;
     let proxy = Proxy::start(Manner::Open).await;
     let url = format!("http://localhost:{}/mcp", server.port());
@@ -229,7 +229,7 @@ async fn r95_socks5_looks_names_up_itself_and_exceptions_are_direct() {
 }
 
 #[tokio::test]
-async fn r95_a_proxy_that_does_not_want_is_named() {
+async fn r93_a_proxy_that_does_not_want_is_named() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let refusing = Proxy::start(Manner::Refuses(403)).await;
     let asking = Proxy::start(Manner::Wants("user", "right")).await;
@@ -271,7 +271,7 @@ async fn r95_a_proxy_that_does_not_want_is_named() {
 }
 
 #[tokio::test]
-async fn r95_a_certificate_is_judged_behind_a_proxy_as_before_it() {
+async fn r93_a_certificate_is_judged_behind_a_proxy_as_before_it() {
     let authority = Authority::new();
     let server = Server::start_tls(authority.server_config("mcp.invalid")).await;
     let proxy = Proxy::start(Manner::Open).await;
@@ -364,11 +364,11 @@ async fn r92_two_servers_that_send_each_other_the_request() {
 #[tokio::test]
 async fn endless_headers_end() {
     let (mut server, mut client) = dialogue().await;
-    let many = |count| (0..count).map(|n| format!("X-{n}: {n}\r\n")).collect::<String>();
+    let many = "X: 1\r\n".repeat(1000);
     let long = format!("X: {}\r\n", "x".repeat(1 << 20));
     let half = "x".repeat(1 << 20);
     for (head, status_line) in [
-        (many(1000), "HTTP/1.1 200 OK\r\n"),
+        (many, "HTTP/1.1 200 OK\r\n"),
         (long, "HTTP/1.1 200 OK\r\n"),
         (half.clone(), "HTTP/1.1 200 OK\r\nX-"),
         (half, "HTTP/1.1 200 "),

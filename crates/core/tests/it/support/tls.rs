@@ -40,11 +40,11 @@ impl Authority {
 
     /// Settings of a server that proves to be `host`.
     pub(crate) fn server_config(&self, host: &str) -> ServerConfig {
-        self.server_config_of(CertificateParams::new(vec![host.to_owned()]).expect("a host name"), None)
+        self.server_config_of(&CertificateParams::new(vec![host.to_owned()]).expect("a host name"), None)
     }
 
     /// Settings of a server with this certificate, which lets in those to whom `clients` gave one.
-    pub(crate) fn server_config_of(&self, params: CertificateParams, clients: Option<&Authority>) -> ServerConfig {
+    pub(crate) fn server_config_of(&self, params: &CertificateParams, clients: Option<&Authority>) -> ServerConfig {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
