@@ -223,7 +223,7 @@ impl Client {
     fn longest_burst(&self) -> usize {
         let together = |from: &Instant| {
             let window = *from..*from + server::STEP / 2;
-            self.progress_times.iter().filter(|at| window.contains(at)).count()
+            self.progress_times.iter().filter(|at| window.contains(*at)).count()
         };
         self.progress_times.iter().map(together).max().unwrap_or_default()
     }

@@ -8,6 +8,7 @@ use std::{
     ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,11 +16,14 @@ use clap::{
     Parser,
     error::{ContextKind, ContextValue, ErrorKind},
 };
-use gangway::{Config, Error, Proxy, ProxyUrl};
+use gangway::{ClientIdentity, Config, Error, Proxy, ProxyUrl, TransportMode};
 use tracing::level_filters::LevelFilter;
 use url::{Host, Url};
 
-use crate::logging::{self, LogSettings};
+use crate::{
+    headers::Headers,
+    logging::{self, LogSettings},
+};
 
 /// More requests at once than this are a typing error.
 const MOST_CONCURRENT: usize = 65_536;
@@ -68,17 +72,25 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL", help_heading = "Server")]
     url: Option<String>,
 
+    /// auto, http (Streamable HTTP), sse (HTTP+SSE) or sse-first [$MCP_TRANSPORT] [default: auto]
+    #[arg(long, value_name = "NAME", help_heading = "Server")]
+    transport: Option<String>,
+
     /// Value of the Authorization header, sent as it is, like 'Bearer TOKEN' [$MCP_AUTH]
     #[arg(long, value_name = "VALUE", help_heading = "Server")]
-    auth: Option<String>,
+    pub(crate) auth: Option<String>,
+
+    /// Command that prints this value; run without a shell, at the start and on a 401 [$MCP_AUTH_COMMAND]
+    #[arg(long, value_name = "COMMAND", help_heading = "Server")]
+    pub(crate) auth_command: Option<String>,
 
     /// Header for every request; ${VAR} in the value comes from the environment; may be repeated
     #[arg(long, value_name = "NAME: VALUE", help_heading = "Server")]
-    header: Vec<String>,
+    pub(crate) header: Vec<String>,
 
-    /// File with one such header a line; # begins a comment line [$MCP_HEADER_FILE]
+    /// File with one such header a line; # begins a comment line; read again on a 401 [$MCP_HEADER_FILE]
     #[arg(long, value_name = "PATH", help_heading = "Server")]
-    header_file: Option<PathBuf>,
+    pub(crate) header_file: Option<PathBuf>,
 
     /// Requests that may be open at the server at once [$CONCURRENCY] [default: 64]
     #[arg(long, value_name = "COUNT", help_heading = "Server")]
@@ -104,11 +116,19 @@ pub(crate) struct Args {
     #[arg(long, alias = "tls-cert", value_name = "PATH", help_heading = "Network")]
     ca_cert: Option<PathBuf>,
 
+    /// PEM file with a certificate to show to the server, and maybe its key [$TLS_CLIENT_CERT]
+    #[arg(long, value_name = "PATH", help_heading = "Network")]
+    client_cert: Option<PathBuf>,
+
+    /// PEM file with the private key of that certificate [$TLS_CLIENT_KEY]
+    #[arg(long, value_name = "PATH", help_heading = "Network")]
+    client_key: Option<PathBuf>,
+
     /// Trust any certificate: only for tests [$INSECURE]
     #[arg(long, help_heading = "Network")]
     insecure: bool,
 
-    /// Proxy for all hosts but those in NO_PROXY [default: the system's]
+    /// Proxy (http, https, socks5, socks5h) for all hosts but those in NO_PROXY [default: the system's]
     #[arg(long, value_name = "URL", help_heading = "Network")]
     proxy: Option<String>,
 
@@ -148,7 +168,7 @@ pub(crate) fn explain(error: &clap::Error) -> String {
 }
 
 /// Looks a variable of the environment up.
-type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+pub(crate) type Environment = Arc<dyn Fn(&str) -> Option<OsString> + Send + Sync>;
 
 /// What the command is to do.
 #[derive(Debug)]
@@ -166,14 +186,20 @@ impl Settings {
     ///
     /// # Errors
     /// Whatever cannot be used as it was given.
-    pub(crate) fn new(mut typed: Args, env: Environment<'_>) -> Result<Self, Error> {
+    pub(crate) fn new(mut typed: Args, env: &Environment) -> Result<Self, Error> {
         let mut warnings = Vec::new();
         let mut notes = Vec::new();
 
         let given = server_url(&mut typed, env)?;
-        let completed = with_contextforge_path(&given.text);
+        let transport = match option_or(typed.transport.take(), "--transport", env, "MCP_TRANSPORT")? {
+            Some(name) => transport(&name)?,
+            None => TransportMode::default(),
+        };
+        let wants_stream = matches!(transport, TransportMode::Sse | TransportMode::SseFirst);
+        let completed = if wants_stream { None } else { with_contextforge_path(&given.text) };
         let mut config =
             Config::new(completed.as_ref().unwrap_or(&given.text)).map_err(|error| given.mistake(error))?;
+        config.transport = transport;
         if completed.is_some() {
             notes.push(format!("a ContextForge server: requests go to {}", config.url));
         }
@@ -186,8 +212,10 @@ impl Settings {
             warnings.push("FORGE_CONTENT_TYPE is ignored: MCP asks for application/json".to_owned());
         }
 
-        let mut headers = Headers { config: &mut config, env, warnings: &mut warnings };
-        headers.set_all(&mut typed)?;
+        let headers = Headers::new(&mut typed, env)?;
+        let blank = config.clone();
+        headers.set_all(&mut config, None, &mut warnings)?;
+        config.header_source = headers.into_source(blank, &warnings);
 
         if let Some(given) = option_or(typed.concurrency, "--concurrency", env, "CONCURRENCY")? {
             config.limits.concurrency = count(&given)?;
@@ -209,6 +237,7 @@ impl Settings {
             let pem = fs::read(&path).map_err(|error| unreadable(from, &path, &error))?;
             config.tls.ca_certificates.push(pem);
         }
+        config.tls.client = client_identity(typed.client_cert, typed.client_key, env)?;
         config.tls.insecure = typed.insecure || is_set(env, "INSECURE")?;
         if config.tls.insecure {
             warnings.push("the server's certificate is not checked: anyone on the way can read and change".to_owned());
@@ -235,58 +264,90 @@ impl Settings {
         for note in &self.notes {
             tracing::info!("{note}");
         }
-        let Config { url, timeouts, limits, proxy, .. } = &self.config;
+        let Config { url, transport, timeouts, limits, proxy, .. } = &self.config;
         let headers: Vec<_> = self.config.headers().keys().collect();
-        tracing::debug!(%url, ?timeouts, ?limits, ?proxy, ?headers, "settings");
+        tracing::debug!(%url, ?transport, ?timeouts, ?limits, ?proxy, ?headers, "settings");
     }
 }
 
 /// A text from the user, and where it stood.
-struct Given {
-    from: String,
-    text: String,
+pub(crate) struct Given {
+    pub(crate) from: String,
+    pub(crate) text: String,
 }
 
 impl Given {
-    fn new(from: impl Into<String>, text: String) -> Self {
+    pub(crate) fn new(from: impl Into<String>, text: String) -> Self {
         Self { from: from.into(), text }
     }
 
-    fn mistake(&self, what: impl std::fmt::Display) -> Error {
+    pub(crate) fn mistake(&self, what: impl std::fmt::Display) -> Error {
         Error::config(format!("{}: {what}", self.from))
     }
 }
 
 /// The variable's value, unless it is empty.
-fn variable(env: Environment<'_>, name: &str) -> Option<OsString> {
+pub(crate) fn variable(env: &Environment, name: &str) -> Option<OsString> {
     env(name).filter(|value| !value.is_empty())
 }
 
-fn text_variable(env: Environment<'_>, name: &str) -> Result<Option<Given>, Error> {
+pub(crate) fn text_variable(env: &Environment, name: &str) -> Result<Option<Given>, Error> {
     variable(env, name)
         .map(|value| value.into_string().map(|text| Given::new(name, text)))
         .transpose()
         .map_err(|_| Error::config(format!("{name}: the value is not UTF-8 text")))
 }
 
-fn option_or(typed: Option<String>, option: &str, env: Environment<'_>, name: &str) -> Result<Option<Given>, Error> {
+fn option_or(typed: Option<String>, option: &str, env: &Environment, name: &str) -> Result<Option<Given>, Error> {
     typed.map_or_else(|| text_variable(env, name), |text| Ok(Some(Given::new(option, text))))
 }
 
 fn path_or<'a>(
     typed: Option<PathBuf>,
     option: &'a str,
-    env: Environment<'_>,
+    env: &Environment,
     name: &'a str,
 ) -> Option<(&'a str, PathBuf)> {
     typed.map(|path| (option, path)).or_else(|| variable(env, name).map(|path| (name, path.into())))
 }
 
-fn unreadable(from: &str, path: &Path, error: &io::Error) -> Error {
+pub(crate) fn unreadable(from: &str, path: &Path, error: &io::Error) -> Error {
     Error::config(format!("{from}: cannot read {}: {error}", path.display()))
 }
 
-fn server_url(typed: &mut Args, env: Environment<'_>) -> Result<Given, Error> {
+fn client_identity(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    env: &Environment,
+) -> Result<Option<ClientIdentity>, Error> {
+    let certificate = path_or(certificate, "--client-cert", env, "TLS_CLIENT_CERT");
+    let key = path_or(key, "--client-key", env, "TLS_CLIENT_KEY");
+    let read = |(from, path): (&str, PathBuf)| fs::read(&path).map_err(|error| unreadable(from, &path, &error));
+    match (certificate, key) {
+        (Some(certificate), None) => {
+            let both = read(certificate)?;
+            Ok(Some(ClientIdentity::new(both.clone(), both)))
+        }
+        (Some(certificate), Some(key)) => Ok(Some(ClientIdentity::new(read(certificate)?, read(key)?))),
+        (None, Some((from, _))) => {
+            Err(Error::config(format!("{from}: the certificate of this key is missing; give it with --client-cert")))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+/// The peers' words are understood beside our own.
+fn transport(given: &Given) -> Result<TransportMode, Error> {
+    match given.text.trim() {
+        "auto" | "http-first" => Ok(TransportMode::Auto),
+        "http" | "http-only" => Ok(TransportMode::Http),
+        "sse" | "sse-only" => Ok(TransportMode::Sse),
+        "sse-first" => Ok(TransportMode::SseFirst),
+        other => Err(given.mistake(format!("{other:?} is none of auto, http, sse and sse-first"))),
+    }
+}
+
+fn server_url(typed: &mut Args, env: &Environment) -> Result<Given, Error> {
     let url = match (typed.server.take(), typed.url.take()) {
         (Some(one), Some(other)) if one.trim() != other.trim() => {
             return Err(Error::config("the URL is given twice, and not the same; leave out --url or the other"));
@@ -337,111 +398,6 @@ fn is_readable_on_the_way(text: &str) -> bool {
     url.scheme() == "http" && !is_loopback
 }
 
-/// Collects the user's headers. A later one replaces an earlier one of the same name.
-struct Headers<'a> {
-    config: &'a mut Config,
-    env: Environment<'a>,
-    warnings: &'a mut Vec<String>,
-}
-
-impl Headers<'_> {
-    /// The environment goes first, so that what was typed wins.
-    fn set_all(&mut self, typed: &mut Args) -> Result<(), Error> {
-        if typed.header_file.is_none()
-            && let Some(path) = variable(self.env, "MCP_HEADER_FILE")
-        {
-            self.set_file("MCP_HEADER_FILE", Path::new(&path))?;
-        }
-        if let Some(given) = text_variable(self.env, "MCP_HEADERS")? {
-            self.set_lines(&given)?;
-        }
-        if typed.auth.is_none()
-            && let Some(given) = text_variable(self.env, "MCP_AUTH")?
-        {
-            self.set_authorization(&given)?;
-        }
-        if let Some(path) = typed.header_file.take() {
-            self.set_file("--header-file", &path)?;
-        }
-        for text in typed.header.drain(..) {
-            self.set(&Given::new("--header", text))?;
-        }
-        if let Some(text) = typed.auth.take() {
-            self.set_authorization(&Given::new("--auth", text))?;
-        }
-        Ok(())
-    }
-
-    fn set_file(&mut self, from: &str, path: &Path) -> Result<(), Error> {
-        let text = fs::read_to_string(path).map_err(|error| unreadable(from, path, &error))?;
-        self.set_lines(&Given::new(format!("{from} {}", path.display()), text))
-    }
-
-    /// One header a line, between comments and blank lines.
-    fn set_lines(&mut self, given: &Given) -> Result<(), Error> {
-        for (index, line) in given.text.trim_start_matches('\u{feff}').lines().enumerate() {
-            let line = line.trim();
-            if !line.is_empty() && !line.starts_with('#') {
-                self.set(&Given::new(format!("{} line {}", given.from, index + 1), line.to_owned()))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn set(&mut self, given: &Given) -> Result<(), Error> {
-        let (name, value) =
-            given.text.split_once(':').ok_or_else(|| given.mistake("there is no colon; write 'Name: Value'"))?;
-        let value = expanded(value, self.env).map_err(|what| given.mistake(what))?;
-        if name.trim().eq_ignore_ascii_case("authorization") {
-            self.set_authorization(&Given::new(given.from.as_str(), value))
-        } else {
-            self.config.set_header(name, &value).map_err(|error| given.mistake(error))
-        }
-    }
-
-    /// Sends the value as it is, but says so when it looks as if something is missing.
-    fn set_authorization(&mut self, given: &Given) -> Result<(), Error> {
-        let value = given.text.trim();
-        if value.is_empty() {
-            self.warnings.push(format!("{}: the value is empty; no Authorization header is sent", given.from));
-            return Ok(());
-        }
-        self.config.set_authorization(value).map_err(|error| given.mistake(error))?;
-        if !value.contains(' ') {
-            self.warnings.push(format!(
-                "{}: the value has no scheme and is sent as it is; most servers expect 'Bearer TOKEN'",
-                given.from
-            ));
-        }
-        Ok(())
-    }
-}
-
-/// Puts the environment's values in the place of each `${NAME}`. What they hold is not expanded again.
-fn expanded(text: &str, env: Environment<'_>) -> Result<String, String> {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("${") {
-        let (name, tail) = after
-            .split_once('}')
-            .filter(|(name, _)| is_variable_name(name))
-            .ok_or("'${' must begin a variable, like ${NAME}")?;
-        let value = variable(env, name).ok_or_else(|| {
-            format!("the variable {name} is empty or not set; set it where the client starts mcp-gangway")
-        })?;
-        out.push_str(before);
-        out.push_str(value.to_str().ok_or_else(|| format!("the variable {name} is not UTF-8 text"))?);
-        rest = tail;
-    }
-    out.push_str(rest);
-    Ok(out)
-}
-
-fn is_variable_name(name: &str) -> bool {
-    name.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic())
-        && name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
-}
-
 fn count(given: &Given) -> Result<usize, Error> {
     (given.text.trim().parse().ok())
         .filter(|count| (1..=MOST_CONCURRENT).contains(count))
@@ -462,7 +418,7 @@ fn some_time(given: &Given) -> Result<Duration, Error> {
         .ok_or_else(|| given.mistake("the time must be longer than 0 seconds"))
 }
 
-fn is_set(env: Environment<'_>, name: &str) -> Result<bool, Error> {
+fn is_set(env: &Environment, name: &str) -> Result<bool, Error> {
     let Some(given) = text_variable(env, name)? else { return Ok(false) };
     match given.text.trim().to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" => Ok(true),
@@ -475,7 +431,7 @@ fn log_settings(
     level: Option<String>,
     file: Option<PathBuf>,
     format: Option<String>,
-    env: Environment<'_>,
+    env: &Environment,
 ) -> Result<LogSettings, Error> {
     let level = match option_or(level, "--log-level", env, "MCP_WRAPPER_LOG_LEVEL")? {
         Some(given) => Some(given),
@@ -512,7 +468,8 @@ mod tests {
     fn settings(args: &[&str], env: &[(&str, &str)]) -> Result<Settings, Error> {
         let env: HashMap<_, _> = env.iter().map(|(name, value)| (name.to_string(), OsString::from(value))).collect();
         let typed = Args::try_parse_from([&["mcp-gangway"], args].concat()).unwrap();
-        Settings::new(typed, &|name| env.get(name).cloned())
+        let env: Environment = Arc::new(move |name| env.get(name).cloned());
+        Settings::new(typed, &env)
     }
 
     fn mistake(args: &[&str], env: &[(&str, &str)]) -> String {
@@ -704,6 +661,50 @@ mod tests {
         assert_eq!(proxy(&[("NO_PROXY", "a,b"), ("no_proxy", "c")]).1.unwrap(), "a,b");
         assert_eq!(proxy(&[("no_proxy", "c")]).1.unwrap(), "c");
         assert!(!mistake(&[SERVER, "--proxy", "ftp://u:hunter2@p"], &[]).contains("hunter2"));
+    }
+
+    #[test]
+    fn client_certificates() {
+        let pem = file("PEM");
+        let path = pem.path().to_str().unwrap();
+        let client = |args: &[&str], env: &[(&str, &str)]| {
+            settings(&[&[SERVER], args].concat(), env).unwrap().config.tls.client.is_some()
+        };
+        assert!(!client(&[], &[("TLS_CLIENT_CERT", ""), ("TLS_CLIENT_KEY", "")]));
+        assert!(client(&["--client-cert", path], &[]));
+        assert!(client(&["--client-cert", path, "--client-key", path], &[]));
+        assert!(client(&[], &[("TLS_CLIENT_CERT", path), ("TLS_CLIENT_KEY", path)]));
+        assert!(mistake(&[SERVER, "--client-key", path], &[]).starts_with("--client-key: "));
+        assert!(mistake(&[SERVER], &[("TLS_CLIENT_KEY", path)]).starts_with("TLS_CLIENT_KEY: "));
+        let missing = mistake(&[SERVER, "--client-cert", path], &[("TLS_CLIENT_KEY", "/does/not/exist")]);
+        assert!(missing.starts_with("TLS_CLIENT_KEY: cannot read"), "{missing}");
+    }
+
+    #[test]
+    fn transports_have_our_names_and_the_peers() {
+        let mode =
+            |args: &[&str], env: &[(&str, &str)]| settings(&[&[SERVER], args].concat(), env).unwrap().config.transport;
+        assert_eq!(mode(&[], &[("MCP_TRANSPORT", "")]), TransportMode::Auto);
+        for (names, expected) in [
+            (["auto", "http-first"], TransportMode::Auto),
+            (["http", "http-only"], TransportMode::Http),
+            (["sse", "sse-only"], TransportMode::Sse),
+            (["sse-first", "sse-first"], TransportMode::SseFirst),
+        ] {
+            for name in names {
+                assert_eq!(mode(&["--transport", name], &[("MCP_TRANSPORT", "http")]), expected, "{name}");
+                assert_eq!(mode(&[], &[("MCP_TRANSPORT", name)]), expected, "{name}");
+            }
+        }
+        assert!(mistake(&[SERVER, "--transport", "stdio"], &[]).starts_with("--transport: "));
+        assert!(mistake(&[SERVER], &[("MCP_TRANSPORT", "SSE?")]).starts_with("MCP_TRANSPORT: "));
+
+        // The old stream's URL is only completed where it is not wanted.
+        let given = format!("http://localhost/servers/{ID}/sse");
+        for (name, used) in [("auto", "mcp"), ("http", "mcp"), ("sse", "sse"), ("sse-first", "sse")] {
+            let url = settings(&[&given, "--transport", name], &[]).unwrap().config.url.to_string();
+            assert_eq!(url, format!("http://localhost/servers/{ID}/{used}"), "{name}");
+        }
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! The command `mcp-gangway`: an MCP client starts it and speaks JSON-RPC lines on stdio; a remote MCP server gets them
 //! over HTTP.
 //!
-//! This crate is the shell around [`gangway`]: arguments and environment (`args`), the log (`logging`), what ends the
+//! This crate is the shell around [`gangway`]: arguments and environment (`args`), headers and the
+//! command that gives some (`headers`, `command`), the log (`logging`), what ends the
 //! process (`stop`), and the exit status. Rules: stdout carries nothing but JSON-RPC, `--help` and `--version` apart; a
 //! mistake of the user is one line on stderr and exit status 2; no failing stderr can end or stop the bridge.
 
 mod args;
+mod command;
+mod headers;
 mod logging;
 mod stop;
 
@@ -14,12 +17,13 @@ use std::{
     ffi::OsString,
     io::{self, Write},
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::Parser;
 use gangway::stdio;
 
-use crate::args::{Args, Settings};
+use crate::args::{Args, Environment, Settings};
 
 /// Runs the command with `args`, the program's name first, until the client, a signal or the parent's death ends it.
 ///
@@ -34,7 +38,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Err(error) => return Failure::usage(args::explain(&error)).report(),
     };
-    match Settings::new(typed, &|name| env::var_os(name)).map_err(Failure::from).and_then(bridge) {
+    let environment: Environment = Arc::new(|name| env::var_os(name));
+    match Settings::new(typed, &environment).map_err(Failure::from).and_then(bridge) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

@@ -127,6 +127,11 @@ impl ServerUrl {
         Ok(Self(url))
     }
 
+    /// Where a redirect led, to be shown like the URL that was given.
+    pub(crate) fn of(url: &Url) -> Self {
+        Self(url.clone())
+    }
+
     pub(crate) fn as_url(&self) -> &Url {
         &self.0
     }
@@ -196,6 +201,29 @@ pub struct Tls {
     pub ca_certificates: Vec<Vec<u8>>,
     /// Trusts any certificate. For tests and rescue only.
     pub insecure: bool,
+    /// What the bridge proves to be where the server asks (mutual TLS). Only the configured URL's origin sees it.
+    pub client: Option<ClientIdentity>,
+}
+
+/// A certificate of the user's and its private key, both in PEM. Debug shows neither.
+#[derive(Clone)]
+pub struct ClientIdentity {
+    pub(crate) certificates: Vec<u8>,
+    pub(crate) key: Vec<u8>,
+}
+
+impl ClientIdentity {
+    /// The certificate, with its chain after it if it has one, and the key; one text may hold both and be given twice.
+    /// They are read when the bridge starts.
+    pub fn new(certificates: Vec<u8>, key: Vec<u8>) -> Self {
+        Self { certificates, key }
+    }
+}
+
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientIdentity").finish_non_exhaustive()
+    }
 }
 
 /// Which of MCP's HTTP transports to use.
@@ -304,8 +332,9 @@ mod tests {
         let mut config = Config::new("https://user:hunter2@example.com/mcp?key=hunter2#x").unwrap();
         config.set_authorization("Bearer hunter2").unwrap();
         config.proxy = Proxy::Url { url: ProxyUrl::parse("user:hunter2@proxy:3128").unwrap(), except: None };
+        config.tls.client = Some(ClientIdentity::new(b"hunter2".to_vec(), b"hunter2".to_vec()));
         let shown = format!("{config:?} {}", config.url);
-        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(!shown.contains("hunter2") && !shown.contains(&format!("{:?}", b"hunter2")[1..10]), "{shown}");
         assert!(shown.contains("https://example.com/mcp?…"), "{shown}");
         assert!(shown.contains("http://proxy:3128"), "{shown}");
     }

@@ -43,6 +43,8 @@ pub(crate) enum Kind {
     Connect,
     /// The network or the server: no secure connection.
     Tls,
+    /// The proxy: it wants other credentials than it got.
+    Proxy,
     /// The server was silent for too long.
     Timeout,
     /// The server answered with an HTTP status that is no success.
@@ -83,6 +85,7 @@ impl Kind {
             Self::Dns => "dns",
             Self::Connect => "connect",
             Self::Tls => "tls",
+            Self::Proxy => "proxy",
             Self::Timeout => "timeout",
             Self::Status => "http_status",
             Self::InvalidAnswer => "invalid_answer",
@@ -100,7 +103,7 @@ impl Error {
     pub(crate) fn new(kind: Kind, summary: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
             kind,
-            summary: summary.into(),
+            summary: harmless(summary.into()),
             source: None,
             status: None,
             retry_after: None,
@@ -146,11 +149,11 @@ impl Error {
         self
     }
 
-    /// Keeps the beginning of what the peer said, at most 512 bytes.
+    /// Keeps the beginning of what the peer said, at most 512 bytes, in characters that do nothing.
     pub(crate) fn with_detail(mut self, text: &str) -> Self {
         let text = text.trim();
         if !text.is_empty() {
-            self.0.detail = Some(text[..text.floor_char_boundary(DETAIL_LIMIT)].to_owned());
+            self.0.detail = Some(excerpt(text));
         }
         self
     }
@@ -244,10 +247,38 @@ impl Error {
                 }
                 cause = error.source();
             }
-            text.truncate(text.floor_char_boundary(DETAIL_LIMIT));
-            (!text.is_empty()).then_some(text)
+            (!text.is_empty()).then(|| excerpt(&text))
         })
     }
+}
+
+/// The beginning of a text, as it may be shown.
+fn excerpt(text: &str) -> String {
+    let text = harmless(&text[..text.floor_char_boundary(DETAIL_LIMIT)]);
+    text[..text.floor_char_boundary(DETAIL_LIMIT)].to_owned()
+}
+
+/// A text that no terminal takes for a command and that stays in its line: white space becomes spaces, and what would
+/// move the cursor, change colours or turn the direction of writing becomes its number.
+fn harmless<'a>(text: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
+    let text = text.into();
+    if !text.contains(acts) {
+        return text;
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\t' | '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => shown.push(' '),
+            c if acts(c) => shown.extend(c.escape_unicode()),
+            c => shown.push(c),
+        }
+    }
+    shown.into()
+}
+
+fn acts(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 impl fmt::Display for Error {
@@ -277,6 +308,18 @@ mod tests {
         let error = Error::new(Kind::Status, "no").with_detail(&"é".repeat(600));
         let detail = error.detail().unwrap();
         assert!(detail.len() <= DETAIL_LIMIT && detail.chars().all(|c| c == 'é'));
+    }
+
+    #[test]
+    fn what_a_peer_says_moves_no_cursor() {
+        let hostile = "a\u{1b}[2J\u{9b}31m\u{7}b\r\nc\u{202e}d\u{2028}e\u{7f}\0";
+        let shown = r"a\u{1b}[2J\u{9b}31m\u{7}b  c\u{202e}d e\u{7f}\u{0}";
+        assert_eq!(Error::new(Kind::Status, "no").with_detail(hostile).detail().unwrap(), shown);
+        let error = Error::new(Kind::Status, "no").with_source(std::io::Error::other(hostile));
+        assert_eq!(error.detail().unwrap(), shown);
+        assert_eq!(Error::new(Kind::Status, hostile.to_owned()).to_string(), shown);
+        let long = Error::new(Kind::Status, "no").with_detail(&"\u{1b}".repeat(600)).detail().unwrap();
+        assert!(long.len() <= DETAIL_LIMIT && long.is_ascii(), "{long}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod bridge;
 mod codec;
 mod config;
+mod cookies;
 mod credentials;
 mod error;
 mod exchange;
@@ -11,6 +12,8 @@ mod intake;
 mod listen;
 mod message;
 mod pending;
+mod proxy;
+mod reach;
 mod renewal;
 mod retry;
 mod route;
@@ -23,6 +26,7 @@ mod vectors;
 
 pub use bridge::{End, run};
 pub use config::{
-    Config, HeaderSource, Limits, LoadedHeaders, Proxy, ProxyUrl, ServerUrl, Timeouts, Tls, TransportMode,
+    ClientIdentity, Config, HeaderSource, Limits, LoadedHeaders, Proxy, ProxyUrl, ServerUrl, Timeouts, Tls,
+    TransportMode,
 };
 pub use error::Error;

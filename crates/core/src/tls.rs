@@ -1,26 +1,41 @@
-//! How the server's certificate is judged: by the system's trust store and the user's certificates.
+//! How the server's certificate is judged: by the system's trust store and the user's certificates; what the bridge
+//! shows of its own; and what it means when the two sides do not come together.
 //!
 //! Rule: nothing is loaded before a certificate is there to be judged. Reading the system's store takes milliseconds,
 //! and a bridge to an `http` URL never needs it.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    AlertDescription as Alert, CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError,
+    InvalidMessage, PeerIncompatible, RootCertStore, SignatureScheme,
+    client::{
+        ResolvesClientCert,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
+    sign::CertifiedKey,
 };
 use rustls_platform_verifier::Verifier;
 
-use crate::{config::Tls, error::Error};
+use crate::{
+    config::{ClientIdentity, ServerUrl, Tls},
+    error::Error,
+};
 
 /// The TLS settings of the HTTP client: HTTP/2 where the server offers it, HTTP/1.1 otherwise.
 ///
 /// # Errors
 /// Certificates that cannot be read.
-pub(crate) fn client_config(tls: &Tls) -> Result<ClientConfig, Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+pub(crate) fn client_config(tls: &Tls, identity: &Arc<Identity>) -> Result<ClientConfig, Error> {
+    let provider = provider();
     let trust = if tls.insecure {
         Trust::Anyone
     } else {
@@ -31,9 +46,13 @@ pub(crate) fn client_config(tls: &Tls) -> Result<ClientConfig, Error> {
         .map_err(|error| Error::config("TLS cannot be set up").with_source(error))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Judge { provider, trust }))
-        .with_no_client_auth();
+        .with_client_cert_resolver(Arc::clone(identity) as Arc<dyn ResolvesClientCert>);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 fn certificates(files: &[Vec<u8>]) -> Result<Vec<CertificateDer<'static>>, Error> {
@@ -53,6 +72,210 @@ fn certificates(files: &[Vec<u8>]) -> Result<Vec<CertificateDer<'static>>, Error
         }
     }
     Ok(certificates)
+}
+
+/// What the bridge shows when a server asks who it is, and whether one has asked.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    key: Option<Arc<CertifiedKey>>,
+    asked: AtomicBool,
+}
+
+/// Whether a server has asked for a client certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    No,
+    /// It asked, and there was none to give.
+    InVain,
+    /// It was given one.
+    Answered,
+}
+
+impl Identity {
+    /// None at all.
+    pub(crate) fn none() -> Arc<Self> {
+        Arc::new(Self { key: None, asked: AtomicBool::new(false) })
+    }
+
+    /// That of the settings, if there is one.
+    ///
+    /// # Errors
+    /// A certificate or key that cannot be read or used, or that do not belong together. None of them says what is in
+    /// the files.
+    pub(crate) fn read(tls: &Tls) -> Result<Arc<Self>, Error> {
+        let key = tls.client.as_ref().map(certified_key).transpose()?;
+        Ok(Arc::new(Self { key, asked: AtomicBool::new(false) }))
+    }
+
+    /// Whether there is a certificate to show.
+    pub(crate) fn exists(&self) -> bool {
+        self.key.is_some()
+    }
+
+    pub(crate) fn asked(&self) -> Asked {
+        match (self.asked.load(Ordering::Relaxed), &self.key) {
+            (false, _) => Asked::No,
+            (true, None) => Asked::InVain,
+            (true, Some(_)) => Asked::Answered,
+        }
+    }
+}
+
+impl ResolvesClientCert for Identity {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.asked.store(true, Ordering::Relaxed);
+        self.key.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.exists()
+    }
+}
+
+fn certified_key(identity: &ClientIdentity) -> Result<Arc<CertifiedKey>, Error> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&identity.certificates)
+        .collect::<Result<_, _>>()
+        .map_err(|_| Error::config("the client certificate cannot be read; --client-cert takes a file in PEM form"))?;
+    if chain.is_empty() {
+        return Err(Error::config("the file of --client-cert holds no certificate in PEM form"));
+    }
+    let key = PrivateKeyDer::from_pem_slice(&identity.key).map_err(|_| {
+        let is_encrypted = [&b"ENCRYPTED PRIVATE KEY-----"[..], b"Proc-Type: 4,ENCRYPTED"]
+            .iter()
+            .any(|mark| memchr::memmem::find(&identity.key, mark).is_some());
+        Error::config(if is_encrypted {
+            "the client's private key is encrypted; give one that is not (openssl pkey -in KEY -out PLAIN)"
+        } else {
+            "there is no private key in PEM form for the client certificate; --client-key names its file"
+        })
+    })?;
+    let key = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
+        TlsError::InconsistentKeys(_) => Error::config(
+            "the client's private key does not belong to its certificate; check --client-cert and --client-key",
+        ),
+        error => {
+            Error::config("the client certificate or its key cannot be used; check --client-cert and --client-key")
+                .with_source(error)
+        }
+    })?;
+    Ok(Arc::new(key))
+}
+
+/// Whether a server says by this that it wants a client certificate, or another one. With TLS 1.3 it can do so after the
+/// connection has been made. Some say it in words that have other meanings where no certificate was asked for.
+pub(crate) fn is_about_client_certificate(error: &TlsError, asked: Asked) -> bool {
+    let TlsError::AlertReceived(alert) = error else { return false };
+    match alert {
+        Alert::CertificateRequired
+        | Alert::NoCertificate
+        | Alert::BadCertificate
+        | Alert::UnsupportedCertificate
+        | Alert::CertificateRevoked
+        | Alert::CertificateExpired
+        | Alert::CertificateUnknown
+        | Alert::UnknownCA
+        | Alert::AccessDenied => true,
+        Alert::HandshakeFailure | Alert::DecryptError => asked != Asked::No,
+        _ => false,
+    }
+}
+
+/// Why there is no secure connection, and what helps, in one line.
+pub(crate) fn explain(error: &TlsError, url: &ServerUrl, asked: Asked) -> String {
+    match error {
+        TlsError::InvalidCertificate(error) => explain_certificate(error, url),
+        error if is_about_client_certificate(error, asked) => match asked {
+            Asked::Answered => format!("{url} does not accept the client certificate of --client-cert"),
+            Asked::InVain | Asked::No => format!("{url} wants a client certificate; --client-cert gives one"),
+        },
+        TlsError::AlertReceived(Alert::ProtocolVersion)
+        | TlsError::PeerIncompatible(
+            PeerIncompatible::ServerDoesNotSupportTls12Or13 | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
+        ) => format!("{url} speaks only versions of TLS that are no longer safe; it needs TLS 1.2 or 1.3"),
+        TlsError::AlertReceived(Alert::UnrecognisedName) => {
+            format!("the server at {url} does not know this host name; check the URL")
+        }
+        TlsError::AlertReceived(Alert::HandshakeFailure | Alert::InsufficientSecurity)
+        | TlsError::PeerIncompatible(_) => format!("{url} and the bridge have no way of encryption in common"),
+        TlsError::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
+            format!("what listens at {url} speaks no TLS; check the port, or use http if it is meant to be plain")
+        }
+        TlsError::General(_) => {
+            format!(
+                "the certificate of {url} cannot be judged: the system's trust store is not usable; --ca-cert adds an authority"
+            )
+        }
+        _ => format!("no secure connection to {url}"),
+    }
+}
+
+fn explain_certificate(error: &CertificateError, url: &ServerUrl) -> String {
+    const CLOCK: &str = "or this machine's clock is wrong";
+    match error {
+        CertificateError::ExpiredContext { not_after, .. } => {
+            format!("the certificate of {url} has expired{}; its owner must renew it, {CLOCK}", on(*not_after))
+        }
+        CertificateError::Expired => {
+            format!("the certificate of {url} has expired; its owner must renew it, {CLOCK}")
+        }
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            format!("the certificate of {url} is not valid yet, but from{} on; {CLOCK}", on(*not_before))
+        }
+        CertificateError::NotValidYet => format!("the certificate of {url} is not valid yet, {CLOCK}"),
+        CertificateError::UnknownIssuer => {
+            format!("the certificate of {url} comes from an authority that is not trusted here; --ca-cert adds one")
+        }
+        // An authority that was set up again under its old name, as a rule.
+        CertificateError::BadSignature => {
+            format!(
+                "the certificate of {url} is not signed by the authority of that name that is trusted here; --ca-cert adds one"
+            )
+        }
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            format!("the certificate of {url} is for {}; use a name that it has", names(presented))
+        }
+        CertificateError::NotValidForName => {
+            format!("the certificate of {url} is for another host; use a name that it has")
+        }
+        CertificateError::Revoked => format!("the certificate of {url} was revoked; do not trust this server"),
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            format!("the certificate of {url} is not meant for servers; its owner needs another")
+        }
+        CertificateError::BadEncoding => format!("the certificate of {url} is malformed"),
+        // What the system's own judge found, or what has no better name.
+        _ => format!("the certificate of {url} is not accepted; --ca-cert adds an authority to trust"),
+    }
+}
+
+/// A date in the form of HTTP, if it has one.
+fn on(time: UnixTime) -> String {
+    const LAST: Duration = Duration::from_secs(253_402_300_799);
+    let since = Duration::from_secs(time.as_secs());
+    match SystemTime::UNIX_EPOCH.checked_add(since) {
+        Some(time) if since <= LAST => format!(" {}", httpdate::fmt_http_date(time)),
+        _ => String::new(),
+    }
+}
+
+/// What a certificate is for: a few names, as they come as `DnsName("example.com")`.
+fn names(presented: &[String]) -> String {
+    const MOST: usize = 4;
+    const LONGEST: usize = 100;
+    let mut names: Vec<&str> = presented
+        .iter()
+        .take(MOST)
+        .map(|name| {
+            let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
+            let inner = inner.trim_matches('"');
+            &inner[..inner.floor_char_boundary(LONGEST)]
+        })
+        .collect();
+    match presented.len() {
+        0 => return "no host at all".to_owned(),
+        count if count > MOST => names.push("others"),
+        _ => {}
+    }
+    names.join(", ")
 }
 
 #[derive(Debug)]

@@ -5,7 +5,6 @@
 
 use std::{
     convert::Infallible,
-    error::Error as _,
     net::{Ipv4Addr, Ipv6Addr},
     pin::Pin,
     sync::{
@@ -20,13 +19,17 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use tokio::{sync::SetOnce, time::timeout};
-use url::Url;
+use url::{Origin, Url};
 
 use crate::{
     config::{Config, Proxy, ServerUrl},
+    cookies::Cookies,
     credentials::{Credentials, UserHeaders},
     error::{Error, Fate, Kind as Fault},
-    headers, tls,
+    headers,
+    proxy::Proxies,
+    reach::{self, Way},
+    tls::{self, Identity},
 };
 
 const MOST_REDIRECTS: usize = 5;
@@ -36,12 +39,24 @@ const LONGEST_ERROR_BODY: usize = 1 << 20;
 const ERROR_BODY_TIME: Duration = Duration::from_secs(2);
 /// A proxy or load balancer that closes idle connections mostly does so after a minute or more.
 const KEEP_IDLE: Duration = Duration::from_secs(50);
+/// A peer that is gone without a word is found out within a minute: by TCP's own probes after 30 s of silence, by data
+/// that nobody acknowledges, and with HTTP/2 by pings while requests are open, as a proxy may keep up its half.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
+#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+const UNACKNOWLEDGED: Duration = Duration::from_mins(1);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// The most that the headers of one HTTP/2 reply may hold, in bytes. With HTTP/1.1 it is the client's own limit: 100
+/// headers and 400 KiB.
+const MOST_HEADERS: u32 = 64 << 10;
 
 /// The way to the server.
 #[derive(Debug)]
 pub(crate) struct Transport {
-    client: reqwest::Client,
+    client: Clients,
     url: ServerUrl,
+    proxies: Proxies,
     pub(crate) credentials: Credentials,
 }
 
@@ -51,25 +66,12 @@ impl Transport {
     /// # Errors
     /// TLS or proxy settings that cannot be used.
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        let builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::client_config(&config.tls)?)
-            .user_agent(concat!("mcp-gangway/", env!("CARGO_PKG_VERSION")))
-            // By definition (RFC 6761), and not all name services know that it has both (R94).
-            .resolve_to_addrs("localhost", &[(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()])
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(config.timeouts.connect)
-            .pool_idle_timeout(KEEP_IDLE);
-        let builder = match &config.proxy {
-            Proxy::System => builder,
-            Proxy::None => builder.no_proxy(),
-            Proxy::Url { url, except } => {
-                let proxy = reqwest::Proxy::all(url.as_url().clone())
-                    .map_err(|error| Error::config("the proxy cannot be used").with_source(error.without_url()))?;
-                builder.proxy(proxy.no_proxy(except.as_deref().and_then(reqwest::NoProxy::from_string)))
-            }
-        };
-        let client = builder.build().map_err(|error| Error::config("HTTP cannot be set up").with_source(error))?;
-        Ok(Self { client, url: config.url.clone(), credentials: Credentials::new(config) })
+        Ok(Self {
+            client: Clients::new(config)?,
+            url: config.url.clone(),
+            proxies: Proxies::new(&config.proxy),
+            credentials: Credentials::new(config),
+        })
     }
 
     /// Where the server listens.
@@ -141,6 +143,7 @@ impl Transport {
         let mut url = target.clone();
         for _ in 0..=MOST_REDIRECTS {
             let response = make(url).send().await.map_err(|error| self.failure(error))?;
+            self.check_proxy(&response)?;
             match next_hop(&response) {
                 None => return Ok(Reply { response, user }),
                 Some(target) => {
@@ -157,25 +160,99 @@ impl Transport {
         url.origin() == self.url().origin()
     }
 
-    /// Says who failed: the name service, the way to the server, TLS, or the connection in use.
+    /// Says who failed: the name service, a proxy, the way to the server, TLS, or the connection in use.
     fn failure(&self, error: reqwest::Error) -> Error {
+        let url = error.url().map_or_else(|| self.url.clone(), ServerUrl::of);
         let error = error.without_url();
-        let url = &self.url;
-        let fate = was_refused_unread(&error).then_some(Fate::Unread);
-        let (fault, summary) = if error.is_dns() {
-            (Fault::Dns, format!("the host of {url} has no address; check the URL and the network"))
-        } else if is_tls(&error) {
-            (Fault::Tls, format!("no secure connection to {url}; --ca-cert adds a certificate authority to trust"))
-        } else if error.is_connect() && error.is_timeout() {
-            (Fault::Connect, format!("connecting to {url} took too long; check the network and --proxy"))
-        } else if error.is_connect() {
-            (Fault::Connect, format!("cannot connect to {url}; check that the server runs, the URL and --proxy"))
-        } else {
-            (Fault::Broken, format!("the connection to {url} broke before an answer came"))
-        };
+        let proxy = self.proxies.between(url.as_url());
+        let asked = self.client.of(url.as_url()).identity.asked();
+        let fate = reach::was_refused_unread(&error).then_some(Fate::Unread);
+        let (fault, summary) = Way { url: &url, proxy, asked }.judge(&error);
         let failure = Error::new(fault, summary).with_source(error);
         if let Some(fate) = fate { failure.with_fate(fate) } else { failure }
     }
+
+    /// Refuses what a proxy says of itself in the server's place.
+    fn check_proxy(&self, response: &reqwest::Response) -> Result<(), Error> {
+        if response.status() != StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            return Ok(());
+        }
+        let Some(proxy) = self.proxies.between(response.url()) else { return Ok(()) };
+        let (fault, summary) = reach::wants_credentials(&proxy);
+        Err(Error::new(fault, summary).with_status(response.status()))
+    }
+}
+
+/// The HTTP client, and its like for other origins, which never learn who the user is.
+#[derive(Debug)]
+struct Clients {
+    home: Origin,
+    here: Client,
+    elsewhere: Client,
+}
+
+#[derive(Clone, Debug)]
+struct Client {
+    http: reqwest::Client,
+    identity: Arc<Identity>,
+}
+
+impl Clients {
+    fn new(config: &Config) -> Result<Self, Error> {
+        let url = config.url.as_url();
+        let cookies = Cookies::new(url);
+        let client = |identity| Ok(Client { http: client(config, &identity, &cookies)?, identity });
+        let here = client(Identity::read(&config.tls)?)?;
+        // Two pools of connections only where there is something to hide.
+        let elsewhere = if here.identity.exists() { client(Identity::none())? } else { here.clone() };
+        Ok(Self { home: url.origin(), here, elsewhere })
+    }
+
+    fn of(&self, url: &Url) -> &Client {
+        if url.origin() == self.home { &self.here } else { &self.elsewhere }
+    }
+
+    fn post(&self, url: Url) -> reqwest::RequestBuilder {
+        self.of(&url).http.post(url)
+    }
+
+    fn get(&self, url: Url) -> reqwest::RequestBuilder {
+        self.of(&url).http.get(url)
+    }
+
+    fn delete(&self, url: Url) -> reqwest::RequestBuilder {
+        self.of(&url).http.delete(url)
+    }
+}
+
+fn client(config: &Config, identity: &Arc<Identity>, cookies: &Arc<Cookies>) -> Result<reqwest::Client, Error> {
+    let builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls::client_config(&config.tls, identity)?)
+        .user_agent(concat!("mcp-gangway/", env!("CARGO_PKG_VERSION")))
+        // By definition (RFC 6761), and not all name services know that it has both (R94).
+        .resolve_to_addrs("localhost", &[(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()])
+        .redirect(reqwest::redirect::Policy::none())
+        .cookie_provider(Arc::clone(cookies))
+        .connect_timeout(config.timeouts.connect)
+        .pool_idle_timeout(KEEP_IDLE)
+        .tcp_keepalive(PROBE_AFTER)
+        .tcp_keepalive_interval(PROBE_EVERY)
+        .tcp_keepalive_retries(PROBES)
+        .http2_keep_alive_interval(PROBE_AFTER)
+        .http2_keep_alive_timeout(PING_TIMEOUT)
+        .http2_max_header_list_size(MOST_HEADERS);
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    let builder = builder.tcp_user_timeout(UNACKNOWLEDGED);
+    let builder = match &config.proxy {
+        Proxy::System => builder,
+        Proxy::None => builder.no_proxy(),
+        Proxy::Url { url, except } => {
+            let proxy = reqwest::Proxy::all(url.as_url().clone())
+                .map_err(|error| Error::config("the proxy cannot be used").with_source(error.without_url()))?;
+            builder.proxy(proxy.no_proxy(except.as_deref().and_then(reqwest::NoProxy::from_string)))
+        }
+    };
+    builder.build().map_err(|error| Error::config("HTTP cannot be set up").with_source(error))
 }
 
 /// The response to a request: status and headers are here, the body is on its way.
@@ -309,36 +386,4 @@ fn next_hop(response: &reqwest::Response) -> Option<Url> {
     let location = response.headers().get(header::LOCATION).filter(|_| keeps)?;
     let target = response.url().join(location.to_str().ok()?).ok()?;
     matches!(target.scheme(), "http" | "https").then_some(target)
-}
-
-/// Whether the server has said in HTTP/2 that it did not process the request (RFC 9113, 6.8 and 8.7): it goes away in
-/// good order, or refuses the stream.
-fn was_refused_unread(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            let reason = error.reason();
-            let went = error.is_go_away() && reason == Some(h2::Reason::NO_ERROR);
-            let refused = error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM);
-            return error.is_remote() && (went || refused);
-        }
-        cause = error.source();
-    }
-    false
-}
-
-/// Whether a TLS error is among the causes. An I/O error wraps one, or another I/O error that does, and its `source()`
-/// leaves out what it wraps.
-fn is_tls(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if error.is::<rustls::Error>() {
-            return true;
-        }
-        cause = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            Some(wrapped) => Some(wrapped),
-            None => error.source(),
-        };
-    }
-    false
 }

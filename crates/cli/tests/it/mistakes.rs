@@ -41,15 +41,19 @@ fn help() {
       -V, --version  Print version
 
     Server:
-          --url <URL>             The same, as an option
-          --auth <VALUE>          Value of the Authorization header, sent as it is, like 'Bearer TOKEN'
-                                  [$MCP_AUTH]
-          --header <NAME: VALUE>  Header for every request; ${VAR} in the value comes from the
-                                  environment; may be repeated
-          --header-file <PATH>    File with one such header a line; # begins a comment line
-                                  [$MCP_HEADER_FILE]
-          --concurrency <COUNT>   Requests that may be open at the server at once [$CONCURRENCY]
-                                  [default: 64]
+          --url <URL>               The same, as an option
+          --transport <NAME>        auto, http (Streamable HTTP), sse (HTTP+SSE) or sse-first
+                                    [$MCP_TRANSPORT] [default: auto]
+          --auth <VALUE>            Value of the Authorization header, sent as it is, like 'Bearer
+                                    TOKEN' [$MCP_AUTH]
+          --auth-command <COMMAND>  Command that prints this value; run without a shell, at the start
+                                    and on a 401 [$MCP_AUTH_COMMAND]
+          --header <NAME: VALUE>    Header for every request; ${VAR} in the value comes from the
+                                    environment; may be repeated
+          --header-file <PATH>      File with one such header a line; # begins a comment line; read
+                                    again on a 401 [$MCP_HEADER_FILE]
+          --concurrency <COUNT>     Requests that may be open at the server at once [$CONCURRENCY]
+                                    [default: 64]
 
     Times:
           --timeout <SECONDS>          Longest silence of the server during a request
@@ -59,9 +63,13 @@ fn help() {
           --drain-timeout <SECONDS>    Longest time for open requests after stdin has ended [default: 5]
 
     Network:
-          --ca-cert <PATH>  PEM file with certificates to trust beside the system's [$TLS_CERT]
-          --insecure        Trust any certificate: only for tests [$INSECURE]
-          --proxy <URL>     Proxy for all hosts but those in NO_PROXY [default: the system's]
+          --ca-cert <PATH>      PEM file with certificates to trust beside the system's [$TLS_CERT]
+          --client-cert <PATH>  PEM file with a certificate to show to the server, and maybe its key
+                                [$TLS_CLIENT_CERT]
+          --client-key <PATH>   PEM file with the private key of that certificate [$TLS_CLIENT_KEY]
+          --insecure            Trust any certificate: only for tests [$INSECURE]
+          --proxy <URL>         Proxy (http, https, socks5, socks5h) for all hosts but those in NO_PROXY
+                                [default: the system's]
 
     Log:
           --log-level <LEVEL>    off, error, warn, info, debug or trace [$MCP_WRAPPER_LOG_LEVEL,
@@ -109,6 +117,14 @@ fn each_mistake_is_one_line_that_says_what_to_do() {
     };
     let no_pem = file("no.pem", "hello");
     let bad_pem = file("bad.pem", "-----BEGIN CERTIFICATE-----\n(hunter2)\n-----END CERTIFICATE-----\n");
+    let new_key = || rcgen::KeyPair::generate().unwrap();
+    let (key, other) = (new_key(), new_key());
+    let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+    let (certificate, key) = (file("cert.pem", &certificate.pem()), file("key.pem", &key.serialize_pem()));
+    let other = file("other.pem", &other.serialize_pem());
+    let locked = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nhunter2=\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    let locked = file("locked.pem", locked);
+    let bad_key = file("bad-key.pem", "-----BEGIN PRIVATE KEY-----\naHVudGVyMg==\n-----END PRIVATE KEY-----\n");
     let headers = file("headers", "# two headers\nA: b\nhunter2\n");
     let missing = folder.path().join("missing").join("file").to_str().unwrap().to_owned();
 
@@ -139,7 +155,21 @@ fn each_mistake_is_one_line_that_says_what_to_do() {
         (&[URL, "--ca-cert", &missing], "--ca-cert: "),
         (&[URL, "--ca-cert", &no_pem], "PEM"),
         (&[URL, "--ca-cert", &bad_pem], "PEM"),
+        (&[URL, "--client-cert", &missing], "--client-cert: "),
+        (&[URL, "--client-key", &key], "--client-cert"),
+        (&[URL, "--client-cert", &no_pem], "--client-cert holds no certificate"),
+        (&[URL, "--client-cert", &bad_pem, "--client-key", &key], "PEM"),
+        (&[URL, "--client-cert", &certificate], "--client-key"),
+        (&[URL, "--client-cert", &certificate, "--client-key", &missing], "--client-key: "),
+        (&[URL, "--client-cert", &certificate, "--client-key", &no_pem], "no private key"),
+        (&[URL, "--client-cert", &certificate, "--client-key", &locked], "openssl pkey"),
+        (&[URL, "--client-cert", &certificate, "--client-key", &bad_key], "cannot be used"),
+        (&[URL, "--client-cert", &certificate, "--client-key", &other], "does not belong"),
         (&[URL, "--proxy", "ftp://hunter2"], "--proxy: "),
+        (&[URL, "--transport", "stdio"], "sse-first"),
+        (&[URL, "--auth-command", "cat 'hunter2"], "quote"),
+        (&[URL, "--auth-command", " "], "--auth-command: "),
+        (&[URL, "--auth-command", "hunter2", "--auth", "hunter2"], "only one"),
         (&[URL, "--log-file", &missing], "log file"),
         (&[URL, "--log-format", "xml"], "--log-format: "),
     ] {
@@ -154,7 +184,11 @@ fn each_mistake_is_one_line_that_says_what_to_do() {
         ("CONCURRENCY", "0"),
         ("MCP_HEADERS", "A: b\nhunter2"),
         ("MCP_HEADER_FILE", &missing),
+        ("MCP_AUTH_COMMAND", "'hunter2"),
+        ("MCP_TRANSPORT", "stdio"),
         ("TLS_CERT", &missing),
+        ("TLS_CLIENT_CERT", &missing),
+        ("TLS_CLIENT_KEY", &key),
         ("INSECURE", "perhaps"),
     ] {
         let args = if name == "MCP_SERVER_URL" { &[][..] } else { &[URL] };

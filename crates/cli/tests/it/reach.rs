@@ -153,3 +153,49 @@ fn r8_open_requests_may_finish_after_the_end_of_stdin() {
     assert_eq!(error["data"]["kind"], "shutdown");
     assert!(bridge.end(LIMIT.min(Duration::from_secs(4))).status.success());
 }
+
+#[test]
+fn a_proxy_is_used_where_it_is_meant() {
+    // The server answers whatever it is asked for, as the proxy of a host that does not exist.
+    const ELSEWHERE: &str = "http://mcp.invalid/mcp";
+    let proxy = Server::start();
+    let with_user = proxy.url("").replace("http://", "http://user:p%40ss@");
+    for (args, variable) in [
+        (&[ELSEWHERE, "--proxy", &with_user][..], None),
+        (&[ELSEWHERE], Some("HTTP_PROXY")),
+        (&[ELSEWHERE], Some("all_proxy")),
+    ] {
+        let mut command = command(args);
+        if let Some(name) = variable {
+            command.env(name, &with_user);
+        }
+        let post = first_post(&proxy, &mut command);
+        assert_eq!(post.target, ELSEWHERE, "{variable:?}");
+        assert_eq!(post.header("proxy-authorization"), Some("Basic dXNlcjpwQHNz"), "{variable:?}");
+    }
+    // Past the proxy, which nobody would answer for.
+    let server = Server::start();
+    for (args, name, value) in [
+        (&["--proxy", "http://hunter2@localhost:1"][..], "NO_PROXY", "example.com, 127.0.0.0/8"),
+        (&[], "HTTP_PROXY", ""),
+    ] {
+        let url = server.url("/mcp");
+        let post = first_post(&server, command([&[url.as_str()], args].concat()).env(name, value));
+        assert_eq!((post.target.as_str(), post.header("proxy-authorization")), ("/mcp", None));
+    }
+}
+
+#[test]
+fn a_proxy_that_fails_is_named_without_its_credentials() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let proxy = format!("http://user:hunter2@{closed}");
+    for url in ["http://mcp.invalid/mcp", "https://mcp.invalid/mcp"] {
+        let mut bridge = Bridge::spawn(&mut command([url, "--log-level", "trace", "--proxy", &proxy]));
+        let error = bridge.ask(INITIALIZE)["error"].clone();
+        assert_eq!(error["data"]["kind"], "connect", "{error}");
+        assert!(error["message"].as_str().unwrap().contains(&format!("the proxy http://{closed}")), "{error}");
+        let ended = bridge.finish();
+        let all = format!("{error} {ended:?}");
+        assert!(!all.contains("hunter2") && ended.stderr.iter().any(|line| line.contains("the proxy")), "{all}");
+    }
+}

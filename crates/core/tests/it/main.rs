@@ -16,6 +16,8 @@ mod failures;
 mod http_sse;
 /// What may overtake what, and how many at once; cancellation.
 mod lanes;
+/// Companies' networks and hostile peers: certificates of both sides, proxies, cookies, redirects, endless headers.
+mod network;
 /// What the server pushes, and streams that break and go on.
 mod push;
 /// Sessions that are lost and replaced.

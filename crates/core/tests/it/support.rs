@@ -6,10 +6,12 @@
 use std::{fmt::Display, time::Duration};
 
 mod client;
+mod proxy;
 mod server;
 mod tls;
 
 pub(crate) use client::Client;
+pub(crate) use proxy::{Manner, Proxy};
 pub(crate) use server::{Exchange, Server};
 pub(crate) use tls::{Authority, H2Server};
 

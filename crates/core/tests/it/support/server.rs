@@ -457,10 +457,14 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, desk: Desk) {
         tokio::spawn(async move {
             let socket: Box<dyn Socket> = match tls {
                 None => Box::new(stream),
-                Some(tls) => match tls.accept(stream).await {
+                Some(tls) => match tls.accept(stream).into_fallible().await {
                     Ok(stream) => Box::new(stream),
-                    // Whether the handshake should work is the test's to say.
-                    Err(_) => return,
+                    // Whether the handshake should work is the test's to say. The alert that says why it did not is lost
+                    // if the socket closes on bytes that nobody has read.
+                    Err((_, mut stream)) => {
+                        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+                        return;
+                    }
                 },
             };
             serve(Wire { socket, surplus: BytesMut::new() }, connection, desk).await;

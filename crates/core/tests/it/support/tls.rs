@@ -8,7 +8,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_rustls::{
     TlsAcceptor,
-    rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer},
+    rustls::{RootCertStore, ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer, server::WebPkiClientVerifier},
 };
 
 use super::within;
@@ -21,9 +21,14 @@ pub(crate) struct Authority {
 impl Authority {
     /// A new one, with a key of its own.
     pub(crate) fn new() -> Self {
+        Self::named("an authority for tests")
+    }
+
+    /// A new one of this name.
+    pub(crate) fn named(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "an authority for tests");
+        params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");
         Self { issuer: CertifiedIssuer::self_signed(params, key).expect("a certificate") }
     }
@@ -35,16 +40,35 @@ impl Authority {
 
     /// Settings of a server that proves to be `host`.
     pub(crate) fn server_config(&self, host: &str) -> ServerConfig {
+        self.server_config_of(&CertificateParams::new(vec![host.to_owned()]).expect("a host name"), None)
+    }
+
+    /// Settings of a server with this certificate, which lets in those to whom `clients` gave one.
+    pub(crate) fn server_config_of(&self, params: &CertificateParams, clients: Option<&Authority>) -> ServerConfig {
         let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(vec![host.to_owned()]).expect("a host name");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .expect("known versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .expect("a key that fits")
+            .expect("known versions");
+        let config = match clients {
+            None => config.with_no_client_auth(),
+            Some(authority) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(authority.issuer.der().clone()).expect("a certificate");
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build();
+                config.with_client_cert_verifier(verifier.expect("an authority"))
+            }
+        };
+        config.with_single_cert(vec![certificate.der().clone()], key).expect("a key that fits")
+    }
+
+    /// A certificate for a client, and its key.
+    pub(crate) fn client(&self) -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        let certificate = CertificateParams::default().signed_by(&key, &self.issuer).expect("a certificate");
+        (certificate.pem(), key.serialize_pem())
     }
 }
 
@@ -93,6 +117,12 @@ impl H2Exchange {
     /// Gives up this request, and nothing else on the connection.
     pub(crate) fn reset(mut self) {
         self.respond.send_reset(Reason::INTERNAL_ERROR);
+    }
+
+    /// A head with this header, and nothing more.
+    pub(crate) fn head(mut self, name: &str, value: &str) {
+        let head = http::Response::builder().header(name, value).body(()).expect("a head");
+        self.respond.send_response(head, true).expect("an open stream");
     }
 
     /// A JSON body under status 200.

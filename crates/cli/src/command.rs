@@ -1,0 +1,209 @@
+//! The command of `--auth-command`: a program that prints the value of the Authorization header.
+//!
+//! Rules: no shell; nothing of what it prints reaches the client, the log or an error, its errors included; it cannot
+//! read the client's lines; it has 30 s.
+
+use std::{process::Stdio, time::Duration};
+
+use gangway::Error;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader, copy, sink},
+    process::Command,
+    time::timeout,
+};
+
+/// As long as somebody may need to confirm on another device.
+const LIMIT: Duration = Duration::from_secs(30);
+/// The longest line that is read, in bytes. Servers take 8 to 16 KiB of headers.
+const LONGEST: u64 = 64 << 10;
+
+/// A command line, split into words.
+pub(crate) struct AuthCommand {
+    /// The option or variable that it came from.
+    from: String,
+    program: String,
+    arguments: Vec<String>,
+}
+
+impl AuthCommand {
+    /// Reads a command line.
+    ///
+    /// # Errors
+    /// Nothing to run, or a quote that does not end.
+    pub(crate) fn new(from: &str, text: &str) -> Result<Self, Error> {
+        let mut words = words(text).map_err(|what| Error::config(format!("{from}: {what}")))?.into_iter();
+        let program = words.next().ok_or_else(|| Error::config(format!("{from}: there is no command")))?;
+        Ok(Self { from: from.to_owned(), program, arguments: words.collect() })
+    }
+
+    pub(crate) fn from(&self) -> &str {
+        &self.from
+    }
+
+    /// Runs it and gives the first line of its output, without white space around it.
+    ///
+    /// # Errors
+    /// It cannot be run, fails, takes too long, or prints no usable line.
+    pub(crate) async fn run(&self) -> Result<String, Error> {
+        let output = timeout(LIMIT, self.first_line()).await;
+        output.unwrap_or_else(|_| Err(self.failure(format_args!("took longer than {} s", LIMIT.as_secs()))))
+    }
+
+    async fn first_line(&self) -> Result<String, Error> {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        // Whoever gives up waiting ends it.
+        command.kill_on_drop(true);
+        #[cfg(windows)]
+        command.creation_flags(/* CREATE_NO_WINDOW */ 0x0800_0000);
+        let mut child = command.spawn().map_err(|error| self.failure(format_args!("cannot be started: {error}")))?;
+        let stdout = child.stdout.take().ok_or_else(|| self.failure(format_args!("has no output")))?;
+        let mut stdout = BufReader::new(stdout);
+        let mut line = Vec::new();
+        (&mut stdout)
+            .take(LONGEST)
+            .read_until(b'\n', &mut line)
+            .await
+            .map_err(|error| self.failure(format_args!("cannot be read: {error}")))?;
+        // What it says beyond that is of no interest, but must not block it; a child of its own may keep the pipe open.
+        let mut rest = sink();
+        let rest = copy(&mut stdout, &mut rest);
+        tokio::pin!(rest);
+        let status = tokio::select! {
+            status = child.wait() => status,
+            _ = &mut rest => child.wait().await,
+        };
+        let status = status.map_err(|error| self.failure(format_args!("cannot be waited for: {error}")))?;
+        if !status.success() {
+            return Err(self.failure(format_args!("failed ({status}); run it in a terminal to see why")));
+        }
+        let line = String::from_utf8(line).map_err(|_| self.failure(format_args!("printed no UTF-8 text")))?;
+        match line.trim() {
+            "" => Err(self.failure(format_args!("printed nothing in its first line"))),
+            _ if line.len() as u64 >= LONGEST => Err(self.failure(format_args!("printed a line without end"))),
+            value => Ok(value.to_owned()),
+        }
+    }
+
+    fn failure(&self, what: std::fmt::Arguments<'_>) -> Error {
+        Error::config(format!("{}: the command {what}", self.from))
+    }
+}
+
+/// Splits as shells do at white space, with quotes and backslashes, and expands nothing. On Windows a backslash is a
+/// character like any other, as paths have them.
+fn words(text: &str) -> Result<Vec<String>, &'static str> {
+    const OPEN: &str = "a quote is not closed";
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\'' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match chars.next().ok_or(OPEN)? {
+                        '\'' => break,
+                        c => word.push(c),
+                    }
+                }
+            }
+            '"' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match chars.next().ok_or(OPEN)? {
+                        '"' => break,
+                        '\\' if !cfg!(windows) => {
+                            let escaped = chars.next_if(|next| matches!(next, '"' | '\\' | '$' | '`'));
+                            word.push(escaped.unwrap_or('\\'));
+                        }
+                        c => word.push(c),
+                    }
+                }
+            }
+            '\\' if !cfg!(windows) => {
+                word.get_or_insert_default().push(chars.next().ok_or("there is nothing after the last backslash")?);
+            }
+            c if c.is_whitespace() => words.extend(word.take()),
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_those_of_a_shell() {
+        for (text, expected) in [
+            ("", &[][..]),
+            ("  a  b\t\nc ", &["a", "b", "c"]),
+            ("a 'b c' \"d e\"", &["a", "b c", "d e"]),
+            ("a''b \"\" ''", &["ab", "", ""]),
+            ("pre'fix 'in\"it's\"", &["prefix init's"]),
+            ("'$HOME' `x` a|b;c #d", &["$HOME", "`x`", "a|b;c", "#d"]),
+        ] {
+            assert_eq!(words(text).unwrap(), expected, "{text}");
+        }
+        #[cfg(not(windows))]
+        for (text, expected) in
+            [(r"a\ b \'c", &["a b", "'c"][..]), (r#""a\"b\n\\" '\'"#, &[r#"a"b\n\"#, r"\"]), (r#""\$x""#, &["$x"])]
+        {
+            assert_eq!(words(text).unwrap(), expected, "{text}");
+        }
+        #[cfg(windows)]
+        assert_eq!(words(r#""C:\Program Files\x.exe" C:\y"#).unwrap(), [r"C:\Program Files\x.exe", r"C:\y"]);
+        for open in ["'", "a 'b", "a \"b", "\"'"] {
+            assert!(AuthCommand::new("--auth-command", open).is_err(), "{open}");
+        }
+        assert!(AuthCommand::new("--auth-command", " ").is_err());
+    }
+
+    #[cfg(unix)]
+    async fn output_of(script: &str) -> Result<String, String> {
+        let command = AuthCommand::new("--auth-command", &format!("/bin/sh -c '{script}'")).unwrap();
+        command.run().await.map_err(|error| {
+            assert!(error.is_config() && error.detail().is_none(), "{error:?}");
+            error.to_string()
+        })
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn the_first_line_is_the_value() {
+        assert_eq!(output_of("echo Bearer a").await.unwrap(), "Bearer a");
+        assert_eq!(output_of(r#"printf "  Bearer b \r\nmore""#).await.unwrap(), "Bearer b");
+        // It says more than a pipe takes, waits for input that does not come, and leaves somebody behind.
+        assert_eq!(output_of("echo c; yes | head -n 200000; cat; sleep 5 & exit 0").await.unwrap(), "c");
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn no_error_shows_what_it_printed() {
+        for (script, part) in [
+            ("echo hunter2; echo hunter2 >&2; exit 3", "exit status: 3"),
+            ("echo hunter2; kill -9 $$", "signal: 9"),
+            ("exit 0", "printed nothing"),
+            ("echo; echo hunter2", "printed nothing"),
+            (r#"printf "hunter2\377""#, "UTF-8"),
+            ("yes hunter2 | tr -d \"\\n\" | head -c 70000", "without end"),
+        ] {
+            let line = output_of(script).await.unwrap_err();
+            assert!(line.starts_with("--auth-command: the command ") && line.contains(part), "{line}");
+            assert!(!line.contains("hunter2"), "{line}");
+        }
+        let missing = AuthCommand::new("MCP_AUTH_COMMAND", "/hunter2/does/not/exist x").unwrap();
+        let line = missing.run().await.unwrap_err().to_string();
+        assert!(line.starts_with("MCP_AUTH_COMMAND: the command cannot be started: ") && !line.contains("hunter2"));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test(start_paused = true)]
+    async fn it_has_half_a_minute() {
+        let command = AuthCommand::new("--auth-command", "sleep 3600").unwrap();
+        assert!(command.run().await.unwrap_err().to_string().contains("longer than 30 s"));
+    }
+}

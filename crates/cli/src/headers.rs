@@ -1,0 +1,244 @@
+//! The user's headers: from files, variables, options and a command; at the start, and anew when the server refuses them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use gangway::{Config, Error, HeaderSource};
+
+use crate::{
+    args::{Args, Environment, Given, text_variable, unreadable, variable},
+    command::AuthCommand,
+};
+
+/// Where the user's headers come from.
+pub(crate) struct Headers {
+    env: Environment,
+    auth: Option<String>,
+    typed: Vec<String>,
+    file: Option<PathBuf>,
+    command: Option<AuthCommand>,
+    /// The command was typed, so that its value wins over all others.
+    is_command_typed: bool,
+}
+
+impl Headers {
+    /// Takes what was typed for them.
+    ///
+    /// # Errors
+    /// A command that cannot be understood, or is given beside a value.
+    pub(crate) fn new(typed: &mut Args, env: &Environment) -> Result<Self, Error> {
+        let auth = typed.auth.take();
+        let is_command_typed = typed.auth_command.is_some();
+        let command = match (typed.auth_command.take(), &auth) {
+            (Some(_), Some(_)) => {
+                return Err(Error::config("--auth-command: there is --auth as well; give only one of the two"));
+            }
+            (Some(text), None) => Some(AuthCommand::new("--auth-command", &text)?),
+            // What was typed wins.
+            (None, Some(_)) => None,
+            (None, None) => text_variable(env, "MCP_AUTH_COMMAND")?
+                .map(|given| AuthCommand::new(&given.from, &given.text))
+                .transpose()?,
+        };
+        let (header, file) = (std::mem::take(&mut typed.header), typed.header_file.take());
+        Ok(Self { env: Arc::clone(env), auth, typed: header, file, command, is_command_typed })
+    }
+
+    /// Sets all headers in `config`; `authorization` is what the command gave. The environment goes first, so that what
+    /// was typed wins.
+    ///
+    /// # Errors
+    /// Whatever cannot be used as it was given.
+    pub(crate) fn set_all(
+        &self,
+        config: &mut Config,
+        authorization: Option<&str>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Error> {
+        let given = authorization
+            .zip(self.command.as_ref())
+            .map(|(value, command)| Given::new(command.from(), value.to_owned()));
+        let mut collector = Collector { headers: self, config, warnings };
+        if self.file.is_none()
+            && let Some(path) = variable(&self.env, "MCP_HEADER_FILE")
+        {
+            collector.set_file("MCP_HEADER_FILE", Path::new(&path))?;
+        }
+        if let Some(given) = text_variable(&self.env, "MCP_HEADERS")? {
+            collector.set_lines(&given)?;
+        }
+        if self.auth.is_none()
+            && self.command.is_none()
+            && let Some(given) = text_variable(&self.env, "MCP_AUTH")?
+        {
+            collector.set_authorization(&given)?;
+        }
+        if let Some(given) = given.as_ref().filter(|_| !self.is_command_typed) {
+            collector.set_authorization(given)?;
+        }
+        if let Some(path) = &self.file {
+            collector.set_file("--header-file", path)?;
+        }
+        for text in &self.typed {
+            collector.set(&Given::new("--header", text.clone()))?;
+        }
+        if let Some(text) = &self.auth {
+            collector.set_authorization(&Given::new("--auth", text.clone()))?;
+        }
+        if let Some(given) = given.as_ref().filter(|_| self.is_command_typed) {
+            collector.set_authorization(given)?;
+        }
+        Ok(())
+    }
+
+    /// A source that makes them anew, if they can change: there is a command, or a file that can be read again, as a
+    /// pipe cannot. `blank` are settings without headers; `known` is what the user was warned of.
+    pub(crate) fn into_source(self, blank: Config, known: &[String]) -> Option<HeaderSource> {
+        let file = self.file.clone().or_else(|| variable(&self.env, "MCP_HEADER_FILE").map(PathBuf::from));
+        let has_command = self.command.is_some();
+        if !has_command && !file.is_some_and(|path| path.is_file()) {
+            return None;
+        }
+        let headers = Arc::new((self, blank, known.to_vec()));
+        let load = move || -> gangway::LoadedHeaders {
+            let headers = Arc::clone(&headers);
+            Box::pin(async move {
+                let (headers, blank, known) = &*headers;
+                let authorization = match &headers.command {
+                    Some(command) => Some(command.run().await?),
+                    None => None,
+                };
+                let (mut config, mut warnings) = (blank.clone(), Vec::new());
+                headers.set_all(&mut config, authorization.as_deref(), &mut warnings)?;
+                for warning in warnings.iter().filter(|warning| !known.contains(warning)) {
+                    tracing::warn!("{warning}");
+                }
+                Ok(config.headers().clone())
+            })
+        };
+        Some(HeaderSource::new(load, has_command))
+    }
+}
+
+/// Collects headers. A later one replaces an earlier one of the same name.
+struct Collector<'a> {
+    headers: &'a Headers,
+    config: &'a mut Config,
+    warnings: &'a mut Vec<String>,
+}
+
+impl Collector<'_> {
+    fn set_file(&mut self, from: &str, path: &Path) -> Result<(), Error> {
+        let text = fs::read_to_string(path).map_err(|error| unreadable(from, path, &error))?;
+        self.set_lines(&Given::new(format!("{from} {}", path.display()), text))
+    }
+
+    /// One header a line, between comments and blank lines.
+    fn set_lines(&mut self, given: &Given) -> Result<(), Error> {
+        for (index, line) in given.text.trim_start_matches('\u{feff}').lines().enumerate() {
+            let line = line.trim();
+            if !line.is_empty() && !line.starts_with('#') {
+                self.set(&Given::new(format!("{} line {}", given.from, index + 1), line.to_owned()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, given: &Given) -> Result<(), Error> {
+        let (name, value) =
+            given.text.split_once(':').ok_or_else(|| given.mistake("there is no colon; write 'Name: Value'"))?;
+        let value = expanded(value, &self.headers.env).map_err(|what| given.mistake(what))?;
+        if name.trim().eq_ignore_ascii_case("authorization") {
+            self.set_authorization(&Given::new(given.from.as_str(), value))
+        } else {
+            self.config.set_header(name, &value).map_err(|error| given.mistake(error))
+        }
+    }
+
+    /// Sends the value as it is, but says so when it looks as if something is missing.
+    fn set_authorization(&mut self, given: &Given) -> Result<(), Error> {
+        let value = given.text.trim();
+        if value.is_empty() {
+            self.warnings.push(format!("{}: the value is empty; no Authorization header is sent", given.from));
+            return Ok(());
+        }
+        self.config.set_authorization(value).map_err(|error| given.mistake(error))?;
+        if !value.contains(' ') {
+            self.warnings.push(format!(
+                "{}: the value has no scheme and is sent as it is; most servers expect 'Bearer TOKEN'",
+                given.from
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Puts the environment's values in the place of each `${NAME}`. What they hold is not expanded again.
+fn expanded(text: &str, env: &Environment) -> Result<String, String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        let (name, tail) = after
+            .split_once('}')
+            .filter(|(name, _)| is_variable_name(name))
+            .ok_or("'${' must begin a variable, like ${NAME}")?;
+        let value = variable(env, name).ok_or_else(|| {
+            format!("the variable {name} is empty or not set; set it where the client starts mcp-gangway")
+        })?;
+        out.push_str(before);
+        out.push_str(value.to_str().ok_or_else(|| format!("the variable {name} is not UTF-8 text"))?);
+        rest = tail;
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+fn is_variable_name(name: &str) -> bool {
+    name.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic())
+        && name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use clap::Parser;
+
+    use super::*;
+
+    /// The settings of a command line, and an environment that can be looked up.
+    fn config(args: &[&str], env: &[(&str, &str)]) -> Result<Config, Error> {
+        let env: HashMap<_, _> = env.iter().map(|(name, value)| (name.to_string(), value.into())).collect();
+        let mut typed = Args::try_parse_from([&["mcp-gangway", "http://localhost/mcp"], args].concat()).unwrap();
+        let env: Environment = Arc::new(move |name| env.get(name).cloned());
+        let headers = Headers::new(&mut typed, &env)?;
+        let mut config = Config::new("http://localhost/mcp")?;
+        let blank = config.clone();
+        headers.set_all(&mut config, None, &mut Vec::new())?;
+        config.header_source = headers.into_source(blank, &[]);
+        Ok(config)
+    }
+
+    #[test]
+    fn only_what_can_change_is_a_source() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        let before_first = |args: &[&str], env: &[(&str, &str)]| {
+            let shown = format!("{:?}", config(args, env).unwrap().header_source);
+            shown.starts_with("Some").then(|| shown.contains("before_first: true"))
+        };
+        assert_eq!(before_first(&["--auth", "Bearer a"], &[("MCP_HEADERS", "A: b")]), None);
+        #[cfg(unix)]
+        assert_eq!(before_first(&["--header-file", "/dev/null"], &[]), None);
+        assert_eq!(before_first(&["--header-file", path], &[]), Some(false));
+        assert_eq!(before_first(&[], &[("MCP_HEADER_FILE", path)]), Some(false));
+        assert_eq!(before_first(&["--auth-command", "true"], &[]), Some(true));
+        assert_eq!(before_first(&[], &[("MCP_AUTH_COMMAND", "true"), ("MCP_AUTH", "Bearer a")]), Some(true));
+        assert_eq!(before_first(&["--auth", "Bearer a"], &[("MCP_AUTH_COMMAND", "true")]), None);
+        let both = config(&["--auth", "Bearer hunter2", "--auth-command", "hunter2"], &[]).unwrap_err().to_string();
+        assert!(both.starts_with("--auth-command: ") && !both.contains("hunter2"), "{both}");
+    }
+}

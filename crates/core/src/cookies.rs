@@ -1,0 +1,126 @@
+//! Cookies of the server, for load balancers that keep a session at one machine by them. In memory, never logged.
+//!
+//! Rule: a cookie comes from the configured URL's origin and goes back there only: to no subdomain, no other port, and
+//! nowhere that a redirect leads.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use http::HeaderValue;
+use reqwest::cookie::{CookieStore, Jar};
+use url::{Origin, Url};
+
+/// The most cookies that are kept, as RFC 6265 (6.1) asks of browsers for one host.
+const MOST: usize = 50;
+/// The longest cookie that is kept, in bytes with its attributes; the same section.
+const LONGEST: usize = 4096;
+
+/// The cookies of one origin.
+pub(crate) struct Cookies {
+    origin: Origin,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    jar: Jar,
+    /// Name and path of each cookie that is or was in the jar, which itself has no limit.
+    seen: HashSet<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Cookies {
+    /// None yet, for the origin of `url`.
+    pub(crate) fn new(url: &Url) -> Arc<Self> {
+        Arc::new(Self { origin: url.origin(), kept: Mutex::default() })
+    }
+}
+
+impl CookieStore for Cookies {
+    fn set_cookies(&self, headers: &mut dyn Iterator<Item = &HeaderValue>, url: &Url) {
+        if url.origin() != self.origin {
+            return;
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        for header in headers.filter(|header| header.len() <= LONGEST) {
+            kept.seen.insert(name_and_path(header.as_bytes(), url));
+            if kept.seen.len() > MOST {
+                // No server that means well does this; what it still needs it sets again.
+                *kept = Kept::default();
+                kept.seen.insert(name_and_path(header.as_bytes(), url));
+            }
+            kept.jar.set_cookies(&mut std::iter::once(header), url);
+        }
+    }
+
+    fn cookies(&self, url: &Url) -> Option<HeaderValue> {
+        if url.origin() != self.origin {
+            return None;
+        }
+        let mut value = self.kept.lock().unwrap_or_else(PoisonError::into_inner).jar.cookies(url)?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+}
+
+/// What makes a cookie another one than the next (RFC 6265, 5.3; the domain is always ours).
+fn name_and_path(cookie: &[u8], url: &Url) -> (Vec<u8>, Vec<u8>) {
+    let mut parts = cookie.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+    let name = parts.next().and_then(|pair| pair.split(|&byte| byte == b'=').next()).unwrap_or_default();
+    let path = parts.filter_map(|part| part.split_at_checked(5)).rfind(|(key, _)| key.eq_ignore_ascii_case(b"path="));
+    (name.trim_ascii().to_vec(), path.map_or(url.path().as_bytes(), |(_, path)| path).to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    fn set(cookies: &Cookies, from: &str, headers: &[&str]) {
+        let headers: Vec<_> = headers.iter().map(|header| HeaderValue::from_str(header).unwrap()).collect();
+        cookies.set_cookies(&mut headers.iter(), &url(from));
+    }
+
+    fn sent(cookies: &Cookies, to: &str) -> String {
+        cookies.cookies(&url(to)).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+    }
+
+    #[test]
+    fn only_the_origin_sets_and_gets() {
+        let cookies = Cookies::new(&url("https://a.example.com/mcp"));
+        set(&cookies, "https://a.example.com/mcp", &["lb=1; Path=/; Domain=example.com", "x=2; Path=/other"]);
+        for other in
+            ["https://b.a.example.com/", "https://example.com/", "https://a.example.com:444/", "http://a.example.com/"]
+        {
+            set(&cookies, other, &["lb=stolen; Path=/"]);
+            assert_eq!(sent(&cookies, other), "", "{other}");
+        }
+        assert_eq!(sent(&cookies, "https://a.example.com/mcp"), "lb=1");
+        set(&cookies, "https://a.example.com/mcp", &["lb=3; Path=/; Domain=example.com"]);
+        assert_eq!(sent(&cookies, "https://a.example.com/mcp"), "lb=3");
+        set(&cookies, "https://a.example.com/mcp", &["lb=; Path=/; Domain=example.com; Max-Age=0"]);
+        assert_eq!(sent(&cookies, "https://a.example.com/mcp"), "");
+        assert!(cookies.cookies(&url("https://a.example.com/other")).unwrap().is_sensitive());
+    }
+
+    #[test]
+    fn a_server_cannot_fill_memory() {
+        let cookies = Cookies::new(&url("http://h/mcp"));
+        for round in 0..10_000 {
+            let name = format!("n{round}=v");
+            let path = format!("lb=v; path=/{round}");
+            set(&cookies, "http://h/mcp", &["lb=1; Path=/", &name, &path, &"long".repeat(2000)]);
+            assert!(cookies.kept.lock().unwrap().seen.len() <= MOST);
+        }
+        assert!(sent(&cookies, "http://h/mcp").contains("lb=1"));
+        // What is no cookie, or nearly.
+        let odd =
+            ["", ";", "=", "=;=", "a", "a=b; Max-Age=99999999999999999999; Expires=Thu, 99 Foo 99999 99:99:99 GMT"];
+        set(&cookies, "http://h/mcp", &odd);
+        sent(&cookies, "http://h/mcp");
+    }
+}

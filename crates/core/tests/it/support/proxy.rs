@@ -1,0 +1,180 @@
+//! A proxy that really leads somewhere: CONNECT, forwarding and SOCKS5, told apart by the first byte. Every host name leads
+//! to this machine, so a test sees who looked a name up.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use gangway::{Config, Proxy as Setting, ProxyUrl};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+};
+
+/// How a proxy treats its clients.
+#[derive(Clone, Copy)]
+pub(crate) enum Manner {
+    /// Lets everybody through.
+    Open,
+    /// Asks for this user and password.
+    Wants(&'static str, &'static str),
+    /// Says no: with this status, or with SOCKS' word for "not allowed".
+    Refuses(u16),
+}
+
+/// The proxy. See the module.
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Proxy {
+    pub(crate) async fn start(manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let proxy = Self { address: listener.local_addr().expect("a bound listener"), seen: Arc::default() };
+        let seen = Arc::clone(&proxy.seen);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.expect("a connection");
+                tokio::spawn(serve(stream, manner, Arc::clone(&seen)));
+            }
+        });
+        proxy
+    }
+
+    /// Its URL, with `user` as `name:password@` or empty.
+    pub(crate) fn url(&self, scheme: &str, user: &str) -> String {
+        format!("{scheme}://{user}{}", self.address)
+    }
+
+    /// Settings for a bridge to `url` by way of this proxy.
+    pub(crate) fn config(&self, url: &str, scheme: &str, user: &str) -> Config {
+        let mut config = Config::new(url).expect("a URL");
+        let url = ProxyUrl::parse(&self.url(scheme, user)).expect("a proxy's URL");
+        config.proxy = Setting::Url { url, except: None };
+        config
+    }
+
+    /// What its clients wanted since the last look, one line a connection.
+    pub(crate) fn seen(&self) -> Vec<String> {
+        std::mem::take(&mut *self.seen.lock().expect("no panic"))
+    }
+}
+
+/// A client that hangs up is for the test to judge.
+async fn serve(mut stream: TcpStream, manner: Manner, seen: Arc<Mutex<Vec<String>>>) -> Option<()> {
+    let mut first = [0];
+    stream.peek(&mut first).await.ok()?;
+    let port =
+        if first == [5] { socks(&mut stream, manner, &seen).await? } else { http(&mut stream, manner, &seen).await? };
+    let mut server = TcpStream::connect(("127.0.0.1", port.0)).await.ok()?;
+    server.write_all(&port.1).await.ok()?;
+    copy_bidirectional(&mut stream, &mut server).await.ok()?;
+    Some(())
+}
+
+/// The port that the client wants, and what is to be sent there.
+type Onward = Option<(u16, Vec<u8>)>;
+
+async fn http(stream: &mut TcpStream, manner: Manner, seen: &Mutex<Vec<String>>) -> Onward {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    let text = String::from_utf8(head.clone()).expect("a head in UTF-8");
+    let mut lines = text.lines();
+    let line = lines.next()?.trim_end_matches(" HTTP/1.1").to_owned();
+    let credentials = lines
+        .filter_map(|line| line.split_once(": "))
+        .find_map(|(name, value)| name.eq_ignore_ascii_case("proxy-authorization").then(|| value.to_owned()));
+    seen.lock().expect("no panic").push(match &credentials {
+        Some(credentials) => format!("{line} {credentials}"),
+        None => line.clone(),
+    });
+    let refusal = match manner {
+        Manner::Refuses(status) => Some(status),
+        Manner::Wants(user, password) => {
+            let expected = format!("Basic {}", base64(&format!("{user}:{password}")));
+            (credentials != Some(expected)).then_some(407)
+        }
+        Manner::Open => None,
+    };
+    if let Some(status) = refusal {
+        let reply = format!("HTTP/1.1 {status} No\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno");
+        stream.write_all(reply.as_bytes()).await.ok()?;
+        // What was sent may still be on its way.
+        let _ = tokio::io::copy(stream, &mut tokio::io::sink()).await;
+        return None;
+    }
+    match line.split_once(' ')? {
+        ("CONNECT", target) => {
+            stream.write_all(b"HTTP/1.1 200 Fine\r\n\r\n").await.ok()?;
+            Some((target.rsplit_once(':')?.1.parse().ok()?, Vec::new()))
+        }
+        (_, target) => {
+            let authority = target.strip_prefix("http://")?.split('/').next()?;
+            Some((authority.rsplit_once(':')?.1.parse().ok()?, head))
+        }
+    }
+}
+
+/// RFC 1928 and 1929.
+async fn socks(stream: &mut TcpStream, manner: Manner, seen: &Mutex<Vec<String>>) -> Onward {
+    async fn field(stream: &mut TcpStream) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; stream.read_u8().await.ok()?.into()];
+        stream.read_exact(&mut bytes).await.ok()?;
+        Some(bytes)
+    }
+    stream.read_u8().await.ok()?;
+    let methods = field(stream).await?;
+    let mut user = String::new();
+    if let Manner::Wants(name, password) = manner {
+        if !methods.contains(&2) {
+            seen.lock().expect("no panic").push("SOCKS5 without credentials".to_owned());
+            stream.write_all(&[5, 0xff]).await.ok()?;
+            return None;
+        }
+        stream.write_all(&[5, 2]).await.ok()?;
+        stream.read_u8().await.ok()?;
+        let (given_name, given_password) = (field(stream).await?, field(stream).await?);
+        user = format!("{}:{} ", String::from_utf8_lossy(&given_name), String::from_utf8_lossy(&given_password));
+        let fits = given_name == name.as_bytes() && given_password == password.as_bytes();
+        stream.write_all(&[1, u8::from(!fits)]).await.ok()?;
+        if !fits {
+            seen.lock().expect("no panic").push(format!("SOCKS5 {user}refused"));
+            return None;
+        }
+    } else {
+        stream.write_all(&[5, 0]).await.ok()?;
+    }
+    let mut head = [0; 4];
+    stream.read_exact(&mut head).await.ok()?;
+    let host = match head[3] {
+        1 => {
+            let mut address = [0; 4];
+            stream.read_exact(&mut address).await.ok()?;
+            std::net::Ipv4Addr::from(address).to_string()
+        }
+        3 => String::from_utf8(field(stream).await?).ok()?,
+        _ => return None,
+    };
+    let port = stream.read_u16().await.ok()?;
+    seen.lock().expect("no panic").push(format!("SOCKS5 {user}{host}:{port}"));
+    let refused = matches!(manner, Manner::Refuses(_));
+    stream.write_all(&[5, if refused { 2 } else { 0 }, 0, 1, 0, 0, 0, 0, 0, 0]).await.ok()?;
+    (!refused).then(|| (port, Vec::new()))
+}
+
+fn base64(text: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for piece in text.as_bytes().chunks(3) {
+        let bits = piece.iter().fold(0_u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - piece.len()));
+        for digit in 0..4 {
+            let value = (bits >> (18 - 6 * digit)) & 63;
+            out.push(if digit <= piece.len() { DIGITS[value as usize].into() } else { '=' });
+        }
+    }
+    out
+}
