@@ -2,7 +2,7 @@
 //! requirements; each reads as a dialogue between a client, the bridge and a server.
 
 // A test says what it needs by failing.
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
 /// What the server answers: statuses, content types, event streams, and the messages in them.
 mod answers;
@@ -14,6 +14,8 @@ mod end;
 mod failures;
 /// The transport of 2024-11-05, and how it is found.
 mod http_sse;
+/// What becomes of a request for each way in which it can die.
+mod faults;
 /// What may overtake what, and how many at once; cancellation.
 mod lanes;
 /// What the server pushes, and streams that break and go on.

@@ -6,10 +6,12 @@
 use std::{fmt::Display, time::Duration};
 
 mod client;
+mod h2;
 mod server;
 mod tls;
 
 pub(crate) use client::Client;
+pub(crate) use h2::{Fate, RawH2};
 pub(crate) use server::{Exchange, Server};
 pub(crate) use tls::{Authority, H2Server};
 
