@@ -8,14 +8,16 @@
 mod answers;
 /// Headers that are read anew when the server refuses them.
 mod credentials;
+/// Connections that break at each byte.
+mod cuts;
 /// How the bridge ends, and what it does while nobody reads its output.
 mod end;
 /// What can happen to a connection: refused, cut, reset, silent.
 mod failures;
-/// The transport of 2024-11-05, and how it is found.
-mod http_sse;
 /// What becomes of a request for each way in which it can die.
 mod faults;
+/// The transport of 2024-11-05, and how it is found.
+mod http_sse;
 /// What may overtake what, and how many at once; cancellation.
 mod lanes;
 /// What the server pushes, and streams that break and go on.

@@ -7,6 +7,9 @@ use std::{fmt::Display, time::Duration};
 
 mod client;
 mod h2;
+#[allow(dead_code, reason = "the soak uses the rest of it")]
+pub(crate) mod model;
+pub(crate) mod proxy;
 mod server;
 mod tls;
 
