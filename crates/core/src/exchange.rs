@@ -106,6 +106,10 @@ impl Exchange<'_> {
             };
             tracing::debug!(method, error = %error, ?wait, "tried again");
             self.permit = None;
+            if !self.may_have_run {
+                // Should the bridge end now, it can say that nothing has run.
+                self.pending.delivery.begin();
+            }
             tokio::select! {
                 biased;
                 // Nothing of it is under way, so there is nothing to cancel.

@@ -40,15 +40,16 @@ impl Tries {
             Fate::Interrupted | Fate::Final => return None,
         }
         let wait = backoff(self.repeats, random);
-        self.repeats += 1;
-        match error.retry_after() {
+        let wait = match error.retry_after() {
             Some(hint) if hint <= LONGEST_HINT && self.hinted + hint <= LONGEST_HINTS => {
                 self.hinted += hint;
-                Some(wait.max(hint))
+                wait.max(hint)
             }
-            None if self.repeats <= MOST_REPEATS => Some(wait),
-            _ => None,
-        }
+            None if self.repeats < MOST_REPEATS => wait,
+            _ => return None,
+        };
+        self.repeats += 1;
+        Some(wait)
     }
 
     /// How often the message was sent.
@@ -113,6 +114,7 @@ mod tests {
         let waits: Vec<_> =
             std::iter::from_fn(|| tries.next_wait(&error, "x", 1.0)).map(|wait| wait.as_millis()).collect();
         assert_eq!(waits, [100, 200, 400, 800, 1600]);
+        assert_eq!(tries.attempts(), 6);
         assert_eq!(backoff(3, 0.0), Duration::from_millis(400));
         assert_eq!(backoff(u32::MAX, 1.0), Duration::from_millis(25600));
     }

@@ -320,8 +320,8 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    /// Another try starts, of which nothing is written yet.
-    fn begin(&self) {
+    /// Another try starts, or the last one came to nothing: nothing is written yet.
+    pub(crate) fn begin(&self) {
         self.begun.store(false, Ordering::Release);
     }
 

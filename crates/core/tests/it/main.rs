@@ -2,16 +2,20 @@
 //! requirements; each reads as a dialogue between a client, the bridge and a server.
 
 // A test says what it needs by failing.
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
 /// What the server answers: statuses, content types, event streams, and the messages in them.
 mod answers;
 /// Headers that are read anew when the server refuses them.
 mod credentials;
+/// Connections that break at each byte.
+mod cuts;
 /// How the bridge ends, and what it does while nobody reads its output.
 mod end;
 /// What can happen to a connection: refused, cut, reset, silent.
 mod failures;
+/// What becomes of a request for each way in which it can die.
+mod faults;
 /// The transport of 2024-11-05, and how it is found.
 mod http_sse;
 /// What may overtake what, and how many at once; cancellation.

@@ -78,6 +78,11 @@ impl Server {
         self.gets.store(true, Ordering::Release);
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The port that it listens on.
     pub(crate) fn port(&self) -> u16 {
         self.address.port()

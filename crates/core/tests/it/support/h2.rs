@@ -1,0 +1,122 @@
+//! An HTTP/2 server that speaks in frames (RFC 9113), so that it can do what a well-behaved one does not.
+
+use std::{io, sync::Arc};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
+
+/// The server, for `https://localhost`. It serves one connection at a time.
+pub(crate) struct RawH2 {
+    listener: TcpListener,
+    tls: TlsAcceptor,
+}
+
+/// What becomes of a request.
+pub(crate) enum Fate {
+    /// Status 200 with this JSON.
+    Answer(String),
+    /// The stream is reset.
+    Reset(h2::Reason),
+    /// The server goes away, and names this request as the last one that was begun or none at all; then the connection ends.
+    GoAway { processed: bool },
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+impl RawH2 {
+    /// Listens with these settings, to which it adds its protocol.
+    pub(crate) async fn start(mut config: ServerConfig) -> Self {
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        Self { listener, tls: TlsAcceptor::from(Arc::new(config)) }
+    }
+
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.listener.local_addr().expect("a bound listener").port()
+    }
+
+    /// The URL of its MCP endpoint.
+    pub(crate) fn url(&self) -> String {
+        format!("https://localhost:{}/mcp", self.port())
+    }
+
+    /// Serves for ever; `decide` is asked about each request that is no notification.
+    pub(crate) async fn serve(&self, decide: impl AsyncFn(&Value) -> Fate) {
+        loop {
+            let (socket, _) = self.listener.accept().await.expect("a connection");
+            // What a peer breaks is for the test to judge.
+            let _ = self.converse(socket, &decide).await;
+        }
+    }
+
+    async fn converse(&self, socket: TcpStream, decide: &impl AsyncFn(&Value) -> Fate) -> io::Result<()> {
+        const PREFACE: usize = 24;
+        let mut stream = self.tls.accept(socket).await?;
+        stream.read_exact(&mut [0; PREFACE]).await?;
+        write(&mut stream, SETTINGS, 0, 0, &[]).await?;
+        let mut body = Vec::new();
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await?;
+            let [a, b, c, kind, flags, id @ ..] = head;
+            let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+            stream.read_exact(&mut payload).await?;
+            let id = u32::from_be_bytes(id) & !(1 << 31);
+            match kind {
+                SETTINGS if flags & ACK == 0 => write(&mut stream, SETTINGS, ACK, 0, &[]).await?,
+                // One request at a time is all that is asked of it.
+                HEADERS => body.clear(),
+                DATA => body.extend_from_slice(&payload),
+                _ => {}
+            }
+            if !matches!(kind, HEADERS | DATA) || flags & END_STREAM == 0 {
+                continue;
+            }
+            let message: Value = serde_json::from_slice(&body).unwrap_or_default();
+            if message["id"].is_null() {
+                // Status 204.
+                write(&mut stream, HEADERS, END_HEADERS | END_STREAM, id, &[0x89]).await?;
+                continue;
+            }
+            match decide(&message).await {
+                Fate::Answer(json) => {
+                    // Status 200 and the content type, in HPACK.
+                    let mut headers = b"\x88\x0f\x10\x10".to_vec();
+                    headers.extend_from_slice(b"application/json");
+                    write(&mut stream, HEADERS, END_HEADERS, id, &headers).await?;
+                    write(&mut stream, DATA, END_STREAM, id, json.as_bytes()).await?;
+                }
+                Fate::Reset(reason) => {
+                    write(&mut stream, RST_STREAM, 0, id, &u32::from(reason).to_be_bytes()).await?;
+                }
+                Fate::GoAway { processed } => {
+                    let last = if processed { id } else { 0 };
+                    let payload = [last.to_be_bytes(), u32::from(h2::Reason::NO_ERROR).to_be_bytes()].concat();
+                    write(&mut stream, GOAWAY, 0, 0, &payload).await?;
+                    return stream.shutdown().await;
+                }
+            }
+        }
+    }
+}
+
+async fn write(stream: &mut TlsStream<TcpStream>, kind: u8, flags: u8, id: u32, payload: &[u8]) -> io::Result<()> {
+    let [_, a, b, c] = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
+    let mut frame = vec![a, b, c, kind, flags];
+    frame.extend_from_slice(&id.to_be_bytes());
+    frame.extend_from_slice(payload);
+    stream.write_all(&frame).await?;
+    stream.flush().await
+}
