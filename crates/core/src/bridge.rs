@@ -1,7 +1,4 @@
-//! The bridge itself: lines in, exchanges in flight, lines out; order, lanes, and the end.
-//!
-//! The reader of stdin never waits for HTTP: each message gets a task of its own, which waits for its turn. The tasks'
-//! lines are bounded in bytes; when that is used up, stdin is not read, and its writer waits.
+//! The bridge itself: what all messages share, from the first line of stdin to the last one on stdout.
 
 use std::{
     io,
@@ -10,31 +7,27 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    io::{AsyncRead, AsyncWrite},
+    sync::Semaphore,
     task::JoinSet,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use crate::{
-    codec::{Lines, LongLine},
     config::{Config, Limits, Timeouts},
     error::{Error, Kind as Fault},
-    exchange,
-    message::{self, Id, Invalid, Kind, Message, Parsed, error_reply},
+    intake::{Input, Intake},
+    listen::{self, Listener},
+    message::{Kind, Message, error_reply},
     pending::{Pending, Table, Wanted},
+    renewal::Renewal,
+    route::Route,
     session::Session,
     stdio::{self, Output},
-    transport::{Delivery, Transport},
+    transport::Transport,
 };
 
-/// Bytes of the client's messages that may be under way at once.
-const INTAKE: usize = 64 << 20;
-/// What a message costs of that beside its bytes: its task and its request.
-const INTAKE_OVERHEAD: usize = 16 << 10;
-const READ_SIZE: usize = 16 << 10;
 /// How long a stopped bridge waits for the answers that are nearly there.
 const STOP_TIME: Duration = Duration::from_millis(500);
 /// How long the bridge waits, at its end, for what no client waits for: the receipts of notifications.
@@ -70,6 +63,9 @@ where
     let bridge = Arc::new(Bridge {
         transport: Transport::new(&config)?,
         session: Mutex::default(),
+        route: Route::new(config.transport),
+        listener: Listener::new(),
+        renewal: Renewal::default(),
         output: lines,
         table: Table::default(),
         permits: Semaphore::new(config.limits.concurrency),
@@ -80,12 +76,9 @@ where
     writer.spawn(stdio::write(output, queue));
     let mut stop = pin!(stop);
     let mut input = Input::new(input, config.limits.outgoing);
-    let mut intake = Intake {
-        bridge: Arc::clone(&bridge),
-        exchanges: JoinSet::new(),
-        room: Arc::new(Semaphore::new(INTAKE)),
-        gate: None,
-    };
+    let mut intake = Intake::new(Arc::clone(&bridge));
+    let mut listener = JoinSet::new();
+    listener.spawn(listen::run(Arc::clone(&bridge)));
 
     // A line that was read, until there is room for it.
     let mut held = None;
@@ -123,6 +116,7 @@ where
     }
     // Once no exchange runs, the table holds exactly those whose answer is not out.
     intake.exchanges.shutdown().await;
+    listener.shutdown().await;
     bridge.answer_the_rest();
     for line in held.into_iter().chain(input.already_read()).flatten() {
         intake.turn_away(&line);
@@ -141,6 +135,9 @@ where
 pub(crate) struct Bridge {
     pub(crate) transport: Transport,
     session: Mutex<Session>,
+    pub(crate) route: Route,
+    pub(crate) listener: Listener,
+    pub(crate) renewal: Renewal,
     pub(crate) output: Output,
     pub(crate) table: Table,
     /// The requests that may be open at the server at once.
@@ -152,6 +149,67 @@ pub(crate) struct Bridge {
 impl Bridge {
     pub(crate) fn session(&self) -> MutexGuard<'_, Session> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands on one message from the server. `own` is the request in whose reply it came, if it came in one.
+    pub(crate) async fn hand_on(&self, message: Message, own: Option<&Arc<Pending>>) {
+        if message.kind() != Kind::Response {
+            // Progress after the answer upsets clients: its token is no longer known to them.
+            let late = own.is_some_and(|own| own.is_answered()) && message.method() == "notifications/progress";
+            if !late {
+                self.output.send(message.into_line()).await;
+            }
+            return;
+        }
+        let theirs = message.id().filter(|id| !id.is_null());
+        let target = match (own.and_then(|own| own.id()), theirs) {
+            (Some(id), Some(theirs)) if id.same(theirs) || id.same_when_rounded(theirs) => own.cloned(),
+            // An error without an id belongs to the request whose reply it stands in (R7).
+            (Some(_), None) => own.cloned(),
+            (_, Some(theirs)) => self.table.find(theirs),
+            (None, None) => None,
+        };
+        if let Some(target) = target {
+            self.answer(&target, message).await;
+        } else {
+            tracing::debug!(id = ?message.id(), "an answer that nobody waits for; dropped");
+        }
+    }
+
+    /// Puts the answer to a request out, unless it had one (R36). Whatever its id looks like, it gets the request's.
+    pub(crate) async fn answer(&self, target: &Arc<Pending>, answer: Message) {
+        let Some((request, id)) = target.request().and_then(|request| Some((request, request.id()?))) else { return };
+        if !target.claim_answer() {
+            tracing::debug!(id = ?id, "a second answer to the same request; dropped");
+            return;
+        }
+        if target.is_own() {
+            if let Some(caller) = target.take_caller() {
+                // Fails if the caller has given up.
+                let _ = caller.send(Ok(answer));
+            }
+        } else {
+            self.learn(request, &answer);
+            let spelled_alike = answer.id().is_some_and(|theirs| theirs.identical(id));
+            let answer = if spelled_alike { answer } else { answer.with_id(id) };
+            self.output.send(answer.into_line()).await;
+        }
+        self.table.remove(target);
+    }
+
+    /// What the session learns from an answer, before the client can act on it.
+    fn learn(&self, request: &Message, answer: &Message) {
+        match request.method() {
+            "initialize" => {
+                if let Some(offer) = answer.offer() {
+                    self.session().negotiated(request, offer);
+                }
+            }
+            "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" if answer.error().is_none() => {
+                self.session().answered(request);
+            }
+            _ => {}
+        }
     }
 
     /// Waits for what is pending: for requests as long as the end's kind allows, for what has no answer a moment, for
@@ -193,197 +251,8 @@ impl Bridge {
     }
 }
 
-/// How a message is ordered among the others.
-#[derive(Debug, Default)]
-pub(crate) struct Lane {
-    /// What must have happened before it may be sent.
-    pub(crate) gate: Option<Gate>,
-    /// Keeps later messages waiting, until it is dropped.
-    pub(crate) hold: Option<Hold>,
-    /// It takes one of the permits for requests.
-    pub(crate) counts: bool,
-    /// It goes out only after the request it is about, and not at all if that one never does.
-    pub(crate) follows: Option<Arc<Delivery>>,
-}
-
-/// Opens when the [`Hold`] that it came with is dropped; those who wait pass in the order in which they came.
-#[derive(Clone, Debug)]
-pub(crate) struct Gate(Arc<Semaphore>);
-
-/// See [`Gate`].
-#[derive(Debug)]
-pub(crate) struct Hold(Arc<Semaphore>);
-
-impl Gate {
-    fn new() -> (Hold, Self) {
-        let closed = Arc::new(Semaphore::new(0));
-        (Hold(Arc::clone(&closed)), Self(closed))
-    }
-
-    pub(crate) async fn opened(self) {
-        // There is never a permit: the only way on is the semaphore's end.
-        let _ = self.0.acquire().await;
-    }
-
-    fn is_open(&self) -> bool {
-        self.0.is_closed()
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        self.0.close();
-    }
-}
-
-/// Where the client's lines become exchanges.
-struct Intake {
-    bridge: Arc<Bridge>,
-    exchanges: JoinSet<()>,
-    room: Arc<Semaphore>,
-    /// What the next message must wait for (R12): the answer to `initialize`, then the receipt of `initialized`.
-    gate: Option<Gate>,
-}
-
-/// A line's share of the intake; given back at the end of its exchange.
-type Room = Option<Arc<OwnedSemaphorePermit>>;
-
-impl Intake {
-    async fn room_for(&self, line: &Result<Bytes, LongLine>) -> Room {
-        let length = line.as_ref().map_or(0, Bytes::len);
-        let cost = u32::try_from((length + INTAKE_OVERHEAD).min(INTAKE)).unwrap_or(u32::MAX);
-        Arc::clone(&self.room).acquire_many_owned(cost).await.ok().map(Arc::new)
-    }
-
-    fn take(&mut self, line: Result<Bytes, LongLine>, room: Room) {
-        while self.exchanges.try_join_next().is_some() {}
-        match line {
-            Ok(line) if line.trim_ascii().is_empty() => {}
-            Ok(line) => match Message::parse(&line) {
-                Ok(Parsed::One(message)) => self.start(message, room),
-                // One POST each: only 2025-03-26 knows batches, and single messages are always right (R16, R17).
-                Ok(Parsed::Batch(elements)) => {
-                    for element in elements {
-                        match element {
-                            Ok(message) => self.start(message, room.clone()),
-                            Err(invalid) => self.refuse(&invalid, room.clone()),
-                        }
-                    }
-                }
-                Err(invalid) => self.refuse(&invalid, room),
-            },
-            Err(LongLine { error, head }) => {
-                let error = Error::new(Fault::TooLarge, format!("the client's message is {error}"));
-                self.refuse(&Invalid { error, id: message::id_at_the_front(&head) }, room);
-            }
-        }
-    }
-
-    /// Answers the requests of a line that is not taken any more.
-    fn turn_away(&self, line: &Bytes) {
-        let messages = match Message::parse(line) {
-            Ok(Parsed::One(message)) => vec![Ok(message)],
-            Ok(Parsed::Batch(elements)) => elements,
-            Err(_) => return,
-        };
-        for message in messages.into_iter().flatten().filter(|message| message.kind() == Kind::Request) {
-            self.bridge.output.send_now(error_reply(message.id(), &shutdown().with_may_have_run(false)));
-        }
-    }
-
-    /// Answers what is no message (R14).
-    fn refuse(&mut self, invalid: &Invalid, room: Room) {
-        tracing::warn!(error = %invalid.error, "a line from the client is no message");
-        let reply = error_reply(invalid.id.as_ref(), &invalid.error);
-        let pending = self.bridge.table.insert(None);
-        let bridge = Arc::clone(&self.bridge);
-        self.exchanges.spawn(async move {
-            bridge.output.send(reply).await;
-            bridge.table.remove(&pending);
-            drop(room);
-        });
-    }
-
-    fn start(&mut self, message: Message, room: Room) {
-        let Some(lane) = self.lane(&message) else { return };
-        let id = if message.kind() == Kind::Request { message.id().cloned() } else { None };
-        let pending = self.bridge.table.insert(id);
-        let bridge = Arc::clone(&self.bridge);
-        self.exchanges.spawn(async move {
-            exchange::run(&bridge, message, &pending, lane).await;
-            drop(room);
-        });
-    }
-
-    /// Where the message stands among the others; `None` if it need not be sent at all.
-    fn lane(&mut self, message: &Message) -> Option<Lane> {
-        self.gate.take_if(|gate| gate.is_open());
-        let gate = self.gate.clone();
-        Some(match (message.kind(), message.method()) {
-            // The server may wait for it before it goes on with what the others wait for (R27).
-            (Kind::Response, _) => Lane::default(),
-            (Kind::Notification, "notifications/cancelled") => match self.cancelled(message) {
-                Some(target) if !target.cancel() => return None,
-                Some(target) => Lane { follows: Some(Arc::clone(&target.delivery)), ..Lane::default() },
-                None => Lane { gate, ..Lane::default() },
-            },
-            (Kind::Request, "initialize") | (Kind::Notification, "notifications/initialized") => {
-                let (hold, next) = Gate::new();
-                self.gate = Some(next);
-                Lane { gate, hold: Some(hold), ..Lane::default() }
-            }
-            (Kind::Notification, _) | (Kind::Request, "ping" | "subscriptions/listen") => {
-                Lane { gate, ..Lane::default() }
-            }
-            (Kind::Request, _) => Lane { gate, counts: true, ..Lane::default() },
-        })
-    }
-
-    fn cancelled(&self, message: &Message) -> Option<Arc<Pending>> {
-        let id: Id = message.cancelled_id()?;
-        self.bridge.table.find(&id)
-    }
-}
-
-/// Stdin, line by line.
-struct Input<R> {
-    reader: R,
-    buffer: BytesMut,
-    lines: Lines,
-    ended: bool,
-}
-
-impl<R: AsyncRead + Unpin> Input<R> {
-    fn new(reader: R, limit: usize) -> Self {
-        Self { reader, buffer: BytesMut::new(), lines: Lines::new(limit), ended: false }
-    }
-
-    /// The next line; `None` at the end. Can be dropped and called again without loss.
-    async fn next(&mut self) -> io::Result<Option<Result<Bytes, LongLine>>> {
-        loop {
-            if let Some(line) = self.lines.next() {
-                return Ok(Some(line));
-            }
-            if self.ended {
-                return Ok(None);
-            }
-            self.buffer.reserve(READ_SIZE);
-            if self.reader.read_buf(&mut self.buffer).await? == 0 {
-                self.ended = true;
-                // A last line without its end is still meant.
-                return Ok(self.lines.finish().map(Ok));
-            }
-            self.lines.feed(self.buffer.split().freeze());
-        }
-    }
-
-    /// The complete lines that were read and not taken.
-    fn already_read(&mut self) -> impl Iterator<Item = Result<Bytes, LongLine>> {
-        std::iter::from_fn(|| self.lines.next())
-    }
-}
-
-fn shutdown() -> Error {
+/// What a request is told that the bridge's end leaves unanswered.
+pub(crate) fn shutdown() -> Error {
     Error::new(Fault::Shutdown, "the bridge ends before the answer came")
 }
 

@@ -7,7 +7,7 @@ mod lines;
 mod pieces;
 mod sse;
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -29,6 +29,8 @@ pub(crate) struct Decoder {
     /// The rest of a batch, whose messages leave one by one.
     ready: VecDeque<Message>,
     rejected: Option<Error>,
+    /// What an `endpoint` event named (R50).
+    endpoint: Option<Bytes>,
 }
 
 #[derive(Debug)]
@@ -51,7 +53,7 @@ impl Decoder {
         } else {
             Format::Whole(Pieces::new(limit))
         };
-        Self { format, ready: VecDeque::new(), rejected: None }
+        Self { format, ready: VecDeque::new(), rejected: None, endpoint: None }
     }
 
     /// Takes the next bytes of the body, once `next` has used up the last ones.
@@ -77,6 +79,10 @@ impl Decoder {
                 Format::Whole(_) => return None,
                 Format::Lines(lines) => lines.next()?.map_err(|long| long.error),
                 Format::Sse(events) => match events.next()? {
+                    Ok(event) if event.name == "endpoint" => {
+                        self.endpoint = Some(event.data);
+                        continue;
+                    }
                     Ok(event) if !event.is_message() => continue,
                     event => event.map(|event| event.data),
                 },
@@ -118,6 +124,32 @@ impl Decoder {
     /// Why the last payload that was no message is none, for the request that gets no answer because of it.
     pub(crate) fn take_rejected(&mut self) -> Option<Error> {
         self.rejected.take()
+    }
+
+    /// The last `endpoint` event, once: where HTTP+SSE takes messages (R50).
+    pub(crate) fn take_endpoint(&mut self) -> Option<Bytes> {
+        self.endpoint.take()
+    }
+
+    /// Whether the body is a stream of events.
+    pub(crate) fn is_sse(&self) -> bool {
+        matches!(self.format, Format::Sse(_))
+    }
+
+    /// The id of the last event, from which the stream can be taken up again (R32, R35).
+    pub(crate) fn last_event_id(&self) -> Option<&Bytes> {
+        match &self.format {
+            Format::Sse(events) => events.last_event_id().filter(|id| !id.is_empty()),
+            _ => None,
+        }
+    }
+
+    /// How long the server asks to wait before that (R33).
+    pub(crate) fn retry(&self) -> Option<Duration> {
+        match &self.format {
+            Format::Sse(events) => events.retry(),
+            _ => None,
+        }
     }
 
     /// Reads one payload: gives its message, or the first of a batch.

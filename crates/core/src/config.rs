@@ -257,7 +257,6 @@ impl HeaderSource {
         Self { load: Arc::new(load), before_first }
     }
 
-    #[expect(dead_code, reason = "the next commits use it")]
     pub(crate) fn load(&self) -> LoadedHeaders {
         (self.load)()
     }

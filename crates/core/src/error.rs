@@ -20,6 +20,9 @@ struct Inner {
     status: Option<u16>,
     retry_after: Option<Duration>,
     may_have_run: Option<bool>,
+    attempts: Option<u32>,
+    /// What is known beyond kind and status.
+    fate: Option<Fate>,
     detail: Option<String>,
 }
 
@@ -52,12 +55,25 @@ pub(crate) enum Kind {
     NoAnswer,
     /// The connection broke while the request or its answer was under way.
     Broken,
+    /// The server does not know the session any more.
+    SessionLost,
     /// A message is larger than the limit.
     TooLarge,
     /// The bridge ends before the answer came.
     Shutdown,
     /// This process's own stdin or stdout failed.
     Stdio,
+}
+
+/// What became of a request that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// The server cannot have looked at it: it was not reached, or turned the request away unread.
+    Unread,
+    /// Something gave way between the bridge and the answer. The server may have acted, and may work again soon.
+    Interrupted,
+    /// Sending it again would not help.
+    Final,
 }
 
 impl Kind {
@@ -75,6 +91,7 @@ impl Kind {
             Self::InvalidAnswer => "invalid_answer",
             Self::NoAnswer => "no_answer",
             Self::Broken => "connection_lost",
+            Self::SessionLost => "session_lost",
             Self::TooLarge => "too_large",
             Self::Shutdown => "shutdown",
             Self::Stdio => "stdio",
@@ -91,6 +108,8 @@ impl Error {
             status: None,
             retry_after: None,
             may_have_run: None,
+            attempts: None,
+            fate: None,
             detail: None,
         }))
     }
@@ -117,6 +136,16 @@ impl Error {
 
     pub(crate) fn with_may_have_run(mut self, may: bool) -> Self {
         self.0.may_have_run = Some(may);
+        self
+    }
+
+    pub(crate) fn with_attempts(mut self, attempts: u32) -> Self {
+        self.0.attempts = (attempts > 1).then_some(attempts);
+        self
+    }
+
+    pub(crate) fn with_fate(mut self, fate: Fate) -> Self {
+        self.0.fate = Some(fate);
         self
     }
 
@@ -162,6 +191,30 @@ impl Error {
     /// Whether the server may have acted on the request; `None` where that is no question.
     pub fn may_have_run(&self) -> Option<bool> {
         self.0.may_have_run
+    }
+
+    /// How often the request was sent, if more than once.
+    pub fn attempts(&self) -> Option<u32> {
+        self.0.attempts
+    }
+
+    /// What became of the request, as far as is known.
+    pub(crate) fn fate(&self) -> Fate {
+        self.0.fate.unwrap_or(match (self.0.kind, self.0.status) {
+            (Kind::Dns | Kind::Connect, _) | (Kind::Status, Some(429 | 503)) => Fate::Unread,
+            (Kind::Broken, _) | (Kind::Status, Some(408 | 502 | 504)) => Fate::Interrupted,
+            _ => Fate::Final,
+        })
+    }
+
+    /// The server speaks, but does not offer what was asked for.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.0.kind == Kind::InvalidAnswer
+    }
+
+    /// The session that the request was sent in is gone.
+    pub(crate) fn is_session_lost(&self) -> bool {
+        self.0.kind == Kind::SessionLost
     }
 
     /// The stage and the party at fault, in one word, as clients read it in `data.kind`.

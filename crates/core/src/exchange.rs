@@ -1,37 +1,61 @@
-//! One message from the client: wait for its turn, send it, follow the reply, and see that a request is answered
-//! exactly once, be it by an error of our own (R5).
+//! One message: wait for its turn, send it, follow the reply wherever it leads, and see that a request is answered exactly
+//! once, be it by an error of our own (R5).
+//!
+//! What leads on: a new session where the old one is lost (R38), new credentials where the old ones are refused, another
+//! try where the message cannot have run or does no harm (R96), the rest of a stream that broke (R32), and the other
+//! transport where the server is an old one (R54).
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tokio::{
     sync::SemaphorePermit,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use crate::{
-    bridge::{Bridge, Lane},
+    bridge::Bridge,
     codec::Decoder,
-    error::{Error, Kind as Fault},
+    error::{Error, Fate, Kind as Fault},
+    intake::Lane,
+    listen::DEFAULT_RETRY,
     message::{Kind, Message, Parsed, cancellation, error_reply},
     pending::Pending,
-    transport::{Delivery, Reply},
+    retry::{self, Tries},
+    route::Transport,
+    transport::Reply,
 };
 
-/// The longest error page that is looked at for a JSON-RPC error.
-const LONGEST_ERROR_BODY: usize = 1 << 20;
-/// How long it may take to arrive.
-const ERROR_BODY_TIME: Duration = Duration::from_secs(2);
 /// How long the server may take to accept the cancellation of a request that timed out.
 const CANCELLATION_TIME: Duration = Duration::from_secs(5);
 
 /// Carries one message to its end. `pending` is its entry in the bridge's table, which this removes.
 pub(crate) async fn run(bridge: &Bridge, message: Message, pending: &Arc<Pending>, lane: Lane) {
     let deadline = bridge.timeouts.total.and_then(|total| Instant::now().checked_add(total));
-    let mut exchange = Exchange { bridge, message, pending, lane, permit: None, deadline };
+    let mut exchange = Exchange {
+        bridge,
+        message,
+        pending,
+        lane,
+        permit: None,
+        deadline,
+        tries: Tries::default(),
+        may_have_run: false,
+        renewed: false,
+        reauthorized: false,
+    };
     let outcome = exchange.carry().await;
     exchange.conclude(outcome).await;
+}
+
+/// The same for a message of the bridge's own, which an exchange may have to wait for.
+pub(crate) fn run_boxed<'a>(
+    bridge: &'a Bridge,
+    message: Message,
+    pending: &'a Arc<Pending>,
+) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    Box::pin(run(bridge, message, pending, Lane::default()))
 }
 
 struct Exchange<'a> {
@@ -41,6 +65,21 @@ struct Exchange<'a> {
     lane: Lane,
     permit: Option<SemaphorePermit<'a>>,
     deadline: Option<Instant>,
+    tries: Tries,
+    /// A try before this one may have made the server act.
+    may_have_run: bool,
+    /// It was sent in a new session already.
+    renewed: bool,
+    /// It was sent with new credentials already.
+    reauthorized: bool,
+}
+
+/// What one try comes to, if it does not fail.
+enum Step {
+    /// The message has come to its end.
+    Done,
+    /// Whatever stood in the way is gone; send it again at once.
+    Again,
 }
 
 impl Exchange<'_> {
@@ -48,26 +87,35 @@ impl Exchange<'_> {
         if !self.turn_comes().await? {
             return Ok(());
         }
-        let is_initialize = self.is_initialize();
-        let bridge = self.bridge;
-        let session = |headers: &mut _| {
-            if !is_initialize {
-                bridge.session().apply(headers);
+        loop {
+            let error = match self.attempt().await {
+                Ok(Step::Done) => return Ok(()),
+                Ok(Step::Again) => continue,
+                Err(error) => error,
+            };
+            let written = self.pending.delivery.may_have_arrived();
+            let error = if written || error.fate() == Fate::Final { error } else { error.with_fate(Fate::Unread) };
+            if written && !was_turned_away(&error) {
+                self.may_have_run = true;
             }
-        };
-        let post = bridge.transport.post(self.message.bytes().clone(), session, &self.pending.delivery);
-        let reply = self.in_time(post).await??;
-        tracing::debug!(method = self.message.method(), status = reply.status().as_u16(), "reply");
-        if !reply.status().is_success() {
-            return self.refused(reply).await;
+            let method = self.message.method();
+            let wait = self.tries.next_wait(&error, method, retry::random()).filter(|wait| self.has_time_for(*wait));
+            let Some(wait) = wait.filter(|_| self.message.kind() == Kind::Request || error.fate() == Fate::Unread)
+            else {
+                return Err(error);
+            };
+            tracing::debug!(method, error = %error, ?wait, "tried again");
+            self.permit = None;
+            tokio::select! {
+                biased;
+                // Nothing of it is under way, so there is nothing to cancel.
+                () = self.pending.withdrawn() => return Ok(()),
+                () = sleep(wait) => {}
+            }
+            if self.lane.counts {
+                self.permit = self.in_time_left(self.bridge.permits.acquire()).await?.ok();
+            }
         }
-        if is_initialize {
-            bridge.session().open(reply.session_id());
-        } else if self.message.kind() != Kind::Request {
-            // The server has it: what must come after it may go.
-            self.lane.hold = None;
-        }
-        self.follow(reply).await
     }
 
     /// Waits until the message may be sent. False if there is no need to any more.
@@ -94,73 +142,217 @@ impl Exchange<'_> {
                 turn = turn => turn,
             }
         };
-        let (wanted, permit) = match self.deadline {
-            None => turn.await,
-            Some(deadline) => timeout_at(deadline, turn).await.map_err(|_| self.out_of_time())?,
-        };
+        let (wanted, permit) = self.in_time_left(turn).await?;
         self.permit = permit;
         Ok(self.pending.start() && wanted)
     }
 
-    /// Hands on the messages of a successful reply as they come.
-    async fn follow(&mut self, mut reply: Reply) -> Result<(), Error> {
-        let status = reply.status();
-        let mut decoder = Decoder::new(reply.content_type(), self.bridge.limits.incoming);
-        let mut broken = None;
-        loop {
-            match self.in_time(reply.chunk()).await? {
-                Ok(Some(chunk)) => decoder.feed(chunk)?,
-                Ok(None) => break,
-                Err(error) => {
-                    broken = Some(error);
-                    break;
-                }
-            }
-            self.deliver(&mut decoder).await;
+    /// Sends the message once, and follows what comes of it.
+    async fn attempt(&mut self) -> Result<Step, Error> {
+        let bridge = self.bridge;
+        if !self.pending.is_own() && !self.is_initialize() {
+            bridge.renewal.over().await;
         }
-        decoder.finish(broken.is_none());
-        self.deliver(&mut decoder).await;
-        if self.message.kind() != Kind::Request || self.pending.is_answered() {
-            return Ok(());
+        match bridge.route.current() {
+            Transport::Http => self.attempt_http().await,
+            Transport::Sse => self.attempt_sse().await,
         }
-        Err(broken.or_else(|| decoder.take_rejected()).unwrap_or_else(|| no_answer(status)))
     }
 
-    /// A reply whose status says no: a JSON-RPC error in it is the server's answer (R7, R67).
-    async fn refused(&mut self, mut reply: Reply) -> Result<(), Error> {
+    /// Streamable HTTP: the reply to the POST holds the answer.
+    async fn attempt_http(&mut self) -> Result<Step, Error> {
+        let bridge = self.bridge;
+        let epoch = bridge.session().epoch();
+        if !self.pending.is_own() && !self.is_initialize() && bridge.session().stream().is_some() {
+            // The session lived on a stream that the server does not offer any more (R56).
+            return self.renew(epoch).await;
+        }
+        let reply = self.post(bridge.transport.url()).await?;
+        if !reply.status().is_success() {
+            return self.refused(reply, epoch).await;
+        }
+        bridge.route.decide(Transport::Http);
+        if self.is_initialize() {
+            bridge.session().open(reply.session_id(), None);
+        }
+        self.received();
+        self.follow(reply).await.map(|()| Step::Done)
+    }
+
+    /// HTTP+SSE: the answer comes on the standing stream (R52).
+    async fn attempt_sse(&mut self) -> Result<Step, Error> {
+        let bridge = self.bridge;
+        let (endpoint, stream) = match bridge.listener.endpoint().await {
+            Ok(endpoint) => endpoint,
+            // The server does not speak it, or no longer (R56): Streamable HTTP is what is left.
+            Err(error) if error.is_refusal() && bridge.route.give_up_sse() => return Ok(Step::Again),
+            Err(error) => return Err(error),
+        };
+        bridge.route.decide(Transport::Sse);
+        let epoch = bridge.session().epoch();
+        if self.is_initialize() {
+            bridge.session().open(None, Some(stream));
+        } else if !self.pending.is_own() && bridge.session().stream().is_some_and(|own| own != stream) {
+            return self.renew(epoch).await;
+        }
+        let since = Instant::now();
+        let reply = self.post(&endpoint).await?;
+        if !reply.status().is_success() {
+            return self.refused(reply, epoch).await;
+        }
+        self.received();
+        // Says nothing, but its connection can be used again once it is read.
+        drop(reply.error_body().await);
+        if self.message.kind() != Kind::Request {
+            return Ok(Step::Done);
+        }
+        loop {
+            let quiet_since = bridge.listener.last_traffic().max(since);
+            let answered = async {
+                tokio::select! {
+                    biased;
+                    () = self.pending.settled() => true,
+                    () = bridge.listener.lost(stream) => self.pending.is_answered(),
+                }
+            };
+            match self.in_time_since(quiet_since, answered).await {
+                Ok(true) => return Ok(Step::Done),
+                Ok(false) if self.pending.is_cancelled() => return Ok(Step::Done),
+                Ok(false) => {
+                    let summary = "the server's event stream ended before the answer came";
+                    return Err(Error::new(Fault::Broken, summary));
+                }
+                Err(_) if bridge.listener.last_traffic() > quiet_since => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn post(&self, target: &url::Url) -> Result<Reply, Error> {
+        let bridge = self.bridge;
+        let bare = self.is_initialize();
+        let session = |headers: &mut HeaderMap| {
+            if !bare {
+                bridge.session().apply(headers);
+            }
+        };
+        let post = bridge.transport.post(target, self.message.bytes().clone(), session, &self.pending.delivery);
+        let reply = self.in_time(post).await??;
+        tracing::debug!(method = self.message.method(), status = reply.status().as_u16(), "reply");
+        Ok(reply)
+    }
+
+    /// The server has taken the message.
+    fn received(&mut self) {
+        if self.message.kind() == Kind::Request {
+            return;
+        }
+        // What must come after it may go.
+        self.lane.hold = None;
+        if self.message.method() == "notifications/initialized" {
+            let epoch = self.bridge.session().epoch();
+            self.bridge.listener.push(epoch);
+        }
+    }
+
+    /// A reply whose status says no: a lost session, stale credentials, an old server, or an answer (R7, R67).
+    async fn refused(&mut self, reply: Reply, epoch: u64) -> Result<Step, Error> {
+        let bridge = self.bridge;
         let status = reply.status();
         let error = status_error(status).with_retry_after(reply.retry_after());
-        let body = Self::error_body(&mut reply).await;
+        if status == StatusCode::UNAUTHORIZED && !self.reauthorized {
+            self.reauthorized = true;
+            if bridge.transport.credentials.renew(reply.user()).await? {
+                return Ok(Step::Again);
+            }
+        }
+        let body = reply.error_body().await;
+        if self.is_initialize() {
+            if let Some(other) = bridge.route.fallback(status, &body) {
+                match bridge.listener.endpoint().await {
+                    Ok(_) => {
+                        tracing::info!("the server speaks HTTP+SSE (2024-11-05)");
+                        bridge.route.decide(other);
+                        return Ok(Step::Again);
+                    }
+                    Err(error) => {
+                        tracing::debug!(error = %error, "no HTTP+SSE either");
+                        bridge.listener.close();
+                    }
+                }
+            }
+        } else if bridge.session().is_lost(status, &body) && !self.pending.is_own() {
+            return self.renew(epoch).await;
+        }
         if let (Some(id), Ok(Parsed::One(answer))) = (self.pending.id(), Message::parse(&body))
             && answer.kind() == Kind::Response
         {
             // Whatever id the server has put there, it can only mean this request.
-            let own = answer.id().is_some_and(|theirs| theirs.identical(id));
-            let answer = if own { answer } else { answer.with_id(id) };
-            self.answer(self.pending, answer).await;
-            return Ok(());
+            let answer = answer.with_id(id);
+            bridge.answer(self.pending, answer).await;
+            return Ok(Step::Done);
         }
         Err(error.with_detail(&String::from_utf8_lossy(&body)))
     }
 
-    /// What can be had of an error's body: if it breaks off, stalls or is too long, its beginning.
-    async fn error_body(reply: &mut Reply) -> Bytes {
-        let mut body = Vec::new();
-        let gather = async {
-            while body.len() < LONGEST_ERROR_BODY
-                && let Ok(Some(chunk)) = reply.chunk().await
-            {
-                body.extend_from_slice(&chunk);
+    /// The session that the message was sent in is gone; it was not looked at, and goes into the next one.
+    async fn renew(&mut self, epoch: u64) -> Result<Step, Error> {
+        if self.message.kind() == Kind::Response {
+            // It answers a question of the session that is gone.
+            return Ok(Step::Done);
+        }
+        let newer = self.bridge.session().epoch() != epoch;
+        if self.renewed && !newer {
+            return Err(Error::new(Fault::SessionLost, "the server has lost the session again and again"));
+        }
+        self.renewed = true;
+        self.bridge.renew(epoch).await?;
+        Ok(Step::Again)
+    }
+
+    /// Hands on the messages of a successful reply as they come, to the answer and beyond.
+    async fn follow(&mut self, mut reply: Reply) -> Result<(), Error> {
+        let status = reply.status();
+        let mut decoder = Decoder::new(reply.content_type(), self.bridge.limits.incoming);
+        let mut cursor = None;
+        loop {
+            let broken = self.read(&mut reply, &mut decoder).await?;
+            if self.message.kind() != Kind::Request || self.pending.is_answered() || self.pending.is_cancelled() {
+                return Ok(());
             }
+            cursor = decoder.last_event_id().cloned().or(cursor);
+            let failure =
+                broken.or_else(|| decoder.take_rejected()).unwrap_or_else(|| no_answer(status, decoder.is_sse()));
+            let Some(last_event_id) = &cursor else { return Err(failure) };
+            let wait = decoder.retry().unwrap_or(DEFAULT_RETRY);
+            tracing::debug!(method = self.message.method(), ?wait, "the stream broke; it is taken up again");
+            match self.resume(last_event_id, wait).await? {
+                Ok(rest) => reply = rest,
+                Err(refusal) => return Err(failure.with_source(refusal)),
+            }
+            decoder = Decoder::new(reply.content_type(), self.bridge.limits.incoming);
+        }
+    }
+
+    /// Reads a body to its end. Gives the error that broke it off, if one did.
+    async fn read(&mut self, reply: &mut Reply, decoder: &mut Decoder) -> Result<Option<Error>, Error> {
+        let broken = loop {
+            match self.in_time(reply.chunk()).await? {
+                Ok(Some(chunk)) => decoder.feed(chunk)?,
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            }
+            self.hand_on(decoder).await;
         };
-        let _ = timeout(ERROR_BODY_TIME, gather).await;
-        body.into()
+        decoder.finish(broken.is_none());
+        self.hand_on(decoder).await;
+        Ok(broken)
     }
 
     /// Hands on what the decoder has.
-    async fn deliver(&mut self, decoder: &mut Decoder) {
+    async fn hand_on(&mut self, decoder: &mut Decoder) {
         while let Some(message) = decoder.next() {
-            self.hand_on(message).await;
+            self.bridge.hand_on(message, Some(self.pending)).await;
         }
         if self.pending.is_answered() {
             // The stream may go on for long; nobody has to wait for that.
@@ -168,46 +360,31 @@ impl Exchange<'_> {
         }
     }
 
-    /// One message from the server.
-    async fn hand_on(&self, message: Message) {
-        if message.kind() != Kind::Response {
-            // Progress after the answer upsets clients: its token is no longer known to them.
-            if !(self.pending.is_answered() && message.method() == "notifications/progress") {
-                self.bridge.output.send(message.into_line()).await;
+    /// The rest of a stream that broke, after the event with this id (R32, R33, R35). The network may be away for as long
+    /// as the server may be silent. Gives the server's refusal if it does not take the stream up again.
+    async fn resume(&self, last_event_id: &Bytes, wait: Duration) -> Result<Result<Reply, Error>, Error> {
+        let bridge = self.bridge;
+        let since = Instant::now();
+        let mut pause = wait;
+        for failures in 0.. {
+            self.in_time_since(since, sleep(pause)).await?;
+            let session = |headers: &mut HeaderMap| bridge.session().apply(headers);
+            let get = bridge.transport.get(session, Some(last_event_id));
+            let error = match self.in_time_since(since, get).await? {
+                Ok(reply) if reply.status().is_success() => return Ok(Ok(reply)),
+                Ok(reply) => status_error(reply.status()).with_retry_after(reply.retry_after()),
+                Err(error) => error,
+            };
+            let passes = match error.status() {
+                Some(status) => matches!(status, 408 | 429 | 502..=504),
+                None => !error.is_timeout(),
+            };
+            if !passes {
+                return Ok(Err(error));
             }
-            return;
+            pause = retry::backoff(failures, retry::random()).max(wait).max(error.retry_after().unwrap_or_default());
         }
-        let theirs = message.id().filter(|id| !id.is_null());
-        let target = match (self.pending.id(), theirs) {
-            (Some(own), Some(theirs)) if own.same(theirs) || own.same_when_rounded(theirs) => {
-                Some(self.pending.clone())
-            }
-            // An error without an id belongs to the request whose reply it stands in (R7).
-            (Some(_), None) => Some(self.pending.clone()),
-            (_, Some(theirs)) => self.bridge.table.find(theirs),
-            (None, None) => None,
-        };
-        let Some((target, id)) = target.as_ref().and_then(|target| Some((target, target.id()?))) else {
-            tracing::debug!(id = ?message.id(), "an answer that nobody waits for; dropped");
-            return;
-        };
-        let own = message.id().is_some_and(|theirs| theirs.identical(id));
-        self.answer(target, if own { message } else { message.with_id(id) }).await;
-    }
-
-    /// Puts the answer to a request out, unless it had one (R36).
-    async fn answer(&self, target: &Arc<Pending>, answer: Message) {
-        if !target.claim_answer() {
-            tracing::debug!(id = ?target.id(), "a second answer to the same request; dropped");
-            return;
-        }
-        if self.is_initialize()
-            && let Some(version) = answer.protocol_version()
-        {
-            self.bridge.session().negotiated(&version);
-        }
-        self.bridge.output.send(answer.into_line()).await;
-        self.bridge.table.remove(target);
+        Err(self.out_of_time())
     }
 
     /// The end: what went wrong becomes the request's answer, or a line in the log.
@@ -217,12 +394,15 @@ impl Exchange<'_> {
         let mut expired = false;
         match (outcome, self.pending.id()) {
             (Err(error), Some(id)) if !unwanted && self.pending.claim_answer() => {
-                expired = error.is_timeout() && self.pending.delivery.may_have_arrived();
-                let may_have_run = may_have_run(&error, &self.pending.delivery);
-                let error = error.with_may_have_run(may_have_run);
+                expired = error.is_timeout() && self.may_have_run;
+                let error = error.with_may_have_run(self.may_have_run).with_attempts(self.tries.attempts());
                 let method = self.message.method();
                 tracing::info!(method, error = %error, detail = error.detail(), "request failed");
-                self.bridge.output.send(error_reply(Some(id), &error)).await;
+                if let Some(caller) = self.pending.take_caller() {
+                    let _ = caller.send(Err(error));
+                } else {
+                    self.bridge.output.send(error_reply(Some(id), &error)).await;
+                }
             }
             (Err(error), None) => {
                 let method = self.message.method();
@@ -230,7 +410,9 @@ impl Exchange<'_> {
             }
             _ => {}
         }
-        let cancellation = (expired && !self.is_initialize()).then(|| self.bridge.table.insert(None));
+        // Whoever waits for it in vain must learn so.
+        drop(self.pending.take_caller());
+        let cancellation = (expired && !self.is_initialize()).then(|| self.bridge.table.insert_receipt());
         self.bridge.table.remove(self.pending);
         self.release();
         if let Some(cancellation) = cancellation {
@@ -247,10 +429,16 @@ impl Exchange<'_> {
 
     /// Tells the server that nobody waits for this request any more.
     async fn cancel_upstream(&self, pending: &Pending) {
-        let Some(id) = self.pending.id() else { return };
-        let session = |headers: &mut _| self.bridge.session().apply(headers);
-        let post = self.bridge.transport.post(cancellation(id, "timed out"), session, &pending.delivery);
-        if !matches!(timeout(CANCELLATION_TIME, post).await, Ok(Ok(_))) {
+        let (bridge, Some(id)) = (self.bridge, self.pending.id()) else { return };
+        let cancel = async {
+            let target = match bridge.route.current() {
+                Transport::Http => bridge.transport.url().clone(),
+                Transport::Sse => bridge.listener.endpoint().await?.0,
+            };
+            let session = |headers: &mut HeaderMap| bridge.session().apply(headers);
+            bridge.transport.post(&target, cancellation(id, "timed out"), session, &pending.delivery).await
+        };
+        if !matches!(timeout(CANCELLATION_TIME, cancel).await, Ok(Ok(_))) {
             tracing::debug!(id = ?id, "the cancellation of a request that timed out was not accepted");
         }
     }
@@ -261,13 +449,33 @@ impl Exchange<'_> {
 
     /// Waits for the server, at most for the idle time and not beyond the request's deadline.
     async fn in_time<F: Future>(&self, future: F) -> Result<F::Output, Error> {
-        let silence = Instant::now().checked_add(self.bridge.timeouts.idle);
-        let limit = match (silence, self.deadline) {
-            (Some(silence), Some(deadline)) => silence.min(deadline),
-            (Some(limit), None) | (None, Some(limit)) => limit,
-            (None, None) => return Ok(future.await),
-        };
+        self.in_time_since(Instant::now(), future).await
+    }
+
+    /// The same, if the server was last heard of at `since`.
+    async fn in_time_since<F: Future>(&self, since: Instant, future: F) -> Result<F::Output, Error> {
+        let silence = since.checked_add(self.bridge.timeouts.idle);
+        match (silence, self.deadline) {
+            (Some(silence), Some(deadline)) => self.until(silence.min(deadline), future).await,
+            (Some(limit), None) | (None, Some(limit)) => self.until(limit, future).await,
+            (None, None) => Ok(future.await),
+        }
+    }
+
+    /// Waits for the bridge itself, not beyond the request's deadline.
+    async fn in_time_left<F: Future>(&self, future: F) -> Result<F::Output, Error> {
+        match self.deadline {
+            Some(deadline) => self.until(deadline, future).await,
+            None => Ok(future.await),
+        }
+    }
+
+    async fn until<F: Future>(&self, limit: Instant, future: F) -> Result<F::Output, Error> {
         timeout_at(limit, future).await.map_err(|_| self.out_of_time())
+    }
+
+    fn has_time_for(&self, wait: Duration) -> bool {
+        self.deadline.is_none_or(|deadline| Instant::now() + wait < deadline)
     }
 
     fn out_of_time(&self) -> Error {
@@ -286,18 +494,22 @@ impl Exchange<'_> {
     }
 }
 
-/// Whether the server may have acted on a request that failed: not if it was never written, nor if the status says that
-/// it was turned away before that.
-fn may_have_run(error: &Error, delivery: &Delivery) -> bool {
-    let turned_away = error.status().is_some_and(|status| {
-        matches!(status, 300..=399 | 501 | 503 | 505) || (matches!(status, 400..=499) && status != 408)
-    });
-    delivery.may_have_arrived() && !turned_away
+/// Whether the status says that the server did not act on the request, though it had it.
+fn was_turned_away(error: &Error) -> bool {
+    error.fate() == Fate::Unread
+        || error.is_session_lost()
+        || error.status().is_some_and(|status| {
+            matches!(status, 300..=399 | 501 | 503 | 505) || (matches!(status, 400..=499) && status != 408)
+        })
 }
 
-fn no_answer(status: StatusCode) -> Error {
+fn no_answer(status: StatusCode, ended_early: bool) -> Error {
     let status = status.as_u16();
-    Error::new(Fault::NoAnswer, format!("the server ended its reply (HTTP {status}) without answering the request"))
+    let error = Error::new(
+        Fault::NoAnswer,
+        format!("the server ended its reply (HTTP {status}) without answering the request"),
+    );
+    if ended_early { error.with_fate(Fate::Interrupted) } else { error }
 }
 
 fn status_error(status: StatusCode) -> Error {

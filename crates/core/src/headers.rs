@@ -17,6 +17,17 @@ pub(crate) fn post(user: &HeaderMap) -> HeaderMap {
     headers
 }
 
+/// The user's headers and those of a GET that opens a stream (R29), or goes on with one after an event (R32).
+pub(crate) fn get(user: &HeaderMap, last_event_id: Option<&[u8]>) -> HeaderMap {
+    let mut headers = user.clone();
+    headers.insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
+    // An id that no header can carry came with line breaks or the like: then the stream starts anew.
+    if let Some(id) = last_event_id.and_then(|id| HeaderValue::from_bytes(id).ok()) {
+        headers.insert("last-event-id", id);
+    }
+    headers
+}
+
 /// The content type, as text.
 pub(crate) fn content_type(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::CONTENT_TYPE)?.to_str().ok()

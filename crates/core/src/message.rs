@@ -13,7 +13,10 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::error::{Error, Kind as Fault};
+use crate::{
+    error::{Error, Kind as Fault},
+    session::Offer,
+};
 
 /// The most messages that come in one piece. Each costs memory beside its bytes, which the limits on bytes do not see.
 pub(crate) const LONGEST_BATCH: usize = 10_000;
@@ -168,18 +171,62 @@ impl Message {
         Some(Id(self.bytes.slice_ref(message.params.request_id.get().as_bytes())))
     }
 
-    /// The version that the result of `initialize` settles on.
-    pub(crate) fn protocol_version(&self) -> Option<String> {
+    /// What the result of `initialize` settles on.
+    pub(crate) fn offer(&self) -> Option<Offer> {
         #[derive(Deserialize)]
-        struct Answer {
-            result: InitializeResult,
+        struct Answer<'a> {
+            #[serde(borrow)]
+            result: InitializeResult<'a>,
         }
         #[derive(Deserialize)]
-        struct InitializeResult {
+        struct InitializeResult<'a> {
             #[serde(rename = "protocolVersion")]
             protocol_version: String,
+            #[serde(borrow)]
+            capabilities: Option<&'a RawValue>,
         }
-        serde_json::from_slice(&self.bytes).ok().map(|answer: Answer| answer.result.protocol_version)
+        type Capabilities = serde_json::Map<String, serde_json::Value>;
+
+        let Answer { result } = serde_json::from_slice(&self.bytes).ok()?;
+        // What cannot be read is still passed on; it is only not known here.
+        let granted = result.capabilities.and_then(|text| serde_json::from_str::<Capabilities>(text.get()).ok());
+        let mut capabilities = Vec::new();
+        for (name, features) in granted.into_iter().flatten() {
+            let features =
+                features.as_object().into_iter().flatten().filter(|(_, value)| value.as_bool() != Some(false));
+            capabilities.extend(features.map(|(feature, _)| format!("{name}.{feature}")));
+            capabilities.push(name);
+        }
+        Some(Offer { version: result.protocol_version, capabilities })
+    }
+
+    /// Code and text of an error response.
+    pub(crate) fn error(&self) -> Option<(i64, String)> {
+        #[derive(Deserialize)]
+        struct Answer {
+            error: ErrorObject,
+        }
+        #[derive(Deserialize)]
+        struct ErrorObject {
+            code: i64,
+            #[serde(default)]
+            message: String,
+        }
+        let Answer { error } = serde_json::from_slice(&self.bytes).ok()?;
+        Some((error.code, error.message))
+    }
+
+    /// The `uri` in the parameters.
+    pub(crate) fn uri(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Request {
+            params: Params,
+        }
+        #[derive(Deserialize)]
+        struct Params {
+            uri: String,
+        }
+        serde_json::from_slice(&self.bytes).ok().map(|request: Request| request.params.uri)
     }
 }
 
@@ -204,6 +251,8 @@ pub(crate) fn error_reply(id: Option<&Id>, error: &Error) -> Bytes {
         #[serde(skip_serializing_if = "Option::is_none")]
         may_have_run: Option<bool>,
         #[serde(skip_serializing_if = "Option::is_none")]
+        attempts: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         detail: Option<String>,
     }
     let body = Body {
@@ -215,6 +264,7 @@ pub(crate) fn error_reply(id: Option<&Id>, error: &Error) -> Bytes {
             http_status: error.status(),
             retry_after: error.retry_after().map(|wait| wait.as_secs()),
             may_have_run: error.may_have_run(),
+            attempts: error.attempts(),
             detail: error.detail(),
         },
     };
@@ -232,11 +282,26 @@ pub(crate) fn cancellation(id: &Id, reason: &str) -> Bytes {
         .into()
 }
 
+/// The notification that ends the handshake.
+pub(crate) fn initialized() -> Message {
+    Message {
+        bytes: Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#),
+        kind: Kind::Notification,
+        id: None,
+        method: Method(Bytes::from_static(b"notifications/initialized")),
+    }
+}
+
 /// A JSON-RPC id as it was written. Its spelling is kept; [`Id::same`] compares by value, and 1 is not "1" (R4).
 #[derive(Clone)]
 pub(crate) struct Id(Bytes);
 
 impl Id {
+    /// An id of the bridge's own: a string of characters that JSON does not escape.
+    pub(crate) fn own(text: &str) -> Self {
+        Self(format!("\"{text}\"").into())
+    }
+
     /// The id in JSON.
     pub(crate) fn as_str(&self) -> &str {
         // A slice of text that was valid UTF-8, cut at JSON tokens.
@@ -604,7 +669,14 @@ mod tests {
         assert_eq!(cancelled.cancelled_id().unwrap().as_str(), "\"7\"");
         assert!(message(r#"{"method":"notifications/cancelled"}"#).cancelled_id().is_none());
         let result = message(r#"{"id":0,"result":{"protocolVersion":"2025-06-18"}}"#);
-        assert_eq!(result.protocol_version().unwrap(), "2025-06-18");
+        assert_eq!(result.offer().unwrap(), Offer { version: "2025-06-18".into(), capabilities: vec![] });
+        let result = message(
+            r#"{"id":0,"result":{"protocolVersion":"x","capabilities":{"a":{"b":true,"c":false,"d":{}},"e":{}}}}"#,
+        );
+        assert_eq!(result.offer().unwrap().capabilities, ["a.b", "a.d", "a", "e"]);
+        let error = message(r#"{"id":0,"error":{"code":-32001,"message":"Session not found"}}"#);
+        assert_eq!(error.error().unwrap(), (-32001, "Session not found".into()));
+        assert_eq!(message(r#"{"id":0,"method":"x","params":{"uri":"a:b"}}"#).uri().unwrap(), "a:b");
     }
 
     #[test]

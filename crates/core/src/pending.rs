@@ -1,31 +1,57 @@
-//! The client's messages that are not finished yet: who still waits for an answer, and what may be cancelled.
+//! The messages that are not finished yet: who still waits for an answer, and what may be cancelled.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU8, Ordering},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
-use crate::{message::Id, transport::Delivery};
+use crate::{
+    error::Error,
+    message::{Id, Kind, Message},
+    transport::Delivery,
+};
 
-/// One message from stdin, from its line to its end: for a request the answer, for the others the server's receipt.
+/// One message, from its line on stdin (or its making, if it is the bridge's own) to its end: for a request the answer,
+/// for the others the server's receipt.
 #[derive(Debug)]
 pub(crate) struct Pending {
-    /// The id of a request.
-    id: Option<Id>,
+    /// A request, which is to be answered.
+    request: Option<Message>,
     pub(crate) delivery: Arc<Delivery>,
+    /// Who waits for the answer, if it is not the client.
+    caller: Mutex<Option<Caller>>,
+    is_own: bool,
     withdrawn: Notify,
+    settled: Notify,
     flags: AtomicU8,
 }
+
+/// Where the answer to a request of the bridge's own goes.
+type Caller = oneshot::Sender<Result<Message, Error>>;
 
 const STARTED: u8 = 1;
 const CANCELLED: u8 = 2;
 const ANSWERED: u8 = 4;
 
 impl Pending {
+    /// The id of a request.
     pub(crate) fn id(&self) -> Option<&Id> {
-        self.id.as_ref()
+        self.request.as_ref().and_then(Message::id)
+    }
+
+    pub(crate) fn request(&self) -> Option<&Message> {
+        self.request.as_ref()
+    }
+
+    /// Whether the bridge sends it on its own behalf; the client knows nothing of it.
+    pub(crate) fn is_own(&self) -> bool {
+        self.is_own
+    }
+
+    pub(crate) fn take_caller(&self) -> Option<Caller> {
+        self.caller.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Its turn has come. False if it was cancelled before: then it must not be sent.
@@ -37,20 +63,27 @@ impl Pending {
     /// otherwise it is withdrawn, and neither it nor the cancellation goes out.
     pub(crate) fn cancel(&self) -> bool {
         let started = self.raise(CANCELLED) & STARTED != 0;
-        if !started {
-            self.withdrawn.notify_one();
-        }
+        self.withdrawn.notify_one();
         started
     }
 
-    /// Waits for a cancellation that comes before the start.
+    /// Waits for a cancellation.
     pub(crate) async fn withdrawn(&self) {
         self.withdrawn.notified().await;
     }
 
     /// True for the first caller only, who then must put the answer out (R5, R36).
     pub(crate) fn claim_answer(&self) -> bool {
-        self.raise(ANSWERED) & ANSWERED == 0
+        let first = self.raise(ANSWERED) & ANSWERED == 0;
+        self.settled.notify_one();
+        first
+    }
+
+    /// Waits until the answer has come, on whatever stream.
+    pub(crate) async fn settled(&self) {
+        while !self.is_answered() {
+            self.settled.notified().await;
+        }
     }
 
     pub(crate) fn is_answered(&self) -> bool {
@@ -83,9 +116,33 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(crate) fn insert(&self, id: Option<Id>) -> Arc<Pending> {
-        let pending =
-            Arc::new(Pending { id, delivery: Arc::default(), withdrawn: Notify::new(), flags: AtomicU8::new(0) });
+    /// Adds a message of the client's.
+    pub(crate) fn insert(&self, message: &Message) -> Arc<Pending> {
+        self.add((message.kind() == Kind::Request).then(|| message.clone()), None, false)
+    }
+
+    /// Adds something that the client waits for without having asked the server.
+    pub(crate) fn insert_receipt(&self) -> Arc<Pending> {
+        self.add(None, None, false)
+    }
+
+    /// Adds a message of the bridge's own, and gives what its answer comes from.
+    pub(crate) fn insert_own(&self, message: &Message) -> (Arc<Pending>, oneshot::Receiver<Result<Message, Error>>) {
+        let (caller, answer) = oneshot::channel();
+        let request = (message.kind() == Kind::Request).then(|| message.clone());
+        (self.add(request, Some(caller), true), answer)
+    }
+
+    fn add(&self, request: Option<Message>, caller: Option<Caller>, is_own: bool) -> Arc<Pending> {
+        let pending = Arc::new(Pending {
+            request,
+            delivery: Arc::default(),
+            caller: Mutex::new(caller),
+            is_own,
+            withdrawn: Notify::new(),
+            settled: Notify::new(),
+            flags: AtomicU8::new(0),
+        });
         self.lock().push(Arc::clone(&pending));
         pending
     }
@@ -100,12 +157,18 @@ impl Table {
 
     /// The open request with this id, compared by value.
     pub(crate) fn find(&self, id: &Id) -> Option<Arc<Pending>> {
-        self.lock().iter().find(|one| one.id.as_ref().is_some_and(|own| own.same(id))).cloned()
+        self.lock().iter().find(|one| one.id().is_some_and(|own| own.same(id))).cloned()
     }
 
-    /// The most that anybody still waits for; cancelled requests are waited for by nobody.
+    /// The client's open request with this id.
+    pub(crate) fn find_of_client(&self, id: &Id) -> Option<Arc<Pending>> {
+        self.lock().iter().find(|one| !one.is_own && one.id().is_some_and(|own| own.same(id))).cloned()
+    }
+
+    /// The most that the client still waits for; cancelled requests are waited for by nobody.
     pub(crate) fn most_wanted(&self) -> Option<Wanted> {
-        let wanted = |one: &Arc<Pending>| match (&one.id, one.is_cancelled()) {
+        let wanted = |one: &Arc<Pending>| match (one.id(), one.is_cancelled()) {
+            _ if one.is_own => None,
             (Some(_), true) => None,
             (Some(_), false) => Some(Wanted::Answer),
             (None, _) => Some(Wanted::Receipt),
@@ -115,7 +178,7 @@ impl Table {
 
     /// The requests whose client still waits for an answer.
     pub(crate) fn unanswered(&self) -> Vec<Arc<Pending>> {
-        self.lock().iter().filter(|one| one.id.is_some() && !one.is_cancelled()).cloned().collect()
+        self.lock().iter().filter(|one| !one.is_own && one.id().is_some() && !one.is_cancelled()).cloned().collect()
     }
 
     /// Waits for the next removal. Make the future before looking at the table, so that none is missed.

@@ -129,6 +129,16 @@ pub(crate) fn wants_credentials(proxy: &str) -> (Fault, String) {
     (Fault::Proxy, summary)
 }
 
+/// Whether the server has said in HTTP/2 that it did not process the request (RFC 9113, 6.8 and 8.7): it goes away in
+/// good order, or refuses the stream.
+pub(crate) fn was_refused_unread(error: &reqwest::Error) -> bool {
+    find::<h2::Error>(error).is_some_and(|error| {
+        let went = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        error.is_remote() && (went || refused)
+    })
+}
+
 /// The first error of this type among the causes.
 fn find<E: StdError + 'static>(error: &reqwest::Error) -> Option<&E> {
     causes(error).find_map(<dyn StdError>::downcast_ref)

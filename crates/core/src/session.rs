@@ -1,21 +1,44 @@
-//! The session with the server as a pure state machine: which headers it puts on a request, and what it learns from
-//! the answer to `initialize` (legacy protocol, 2025-03-26 to 2025-11-25; R23–R25, R41).
+//! The session with the server as a pure state machine: which headers it puts on a request, what it learns from answers,
+//! when it is lost, and what sets up the next one (legacy protocol, 2024-11-05 to 2025-11-25; R23–R25, R38–R41).
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
-use crate::headers;
+use crate::{
+    headers,
+    message::{Kind, Message, Parsed},
+};
 
 /// What the server has settled with this client.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     id: Option<HeaderValue>,
     version: Option<HeaderValue>,
+    /// The HTTP+SSE stream that it lives and dies with (R53); none over Streamable HTTP.
+    stream: Option<u64>,
+    /// Counts the sessions: a request that failed in an old one need not look for a new one.
+    epoch: u64,
+    /// The client's own `initialize`, once it was answered; without it there is nothing to renew.
+    initialize: Option<Message>,
+    /// What the server offered in its answer.
+    offer: Option<Offer>,
+    log_level: Option<Message>,
+    subscriptions: Vec<(String, Message)>,
+}
+
+/// What the result of `initialize` grants to a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) version: String,
+    /// Each capability and what it has, like `resources` and `resources.subscribe`.
+    pub(crate) capabilities: Vec<String>,
 }
 
 impl Session {
     /// The server has accepted an `initialize`: its session, or the lack of one, replaces what was.
     /// An id must be visible ASCII (R24); one that is not cannot be sent back, and is not used.
-    pub(crate) fn open(&mut self, id: Option<&HeaderValue>) {
+    pub(crate) fn open(&mut self, id: Option<&HeaderValue>, stream: Option<u64>) {
+        self.epoch += 1;
+        self.stream = stream;
         self.version = None;
         self.id = id.filter(|id| !id.is_empty() && id.as_bytes().iter().all(u8::is_ascii_graphic)).cloned();
         if let Some(id) = &mut self.id {
@@ -25,9 +48,52 @@ impl Session {
         }
     }
 
-    /// The version in the result of `initialize`: what both sides speak from now on (R25), whatever was asked for.
-    pub(crate) fn negotiated(&mut self, version: &str) {
-        self.version = HeaderValue::from_str(version).ok();
+    /// The client's `initialize` was answered with this offer. Both sides speak its version from now on (R25).
+    pub(crate) fn negotiated(&mut self, initialize: &Message, offer: Offer) {
+        self.speak(&offer);
+        self.initialize = Some(initialize.clone());
+        self.offer = Some(offer);
+        self.log_level = None;
+        self.subscriptions.clear();
+    }
+
+    /// A renewed session was answered with this offer.
+    ///
+    /// # Errors
+    /// What the client was granted and now is missing (R39).
+    pub(crate) fn renewed(&mut self, offer: &Offer) -> Result<(), String> {
+        self.speak(offer);
+        let Some(old) = &self.offer else { return Ok(()) };
+        if offer.version != old.version {
+            return Err(format!("it speaks protocol {}, not {}", offer.version, old.version));
+        }
+        match old.capabilities.iter().find(|name| !offer.capabilities.contains(name)) {
+            Some(name) => Err(format!("it no longer offers {name}")),
+            None => Ok(()),
+        }
+    }
+
+    fn speak(&mut self, offer: &Offer) {
+        self.version = HeaderValue::from_str(&offer.version).ok();
+    }
+
+    /// A request of the client was answered with a result: remembers what a new session must be told (R39).
+    pub(crate) fn answered(&mut self, request: &Message) {
+        match request.method() {
+            "logging/setLevel" => self.log_level = Some(request.clone()),
+            "resources/subscribe" => {
+                if let Some(uri) = request.uri() {
+                    self.subscriptions.retain(|(known, _)| *known != uri);
+                    self.subscriptions.push((uri, request.clone()));
+                }
+            }
+            "resources/unsubscribe" => {
+                if let Some(uri) = request.uri() {
+                    self.subscriptions.retain(|(known, _)| *known != uri);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Puts the session on a request; never on `initialize`.
@@ -44,11 +110,63 @@ impl Session {
     pub(crate) fn is_open(&self) -> bool {
         self.id.is_some()
     }
+
+    /// The stream that it lives on, over HTTP+SSE.
+    pub(crate) fn stream(&self) -> Option<u64> {
+        self.stream
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The client's `initialize`, if its session can be renewed.
+    pub(crate) fn initialize(&self) -> Option<&Message> {
+        self.initialize.as_ref()
+    }
+
+    /// What a new session must be told after `initialized`.
+    pub(crate) fn replay(&self) -> Vec<Message> {
+        self.log_level.iter().chain(self.subscriptions.iter().map(|(_, request)| request)).cloned().collect()
+    }
+
+    /// Whether a refused request says that the session is gone: 404, as the specification has it (R38), or one of the
+    /// forms of 400 that servers use in its place (R40). Without a session nothing can be lost.
+    pub(crate) fn is_lost(&self, status: StatusCode, body: &[u8]) -> bool {
+        const CODES: [i64; 4] = [-32_000, -32_001, -32_600, -32_602];
+        if self.id.is_none() || !matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) {
+            return false;
+        }
+        let error = match Message::parse(&bytes::Bytes::copy_from_slice(body)) {
+            Ok(Parsed::One(answer)) if answer.kind() == Kind::Response => answer.error(),
+            _ => None,
+        };
+        let speaks_of_it = |text: &str| {
+            let text = text.to_ascii_lowercase();
+            text.contains("session") || text.contains("not initialized")
+        };
+        match (status, error) {
+            // An unknown method (R68).
+            (StatusCode::NOT_FOUND, Some((code, _))) => code != -32_601,
+            (StatusCode::NOT_FOUND, None) => true,
+            (_, Some((code, text))) => CODES.contains(&code) && speaks_of_it(&text),
+            (_, None) => speaks_of_it(&String::from_utf8_lossy(body)),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+
+    fn message(text: &str) -> Message {
+        match Message::parse(&Bytes::from(text.to_owned())) {
+            Ok(Parsed::One(message)) => message,
+            other => panic!("{other:?}"),
+        }
+    }
 
     fn headers(session: &Session) -> Vec<(String, String)> {
         let mut headers = HeaderMap::new();
@@ -56,17 +174,26 @@ mod tests {
         headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
     }
 
+    fn offer(version: &str, capabilities: &[&str]) -> Offer {
+        Offer { version: version.into(), capabilities: capabilities.iter().map(|&name| name.into()).collect() }
+    }
+
+    fn initialized(version: &str, capabilities: &[&str]) -> Session {
+        let mut session = Session::default();
+        session.open(Some(&HeaderValue::from_static("s-1")), None);
+        session.negotiated(&message(r#"{"id":1,"method":"initialize"}"#), offer(version, capabilities));
+        session
+    }
+
     #[test]
     fn r23_r25_nothing_before_initialize_and_both_after() {
-        let mut session = Session::default();
-        assert!(headers(&session).is_empty() && !session.is_open());
-        session.open(Some(&HeaderValue::from_static("s-1")));
-        session.negotiated("2025-03-26");
+        assert!(headers(&Session::default()).is_empty() && !Session::default().is_open());
+        let mut session = initialized("2025-03-26", &[]);
         assert_eq!(
             headers(&session),
             [("mcp-session-id".into(), "s-1".into()), ("mcp-protocol-version".into(), "2025-03-26".into())]
         );
-        session.open(None);
+        session.open(None, None);
         assert!(headers(&session).is_empty(), "a new initialize forgets the old session");
     }
 
@@ -74,7 +201,7 @@ mod tests {
     fn r24_only_visible_ascii_ids() {
         for bad in [&b""[..], b"a b", b"a\tb", b"\xe9"] {
             let mut session = Session::default();
-            session.open(Some(&HeaderValue::from_bytes(bad).unwrap()));
+            session.open(Some(&HeaderValue::from_bytes(bad).unwrap()), None);
             assert!(!session.is_open(), "{bad:?}");
         }
     }
@@ -82,7 +209,60 @@ mod tests {
     #[test]
     fn r24_the_id_is_not_shown() {
         let mut session = Session::default();
-        session.open(Some(&HeaderValue::from_static("hunter2")));
+        session.open(Some(&HeaderValue::from_static("hunter2")), None);
         assert!(!format!("{session:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn r38_r40_how_a_lost_session_looks() {
+        let session = initialized("2025-06-18", &[]);
+        for (status, body, lost) in [
+            (404, "", true),
+            (404, "<html>", true),
+            (404, r#"{"id":null,"error":{"code":-32001,"message":"Session not found"}}"#, true),
+            (404, r#"{"id":1,"error":{"code":-32601,"message":"Method not found"}}"#, false),
+            (400, r#"{"id":null,"error":{"code":-32000,"message":"Bad Request: No valid session ID provided"}}"#, true),
+            (400, r#"{"id":null,"error":{"code":-32000,"message":"Bad Request: Server not initialized"}}"#, true),
+            (400, r#"{"id":null,"error":{"code":-32602,"message":"Invalid session"}}"#, true),
+            (400, r#"{"id":null,"error":{"code":-32602,"message":"Invalid params"}}"#, false),
+            (400, r#"{"id":null,"error":{"code":-32020,"message":"session header"}}"#, false),
+            (400, "unknown Session", true),
+            (400, "bad", false),
+            (500, "session", false),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(session.is_lost(status, body.as_bytes()), lost, "{status} {body}");
+            assert!(!Session::default().is_lost(status, body.as_bytes()), "R40: nothing to lose");
+        }
+    }
+
+    #[test]
+    fn r39_a_renewed_session_must_not_offer_less() {
+        let mut session = initialized("2025-06-18", &["tools", "resources", "resources.subscribe"]);
+        let more = offer("2025-06-18", &["logging", "resources", "resources.subscribe", "tools"]);
+        assert!(session.renewed(&more).is_ok());
+        let less = offer("2025-06-18", &["tools", "resources"]);
+        assert!(session.renewed(&less).unwrap_err().contains("resources.subscribe"));
+        assert!(session.renewed(&offer("2025-03-26", &[])).unwrap_err().contains("2025-03-26"));
+    }
+
+    #[test]
+    fn r39_what_a_new_session_is_told() {
+        let mut session = initialized("2025-06-18", &[]);
+        for request in [
+            r#"{"id":1,"method":"logging/setLevel","params":{"level":"info"}}"#,
+            r#"{"id":2,"method":"logging/setLevel","params":{"level":"debug"}}"#,
+            r#"{"id":3,"method":"resources/subscribe","params":{"uri":"a"}}"#,
+            r#"{"id":4,"method":"resources/subscribe","params":{"uri":"b"}}"#,
+            r#"{"id":5,"method":"resources/subscribe","params":{"uri":"b"}}"#,
+            r#"{"id":6,"method":"resources/unsubscribe","params":{"uri":"a"}}"#,
+            r#"{"id":7,"method":"tools/list"}"#,
+        ] {
+            session.answered(&message(request));
+        }
+        let ids: Vec<_> = session.replay().iter().map(|request| request.id().unwrap().as_str().to_owned()).collect();
+        assert_eq!(ids, ["2", "5"]);
+        session.negotiated(&message(r#"{"id":8,"method":"initialize"}"#), Offer::default());
+        assert!(session.replay().is_empty(), "the client starts anew");
     }
 }

@@ -18,13 +18,14 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::{Frame, SizeHint};
-use tokio::sync::SetOnce;
+use tokio::{sync::SetOnce, time::timeout};
 use url::{Origin, Url};
 
 use crate::{
     config::{Config, Proxy, ServerUrl},
     cookies::Cookies,
-    error::{Error, Kind as Fault},
+    credentials::{Credentials, UserHeaders},
+    error::{Error, Fate, Kind as Fault},
     headers,
     proxy::Proxies,
     reach::{self, Way},
@@ -32,6 +33,10 @@ use crate::{
 };
 
 const MOST_REDIRECTS: usize = 5;
+/// The longest error page that is looked at for a JSON-RPC error.
+const LONGEST_ERROR_BODY: usize = 1 << 20;
+/// How long it may take to arrive.
+const ERROR_BODY_TIME: Duration = Duration::from_secs(2);
 /// A proxy or load balancer that closes idle connections mostly does so after a minute or more.
 const KEEP_IDLE: Duration = Duration::from_secs(50);
 /// A peer that is gone without a word is found out within a minute: by TCP's own probes after 30 s of silence, by data
@@ -52,8 +57,7 @@ pub(crate) struct Transport {
     client: Clients,
     url: ServerUrl,
     proxies: Proxies,
-    user_headers: HeaderMap,
-    post_headers: HeaderMap,
+    pub(crate) credentials: Credentials,
 }
 
 impl Transport {
@@ -62,41 +66,86 @@ impl Transport {
     /// # Errors
     /// TLS or proxy settings that cannot be used.
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        let client = Clients::new(config)?;
         Ok(Self {
-            client,
+            client: Clients::new(config)?,
             url: config.url.clone(),
             proxies: Proxies::new(&config.proxy),
-            user_headers: config.headers().clone(),
-            post_headers: headers::post(config.headers()),
+            credentials: Credentials::new(config),
         })
     }
 
-    /// Posts one message. `session` adds the headers of the session; `delivery` learns when the body goes out.
+    /// Where the server listens.
+    pub(crate) fn url(&self) -> &Url {
+        self.url.as_url()
+    }
+
+    /// Posts one message to `target`. `session` adds the headers of the session; `delivery` learns when the body goes out.
     ///
     /// # Errors
     /// Whatever kept an HTTP response from coming; a response of any status is none.
     pub(crate) async fn post(
         &self,
+        target: &Url,
         body: Bytes,
-        session: impl Fn(&mut HeaderMap),
+        session: impl FnOnce(&mut HeaderMap),
         delivery: &Arc<Delivery>,
     ) -> Result<Reply, Error> {
-        let mut url = self.url.as_url().clone();
-        for _ in 0..=MOST_REDIRECTS {
-            let headers = if url.origin() == self.url.as_url().origin() {
-                let mut headers = self.post_headers.clone();
-                session(&mut headers);
-                headers
-            } else {
-                headers::post(&HeaderMap::new())
-            };
+        let user = self.credentials.current().await?;
+        delivery.begin();
+        let mut headers = user.post.clone();
+        session(&mut headers);
+        let make = |url: Url| {
             let body = Watched { rest: Some(body.clone()), delivery: Arc::clone(delivery) };
-            let request = self.client.post(url).headers(headers).body(reqwest::Body::wrap(body));
-            let response = request.send().await.map_err(|error| self.failure(error))?;
+            let headers = if self.is_home(&url) { headers.clone() } else { headers::post(&HeaderMap::new()) };
+            self.client.post(url).headers(headers).body(reqwest::Body::wrap(body))
+        };
+        self.follow(target, user, make).await
+    }
+
+    /// Opens a stream of events: the server's own, or with `last_event_id` the rest of one that broke (R29, R32).
+    ///
+    /// # Errors
+    /// As for `post`.
+    pub(crate) async fn get(
+        &self,
+        session: impl FnOnce(&mut HeaderMap),
+        last_event_id: Option<&Bytes>,
+    ) -> Result<Reply, Error> {
+        let user = self.credentials.current().await?;
+        let mut headers = headers::get(&user.headers, last_event_id.map(Bytes::as_ref));
+        session(&mut headers);
+        let make = |url: Url| {
+            let headers = if self.is_home(&url) { headers.clone() } else { headers::get(&HeaderMap::new(), None) };
+            self.client.get(url).headers(headers)
+        };
+        self.follow(self.url(), user, make).await
+    }
+
+    /// Ends the session (R41). Any status will do: 405 means that the server does not let clients end sessions.
+    ///
+    /// # Errors
+    /// No response came.
+    pub(crate) async fn delete(&self, session: impl FnOnce(&mut HeaderMap)) -> Result<StatusCode, Error> {
+        let mut headers = self.credentials.current().await?.headers.clone();
+        session(&mut headers);
+        let request = self.client.delete(self.url().clone()).headers(headers);
+        let response = request.send().await.map_err(|error| self.failure(error))?;
+        Ok(response.status())
+    }
+
+    /// Sends the request that `make` makes for a URL, there and where redirects lead.
+    async fn follow(
+        &self,
+        target: &Url,
+        user: Arc<UserHeaders>,
+        make: impl Fn(Url) -> reqwest::RequestBuilder,
+    ) -> Result<Reply, Error> {
+        let mut url = target.clone();
+        for _ in 0..=MOST_REDIRECTS {
+            let response = make(url).send().await.map_err(|error| self.failure(error))?;
             self.check_proxy(&response)?;
             match next_hop(&response) {
-                None => return Ok(Reply(response)),
+                None => return Ok(Reply { response, user }),
                 Some(target) => {
                     tracing::debug!(status = response.status().as_u16(), "redirected");
                     url = target;
@@ -106,16 +155,9 @@ impl Transport {
         Err(Error::new(Fault::Status, format!("{} redirects in circles; check the URL", self.url)))
     }
 
-    /// Ends the session (R41). Any status will do: 405 means that the server does not let clients end sessions.
-    ///
-    /// # Errors
-    /// No response came.
-    pub(crate) async fn delete(&self, session: impl Fn(&mut HeaderMap)) -> Result<StatusCode, Error> {
-        let mut headers = self.user_headers.clone();
-        session(&mut headers);
-        let request = self.client.delete(self.url.as_url().clone()).headers(headers);
-        let response = request.send().await.map_err(|error| self.failure(error))?;
-        Ok(response.status())
+    /// Whether the user's headers may go there.
+    fn is_home(&self, url: &Url) -> bool {
+        url.origin() == self.url().origin()
     }
 
     /// Says who failed: the name service, a proxy, the way to the server, TLS, or the connection in use.
@@ -124,8 +166,10 @@ impl Transport {
         let error = error.without_url();
         let proxy = self.proxies.between(url.as_url());
         let asked = self.client.of(url.as_url()).identity.asked();
+        let fate = reach::was_refused_unread(&error).then_some(Fate::Unread);
         let (fault, summary) = Way { url: &url, proxy, asked }.judge(&error);
-        Error::new(fault, summary).with_source(error)
+        let failure = Error::new(fault, summary).with_source(error);
+        if let Some(fate) = fate { failure.with_fate(fate) } else { failure }
     }
 
     /// Refuses what a proxy says of itself in the server's place.
@@ -172,6 +216,10 @@ impl Clients {
         self.of(&url).http.post(url)
     }
 
+    fn get(&self, url: Url) -> reqwest::RequestBuilder {
+        self.of(&url).http.get(url)
+    }
+
     fn delete(&self, url: Url) -> reqwest::RequestBuilder {
         self.of(&url).http.delete(url)
     }
@@ -207,25 +255,48 @@ fn client(config: &Config, identity: &Arc<Identity>, cookies: &Arc<Cookies>) -> 
     builder.build().map_err(|error| Error::config("HTTP cannot be set up").with_source(error))
 }
 
-/// The response to a POST: status and headers are here, the body is on its way.
+/// The response to a request: status and headers are here, the body is on its way.
 #[derive(Debug)]
-pub(crate) struct Reply(reqwest::Response);
+pub(crate) struct Reply {
+    response: reqwest::Response,
+    /// The headers that were sent, which a 401 refuses.
+    user: Arc<UserHeaders>,
+}
 
 impl Reply {
     pub(crate) fn status(&self) -> StatusCode {
-        self.0.status()
+        self.response.status()
     }
 
     pub(crate) fn content_type(&self) -> Option<&str> {
-        headers::content_type(self.0.headers())
+        headers::content_type(self.response.headers())
     }
 
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        headers::retry_after(self.0.headers())
+        headers::retry_after(self.response.headers())
     }
 
     pub(crate) fn session_id(&self) -> Option<&HeaderValue> {
-        self.0.headers().get(headers::SESSION_ID)
+        self.response.headers().get(headers::SESSION_ID)
+    }
+
+    /// The body of a refusal, as far as it can be had: if it breaks off, stalls or is too long, its beginning.
+    pub(crate) async fn error_body(mut self) -> Bytes {
+        let mut body = Vec::new();
+        let gather = async {
+            while body.len() < LONGEST_ERROR_BODY
+                && let Ok(Some(chunk)) = self.chunk().await
+            {
+                body.extend_from_slice(&chunk);
+            }
+        };
+        let _ = timeout(ERROR_BODY_TIME, gather).await;
+        body.into()
+    }
+
+    /// The user's headers that were sent.
+    pub(crate) fn user(&self) -> &UserHeaders {
+        &self.user
     }
 
     /// The next bytes of the body, decompressed; `None` at its end.
@@ -233,7 +304,7 @@ impl Reply {
     /// # Errors
     /// The body broke off, or cannot be decompressed.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        self.0
+        self.response
             .chunk()
             .await
             .map_err(|error| Error::new(Fault::Broken, "the server's reply broke off").with_source(error.without_url()))
@@ -249,7 +320,12 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    /// Whether a connection began to write the request, so that the server may have it.
+    /// Another try starts, of which nothing is written yet.
+    fn begin(&self) {
+        self.begun.store(false, Ordering::Release);
+    }
+
+    /// Whether a connection began to write the request in its last try, so that the server may have it.
     pub(crate) fn may_have_arrived(&self) -> bool {
         self.begun.load(Ordering::Acquire)
     }

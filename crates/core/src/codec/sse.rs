@@ -124,13 +124,11 @@ impl Sse {
     }
 
     /// What a reconnection sends as `Last-Event-ID`: the last `id` of a complete event, even of one without data (R34).
-    #[cfg_attr(not(test), expect(dead_code, reason = "resumption uses it"))]
     pub(crate) fn last_event_id(&self) -> Option<&Bytes> {
         self.last_event_id.as_ref()
     }
 
     /// How long the server asks to wait before a reconnection (R33).
-    #[cfg_attr(not(test), expect(dead_code, reason = "resumption uses it"))]
     pub(crate) fn retry(&self) -> Option<Duration> {
         self.retry
     }

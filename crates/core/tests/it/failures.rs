@@ -1,7 +1,7 @@
 //! What can happen to a connection (R5, R9, R44): refused, cut, reset, silent. Each request gets one error that says how
 //! far it came.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -173,11 +173,17 @@ async fn r46_an_event_that_a_broken_connection_cuts_is_dropped() {
     client.finish(&mut server).await;
 }
 
+/// A port that refuses connections until its socket listens, and that nobody else can take meanwhile.
+fn closed_port() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
 #[tokio::test]
 async fn r9_a_server_that_is_down_and_comes_up() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let (port, address) = closed_port();
     let mut client = Client::to(&format!("http://{address}/mcp"));
     for id in ["1", "\"\"", "0"] {
         client.send(call(id)).await;
@@ -188,7 +194,7 @@ async fn r9_a_server_that_is_down_and_comes_up() {
     // Nothing to answer, nothing to say.
     client.send(r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#).await;
 
-    let mut server = Server::on(TcpListener::bind(address).await.unwrap(), None);
+    let mut server = Server::on(port.listen(100).unwrap(), None);
     client.send(call("2")).await;
     // The notification may still have come through.
     let answer = server.post_of("2").await.answer("{}").await;
@@ -201,13 +207,11 @@ async fn r9_a_server_that_is_down_and_comes_up() {
 
 #[tokio::test]
 async fn r9_initialize_fails_and_is_tried_again_by_the_client() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let (port, address) = closed_port();
     let mut client = Client::to(&format!("http://{address}/mcp"));
     client.initialize().await;
     assert_eq!(client.expect_error(r#""init""#).await.kind(), "connect");
-    let mut server = Server::on(TcpListener::bind(address).await.unwrap(), None);
+    let mut server = Server::on(port.listen(100).unwrap(), None);
     client.handshake(&mut server, Some("session-1")).await;
     client.finish(&mut server).await;
 }

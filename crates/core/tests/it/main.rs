@@ -6,14 +6,22 @@
 
 /// What the server answers: statuses, content types, event streams, and the messages in them.
 mod answers;
+/// Headers that are read anew when the server refuses them.
+mod credentials;
 /// How the bridge ends, and what it does while nobody reads its output.
 mod end;
 /// What can happen to a connection: refused, cut, reset, silent.
 mod failures;
+/// The transport of 2024-11-05, and how it is found.
+mod http_sse;
 /// What may overtake what, and how many at once; cancellation.
 mod lanes;
 /// Companies' networks and hostile peers: certificates of both sides, proxies, cookies, redirects, endless headers.
 mod network;
+/// What the server pushes, and streams that break and go on.
+mod push;
+/// Sessions that are lost and replaced.
+mod renewal;
 /// The handshake, the session's headers, requests of the server, the end of the session.
 mod session;
 /// Lines in and lines out: bytes, ids, garbage, batches, sizes.

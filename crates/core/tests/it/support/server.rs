@@ -1,10 +1,20 @@
 //! An HTTP/1.1 server that does nothing by itself: it reads one request at a time from each connection and hands it to
 //! the test as an [`Exchange`], whose verbs put bytes on the socket exactly when and as the test says.
 //!
+//! One exception: it has no event stream for a GET and answers 405 (R30), unless the test said
+//! [`Server::expect_get`].
+//!
 //! A whole reply gives the connection back for the next request (keep-alive). Dropping an exchange closes its socket.
 //! Dropping the server fails the test if a request is left that the test did not ask for.
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use bytes::{Buf, Bytes, BytesMut};
 use gangway::{Config, Proxy};
@@ -26,11 +36,20 @@ pub(crate) struct Server {
     scheme: &'static str,
     arrivals: mpsc::UnboundedReceiver<Arrival>,
     put_by: VecDeque<Exchange>,
+    /// Whether a GET is handed to the test.
+    gets: Arc<AtomicBool>,
     listening: JoinHandle<()>,
 }
 
 /// A request, or why what came is none.
 type Arrival = Result<Exchange, String>;
+
+/// Where requests go.
+#[derive(Clone)]
+struct Desk {
+    arrived: mpsc::UnboundedSender<Arrival>,
+    gets: Arc<AtomicBool>,
+}
 
 impl Server {
     /// A server for `http://127.0.0.1`.
@@ -49,8 +68,14 @@ impl Server {
         let address = listener.local_addr().expect("a bound listener");
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (arrived, arrivals) = mpsc::unbounded_channel();
-        let listening = tokio::spawn(accept(listener, tls, arrived));
-        Self { address, scheme, arrivals, put_by: VecDeque::new(), listening }
+        let gets = Arc::default();
+        let listening = tokio::spawn(accept(listener, tls, Desk { arrived, gets: Arc::clone(&gets) }));
+        Self { address, scheme, arrivals, put_by: VecDeque::new(), gets, listening }
+    }
+
+    /// From now on a GET is the test's to answer, with [`Self::get`]; no other waiting verb but [`Self::next`] takes it.
+    pub(crate) fn expect_get(&self) {
+        self.gets.store(true, Ordering::Release);
     }
 
     /// The port that it listens on.
@@ -79,9 +104,9 @@ impl Server {
         }
     }
 
-    /// The next HTTP request, which must be a POST as the protocol wants it (R20).
+    /// The next HTTP request beside GETs, which must be a POST as the protocol wants it (R20).
     pub(crate) async fn post(&mut self) -> Exchange {
-        let exchange = self.next("a POST from the bridge").await;
+        let exchange = self.first("a POST from the bridge", |exchange| exchange.verb != "GET").await;
         exchange.check_post();
         exchange
     }
@@ -89,18 +114,32 @@ impl Server {
     /// The POST of the request with this id, written as JSON; what arrives before it is kept for later.
     pub(crate) async fn post_of(&mut self, id: &str) -> Exchange {
         let wanted = |exchange: &Exchange| exchange.id().as_deref() == Some(id);
-        let exchange = match self.put_by.iter().position(wanted) {
-            Some(place) => self.put_by.remove(place).expect("it was there"),
-            None => loop {
-                let exchange = self.arrival(&format!("the POST of request {id}")).await;
-                if wanted(&exchange) {
-                    break exchange;
-                }
-                self.put_by.push_back(exchange);
-            },
-        };
+        let exchange = self.first(&format!("the POST of request {id}"), wanted).await;
         exchange.check_post();
         exchange
+    }
+
+    /// The next GET, which must ask for an event stream (R29); what arrives before it is kept for later.
+    pub(crate) async fn get(&mut self) -> Exchange {
+        assert!(self.gets.load(Ordering::Acquire), "the test has not said that it answers GETs");
+        let exchange = self.first("a GET from the bridge", |exchange| exchange.verb == "GET").await;
+        assert_eq!(exchange.header("accept"), Some("text/event-stream"), "{}", exchange.shown());
+        assert!(exchange.body.is_empty(), "{}", exchange.shown());
+        exchange
+    }
+
+    /// The first request that is `wanted`; what arrives before it is kept for later.
+    async fn first(&mut self, awaited: &str, wanted: impl Fn(&Exchange) -> bool) -> Exchange {
+        if let Some(place) = self.put_by.iter().position(&wanted) {
+            return self.put_by.remove(place).expect("it was there");
+        }
+        loop {
+            let exchange = self.arrival(awaited).await;
+            if wanted(&exchange) {
+                return exchange;
+            }
+            self.put_by.push_back(exchange);
+        }
     }
 
     /// Answers `initialize` with this session and version, and returns the response.
@@ -165,7 +204,7 @@ pub(crate) struct Exchange {
     /// Which connection of the server this is, counted from 0.
     pub(crate) connection: usize,
     wire: Wire,
-    arrived: mpsc::UnboundedSender<Arrival>,
+    desk: Desk,
     /// What of the reply the bridge has not taken yet.
     unsent: BytesMut,
 }
@@ -406,15 +445,15 @@ impl Exchange {
     }
 
     fn give_back(self) {
-        tokio::spawn(serve(self.wire, self.connection, self.arrived));
+        tokio::spawn(serve(self.wire, self.connection, self.desk));
     }
 }
 
-async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, arrived: mpsc::UnboundedSender<Arrival>) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, desk: Desk) {
     for connection in 0.. {
         let (stream, _) = listener.accept().await.expect("a connection");
         stream.set_nodelay(true).expect("an open socket");
-        let (tls, arrived) = (tls.clone(), arrived.clone());
+        let (tls, desk) = (tls.clone(), desk.clone());
         tokio::spawn(async move {
             let socket: Box<dyn Socket> = match tls {
                 None => Box::new(stream),
@@ -428,26 +467,35 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, arrived: mpsc::
                     }
                 },
             };
-            serve(Wire { socket, surplus: BytesMut::new() }, connection, arrived).await;
+            serve(Wire { socket, surplus: BytesMut::new() }, connection, desk).await;
         });
     }
 }
 
 /// Reads one request and hands it over; the exchange starts this again when its reply is whole.
-async fn serve(mut wire: Wire, connection: usize, arrived: mpsc::UnboundedSender<Arrival>) {
-    let read = match wire.read_request().await {
-        Ok(None) => return,
-        Ok(Some((line, headers, body))) => {
-            let mut words = line.split(' ').map(str::to_owned);
-            let verb = words.next().unwrap_or_default();
-            let target = words.next().unwrap_or_default();
-            let (unsent, again) = (BytesMut::new(), arrived.clone());
-            Ok(Exchange { verb, target, headers, body, connection, wire, arrived: again, unsent })
+async fn serve(mut wire: Wire, connection: usize, desk: Desk) {
+    let read = loop {
+        match wire.read_request().await {
+            Ok(None) => return,
+            Ok(Some((line, headers, body))) => {
+                let mut words = line.split(' ').map(str::to_owned);
+                let verb = words.next().unwrap_or_default();
+                let target = words.next().unwrap_or_default();
+                if verb == "GET" && !desk.gets.load(Ordering::Acquire) {
+                    let refusal = head(405, &[("Allow", "POST, DELETE"), ("Content-Length", "0")]);
+                    if wire.socket.write_all(refusal.as_bytes()).await.is_err() || wire.socket.flush().await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                let (unsent, again) = (BytesMut::new(), desk.clone());
+                break Ok(Exchange { verb, target, headers, body, connection, wire, desk: again, unsent });
+            }
+            Err(fault) => break Err(fault),
         }
-        Err(fault) => Err(fault),
     };
     // The test may have ended.
-    let _ = arrived.send(read);
+    let _ = desk.arrived.send(read);
 }
 
 impl Wire {
@@ -529,4 +577,27 @@ fn chunk(bytes: &[u8]) -> Vec<u8> {
     chunk.extend_from_slice(bytes);
     chunk.extend_from_slice(b"\r\n");
     chunk
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_get_is_refused_until_the_test_wants_it() {
+        const GET: &[u8] = b"GET /mcp HTTP/1.1\r\nAccept: text/event-stream\r\n\r\n";
+        let mut server = Server::start().await;
+        let socket = TcpStream::connect(server.address).await.expect("the server listens");
+        let mut wire = Wire { socket: Box::new(socket), surplus: BytesMut::new() };
+        for _ in 0..2 {
+            wire.socket.write_all(GET).await.expect("an open socket");
+            let (status, _, _) = within("a reply", wire.read_request()).await.expect("a reply").expect("a reply");
+            assert_eq!(status, "HTTP/1.1 405 Scripted");
+        }
+        server.expect_get();
+        wire.socket.write_all(GET).await.expect("an open socket");
+        server.get().await.respond(200, &[], "").await;
+        let (status, _, _) = within("a reply", wire.read_request()).await.expect("a reply").expect("a reply");
+        assert_eq!(status, "HTTP/1.1 200 Scripted");
+    }
 }

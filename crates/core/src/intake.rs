@@ -1,0 +1,221 @@
+//! Where the client's lines become exchanges: their order, and how many are under way.
+//!
+//! Reading never waits for HTTP: each message gets a task of its own, which waits for its turn. The tasks' lines are
+//! bounded in bytes; when that is used up, stdin is not read, and its writer waits.
+
+use std::{io, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
+
+use crate::{
+    bridge::{Bridge, shutdown},
+    codec::{Lines, LongLine},
+    error::{Error, Kind as Fault},
+    exchange,
+    message::{self, Id, Invalid, Kind, Message, Parsed, error_reply},
+    pending::Pending,
+    transport::Delivery,
+};
+
+/// Bytes of the client's messages that may be under way at once.
+const INTAKE: usize = 64 << 20;
+/// What a message costs of that beside its bytes: its task and its request.
+const INTAKE_OVERHEAD: usize = 16 << 10;
+const READ_SIZE: usize = 16 << 10;
+/// Where the client's lines become exchanges.
+pub(crate) struct Intake {
+    bridge: Arc<Bridge>,
+    pub(crate) exchanges: JoinSet<()>,
+    room: Arc<Semaphore>,
+    /// What the next message must wait for (R12): the answer to `initialize`, then the receipt of `initialized`.
+    gate: Option<Gate>,
+}
+
+/// A line's share of the intake; given back at the end of its exchange.
+pub(crate) type Room = Option<Arc<OwnedSemaphorePermit>>;
+
+impl Intake {
+    pub(crate) fn new(bridge: Arc<Bridge>) -> Self {
+        Self { bridge, exchanges: JoinSet::new(), room: Arc::new(Semaphore::new(INTAKE)), gate: None }
+    }
+
+    pub(crate) async fn room_for(&self, line: &Result<Bytes, LongLine>) -> Room {
+        let length = line.as_ref().map_or(0, Bytes::len);
+        let cost = u32::try_from((length + INTAKE_OVERHEAD).min(INTAKE)).unwrap_or(u32::MAX);
+        Arc::clone(&self.room).acquire_many_owned(cost).await.ok().map(Arc::new)
+    }
+
+    pub(crate) fn take(&mut self, line: Result<Bytes, LongLine>, room: Room) {
+        while self.exchanges.try_join_next().is_some() {}
+        match line {
+            Ok(line) if line.trim_ascii().is_empty() => {}
+            Ok(line) => match Message::parse(&line) {
+                Ok(Parsed::One(message)) => self.start(message, room),
+                // One POST each: only 2025-03-26 knows batches, and single messages are always right (R16, R17).
+                Ok(Parsed::Batch(elements)) => {
+                    for element in elements {
+                        match element {
+                            Ok(message) => self.start(message, room.clone()),
+                            Err(invalid) => self.refuse(&invalid, room.clone()),
+                        }
+                    }
+                }
+                Err(invalid) => self.refuse(&invalid, room),
+            },
+            Err(LongLine { error, head }) => {
+                let error = Error::new(Fault::TooLarge, format!("the client's message is {error}"));
+                self.refuse(&Invalid { error, id: message::id_at_the_front(&head) }, room);
+            }
+        }
+    }
+
+    /// Answers the requests of a line that is not taken any more.
+    pub(crate) fn turn_away(&self, line: &Bytes) {
+        let messages = match Message::parse(line) {
+            Ok(Parsed::One(message)) => vec![Ok(message)],
+            Ok(Parsed::Batch(elements)) => elements,
+            Err(_) => return,
+        };
+        for message in messages.into_iter().flatten().filter(|message| message.kind() == Kind::Request) {
+            self.bridge.output.send_now(error_reply(message.id(), &shutdown().with_may_have_run(false)));
+        }
+    }
+
+    /// Answers what is no message (R14).
+    fn refuse(&mut self, invalid: &Invalid, room: Room) {
+        tracing::warn!(error = %invalid.error, "a line from the client is no message");
+        let reply = error_reply(invalid.id.as_ref(), &invalid.error);
+        let pending = self.bridge.table.insert_receipt();
+        let bridge = Arc::clone(&self.bridge);
+        self.exchanges.spawn(async move {
+            bridge.output.send(reply).await;
+            bridge.table.remove(&pending);
+            drop(room);
+        });
+    }
+
+    fn start(&mut self, message: Message, room: Room) {
+        let Some(lane) = self.lane(&message) else { return };
+        let pending = self.bridge.table.insert(&message);
+        let bridge = Arc::clone(&self.bridge);
+        self.exchanges.spawn(async move {
+            exchange::run(&bridge, message, &pending, lane).await;
+            drop(room);
+        });
+    }
+
+    /// Where the message stands among the others; `None` if it need not be sent at all.
+    fn lane(&mut self, message: &Message) -> Option<Lane> {
+        self.gate.take_if(|gate| gate.is_open());
+        let gate = self.gate.clone();
+        Some(match (message.kind(), message.method()) {
+            // The server may wait for it before it goes on with what the others wait for (R27).
+            (Kind::Response, _) => Lane::default(),
+            (Kind::Notification, "notifications/cancelled") => match self.cancelled(message) {
+                Some(target) if !target.cancel() => return None,
+                Some(target) => Lane { follows: Some(Arc::clone(&target.delivery)), ..Lane::default() },
+                None => Lane { gate, ..Lane::default() },
+            },
+            (Kind::Request, "initialize") | (Kind::Notification, "notifications/initialized") => {
+                let (hold, next) = Gate::new();
+                self.gate = Some(next);
+                Lane { gate, hold: Some(hold), ..Lane::default() }
+            }
+            (Kind::Notification, _) | (Kind::Request, "ping" | "subscriptions/listen") => {
+                Lane { gate, ..Lane::default() }
+            }
+            (Kind::Request, _) => Lane { gate, counts: true, ..Lane::default() },
+        })
+    }
+
+    fn cancelled(&self, message: &Message) -> Option<Arc<Pending>> {
+        let id: Id = message.cancelled_id()?;
+        self.bridge.table.find_of_client(&id)
+    }
+}
+
+/// Stdin, line by line.
+pub(crate) struct Input<R> {
+    reader: R,
+    buffer: BytesMut,
+    lines: Lines,
+    ended: bool,
+}
+
+impl<R: AsyncRead + Unpin> Input<R> {
+    pub(crate) fn new(reader: R, limit: usize) -> Self {
+        Self { reader, buffer: BytesMut::new(), lines: Lines::new(limit), ended: false }
+    }
+
+    /// The next line; `None` at the end. Can be dropped and called again without loss.
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Result<Bytes, LongLine>>> {
+        loop {
+            if let Some(line) = self.lines.next() {
+                return Ok(Some(line));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            self.buffer.reserve(READ_SIZE);
+            if self.reader.read_buf(&mut self.buffer).await? == 0 {
+                self.ended = true;
+                // A last line without its end is still meant.
+                return Ok(self.lines.finish().map(Ok));
+            }
+            self.lines.feed(self.buffer.split().freeze());
+        }
+    }
+
+    /// The complete lines that were read and not taken.
+    pub(crate) fn already_read(&mut self) -> impl Iterator<Item = Result<Bytes, LongLine>> {
+        std::iter::from_fn(|| self.lines.next())
+    }
+}
+
+/// How a message is ordered among the others.
+#[derive(Debug, Default)]
+pub(crate) struct Lane {
+    /// What must have happened before it may be sent.
+    pub(crate) gate: Option<Gate>,
+    /// Keeps later messages waiting, until it is dropped.
+    pub(crate) hold: Option<Hold>,
+    /// It takes one of the permits for requests.
+    pub(crate) counts: bool,
+    /// It goes out only after the request it is about, and not at all if that one never does.
+    pub(crate) follows: Option<Arc<Delivery>>,
+}
+
+/// Opens when the [`Hold`] that it came with is dropped; those who wait pass in the order in which they came.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate(Arc<Semaphore>);
+
+/// See [`Gate`].
+#[derive(Debug)]
+pub(crate) struct Hold(Arc<Semaphore>);
+
+impl Gate {
+    fn new() -> (Hold, Self) {
+        let closed = Arc::new(Semaphore::new(0));
+        (Hold(Arc::clone(&closed)), Self(closed))
+    }
+
+    pub(crate) async fn opened(self) {
+        // There is never a permit: the only way on is the semaphore's end.
+        let _ = self.0.acquire().await;
+    }
+
+    fn is_open(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}

@@ -1,0 +1,364 @@
+//! The standing stream from the server, opened by GET.
+//!
+//! Over Streamable HTTP it carries what the server says unasked (R29–R31), and a server may do without. Over HTTP+SSE
+//! (2024-11-05) it carries everything, names the endpoint for messages, and the session lives and dies with it
+//! (R50–R53). Either is opened again for ever when it ends, after the time that the server asks for or a growing one.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout},
+};
+use url::Url;
+
+use crate::{
+    bridge::Bridge,
+    codec::Decoder,
+    error::{Error, Kind as Fault},
+    retry,
+    transport::Reply,
+};
+
+/// How long a server may take to name its endpoint.
+const ENDPOINT_TIME: Duration = Duration::from_secs(5);
+/// The wait before a stream that ended in good order is opened again, if the server does not say (R33).
+pub(crate) const DEFAULT_RETRY: Duration = Duration::from_secs(1);
+
+/// What the rest of the bridge knows and wants of the stream.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    wanted: watch::Sender<Wanted>,
+    stream: watch::Sender<Stream>,
+    /// Somebody waits for the endpoint: do not wait for the next try.
+    hurry: Notify,
+    last_traffic: Mutex<Instant>,
+}
+
+/// Which stream is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Nothing,
+    /// What the server pushes in this session, by its epoch.
+    Push(u64),
+    /// The stream of HTTP+SSE.
+    Sse,
+}
+
+/// The stream of HTTP+SSE.
+#[derive(Clone, Debug)]
+enum Stream {
+    /// Not open, or the endpoint is not known yet.
+    Opening,
+    /// Messages go to the endpoint; the number tells one stream from the next.
+    Open { endpoint: Url, number: u64 },
+    /// It could not be opened. `refused` says that the server answered, and has no such stream.
+    Down { why: Arc<str>, refused: bool },
+}
+
+impl Listener {
+    pub(crate) fn new() -> Self {
+        Self {
+            wanted: watch::Sender::new(Wanted::Nothing),
+            stream: watch::Sender::new(Stream::Opening),
+            hurry: Notify::new(),
+            last_traffic: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// A session has begun: listen to what its server pushes.
+    pub(crate) fn push(&self, epoch: u64) {
+        self.wanted.send_if_modified(|wanted| {
+            let new = Wanted::Push(epoch);
+            *wanted != Wanted::Sse && std::mem::replace(wanted, new) != new
+        });
+    }
+
+    /// Where messages go over HTTP+SSE, and the number of the stream. Opens the stream if it is not.
+    ///
+    /// # Errors
+    /// The server has no such stream, or cannot be reached.
+    pub(crate) async fn endpoint(&self) -> Result<(Url, u64), Error> {
+        let mut stream = self.stream.subscribe();
+        let newly = self.wanted.send_if_modified(|wanted| std::mem::replace(wanted, Wanted::Sse) != Wanted::Sse);
+        if newly || matches!(*stream.borrow(), Stream::Down { .. }) {
+            self.stream.send_replace(Stream::Opening);
+            self.hurry.notify_one();
+        }
+        let opened = timeout(ENDPOINT_TIME, stream.wait_for(|stream| !matches!(stream, Stream::Opening))).await;
+        match opened {
+            Ok(Ok(stream)) => match &*stream {
+                Stream::Open { endpoint, number } => Ok((endpoint.clone(), *number)),
+                Stream::Down { why, refused: true } => Err(Error::new(Fault::InvalidAnswer, why.to_string())),
+                Stream::Down { why, .. } => Err(Error::new(Fault::Connect, why.to_string())),
+                Stream::Opening => Err(late()),
+            },
+            // The other end of the channel is this listener.
+            Ok(Err(_)) | Err(_) => Err(late()),
+        }
+    }
+
+    /// Gives HTTP+SSE up: the server turned out not to speak it.
+    pub(crate) fn close(&self) {
+        self.wanted.send_replace(Wanted::Nothing);
+    }
+
+    /// Waits until the stream with this number is no longer the one in use.
+    pub(crate) async fn lost(&self, mine: u64) {
+        let mut stream = self.stream.subscribe();
+        let gone = |stream: &Stream| !matches!(stream, Stream::Open { number, .. } if *number == mine);
+        // The sender lives as long as this listener.
+        let _ = stream.wait_for(gone).await;
+    }
+
+    /// When the stream last brought anything.
+    pub(crate) fn last_traffic(&self) -> Instant {
+        *self.last_traffic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn traffic(&self) {
+        *self.last_traffic.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+}
+
+/// Keeps the wanted stream open until the bridge ends.
+pub(crate) async fn run(bridge: Arc<Bridge>) {
+    let mut wanted = bridge.listener.wanted.subscribe();
+    loop {
+        let now = *wanted.borrow_and_update();
+        let listen = async {
+            match now {
+                Wanted::Nothing => {}
+                Wanted::Push(epoch) => push(&bridge, epoch).await,
+                Wanted::Sse => http_sse(&bridge).await,
+            }
+            // Nothing more to do until something else is wanted.
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            changed = wanted.changed() => if changed.is_err() { return },
+            () = listen => {}
+        }
+    }
+}
+
+/// How a stream, or the try to open it, ended.
+enum End {
+    /// It was open.
+    Closed,
+    /// The server answered with this status and body (or with a body that is no stream).
+    Refused(StatusCode, Bytes),
+    /// No answer came.
+    Failed(Error),
+}
+
+/// Listens to what the server pushes, until it says that it never does.
+async fn push(bridge: &Bridge, epoch: u64) {
+    let mut cursor = Cursor::default();
+    let mut was_open = false;
+    let mut failures = 0;
+    loop {
+        let end = match open(bridge, cursor.id.as_ref()).await {
+            Ok(reply) => {
+                was_open = true;
+                failures = 0;
+                read(bridge, reply, &mut cursor, |_| true).await;
+                End::Closed
+            }
+            Err(end) => end,
+        };
+        match end {
+            End::Refused(status, body) if bridge.session().is_lost(status, &body) && was_open => {
+                // The new session has a stream of its own.
+                let _ = bridge.renew(epoch).await;
+                return;
+            }
+            End::Refused(status, _) if !is_passing(status) => {
+                tracing::debug!(status = status.as_u16(), "the server pushes nothing");
+                return;
+            }
+            End::Closed => {}
+            End::Refused(status, _) => tracing::debug!(status = status.as_u16(), "no push stream for now"),
+            End::Failed(error) => tracing::debug!(error = %error, "no push stream for now"),
+        }
+        sleep(cursor.wait(failures)).await;
+        failures += 1;
+    }
+}
+
+/// Keeps the stream of HTTP+SSE open, unless the server has none.
+async fn http_sse(bridge: &Bridge) {
+    let listener = &bridge.listener;
+    let mut cursor = Cursor::default();
+    let mut failures = 0;
+    for number in 1.. {
+        let down = match open(bridge, None).await {
+            Ok(reply) => {
+                failures = 0;
+                let reading = read(bridge, reply, &mut cursor, |text| {
+                    let endpoint = endpoint(bridge.transport.url(), text);
+                    let stream = match endpoint {
+                        Ok(endpoint) => Stream::Open { endpoint, number },
+                        Err(why) => Stream::Down { why: why.into(), refused: true },
+                    };
+                    let usable = matches!(stream, Stream::Open { .. });
+                    listener.stream.send_replace(stream);
+                    usable
+                });
+                let epoch = bridge.session().epoch();
+                let renewing = async {
+                    // A session that died with its stream is set up anew at once, for what the server pushes.
+                    if bridge.session().stream().is_some() {
+                        let _ = bridge.renew(epoch).await;
+                    }
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    () = reading => {}
+                    () = renewing => {}
+                }
+                if matches!(*listener.stream.borrow(), Stream::Down { refused: true, .. }) {
+                    listener.close();
+                    return;
+                }
+                Stream::Opening
+            }
+            Err(End::Refused(status, _)) if !is_passing(status) => {
+                let why = format!("the server has no event stream there (HTTP {})", status.as_u16()).into();
+                listener.stream.send_replace(Stream::Down { why, refused: true });
+                listener.close();
+                return;
+            }
+            Err(End::Refused(status, _)) => {
+                let why = format!("the event stream cannot be opened (HTTP {})", status.as_u16()).into();
+                Stream::Down { why, refused: false }
+            }
+            Err(End::Failed(error)) => Stream::Down { why: error.to_string().into(), refused: false },
+            Err(End::Closed) => Stream::Opening,
+        };
+        listener.stream.send_replace(down);
+        tokio::select! {
+            () = sleep(cursor.wait(failures)) => {}
+            () = listener.hurry.notified() => {}
+        }
+        failures += 1;
+    }
+}
+
+/// Opens a stream; asks for new credentials once if the server refuses those it got.
+async fn open(bridge: &Bridge, last_event_id: Option<&Bytes>) -> Result<Reply, End> {
+    let session = |headers: &mut HeaderMap| bridge.session().apply(headers);
+    for first in [true, false] {
+        let get = bridge.transport.get(session, last_event_id);
+        let silence = bridge.timeouts.idle;
+        let reply = match timeout(silence, get).await {
+            Ok(reply) => reply.map_err(End::Failed)?,
+            Err(_) => {
+                return Err(End::Failed(Error::new(Fault::Timeout, "the server did not open the stream in time")));
+            }
+        };
+        let refused = reply.status() == StatusCode::UNAUTHORIZED;
+        if refused && first && bridge.transport.credentials.renew(reply.user()).await.unwrap_or(false) {
+            continue;
+        }
+        let is_stream = Decoder::new(reply.content_type(), 0).is_sse();
+        if reply.status().is_success() && is_stream {
+            return Ok(reply);
+        }
+        let status = if reply.status().is_success() { StatusCode::METHOD_NOT_ALLOWED } else { reply.status() };
+        return Err(End::Refused(status, reply.error_body().await));
+    }
+    Err(End::Closed)
+}
+
+/// Hands on what a stream brings, to its end; `endpoint` is told of the event of that name, and may end it.
+async fn read(bridge: &Bridge, mut reply: Reply, cursor: &mut Cursor, mut endpoint: impl FnMut(&[u8]) -> bool) {
+    let mut decoder = Decoder::new(reply.content_type(), bridge.limits.incoming);
+    while let Ok(Some(chunk)) = reply.chunk().await {
+        bridge.listener.traffic();
+        if decoder.feed(chunk).is_err() {
+            break;
+        }
+        while let Some(message) = decoder.next() {
+            bridge.hand_on(message, None).await;
+        }
+        if let Some(text) = decoder.take_endpoint()
+            && !endpoint(&text)
+        {
+            break;
+        }
+    }
+    cursor.retry = decoder.retry().or(cursor.retry);
+    cursor.id = decoder.last_event_id().cloned().or(cursor.id.take());
+}
+
+/// Where a stream can be taken up again, and when.
+#[derive(Default)]
+struct Cursor {
+    id: Option<Bytes>,
+    retry: Option<Duration>,
+}
+
+impl Cursor {
+    fn wait(&self, failures: u32) -> Duration {
+        let wait = if failures == 0 { DEFAULT_RETRY } else { retry::backoff(failures + 2, retry::random()) };
+        // What the server asks for is at least kept to.
+        self.retry.map_or(wait, |asked| if failures == 0 { asked } else { asked.max(wait) })
+    }
+}
+
+/// The endpoint that the server names, which must be on its own origin (R51).
+fn endpoint(base: &Url, text: &[u8]) -> Result<Url, String> {
+    let text = std::str::from_utf8(text).map_err(|_| "the server's endpoint for messages is no text".to_owned())?;
+    let endpoint = base.join(text.trim()).map_err(|_| "the server's endpoint for messages is no URL".to_owned())?;
+    if endpoint.origin() == base.origin() {
+        Ok(endpoint)
+    } else {
+        Err("the server wants messages to be sent to another origin; refused".to_owned())
+    }
+}
+
+fn late() -> Error {
+    Error::new(Fault::Timeout, "the server named no endpoint for messages (HTTP+SSE) in time")
+}
+
+/// Whether a refusal may be over soon.
+fn is_passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 500..=599) && status != StatusCode::NOT_IMPLEMENTED
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r50_r51_endpoints() {
+        let base = Url::parse("http://localhost:8080/a/sse?x=1").unwrap();
+        for (text, expected) in [
+            ("/messages?session=1", Some("http://localhost:8080/messages?session=1")),
+            ("messages", Some("http://localhost:8080/a/messages")),
+            ("?s=1", Some("http://localhost:8080/a/sse?s=1")),
+            ("http://localhost:8080/m", Some("http://localhost:8080/m")),
+            ("http://evil/", None),
+            ("//evil/m", None),
+            ("https://localhost:8080/m", None),
+            ("http://localhost:8081/m", None),
+            ("http://[", None),
+        ] {
+            assert_eq!(endpoint(&base, text.as_bytes()).ok().as_ref().map(Url::as_str), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn r30_r33_waits() {
+        let asked = Cursor { id: None, retry: Some(Duration::from_millis(70)) };
+        assert_eq!(asked.wait(0), Duration::from_millis(70));
+        assert!(asked.wait(3) > Duration::from_secs(1), "failures need more patience");
+        assert_eq!(Cursor::default().wait(0), DEFAULT_RETRY);
+    }
+}

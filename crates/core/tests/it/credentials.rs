@@ -1,0 +1,93 @@
+//! Headers that are read anew when the server refuses them.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use gangway::{Config, Error, HeaderSource, LoadedHeaders};
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+
+use crate::support::{Client, Server, call};
+
+/// Settings whose source gives `Bearer 1`, then `Bearer 2` …, and counts how often it was asked.
+fn config(server: &Server, before_first: bool) -> (Config, Arc<AtomicUsize>) {
+    let mut config = server.config();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let load = move || {
+        let value = format!("Bearer {}", counter.fetch_add(1, Ordering::SeqCst) + 1);
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_str(&value).unwrap())]);
+        Box::pin(async { Ok(headers) }) as LoadedHeaders
+    };
+    config.header_source = Some(HeaderSource::new(load, before_first));
+    (config, asked)
+}
+
+#[tokio::test]
+async fn refused_credentials_are_read_anew_and_the_request_is_repeated() {
+    let mut server = Server::start().await;
+    let (mut config, asked) = config(&server, false);
+    config.set_authorization("Bearer 0").unwrap();
+    let mut client = Client::start(config);
+    // Two at once: one reading serves both.
+    client.send(call("1")).await;
+    client.send(call("2")).await;
+    let (one, two) = (server.post().await, server.post().await);
+    for post in [one, two] {
+        assert_eq!(post.header("authorization"), Some("Bearer 0"));
+        post.respond(401, &[], "").await;
+    }
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let again = server.post().await;
+        assert_eq!(again.header("authorization"), Some("Bearer 1"));
+        answers.push(again.answer("{}").await);
+    }
+    client.expect_all(answers).await;
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    client.expect_nothing(&mut server).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn a_request_is_repeated_with_new_credentials_once() {
+    let mut server = Server::start().await;
+    let (config, asked) = config(&server, true);
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    for token in ["Bearer 1", "Bearer 2"] {
+        let post = server.post().await;
+        assert_eq!(post.header("authorization"), Some(token));
+        post.respond(401, &[], "").await;
+    }
+    let failure = client.expect_error("1").await;
+    assert_eq!(failure.status(), Some(401));
+    assert!(!failure.may_have_run());
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn a_source_that_fails_fails_the_request_and_not_the_bridge() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    let works = Arc::new(AtomicUsize::new(0));
+    let turn = Arc::clone(&works);
+    let load = move || {
+        let outcome = match turn.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(Error::config("the command failed")),
+            _ => Ok(HeaderMap::new()),
+        };
+        Box::pin(async { outcome }) as LoadedHeaders
+    };
+    config.header_source = Some(HeaderSource::new(load, true));
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    let failure = client.expect_error("1").await;
+    assert!(failure.message.contains("the command failed"), "{failure:?}");
+    client.send(call("2")).await;
+    let answer = server.post().await.answer("{}").await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+}

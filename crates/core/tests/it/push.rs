@@ -1,0 +1,241 @@
+//! What the server says unasked, over the GET stream (R29–R31), and streams that break and are taken up again (R32–R36).
+
+use crate::support::{Client, Exchange, INITIALIZED, Server, VERSION, call, notification, progress, request, response};
+
+const CHANGED: &str = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+
+/// A bridge whose server answers GETs, after the handshake.
+async fn listening(session: Option<&str>) -> (Server, Client) {
+    let mut server = Server::start().await;
+    server.expect_get();
+    let mut client = Client::of(&server);
+    client.handshake(&mut server, session).await;
+    (server, client)
+}
+
+/// The next GET, answered with an open stream.
+async fn stream(server: &mut Server) -> Exchange {
+    let mut get = server.get().await;
+    get.sse().await;
+    get
+}
+
+#[tokio::test]
+async fn r29_what_the_server_pushes_arrives() {
+    let (mut server, mut client) = listening(Some("s")).await;
+    let mut get = server.get().await;
+    assert_eq!(get.header("mcp-session-id"), Some("s"));
+    assert_eq!(get.header("mcp-protocol-version"), Some(VERSION));
+    assert_eq!(get.header("last-event-id"), None);
+    get.sse().await;
+    let log = notification("notifications/message", r#"{"level":"info","data":1e400}"#);
+    let updated = notification("notifications/resources/updated", r#"{"uri":"a:b"}"#);
+    for message in [CHANGED, &log, &updated] {
+        get.event(message).await;
+        client.expect(message).await;
+    }
+    // A question of the server's, outside of any call, and its answer (R27).
+    let roots = request("0", "roots/list", "{}");
+    get.event(&roots).await;
+    client.expect(&roots).await;
+    let answer = response("0", r#"{"roots":[]}"#);
+    client.send(&answer).await;
+    let post = server.post().await;
+    assert_eq!(post.text(), answer);
+    post.accepted().await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r29_nothing_is_asked_for_before_initialized() {
+    let mut server = Server::start().await;
+    server.expect_get();
+    let mut client = Client::of(&server);
+    client.initialize().await;
+    let answer = server.initialize(Some("s"), VERSION).await;
+    client.expect(answer).await;
+    client.expect_nothing(&mut server).await;
+    server.expect_no_more();
+    client.send(INITIALIZED).await;
+    server.post().await.accepted().await;
+    server.get().await.respond(405, &[], "").await;
+}
+
+#[tokio::test]
+async fn r30_a_server_that_pushes_nothing_is_not_asked_again() {
+    for (status, content_type, body) in
+        [(405, "", ""), (404, "", ""), (400, "text/plain", "no"), (200, "text/html", "<html>")]
+    {
+        let (mut server, mut client) = listening(None).await;
+        server.get().await.respond_as(status, content_type, body).await;
+        for _ in 0..3 {
+            client.expect_nothing(&mut server).await;
+        }
+        client.finish(&mut server).await;
+    }
+}
+
+#[tokio::test]
+async fn r30_a_failure_that_passes_is_waited_out() {
+    let (mut server, mut client) = listening(None).await;
+    for status in [500, 503] {
+        server.get().await.respond_as(status, "text/plain", "not now").await;
+    }
+    let mut get = stream(&mut server).await;
+    get.event(CHANGED).await;
+    client.expect(CHANGED).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r31_an_ended_stream_is_taken_up_after_its_last_event() {
+    let (mut server, mut client) = listening(None).await;
+    let mut get = stream(&mut server).await;
+    get.chunk(format!("retry: 10\nid: e1\ndata: {CHANGED}\n\n")).await;
+    client.expect(CHANGED).await;
+    get.end().await;
+    for (reset, id) in [(true, "e1"), (false, "e2")] {
+        let mut get = server.get().await;
+        assert_eq!(get.header("last-event-id"), Some(id));
+        get.sse().await;
+        get.chunk(format!("id: e2\ndata: {CHANGED}\n\n")).await;
+        client.expect(CHANGED).await;
+        if reset { get.reset() } else { get.end().await }
+    }
+    let mut get = server.get().await;
+    get.sse().await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r32_r35_broken_streams_go_on_each_with_its_own_cursor() {
+    let (mut server, mut client) = listening(Some("s")).await;
+    server.get().await.respond(405, &[], "").await;
+    let mut streams = Vec::new();
+    for id in ["1", "2"] {
+        client.send(call(id)).await;
+        let mut post = server.post_of(id).await;
+        post.sse().await;
+        // The priming event (R34).
+        post.chunk(format!("retry: 10\nid: start-{id}\ndata: \n\n")).await;
+        post.chunk(format!("id: mid-{id}\ndata: {}\n\n", progress(id, 1))).await;
+        client.expect(progress(id, 1)).await;
+        streams.push(post);
+    }
+    streams.pop().unwrap().reset();
+    let mut second = server.get().await;
+    assert_eq!(second.header("last-event-id"), Some("mid-2"));
+    assert_eq!(second.header("mcp-session-id"), Some("s"));
+    streams.pop().unwrap().end().await;
+    let mut first = server.get().await;
+    assert_eq!(first.header("last-event-id"), Some("mid-1"));
+    for (stream, id) in [(&mut first, "1"), (&mut second, "2")] {
+        stream.sse().await;
+        stream.event(&progress(id, 2)).await;
+        stream.event(&response(id, "{}")).await;
+        client.expect(progress(id, 2)).await;
+        client.expect(response(id, "{}")).await;
+    }
+    first.end().await;
+    second.end().await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r32_a_stream_may_break_again_and_again() {
+    let (mut server, mut client) = listening(None).await;
+    server.get().await.respond(405, &[], "").await;
+    client.send(call("1")).await;
+    let mut stream = server.post().await;
+    stream.sse().await;
+    stream.chunk("retry: 5\nid: 0\ndata:\n\n").await;
+    stream.end().await;
+    for step in 1..6 {
+        let mut stream = server.get().await;
+        assert_eq!(stream.header("last-event-id"), Some((step - 1).to_string().as_str()));
+        stream.sse().await;
+        stream.chunk(format!("retry: 5\nid: {step}\ndata: {}\n\n", progress("1", step))).await;
+        client.expect(progress("1", step)).await;
+        if step % 2 == 0 { stream.reset() } else { stream.end().await }
+    }
+    // Without an event in between the cursor stays; a failure that passes is waited out.
+    server.get().await.respond(503, &[], "").await;
+    let mut stream = server.get().await;
+    assert_eq!(stream.header("last-event-id"), Some("5"));
+    stream.sse().await;
+    stream.event(&response("1", "{}")).await;
+    client.expect(response("1", "{}")).await;
+    stream.end().await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r36_a_replayed_answer_is_given_once() {
+    let (mut server, mut client) = listening(None).await;
+    let mut push = stream(&mut server).await;
+    client.send(call("1")).await;
+    let mut post = server.post().await;
+    post.sse().await;
+    post.chunk("retry: 5\nid: 0\ndata:\n\n").await;
+    post.end().await;
+    let mut rest = server.get().await;
+    rest.sse().await;
+    for _ in 0..3 {
+        rest.event(&response("1", "{}")).await;
+    }
+    push.event(&response("1", "{}")).await;
+    client.expect(response("1", "{}")).await;
+    push.event(CHANGED).await;
+    client.expect(CHANGED).await;
+    client.expect_nothing(&mut server).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn an_answer_on_another_stream_counts() {
+    let (mut server, mut client) = listening(None).await;
+    let mut push = stream(&mut server).await;
+    client.send(call("1")).await;
+    let mut post = server.post().await;
+    post.sse().await;
+    push.event(&response("1", "{}")).await;
+    client.expect(response("1", "{}")).await;
+    post.end().await;
+    client.expect_nothing(&mut server).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r32_a_server_that_does_not_resume_leaves_an_error() {
+    for status in [405, 404, 400] {
+        let (mut server, mut client) = listening(None).await;
+        server.get().await.respond(405, &[], "").await;
+        client.send(call("1")).await;
+        let mut post = server.post().await;
+        post.sse().await;
+        post.chunk("retry: 5\nid: 0\ndata:\n\n").await;
+        post.reset();
+        server.get().await.respond(status, &[], "").await;
+        let failure = client.expect_error("1").await;
+        assert_eq!(failure.kind(), "connection_lost");
+        assert!(failure.may_have_run());
+        client.finish(&mut server).await;
+    }
+}
+
+#[tokio::test]
+async fn r37_a_cancelled_request_is_not_taken_up_again() {
+    let (mut server, mut client) = listening(None).await;
+    server.get().await.respond(405, &[], "").await;
+    client.send(call("1")).await;
+    let mut post = server.post().await;
+    post.sse().await;
+    post.chunk("retry: 5\nid: 0\ndata:\n\n").await;
+    client.send(crate::support::cancel("1")).await;
+    let cancel = server.post().await;
+    assert_eq!(cancel.cancelled_id().as_deref(), Some("1"));
+    cancel.accepted().await;
+    post.end().await;
+    client.expect_nothing(&mut server).await;
+    client.finish(&mut server).await;
+}

@@ -1,0 +1,200 @@
+//! A session that the server has lost is replaced without the client's knowledge (R38–R40).
+
+use crate::support::{Client, Exchange, INITIALIZED, Server, VERSION, call, cancel, dialogue, request, response};
+
+/// What servers send for a session that they do not know.
+const LOST: &[(u16, &str, &str)] = &[
+    (404, "", ""),
+    (404, "text/html", "<html>Not Found</html>"),
+    (404, "application/json", r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"Session not found"}}"#),
+    (
+        404,
+        "application/json",
+        r#"{"jsonrpc":"2.0","id":"server-error","error":{"code":-32600,"message":"Session not found"}}"#,
+    ),
+    (
+        400,
+        "application/json",
+        r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"Bad Request: No valid session ID provided"}}"#,
+    ),
+    (400, "application/json", r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32602,"message":"Invalid session ID"}}"#),
+    (400, "text/plain", "Unknown session"),
+];
+
+/// Answers the bridge's own `initialize` with a new session, and takes its `initialized`.
+async fn renewed(server: &mut Server, session: &str) {
+    let initialize = server.post().await;
+    assert_own_initialize(&initialize);
+    initialize.initialized(Some(session), VERSION).await;
+    let initialized = server.post().await;
+    assert_eq!(initialized.text(), INITIALIZED);
+    assert_eq!(initialized.header("mcp-session-id"), Some(session));
+    initialized.accepted().await;
+}
+
+fn assert_own_initialize(initialize: &Exchange) {
+    assert_eq!(initialize.rpc_method(), "initialize", "{}", initialize.text());
+    assert_eq!(initialize.header("mcp-session-id"), None);
+    assert_eq!(initialize.header("mcp-protocol-version"), None);
+    assert!(initialize.id().unwrap().starts_with("\"mcp-gangway-"), "an id of its own");
+    assert!(initialize.text().contains(r#""clientInfo":{"name":"c","version":"1"}"#), "the client's own parameters");
+}
+
+#[tokio::test]
+async fn r38_r40_a_lost_session_is_replaced_and_the_message_repeated() {
+    for &(status, content_type, body) in LOST {
+        let mut server = Server::start().await;
+        let mut client = Client::of(&server);
+        client.handshake(&mut server, Some("old")).await;
+        client.send(call("1")).await;
+        let lost = server.post().await;
+        assert_eq!(lost.header("mcp-session-id"), Some("old"));
+        lost.respond_as(status, content_type, body).await;
+        renewed(&mut server, "new").await;
+        let again = server.post().await;
+        assert_eq!(again.text(), call("1"), "{status} {body}");
+        assert_eq!(again.header("mcp-session-id"), Some("new"));
+        let answer = again.answer("{}").await;
+        client.expect(answer).await;
+        client.expect_nothing(&mut server).await;
+    }
+}
+
+#[tokio::test]
+async fn r39_many_calls_make_one_new_session() {
+    const CALLS: usize = 10;
+    let (mut server, mut client) = dialogue().await;
+    client.handshake(&mut server, Some("old")).await;
+    let ids: Vec<String> = (0..CALLS).map(|id| id.to_string()).collect();
+    for id in &ids {
+        client.send(call(id)).await;
+    }
+    let mut lost = Vec::new();
+    for _ in 0..CALLS {
+        lost.push(server.post().await);
+    }
+    for post in lost {
+        post.respond(404, &[], "").await;
+    }
+    renewed(&mut server, "new").await;
+    let mut answers = Vec::new();
+    for _ in 0..CALLS {
+        let again = server.post().await;
+        assert_eq!(again.header("mcp-session-id"), Some("new"), "{}", again.text());
+        answers.push(again.answer("{}").await);
+    }
+    client.expect_all(answers).await;
+    client.expect_nothing(&mut server).await;
+}
+
+#[tokio::test]
+async fn r39_what_the_client_had_set_is_set_again() {
+    let mut server = Server::start().await;
+    let mut client = Client::of(&server);
+    client.handshake(&mut server, Some("old")).await;
+    let set = [
+        request("1", "logging/setLevel", r#"{"level":"debug"}"#),
+        request("2", "resources/subscribe", r#"{"uri":"a:b"}"#),
+    ];
+    for message in &set {
+        client.send(message).await;
+        let answer = server.post().await.answer("{}").await;
+        client.expect(answer).await;
+    }
+    client.send(call("3")).await;
+    server.post().await.respond(404, &[], "").await;
+    renewed(&mut server, "new").await;
+    for message in &set {
+        let again = server.post().await;
+        let own = again.id().unwrap();
+        assert!(own.starts_with("\"mcp-gangway-"), "{own}");
+        let (_, after_id) = message.split_once(r#","method""#).unwrap();
+        assert!(again.text().ends_with(after_id), "{}", again.text());
+        again.answer("{}").await;
+    }
+    let answer = server.post_of("3").await.answer("{}").await;
+    client.expect(answer).await;
+    client.expect_nothing(&mut server).await;
+}
+
+#[tokio::test]
+async fn r39_a_session_that_offers_less_is_an_error() {
+    let mut server = Server::start().await;
+    let mut client = Client::of(&server);
+    client.handshake(&mut server, Some("old")).await;
+    client.send(call("1")).await;
+    server.post().await.respond(404, &[], "").await;
+    let initialize = server.post().await;
+    initialize.initialized(Some("new"), "2024-11-05").await;
+    let failure = client.expect_error("1").await;
+    assert_eq!(failure.kind(), "session_lost");
+    assert!(failure.message.contains("2024-11-05"), "{failure:?}");
+    assert!(!failure.may_have_run());
+}
+
+#[tokio::test]
+async fn r39_a_server_that_cannot_renew_leaves_errors() {
+    let mut server = Server::start().await;
+    let mut client = Client::of(&server);
+    client.handshake(&mut server, Some("old")).await;
+    client.send(call("1")).await;
+    client.send(call("2")).await;
+    let (one, two) = (server.post().await, server.post().await);
+    one.respond(404, &[], "").await;
+    two.respond(404, &[], "").await;
+    server.post().await.respond_as(500, "text/plain", "no").await;
+    client.expect_errors(&["1", "2"]).await;
+    // The next request tries once more.
+    client.send(call("3")).await;
+    server.post().await.respond(404, &[], "").await;
+    renewed(&mut server, "new").await;
+    let answer = server.post().await.answer("{}").await;
+    client.expect(answer).await;
+}
+
+#[tokio::test]
+async fn r40_without_a_session_a_404_is_an_error() {
+    let (mut server, mut client) = dialogue().await;
+    for &(status, content_type, body) in LOST {
+        client.send(call("1")).await;
+        server.post().await.respond_as(status, content_type, body).await;
+        if body.starts_with('{') {
+            client.line("the server's own error").await;
+        } else {
+            assert_eq!(client.expect_error("1").await.status(), Some(u64::from(status)));
+        }
+    }
+    client.expect_nothing(&mut server).await;
+}
+
+#[tokio::test]
+async fn r38_a_server_that_loses_every_session_does_not_make_a_loop() {
+    let mut server = Server::start().await;
+    let mut client = Client::of(&server);
+    client.handshake(&mut server, Some("old")).await;
+    client.send(call("1")).await;
+    server.post().await.respond(404, &[], "").await;
+    renewed(&mut server, "new").await;
+    server.post().await.respond(404, &[], "").await;
+    assert_eq!(client.expect_error("1").await.kind(), "session_lost");
+    server.expect_no_more();
+}
+
+#[tokio::test]
+async fn r38_notifications_are_repeated_and_stale_answers_are_not() {
+    let mut server = Server::start().await;
+    let mut client = Client::of(&server);
+    client.handshake(&mut server, Some("old")).await;
+    client.send(response("0", "{}")).await;
+    server.post().await.respond(404, &[], "").await;
+    let changed = r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
+    client.send(changed).await;
+    server.post().await.respond(404, &[], "").await;
+    renewed(&mut server, "new").await;
+    let again = server.post().await;
+    assert_eq!(again.text(), changed);
+    again.accepted().await;
+    client.send(cancel("9")).await;
+    server.post().await.accepted().await;
+    client.expect_nothing(&mut server).await;
+}
