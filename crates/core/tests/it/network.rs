@@ -8,7 +8,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::support::{Authority, Client, H2Server, Manner, Proxy, Server, call, dialogue, response, within};
+use crate::support::{Authority, Client, H2Server, Manner, Proxy, Server, call, dialogue, response};
 
 /// Settings that trust this authority.
 fn trusting(mut config: Config, authority: &Authority) -> Config {
@@ -151,7 +151,7 @@ async fn r93_what_is_no_tls_or_an_old_one() {
         let answering = async {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                stream.read(&mut [0; 4096]).await.unwrap();
+                assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0, "the greeting");
                 stream.write_all(reply).await.unwrap();
                 stream.shutdown().await.unwrap();
             }
