@@ -62,6 +62,74 @@ fn r97_headers_of_the_user_reach_the_server() {
     assert_eq!(server.wait_for(|request| request.method == "DELETE").header("x-key"), Some("0123!"));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_command_gives_the_authorization() {
+    let server = Server::start();
+    let url = server.url("/mcp");
+    let args =
+        [&url, "--auth-command", "/bin/echo '  Custom  \"a b\"' ", "--header", "X-Key: k", "--log-level", "trace"];
+    let mut bridge = Bridge::spawn(command(args).env("MCP_AUTH", "Bearer hunter2"));
+    assert_eq!(bridge.ask(INITIALIZE)["result"]["serverInfo"]["name"], "initialize");
+    let ended = bridge.finish();
+    assert!(!ended.stderr.iter().any(|line| line.contains("a b") || line.contains("hunter2")), "{ended:?}");
+    for method in ["POST", "DELETE"] {
+        let request = server.wait_for(|request| request.method == method);
+        assert_eq!(request.header("authorization"), Some("Custom  \"a b\""), "{method}");
+        assert_eq!(request.header("x-key"), Some("k"), "{method}");
+    }
+
+    // It prints another value from the second time on.
+    let folder = tempfile::tempdir().unwrap();
+    let count = folder.path().join("count");
+    let script = "echo >>$0; if [ $(wc -l <$0) = 1 ]; then echo Bearer stale; else echo Bearer fresh; fi";
+    let text = format!("/bin/sh -c '{script}' {}", count.display());
+    let mut bridge = Bridge::spawn(command([&url]).env("MCP_AUTH_COMMAND", text).env("PATH", "/usr/bin:/bin"));
+    assert_eq!(bridge.ask(INITIALIZE)["result"]["serverInfo"]["name"], "initialize");
+    assert!(bridge.ask(&request(1, "x"))["result"].is_object());
+    bridge.finish();
+    assert_eq!(std::fs::read_to_string(count).unwrap(), "\n\n", "asked once before the first request, and on the 401");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_command_that_fails_is_said_and_nothing_is_sent() {
+    let server = Server::start();
+    let url = server.url("/mcp");
+    for (text, part) in [
+        ("/bin/sh -c 'echo hunter2; echo hunter2 >&2; exit 3'", "--auth-command: the command failed (exit status: 3)"),
+        ("/hunter2/does/not/exist", "--auth-command: the command cannot be started"),
+        ("true", "--auth-command: the command printed nothing"),
+        ("echo Bearer", "--auth-command: "),
+    ] {
+        let arguments = [&url, "--auth-command", text, "--log-level", "trace"];
+        let mut bridge = Bridge::spawn(command(arguments).env("PATH", "/usr/bin:/bin"));
+        let answer = bridge.ask(INITIALIZE);
+        assert!(answer["error"]["message"].as_str().unwrap().starts_with(part), "{answer}");
+        assert_eq!(answer["error"]["data"]["mayHaveRun"], false, "{answer}");
+        let ended = bridge.finish();
+        assert!(!format!("{answer} {ended:?}").contains("hunter2"), "{answer} {ended:?}");
+    }
+    server.expect_nothing();
+}
+
+#[test]
+fn a_header_file_is_read_again_when_the_server_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("headers");
+    std::fs::write(&file, "Authorization: Bearer stale\n").unwrap();
+    let server = Server::start();
+    let mut bridge = Bridge::start([&server.url("/mcp"), "--header-file", file.to_str().unwrap()]);
+    // With the same in it as before, there is nothing to try.
+    let refused = bridge.ask(INITIALIZE);
+    assert_eq!(refused["error"]["data"]["httpStatus"], 401, "{refused}");
+    std::fs::write(&file, "Authorization: Bearer fresh\nX-Key: k\n").unwrap();
+    assert_eq!(bridge.ask(INITIALIZE)["result"]["serverInfo"]["name"], "initialize");
+    assert!(bridge.finish().status.success());
+    let request = server.wait_for(|request| request.method == "DELETE");
+    assert_eq!((request.header("authorization"), request.header("x-key")), (Some("Bearer fresh"), Some("k")));
+}
+
 #[test]
 fn contextforge_urls_are_completed_and_others_left_alone() {
     const ID: &str = "0b6e4a1c-9f5d-4c2e-8a7b-3d1f5e9c8a70";

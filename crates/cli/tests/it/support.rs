@@ -47,7 +47,8 @@ impl Request {
     }
 }
 
-/// An HTTP server of a few lines: it answers every JSON-RPC request but those of the method `hang`.
+/// An HTTP server of a few lines: it answers every JSON-RPC request but those of the method `hang`, and refuses the
+/// authorization "Bearer stale".
 pub(crate) struct Server {
     address: SocketAddr,
     seen: Arc<(Mutex<Vec<Request>>, Condvar)>,
@@ -75,6 +76,13 @@ impl Server {
         format!("http://{}{path}", self.address)
     }
 
+    /// No request has come.
+    #[cfg(unix)]
+    pub(crate) fn expect_nothing(&self) {
+        let seen = self.seen.0.lock().unwrap();
+        assert!(seen.is_empty(), "{seen:#?}");
+    }
+
     /// The first request that is `wanted`, as soon as it is there.
     pub(crate) fn wait_for(&self, wanted: impl Fn(&Request) -> bool) -> Request {
         let (seen, news) = &*self.seen;
@@ -90,9 +98,11 @@ fn serve(stream: TcpStream, seen: &(Mutex<Vec<Request>>, Condvar)) {
     stream.set_nodelay(true).unwrap();
     while let Some(request) = read_request(&mut reader) {
         let (method, body) = (request.method.clone(), request.body.clone());
+        let is_stale = request.header("authorization") == Some("Bearer stale");
         seen.0.lock().unwrap().push(request);
         seen.1.notify_all();
         let (status, headers, answer) = match (method.as_str(), &body["method"], &body["id"]) {
+            _ if is_stale => (401, "", String::new()),
             ("POST", Value::String(name), _) if name == "hang" => {
                 let _ = reader.read(&mut [0]);
                 return;
