@@ -28,8 +28,12 @@ mod push;
 mod renewal;
 /// The handshake, the session's headers, requests of the server, the end of the session.
 mod session;
+/// Connections that die while nobody uses them.
+mod sleeping;
 /// Lines in and lines out: bytes, ids, garbage, batches, sizes.
 mod stdio;
+/// Ids that fit nothing, or seem to be somebody else's.
+mod strangers;
 /// The scripted server and the client.
 mod support;
 /// The way over the network: compression, redirects, TLS, HTTP/2, addresses, many streams.

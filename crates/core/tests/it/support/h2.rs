@@ -1,6 +1,6 @@
 //! An HTTP/2 server that speaks in frames (RFC 9113), so that it can do what a well-behaved one does not.
 
-use std::{io, sync::Arc};
+use std::{future::poll_fn, io, pin::Pin, sync::Arc, task::Poll};
 
 use serde_json::Value;
 use tokio::{
@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 
-/// The server, for `https://localhost`. It serves one connection at a time.
+/// The server, for `https://localhost`.
 pub(crate) struct RawH2 {
     listener: TcpListener,
     tls: TlsAcceptor,
@@ -25,10 +25,14 @@ pub(crate) enum Fate {
     GoAway { processed: bool },
 }
 
+/// A connection being served. What a peer breaks on it is for the test to judge.
+type Connection<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + 'a>>;
+
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
@@ -54,10 +58,17 @@ impl RawH2 {
 
     /// Serves for ever; `decide` is asked about each request that is no notification.
     pub(crate) async fn serve(&self, decide: impl AsyncFn(&Value) -> Fate) {
+        let mut connections: Vec<Connection> = Vec::new();
         loop {
-            let (socket, _) = self.listener.accept().await.expect("a connection");
-            // What a peer breaks is for the test to judge.
-            let _ = self.converse(socket, &decide).await;
+            let converse = poll_fn(|context| {
+                connections.retain_mut(|connection| connection.as_mut().poll(context).is_pending());
+                Poll::<()>::Pending
+            });
+            let (socket, _) = tokio::select! {
+                accepted = self.listener.accept() => accepted.expect("a connection"),
+                () = converse => unreachable!("it is never over"),
+            };
+            connections.push(Box::pin(self.converse(socket, &decide)));
         }
     }
 
@@ -76,6 +87,7 @@ impl RawH2 {
             let id = u32::from_be_bytes(id) & !(1 << 31);
             match kind {
                 SETTINGS if flags & ACK == 0 => write(&mut stream, SETTINGS, ACK, 0, &[]).await?,
+                PING if flags & ACK == 0 => write(&mut stream, PING, ACK, 0, &payload).await?,
                 // One request at a time is all that is asked of it.
                 HEADERS => body.clear(),
                 DATA => body.extend_from_slice(&payload),

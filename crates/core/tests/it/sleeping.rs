@@ -1,0 +1,267 @@
+//! Connections that die in silence (R44, R96): closed, reset or deaf while nobody used them, a server that is gone and
+//! comes back, perhaps elsewhere. Every open request is answered in bounded time, and the next one works.
+
+use std::{collections::HashSet, net::SocketAddr, time::Duration};
+
+use gangway::Config;
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    task::JoinHandle,
+};
+
+use crate::support::{
+    Authority, Client, Fate, INITIALIZED, RawH2, VERSION, call,
+    model::Model,
+    proxy::{Cut, Fault, FaultProxy, Side},
+    request, response, within,
+};
+
+/// Silence after which the bridges here give up.
+const IDLE: Duration = Duration::from_millis(500);
+
+fn config(url: &str) -> Config {
+    let mut config = Config::new(url).unwrap();
+    config.proxy = gangway::Proxy::None;
+    config.timeouts.idle = IDLE;
+    config
+}
+
+/// A server, which can be taken away, and its memory, which cannot.
+struct Host {
+    model: Model,
+    address: SocketAddr,
+    serving: JoinHandle<()>,
+}
+
+impl Host {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (model, address) = (Model::default(), listener.local_addr().unwrap());
+        let serving = tokio::spawn(model.clone().serve(listener));
+        Self { model, address, serving }
+    }
+
+    /// It ends, with all of its connections.
+    async fn stop(&mut self) {
+        self.serving.abort();
+        assert!((&mut self.serving).await.unwrap_err().is_cancelled());
+    }
+
+    /// It listens again, at this address.
+    async fn come_back(&mut self, address: &str) {
+        let listener = TcpListener::bind(address).await.unwrap();
+        self.serving = tokio::spawn(self.model.clone().serve(listener));
+    }
+
+    /// Sends one call, and says what came back and how often it ran.
+    async fn ask(&self, client: &mut Client, key: &str) -> (Value, usize) {
+        let params = format!(r#"{{"name":"json","arguments":{{"key":"{key}"}}}}"#);
+        client.send(request(&format!("\"{key}\""), "tools/call", &params)).await;
+        let line = client.line("the answer").await;
+        let answer: Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(answer["id"], key, "{answer}");
+        (answer, self.model.runs(key))
+    }
+
+    /// The same, where it must have worked.
+    async fn ask_well(&self, client: &mut Client, key: &str) {
+        let (answer, runs) = self.ask(client, key).await;
+        assert!(answer["result"].is_object(), "{answer}");
+        assert_eq!(runs, 1, "{answer}");
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn shake_hands(client: &mut Client) {
+    client.initialize().await;
+    let line = client.line("the answer to initialize").await;
+    let answer: Value = serde_json::from_slice(&line).unwrap();
+    assert_eq!(answer["result"]["protocolVersion"], VERSION, "{answer}");
+    client.send(INITIALIZED).await;
+}
+
+#[tokio::test]
+async fn r96_connections_that_the_server_closed_unnoticed() {
+    // The end of the connection and the next call reach the bridge at the same moment, as after a sleep.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = Client::start(config(&format!("http://{}/mcp", listener.local_addr().unwrap())));
+    listener.set_nonblocking(true).unwrap();
+    let listener = TcpListener::from_std(listener).unwrap();
+    for id in 0..20 {
+        let id = id.to_string();
+        client.send(call(&id)).await;
+        let (mut socket, _) = within("a new connection", listener.accept()).await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(call(&id).as_bytes()) {
+            assert!(within("the call", socket.read_buf(&mut request)).await.unwrap() > 0);
+        }
+        let answer = response(&id, "{}");
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ";
+        socket.write_all(format!("{head}{}\r\n\r\n{answer}", answer.len()).as_bytes()).await.unwrap();
+        client.expect(answer).await;
+        // Nothing else runs on this thread between the end and the next line.
+        drop(socket);
+    }
+}
+
+#[tokio::test]
+async fn r96_a_server_that_starts_anew_while_nothing_happens() {
+    let mut host = Host::start().await;
+    let mut client = Client::start(config(&format!("http://{}/mcp", host.address)));
+    shake_hands(&mut client).await;
+    for turn in 0..5 {
+        host.ask_well(&mut client, &format!("before {turn}")).await;
+        host.stop().await;
+        host.model.forget();
+        host.come_back(&host.address.to_string()).await;
+        host.ask_well(&mut client, &format!("after {turn}")).await;
+    }
+    // The session was made anew each time, and no more often.
+    assert_eq!(host.model.sessions(), 6);
+}
+
+#[tokio::test]
+async fn r44_a_connection_that_turns_deaf() {
+    for side in [Side::Request, Side::Response] {
+        let host = Host::start().await;
+        let proxy = FaultProxy::before(host.address).await.unwrap();
+        let mut client = Client::start(config(&format!("http://{}/mcp", proxy.address())));
+        shake_hands(&mut client).await;
+        host.ask_well(&mut client, "before").await;
+        for turn in 0..3 {
+            proxy.arm(Cut { side, after: 0, fault: Fault::Stall });
+            let key = format!("deaf {turn}");
+            let (answer, runs) = host.ask(&mut client, &key).await;
+            assert_eq!(answer["error"]["data"]["kind"], "timeout", "{answer}");
+            assert_eq!(answer["error"]["data"]["mayHaveRun"], true, "{answer}");
+            assert_eq!(runs, usize::from(side == Side::Response));
+            host.ask_well(&mut client, &format!("after {turn}")).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn r44_an_http2_connection_that_turns_deaf() {
+    let authority = Authority::new();
+    let server = RawH2::start(authority.server_config("localhost")).await;
+    let proxy = FaultProxy::before(SocketAddr::from(([127, 0, 0, 1], server.port()))).await.unwrap();
+    let mut config = config(&format!("https://localhost:{}/mcp", proxy.address().port()));
+    config.tls.ca_certificates = vec![authority.pem()];
+    let mut client = Client::start(config);
+    let serve = server.serve(async |message: &Value| Fate::Answer(response(&message["id"].to_string(), "{}")));
+    let play = async {
+        for turn in 0..3 {
+            let (before, deaf, after) = (format!("{turn}0"), format!("{turn}1"), format!("{turn}2"));
+            let (before, deaf, after) = (format!("\"{before}\""), format!("\"{deaf}\""), format!("\"{after}\""));
+            client.send(call(&before)).await;
+            client.expect(response(&before, "{}")).await;
+            proxy.arm(Cut { side: Side::Response, after: 0, fault: Fault::Stall });
+            client.send(call(&deaf)).await;
+            // The bridge may notice before the time is up.
+            let failure = client.expect_error(&deaf).await;
+            assert!(matches!(failure.kind(), "timeout" | "connection_lost"), "{failure:?}");
+            assert!(failure.may_have_run(), "{failure:?}");
+            // All requests share a connection, so this one must not be among them any more.
+            client.send(call(&after)).await;
+            client.expect(response(&after, "{}")).await;
+        }
+    };
+    tokio::select! {
+        () = play => {}
+        () = serve => unreachable!("it serves for ever"),
+    }
+}
+
+#[tokio::test]
+async fn r94_a_server_that_moves_to_another_address() {
+    let mut host = Host::start().await;
+    let port = host.address.port();
+    let mut client = Client::start(config(&format!("http://localhost:{port}/mcp")));
+    shake_hands(&mut client).await;
+    for (turn, address) in
+        [format!("[::1]:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}")].iter().enumerate()
+    {
+        host.ask_well(&mut client, &format!("before {turn}")).await;
+        host.stop().await;
+        host.come_back(address).await;
+        host.ask_well(&mut client, &format!("after {turn}")).await;
+    }
+    // It was the same server all the time, so the session was as well.
+    assert_eq!(host.model.sessions(), 1);
+}
+
+#[tokio::test]
+async fn r9_a_network_that_goes_and_comes_back() {
+    let mut host = Host::start().await;
+    host.model.push();
+    let mut client = Client::start(config(&format!("http://{}/mcp", host.address)));
+    shake_hands(&mut client).await;
+    host.ask_well(&mut client, "before").await;
+    // A call is open when it happens.
+    let params = r#"{"name":"json","arguments":{"key":"open","wait":60000}}"#;
+    client.send(request("\"open\"", "tools/call", params)).await;
+    while host.model.runs("open") == 0 {
+        tokio::task::yield_now().await;
+    }
+    host.stop().await;
+    let failure = client.expect_error("\"open\"").await;
+    assert_eq!((failure.kind(), failure.may_have_run()), ("connection_lost", true), "{failure:?}");
+    for key in ["gone 1", "gone 2"] {
+        let (answer, runs) = host.ask(&mut client, key).await;
+        assert_eq!(answer["error"]["data"]["kind"], "connect", "{answer}");
+        assert_eq!((&answer["error"]["data"]["mayHaveRun"], runs), (&Value::Bool(false), 0), "{answer}");
+    }
+    host.come_back(&host.address.to_string()).await;
+    host.ask_well(&mut client, "after").await;
+    assert_eq!(host.model.runs("open"), 1);
+}
+
+#[tokio::test]
+async fn r39_a_server_that_starts_anew_under_load() {
+    const CALLS: usize = 40;
+    const TURNS: usize = 3;
+    let mut host = Host::start().await;
+    let mut client = Client::start(config(&format!("http://{}/mcp", host.address)));
+    shake_hands(&mut client).await;
+    let mut answered = HashSet::new();
+    for turn in 1..=TURNS {
+        for call in 0..CALLS {
+            let key = format!("{turn} {call}");
+            let params = format!(r#"{{"name":"resumable","arguments":{{"key":"{key}","wait":{}}}}}"#, call * 5);
+            client.send(request(&format!("\"{key}\""), "tools/call", &params)).await;
+        }
+        // Some are answered, some are under way.
+        let begun = (turn - 1) * CALLS;
+        read_answers(&mut client, &mut answered, begun + CALLS / 4).await;
+        host.stop().await;
+        host.model.forget();
+        host.come_back(&host.address.to_string()).await;
+        read_answers(&mut client, &mut answered, turn * CALLS).await;
+        host.ask_well(&mut client, &format!("after {turn}")).await;
+    }
+    client.close_stdin();
+    client.end().await;
+    client.expect_end_of_output().await;
+    let (calls, twice) = host.model.all_runs();
+    assert!(calls <= TURNS * (CALLS + 1) && twice == 0, "{twice} of {calls} calls ran twice");
+    // The first session, and one for each start, however many calls found the old one gone.
+    assert_eq!(host.model.sessions(), 1 + TURNS);
+}
+
+/// Reads until so many requests have been answered; none of them may be answered twice.
+async fn read_answers(client: &mut Client, answered: &mut HashSet<String>, count: usize) {
+    while answered.len() < count {
+        let line = client.line("an answer").await;
+        let message: Value = serde_json::from_slice(&line).unwrap();
+        if let Some(id) = message["id"].as_str() {
+            assert!(answered.insert(id.to_owned()), "a second answer: {message}");
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Ids that fit nothing, come late, come twice, or are chosen to be taken for the bridge's own (R36, R45).
+
+use serde_json::Value;
+
+use crate::support::{
+    Client, Exchange, INITIALIZED, Server, VERSION, call, cancel, dialogue, notification, progress, request, response,
+};
+
+const CHANGED: &str = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+
+/// A bridge whose server pushes, with a session that it can lose, and the push stream.
+async fn listening() -> (Server, Client, Exchange) {
+    let mut server = Server::start().await;
+    server.expect_get();
+    let mut client = Client::of(&server);
+    client.handshake(&mut server, Some("session-0")).await;
+    let mut push = server.get().await;
+    push.sse().await;
+    (server, client, push)
+}
+
+/// Takes the bridge's own handshake, and gives the id that it chose.
+async fn renewed(server: &mut Server, session: &str) -> String {
+    let initialize = server.post().await;
+    assert_eq!(initialize.rpc_method(), "initialize", "{}", initialize.text());
+    let id = initialize.id().unwrap();
+    initialize.initialized(Some(session), VERSION).await;
+    let initialized = server.post().await;
+    assert_eq!(initialized.text(), INITIALIZED);
+    initialized.accepted().await;
+    id
+}
+
+/// What the bridge's next own id would be, if it counts.
+fn successor(id: &str) -> String {
+    let id: String = serde_json::from_str(id).unwrap();
+    let (stem, number) = id.rsplit_once('-').expect("an id that ends in a number");
+    format!("\"{stem}-{}\"", number.parse::<u64>().unwrap() + 1)
+}
+
+#[tokio::test]
+async fn r45_a_late_answer_to_a_cancelled_request_passes_once() {
+    for same_stream in [true, false] {
+        let (mut server, mut client, mut push) = listening().await;
+        client.send(call("1")).await;
+        let mut stream = server.post().await;
+        stream.sse().await;
+        client.send(cancel("1")).await;
+        server.post().await.accepted().await;
+        client.expect_nothing(&mut server).await;
+        for text in ["\"late\"", "\"later\"", "\"last\""] {
+            let answer = response("1", text);
+            if same_stream { stream.event(&answer).await } else { push.event(&answer).await }
+        }
+        client.expect(response("1", "\"late\"")).await;
+        push.event(CHANGED).await;
+        client.expect(CHANGED).await;
+        stream.end().await;
+        client.expect_nothing(&mut server).await;
+        client.finish(&mut server).await;
+    }
+}
+
+#[tokio::test]
+async fn r36_answers_to_what_is_finished_or_was_never_asked() {
+    let (mut server, mut client, mut push) = listening().await;
+    client.send(call("1")).await;
+    let answer = server.post().await.answer("{}").await;
+    client.expect(answer).await;
+    client.send(call("2")).await;
+    let mut stream = server.post().await;
+    stream.sse().await;
+    // Finished, unknown, of another type, of no type at all, and the same as errors.
+    for id in ["1", "3", "\"1\"", "\"2\"", "2.5", "-2", "\"\"", "\"mcp-gangway\"", "\"mcp-gangway-1\""] {
+        let error = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32603,"message":"stray"}}}}"#);
+        for message in [response(id, "\"stray\""), error] {
+            stream.event(&message).await;
+            push.event(&message).await;
+        }
+    }
+    push.event(&response("null", "\"stray\"")).await;
+    push.event(CHANGED).await;
+    client.expect(CHANGED).await;
+    stream.event(&progress("2", 1)).await;
+    client.expect(progress("2", 1)).await;
+    stream.event(&response("2", "\"mine\"")).await;
+    client.expect(response("2", "\"mine\"")).await;
+    stream.end().await;
+    client.expect_nothing(&mut server).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r45_the_answer_to_one_request_in_the_reply_to_another() {
+    let (mut server, mut client) = dialogue().await;
+    client.send(call("1")).await;
+    client.send(call("2")).await;
+    let (mut first, mut second) = (server.post_of("1").await, server.post_of("2").await);
+    first.sse().await;
+    second.sse().await;
+    first.event(&response("2", "\"across\"")).await;
+    client.expect(response("2", "\"across\"")).await;
+    second.event(&response("1", "\"across\"")).await;
+    client.expect(response("1", "\"across\"")).await;
+    // What they answer then themselves comes second.
+    first.event(&response("1", "\"own\"")).await;
+    second.event(&response("2", "\"own\"")).await;
+    first.end().await;
+    second.end().await;
+    client.expect_nothing(&mut server).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r39_a_client_whose_ids_look_like_the_bridges_own() {
+    let (mut server, mut client) = dialogue().await;
+    client.handshake(&mut server, Some("session-0")).await;
+    client.send(call("1")).await;
+    server.post().await.respond(404, &[], "").await;
+    let seen = renewed(&mut server, "session-1").await;
+    let answer = server.post_of("1").await.answer("{}").await;
+    client.expect(answer).await;
+
+    // The client has an open request under the id that the bridge is about to use, and others around it.
+    let next = successor(&seen);
+    let after = successor(&next);
+    let mut open = Vec::new();
+    for id in [&seen, &next, &after] {
+        client.send(call(id)).await;
+        let post = server.post_of(id).await;
+        assert_eq!(post.text(), call(id));
+        open.push(post);
+    }
+    client.send(request("2", "tools/list", "{}")).await;
+    server.post_of("2").await.respond(404, &[], "").await;
+    renewed(&mut server, "session-2").await;
+    let answer = server.post_of("2").await.answer("{}").await;
+    // The bridge's own answer is not among what comes: only that of the list.
+    client.expect(answer).await;
+    client.expect_nothing(&mut server).await;
+    for post in open {
+        let answer = post.answer("\"for the client\"").await;
+        client.expect(answer).await;
+    }
+    client.expect_nothing(&mut server).await;
+    // The client's cancellation of such an id is about its own request.
+    client.send(call(&next)).await;
+    let post = server.post_of(&next).await;
+    client.send(cancel(&next)).await;
+    let told = server.post().await;
+    assert_eq!(told.cancelled_id().as_deref(), Some(next.as_str()));
+    told.accepted().await;
+    let answer = post.answer("{}").await;
+    client.expect(answer).await;
+    client.expect_nothing(&mut server).await;
+}
+
+#[tokio::test]
+async fn r39_a_server_that_answers_for_the_bridge() {
+    let (mut server, mut client, mut push) = listening().await;
+    client.send(call("1")).await;
+    server.post().await.respond(404, &[], "").await;
+    let initialize = server.post().await;
+    let own = initialize.id().unwrap();
+    // The answer comes where the server likes it, again and again: it is never the client's.
+    let info = r#"{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"evil","version":"1"}}"#;
+    initialize.initialized(Some("session-1"), VERSION).await;
+    server.post().await.accepted().await;
+    let again = server.post_of("1").await;
+    for _ in 0..3 {
+        push.event(&response(&own, info)).await;
+        push.event(&response(&successor(&own), info)).await;
+    }
+    // The stream of the session that is gone may still be read or not; there is a new one.
+    let mut push = server.get().await;
+    push.sse().await;
+    push.event(&response(&own, info)).await;
+    push.event(&response(&successor(&own), info)).await;
+    push.event(CHANGED).await;
+    client.expect(CHANGED).await;
+    let answer = again.answer("{}").await;
+    client.expect(answer).await;
+    // It is the session that the server has given, not one that was put in its place.
+    client.expect_nothing(&mut server).await;
+    client.send(call("2")).await;
+    let post = server.post().await;
+    assert_eq!(post.header("mcp-session-id"), Some("session-1"));
+    let answer = post.answer("{}").await;
+    client.expect(answer).await;
+}
+
+#[tokio::test]
+async fn r28_a_server_whose_ids_look_like_the_bridges_own() {
+    let (mut server, mut client) = dialogue().await;
+    client.handshake(&mut server, Some("session-0")).await;
+    client.send(call("1")).await;
+    server.post().await.respond(404, &[], "").await;
+    let own = renewed(&mut server, "session-1").await;
+    let mut stream = server.post_of("1").await;
+    stream.sse().await;
+    for id in [own.clone(), successor(&own), "\"mcp-gangway-0\"".to_owned()] {
+        // A question is the client's to answer, and its answer the server's, whatever the id.
+        let question = request(&id, "elicitation/create", "{}");
+        stream.event(&question).await;
+        client.expect(&question).await;
+        let answer = response(&id, r#"{"action":"decline"}"#);
+        client.send(&answer).await;
+        let post = server.post().await;
+        assert_eq!(post.text(), answer);
+        post.accepted().await;
+        // A cancellation of the server's for its question as well.
+        stream.event(&cancel(&id)).await;
+        client.expect(cancel(&id)).await;
+    }
+    stream.event(&response("1", "{}")).await;
+    client.expect(response("1", "{}")).await;
+    client.expect_nothing(&mut server).await;
+}
+
+#[tokio::test]
+async fn r13_a_flood_of_notifications_delays_no_other_answer() {
+    const FLOOD: usize = 100_000;
+    // More than the bridge and the pipes may hold between the server and a client that reads.
+    const HELD: usize = 24 << 20;
+    for pushed in [false, true] {
+        let (mut server, mut client, mut push) = listening().await;
+        client.send(call("\"flooded\"")).await;
+        let mut stream = server.post().await;
+        stream.sse().await;
+        let text = "x".repeat(200);
+        let event = notification("notifications/message", &format!(r#"{{"level":"info","data":"{text}"}}"#));
+        let source = if pushed { &mut push } else { &mut stream };
+        let written = std::cell::Cell::new(0);
+        let flood = async {
+            for _ in 0..FLOOD / 10 {
+                source.chunk(format!("data: {event}\n\n").repeat(10)).await;
+                written.set(written.get() + 10);
+            }
+        };
+        // Behind the first notifications another call is made. Its answer must be there before the flood is over.
+        let mut answered_after = None;
+        let reading = async {
+            let mut read = 0;
+            let mut asked = None;
+            while read < FLOOD {
+                let line = client.line("a notification").await;
+                if line == event.as_bytes() {
+                    read += 1;
+                    let held = (written.get() - read.min(written.get())) * event.len();
+                    assert!(held < HELD, "{held} bytes are between the server and a client that reads");
+                } else {
+                    let answer: Value = serde_json::from_slice(&line).unwrap();
+                    assert_eq!(answer["id"], "quick", "{answer}");
+                    assert_eq!(answered_after.replace(read), None, "a second answer");
+                }
+                if read == 1000 && asked.is_none() {
+                    client.send(call("\"quick\"")).await;
+                    asked = Some(read);
+                }
+            }
+        };
+        let answering = async { server.post_of("\"quick\"").await.answer("{}").await };
+        let ((), (), _) = tokio::join!(flood, reading, answering);
+        let after = answered_after.expect("the quick call is answered before the flood is over");
+        assert!(after < FLOOD, "it was answered at the very end");
+        stream.event(&response("\"flooded\"", "{}")).await;
+        client.expect(response("\"flooded\"", "{}")).await;
+        client.expect_nothing(&mut server).await;
+    }
+}
