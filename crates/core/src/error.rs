@@ -207,6 +207,11 @@ impl Error {
         })
     }
 
+    /// It went wrong before HTTP: with a certificate, or at a proxy. TLS 1.3 says so only after the request is written.
+    pub(crate) fn is_before_http(&self) -> bool {
+        matches!(self.0.kind, Kind::Tls | Kind::Proxy)
+    }
+
     /// The server speaks, but does not offer what was asked for.
     pub(crate) fn is_refusal(&self) -> bool {
         self.0.kind == Kind::InvalidAnswer

@@ -502,6 +502,7 @@ impl Exchange<'_> {
 fn was_turned_away(error: &Error) -> bool {
     error.fate() == Fate::Unread
         || error.is_session_lost()
+        || error.is_before_http()
         || error.status().is_some_and(|status| {
             matches!(status, 300..=399 | 501 | 503 | 505) || (matches!(status, 400..=499) && status != 408)
         })
