@@ -13,8 +13,8 @@ use tokio::{
 
 use crate::support::{
     Authority, Client, Fate, INITIALIZED, RawH2, VERSION, call,
+    fault_proxy::{Cut, Fault, FaultProxy, Side},
     model::Model,
-    proxy::{Cut, Fault, FaultProxy, Side},
     request, response, within,
 };
 
