@@ -30,6 +30,13 @@ struct Kept {
     seen: HashSet<(Vec<u8>, Vec<u8>)>,
 }
 
+impl std::fmt::Debug for Cookies {
+    /// Without the cookies, which may be secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cookies").finish_non_exhaustive()
+    }
+}
+
 impl Cookies {
     /// None yet, for the origin of `url`.
     pub(crate) fn new(url: &Url) -> Arc<Self> {

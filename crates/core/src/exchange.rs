@@ -94,6 +94,10 @@ impl Exchange<'_> {
                 Err(error) => error,
             };
             let written = self.pending.delivery.may_have_arrived();
+            if error.is_timeout() && written {
+                // Where HTTP/2 shares a connection, the next request would ask the same deaf one.
+                self.bridge.transport.distrust_connections();
+            }
             let error = if written || error.fate() == Fate::Final { error } else { error.with_fate(Fate::Unread) };
             if written && !was_turned_away(&error) {
                 self.may_have_run = true;

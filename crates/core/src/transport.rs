@@ -8,11 +8,11 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -51,10 +51,16 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// headers and 400 KiB.
 const MOST_HEADERS: u32 = 64 << 10;
 
+/// A machine that was away for less than this finds its connections as they were.
+const SHORT_SLEEP: Duration = Duration::from_secs(20);
+
 /// The way to the server.
 #[derive(Debug)]
 pub(crate) struct Transport {
-    client: Clients,
+    clients: Mutex<Arc<Clients>>,
+    cookies: Arc<Cookies>,
+    config: Config,
+    last_used: Mutex<(Instant, SystemTime)>,
     url: ServerUrl,
     proxies: Proxies,
     pub(crate) credentials: Credentials,
@@ -66,8 +72,12 @@ impl Transport {
     /// # Errors
     /// TLS or proxy settings that cannot be used.
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        let cookies = Cookies::new(config.url.as_url());
         Ok(Self {
-            client: Clients::new(config)?,
+            clients: Mutex::new(Arc::new(Clients::new(config, &cookies)?)),
+            cookies,
+            config: config.clone(),
+            last_used: Mutex::new((Instant::now(), SystemTime::now())),
             url: config.url.clone(),
             proxies: Proxies::new(&config.proxy),
             credentials: Credentials::new(config),
@@ -94,10 +104,11 @@ impl Transport {
         delivery.begin();
         let mut headers = user.post.clone();
         session(&mut headers);
+        let clients = self.clients();
         let make = |url: Url| {
             let body = Watched { rest: Some(body.clone()), delivery: Arc::clone(delivery) };
             let headers = if self.is_home(&url) { headers.clone() } else { headers::post(&HeaderMap::new()) };
-            self.client.post(url).headers(headers).body(reqwest::Body::wrap(body))
+            clients.post(url).headers(headers).body(reqwest::Body::wrap(body))
         };
         self.follow(target, user, make).await
     }
@@ -114,9 +125,10 @@ impl Transport {
         let user = self.credentials.current().await?;
         let mut headers = headers::get(&user.headers, last_event_id.map(Bytes::as_ref));
         session(&mut headers);
+        let clients = self.clients();
         let make = |url: Url| {
             let headers = if self.is_home(&url) { headers.clone() } else { headers::get(&HeaderMap::new(), None) };
-            self.client.get(url).headers(headers)
+            clients.get(url).headers(headers)
         };
         self.follow(self.url(), user, make).await
     }
@@ -128,9 +140,29 @@ impl Transport {
     pub(crate) async fn delete(&self, session: impl FnOnce(&mut HeaderMap)) -> Result<StatusCode, Error> {
         let mut headers = self.credentials.current().await?.headers.clone();
         session(&mut headers);
-        let request = self.client.delete(self.url().clone()).headers(headers);
+        let request = self.clients().delete(self.url().clone()).headers(headers);
         let response = request.send().await.map_err(|error| self.failure(error))?;
         Ok(response.status())
+    }
+
+    /// Gives up all connections that are open: the next request opens a new one. What is under way goes on.
+    pub(crate) fn distrust_connections(&self) {
+        match Clients::new(&self.config, &self.cookies) {
+            Ok(clients) => *lock(&self.clients) = Arc::new(clients),
+            // It was made once from the same settings; if a file is gone now, the old one is still good.
+            Err(error) => tracing::debug!(error = %error, "the connections are kept"),
+        }
+    }
+
+    /// The client to send with. After a sleep of the machine it is one without connections, as theirs have died unseen.
+    fn clients(&self) -> Arc<Clients> {
+        let now = (Instant::now(), SystemTime::now());
+        let last = std::mem::replace(&mut *lock(&self.last_used), now);
+        if has_slept(last, now) {
+            tracing::debug!("the clock has jumped; connections are made anew");
+            self.distrust_connections();
+        }
+        Arc::clone(&lock(&self.clients))
     }
 
     /// Sends the request that `make` makes for a URL, there and where redirects lead.
@@ -165,7 +197,7 @@ impl Transport {
         let url = error.url().map_or_else(|| self.url.clone(), ServerUrl::of);
         let error = error.without_url();
         let proxy = self.proxies.between(url.as_url());
-        let asked = self.client.of(url.as_url()).identity.asked();
+        let asked = self.clients().of(url.as_url()).identity.asked();
         let fate = reach::was_refused_unread(&error).then_some(Fate::Unread);
         let (fault, summary) = Way { url: &url, proxy, asked }.judge(&error);
         let failure = Error::new(fault, summary).with_source(error);
@@ -198,10 +230,9 @@ struct Client {
 }
 
 impl Clients {
-    fn new(config: &Config) -> Result<Self, Error> {
+    fn new(config: &Config, cookies: &Arc<Cookies>) -> Result<Self, Error> {
         let url = config.url.as_url();
-        let cookies = Cookies::new(url);
-        let client = |identity| Ok(Client { http: client(config, &identity, &cookies)?, identity });
+        let client = |identity| Ok(Client { http: client(config, &identity, cookies)?, identity });
         let here = client(Identity::read(&config.tls)?)?;
         // Two pools of connections only where there is something to hide.
         let elsewhere = if here.identity.exists() { client(Identity::none())? } else { here.clone() };
@@ -374,6 +405,17 @@ impl http_body::Body for Watched {
     }
 }
 
+/// Whether the machine slept in between: the wall clock went on while the other one stood.
+fn has_slept(before: (Instant, SystemTime), now: (Instant, SystemTime)) -> bool {
+    let awake = now.0.duration_since(before.0);
+    let passed = now.1.duration_since(before.1).unwrap_or_default();
+    passed.saturating_sub(awake) > SHORT_SLEEP
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Where to repeat the POST, for the redirects that may keep it (R92); 303 asks for a GET, which would be no MCP.
 fn next_hop(response: &reqwest::Response) -> Option<Url> {
     let keeps = matches!(
@@ -386,4 +428,21 @@ fn next_hop(response: &reqwest::Response) -> Option<Url> {
     let location = response.headers().get(header::LOCATION).filter(|_| keeps)?;
     let target = response.url().join(location.to_str().ok()?).ok()?;
     matches!(target.scheme(), "http" | "https").then_some(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jump_of_the_wall_clock_is_a_sleep() {
+        let start = (Instant::now(), SystemTime::now());
+        let later = |awake, passed| (start.0 + Duration::from_secs(awake), start.1 + Duration::from_secs(passed));
+        for (awake, passed, slept) in
+            [(0, 0, false), (500, 500, false), (1, 3600, true), (10, 15, false), (30, 0, false)]
+        {
+            assert_eq!(has_slept(start, later(awake, passed)), slept, "{awake} {passed}");
+        }
+        assert!(!has_slept(later(0, 3600), later(1, 0)), "a clock that was put back");
+    }
 }
