@@ -24,34 +24,45 @@ TEXTS = {"awkward": AWKWARD, "empty": "", "large": LARGE}
 
 @dataclass
 class Step:
-    """One step of a dialogue: what to do, what that needs, and what comes of it."""
+    """One step of a dialogue: what to do, what that needs, and what comes of it.
+
+    Events that come apart have a stream of their own, and may be later than the outcome.
+    """
 
     name: str
     do: str
     needs: dict[str, Any]
     outcome: dict[str, Any]
     events: list[list[Any]] = field(default_factory=list)
+    apart: bool = False
 
     def plan(self) -> dict[str, Any]:
         """The step as a client reads it."""
-        return {"name": self.name, "do": self.do, **self.needs}
+        awaited = {"events": len(self.events)} if self.apart else {}
+        return {"name": self.name, "do": self.do, **self.needs, **awaited}
 
 
 def steps_with(server: str) -> list[Step]:
     """The dialogue with the server of this name."""
-    if server == "everything":
-        return with_everything()
+    if server.startswith("everything"):
+        return with_everything(sse=server.endswith("sse"))
     if server.startswith("python"):
         return with_python(json_response=server.endswith("json"))
-    return with_gateway()
+    return with_gateway(stateful="stateful" in server)
 
 
-def with_everything() -> list[Step]:
-    """The reference server; its roots and log messages need the stream that GET opens, so they are left out."""
+def with_everything(*, sse: bool) -> list[Step]:
+    """The reference server, which asks for the roots soon after the start and tells of that in its log."""
     operation = "trigger-long-running-operation"
     done = "Long running operation completed. Duration: {} seconds, Steps: {}."
     document = (EVERYTHING / "docs/startup.md").read_text(encoding="utf-8")
+    started = [["roots"], ["log", "info", "Roots updated: 2 root(s) received from client"]]
+    if sse:
+        # It also tells of the tools that it adds, which is before a GET can have opened a stream.
+        started = [["tools changed"]] * 5 + started
     return [
+        Step("start", "listen", {}, {}, started, apart=True),
+        call("roots", "get-roots-list", {}, EVERYTHING_ROOTS),
         Step("tools", "list_tools", {}, {"tools": EVERYTHING_TOOLS}),
         *[call(f"echo {name}", "echo", {"message": said}, f"Echo: {said}") for name, said in TEXTS.items()],
         # One after the other they would take longer than a step may.
@@ -149,13 +160,17 @@ def with_python(*, json_response: bool) -> list[Step]:
     ]
 
 
-def with_gateway() -> list[Step]:
-    """Our own server behind the ContextForge gateway, which passes on nothing but answers, and may do calls in turn."""
+def with_gateway(*, stateful: bool) -> list[Step]:
+    """Our own server behind the ContextForge gateway, which may do calls in turn.
+
+    Beside answers it passes on progress, but not with the answer, so that takes a session.
+    """
+    progress = [["progress", step, 3, f"step {step}"] for step in range(1, 4)] if stateful else []
     return [
         Step("tools", "list_tools", {}, {"tools": sorted(gateway_name(tool) for tool in PYTHON_TOOLS)}),
         *[call(f"echo {name}", gateway_name("echo"), {"text": said}, said) for name, said in TEXTS.items()],
         together([(gateway_name("echo"), {"text": f"text {number}"}, f"text {number}") for number in range(TOGETHER)]),
-        call("progress", gateway_name("count"), {"steps": 3}, "counted to 3", progress=True),
+        call("progress", gateway_name("count"), {"steps": 3}, "counted to 3", progress, progress=True, apart=True),
         Step(
             "unknown tool",
             "call",
@@ -180,20 +195,21 @@ def call(
     tool: str,
     arguments: dict[str, Any],
     answer: Any,
-    *,
     events: list[list[Any]] | None = None,
+    *,
     progress: bool = False,
+    apart: bool = False,
 ) -> Step:
     """A tool call that is answered with one text."""
     needs = {"tool": tool, "arguments": arguments, "progress": progress}
-    return Step(name, "call", needs, {"text": answer}, events or [])
+    return Step(name, "call", needs, {"text": answer}, events or [], apart)
 
 
-def together(calls: list[tuple[str, dict[str, Any], str]]) -> Step:
+def together(calls: list[tuple[str, dict[str, Any], str]], name: str = "calls together") -> Step:
     """Tool calls that are open at the same time, each with its answer."""
     needs = {"calls": [{"tool": tool, "arguments": arguments} for tool, arguments, _ in calls]}
     outcome = {"outcomes": [{"text": answer} for _, _, answer in calls]}
-    return Step("calls together", "call_together", needs, outcome)
+    return Step(name, "call_together", needs, outcome)
 
 
 def prompt(name: str, arguments: dict[str, str], answer: str) -> Step:
@@ -242,6 +258,16 @@ EVERYTHING_TOOLS = [
     "trigger-sampling-request",
     "trigger-url-elicitation",
 ]
+EVERYTHING_ROOTS = """Current MCP Roots (2 total):
+
+1. interop
+   URI: file:///srv/interop
+
+2. gr\u00fc\u00dfe
+   URI: file:///srv/gr%C3%BC%C3%9Fe
+
+Note: This server demonstrates the roots protocol capability but doesn't actually access files. \
+The roots are provided by the MCP client and can be used by servers that need file system access."""
 EVERYTHING_SAMPLED = """LLM sampling result: 
 {
   "model": "parrot",

@@ -33,13 +33,14 @@ class Server:
 
 
 @contextlib.contextmanager
-def everything(folder: Path) -> Iterator[Server]:
-    """The reference server of the MCP project, on the TypeScript SDK."""
+def everything(folder: Path, *, sse: bool = False) -> Iterator[Server]:
+    """The reference server of the MCP project, on the TypeScript SDK; by HTTP+SSE, the transport of 2024, under sse."""
     port = free_port()
-    log = folder / "everything.log"
-    with process(["node", str(EVERYTHING / "index.js"), "streamableHttp"], log, {"PORT": str(port)}) as running:
+    log = folder / ("everything-sse.log" if sse else "everything.log")
+    mode = "sse" if sse else "streamableHttp"
+    with process(["node", str(EVERYTHING / "index.js"), mode], log, {"PORT": str(port)}) as running:
         wait_for_port(port, running, log)
-        yield Server(f"http://127.0.0.1:{port}/mcp", log)
+        yield Server(f"http://127.0.0.1:{port}/{'sse' if sse else 'mcp'}", log)
 
 
 @contextlib.contextmanager
