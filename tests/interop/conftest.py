@@ -80,6 +80,8 @@ class Running:
         json_response = "json" in features
         if kind == "everything":
             return servers.everything(self.folder, sse="sse" in features)
+        if kind == "unsteady":
+            return servers.unsteady(self.folder)
         if kind == "python":
             return servers.python_server(self.folder, json_response=json_response)
         backend = self["python-sse"]

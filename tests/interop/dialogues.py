@@ -46,6 +46,8 @@ def steps_with(server: str) -> list[Step]:
     """The dialogue with the server of this name."""
     if server.startswith("everything"):
         return with_everything(sse=server.endswith("sse"))
+    if server == "unsteady":
+        return with_unsteady()
     if server.startswith("python"):
         return with_python(json_response=server.endswith("json"))
     return with_gateway(stateful="stateful" in server)
@@ -108,6 +110,54 @@ def with_everything(*, sse: bool) -> list[Step]:
         # Last, because this server goes on with a cancelled operation and never ends its stream.
         Step("cancel", "cancel", {"tool": operation, "arguments": {"duration": 20, "steps": 200}}, {}),
         Step("ping after cancel", "ping", {}, {}),
+    ]
+
+
+def with_unsteady() -> list[Step]:
+    """Our own server that hangs up, forgets sessions and speaks outside of calls."""
+    key = uuid.uuid4().hex
+    progress = [["progress", step, 9, None] for step in range(1, 10)]
+    logs = [["log", "error", text] for text in ("before", "while away", "after")]
+    pushed = [["tools changed"], ["log", "error", "pushed"]]
+    once = "executed 1 times"
+    touched = [f"touched {number} {key}" for number in range(TOGETHER)]
+    interrupted = [f"interrupted {number} {key}" for number in range(5)]
+    hang_ups = {how: f"{how} {key}" for how in ("close", "reset", "cut")}
+
+    def forgetting(name: str, **how: Any) -> list[Step]:
+        mine = f"{name} {key}"
+        touched.append(mine)
+        return [
+            call(f"forget: {name}", "forget", {"key": mine, **how}, "forgetting"),
+            call(f"call after {name}", "touch", {"key": mine}, once),
+            call(f"session after {name}", "remembered", {"key": mine}, UNSTEADY_REMEMBERED),
+        ]
+
+    return [
+        Step("tools", "list_tools", {}, {"tools": UNSTEADY_TOOLS}),
+        call("push", "push", {}, "pushed", events=pushed, apart=True),
+        call("questions outside of calls", "ask", {}, UNSTEADY_ASKED, events=UNSTEADY_QUESTIONS),
+        *[
+            call(f"interrupted call: {how}", "interrupted", {"key": mine, "how": how}, once, progress, progress=True)
+            for how, mine in hang_ups.items()
+        ],
+        together([("interrupted", {"key": text, "how": "close"}, once) for text in interrupted]),
+        *[
+            call(f"interrupted push: {how}", "push_interrupted", {"how": how}, "logged 3", events=logs, apart=True)
+            for how in hang_ups
+        ],
+        Step("log level", "set_log_level", {"level": "error"}, {}),
+        Step("subscribe", "subscribe", {"uri": "unsteady://weather"}, {}),
+        *forgetting("404", status=404),
+        *forgetting("400", status=400),
+        *forgetting("404 and hanging up", status=404, hang_up=True),
+        # Many at once find that the session is gone.
+        call("forget: 404 again", "forget", {"key": f"again {key}", "status": 404}, "forgetting"),
+        together([("touch", {"key": text}, once) for text in touched[:TOGETHER]], "calls together after 404"),
+        call("session after calls together", "remembered", {"key": f"again {key}"}, UNSTEADY_REMEMBERED),
+        call("push in the new session", "push", {}, "pushed", events=pushed, apart=True),
+        call("executions", "not_once", {"keys": [*touched, *interrupted, *hang_ups.values()]}, ""),
+        Step("ping", "ping", {}, {}),
     ]
 
 
@@ -238,6 +288,11 @@ PYTHON_TOOLS = [
 PYTHON_ELICITED = "accept: Ada \u2028 \U0001f469 is 36"
 PYTHON_ROOTS = "file:///srv/interop interop, file:///srv/gr%C3%BC%C3%9Fe gr\u00fc\u00dfe"
 GREETING = "gr\u00fc\u00dfe \u2028 \U0001f44b"
+
+UNSTEADY_TOOLS = ["ask", "forget", "interrupted", "not_once", "push", "push_interrupted", "remembered", "touch"]
+UNSTEADY_REMEMBERED = "1 new, introduced as before, log level error, subscribed unsteady://weather"
+UNSTEADY_QUESTIONS = [["roots"], ["elicitation", "Who?"], ["sampling", "Rain"]]
+UNSTEADY_ASKED = "file:///srv/interop file:///srv/gr%C3%BC%C3%9Fe, Ada \u2028 \U0001f469 is 36, Rain? Yes."
 
 EVERYTHING_TOOLS = [
     "echo",

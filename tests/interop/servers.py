@@ -44,6 +44,17 @@ def everything(folder: Path, *, sse: bool = False) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
+def unsteady(folder: Path) -> Iterator[Server]:
+    """Our own unsteady.cjs."""
+    port = free_port()
+    log = folder / "unsteady.log"
+    command = ["node", str(HERE / "unsteady.cjs"), str(port)]
+    with process(command, log, {"NODE_PATH": str(INSTALLED / "node_modules")}) as running:
+        wait_for_port(port, running, log)
+        yield Server(f"http://127.0.0.1:{port}/mcp", log)
+
+
+@contextlib.contextmanager
 def python_server(folder: Path, *, json_response: bool = False) -> Iterator[Server]:
     """Our own server.py."""
     port = free_port()

@@ -10,6 +10,7 @@ from dialogues import steps_with
 SERVERS = {
     "everything": ("mcp-servers/everything", "2025-11-25"),
     "everything-sse": ("mcp-servers/everything", "2025-11-25"),
+    "unsteady": ("unsteady", "2025-11-25"),
     "python-sse": ("interop", "2025-11-25"),
     "python-json": ("interop", "2025-11-25"),
     "gateway-stateless-json": ("mcp-streamable-http", "2025-11-25"),
@@ -18,7 +19,7 @@ SERVERS = {
     "gateway-stateful-sse": ("mcp-streamable-http", "2025-11-25"),
 }
 # What these show does not depend on how a client negotiates.
-ONLY_1X = ("everything-sse",)
+ONLY_1X = ("everything-sse", "unsteady")
 PAIRS = [
     *[(client, server) for server in SERVERS for client in ("python1", "typescript1")],
     *[(client, server) for server in SERVERS if server not in ONLY_1X for client in ("python2", "typescript2")],

@@ -161,6 +161,11 @@ class Dialogue {
     return {};
   }
 
+  async subscribe(step) {
+    await this.client.subscribeResource({ uri: step.uri });
+    return {};
+  }
+
   async callTool(tool, args, progress = false, options = undefined) {
     const params = { name: tool, arguments: args };
     if (progress) params._meta = { progressToken: tool };
