@@ -79,7 +79,9 @@ class Running:
         kind, *features = name.split("-")
         json_response = "json" in features
         if kind == "everything":
-            return servers.everything(self.folder)
+            return servers.everything(self.folder, sse="sse" in features)
+        if kind == "unsteady":
+            return servers.unsteady(self.folder)
         if kind == "python":
             return servers.python_server(self.folder, json_response=json_response)
         backend = self["python-sse"]

@@ -24,34 +24,47 @@ TEXTS = {"awkward": AWKWARD, "empty": "", "large": LARGE}
 
 @dataclass
 class Step:
-    """One step of a dialogue: what to do, what that needs, and what comes of it."""
+    """One step of a dialogue: what to do, what that needs, and what comes of it.
+
+    Events that come apart have a stream of their own, and may be later than the outcome.
+    """
 
     name: str
     do: str
     needs: dict[str, Any]
     outcome: dict[str, Any]
     events: list[list[Any]] = field(default_factory=list)
+    apart: bool = False
 
     def plan(self) -> dict[str, Any]:
         """The step as a client reads it."""
-        return {"name": self.name, "do": self.do, **self.needs}
+        awaited = {"events": len(self.events)} if self.apart else {}
+        return {"name": self.name, "do": self.do, **self.needs, **awaited}
 
 
 def steps_with(server: str) -> list[Step]:
     """The dialogue with the server of this name."""
-    if server == "everything":
-        return with_everything()
+    if server.startswith("everything"):
+        return with_everything(sse=server.endswith("sse"))
+    if server == "unsteady":
+        return with_unsteady()
     if server.startswith("python"):
         return with_python(json_response=server.endswith("json"))
-    return with_gateway()
+    return with_gateway(stateful="stateful" in server)
 
 
-def with_everything() -> list[Step]:
-    """The reference server; its roots and log messages need the stream that GET opens, so they are left out."""
+def with_everything(*, sse: bool) -> list[Step]:
+    """The reference server, which asks for the roots soon after the start and tells of that in its log."""
     operation = "trigger-long-running-operation"
     done = "Long running operation completed. Duration: {} seconds, Steps: {}."
     document = (EVERYTHING / "docs/startup.md").read_text(encoding="utf-8")
+    started = [["roots"], ["log", "info", "Roots updated: 2 root(s) received from client"]]
+    if sse:
+        # It also tells of the tools that it adds, which is before a GET can have opened a stream.
+        started = [["tools changed"]] * 5 + started
     return [
+        Step("start", "listen", {}, {}, started, apart=True),
+        call("roots", "get-roots-list", {}, EVERYTHING_ROOTS),
         Step("tools", "list_tools", {}, {"tools": EVERYTHING_TOOLS}),
         *[call(f"echo {name}", "echo", {"message": said}, f"Echo: {said}") for name, said in TEXTS.items()],
         # One after the other they would take longer than a step may.
@@ -97,6 +110,54 @@ def with_everything() -> list[Step]:
         # Last, because this server goes on with a cancelled operation and never ends its stream.
         Step("cancel", "cancel", {"tool": operation, "arguments": {"duration": 20, "steps": 200}}, {}),
         Step("ping after cancel", "ping", {}, {}),
+    ]
+
+
+def with_unsteady() -> list[Step]:
+    """Our own server that hangs up, forgets sessions and speaks outside of calls."""
+    key = uuid.uuid4().hex
+    progress = [["progress", step, 9, None] for step in range(1, 10)]
+    logs = [["log", "error", text] for text in ("before", "while away", "after")]
+    pushed = [["tools changed"], ["log", "error", "pushed"]]
+    once = "executed 1 times"
+    touched = [f"touched {number} {key}" for number in range(TOGETHER)]
+    interrupted = [f"interrupted {number} {key}" for number in range(5)]
+    hang_ups = {how: f"{how} {key}" for how in ("close", "reset", "cut")}
+
+    def forgetting(name: str, **how: Any) -> list[Step]:
+        mine = f"{name} {key}"
+        touched.append(mine)
+        return [
+            call(f"forget: {name}", "forget", {"key": mine, **how}, "forgetting"),
+            call(f"call after {name}", "touch", {"key": mine}, once),
+            call(f"session after {name}", "remembered", {"key": mine}, UNSTEADY_REMEMBERED),
+        ]
+
+    return [
+        Step("tools", "list_tools", {}, {"tools": UNSTEADY_TOOLS}),
+        call("push", "push", {}, "pushed", events=pushed, apart=True),
+        call("questions outside of calls", "ask", {}, UNSTEADY_ASKED, events=UNSTEADY_QUESTIONS),
+        *[
+            call(f"interrupted call: {how}", "interrupted", {"key": mine, "how": how}, once, progress, progress=True)
+            for how, mine in hang_ups.items()
+        ],
+        together([("interrupted", {"key": text, "how": "close"}, once) for text in interrupted]),
+        *[
+            call(f"interrupted push: {how}", "push_interrupted", {"how": how}, "logged 3", events=logs, apart=True)
+            for how in hang_ups
+        ],
+        Step("log level", "set_log_level", {"level": "error"}, {}),
+        Step("subscribe", "subscribe", {"uri": "unsteady://weather"}, {}),
+        *forgetting("404", status=404),
+        *forgetting("400", status=400),
+        *forgetting("404 and hanging up", status=404, hang_up=True),
+        # Many at once find that the session is gone.
+        call("forget: 404 again", "forget", {"key": f"again {key}", "status": 404}, "forgetting"),
+        together([("touch", {"key": text}, once) for text in touched[:TOGETHER]], "calls together after 404"),
+        call("session after calls together", "remembered", {"key": f"again {key}"}, UNSTEADY_REMEMBERED),
+        call("push in the new session", "push", {}, "pushed", events=pushed, apart=True),
+        call("executions", "not_once", {"keys": [*touched, *interrupted, *hang_ups.values()]}, ""),
+        Step("ping", "ping", {}, {}),
     ]
 
 
@@ -149,13 +210,17 @@ def with_python(*, json_response: bool) -> list[Step]:
     ]
 
 
-def with_gateway() -> list[Step]:
-    """Our own server behind the ContextForge gateway, which passes on nothing but answers, and may do calls in turn."""
+def with_gateway(*, stateful: bool) -> list[Step]:
+    """Our own server behind the ContextForge gateway, which may do calls in turn.
+
+    Beside answers it passes on progress, but not with the answer, so that takes a session.
+    """
+    progress = [["progress", step, 3, f"step {step}"] for step in range(1, 4)] if stateful else []
     return [
         Step("tools", "list_tools", {}, {"tools": sorted(gateway_name(tool) for tool in PYTHON_TOOLS)}),
         *[call(f"echo {name}", gateway_name("echo"), {"text": said}, said) for name, said in TEXTS.items()],
         together([(gateway_name("echo"), {"text": f"text {number}"}, f"text {number}") for number in range(TOGETHER)]),
-        call("progress", gateway_name("count"), {"steps": 3}, "counted to 3", progress=True),
+        call("progress", gateway_name("count"), {"steps": 3}, "counted to 3", progress, progress=True, apart=True),
         Step(
             "unknown tool",
             "call",
@@ -180,20 +245,21 @@ def call(
     tool: str,
     arguments: dict[str, Any],
     answer: Any,
-    *,
     events: list[list[Any]] | None = None,
+    *,
     progress: bool = False,
+    apart: bool = False,
 ) -> Step:
     """A tool call that is answered with one text."""
     needs = {"tool": tool, "arguments": arguments, "progress": progress}
-    return Step(name, "call", needs, {"text": answer}, events or [])
+    return Step(name, "call", needs, {"text": answer}, events or [], apart)
 
 
-def together(calls: list[tuple[str, dict[str, Any], str]]) -> Step:
+def together(calls: list[tuple[str, dict[str, Any], str]], name: str = "calls together") -> Step:
     """Tool calls that are open at the same time, each with its answer."""
     needs = {"calls": [{"tool": tool, "arguments": arguments} for tool, arguments, _ in calls]}
     outcome = {"outcomes": [{"text": answer} for _, _, answer in calls]}
-    return Step("calls together", "call_together", needs, outcome)
+    return Step(name, "call_together", needs, outcome)
 
 
 def prompt(name: str, arguments: dict[str, str], answer: str) -> Step:
@@ -223,6 +289,11 @@ PYTHON_ELICITED = "accept: Ada \u2028 \U0001f469 is 36"
 PYTHON_ROOTS = "file:///srv/interop interop, file:///srv/gr%C3%BC%C3%9Fe gr\u00fc\u00dfe"
 GREETING = "gr\u00fc\u00dfe \u2028 \U0001f44b"
 
+UNSTEADY_TOOLS = ["ask", "forget", "interrupted", "not_once", "push", "push_interrupted", "remembered", "touch"]
+UNSTEADY_REMEMBERED = "1 new, introduced as before, log level error, subscribed unsteady://weather"
+UNSTEADY_QUESTIONS = [["roots"], ["elicitation", "Who?"], ["sampling", "Rain"]]
+UNSTEADY_ASKED = "file:///srv/interop file:///srv/gr%C3%BC%C3%9Fe, Ada \u2028 \U0001f469 is 36, Rain? Yes."
+
 EVERYTHING_TOOLS = [
     "echo",
     "get-annotated-message",
@@ -242,6 +313,16 @@ EVERYTHING_TOOLS = [
     "trigger-sampling-request",
     "trigger-url-elicitation",
 ]
+EVERYTHING_ROOTS = """Current MCP Roots (2 total):
+
+1. interop
+   URI: file:///srv/interop
+
+2. gr\u00fc\u00dfe
+   URI: file:///srv/gr%C3%BC%C3%9Fe
+
+Note: This server demonstrates the roots protocol capability but doesn't actually access files. \
+The roots are provided by the MCP client and can be used by servers that need file system access."""
 EVERYTHING_SAMPLED = """LLM sampling result: 
 {
   "model": "parrot",

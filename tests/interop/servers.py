@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -32,11 +33,23 @@ class Server:
 
 
 @contextlib.contextmanager
-def everything(folder: Path) -> Iterator[Server]:
-    """The reference server of the MCP project, on the TypeScript SDK."""
+def everything(folder: Path, *, sse: bool = False) -> Iterator[Server]:
+    """The reference server of the MCP project, on the TypeScript SDK; by HTTP+SSE, the transport of 2024, under sse."""
     port = free_port()
-    log = folder / "everything.log"
-    with process(["node", str(EVERYTHING / "index.js"), "streamableHttp"], log, {"PORT": str(port)}) as running:
+    log = folder / ("everything-sse.log" if sse else "everything.log")
+    mode = "sse" if sse else "streamableHttp"
+    with process(["node", str(EVERYTHING / "index.js"), mode], log, {"PORT": str(port)}) as running:
+        wait_for_port(port, running, log)
+        yield Server(f"http://127.0.0.1:{port}/{'sse' if sse else 'mcp'}", log)
+
+
+@contextlib.contextmanager
+def unsteady(folder: Path) -> Iterator[Server]:
+    """Our own unsteady.cjs."""
+    port = free_port()
+    log = folder / "unsteady.log"
+    command = ["node", str(HERE / "unsteady.cjs"), str(port)]
+    with process(command, log, {"NODE_PATH": str(INSTALLED / "node_modules")}) as running:
         wait_for_port(port, running, log)
         yield Server(f"http://127.0.0.1:{port}/mcp", log)
 
@@ -138,9 +151,10 @@ def wait_for_port(port: int, running: subprocess.Popen[bytes], log: Path) -> Non
     """Return once something accepts connections on the port."""
     deadline = time.monotonic() + START_LIMIT
     while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
         ended = running.poll() is not None
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            if not ended:
+                return
         if ended or time.monotonic() > deadline:
             tail = log.read_text(errors="replace")[-4000:]
             raise AssertionError(f"{log.stem} {'ended' if ended else 'does not listen'}; its log ends with:\n{tail}")
@@ -148,9 +162,11 @@ def wait_for_port(port: int, running: subprocess.Popen[bytes], log: Path) -> Non
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    """A port that nobody listens on now, and that the system gives to nobody who does not ask for it by number."""
+    while True:
+        port = random.randrange(15000, 30000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def plain_environment() -> dict[str, str]:

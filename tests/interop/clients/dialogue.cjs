@@ -5,6 +5,7 @@
 "use strict";
 
 const fs = require("node:fs");
+const { setTimeout } = require("node:timers/promises");
 
 const STEP_LIMIT = 8;
 const DIALOGUE_LIMIT = 16;
@@ -31,12 +32,11 @@ class Dialogue {
     this.report.server = client.getServerVersion()?.name;
     const end = performance.now() / 1000 + DIALOGUE_LIMIT;
     for (const step of this.plan.steps) {
-      this.events = [];
       const events = this.events;
       const limit = Math.max(0, Math.min(STEP_LIMIT, end - performance.now() / 1000));
       let outcome;
       try {
-        outcome = await within(limit, this[camelCase(step.do)](step));
+        outcome = await within(limit, this.doStep(step));
       } catch (error) {
         outcome =
           typeof error.code === "number"
@@ -44,8 +44,16 @@ class Dialogue {
             : { exception: String(error) };
       }
       this.report.steps[step.name] = { outcome, events };
+      this.events = [];
     }
     this.events = this.report.late;
+  }
+
+  async doStep(step) {
+    const { events } = this;
+    const outcome = await this[camelCase(step.do)](step);
+    while (events.length < (step.events ?? 0)) await setTimeout(5);
+    return outcome;
   }
 
   // The client's answers to the server, by method; each notes the event.
@@ -73,7 +81,12 @@ class Dialogue {
     return {
       "notifications/progress": ({ params }) => this.onProgress(params),
       "notifications/message": ({ params }) => this.events.push(["log", params.level, params.data]),
+      "notifications/tools/list_changed": () => this.events.push(["tools changed"]),
     };
+  }
+
+  async listen() {
+    return {};
   }
 
   async listTools() {
@@ -148,6 +161,11 @@ class Dialogue {
     return {};
   }
 
+  async subscribe(step) {
+    await this.client.subscribeResource({ uri: step.uri });
+    return {};
+  }
+
   async callTool(tool, args, progress = false, options = undefined) {
     const params = { name: tool, arguments: args };
     if (progress) params._meta = { progressToken: tool };
@@ -211,11 +229,10 @@ async function main(talk) {
 }
 
 function within(seconds, promise) {
-  let timer;
-  const limit = new Promise((resolve) => {
-    timer = setTimeout(() => resolve({ hang: seconds }), seconds * 1000);
-  });
-  return Promise.race([promise, limit]).finally(() => clearTimeout(timer));
+  const abort = new AbortController();
+  const limit = setTimeout(seconds * 1000, { hang: seconds }, { signal: abort.signal });
+  limit.catch(() => {}); // By the abort.
+  return Promise.race([promise, limit]).finally(() => abort.abort());
 }
 
 function camelCase(name) {

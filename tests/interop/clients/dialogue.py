@@ -3,15 +3,16 @@
 A client script reads its plan as one JSON object from stdin and prints one JSON report:
 
     plan:    {"launch": {"command", "args", "env"}, "stderr": path, "mode": "auto" or "legacy", "steps": [step, ...]}
-    step:    {"name", "do": one of the methods of Dialogue below, and what that needs}
+    step:    {"name", "do": one of the methods of Dialogue below, and what that needs,
+              "events": how many to wait for before the step is over, where they need not come before its outcome}
     report:  {"protocol": version, "server": name, "steps": {name: {"outcome", "events"}},
               "complaints": [what the SDK found wrong with the bridge's stdout], "late": [events after the last step],
               "failure": what ended the connection before its time or went wrong in closing it, or null}
 
 An outcome is {"text": ...}, {"tool_error": text}, {"error": code, "message": ...} for a JSON-RPC error, {"hang": limit}
 for a step that took too long, and what single steps say below. Events are what reached the client's callbacks during
-the step: ["progress", progress, total, message], ["log", level, data], ["sampling", prompt], ["elicitation", message],
-["roots"].
+the step, those of the first step since the connection: ["progress", progress, total, message], ["log", level, data],
+["sampling", prompt], ["elicitation", message], ["roots"], ["tools changed"].
 """
 
 import asyncio
@@ -45,6 +46,7 @@ class Sdk(Protocol):
     async def prompt(self, name: str, arguments: dict[str, str]) -> str: ...
     async def ping(self) -> None: ...
     async def set_log_level(self, level: str) -> None: ...
+    async def subscribe(self, uri: str) -> None: ...
     async def cancel(self, call: "asyncio.Task[Outcome]") -> None: ...
     def rpc_error(self, error: Exception) -> Outcome | None: ...
 
@@ -55,6 +57,7 @@ class Dialogue:
     def __init__(self, plan: dict[str, Any]) -> None:
         self.plan = plan
         self.events: list[list[Any]] = []
+        self.seen = asyncio.Event()
         self.report: dict[str, Any] = {"steps": {}, "complaints": [], "late": [], "failure": None}
 
     async def run(self, sdk: Sdk) -> None:
@@ -62,25 +65,33 @@ class Dialogue:
         self.sdk = sdk
         end = time.monotonic() + DIALOGUE_LIMIT
         for step in self.plan["steps"]:
-            self.events = []
             limit = max(0.0, min(STEP_LIMIT, end - time.monotonic()))
             try:
                 with anyio.fail_after(limit):
                     outcome = await getattr(self, step["do"])(step)
+                    while len(self.events) < step.get("events", 0):
+                        self.seen.clear()
+                        await self.seen.wait()
             except TimeoutError:
                 outcome = {"hang": limit}
             except Exception as error:
                 outcome = sdk.rpc_error(error) or {"exception": repr(error)}
             self.report["steps"][step["name"]] = {"outcome": outcome, "events": self.events}
+            self.events = []
         self.events = self.report["late"]
 
     def saw(self, *event: Any) -> None:
         """Note an event; the SDK's callbacks call this."""
         self.events.append(list(event))
+        self.seen.set()
 
     def complain(self, complaint: object) -> None:
         """Note what the SDK could not make sense of."""
         self.report["complaints"].append(repr(complaint))
+
+    async def listen(self, step: dict[str, Any]) -> Outcome:
+        """Do nothing but wait for the step's events."""
+        return {}
 
     async def list_tools(self, step: dict[str, Any]) -> Outcome:
         """The outcome is {"tools": names}."""
@@ -143,6 +154,10 @@ class Dialogue:
         await self.sdk.set_log_level(step["level"])
         return {}
 
+    async def subscribe(self, step: dict[str, Any]) -> Outcome:
+        await self.sdk.subscribe(step["uri"])
+        return {}
+
     async def on_progress(self, progress: float, total: float | None, message: str | None) -> None:
         self.saw("progress", progress, total, message)
 
@@ -192,6 +207,9 @@ class Callbacks:
     async def message(self, message: Any) -> None:
         if isinstance(message, Exception):
             self.dialogue.complain(message)
+        # The SDK 1.x wraps notifications.
+        if isinstance(getattr(message, "root", message), types.ToolListChangedNotification):
+            self.dialogue.saw("tools changed")
 
 
 def main(talk: Callable[[Dialogue], Awaitable[None]]) -> None:

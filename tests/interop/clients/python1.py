@@ -62,6 +62,9 @@ class Sdk1:
     async def set_log_level(self, level: str) -> None:
         await self.session.set_logging_level(level)
 
+    async def subscribe(self, uri: str) -> None:
+        await self.session.subscribe_resource(AnyUrl(uri))
+
     async def cancel(self, call: "asyncio.Task[Outcome]") -> None:
         # This SDK leaves cancelling to its users, and keeps the ids of requests to itself.
         params = types.CancelledNotificationParams(requestId=self.call_ids[call], reason="enough")

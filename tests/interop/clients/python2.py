@@ -58,6 +58,9 @@ class Sdk2:
     async def set_log_level(self, level: str) -> None:
         await self.client.set_logging_level(level)
 
+    async def subscribe(self, uri: str) -> None:
+        await self.client.subscribe_resource(uri)
+
     async def cancel(self, call: "asyncio.Task[Outcome]") -> None:
         # The SDK tells the server.
         call.cancel()

@@ -13,6 +13,7 @@ const SCHEMAS = {
   "roots/list": types.ListRootsRequestSchema,
   "notifications/progress": types.ProgressNotificationSchema,
   "notifications/message": types.LoggingMessageNotificationSchema,
+  "notifications/tools/list_changed": types.ToolListChangedNotificationSchema,
 };
 
 main(async (dialogue) => {
