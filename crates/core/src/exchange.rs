@@ -42,6 +42,7 @@ pub(crate) async fn run(bridge: &Bridge, message: Message, pending: &Arc<Pending
         deadline,
         tries: Tries::default(),
         may_have_run: false,
+        heard: Instant::now(),
         renewed: false,
         reauthorized: false,
     };
@@ -68,6 +69,8 @@ struct Exchange<'a> {
     tries: Tries,
     /// A try before this one may have made the server act.
     may_have_run: bool,
+    /// When the server's reply last brought anything.
+    heard: Instant,
     /// It was sent in a new session already.
     renewed: bool,
     /// It was sent with new credentials already.
@@ -323,6 +326,7 @@ impl Exchange<'_> {
         let status = reply.status();
         let mut decoder = Decoder::new(reply.content_type(), self.bridge.limits.incoming);
         let mut cursor = None;
+        self.heard = Instant::now();
         loop {
             let broken = self.read(&mut reply, &mut decoder).await?;
             if self.message.kind() != Kind::Request || self.pending.is_answered() || self.pending.is_cancelled() {
@@ -350,6 +354,7 @@ impl Exchange<'_> {
                 Ok(None) => break None,
                 Err(error) => break Some(error),
             }
+            self.heard = Instant::now();
             self.hand_on(decoder).await;
         };
         decoder.finish(broken.is_none());
@@ -372,7 +377,8 @@ impl Exchange<'_> {
     /// as the server may be silent. Gives the server's refusal if it does not take the stream up again.
     async fn resume(&self, last_event_id: &Bytes, wait: Duration) -> Result<Result<Reply, Error>, Error> {
         let bridge = self.bridge;
-        let since = Instant::now();
+        // A stream that is opened and brings nothing is no sign of life.
+        let since = self.heard;
         let mut pause = wait;
         for failures in 0.. {
             self.in_time_since(since, sleep(pause)).await?;

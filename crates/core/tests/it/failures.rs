@@ -1,11 +1,11 @@
 //! What can happen to a connection (R5, R9, R44): refused, cut, reset, silent. Each request gets one error that says how
 //! far it came.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::support::{Client, Server, call, dialogue, progress, request, response};
+use crate::support::{Client, Server, call, closed_port, dialogue, progress, request, response};
 
 #[tokio::test]
 async fn r5_a_connection_that_breaks_before_the_reply() {
@@ -171,14 +171,6 @@ async fn r46_an_event_that_a_broken_connection_cuts_is_dropped() {
     stream.fin().await;
     assert_eq!(client.expect_error("1").await.kind(), "connection_lost");
     client.finish(&mut server).await;
-}
-
-/// A port that refuses connections until its socket listens, and that nobody else can take meanwhile.
-fn closed_port() -> (TcpSocket, SocketAddr) {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let address = socket.local_addr().unwrap();
-    (socket, address)
 }
 
 #[tokio::test]

@@ -11,14 +11,13 @@ use std::{
 use gangway::Config;
 use serde_json::Value;
 use tokio::{
-    net::TcpListener,
     sync::Mutex,
     task::LocalSet,
     time::{Instant, sleep},
 };
 
 use crate::support::{
-    Authority, Client, Exchange, Fate, RawH2, Server, call, cancel, dialogue, request, response, within,
+    Authority, Client, Exchange, Fate, RawH2, Server, call, cancel, closed_port, dialogue, request, response, within,
 };
 
 use Fault::{
@@ -281,12 +280,15 @@ async fn play(row: &Row) -> Result<(), String> {
     let &(fault, strikes, method, ref expected, runs, hears) = row;
     let seen = Seen::default();
     let (answers, answer) = match fault {
-        Refused => ask(Client::start(config(vacant().await, fault)), method, false).await,
+        Refused => {
+            let (_port, address) = closed_port();
+            ask(Client::start(config(address, fault)), method, false).await
+        }
         Moved => {
-            let address = vacant().await;
+            let (port, address) = closed_port();
             let up_soon = async {
                 sleep(Duration::from_millis(300)).await;
-                let mut server = Server::on(TcpListener::bind(address).await.expect("the same port"), None);
+                let mut server = Server::on(port.listen(100).expect("the same port"), None);
                 seen.serve(&mut server, fault, strikes).await;
             };
             tokio::select! {
@@ -365,12 +367,6 @@ async fn play(row: &Row) -> Result<(), String> {
         format!("{fault:?} {strikes:?} {method}: {got_posts} POSTs, {got_runs} runs, {answers} answers, {hears:?}");
     println!("{outcome}");
     if wrong.is_empty() { Ok(()) } else { Err(format!("{outcome}\n        but {}", wrong.join("; "))) }
-}
-
-/// An address where nobody listens.
-async fn vacant() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    listener.local_addr().expect("a bound listener")
 }
 
 fn config(address: SocketAddr, fault: Fault) -> Config {

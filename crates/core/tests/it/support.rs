@@ -3,7 +3,9 @@
 //! A test reads as what happens: `client.send(..)`, `server.post()`, `call.answer(..)`, `client.expect(..)`. Every test
 //! ends with `client.finish(..)` where it can, which proves that nothing more came on either side.
 
-use std::{fmt::Display, time::Duration};
+use std::{fmt::Display, net::SocketAddr, time::Duration};
+
+use tokio::net::TcpSocket;
 
 mod client;
 pub(crate) mod fault_proxy;
@@ -89,4 +91,12 @@ fn shown(bytes: &[u8]) -> String {
     const MOST: usize = 400;
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]).into_owned();
     if bytes.len() > MOST { format!("{text}… ({} bytes)", bytes.len()) } else { text }
+}
+
+/// A port that refuses connections until its socket listens, and that nobody else can take meanwhile.
+pub(crate) fn closed_port() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }

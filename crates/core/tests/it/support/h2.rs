@@ -1,6 +1,6 @@
 //! An HTTP/2 server that speaks in frames (RFC 9113), so that it can do what a well-behaved one does not.
 
-use std::{future::poll_fn, io, pin::Pin, sync::Arc, task::Poll};
+use std::{collections::HashMap, future::poll_fn, io, pin::Pin, sync::Arc, task::Poll};
 
 use serde_json::Value;
 use tokio::{
@@ -77,7 +77,8 @@ impl RawH2 {
         let mut stream = self.tls.accept(socket).await?;
         stream.read_exact(&mut [0; PREFACE]).await?;
         write(&mut stream, SETTINGS, 0, 0, &[]).await?;
-        let mut body = Vec::new();
+        // Streams may come interleaved.
+        let mut bodies: HashMap<u32, Vec<u8>> = HashMap::new();
         loop {
             let mut head = [0; 9];
             stream.read_exact(&mut head).await?;
@@ -88,15 +89,13 @@ impl RawH2 {
             match kind {
                 SETTINGS if flags & ACK == 0 => write(&mut stream, SETTINGS, ACK, 0, &[]).await?,
                 PING if flags & ACK == 0 => write(&mut stream, PING, ACK, 0, &payload).await?,
-                // One request at a time is all that is asked of it.
-                HEADERS => body.clear(),
-                DATA => body.extend_from_slice(&payload),
+                DATA => bodies.entry(id).or_default().extend_from_slice(&payload),
                 _ => {}
             }
             if !matches!(kind, HEADERS | DATA) || flags & END_STREAM == 0 {
                 continue;
             }
-            let message: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let message: Value = serde_json::from_slice(&bodies.remove(&id).unwrap_or_default()).unwrap_or_default();
             if message["id"].is_null() {
                 // Status 204.
                 write(&mut stream, HEADERS, END_HEADERS | END_STREAM, id, &[0x89]).await?;
