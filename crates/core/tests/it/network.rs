@@ -8,7 +8,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::support::{Authority, Client, H2Server, Manner, Proxy, Server, call, dialogue, response};
+use crate::support::{Authority, Client, H2Server, Manner, Proxy, Server, call, closed_port, dialogue, response};
 
 /// Settings that trust this authority.
 fn trusting(mut config: Config, authority: &Authority) -> Config {
@@ -249,7 +249,7 @@ async fn r93_a_proxy_that_does_not_want_is_named() {
 }
 
 async fn the_proxys_failures(scheme: &str, url: &str) {
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (_port, closed) = closed_port();
     let refusing = Proxy::start(Manner::Refuses(403)).await;
     let asking = Proxy::start(Manner::Wants("user", "right")).await;
     let is_forwarded = scheme == "http" && url.starts_with("http:");
