@@ -33,15 +33,15 @@ ROOTS = [("file:///srv/interop", "interop"), ("file:///srv/gr%C3%BC%C3%9Fe", "gr
 PERSON = {"name": "Ada \u2028 \U0001f469", "age": 36}
 
 Outcome = dict[str, Any]
+# Called with a progress, its total and its message.
+OnProgress = Callable[[float, float | None, str | None], Awaitable[None]]
 
 
 class Sdk(Protocol):
     """One version of the SDK, its differences smoothed out."""
 
     async def list_tools(self) -> list[str]: ...
-    async def call(
-        self, tool: str, arguments: dict[str, Any], on_progress: Callable[..., Awaitable[None]] | None
-    ) -> Outcome: ...
+    async def call(self, tool: str, arguments: dict[str, Any], on_progress: OnProgress | None) -> Outcome: ...
     async def read(self, uri: str) -> str: ...
     async def prompt(self, name: str, arguments: dict[str, str]) -> str: ...
     async def ping(self) -> None: ...
@@ -58,6 +58,7 @@ class Dialogue:
         self.plan = plan
         self.events: list[list[Any]] = []
         self.seen = asyncio.Event()
+        self.on_progress: OnProgress = ignore_progress
         self.report: dict[str, Any] = {"steps": {}, "complaints": [], "late": [], "failure": None}
 
     async def run(self, sdk: Sdk) -> None:
@@ -99,18 +100,21 @@ class Dialogue:
 
     async def call(self, step: dict[str, Any]) -> Outcome:
         """Call a tool, asking for progress if the step says so."""
-        on_progress = self.on_progress if step.get("progress") else None
-        return await self.sdk.call(step["tool"], step["arguments"], on_progress)
+        if not step.get("progress"):
+            return await self.sdk.call(step["tool"], step["arguments"], None)
+        self.on_progress = self.note_progress
+        return await self.sdk.call(step["tool"], step["arguments"], ignore_progress)
 
     async def call_released(self, step: dict[str, Any]) -> Outcome:
         """Call a tool that answers only after a second call, made when the first one's progress is seen."""
         progressed = asyncio.Event()
 
         async def on_progress(*progress: Any) -> None:
-            await self.on_progress(*progress)
+            await self.note_progress(*progress)
             progressed.set()
 
-        async with self.open_call(step, on_progress) as held:
+        self.on_progress = on_progress
+        async with self.open_call(step) as held:
             await progressed.wait()
             await self.sdk.call(step["release"], step["arguments"], None)
             return await held
@@ -131,7 +135,8 @@ class Dialogue:
         async def on_progress(*_: Any) -> None:
             progressed.set()
 
-        async with self.open_call(step, on_progress) as call:
+        self.on_progress = on_progress
+        async with self.open_call(step) as call:
             if "state" not in step:
                 await progressed.wait()
                 await self.sdk.cancel(call)
@@ -158,15 +163,13 @@ class Dialogue:
         await self.sdk.subscribe(step["uri"])
         return {}
 
-    async def on_progress(self, progress: float, total: float | None, message: str | None) -> None:
+    async def note_progress(self, progress: float, total: float | None, message: str | None) -> None:
         self.saw("progress", progress, total, message)
 
     @contextlib.asynccontextmanager
-    async def open_call(
-        self, step: dict[str, Any], on_progress: Callable[..., Awaitable[None]]
-    ) -> AsyncIterator["asyncio.Task[Outcome]"]:
-        """A call of the step's tool that is given up when the block ends."""
-        call = asyncio.create_task(self.sdk.call(step["tool"], step["arguments"], on_progress))
+    async def open_call(self, step: dict[str, Any]) -> AsyncIterator["asyncio.Task[Outcome]"]:
+        """A call of the step's tool, with progress, that is given up when the block ends."""
+        call = asyncio.create_task(self.sdk.call(step["tool"], step["arguments"], ignore_progress))
         try:
             yield call
         finally:
@@ -208,8 +211,15 @@ class Callbacks:
         if isinstance(message, Exception):
             self.dialogue.complain(message)
         # The SDK 1.x wraps notifications.
-        if isinstance(getattr(message, "root", message), types.ToolListChangedNotification):
-            self.dialogue.saw("tools changed")
+        match getattr(message, "root", message):
+            case types.ToolListChangedNotification():
+                self.dialogue.saw("tools changed")
+            case types.ProgressNotification(params=params):
+                await self.dialogue.on_progress(params.progress, params.total, params.message)
+
+
+async def ignore_progress(progress: float, total: float | None, message: str | None) -> None:
+    """What has the SDK ask for progress; it drops one that comes after the answer, so progress is taken elsewhere."""
 
 
 def main(talk: Callable[[Dialogue], Awaitable[None]]) -> None:
