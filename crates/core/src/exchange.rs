@@ -326,6 +326,7 @@ impl Exchange<'_> {
         let status = reply.status();
         let mut decoder = Decoder::new(reply.content_type(), self.bridge.limits.incoming);
         let mut cursor = None;
+        let mut retry = None;
         self.heard = Instant::now();
         loop {
             let broken = self.read(&mut reply, &mut decoder).await?;
@@ -336,7 +337,9 @@ impl Exchange<'_> {
             let failure =
                 broken.or_else(|| decoder.take_rejected()).unwrap_or_else(|| no_answer(status, decoder.is_sse()));
             let Some(last_event_id) = &cursor else { return Err(failure) };
-            let wait = decoder.retry().unwrap_or(DEFAULT_RETRY);
+            // What the server asked for holds for the streams that follow (R33).
+            retry = decoder.retry().or(retry);
+            let wait = retry.unwrap_or(DEFAULT_RETRY);
             tracing::debug!(method = self.message.method(), ?wait, "the stream broke; it is taken up again");
             match self.resume(last_event_id, wait).await? {
                 Ok(rest) => reply = rest,
