@@ -1,0 +1,1 @@
+//! A modern client at a legacy server: what each message becomes, as text (no I/O).
