@@ -25,8 +25,6 @@ impl<'a> Object<'a> {
         json.starts_with('{').then_some(Self(json))
     }
 
-    /// The object that these bytes are.
-
     /// The value of a member; the last one's, if there are several of that name.
     pub(crate) fn get(self, name: &str) -> Option<&'a str> {
         self.members().filter(|member| member.is(name)).last().map(|member| member.value)
