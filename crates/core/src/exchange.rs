@@ -55,8 +55,9 @@ pub(crate) fn run_boxed<'a>(
     bridge: &'a Bridge,
     message: Message,
     pending: &'a Arc<Pending>,
+    lane: Lane,
 ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-    Box::pin(run(bridge, message, pending, Lane::default()))
+    Box::pin(run(bridge, message, pending, lane))
 }
 
 struct Exchange<'a> {
@@ -259,10 +260,10 @@ impl Exchange<'_> {
             return;
         }
         // What must come after it may go.
-        self.lane.hold = None;
+        let hold = self.lane.hold.take();
         if self.message.method() == "notifications/initialized" {
             let epoch = self.bridge.session().epoch();
-            self.bridge.listener.push(epoch);
+            self.bridge.listener.push(epoch, hold);
         }
     }
 

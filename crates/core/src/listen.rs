@@ -5,7 +5,8 @@
 //! (R50–R53). Either is opened again for ever when it ends, after the time that the server asks for or a growing one.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tokio::{
     sync::{Notify, watch},
+    task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use url::Url;
@@ -21,12 +23,16 @@ use crate::{
     bridge::Bridge,
     codec::Decoder,
     error::{Error, Kind as Fault},
+    intake::Hold,
     retry,
     transport::Reply,
 };
 
 /// How long a server may take to name its endpoint.
 const ENDPOINT_TIME: Duration = Duration::from_secs(5);
+/// How long the client's messages wait for the push stream at the beginning of a session: without an event store, a
+/// server loses what it says before. Some servers answer the GET only when they have something to say.
+const HEAD_START: Duration = Duration::from_millis(250);
 /// The wait before a stream that ended in good order is opened again, if the server does not say (R33).
 pub(crate) const DEFAULT_RETRY: Duration = Duration::from_secs(1);
 
@@ -37,6 +43,8 @@ pub(crate) struct Listener {
     stream: watch::Sender<Stream>,
     /// Somebody waits for the endpoint: do not wait for the next try.
     hurry: Notify,
+    /// Keeps the client's messages back until the push stream is there.
+    hold: Mutex<Option<Hold>>,
     last_traffic: Mutex<Instant>,
 }
 
@@ -67,15 +75,21 @@ impl Listener {
             wanted: watch::Sender::new(Wanted::Nothing),
             stream: watch::Sender::new(Stream::Opening),
             hurry: Notify::new(),
+            hold: Mutex::default(),
             last_traffic: Mutex::new(Instant::now()),
         }
     }
 
-    /// A session has begun: listen to what its server pushes.
-    pub(crate) fn push(&self, epoch: u64) {
+    /// A session has begun: listen to what its server pushes. `hold` is dropped when the server has answered the GET, or
+    /// has had a moment for that, and at once if there is no GET.
+    pub(crate) fn push(&self, epoch: u64, hold: Option<Hold>) {
         self.wanted.send_if_modified(|wanted| {
             let new = Wanted::Push(epoch);
-            *wanted != Wanted::Sse && std::mem::replace(wanted, new) != new
+            let is_new = *wanted != Wanted::Sse && std::mem::replace(wanted, new) != new;
+            if is_new {
+                *lock(&self.hold) = hold;
+            }
+            is_new
         });
     }
 
@@ -118,24 +132,35 @@ impl Listener {
 
     /// When the stream last brought anything.
     pub(crate) fn last_traffic(&self) -> Instant {
-        *self.last_traffic.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.last_traffic)
     }
 
     fn traffic(&self) {
-        *self.last_traffic.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *lock(&self.last_traffic) = Instant::now();
     }
 }
 
 /// Keeps the wanted stream open until the bridge ends.
 pub(crate) async fn run(bridge: Arc<Bridge>) {
     let mut wanted = bridge.listener.wanted.subscribe();
+    let mut renewals = JoinSet::new();
     loop {
         let now = *wanted.borrow_and_update();
+        let hold = lock(&bridge.listener.hold).take();
         let listen = async {
             match now {
-                Wanted::Nothing => {}
-                Wanted::Push(epoch) => push(&bridge, epoch).await,
-                Wanted::Sse => http_sse(&bridge).await,
+                Wanted::Nothing => drop(hold),
+                Wanted::Push(epoch) => {
+                    if push(&bridge, hold).await == Outcome::SessionLost {
+                        // The new session has a stream of its own, which ends this future.
+                        let bridge = Arc::clone(&bridge);
+                        renewals.spawn(async move { bridge.renew(epoch).await });
+                    }
+                }
+                Wanted::Sse => {
+                    drop(hold);
+                    http_sse(&bridge).await;
+                }
             }
             // Nothing more to do until something else is wanted.
             std::future::pending::<()>().await;
@@ -157,13 +182,22 @@ enum End {
     Failed(Error),
 }
 
+/// Why there is no more to listen to.
+#[derive(PartialEq, Eq)]
+enum Outcome {
+    /// The server pushes nothing.
+    Silent,
+    /// The server does not know the session any more.
+    SessionLost,
+}
+
 /// Listens to what the server pushes, until it says that it never does.
-async fn push(bridge: &Bridge, epoch: u64) {
+async fn push(bridge: &Bridge, mut hold: Option<Hold>) -> Outcome {
     let mut cursor = Cursor::default();
     let mut was_open = false;
     let mut failures = 0;
     loop {
-        let end = match open(bridge, cursor.id.as_ref()).await {
+        let end = match open_ahead(bridge, cursor.id.as_ref(), hold.take()).await {
             Ok(reply) => {
                 was_open = true;
                 failures = 0;
@@ -174,13 +208,11 @@ async fn push(bridge: &Bridge, epoch: u64) {
         };
         match end {
             End::Refused(status, body) if bridge.session().is_lost(status, &body) && was_open => {
-                // The new session has a stream of its own.
-                let _ = bridge.renew(epoch).await;
-                return;
+                return Outcome::SessionLost;
             }
             End::Refused(status, _) if !is_passing(status) => {
                 tracing::debug!(status = status.as_u16(), "the server pushes nothing");
-                return;
+                return Outcome::Silent;
             }
             End::Closed => {}
             End::Refused(status, _) => tracing::debug!(status = status.as_u16(), "no push stream for now"),
@@ -248,6 +280,16 @@ async fn http_sse(bridge: &Bridge) {
         }
         failures += 1;
     }
+}
+
+/// Opens a stream, and drops `hold` when the server has answered or has had the time for it.
+async fn open_ahead(bridge: &Bridge, last_event_id: Option<&Bytes>, hold: Option<Hold>) -> Result<Reply, End> {
+    let mut opening = pin!(open(bridge, last_event_id));
+    if let Ok(opened) = timeout(HEAD_START, &mut opening).await {
+        return opened;
+    }
+    drop(hold);
+    opening.await
 }
 
 /// Opens a stream; asks for new credentials once if the server refuses those it got.
@@ -321,6 +363,10 @@ fn endpoint(base: &Url, text: &[u8]) -> Result<Url, String> {
     } else {
         Err("the server wants messages to be sent to another origin; refused".to_owned())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn late() -> Error {

@@ -62,6 +62,97 @@ async fn r29_nothing_is_asked_for_before_initialized() {
 }
 
 #[tokio::test]
+async fn r29_a_request_comes_after_the_answer_to_the_get() {
+    for status in [200, 405, 503] {
+        let (mut server, mut client) = listening(None).await;
+        client.send(call("1")).await;
+        // Had the request not been held back, both would be under way by now.
+        let mut get = server.next("the GET before the call").await;
+        assert_eq!(get.verb, "GET", "{}", get.text());
+        server.expect_no_more();
+        let held = match status {
+            200 => {
+                get.sse().await;
+                Some(get)
+            }
+            _ => {
+                get.respond(status, &[], "").await;
+                None
+            }
+        };
+        let post = server.post().await;
+        assert_eq!(post.id().as_deref(), Some("1"));
+        // What the call makes the server ask now has a way to the client.
+        if let Some(mut get) = held {
+            let elicitation = request("0", "elicitation/create", "{}");
+            get.event(&elicitation).await;
+            client.expect(&elicitation).await;
+        }
+        let answer = post.answer("{}").await;
+        client.expect(answer).await;
+    }
+}
+
+#[tokio::test]
+async fn r29_a_get_without_an_answer_holds_nothing_up_for_long() {
+    let (mut server, mut client) = listening(None).await;
+    client.send(call("1")).await;
+    let mut get = server.next("the GET before the call").await;
+    assert_eq!(get.verb, "GET");
+    // The client's answers and cancellations do not wait.
+    client.send(response("7", "{}")).await;
+    let post = server.post().await;
+    assert_eq!(post.text(), response("7", "{}"));
+    post.accepted().await;
+    let answer = server.post().await.answer("{}").await;
+    client.expect(answer).await;
+    // Once in a session.
+    client.expect_nothing(&mut server).await;
+    get.sse().await;
+    get.event(CHANGED).await;
+    client.expect(CHANGED).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r29_r39_the_stream_of_a_renewed_session_is_there_first_as_well() {
+    let (mut server, mut client) = listening(Some("old")).await;
+    server.get().await.respond(405, &[], "").await;
+    client.send(call("1")).await;
+    server.post().await.respond(404, &[], "").await;
+    server.post().await.initialized(Some("new"), VERSION).await;
+    server.post().await.accepted().await;
+    let mut get = server.next("the GET before the call").await;
+    assert_eq!((get.verb.as_str(), get.header("mcp-session-id")), ("GET", Some("new")));
+    server.expect_no_more();
+    get.sse().await;
+    let answer = server.post().await.answer("{}").await;
+    client.expect(answer).await;
+}
+
+#[tokio::test]
+async fn r39_a_session_whose_loss_the_stream_finds_is_set_up_in_full() {
+    let (mut server, mut client) = listening(Some("old")).await;
+    let mut get = stream(&mut server).await;
+    let level = request("1", "logging/setLevel", r#"{"level":"debug"}"#);
+    client.send(&level).await;
+    let answer = server.post().await.answer("{}").await;
+    client.expect(answer).await;
+    get.chunk("retry: 10\n\n").await;
+    get.end().await;
+    server.get().await.respond(404, &[], "").await;
+    server.post().await.initialized(Some("new"), VERSION).await;
+    server.post().await.accepted().await;
+    let mut get = stream(&mut server).await;
+    let again = server.post().await;
+    assert_eq!((again.rpc_method().as_str(), again.header("mcp-session-id")), ("logging/setLevel", Some("new")));
+    again.answer("{}").await;
+    get.event(CHANGED).await;
+    client.expect(CHANGED).await;
+    client.expect_nothing(&mut server).await;
+}
+
+#[tokio::test]
 async fn r30_a_server_that_pushes_nothing_is_not_asked_again() {
     for (status, content_type, body) in
         [(405, "", ""), (404, "", ""), (400, "text/plain", "no"), (200, "text/html", "<html>")]
