@@ -22,6 +22,7 @@ use url::Url;
 use crate::{
     bridge::Bridge,
     codec::Decoder,
+    config::Timeouts,
     error::{Error, Kind as Fault},
     intake::Hold,
     retry,
@@ -33,8 +34,6 @@ const ENDPOINT_TIME: Duration = Duration::from_secs(5);
 /// How long the client's messages wait for the push stream at the beginning of a session: without an event store, a
 /// server loses what it says before. Some servers answer the GET only when they have something to say.
 const HEAD_START: Duration = Duration::from_millis(250);
-/// The wait before a stream that ended in good order is opened again, if the server does not say (R33).
-pub(crate) const DEFAULT_RETRY: Duration = Duration::from_secs(1);
 
 /// What the rest of the bridge knows and wants of the stream.
 #[derive(Debug)]
@@ -218,7 +217,7 @@ async fn push(bridge: &Bridge, mut hold: Option<Hold>) -> Outcome {
             End::Refused(status, _) => tracing::debug!(status = status.as_u16(), "no push stream for now"),
             End::Failed(error) => tracing::debug!(error = %error, "no push stream for now"),
         }
-        sleep(cursor.wait(failures)).await;
+        sleep(cursor.wait(failures, &bridge.timeouts)).await;
         failures += 1;
     }
 }
@@ -275,7 +274,7 @@ async fn http_sse(bridge: &Bridge) {
         };
         listener.stream.send_replace(down);
         tokio::select! {
-            () = sleep(cursor.wait(failures)) => {}
+            () = sleep(cursor.wait(failures, &bridge.timeouts)) => {}
             () = listener.hurry.notified() => {}
         }
         failures += 1;
@@ -347,8 +346,11 @@ struct Cursor {
 }
 
 impl Cursor {
-    fn wait(&self, failures: u32) -> Duration {
-        let wait = if failures == 0 { DEFAULT_RETRY } else { retry::backoff(failures + 2, retry::random()) };
+    fn wait(&self, failures: u32, timeouts: &Timeouts) -> Duration {
+        let wait = match failures {
+            0 => timeouts.reconnect,
+            _ => retry::backoff(timeouts.retry, failures + 2, retry::random()),
+        };
         // What the server asks for is at least kept to.
         self.retry.map_or(wait, |asked| if failures == 0 { asked } else { asked.max(wait) })
     }
@@ -403,8 +405,9 @@ mod tests {
     #[test]
     fn r30_r33_waits() {
         let asked = Cursor { id: None, retry: Some(Duration::from_millis(70)) };
-        assert_eq!(asked.wait(0), Duration::from_millis(70));
-        assert!(asked.wait(3) > Duration::from_secs(1), "failures need more patience");
-        assert_eq!(Cursor::default().wait(0), DEFAULT_RETRY);
+        let timeouts = Timeouts::default();
+        assert_eq!(asked.wait(0, &timeouts), Duration::from_millis(70));
+        assert!(asked.wait(3, &timeouts) > Duration::from_secs(1), "failures need more patience");
+        assert_eq!(Cursor::default().wait(0, &timeouts), timeouts.reconnect);
     }
 }

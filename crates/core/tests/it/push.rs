@@ -1,5 +1,7 @@
 //! What the server says unasked, over the GET stream (R29–R31), and streams that break and are taken up again (R32–R36).
 
+use std::time::Duration;
+
 use crate::support::{Client, Exchange, INITIALIZED, Server, VERSION, call, notification, progress, request, response};
 
 const CHANGED: &str = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
@@ -257,6 +259,66 @@ async fn r32_a_stream_may_break_again_and_again() {
     stream.event(&response("1", "{}")).await;
     client.expect(response("1", "{}")).await;
     stream.end().await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r33_the_wait_that_the_server_asked_for_holds_for_the_streams_that_follow() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    // Nobody would live to see the bridge's own wait.
+    config.timeouts.reconnect = Duration::from_hours(1);
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    let mut stream = server.post().await;
+    server.expect_get();
+    stream.sse().await;
+    stream.chunk("retry: 1\nid: 0\ndata:\n\n").await;
+    for step in 1..=3 {
+        stream.end().await;
+        stream = server.get().await;
+        assert_eq!(stream.header("last-event-id"), Some((step - 1).to_string().as_str()));
+        stream.sse().await;
+        stream.chunk(format!("id: {step}\ndata: {}\n\n", progress("1", step))).await;
+        client.expect(progress("1", step)).await;
+    }
+    stream.event(&response("1", "{}")).await;
+    client.expect(response("1", "{}")).await;
+    stream.end().await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r44_a_stream_that_is_taken_up_in_vain_has_an_end() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.timeouts.idle = Duration::from_millis(300);
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    let mut post = server.post().await;
+    server.expect_get();
+    post.sse().await;
+    post.chunk("retry: 5\nid: 0\ndata:\n\n").await;
+    post.end().await;
+    // That the server takes each of them is no sign of life.
+    let in_vain = async {
+        loop {
+            let mut get = server.get().await;
+            get.sse().await;
+            get.end().await;
+        }
+    };
+    let failure = tokio::select! {
+        failure = client.expect_error("1") => failure,
+        () = in_vain => unreachable!("it never ends"),
+    };
+    assert_eq!((failure.kind(), failure.may_have_run()), ("timeout", true), "{failure:?}");
+    let told = server.post().await;
+    assert_eq!(told.cancelled_id().as_deref(), Some("1"));
+    told.accepted().await;
+    client.expect_nothing(&mut server).await;
+    // One more GET may have been on its way.
+    server.forget_notifications();
     client.finish(&mut server).await;
 }
 

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::support::{
-    Authority, Client, Fate, INITIALIZED, RawH2, VERSION, call,
+    Authority, Client, Fate, INITIALIZED, RawH2, SOON, VERSION, call,
     fault_proxy::{Cut, Fault, FaultProxy, Side},
     model::Model,
     request, response, within,
@@ -202,7 +202,9 @@ async fn r94_a_server_that_moves_to_another_address() {
 async fn r9_a_network_that_goes_and_comes_back() {
     let mut host = Host::start().await;
     host.model.push();
-    let mut client = Client::start(config(&format!("http://{}/mcp", host.address)));
+    let mut config = config(&format!("http://{}/mcp", host.address));
+    config.timeouts.retry = SOON;
+    let mut client = Client::start(config);
     shake_hands(&mut client).await;
     host.ask_well(&mut client, "before").await;
     // A call is open when it happens.

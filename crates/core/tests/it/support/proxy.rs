@@ -12,6 +12,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
+use super::SOON;
+
 /// How a proxy treats its clients.
 #[derive(Clone, Copy)]
 pub(crate) enum Manner {
@@ -53,6 +55,7 @@ impl Proxy {
         let mut config = Config::new(url).expect("a URL");
         let url = ProxyUrl::parse(&self.url(scheme, user)).expect("a proxy's URL");
         config.proxy = Setting::Url { url, except: None };
+        config.timeouts.retry = SOON;
         config
     }
 
