@@ -291,30 +291,20 @@ async fn open_ahead(bridge: &Bridge, last_event_id: Option<&Bytes>, hold: Option
     opening.await
 }
 
-/// Opens a stream; asks for new credentials once if the server refuses those it got.
+/// Opens a stream.
 async fn open(bridge: &Bridge, last_event_id: Option<&Bytes>) -> Result<Reply, End> {
     let session = |headers: &mut HeaderMap| bridge.session().apply(headers);
-    for first in [true, false] {
-        let get = bridge.transport.get(session, last_event_id);
-        let silence = bridge.timeouts.idle;
-        let reply = match timeout(silence, get).await {
-            Ok(reply) => reply.map_err(End::Failed)?,
-            Err(_) => {
-                return Err(End::Failed(Error::new(Fault::Timeout, "the server did not open the stream in time")));
-            }
-        };
-        let refused = reply.status() == StatusCode::UNAUTHORIZED;
-        if refused && first && bridge.transport.credentials.renew(reply.user()).await.unwrap_or(false) {
-            continue;
-        }
-        let is_stream = Decoder::new(reply.content_type(), 0).is_sse();
-        if reply.status().is_success() && is_stream {
-            return Ok(reply);
-        }
-        let status = if reply.status().is_success() { StatusCode::METHOD_NOT_ALLOWED } else { reply.status() };
-        return Err(End::Refused(status, reply.error_body().await));
+    let get = bridge.transport.get(session, last_event_id);
+    let reply = match timeout(bridge.timeouts.idle, get).await {
+        Ok(reply) => reply.map_err(End::Failed)?,
+        Err(_) => return Err(End::Failed(Error::new(Fault::Timeout, "the server did not open the stream in time"))),
+    };
+    let is_stream = Decoder::new(reply.content_type(), 0).is_sse();
+    if reply.status().is_success() && is_stream {
+        return Ok(reply);
     }
-    Err(End::Closed)
+    let status = if reply.status().is_success() { StatusCode::METHOD_NOT_ALLOWED } else { reply.status() };
+    Err(End::Refused(status, reply.error_body().await))
 }
 
 /// Hands on what a stream brings, to its end; `endpoint` is told of the event of that name, and may end it.

@@ -115,15 +115,28 @@ impl Transport {
         self.follow(target, user, make).await
     }
 
-    /// Opens a stream of events: the server's own, or with `last_event_id` the rest of one that broke (R29, R32).
+    /// Opens a stream of events: the server's own, or with `last_event_id` the rest of one that broke (R29, R32). Asks for
+    /// new credentials once if the server refuses those it got.
     ///
     /// # Errors
     /// As for `post`.
     pub(crate) async fn get(
         &self,
-        session: impl FnOnce(&mut HeaderMap),
+        session: impl Fn(&mut HeaderMap),
         last_event_id: Option<&Bytes>,
     ) -> Result<Reply, Error> {
+        let reply = self.get_once(&session, last_event_id).await?;
+        if reply.status() == StatusCode::UNAUTHORIZED {
+            match self.credentials.renew(reply.user()).await {
+                Ok(true) => return self.get_once(&session, last_event_id).await,
+                Ok(false) => {}
+                Err(error) => tracing::warn!(error = %error, "no new credentials for the stream"),
+            }
+        }
+        Ok(reply)
+    }
+
+    async fn get_once(&self, session: impl Fn(&mut HeaderMap), last_event_id: Option<&Bytes>) -> Result<Reply, Error> {
         let user = self.credentials.current().await?;
         let mut headers = headers::get(&user.headers, last_event_id.map(Bytes::as_ref));
         session(&mut headers);

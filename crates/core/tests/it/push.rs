@@ -72,15 +72,12 @@ async fn r29_a_request_comes_after_the_answer_to_the_get() {
         let mut get = server.next("the GET before the call").await;
         assert_eq!(get.verb, "GET", "{}", get.text());
         server.expect_no_more();
-        let held = match status {
-            200 => {
-                get.sse().await;
-                Some(get)
-            }
-            _ => {
-                get.respond(status, &[], "").await;
-                None
-            }
+        let held = if status == 200 {
+            get.sse().await;
+            Some(get)
+        } else {
+            get.respond(status, &[], "").await;
+            None
         };
         let post = server.post().await;
         assert_eq!(post.id().as_deref(), Some("1"));
