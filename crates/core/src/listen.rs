@@ -144,6 +144,7 @@ pub(crate) async fn run(bridge: Arc<Bridge>) {
     let mut wanted = bridge.listener.wanted.subscribe();
     let mut renewals = JoinSet::new();
     loop {
+        while renewals.try_join_next().is_some() {}
         let now = *wanted.borrow_and_update();
         let hold = lock(&bridge.listener.hold).take();
         let listen = async {
@@ -190,7 +191,7 @@ enum Outcome {
     SessionLost,
 }
 
-/// Listens to what the server pushes, until it says that it never does.
+/// Listens to what the server pushes in this session, for as long as there may be something.
 async fn push(bridge: &Bridge, mut hold: Option<Hold>) -> Outcome {
     let mut cursor = Cursor::default();
     let mut was_open = false;
