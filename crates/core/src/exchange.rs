@@ -19,7 +19,6 @@ use crate::{
     codec::Decoder,
     error::{Error, Fate, Kind as Fault},
     intake::Lane,
-    listen::DEFAULT_RETRY,
     message::{Kind, Message, Parsed, cancellation, error_reply},
     pending::Pending,
     retry::{self, Tries},
@@ -40,7 +39,7 @@ pub(crate) async fn run(bridge: &Bridge, message: Message, pending: &Arc<Pending
         lane,
         permit: None,
         deadline,
-        tries: Tries::default(),
+        tries: Tries::new(bridge.timeouts.retry),
         may_have_run: false,
         heard: Instant::now(),
         renewed: false,
@@ -55,8 +54,9 @@ pub(crate) fn run_boxed<'a>(
     bridge: &'a Bridge,
     message: Message,
     pending: &'a Arc<Pending>,
+    lane: Lane,
 ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-    Box::pin(run(bridge, message, pending, Lane::default()))
+    Box::pin(run(bridge, message, pending, lane))
 }
 
 struct Exchange<'a> {
@@ -259,10 +259,10 @@ impl Exchange<'_> {
             return;
         }
         // What must come after it may go.
-        self.lane.hold = None;
+        let hold = self.lane.hold.take();
         if self.message.method() == "notifications/initialized" {
             let epoch = self.bridge.session().epoch();
-            self.bridge.listener.push(epoch);
+            self.bridge.listener.push(epoch, hold);
         }
     }
 
@@ -339,7 +339,7 @@ impl Exchange<'_> {
             let Some(last_event_id) = &cursor else { return Err(failure) };
             // What the server asked for holds for the streams that follow (R33).
             retry = decoder.retry().or(retry);
-            let wait = retry.unwrap_or(DEFAULT_RETRY);
+            let wait = retry.unwrap_or(self.bridge.timeouts.reconnect);
             tracing::debug!(method = self.message.method(), ?wait, "the stream broke; it is taken up again");
             match self.resume(last_event_id, wait).await? {
                 Ok(rest) => reply = rest,
@@ -399,7 +399,8 @@ impl Exchange<'_> {
             if !passes {
                 return Ok(Err(error));
             }
-            pause = retry::backoff(failures, retry::random()).max(wait).max(error.retry_after().unwrap_or_default());
+            let backoff = retry::backoff(bridge.timeouts.retry, failures, retry::random());
+            pause = backoff.max(wait).max(error.retry_after().unwrap_or_default());
         }
         Err(self.out_of_time())
     }
@@ -492,7 +493,7 @@ impl Exchange<'_> {
     }
 
     fn has_time_for(&self, wait: Duration) -> bool {
-        self.deadline.is_none_or(|deadline| Instant::now() + wait < deadline)
+        self.deadline.is_none_or(|deadline| Instant::now().checked_add(wait).is_some_and(|then| then < deadline))
     }
 
     fn out_of_time(&self) -> Error {

@@ -32,7 +32,8 @@ pub(crate) struct Intake {
     bridge: Arc<Bridge>,
     pub(crate) exchanges: JoinSet<()>,
     room: Arc<Semaphore>,
-    /// What the next message must wait for (R12): the answer to `initialize`, then the receipt of `initialized`.
+    /// What the next message must wait for (R12): the answer to `initialize`, then the receipt of `initialized` and a
+    /// moment for the push stream.
     gate: Option<Gate>,
 }
 
@@ -199,7 +200,7 @@ pub(crate) struct Gate(Arc<Semaphore>);
 pub(crate) struct Hold(Arc<Semaphore>);
 
 impl Gate {
-    fn new() -> (Hold, Self) {
+    pub(crate) fn new() -> (Hold, Self) {
         let closed = Arc::new(Semaphore::new(0));
         (Hold(Arc::clone(&closed)), Self(closed))
     }

@@ -11,6 +11,7 @@ use crate::{
     bridge::Bridge,
     error::{Error, Kind as Fault},
     exchange,
+    intake::{Gate, Lane},
     message::{Id, Message, initialized},
     retry,
 };
@@ -71,7 +72,9 @@ impl Bridge {
             (None, Some((_, why))) => return failed(&why),
             (None, None) => return failed("the answer to initialize is no result"),
         }
-        self.tell(initialized()).await;
+        let (hold, gate) = Gate::new();
+        self.tell(initialized(), Lane { hold: Some(hold), ..Lane::default() }).await;
+        gate.opened().await;
         for request in replay {
             if let Err(error) = self.call(&request).await {
                 tracing::warn!(method = request.method(), error = %error, "the new session was not told");
@@ -92,7 +95,7 @@ impl Bridge {
         let early = tokio::select! {
             biased;
             answer = &mut answer => Some(answer),
-            () = exchange::run_boxed(self, request, &pending) => None,
+            () = exchange::run_boxed(self, request, &pending, Lane::default()) => None,
         };
         let answer = match early {
             Some(answer) => answer,
@@ -103,9 +106,9 @@ impl Bridge {
     }
 
     /// Sends a notification of the bridge's own.
-    async fn tell(&self, notification: Message) {
+    async fn tell(&self, notification: Message, lane: Lane) {
         let (pending, _) = self.table.insert_own(&notification);
-        exchange::run_boxed(self, notification, &pending).await;
+        exchange::run_boxed(self, notification, &pending, lane).await;
     }
 }
 
