@@ -51,7 +51,12 @@ impl<'a> Object<'a> {
     }
 }
 
-impl Member<'_> {
+impl<'a> Member<'a> {
+    /// Its name as it is written, quotes and all.
+    pub(crate) fn written_name(&self) -> &'a str {
+        self.name
+    }
+
     /// Whether this is its name, however it is escaped.
     pub(crate) fn is(&self, name: &str) -> bool {
         match self.name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
