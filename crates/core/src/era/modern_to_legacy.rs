@@ -666,3 +666,737 @@ fn spliced(splice: Splice<'_>, original: &Message) -> Message {
 fn text_of(splice: Splice<'_>) -> String {
     String::from_utf8_lossy(&splice.finish()).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{era::Era, message::Kind};
+
+    fn message(text: &str) -> Message {
+        Message::one(text.to_owned()).unwrap_or_else(|| panic!("{text}"))
+    }
+
+    fn value(message: &Message) -> Value {
+        serde_json::from_slice(message.bytes()).unwrap()
+    }
+
+    /// A request with these capabilities, and these further members of its parameters, each with a comma before it.
+    fn request(method: &str, capabilities: &str, more: &str) -> Message {
+        message(&format!(
+            r#"{{"jsonrpc":"2.0","id":11,"method":"{method}","params":{{"_meta":{{"{PROTOCOL_VERSION}":"2026-07-28","{CLIENT_CAPABILITIES}":{capabilities}}}{more}}}}}"#
+        ))
+    }
+
+    fn server_with(capabilities: &str) -> LegacyServer {
+        let answer = format!(
+            r#"{{"id":0,"result":{{"protocolVersion":"2025-11-25","capabilities":{capabilities},"serverInfo":{{"name":"s","version":"1"}}}}}}"#
+        );
+        LegacyServer::new(&message(&answer)).unwrap()
+    }
+
+    fn server() -> LegacyServer {
+        server_with(r#"{"tools":{"listChanged":true},"prompts":{},"resources":{"subscribe":true,"listChanged":false}}"#)
+    }
+
+    fn sent(request: &Message) -> Message {
+        match server().take(request) {
+            Step::Send(message) => message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Code and data of the bridge's own answer.
+    fn fault(request: &Message) -> (i64, Value) {
+        let Step::Answer(answer) = server().take(request) else { panic!("{request:?}") };
+        let answer = value(&answer);
+        assert_eq!(answer["error"]["data"]["source"], "mcp-gangway", "R78: {answer}");
+        (answer["error"]["code"].as_i64().unwrap(), answer["error"]["data"].clone())
+    }
+
+    fn listen(server: &LegacyServer, id: &str, filter: &str) -> Result<Subscription, Value> {
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"subscriptions/listen","params":{{"notifications":{filter},"_meta":{{"{PROTOCOL_VERSION}":"2026-07-28","{CLIENT_CAPABILITIES}":{{}}}}}}}}"#
+        );
+        match server.take(&message(&text)) {
+            Step::Listen(subscription) => Ok(subscription),
+            Step::Answer(answer) => Err(value(&answer)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn completed(request: &Message, answer: &str) -> Message {
+        match server().answer(request, message(answer)) {
+            Answered::Final(message) => message,
+            other @ Answered::InputRequired(_) => panic!("{other:?}"),
+        }
+    }
+
+    // From the client.
+
+    #[test]
+    fn first_request_becomes_initialize() {
+        let first = message(
+            r#"{"id":"d","method":"server/discover","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28",
+            "io.modelcontextprotocol/clientInfo":{ "version":"3","name":"id\u0065","x":1e400},
+            "io.modelcontextprotocol/clientCapabilities":{"tasks":{"list":{}}, "roots":{"listChanged":true},"sampling":{"tools":{}},
+            "elicitation":{},"experimental":{"n":9007199254740993},
+            "extensions":{"io.modelcontextprotocol/tasks":{},"io.modelcontextprotocol/ui":{"mimeTypes":[]}}}}}}"#,
+        );
+        let initialize = initialize(&first);
+        assert_eq!(initialize.kind(), Kind::Request);
+        assert_eq!(initialize.era(), Era::Legacy);
+        assert_eq!(
+            initialize.with_id(&Id::own("b1")).text().replace("\n            ", ""),
+            r#"{"jsonrpc":"2.0","id":"b1","method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{"roots":{},"sampling":{"tools":{}},"elicitation":{},"experimental":{"n":9007199254740993},"extensions":{"io.modelcontextprotocol/ui":{"mimeTypes":[]}}},"clientInfo":{ "version":"3","name":"id\u0065","x":1e400}}}"#
+        );
+    }
+
+    #[test]
+    fn initialize_of_a_client_that_says_little_or_nonsense() {
+        for meta in [
+            r#"{}"#,
+            r#""x""#,
+            r#"[]"#,
+            r#"{"io.modelcontextprotocol/clientInfo":{"name":"n"},"io.modelcontextprotocol/clientCapabilities":[1]}"#,
+            r#"{"io.modelcontextprotocol/clientInfo":"n","io.modelcontextprotocol/clientCapabilities":null}"#,
+        ] {
+            let request = message(&format!(r#"{{"id":1,"method":"server/discover","params":{{"_meta":{meta}}}}}"#));
+            let params = &value(&initialize(&request))["params"];
+            assert_eq!(params["capabilities"], json!({}), "{meta}");
+            assert_eq!(params["clientInfo"], json!({"name": "mcp-gangway", "version": env!("CARGO_PKG_VERSION")}));
+        }
+    }
+
+    #[test]
+    fn discover_is_answered_from_the_initialize_result() {
+        let server = LegacyServer::new(&message(
+            r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-11-25",
+            "capabilities":{ "logging":{},"tasks":{"list":{}},"tools":{"listChanged" : true},"experimental":{"n":1e400}},
+            "serverInfo":{"name":"s","version":"\ud800"},"instructions":"a\/b","_meta":{"x":1}}}"#,
+        ))
+        .unwrap();
+        let discover = message(r#"{"id":1e2,"method":"server/discover"}"#);
+        assert_eq!(
+            server.discovered(&discover).text().replace("\n            ", ""),
+            r#"{"jsonrpc":"2.0","id":1e2,"result":{"resultType":"complete","supportedVersions":["2026-07-28"],"ttlMs":0,"cacheScope":"private","capabilities":{ "logging":{},"tools":{"listChanged" : true},"experimental":{"n":1e400}},"instructions":"a\/b","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"\ud800"},"x":1}}}"#
+        );
+        assert!(server.can_log());
+        let asked = request("server/discover", "{}", "");
+        let Step::Answer(answer) = server.take(&asked) else { panic!() };
+        assert_eq!(answer.bytes(), server.discovered(&asked).bytes());
+    }
+
+    #[test]
+    fn discover_of_a_server_that_says_little() {
+        let server =
+            LegacyServer::new(&message(r#"{"id":1,"result":{"protocolVersion":"2024-11-05","serverInfo":{}}}"#));
+        let server = server.unwrap();
+        let answer = value(&server.discovered(&request("server/discover", "{}", "")));
+        assert_eq!(
+            answer["result"],
+            json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {}, "ttlMs": 0, "cacheScope": "private"})
+        );
+        assert!(!server.can_log());
+        for nothing in [
+            r#"{"id":1,"result":{"capabilities":{}}}"#,
+            r#"{"id":1,"result":{"protocolVersion":1}}"#,
+            r#"{"id":1,"result":[]}"#,
+            r#"{"id":1,"error":{"code":-32601,"message":"no"}}"#,
+        ] {
+            assert!(LegacyServer::new(&message(nothing)).is_none(), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn another_version_is_refused() {
+        for (version, requested) in [(r#""2027-01-01""#, "2027-01-01"), (r#""2025-11-25""#, "2025-11-25")] {
+            let request = message(&format!(
+                r#"{{"id":"\u0061","method":"tools/list","params":{{"_meta":{{"{PROTOCOL_VERSION}":{version},"{CLIENT_CAPABILITIES}":{{}}}}}}}}"#
+            ));
+            let (code, data) = fault(&request);
+            assert_eq!(code, -32_022);
+            assert_eq!((&data["supported"], &data["requested"]), (&json!(["2026-07-28"]), &json!(requested)));
+            let answer = objection(&request).unwrap();
+            assert!(answer.text().starts_with(r#"{"jsonrpc":"2.0","id":"\u0061","error""#), "{answer:?}");
+        }
+        assert!(objection(&request("tools/list", "{}", "")).is_none());
+    }
+
+    #[test]
+    fn what_each_request_must_have() {
+        let version = format!(r#""{PROTOCOL_VERSION}":"2026-07-28""#);
+        let capabilities = format!(r#""{CLIENT_CAPABILITIES}":{{}}"#);
+        for params in [
+            "[]".to_owned(),
+            "{}".to_owned(),
+            r#"{"_meta":"x"}"#.to_owned(),
+            format!(r#"{{"_meta":{{{capabilities}}}}}"#),
+            format!(r#"{{"_meta":{{{version}}}}}"#),
+            format!(r#"{{"_meta":{{"{PROTOCOL_VERSION}":2026,{capabilities}}}}}"#),
+            format!(r#"{{"_meta":{{{version},"{CLIENT_CAPABILITIES}":[]}}}}"#),
+            format!(r#"{{"_meta":{{{version},{capabilities},"{LOG_LEVEL}":"loud"}}}}"#),
+            format!(r#"{{"_meta":{{{version},{capabilities},"{LOG_LEVEL}":7}}}}"#),
+        ] {
+            for method in ["server/discover", "subscriptions/listen", "tools/call"] {
+                let request = message(&format!(r#"{{"id":1,"method":"{method}","params":{params}}}"#));
+                assert_eq!(fault(&request).0, -32_602, "{params}");
+            }
+        }
+        assert_eq!(fault(&message(r#"{"id":1,"method":"server/discover"}"#)).0, -32_602);
+    }
+
+    #[test]
+    fn methods_of_the_legacy_protocol_only() {
+        for method in [
+            "initialize",
+            "ping",
+            "logging/setLevel",
+            "resources/subscribe",
+            "resources/unsubscribe",
+            "tasks/get",
+            "tasks/list",
+        ] {
+            assert_eq!(fault(&request(method, "{}", "")).0, -32_601, "{method}");
+        }
+        assert_eq!(sent(&request("example/own", "{}", "")).method(), "example/own");
+    }
+
+    #[test]
+    fn any_request_loses_what_only_modern_ones_have() {
+        let kept = message(
+            r#"{ "jsonrpc" : "2.0", "params" : {"name":"a\/\ud800","_meta":{"traceparent":"00-1","io.modelcontextprotocol/protocolVersion":"2026-07-28","progressToken":9007199254740993,"io.modelcontextprotocol/logLevel":"info","\u0069o.modelcontextprotocol/clientCapabilities":{},"x":[ ]},
+            "arguments":{"n":1e400,"n":1e400,"io.modelcontextprotocol/x":1, "requestState":1},"zz":1},"method":"tools/call","id":"" }"#,
+        );
+        assert_eq!(
+            sent(&kept).text(),
+            r#"{ "jsonrpc" : "2.0", "params" : {"name":"a\/\ud800","_meta":{"traceparent":"00-1","progressToken":9007199254740993,"x":[ ]},
+            "arguments":{"n":1e400,"n":1e400,"io.modelcontextprotocol/x":1, "requestState":1},"zz":1},"method":"tools/call","id":"" }"#
+        );
+        assert_eq!(sent(&kept).era(), Era::Legacy);
+        assert_eq!(
+            sent(&request("tools/call", "{}", r#","name":"x""#)).text(),
+            r#"{"jsonrpc":"2.0","id":11,"method":"tools/call","params":{"name":"x"}}"#,
+            "an empty _meta is left out"
+        );
+        assert_eq!(
+            sent(&request("tools/list", "{}", "")).text(),
+            r#"{"jsonrpc":"2.0","id":11,"method":"tools/list"}"#,
+            "and so are empty parameters"
+        );
+        assert_eq!(
+            sent(&request("tools/call", "{}", r#","name":"x","inputResponses":[],"requestState":null"#)).text(),
+            r#"{"jsonrpc":"2.0","id":11,"method":"tools/call","params":{"name":"x"}}"#,
+            "responses to nothing"
+        );
+    }
+
+    #[test]
+    fn log_level_sets_the_level() {
+        let with = |level: &str| {
+            message(&format!(
+                r#"{{"id":1,"method":"tools/list","params":{{"_meta":{{"{PROTOCOL_VERSION}":"2026-07-28","{LOG_LEVEL}":{level}}}}}}}"#
+            ))
+        };
+        for level in LOG_LEVELS {
+            assert_eq!(log_level(&with(&format!("\"{level}\""))).as_deref(), Some(level));
+        }
+        assert_eq!(log_level(&with(r#""d\u0065bug""#)).as_deref(), Some("debug"));
+        for none in [r#""Debug""#, "null", "1", r#""""#] {
+            assert_eq!(log_level(&with(none)), None, "{none}");
+        }
+        assert_eq!(
+            set_level("debug").text(),
+            r#"{"jsonrpc":"2.0","id":0,"method":"logging/setLevel","params":{"level":"debug"}}"#
+        );
+        assert_eq!(set_level("debug").kind(), Kind::Request);
+    }
+
+    #[test]
+    fn listen_is_acknowledged_with_what_the_server_has() {
+        let filter = r#"{"resourceSubscriptions":["file:\/\/a", "b" ,"b"],"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true}"#;
+        for id in ["1", "\"1\"", "0", "\"\"", "1e2", "9007199254740993", "\"\\u0061\""] {
+            let subscription = listen(&server(), id, filter).unwrap();
+            assert_eq!(
+                subscription.acknowledged().text(),
+                format!(
+                    r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}},"notifications":{{"toolsListChanged":true,"resourceSubscriptions":["file:\/\/a", "b" ,"b"]}}}}}}"#
+                )
+            );
+            assert_eq!(subscription.acknowledged().kind(), Kind::Notification);
+            assert_eq!(
+                subscription.ended().text(),
+                format!(
+                    r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","_meta":{{"io.modelcontextprotocol/subscriptionId":{id},"io.modelcontextprotocol/serverInfo":{{"name":"s","version":"1"}}}}}}}}"#
+                )
+            );
+            assert_eq!(subscription.uris(), ["file://a", "b"]);
+        }
+        let nothing = listen(&server_with("{}"), "1", filter).unwrap();
+        assert_eq!(value(&nothing.acknowledged())["params"]["notifications"], json!({}));
+        assert!(nothing.uris().is_empty());
+        assert!(nothing.event(&message(r#"{"method":"notifications/tools/list_changed"}"#)).is_none());
+        assert_eq!(
+            subscribe("a\"b").text(),
+            r#"{"jsonrpc":"2.0","id":0,"method":"resources/subscribe","params":{"uri":"a\"b"}}"#
+        );
+        assert_eq!(unsubscribe("a").method(), "resources/unsubscribe");
+    }
+
+    #[test]
+    fn a_listen_that_makes_no_sense_or_asks_for_too_much() {
+        let uris = |count: usize| {
+            let uris: Vec<_> = (0..count).map(|number| format!("\"u:{number}\"")).collect();
+            format!(r#"{{"resourceSubscriptions":[{}]}}"#, uris.join(","))
+        };
+        for filter in [
+            "[]",
+            "null",
+            "1",
+            r#"{"toolsListChanged":1}"#,
+            r#"{"promptsListChanged":"true"}"#,
+            r#"{"resourceSubscriptions":{}}"#,
+            r#"{"resourceSubscriptions":"a"}"#,
+            r#"{"resourceSubscriptions":[1]}"#,
+            r#"{"resourceSubscriptions":["\ud800"]}"#,
+            &uris(MOST_URIS + 1),
+        ] {
+            let answer = listen(&server(), "7", filter).unwrap_err();
+            assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(7), &json!(-32_602)), "{answer}");
+        }
+        assert_eq!(listen(&server(), "7", &uris(MOST_URIS)).unwrap().uris().len(), MOST_URIS);
+        let nulls = r#"{"toolsListChanged":null,"promptsListChanged":false,"resourceSubscriptions":null}"#;
+        assert_eq!(value(&listen(&server(), "7", nulls).unwrap().acknowledged())["params"]["notifications"], json!({}));
+    }
+
+    #[test]
+    fn events_carry_the_mark_of_each_subscription_that_wants_them() {
+        let first = listen(&server(), "\"1\"", r#"{"toolsListChanged":true}"#).unwrap();
+        let second = listen(&server(), "1", r#"{"resourceSubscriptions":["file:///a","x:/b/"]}"#).unwrap();
+        let event = |subscription: &Subscription, text: &str| {
+            subscription.event(&message(text)).map(|event| event.text().to_owned())
+        };
+        let mark = r#""io.modelcontextprotocol/subscriptionId""#;
+        for (text, expected) in [
+            (
+                r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#,
+                format!(
+                    r#"{{"params":{{"_meta":{{{mark}:"1"}}}},"jsonrpc":"2.0","method":"notifications/tools/list_changed"}}"#
+                ),
+            ),
+            (
+                r#"{"method":"notifications/tools/list_changed","params":{ }}"#,
+                format!(r#"{{"method":"notifications/tools/list_changed","params":{{"_meta":{{{mark}:"1"}} }}}}"#),
+            ),
+            (
+                r#"{"method":"notifications/tools/list_changed","params":null}"#,
+                format!(r#"{{"params":{{"_meta":{{{mark}:"1"}}}},"method":"notifications/tools/list_changed"}}"#),
+            ),
+            (
+                r#"{"method":"notifications/tools/list_changed","params":{"n":1e400,"_meta":"x"}}"#,
+                format!(
+                    r#"{{"method":"notifications/tools/list_changed","params":{{"_meta":{{{mark}:"1"}},"n":1e400}}}}"#
+                ),
+            ),
+        ] {
+            assert_eq!(event(&first, text).unwrap(), expected);
+            assert_eq!(event(&second, text), None);
+        }
+        let updated = |uri: &str| {
+            format!(
+                r#"{{"method":"notifications/resources/updated","params":{{"uri":"{uri}","title":"\ud800","_meta":{{"a":1}}}}}}"#
+            )
+        };
+        assert_eq!(event(&first, &updated("file:///a")), None);
+        assert_eq!(
+            event(&second, &updated(r"file:\/\/\/a")).unwrap(),
+            format!(
+                r#"{{"method":"notifications/resources/updated","params":{{"uri":"file:\/\/\/a","title":"\ud800","_meta":{{{mark}:1,"a":1}}}}}}"#
+            )
+        );
+        for (uri, is_wanted) in [
+            ("file:///a/part", true),
+            ("file:///a#part", true),
+            ("file:///ab", false),
+            ("x:/b/c", true),
+            ("x:/b", false),
+            ("\\ud800", false),
+        ] {
+            assert_eq!(event(&second, &updated(uri)).is_some(), is_wanted, "{uri}");
+        }
+        for other in ["notifications/prompts/list_changed", "notifications/message", "notifications/progress"] {
+            assert_eq!(event(&first, &format!(r#"{{"method":"{other}","params":{{}}}}"#)), None);
+        }
+        assert_eq!(event(&second, r#"{"method":"notifications/resources/updated","params":[]}"#), None);
+    }
+
+    #[test]
+    fn retry_brings_state_and_responses() {
+        let retry = request(
+            "tools/call",
+            "{}",
+            r#","requestState":"br-\u0035f","inputResponses":{"r0":{"action":"decline"},"r1":{ "n":1e400 },"r\u0030":{"action":"accept","content":{"a":"\ud800"}}}"#,
+        );
+        let Step::Retry { state, responses } = server().take(&retry) else { panic!() };
+        assert_eq!(state, "br-5f");
+        assert_eq!(
+            responses,
+            [
+                ("r1".to_owned(), r#"{ "n":1e400 }"#.to_owned()),
+                ("r0".to_owned(), r#"{"action":"accept","content":{"a":"\ud800"}}"#.to_owned())
+            ]
+        );
+        let bare = request("prompts/get", "{}", r#","requestState":"x""#);
+        assert!(matches!(server().take(&bare), Step::Retry { responses, .. } if responses.is_empty()));
+        assert_eq!(
+            forwarded(&retry).text(),
+            r#"{"jsonrpc":"2.0","id":11,"method":"tools/call"}"#,
+            "to make the call anew"
+        );
+    }
+
+    #[test]
+    fn retries_that_make_no_sense() {
+        let many: Vec<_> = (0..=MOST_QUESTIONS).map(|number| format!("\"r{number}\":{{}}")).collect();
+        for more in [
+            r#","requestState":1"#,
+            r#","requestState":{}"#,
+            r#","requestState":"\ud800""#,
+            r#","requestState":"x","inputResponses":[]"#,
+            r#","requestState":"x","inputResponses":"r0""#,
+            r#","requestState":"x","inputResponses":{"r0":null}"#,
+            r#","requestState":"x","inputResponses":{"r0":[{}]}"#,
+            &format!(r#","requestState":"x","inputResponses":{{{}}}"#, many.join(",")),
+        ] {
+            assert_eq!(fault(&request("tools/call", "{}", more)).0, -32_602, "{more}");
+        }
+        assert_eq!(fault(&request("tools/list", "{}", r#","requestState":"x""#)).0, -32_602, "never given to it");
+    }
+
+    // From the server.
+
+    #[test]
+    fn result_becomes_complete_with_the_clients_id() {
+        let call = request("tools/call", "{}", r#","name":"x""#);
+        let info = r#""_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"}}"#;
+        for (answer, expected) in [
+            (
+                r#"{"jsonrpc":"2.0","id":"b7","result":{"structuredContent":{"n":9007199254740993,"n":1e400},"content":[ ]}}"#,
+                format!(
+                    r#"{{"jsonrpc":"2.0","id":11,"result":{{"resultType":"complete",{info},"structuredContent":{{"n":9007199254740993,"n":1e400}},"content":[ ]}}}}"#
+                ),
+            ),
+            (
+                "{\n  \"result\": {\n    \"text\": \"\\ud800\\/\"\n  },\n  \"id\": \"b7\"\n}",
+                format!(
+                    "{{\n  \"result\": {{\"resultType\":\"complete\",{info},\n    \"text\": \"\\ud800\\/\"\n  }},\n  \"id\": 11\n}}"
+                ),
+            ),
+            (
+                r#"{"id":"b7","result":{"_meta":{"a":1}}}"#,
+                r#"{"id":11,"result":{"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"},"a":1}}}"#.to_owned(),
+            ),
+            (
+                r#"{"id":"b7","result":{"resultType":"task","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"other"}}}}"#,
+                r#"{"id":11,"result":{"resultType":"task","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"other"}}}}"#.to_owned(),
+            ),
+            (r#"{"id":"b7","result":{"_meta":"x"}}"#, r#"{"id":11,"result":{"resultType":"complete","_meta":"x"}}"#.to_owned()),
+            (r#"{"id":"b7","result":null}"#, r#"{"id":11,"result":null}"#.to_owned()),
+            (r#"{"id":"b7","result":[{}]}"#, r#"{"id":11,"result":[{}]}"#.to_owned()),
+            (r#"{"result":7}"#, r#"{"id":11,"result":7}"#.to_owned()),
+        ] {
+            let completed = completed(&call, answer);
+            assert_eq!(completed.text(), expected);
+            assert_eq!(completed.id().unwrap().as_str(), "11");
+        }
+    }
+
+    #[test]
+    fn cacheable_results_say_that_they_do_not_keep() {
+        for method in CACHEABLE {
+            let result = &value(&completed(&request(method, "{}", ""), r#"{"id":1,"result":{"x":1}}"#))["result"];
+            assert_eq!((&result["ttlMs"], &result["cacheScope"]), (&json!(0), &json!("private")), "{method}");
+        }
+        for method in ["tools/call", "prompts/get", "completion/complete"] {
+            let result = &value(&completed(&request(method, "{}", ""), r#"{"id":1,"result":{"x":1}}"#))["result"];
+            assert!(result.get("ttlMs").is_none() && result.get("cacheScope").is_none(), "{method}");
+        }
+        let own = r#"{"id":1,"result":{"ttlMs":5,"resultType":"complete"}}"#;
+        let result = &value(&completed(&request("tools/list", "{}", ""), own))["result"];
+        assert_eq!((&result["ttlMs"], &result["cacheScope"]), (&json!(5), &json!("private")));
+    }
+
+    #[test]
+    fn errors_pass() {
+        let read = request("resources/read", r#"{"elicitation":{"url":{}}}"#, "");
+        for error in [
+            r#"{"code":-32002,"message":"Resource not found","data":{"uri":"x"}}"#,
+            r#"{"code":-32601,"message":"\ud800"}"#,
+            r#"{"code":-32042.5,"message":""}"#,
+            r#"{"code":-32042,"message":"no data"}"#,
+            r#"{"code":-32042,"message":"","data":[]}"#,
+            r#"{"code":-32042,"message":"","data":{"elicitations":[]}}"#,
+            r#"{"code":-32042,"message":"","data":{"elicitations":{"mode":"url"}}}"#,
+            r#"{"code":-32042,"message":"","data":{"elicitations":["url"]}}"#,
+            r#"{"code":-32042,"message":"","data":{"elicitations":[{"mode":"url"},{"url":"x"}]}}"#,
+            r#"{"code":-32042,"message":"","data":{"elicitations":[{"mode":"form"}]}}"#,
+            "[]",
+        ] {
+            let answer = completed(&read, &format!(r#"{{"error":{error},"id":"b"}}"#));
+            assert_eq!(answer.text(), format!(r#"{{"error":{error},"id":11}}"#));
+        }
+        let many = vec![r#"{"mode":"url"}"#; MOST_QUESTIONS + 1].join(",");
+        let many = format!(r#"{{"id":"b","error":{{"code":-32042,"message":"","data":{{"elicitations":[{many}]}}}}}}"#);
+        completed(&read, &many);
+    }
+
+    #[test]
+    fn required_url_elicitation_becomes_a_question() {
+        let params = r#"{"mode":"url","elicitationId":"e-\u0031","url":"https:\/\/x","message":"Sign in"}"#;
+        let answer = message(&format!(
+            r#"{{"id":"b","error":{{"code":-32042,"message":"first","data":{{"elicitations":[{params}, {params}]}}}}}}"#
+        ));
+        let call = request("tools/call", r#"{"elicitation":{"form":{},"url":{}}}"#, "");
+        let Answered::InputRequired(questions) = server().answer(&call, answer.clone()) else { panic!() };
+        let asked = input_required(&call, "s", &questions);
+        assert_eq!(
+            asked.text(),
+            format!(
+                r#"{{"jsonrpc":"2.0","id":11,"result":{{"resultType":"input_required","inputRequests":{{"r0":{{"method":"elicitation/create","params":{params}}},"r1":{{"method":"elicitation/create","params":{params}}}}},"requestState":"s"}}}}"#
+            )
+        );
+        for (method, capabilities) in [
+            ("tools/call", r#"{"elicitation":{}}"#),
+            ("tools/call", "{}"),
+            ("completion/complete", r#"{"elicitation":{"url":{}}}"#),
+        ] {
+            let answered = server().answer(&request(method, capabilities, ""), answer.clone());
+            assert!(matches!(answered, Answered::Final(_)), "{method} {capabilities}");
+        }
+
+        let responses = |action: &str| vec![("r0".to_owned(), format!(r#"{{"action":"{action}"}}"#))];
+        assert!(declined(&call, &responses("accept")).is_none() && declined(&call, &[]).is_none());
+        for no in ["decline", "cancel"] {
+            assert_eq!(value(&declined(&call, &responses(no)).unwrap())["error"]["code"], -32_603);
+        }
+    }
+
+    #[test]
+    fn ask() {
+        // The example of the table: a call during which the server asks.
+        let call = message(
+            r#"{"jsonrpc":"2.0","id":11,"method":"tools/call","params":{"name":"ask","arguments":{},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{}}}}}}"#,
+        );
+        assert_eq!(
+            sent(&call).text(),
+            r#"{"jsonrpc":"2.0","id":11,"method":"tools/call","params":{"name":"ask","arguments":{}}}"#
+        );
+        let question = message(
+            r#"{"jsonrpc":"2.0","id":0,"method":"elicitation/create","params":{"message":"\ud83d\ude00","requestedSchema":{"type":"object","properties":{}}}}"#,
+        );
+        assert!(is_question(&call, &question));
+        assert_eq!(
+            input_required(&call, "br-5f", std::slice::from_ref(&question)).text(),
+            r#"{"jsonrpc":"2.0","id":11,"result":{"resultType":"input_required","inputRequests":{"r0":{"method":"elicitation/create","params":{"message":"\ud83d\ude00","requestedSchema":{"type":"object","properties":{}}}}},"requestState":"br-5f"}}"#
+        );
+        let retry = message(
+            r#"{"jsonrpc":"2.0","id":12,"method":"tools/call","params":{"name":"ask","arguments":{},"requestState":"br-5f","inputResponses":{"r0":{"action":"accept","content":{}}},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{}}}}}}"#,
+        );
+        let Step::Retry { state, responses } = server().take(&retry) else { panic!() };
+        assert_eq!((state.as_str(), responses[0].0.as_str()), ("br-5f", "r0"));
+        assert_eq!(
+            response(&question, &responses[0].1).text(),
+            r#"{"jsonrpc":"2.0","id":0,"result":{"action":"accept","content":{}}}"#
+        );
+        assert_eq!(
+            completed(&retry, r#"{"jsonrpc":"2.0","id":11,"result":{"content":[]}}"#).text(),
+            r#"{"jsonrpc":"2.0","id":12,"result":{"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"}},"content":[]}}"#
+        );
+    }
+
+    #[test]
+    fn only_what_this_request_allows_is_asked() {
+        let form = r#""elicitation/create","params":{"message":"m","requestedSchema":{}}"#;
+        let named_form = r#""elicitation/create","params":{"mode":"form"}"#;
+        let url = r#""elicitation/create","params":{"mode":"url","url":"x"}"#;
+        let sampling = r#""sampling/createMessage","params":{"messages":[]}"#;
+        let tools = r#""sampling/createMessage","params":{"messages":[],"tools":[]}"#;
+        let roots = r#""roots/list""#;
+        for (method, capabilities, question, expected) in [
+            ("tools/call", r#"{"elicitation":{}}"#, form, true),
+            ("prompts/get", r#"{"elicitation":{"form":{}}}"#, named_form, true),
+            ("resources/read", r#"{"elicitation":{"url":{}}}"#, url, true),
+            ("tools/call", r#"{"elicitation":{}}"#, url, false),
+            ("tools/call", r#"{"elicitation":{"url":{}}}"#, form, false),
+            ("tools/call", r#"{"elicitation":{"form":{},"url":{}}}"#, url, true),
+            ("tools/call", r#"{"elicitation":{}}"#, r#""elicitation/create","params":{"mode":"mind"}"#, false),
+            ("tools/call", r#"{"elicitation":{}}"#, r#""elicitation/create","params":{"mode":1}"#, false),
+            ("tools/call", r#"{"elicitation":{}}"#, r#""elicitation/create","params":[]"#, false),
+            ("tools/call", r#"{"elicitation":true}"#, form, false),
+            ("tools/call", "{}", form, false),
+            ("tools/call", r#"{"sampling":{}}"#, sampling, true),
+            ("tools/call", r#"{"sampling":{}}"#, tools, false),
+            ("tools/call", r#"{"sampling":{"tools":{}}}"#, tools, true),
+            ("tools/call", r#"{"roots":{}}"#, roots, true),
+            ("tools/call", r#"{"sampling":{}}"#, roots, false),
+            ("tools/call", r#"{"roots":{}}"#, r#""tasks/get""#, false),
+            ("completion/complete", r#"{"roots":{}}"#, roots, false),
+            ("tools/list", r#"{"elicitation":{}}"#, form, false),
+        ] {
+            let question = message(&format!(r#"{{"id":1,"method":{question}}}"#));
+            let request = request(method, capabilities, "");
+            assert_eq!(is_question(&request, &question), expected, "{method} {capabilities} {question:?}");
+        }
+        let questions = [message(r#"{"id":1,"method":"roots/list"}"#)];
+        assert_eq!(
+            value(&input_required(&request("tools/call", "{}", ""), "\"", &questions))["result"],
+            json!({"resultType": "input_required", "inputRequests": {"r0": {"method": "roots/list"}}, "requestState": "\""})
+        );
+    }
+
+    #[test]
+    fn servers_requests_are_answered_with_their_own_ids() {
+        for id in ["0", "\"\"", "1e2", "\"\\u0061\"", "9007199254740993", "-0.0"] {
+            let ping = message(&format!(r#"{{"id":{id},"method":"ping"}}"#));
+            assert_eq!(pong(&ping).text(), format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
+            let refused = refusal(&ping);
+            assert!(refused.text().starts_with(&format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"#)));
+            assert_eq!(refused.kind(), Kind::Response);
+        }
+    }
+
+    #[test]
+    fn notifications_on_a_requests_stream() {
+        let passes = |text: &str, level: Option<&str>| {
+            let passed = notification(message(text), level);
+            if let Some(passed) = &passed {
+                assert_eq!(passed.text(), text);
+            }
+            passed.is_some()
+        };
+        assert!(passes(r#"{ "method":"notifications/progress","params":{"progressToken":1e400}}"#, None));
+        assert!(passes(r#"{"method":"notifications/example"}"#, None));
+        for method in [
+            "tools/list_changed",
+            "prompts/list_changed",
+            "resources/list_changed",
+            "resources/updated",
+            "subscriptions/acknowledged",
+            "elicitation/complete",
+            "tasks/status",
+            "cancelled",
+        ] {
+            assert!(
+                !passes(&format!(r#"{{"method":"notifications/{method}","params":{{}}}}"#), Some("debug")),
+                "{method}"
+            );
+        }
+        let log =
+            |level: &str| format!(r#"{{"method":"notifications/message","params":{{"level":{level},"data":1}}}}"#);
+        assert!(!passes(&log("\"emergency\""), None), "it did not ask");
+        assert!(passes(&log("\"warning\""), Some("warning")) && passes(&log("\"alert\""), Some("warning")));
+        assert!(!passes(&log("\"notice\""), Some("warning")), "another request asked for it");
+        assert!(passes(&log("\"loud\""), Some("error")) && passes(&log("3"), Some("error")));
+    }
+
+    // Whatever comes.
+
+    #[test]
+    fn hostile_text_does_not_panic() {
+        let texts = [
+            r#"{"id":null,"method":"subscriptions/listen","params":[]}"#,
+            r#"{"id":1,"method":"server/discover","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"\ud800"}}}"#,
+            r#"{"id":1,"method":"tools/call","params":null}"#,
+            r#"{"id":1,"method":"\ud800","params":{"_meta":[]}}"#,
+            r#"{"id":1,"result":{"_meta":null,"resultType":null,"protocolVersion":"\ud800"}}"#,
+            r#"{"id":1,"result":{},"error":{"code":-32042,"data":{"elicitations":[[]]}}}"#,
+            r#"{"id":1,"id":2,"result":{"a":1},"result":{"a":2}}"#,
+            r#"{"id":1,"error":null}"#,
+            r#"{"method":"notifications/resources/updated","params":"uri"}"#,
+        ];
+        let server = server();
+        let subscription = listen(&server, "1", r#"{"toolsListChanged":true,"resourceSubscriptions":[""]}"#).unwrap();
+        for one in texts.map(message) {
+            let _ = (initialize(&one), objection(&one), forwarded(&one), log_level(&one), LegacyServer::new(&one));
+            let _ = (server.take(&one), server.discovered(&one), pong(&one), refusal(&one));
+            let _ = (notification(one.clone(), Some("x")), subscription.event(&one), response(&one, "{"));
+            for two in texts.map(message) {
+                let _ = (is_question(&one, &two), server.answer(&one, two.clone()), input_required(&one, "", &[two]));
+            }
+        }
+    }
+
+    fn members() -> impl Strategy<Value = serde_json::Map<String, Value>> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<i64>().prop_map(Value::from),
+            any::<bool>().prop_map(Value::from),
+            "[\\PC\"\\\\\n{},]{0,6}".prop_map(Value::from),
+        ];
+        let any = leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((name(), inner), 0..4).prop_map(|all| Value::Object(all.into_iter().collect())),
+            ]
+        });
+        prop::collection::vec((name(), any), 0..6).prop_map(|all| all.into_iter().collect())
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[ab\"\\\\é]{0,2}",
+            Just("_meta".to_owned()),
+            Just("inputResponses".to_owned()),
+            Just("resultType".to_owned()),
+            Just("ttlMs".to_owned()),
+            Just("io.modelcontextprotocol/x".to_owned()),
+            Just(SERVER_INFO.to_owned()),
+        ]
+    }
+
+    fn written(value: &Value, pretty: bool) -> String {
+        if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) }.unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn r3_what_is_sent_has_all_parameters_but_the_modern_ones(params in members(), meta in members(), pretty: bool) {
+            let mut params = params;
+            let mut asked = meta.clone();
+            asked.insert(PROTOCOL_VERSION.into(), json!(MODERN_VERSION));
+            asked.insert(CLIENT_CAPABILITIES.into(), json!({}));
+            params.insert("_meta".into(), Value::Object(asked));
+            let text = written(&json!({"id": 1, "method": "tools/call", "params": params.clone()}), pretty);
+
+            let mut kept = meta;
+            kept.retain(|name, _| !name.starts_with("io.modelcontextprotocol/"));
+            params.remove("inputResponses");
+            if kept.is_empty() { params.remove("_meta"); } else { params.insert("_meta".into(), Value::Object(kept)); }
+            let mut expected = json!({"id": 1, "method": "tools/call"});
+            if !params.is_empty() { expected["params"] = Value::Object(params); }
+            prop_assert_eq!(value(&sent(&message(&text))), expected);
+        }
+
+        #[test]
+        fn r3_a_completed_result_has_all_that_it_had(result in members(), pretty: bool, cacheable: bool) {
+            let text = written(&json!({"id": "b", "result": result.clone()}), pretty);
+            let request = request(if cacheable { "tools/list" } else { "tools/call" }, "{}", "");
+            let mut expected = result;
+            let put = |object: &mut serde_json::Map<String, Value>, name: &str, value: Value| {
+                if object.get(name).is_none_or(Value::is_null) { object.insert(name.into(), value); }
+            };
+            put(&mut expected, "resultType", json!("complete"));
+            if cacheable && expected["resultType"] == "complete" {
+                put(&mut expected, "ttlMs", json!(0));
+                put(&mut expected, "cacheScope", json!("private"));
+            }
+            put(&mut expected, "_meta", json!({}));
+            if let Some(Value::Object(meta)) = expected.get_mut("_meta") {
+                meta.entry(SERVER_INFO).or_insert(json!({"name": "s", "version": "1"}));
+            }
+            prop_assert_eq!(value(&completed(&request, &text)), json!({"id": 11, "result": expected}));
+        }
+    }
+}
