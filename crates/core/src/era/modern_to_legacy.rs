@@ -265,10 +265,12 @@ pub(crate) fn notification(notification: Message, level: Option<&str>) -> Option
             // What has no known level is not below any.
             said.and_then(|said| rank(&said)).is_none_or(|said| rank(level).is_none_or(|level| said >= level))
         }),
-        // These belong to subscriptions.
-        "notifications/resources/updated" | "notifications/subscriptions/acknowledged" => false,
-        // A modern server cancels nothing but subscriptions; the others have no meaning any more.
-        "notifications/cancelled" | "notifications/elicitation/complete" | "notifications/tasks/status" => false,
+        // The first two belong to subscriptions. A modern server cancels nothing but those; the rest has no meaning any more.
+        "notifications/resources/updated"
+        | "notifications/subscriptions/acknowledged"
+        | "notifications/cancelled"
+        | "notifications/elicitation/complete"
+        | "notifications/tasks/status" => false,
         method => LISTS.iter().all(|list| list.method != method),
     };
     passes.then_some(notification)
@@ -303,12 +305,12 @@ pub(crate) fn is_question(request: &Message, question: &Message) -> bool {
         }
         "elicitation/create" => {
             let (Some(elicitation), Some(params)) = (capabilities.object("elicitation"), params) else { return false };
-            match given(params, "mode").map(serde_json::from_str::<String>) {
-                Some(Ok(mode)) if mode == "url" => elicitation.object("url").is_some(),
-                Some(Ok(mode)) if mode != "form" => false,
-                Some(Err(_)) => false,
-                // A client that names no mode has forms.
-                _ => elicitation.object("form").is_some() || elicitation.object("url").is_none(),
+            // What names no mode is a form, on both sides.
+            let has_forms = elicitation.object("form").is_some() || elicitation.object("url").is_none();
+            match given(params, "mode") {
+                None | Some(r#""form""#) => has_forms,
+                Some(r#""url""#) => elicitation.object("url").is_some(),
+                Some(_) => false,
             }
         }
         _ => false,
@@ -318,16 +320,12 @@ pub(crate) fn is_question(request: &Message, question: &Message) -> bool {
 /// The answer to a client's request that tells it to ask its user first. The questions are known as `r0`, `r1` and so on, in
 /// their order, and the client's retry brings back `state`.
 pub(crate) fn input_required(request: &Message, state: &str, questions: &[Message]) -> Message {
-    let mut requests = String::new();
-    for (number, question) in questions.iter().enumerate() {
-        let comma = if number == 0 { "" } else { "," };
+    let requests = questions.iter().enumerate().map(|(number, question)| {
         let method = serde_json::Value::from(question.method());
-        requests += &format!(r#"{comma}"r{number}":{{"method":{method}"#);
-        if let Some(params) = question.params() {
-            requests += &format!(r#","params":{}"#, params.as_str());
-        }
-        requests.push('}');
-    }
+        let params = question.params().map(|params| format!(r#","params":{}"#, params.as_str())).unwrap_or_default();
+        format!(r#""r{number}":{{"method":{method}{params}}}"#)
+    });
+    let requests = requests.collect::<Vec<_>>().join(",");
     let state = serde_json::Value::from(state);
     answer_of(
         request,
@@ -560,7 +558,7 @@ fn without_tasks<'a>(splice: &mut Splice<'a>, capabilities: Object<'a>) {
 /// have made; `None` if it is something else, or nothing that this client can be asked.
 fn required_elicitations(request: &Message, answer: &Message) -> Option<Vec<Message>> {
     let error = Object::of(answer.text())?.object("error")?;
-    if !answer.error().is_some_and(|(code, _)| code == URL_ELICITATION_REQUIRED) {
+    if answer.error().is_none_or(|(code, _)| code != URL_ELICITATION_REQUIRED) {
         return None;
     }
     let wanted = error.object("data")?.get("elicitations")?;
@@ -757,9 +755,9 @@ mod tests {
     #[test]
     fn initialize_of_a_client_that_says_little_or_nonsense() {
         for meta in [
-            r#"{}"#,
+            "{}",
             r#""x""#,
-            r#"[]"#,
+            "[]",
             r#"{"io.modelcontextprotocol/clientInfo":{"name":"n"},"io.modelcontextprotocol/clientCapabilities":[1]}"#,
             r#"{"io.modelcontextprotocol/clientInfo":"n","io.modelcontextprotocol/clientCapabilities":null}"#,
         ] {
