@@ -265,7 +265,8 @@ pub(crate) fn notification(notification: Message, level: Option<&str>) -> Option
             // What has no known level is not below any.
             said.and_then(|said| rank(&said)).is_none_or(|said| rank(level).is_none_or(|level| said >= level))
         }),
-        // The first two belong to subscriptions. A modern server cancels nothing but those; the rest has no meaning any more.
+        // The first two belong to subscriptions. A modern server cancels nothing but those, and the rest has no meaning
+        // any more.
         "notifications/resources/updated"
         | "notifications/subscriptions/acknowledged"
         | "notifications/cancelled"
@@ -274,6 +275,18 @@ pub(crate) fn notification(notification: Message, level: Option<&str>) -> Option
         method => LISTS.iter().all(|list| list.method != method),
     };
     passes.then_some(notification)
+}
+
+/// A notification of a held call for the client that took the call up with `retry`: the server knows the progress token of
+/// the first request only, and the client waits for that of the last. `None` for progress that the retry does not want.
+pub(crate) fn taken_over(notification: Message, retry: &Message) -> Option<Message> {
+    if notification.method() != "notifications/progress" {
+        return Some(notification);
+    }
+    let token = given(retry.meta()?, "progressToken")?;
+    let mut splice = Splice::new(notification.text());
+    splice.replace(notification.params()?.get("progressToken")?, token);
+    Some(spliced(splice, &notification))
 }
 
 /// The log level that a request's `_meta` wants.
@@ -1299,6 +1312,29 @@ mod tests {
         assert!(passes(&log("\"loud\""), Some("error")) && passes(&log("3"), Some("error")));
     }
 
+    #[test]
+    fn progress_of_a_held_call_goes_to_the_retry() {
+        let retry = |token: &str| {
+            message(&format!(r#"{{"id":12,"method":"tools/call","params":{{"_meta":{{"progressToken":{token}}}}}}}"#))
+        };
+        let progress = message(
+            r#"{"method":"notifications/progress","params":{ "progressToken" : 11,"progress":1e400,"message":"\ud800"}}"#,
+        );
+        for token in ["12", r#""\u0061""#, "0", r#""""#] {
+            assert_eq!(
+                taken_over(progress.clone(), &retry(token)).unwrap().text(),
+                format!(
+                    r#"{{"method":"notifications/progress","params":{{ "progressToken" : {token},"progress":1e400,"message":"\ud800"}}}}"#
+                )
+            );
+        }
+        assert!(taken_over(progress.clone(), &retry("null")).is_none());
+        assert!(taken_over(progress, &request("tools/call", "{}", "")).is_none());
+        assert!(taken_over(message(r#"{"method":"notifications/progress","params":[]}"#), &retry("1")).is_none());
+        let log = message(r#"{"method":"notifications/message","params":{"progressToken":1}}"#);
+        assert_eq!(taken_over(log.clone(), &retry("2")).unwrap().bytes(), log.bytes());
+    }
+
     // Whatever comes.
 
     #[test]
@@ -1321,7 +1357,8 @@ mod tests {
             let _ = (server.take(&one), server.discovered(&one), pong(&one), refusal(&one));
             let _ = (notification(one.clone(), Some("x")), subscription.event(&one), response(&one, "{"));
             for two in texts.map(message) {
-                let _ = (is_question(&one, &two), server.answer(&one, two.clone()), input_required(&one, "", &[two]));
+                let _ = (is_question(&one, &two), server.answer(&one, two.clone()), taken_over(one.clone(), &two));
+                let _ = input_required(&one, "", &[two]);
             }
         }
     }
