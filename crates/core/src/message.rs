@@ -184,22 +184,26 @@ impl Message {
     /// The same message with `id` in the place of its own, or put in where it has none (R7); all other bytes stay.
     pub(crate) fn with_id(&self, id: &Id) -> Self {
         let mut bytes = BytesMut::with_capacity(self.bytes.len() + id.0.len() + br#""id":,"#.len());
-        if let Some(own) = &self.id {
+        let start = if let Some(own) = &self.id {
             // The id is a slice of the message.
             let start = own.0.as_ptr().addr() - self.bytes.as_ptr().addr();
             bytes.extend_from_slice(&self.bytes.slice(..start));
             bytes.extend_from_slice(&id.0);
             bytes.extend_from_slice(&self.bytes.slice(start + own.0.len()..));
+            start
         } else {
             // A response is an object with at least one member.
             bytes.extend_from_slice(br#"{"id":"#);
+            let start = bytes.len();
             bytes.extend_from_slice(&id.0);
             bytes.extend_from_slice(b",");
             bytes.extend_from_slice(&self.bytes.slice(1..));
-        }
+            start
+        };
+        let bytes = bytes.freeze();
         Self {
-            bytes: bytes.freeze(),
-            id: Some(id.clone()),
+            id: Some(Id(bytes.slice(start..start + id.0.len()))),
+            bytes,
             kind: self.kind,
             era: self.era,
             method: self.method.clone(),
@@ -734,7 +738,7 @@ mod tests {
             (r#"{"jsonrpc":"2.0","error":{}}"#, r#"{"id":"q","jsonrpc":"2.0","error":{}}"#),
             (r#"{"error":{"id":3}, "id" : null }"#, r#"{"error":{"id":3}, "id" : "q" }"#),
         ] {
-            let changed = message(text).with_id(&id);
+            let changed = message(text).with_id(&Id(Bytes::from_static(b"12345"))).with_id(&id);
             assert_eq!(changed.bytes(), expected);
             assert_eq!(message(expected).id().unwrap().as_str(), changed.id().unwrap().as_str());
         }
