@@ -192,7 +192,7 @@ enum Outcome {
 }
 
 /// Listens to what the server pushes in this session, for as long as there may be something.
-async fn push(bridge: &Bridge, mut hold: Option<Hold>) -> Outcome {
+async fn push(bridge: &Arc<Bridge>, mut hold: Option<Hold>) -> Outcome {
     let mut cursor = Cursor::default();
     let mut was_open = false;
     let mut failures = 0;
@@ -224,7 +224,7 @@ async fn push(bridge: &Bridge, mut hold: Option<Hold>) -> Outcome {
 }
 
 /// Keeps the stream of HTTP+SSE open, unless the server has none.
-async fn http_sse(bridge: &Bridge) {
+async fn http_sse(bridge: &Arc<Bridge>) {
     let listener = &bridge.listener;
     let mut cursor = Cursor::default();
     let mut failures = 0;
@@ -309,7 +309,7 @@ async fn open(bridge: &Bridge, last_event_id: Option<&Bytes>) -> Result<Reply, E
 }
 
 /// Hands on what a stream brings, to its end; `endpoint` is told of the event of that name, and may end it.
-async fn read(bridge: &Bridge, mut reply: Reply, cursor: &mut Cursor, mut endpoint: impl FnMut(&[u8]) -> bool) {
+async fn read(bridge: &Arc<Bridge>, mut reply: Reply, cursor: &mut Cursor, mut endpoint: impl FnMut(&[u8]) -> bool) {
     let mut decoder = Decoder::new(reply.content_type(), bridge.limits.incoming);
     while let Ok(Some(chunk)) = reply.chunk().await {
         bridge.listener.traffic();

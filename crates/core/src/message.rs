@@ -106,7 +106,7 @@ impl Message {
         let era = match method.as_str() {
             // What only the modern protocol has.
             "server/discover" | "subscriptions/listen" => Era::Modern,
-            _ if kind == Kind::Request && peek.names_version() => Era::Modern,
+            _ if kind != Kind::Response && peek.names_version() => Era::Modern,
             _ => Era::Legacy,
         };
         Ok(Self { bytes: bytes.clone(), kind, era, id, method })
@@ -124,8 +124,8 @@ impl Message {
         self.kind
     }
 
-    /// The protocol that a request is made in: a modern one says so in its `_meta` (R81). Notifications and responses look
-    /// alike in both, and count as legacy.
+    /// The protocol that the message is made in: a modern request says so in its `_meta` (R81). What says nothing counts as
+    /// legacy.
     pub(crate) fn era(&self) -> Era {
         self.era
     }
@@ -638,7 +638,8 @@ mod tests {
             (r#"{"id":1,"method":"tools/call","params":{"_meta":{"progressToken":1}}}"#.into(), Era::Legacy),
             (format!(r#"{{"id":1,"method":"tools/call","params":{{"arguments":{meta}}}}}"#), Era::Legacy),
             (r#"{"id":1,"method":"x","params":["_meta",1e400,"\ud800"]}"#.into(), Era::Legacy),
-            (format!(r#"{{"method":"notifications/cancelled","params":{meta}}}"#), Era::Legacy),
+            (format!(r#"{{"method":"notifications/x","params":{meta}}}"#), Era::Modern),
+            (format!(r#"{{"id":1,"result":{meta},"params":{meta}}}"#), Era::Legacy),
         ] {
             assert_eq!(message(&text).era(), era, "{text}");
         }
