@@ -8,6 +8,7 @@ use std::{fmt::Display, net::SocketAddr, time::Duration};
 use tokio::net::TcpSocket;
 
 mod client;
+#[allow(dead_code, reason = "the soak uses the rest of it")]
 pub(crate) mod fault_proxy;
 mod h2;
 #[allow(dead_code, reason = "the soak uses the rest of it")]

@@ -71,10 +71,20 @@ const LATER: Duration = Duration::from_millis(5);
 impl FaultProxy {
     /// Listens on a free port, before a server.
     pub(crate) async fn before(server: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::on(TcpListener::bind("127.0.0.1:0").await?, server)
+    }
+
+    /// The same, where the caller listens.
+    pub(crate) fn on(listener: TcpListener, server: SocketAddr) -> io::Result<Self> {
         let (address, plan) = (listener.local_addr()?, Arc::<Mutex<Plan>>::default());
         let listening = tokio::spawn(listen(listener, server, Arc::clone(&plan)));
         Ok(Self { address, plan, listening })
+    }
+
+    /// Ends it; when this returns, nobody listens on its port any more.
+    pub(crate) async fn stop(mut self) {
+        self.listening.abort();
+        let _ = (&mut self.listening).await;
     }
 
     /// Where it listens.

@@ -116,6 +116,11 @@ impl Model {
         self.memory().moods.push(mood);
     }
 
+    /// From now on all calls are treated as they should be.
+    pub(crate) fn be_well(&self) {
+        self.memory().moods.clear();
+    }
+
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
