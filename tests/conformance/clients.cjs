@@ -8,7 +8,7 @@
 //
 // - connect(wire, { probe }): connect, where `wire` is the version of the suite's server, and check which version is
 //   agreed on; without `probe` a modern client takes for granted that its version will do.
-// - request(method, params): a result as it arrived; what an SDK itself knows of a method could lose what the bridge kept.
+// - request(method, params): a result as it arrived; an SDK's own idea of it could lose what the bridge has kept.
 // - onElicitation(handler): what to do with the parameters of an elicitation.
 "use strict";
 
