@@ -107,10 +107,9 @@ pub(crate) fn takes_modern(method: &str, status: StatusCode, error: Option<i64>)
         // Nobody else has these codes.
         (400..=499, Some(-32_022..=-32_020)) => Some(true),
         (404, Some(-32_601)) => Some(method != "server/discover"),
-        (200..=299, Some(-32_601 | -32_600 | -32_002..=-32_000)) => Some(false),
         // About who asks or how often, not about what.
         (401 | 403 | 407 | 408 | 425 | 429, _) => None,
-        (400..=499 | 501, _) => Some(false),
+        (200..=299, Some(-32_601 | -32_600 | -32_002..=-32_000)) | (400..=499 | 501, _) => Some(false),
         // Some legacy servers fall over a request outside of a session. To find that out must not run a tool twice.
         (500, _) if method == "server/discover" => Some(false),
         _ => None,

@@ -61,11 +61,8 @@ pub(crate) async fn run(bridge: &Arc<Bridge>, message: Message, pending: &Arc<Pe
         tries: Tries::new(bridge.timeouts.retry),
         may_have_run: false,
         heard: Instant::now(),
-        renewed: false,
-        reauthorized: false,
-        listed: false,
+        remedies: Vec::new(),
         refusal: None,
-        greeted: false,
     };
     let outcome = exchange.carry().await;
     exchange.conclude(outcome).await;
@@ -93,16 +90,20 @@ struct Exchange<'a> {
     may_have_run: bool,
     /// When the server's reply last brought anything.
     heard: Instant,
-    /// It was sent in a new session already.
-    renewed: bool,
-    /// It was sent with new credentials already.
-    reauthorized: bool,
-    /// The server's tools were listed anew for it already (R64).
-    listed: bool,
+    /// What was tried for it; each helps once or not at all.
+    remedies: Vec<Remedy>,
     /// The answer that showed that the server speaks the other protocol; the client's if it turns out not to.
     refusal: Option<Message>,
-    /// The other protocol was tried already.
-    greeted: bool,
+}
+
+/// What can be done about a refusal, before the message is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Remedy {
+    NewSession,
+    NewCredentials,
+    /// The server's tools are listed anew (R64).
+    NewList,
+    OtherProtocol,
 }
 
 /// What one try comes to, if it does not fail.
@@ -203,8 +204,8 @@ impl Exchange<'_> {
         match road {
             Road::Direct if self.message.era() == Era::Modern => return self.attempt_modern().await,
             Road::Direct => {}
-            Road::ToModern => return self.to_modern().await,
-            Road::ToLegacy => return self.to_legacy().await,
+            Road::ToModern => return self.attempt_to_modern().await,
+            Road::ToLegacy => return self.attempt_to_legacy().await,
         }
         if !self.pending.is_of_session() && !self.is_initialize() {
             bridge.renewal.over().await;
@@ -357,7 +358,7 @@ impl Exchange<'_> {
 
     /// Asks for new credentials, once, where the reply refuses those that were sent. True if there are some.
     async fn reauthorize(&mut self, reply: &Reply) -> Result<bool, Error> {
-        if reply.status() != StatusCode::UNAUTHORIZED || std::mem::replace(&mut self.reauthorized, true) {
+        if reply.status() != StatusCode::UNAUTHORIZED || !self.first(Remedy::NewCredentials) {
             return Ok(false);
         }
         self.bridge.transport.credentials.renew(reply.user()).await
@@ -377,10 +378,9 @@ impl Exchange<'_> {
             return Ok(Step::Done);
         }
         let newer = self.bridge.session().epoch() != epoch;
-        if self.renewed && !newer {
+        if !self.first(Remedy::NewSession) && !newer {
             return Err(Error::new(Fault::SessionLost, "the server has lost the session again and again"));
         }
-        self.renewed = true;
         self.bridge.renew(epoch).await?;
         Ok(Step::Again)
     }
@@ -535,7 +535,10 @@ impl Exchange<'_> {
 
     /// Whether a response to this message shows that the server speaks the other protocol, as far as that can still matter.
     fn speaks_another_era(&self, status: StatusCode, response: &Message) -> bool {
-        if response.kind() != Kind::Response || self.pending.is_own() || self.greeted || self.pending.is_answered() {
+        if response.kind() != Kind::Response || self.pending.is_own() || self.pending.is_answered() {
+            return false;
+        }
+        if self.has_tried(Remedy::OtherProtocol) {
             return false;
         }
         let mut eras = self.bridge.eras();
@@ -566,6 +569,19 @@ impl Exchange<'_> {
     /// Whether the end of the exchange is what cancels the request, in place of a notification.
     fn ends_when_cancelled(&self) -> bool {
         !self.pending.is_own() && self.message.kind() == Kind::Request && self.bridge.closes_to_cancel(self.pending)
+    }
+
+    /// Whether this remedy was not tried yet; now it is.
+    fn first(&mut self, remedy: Remedy) -> bool {
+        let first = !self.has_tried(remedy);
+        if first {
+            self.remedies.push(remedy);
+        }
+        first
+    }
+
+    fn has_tried(&self, remedy: Remedy) -> bool {
+        self.remedies.contains(&remedy)
     }
 
     fn is_initialize(&self) -> bool {

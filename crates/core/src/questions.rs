@@ -43,11 +43,10 @@ impl Questions {
     /// Takes a response of the client's, if it answers such a question.
     pub(crate) fn take(&self, response: &Message) -> bool {
         let Some(id) = response.id() else { return false };
-        match self.lock().remove(id.as_str()) {
-            // Fails if the request that needed it is gone.
-            Some(sender) => sender.send(response.clone()).is_ok() || true,
-            None => false,
-        }
+        let Some(sender) = self.lock().remove(id.as_str()) else { return false };
+        // Fails if the request that needed it is gone.
+        let _ = sender.send(response.clone());
+        true
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Message>>> {

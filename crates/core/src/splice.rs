@@ -131,8 +131,12 @@ impl<'a> Splice<'a> {
         let start = self.range(object.0).start + 1;
         let mut added = String::new();
         for (name, value) in set {
-            let comma = if added.is_empty() { "" } else { "," };
-            added += &format!("{comma}{}:{value}", serde_json::Value::from(*name));
+            if !added.is_empty() {
+                added.push(',');
+            }
+            added.push_str(&serde_json::Value::from(*name).to_string());
+            added.push(':');
+            added.push_str(value);
         }
         let stays = members.iter().any(|member| !is_gone(member));
         if stays && !added.is_empty() {

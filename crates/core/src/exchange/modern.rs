@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use tokio::time::{Instant, sleep};
 
-use super::{Exchange, Step, no_answer, status_error};
+use super::{Exchange, Remedy, Step, no_answer, status_error};
 use crate::{
     bridge::Bridge,
     codec::Decoder,
@@ -60,16 +60,16 @@ impl Exchange<'_> {
         let body = reply.error_body().await;
         let answer = self.answer_in(&body);
         let code = answer.as_ref().and_then(Message::error).map(|(code, _)| code);
-        if code == Some(HEADER_MISMATCH) && self.is_tool_call() && !std::mem::replace(&mut self.listed, true) {
+        if code == Some(HEADER_MISMATCH) && self.is_tool_call() && self.first(Remedy::NewList) {
             bridge.list_tools(&self.message, listings).await;
             return Ok(Step::Again);
         }
         if self.message.kind() == Kind::Request {
             let taken = era::takes_modern(self.message.method(), status, code);
-            if let Some(taken) = taken.filter(|_| !self.greeted) {
+            if let Some(taken) = taken.filter(|_| !self.has_tried(Remedy::OtherProtocol)) {
                 bridge.eras().modern_is(taken);
             }
-            if taken == Some(false) && !self.greeted && !self.pending.is_own() {
+            if taken == Some(false) && !self.has_tried(Remedy::OtherProtocol) && !self.pending.is_own() {
                 self.refusal = answer;
                 return Ok(Step::Again);
             }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
-use super::{Exchange, Step};
+use super::{Exchange, Remedy, Step};
 use crate::{
     bridge::Bridge,
     era::{
@@ -23,7 +23,7 @@ use crate::{
 const GATHERING: Duration = Duration::from_millis(20);
 
 impl Exchange<'_> {
-    pub(super) async fn to_legacy(&mut self) -> Result<Step, Error> {
+    pub(super) async fn attempt_to_legacy(&mut self) -> Result<Step, Error> {
         let outcome = self.translate_to_legacy().await;
         outcome.map_err(|error| self.passed_on(error))
     }
@@ -55,7 +55,7 @@ impl Exchange<'_> {
     /// Sees that there is a session. If the server has none to offer, its answer is the client's.
     async fn greet_legacy(&mut self) -> Result<Option<Step>, Error> {
         let bridge = self.bridge;
-        self.greeted = true;
+        self.first(Remedy::OtherProtocol);
         let _turn = bridge.renewal.turn().await;
         if bridge.eras().server.is_some() && bridge.session().initialize().is_some() {
             return Ok(None);
@@ -194,7 +194,7 @@ impl Exchange<'_> {
         bridge.output.send_now(subscription.acknowledged().into_line());
         guard.number = Some(bridge.subscriptions.add(subscription));
         self.release();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

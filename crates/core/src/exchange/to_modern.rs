@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::{sync::Notify, time::sleep};
 
-use super::{Exchange, Step};
+use super::{Exchange, Remedy, Step};
 use crate::{
     bridge::Bridge,
     era::legacy_to_modern::{Answer, LegacyClient, Round, Step as Translated},
@@ -20,7 +20,7 @@ use crate::{
 const MOST_ROUNDS: u32 = 100;
 
 impl Exchange<'_> {
-    pub(super) async fn to_modern(&mut self) -> Result<Step, Error> {
+    pub(super) async fn attempt_to_modern(&mut self) -> Result<Step, Error> {
         let outcome = if self.is_initialize() { self.greet_modern().await } else { self.translate_to_modern().await };
         outcome.map(|()| Step::Done).map_err(|error| self.passed_on(error))
     }
@@ -34,7 +34,7 @@ impl Exchange<'_> {
     /// The handshake, with what the server says of itself.
     async fn greet_modern(&mut self) -> Result<(), Error> {
         let bridge = self.bridge;
-        self.greeted = true;
+        self.first(Remedy::OtherProtocol);
         let mut client = LegacyClient::new(&self.message);
         let discovered = bridge.call(&client.discover(), Origin::ForLegacyClient).await;
         let answer = match discovered.map(|discovered| client.initialized(&self.message, &discovered)) {
