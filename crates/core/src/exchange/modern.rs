@@ -65,7 +65,7 @@ impl Exchange<'_> {
             return Ok(Step::Again);
         }
         if self.message.kind() == Kind::Request {
-            let taken = era::takes_modern(self.message.method(), status, code);
+            let taken = bridge.eras().judge(self.message.method(), status, code);
             if let Some(taken) = taken.filter(|_| !self.has_tried(Remedy::OtherProtocol)) {
                 bridge.eras().modern_is(taken);
             }
