@@ -503,7 +503,9 @@ impl Exchange<'_> {
         }
         // Whoever waits for it in vain must learn so.
         drop(self.pending.take_caller());
-        let cancellation = (expired && !self.is_initialize()).then(|| self.bridge.table.insert_receipt());
+        // Where the end of the exchange is the cancellation, that is all (R69).
+        let is_told = expired && !self.is_initialize() && !self.bridge.closes_to_cancel(self.pending);
+        let cancellation = is_told.then(|| self.bridge.table.insert_receipt());
         self.bridge.table.remove(self.pending);
         self.release();
         if let Some(cancellation) = cancellation {
