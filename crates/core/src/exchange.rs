@@ -35,7 +35,7 @@ use crate::{
     transport::Reply,
 };
 
-pub(crate) use self::to_modern::Events;
+pub(crate) use self::{modern::Listing, to_modern::Events};
 
 /// How long the server may take to accept the cancellation of a request that timed out.
 const CANCELLATION_TIME: Duration = Duration::from_secs(5);
@@ -586,6 +586,11 @@ impl Exchange<'_> {
 
     fn has_tried(&self, remedy: Remedy) -> bool {
         self.remedies.contains(&remedy)
+    }
+
+    /// Whether the message would now go to the server as it is.
+    fn is_direct(&self) -> bool {
+        self.bridge.eras().road(&self.message) == Road::Direct
     }
 
     fn is_initialize(&self) -> bool {

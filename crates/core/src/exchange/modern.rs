@@ -1,6 +1,9 @@
 //! A modern request at a modern server: everything that a legacy session would know is in its headers (R60-R78).
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 use http::HeaderMap;
 use tokio::time::{Instant, sleep};
@@ -26,11 +29,16 @@ const MOST_PAGES: usize = 1000;
 impl Exchange<'_> {
     pub(super) async fn attempt_modern(&mut self) -> Result<Step, Error> {
         let bridge = self.bridge;
-        if self.is_tool_call() && !bridge.eras().tools.know(&self.message) {
+        let is_blind = self.is_tool_call() && !bridge.eras().tools.know(&self.message);
+        if is_blind && !bridge.listing.is_done() {
             // The client may know the tool from its cache, or from elsewhere (R64).
-            bridge.list_tools(&self.message, 0).await;
+            bridge.list_tools(&self.message, bridge.listing.tries()).await;
+            if !self.is_direct() {
+                // The list has shown a legacy server, so the call need not.
+                return Ok(Step::Again);
+            }
         }
-        let listings = if self.is_tool_call() { bridge.listings().await } else { 0 };
+        let listings = bridge.listing.tries();
         let reply = self.post(bridge.transport.url()).await?;
         if !reply.status().is_success() {
             return self.refused_modern(reply, listings).await;
@@ -175,35 +183,51 @@ impl Exchange<'_> {
     }
 }
 
-impl Bridge {
-    /// How often the server's tools have been listed.
-    async fn listings(&self) -> u64 {
-        *self.listing.lock().await
+/// How often the bridge has listed the tools of a modern server by itself. However many calls need that, one does it.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    turn: tokio::sync::Mutex<()>,
+    tries: AtomicU64,
+    is_done: AtomicBool,
+}
+
+impl Listing {
+    /// How many of its lists have come to an end, be it a bad one.
+    fn tries(&self) -> u64 {
+        self.tries.load(Ordering::Acquire)
     }
 
-    /// Lists the server's tools, as the client of this request would, unless that was done more often than `seen`.
+    /// Whether one of them was complete.
+    fn is_done(&self) -> bool {
+        self.is_done.load(Ordering::Acquire)
+    }
+}
+
+impl Bridge {
+    /// Lists the server's tools, as the client of this request would, unless that was tried more often than `seen`.
     async fn list_tools(self: &Arc<Self>, like: &Message, seen: u64) {
-        let mut listings = self.listing.lock().await;
-        if *listings > seen {
+        let _turn = self.listing.turn.lock().await;
+        if self.listing.tries() > seen {
             return;
         }
+        match self.list_pages(like).await {
+            Ok(()) => self.listing.is_done.store(true, Ordering::Release),
+            Err(error) => tracing::debug!(error = %error, "the server's tools cannot be listed"),
+        }
+        self.listing.tries.fetch_add(1, Ordering::AcqRel);
+    }
+
+    async fn list_pages(self: &Arc<Self>, like: &Message) -> Result<(), Error> {
         let mut cursor = None;
         for _ in 0..MOST_PAGES {
             // What comes back is learnt on its way to here.
-            match self.call(&list_request(like, cursor.as_deref()), Origin::ForLegacyClient).await {
-                Ok(page) => {
-                    *listings = seen + 1;
-                    cursor = page.result().and_then(|result| result.get("nextCursor")).map(str::to_owned);
-                }
-                Err(error) => {
-                    tracing::debug!(error = %error, "the server's tools cannot be listed");
-                    return;
-                }
-            }
+            let page = self.call(&list_request(like, cursor.as_deref()), Origin::Listing).await?;
+            cursor = page.result().and_then(|result| result.get("nextCursor")).map(str::to_owned);
             if cursor.as_deref().is_none_or(|cursor| cursor == "null") {
-                return;
+                break;
             }
         }
+        Ok(())
     }
 }
 
