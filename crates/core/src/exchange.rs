@@ -62,6 +62,7 @@ pub(crate) async fn run(bridge: &Arc<Bridge>, message: Message, pending: &Arc<Pe
         may_have_run: false,
         heard: Instant::now(),
         remedies: Vec::new(),
+        acknowledged: None,
         refusal: None,
     };
     let outcome = exchange.carry().await;
@@ -92,6 +93,8 @@ struct Exchange<'a> {
     heard: Instant,
     /// What was tried for it; each helps once or not at all.
     remedies: Vec<Remedy>,
+    /// What the server granted to a subscription; its client has seen it (R74).
+    acknowledged: Option<Message>,
     /// The answer that showed that the server speaks the other protocol; the client's if it turns out not to.
     refusal: Option<Message>,
 }
@@ -604,10 +607,7 @@ impl Exchange<'_> {
 
     /// The same, if the server was last heard of at `since`.
     async fn in_time_since<F: Future>(&self, since: Instant, future: F) -> Result<F::Output, Error> {
-        // The stream of a subscription may be silent for as long as nothing happens (R73).
-        let is_bound = self.message.method() != "subscriptions/listen";
-        let silence = since.checked_add(self.bridge.timeouts.idle).filter(|_| is_bound);
-        match (silence, self.deadline) {
+        match (since.checked_add(self.bridge.timeouts.idle), self.deadline) {
             (Some(silence), Some(deadline)) => self.until(silence.min(deadline), future).await,
             (Some(limit), None) | (None, Some(limit)) => self.until(limit, future).await,
             (None, None) => Ok(future.await),

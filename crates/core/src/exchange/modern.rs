@@ -93,54 +93,61 @@ impl Exchange<'_> {
     /// meanwhile put in the place of what did (R73, R74).
     async fn follow_events(&mut self, mut reply: Reply) -> Result<Step, Error> {
         let bridge = self.bridge;
-        let mut acknowledged: Option<Message> = None;
+        // How long the client has believed what no server stands for.
+        let mut lost = Instant::now();
         loop {
             let status = reply.status();
             let mut decoder = Decoder::new(reply.content_type(), bridge.limits.incoming);
+            let mut is_live = false;
             let broken = loop {
-                match reply.chunk().await {
+                // It may be silent for as long as nothing happens (R73), once the server has said that it stands.
+                let chunk = if is_live { reply.chunk().await } else { self.in_time_since(lost, reply.chunk()).await? };
+                match chunk {
                     Ok(Some(chunk)) => decoder.feed(chunk)?,
                     Ok(None) => break None,
                     Err(error) => break Some(error),
                 }
-                self.heard = Instant::now();
                 while let Some(message) = decoder.next() {
-                    self.hand_on_event(message, &mut acknowledged).await;
+                    is_live |= self.hand_on_event(message).await;
                 }
             };
             decoder.finish(broken.is_none());
             while let Some(message) = decoder.next() {
-                self.hand_on_event(message, &mut acknowledged).await;
+                is_live |= self.hand_on_event(message).await;
             }
             if self.pending.is_answered() || self.refusal.is_some() {
                 return Ok(self.step());
             }
             let failure =
                 broken.or_else(|| decoder.take_rejected()).unwrap_or_else(|| no_answer(status, decoder.is_sse()));
-            if acknowledged.is_none() {
+            if self.acknowledged.is_none() {
                 // It never was what it should be.
                 return Err(failure.with_fate(Fate::Final));
             }
             tracing::debug!(error = %failure, "a subscription broke off; it is opened again");
-            reply = match self.open_again(failure).await? {
+            if is_live {
+                lost = Instant::now();
+            }
+            reply = match self.open_again(failure, lost).await? {
                 Ok(reply) => reply,
                 Err(refusal) => return self.refused_modern(refusal, 0).await,
             };
         }
     }
 
-    async fn hand_on_event(&mut self, message: Message, acknowledged: &mut Option<Message>) {
+    /// Hands on one message of a subscription's stream. True if it is the acknowledgement.
+    async fn hand_on_event(&mut self, message: Message) -> bool {
         let bridge = self.bridge;
         if self.speaks_another_era(http::StatusCode::OK, &message) {
             self.refusal = Some(message);
-            return;
+            return false;
         }
         if message.method() != "notifications/subscriptions/acknowledged" {
             bridge.hand_on(message, Some(self.pending)).await;
-            return;
+            return false;
         }
         bridge.eras().modern_is(true);
-        let before = acknowledged.replace(message.clone());
+        let before = self.acknowledged.replace(message.clone());
         if before.as_ref().is_none_or(|before| before.bytes() != message.bytes()) {
             bridge.hand_on(message.clone(), Some(self.pending)).await;
         }
@@ -149,13 +156,18 @@ impl Exchange<'_> {
                 bridge.hand_on(event, Some(self.pending)).await;
             }
         }
+        true
     }
 
-    /// Opens the stream of a subscription again, as soon as the server lets that happen. Gives its refusal if it does not.
-    async fn open_again(&mut self, failure: Error) -> Result<Result<Reply, Reply>, Error> {
+    /// Opens the stream of a subscription again, as soon as the server lets that happen, which may last as long as a server
+    /// may be silent since it was `lost`. Gives its refusal if it does not.
+    async fn open_again(&mut self, failure: Error, lost: Instant) -> Result<Result<Reply, Reply>, Error> {
         let bridge = self.bridge;
         let mut failure = Some(failure);
         for failures in 0.. {
+            if lost.elapsed() > bridge.timeouts.idle {
+                break;
+            }
             let wait = match failures {
                 0 => bridge.timeouts.reconnect,
                 _ => retry::backoff(bridge.timeouts.retry, failures + 2, retry::random()),
@@ -168,9 +180,6 @@ impl Exchange<'_> {
                 }
                 Ok(reply) => return Ok(Err(reply)),
                 Err(error) => failure = Some(error),
-            }
-            if self.heard.elapsed() > bridge.timeouts.idle {
-                break;
             }
         }
         Err(failure
