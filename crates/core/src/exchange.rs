@@ -208,7 +208,13 @@ impl Exchange<'_> {
             Road::Direct if self.message.era() == Era::Modern => return self.attempt_modern().await,
             Road::Direct => {}
             Road::ToModern => return self.attempt_to_modern().await,
-            Road::ToLegacy => return self.attempt_to_legacy().await,
+            Road::ToLegacy => {
+                return match self.attempt_to_legacy().await {
+                    // In the place of the session that is lost the server has become a modern one (R56).
+                    Err(error) if error.is_session_lost() && !self.may_have_run && self.is_direct() => Ok(Step::Again),
+                    outcome => outcome,
+                };
+            }
         }
         if !self.pending.is_of_session() && !self.is_initialize() {
             bridge.renewal.over().await;
