@@ -22,7 +22,7 @@ use crate::{
         modern_to_legacy::{self, LegacyServer},
     },
     error::{Error, Kind as Fault},
-    exchange::Events,
+    exchange::{Events, Listing},
     held::{Held, Parked},
     intake::{Input, Intake, Lane},
     listen::{self, Listener},
@@ -76,7 +76,7 @@ where
         listener: Listener::new(),
         renewal: Renewal::default(),
         eras: Mutex::default(),
-        listing: tokio::sync::Mutex::default(),
+        listing: Listing::default(),
         questions: Questions::default(),
         events: Events::default(),
         parked: Parked::default(),
@@ -161,8 +161,7 @@ pub(crate) struct Bridge {
     pub(crate) listener: Listener,
     pub(crate) renewal: Renewal,
     eras: Mutex<Eras>,
-    /// How often the tools of a modern server were listed; held while that is done.
-    pub(crate) listing: tokio::sync::Mutex<u64>,
+    pub(crate) listing: Listing,
     pub(crate) questions: Questions,
     pub(crate) events: Events,
     pub(crate) parked: Parked,
@@ -228,6 +227,7 @@ impl Bridge {
                 }
             }
             Some(Origin::ForModernClient(held)) => self.hand_on_to_modern(message, Some(held)).await,
+            Some(Origin::Listing) => tracing::debug!(method = message.method(), "nobody asked for it; dropped"),
             None if self.session().is_for_modern() => self.hand_on_to_modern(message, None).await,
             _ => self.output.send(message.into_line()).await,
         }

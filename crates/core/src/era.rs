@@ -82,6 +82,13 @@ impl Eras {
         self.modern.is_none()
     }
 
+    /// What a reply to a modern request changes in what is known of the server: as [`takes_modern`], but where a server was
+    /// modern, only a legacy one's own way of refusing speaks against that. The rest are answers (R67, R68).
+    pub(crate) fn judge(&self, method: &str, status: StatusCode, error: Option<i64>) -> Option<bool> {
+        let is_legacys = status.is_client_error() && matches!(error, None | Some(-32_600 | -32_002..=-32_000));
+        takes_modern(method, status, error).filter(|taken| *taken || self.modern != Some(true) || is_legacys)
+    }
+
     /// The server has shown whether it takes modern requests.
     pub(crate) fn modern_is(&mut self, taken: bool) {
         if self.modern.replace(taken) != Some(taken) {
@@ -107,9 +114,10 @@ pub(crate) fn takes_modern(method: &str, status: StatusCode, error: Option<i64>)
         // Nobody else has these codes.
         (400..=499, Some(-32_022..=-32_020)) => Some(true),
         (404, Some(-32_601)) => Some(method != "server/discover"),
-        // About who asks or how often, not about what.
-        (401 | 403 | 407 | 408 | 425 | 429, _) => None,
-        (200..=299, Some(-32_601 | -32_600 | -32_002..=-32_000)) | (400..=499 | 501, _) => Some(false),
+        // Others are about who asks, how often or how much, not about what.
+        (200..=299, Some(-32_601 | -32_600 | -32_002..=-32_000)) | (400 | 404..=406 | 410 | 415 | 422 | 501, _) => {
+            Some(false)
+        }
         // Some legacy servers fall over a request outside of a session. To find that out must not run a tool twice.
         (500, _) if method == "server/discover" => Some(false),
         _ => None,
@@ -162,6 +170,8 @@ mod tests {
             ("tools/call", 401, None, None),
             ("tools/call", 403, Some(-32_000), None),
             ("tools/call", 429, None, None),
+            ("tools/call", 413, None, None),
+            ("tools/call", 409, Some(1), None),
             ("tools/call", 200, Some(-32_602), None),
             ("tools/call", 200, Some(1), None),
             ("tools/call", 500, None, None),
@@ -197,6 +207,20 @@ mod tests {
             let answer = message(&format!(r#"{{"id":1,"result":{{"protocolVersion":"{offered}"}}}}"#));
             assert_eq!(ignores_handshake(&request, &answer), ignores, "{asked} {offered}");
         }
+    }
+
+    #[test]
+    fn r56_r68_what_makes_a_modern_server_a_legacy_one() {
+        let mut eras = Eras::default();
+        let judge =
+            |eras: &Eras, status, error| eras.judge("server/discover", StatusCode::from_u16(status).unwrap(), error);
+        let doubtful = [(400, Some(-32_602)), (404, Some(-32_601)), (400, Some(1)), (200, Some(-32_601)), (500, None)];
+        let legacy = [(400, Some(-32_000)), (400, Some(-32_600)), (404, None), (405, None)];
+        assert_eq!(doubtful.map(|(status, error)| judge(&eras, status, error))[1], Some(false));
+        eras.modern_is(true);
+        assert_eq!(doubtful.map(|(status, error)| judge(&eras, status, error)), [None; 5]);
+        assert_eq!(legacy.map(|(status, error)| judge(&eras, status, error)), [Some(false); 4]);
+        assert_eq!(judge(&eras, 400, Some(-32_022)), Some(true));
     }
 
     fn message(text: &str) -> Message {

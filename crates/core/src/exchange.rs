@@ -35,7 +35,7 @@ use crate::{
     transport::Reply,
 };
 
-pub(crate) use self::to_modern::Events;
+pub(crate) use self::{modern::Listing, to_modern::Events};
 
 /// How long the server may take to accept the cancellation of a request that timed out.
 const CANCELLATION_TIME: Duration = Duration::from_secs(5);
@@ -62,6 +62,7 @@ pub(crate) async fn run(bridge: &Arc<Bridge>, message: Message, pending: &Arc<Pe
         may_have_run: false,
         heard: Instant::now(),
         remedies: Vec::new(),
+        acknowledged: None,
         refusal: None,
     };
     let outcome = exchange.carry().await;
@@ -92,6 +93,8 @@ struct Exchange<'a> {
     heard: Instant,
     /// What was tried for it; each helps once or not at all.
     remedies: Vec<Remedy>,
+    /// What the server granted to a subscription; its client has seen it (R74).
+    acknowledged: Option<Message>,
     /// The answer that showed that the server speaks the other protocol; the client's if it turns out not to.
     refusal: Option<Message>,
 }
@@ -205,7 +208,13 @@ impl Exchange<'_> {
             Road::Direct if self.message.era() == Era::Modern => return self.attempt_modern().await,
             Road::Direct => {}
             Road::ToModern => return self.attempt_to_modern().await,
-            Road::ToLegacy => return self.attempt_to_legacy().await,
+            Road::ToLegacy => {
+                return match self.attempt_to_legacy().await {
+                    // In the place of the session that is lost the server has become a modern one (R56).
+                    Err(error) if error.is_session_lost() && !self.may_have_run && self.is_direct() => Ok(Step::Again),
+                    outcome => outcome,
+                };
+            }
         }
         if !self.pending.is_of_session() && !self.is_initialize() {
             bridge.renewal.over().await;
@@ -503,7 +512,9 @@ impl Exchange<'_> {
         }
         // Whoever waits for it in vain must learn so.
         drop(self.pending.take_caller());
-        let cancellation = (expired && !self.is_initialize()).then(|| self.bridge.table.insert_receipt());
+        // Where the end of the exchange is the cancellation, that is all (R69).
+        let is_told = expired && !self.is_initialize() && !self.bridge.closes_to_cancel(self.pending);
+        let cancellation = is_told.then(|| self.bridge.table.insert_receipt());
         self.bridge.table.remove(self.pending);
         self.release();
         if let Some(cancellation) = cancellation {
@@ -546,7 +557,7 @@ impl Exchange<'_> {
         match self.message.era() {
             Era::Modern if eras.is_modern_open() || !status.is_success() => {
                 let taken = match response.error() {
-                    Some((code, _)) => era::takes_modern(self.message.method(), status, Some(code)),
+                    Some((code, _)) => eras.judge(self.message.method(), status, Some(code)),
                     None => era::is_modern_result(&self.message, response),
                 };
                 if let Some(taken) = taken {
@@ -586,6 +597,11 @@ impl Exchange<'_> {
         self.remedies.contains(&remedy)
     }
 
+    /// Whether the message would now go to the server as it is.
+    fn is_direct(&self) -> bool {
+        self.bridge.eras().road(&self.message) == Road::Direct
+    }
+
     fn is_initialize(&self) -> bool {
         self.message.kind() == Kind::Request && self.message.method() == "initialize"
     }
@@ -597,10 +613,7 @@ impl Exchange<'_> {
 
     /// The same, if the server was last heard of at `since`.
     async fn in_time_since<F: Future>(&self, since: Instant, future: F) -> Result<F::Output, Error> {
-        // The stream of a subscription may be silent for as long as nothing happens (R73).
-        let is_bound = self.message.method() != "subscriptions/listen";
-        let silence = since.checked_add(self.bridge.timeouts.idle).filter(|_| is_bound);
-        match (silence, self.deadline) {
+        match (since.checked_add(self.bridge.timeouts.idle), self.deadline) {
             (Some(silence), Some(deadline)) => self.until(silence.min(deadline), future).await,
             (Some(limit), None) | (None, Some(limit)) => self.until(limit, future).await,
             (None, None) => Ok(future.await),

@@ -37,8 +37,10 @@ pub(crate) enum Origin {
     Client,
     /// It sets up a session or belongs to one, and is lost with it.
     Session,
-    /// It stands for a legacy client's message at a modern server, or finds out what such a server wants.
+    /// It stands for a legacy client's message at a modern server.
     ForLegacyClient,
+    /// It finds out what the tools of a modern server want. Nothing of it is the client's.
+    Listing,
     /// It is the subscription of a legacy client at a modern server. Told when the server has acknowledged it.
     Events(Arc<Notify>),
     /// It stands for a modern client's request at a legacy server.

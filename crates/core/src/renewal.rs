@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     bridge::Bridge,
+    era,
     error::{Error, Kind as Fault},
     intake::{Gate, Lane},
     message::initialized,
@@ -75,7 +76,12 @@ impl Bridge {
                     return failed(&why);
                 }
             }
-            (None, Some((_, why))) => return failed(&why),
+            (None, Some((code, why))) => {
+                if era::refuses_legacy(code) && self.session().is_for_modern() {
+                    self.turn_modern();
+                }
+                return failed(&why);
+            }
             (None, None) => return failed("the answer to initialize is no result"),
         }
         self.begin_session().await;
@@ -85,6 +91,18 @@ impl Bridge {
             }
         }
         Ok(())
+    }
+
+    /// The server has no sessions any more: it has become a modern one, as its clients are.
+    fn turn_modern(&self) {
+        tracing::info!("the server speaks 2026-07-28 now");
+        let mut eras = self.eras();
+        eras.legacy_is(false);
+        eras.modern_is(true);
+        eras.server = None;
+        drop(eras);
+        self.listener.close();
+        self.session().close();
     }
 
     /// Tells the server that the handshake is over, and waits a moment for the push stream.

@@ -1,6 +1,9 @@
 //! A modern request at a modern server: everything that a legacy session would know is in its headers (R60-R78).
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 use http::HeaderMap;
 use tokio::time::{Instant, sleep};
@@ -26,11 +29,16 @@ const MOST_PAGES: usize = 1000;
 impl Exchange<'_> {
     pub(super) async fn attempt_modern(&mut self) -> Result<Step, Error> {
         let bridge = self.bridge;
-        if self.is_tool_call() && !bridge.eras().tools.know(&self.message) {
+        let is_blind = self.is_tool_call() && !bridge.eras().tools.know(&self.message);
+        if is_blind && !bridge.listing.is_done() {
             // The client may know the tool from its cache, or from elsewhere (R64).
-            bridge.list_tools(&self.message, 0).await;
+            bridge.list_tools(&self.message, bridge.listing.tries()).await;
+            if !self.is_direct() {
+                // The list has shown a legacy server, so the call need not.
+                return Ok(Step::Again);
+            }
         }
-        let listings = if self.is_tool_call() { bridge.listings().await } else { 0 };
+        let listings = bridge.listing.tries();
         let reply = self.post(bridge.transport.url()).await?;
         if !reply.status().is_success() {
             return self.refused_modern(reply, listings).await;
@@ -65,7 +73,7 @@ impl Exchange<'_> {
             return Ok(Step::Again);
         }
         if self.message.kind() == Kind::Request {
-            let taken = era::takes_modern(self.message.method(), status, code);
+            let taken = bridge.eras().judge(self.message.method(), status, code);
             if let Some(taken) = taken.filter(|_| !self.has_tried(Remedy::OtherProtocol)) {
                 bridge.eras().modern_is(taken);
             }
@@ -85,54 +93,61 @@ impl Exchange<'_> {
     /// meanwhile put in the place of what did (R73, R74).
     async fn follow_events(&mut self, mut reply: Reply) -> Result<Step, Error> {
         let bridge = self.bridge;
-        let mut acknowledged: Option<Message> = None;
+        // How long the client has believed what no server stands for.
+        let mut lost = Instant::now();
         loop {
             let status = reply.status();
             let mut decoder = Decoder::new(reply.content_type(), bridge.limits.incoming);
+            let mut is_live = false;
             let broken = loop {
-                match reply.chunk().await {
+                // It may be silent for as long as nothing happens (R73), once the server has said that it stands.
+                let chunk = if is_live { reply.chunk().await } else { self.in_time_since(lost, reply.chunk()).await? };
+                match chunk {
                     Ok(Some(chunk)) => decoder.feed(chunk)?,
                     Ok(None) => break None,
                     Err(error) => break Some(error),
                 }
-                self.heard = Instant::now();
                 while let Some(message) = decoder.next() {
-                    self.hand_on_event(message, &mut acknowledged).await;
+                    is_live |= self.hand_on_event(message).await;
                 }
             };
             decoder.finish(broken.is_none());
             while let Some(message) = decoder.next() {
-                self.hand_on_event(message, &mut acknowledged).await;
+                is_live |= self.hand_on_event(message).await;
             }
             if self.pending.is_answered() || self.refusal.is_some() {
                 return Ok(self.step());
             }
             let failure =
                 broken.or_else(|| decoder.take_rejected()).unwrap_or_else(|| no_answer(status, decoder.is_sse()));
-            if acknowledged.is_none() {
+            if self.acknowledged.is_none() {
                 // It never was what it should be.
                 return Err(failure.with_fate(Fate::Final));
             }
             tracing::debug!(error = %failure, "a subscription broke off; it is opened again");
-            reply = match self.open_again(failure).await? {
+            if is_live {
+                lost = Instant::now();
+            }
+            reply = match self.open_again(failure, lost).await? {
                 Ok(reply) => reply,
                 Err(refusal) => return self.refused_modern(refusal, 0).await,
             };
         }
     }
 
-    async fn hand_on_event(&mut self, message: Message, acknowledged: &mut Option<Message>) {
+    /// Hands on one message of a subscription's stream. True if it is the acknowledgement.
+    async fn hand_on_event(&mut self, message: Message) -> bool {
         let bridge = self.bridge;
         if self.speaks_another_era(http::StatusCode::OK, &message) {
             self.refusal = Some(message);
-            return;
+            return false;
         }
         if message.method() != "notifications/subscriptions/acknowledged" {
             bridge.hand_on(message, Some(self.pending)).await;
-            return;
+            return false;
         }
         bridge.eras().modern_is(true);
-        let before = acknowledged.replace(message.clone());
+        let before = self.acknowledged.replace(message.clone());
         if before.as_ref().is_none_or(|before| before.bytes() != message.bytes()) {
             bridge.hand_on(message.clone(), Some(self.pending)).await;
         }
@@ -141,13 +156,18 @@ impl Exchange<'_> {
                 bridge.hand_on(event, Some(self.pending)).await;
             }
         }
+        true
     }
 
-    /// Opens the stream of a subscription again, as soon as the server lets that happen. Gives its refusal if it does not.
-    async fn open_again(&mut self, failure: Error) -> Result<Result<Reply, Reply>, Error> {
+    /// Opens the stream of a subscription again, as soon as the server lets that happen, which may last as long as a server
+    /// may be silent since it was `lost`. Gives its refusal if it does not.
+    async fn open_again(&mut self, failure: Error, lost: Instant) -> Result<Result<Reply, Reply>, Error> {
         let bridge = self.bridge;
         let mut failure = Some(failure);
         for failures in 0.. {
+            if lost.elapsed() > bridge.timeouts.idle {
+                break;
+            }
             let wait = match failures {
                 0 => bridge.timeouts.reconnect,
                 _ => retry::backoff(bridge.timeouts.retry, failures + 2, retry::random()),
@@ -161,9 +181,6 @@ impl Exchange<'_> {
                 Ok(reply) => return Ok(Err(reply)),
                 Err(error) => failure = Some(error),
             }
-            if self.heard.elapsed() > bridge.timeouts.idle {
-                break;
-            }
         }
         Err(failure
             .unwrap_or_else(|| Error::new(Fault::Broken, "the subscription's stream cannot be opened again"))
@@ -175,35 +192,51 @@ impl Exchange<'_> {
     }
 }
 
-impl Bridge {
-    /// How often the server's tools have been listed.
-    async fn listings(&self) -> u64 {
-        *self.listing.lock().await
+/// How often the bridge has listed the tools of a modern server by itself. However many calls need that, one does it.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    turn: tokio::sync::Mutex<()>,
+    tries: AtomicU64,
+    is_done: AtomicBool,
+}
+
+impl Listing {
+    /// How many of its lists have come to an end, be it a bad one.
+    fn tries(&self) -> u64 {
+        self.tries.load(Ordering::Acquire)
     }
 
-    /// Lists the server's tools, as the client of this request would, unless that was done more often than `seen`.
+    /// Whether one of them was complete.
+    fn is_done(&self) -> bool {
+        self.is_done.load(Ordering::Acquire)
+    }
+}
+
+impl Bridge {
+    /// Lists the server's tools, as the client of this request would, unless that was tried more often than `seen`.
     async fn list_tools(self: &Arc<Self>, like: &Message, seen: u64) {
-        let mut listings = self.listing.lock().await;
-        if *listings > seen {
+        let _turn = self.listing.turn.lock().await;
+        if self.listing.tries() > seen {
             return;
         }
+        match self.list_pages(like).await {
+            Ok(()) => self.listing.is_done.store(true, Ordering::Release),
+            Err(error) => tracing::debug!(error = %error, "the server's tools cannot be listed"),
+        }
+        self.listing.tries.fetch_add(1, Ordering::AcqRel);
+    }
+
+    async fn list_pages(self: &Arc<Self>, like: &Message) -> Result<(), Error> {
         let mut cursor = None;
         for _ in 0..MOST_PAGES {
             // What comes back is learnt on its way to here.
-            match self.call(&list_request(like, cursor.as_deref()), Origin::ForLegacyClient).await {
-                Ok(page) => {
-                    *listings = seen + 1;
-                    cursor = page.result().and_then(|result| result.get("nextCursor")).map(str::to_owned);
-                }
-                Err(error) => {
-                    tracing::debug!(error = %error, "the server's tools cannot be listed");
-                    return;
-                }
-            }
+            let page = self.call(&list_request(like, cursor.as_deref()), Origin::Listing).await?;
+            cursor = page.result().and_then(|result| result.get("nextCursor")).map(str::to_owned);
             if cursor.as_deref().is_none_or(|cursor| cursor == "null") {
-                return;
+                break;
             }
         }
+        Ok(())
     }
 }
 

@@ -20,8 +20,14 @@ mod faults;
 mod http_sse;
 /// What may overtake what, and how many at once; cancellation.
 mod lanes;
+/// Subscriptions of modern clients at modern servers.
+mod listens;
+/// Modern clients at modern servers: headers, tools, answers, cancellation.
+mod modern;
 /// Companies' networks and hostile peers: certificates of both sides, proxies, cookies, redirects, endless headers.
 mod network;
+/// What the bridge takes the server for, and what makes it think again.
+mod probes;
 /// What the server pushes, and streams that break and go on.
 mod push;
 /// Sessions that are lost and replaced.

@@ -5,6 +5,7 @@
 
 use std::{fmt::Display, net::SocketAddr, time::Duration};
 
+use gangway::Config;
 use tokio::net::TcpSocket;
 
 mod client;
@@ -45,6 +46,20 @@ pub(crate) async fn dialogue() -> (Server, Client) {
     (server, client)
 }
 
+/// The same with a modern server, which has nothing but POSTs: any other request is the test's to see (R72).
+pub(crate) async fn modern_dialogue() -> (Server, Client) {
+    modern_dialogue_with(|_| {}).await
+}
+
+/// The same with other settings.
+pub(crate) async fn modern_dialogue_with(configure: impl FnOnce(&mut Config)) -> (Server, Client) {
+    let server = Server::start().await;
+    server.expect_get();
+    let mut config = server.config();
+    configure(&mut config);
+    (server, Client::start(config))
+}
+
 /// Waits for `future`, and fails the test with the name of what was awaited if it takes too long.
 pub(crate) async fn within<T>(awaited: impl Display, future: impl Future<Output = T>) -> T {
     let waited = tokio::time::timeout(PATIENCE, future).await;
@@ -61,6 +76,20 @@ pub(crate) fn request(id: &str, method: &str, params: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#)
 }
 
+/// What a modern request says of its client, as a member of its parameters.
+pub(crate) const META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
+
+/// A modern request with this id and these members of its parameters beside `_meta`, written as JSON.
+pub(crate) fn modern(id: &str, method: &str, members: &str) -> String {
+    let comma = if members.is_empty() { "" } else { "," };
+    request(id, method, &format!("{{{members}{comma}{META}}}"))
+}
+
+/// A modern call of the tool `t` with this id and these arguments, written as JSON.
+pub(crate) fn modern_call(id: &str, arguments: &str) -> String {
+    modern(id, "tools/call", &format!(r#""name":"t","arguments":{arguments}"#))
+}
+
 /// A notification with these parameters, written as JSON.
 pub(crate) fn notification(method: &str, params: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#)
@@ -74,6 +103,11 @@ pub(crate) fn cancel(id: &str) -> String {
 /// One step of progress.
 pub(crate) fn progress(token: &str, step: usize) -> String {
     notification("notifications/progress", &format!(r#"{{"progressToken":{token},"progress":{step}}}"#))
+}
+
+/// An error in answer to a request, with `data` that a bridge must not touch.
+pub(crate) fn refusal(id: &str, code: i64) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":"no","data":{{"x":1e400,"a":[1.0]}}}}}}"#)
 }
 
 /// A successful response.

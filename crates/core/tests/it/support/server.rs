@@ -116,6 +116,15 @@ impl Server {
         exchange
     }
 
+    /// The next HTTP request, which must be a modern message's POST: it names its version and its method, and no session
+    /// (R60, R61, R72).
+    pub(crate) async fn modern_post(&mut self) -> Exchange {
+        let exchange = self.next("a modern POST from the bridge").await;
+        exchange.check_post();
+        exchange.check_modern();
+        exchange
+    }
+
     /// The POST of the request with this id, written as JSON; what arrives before it is kept for later.
     pub(crate) async fn post_of(&mut self, id: &str) -> Exchange {
         let wanted = |exchange: &Exchange| exchange.id().as_deref() == Some(id);
@@ -161,6 +170,14 @@ impl Server {
             self.put_by.push_back(exchange);
         }
         self.put_by.retain(|exchange| exchange.id().is_some());
+    }
+
+    /// Leaves out what tries to open a subscription and may or may not have come.
+    pub(crate) fn forget_subscriptions(&mut self) {
+        while let Ok(Ok(exchange)) = self.arrivals.try_recv() {
+            self.put_by.push_back(exchange);
+        }
+        self.put_by.retain(|exchange| exchange.rpc_method() != "subscriptions/listen");
     }
 
     /// Fails the test if a request has arrived that it did not ask for.
@@ -301,6 +318,16 @@ impl Exchange {
         assert!(!self.body.starts_with(b"["), "an array went upstream (R17): {}", self.shown());
     }
 
+    /// The message is a modern one, and so are its headers.
+    pub(crate) fn check_modern(&self) {
+        assert!(self.text().contains("io.modelcontextprotocol/protocolVersion"), "{}", self.shown());
+        assert!(self.header("mcp-protocol-version").is_some(), "{}", self.shown());
+        assert_eq!(self.header("mcp-method"), Some(self.rpc_method().as_str()), "{}", self.shown());
+        for unwanted in ["mcp-session-id", "last-event-id"] {
+            assert_eq!(self.header(unwanted), None, "{}", self.shown());
+        }
+    }
+
     fn shown(&self) -> String {
         format!("{} {} {:?} {}", self.verb, self.target, self.headers, shown(&self.body))
     }
@@ -336,6 +363,13 @@ impl Exchange {
     pub(crate) async fn answer(self, result: &str) -> String {
         let response = super::response(&self.id().expect("a request"), result);
         self.json(&response).await;
+        response
+    }
+
+    /// An error in answer to this request under this status, as JSON; returns the response.
+    pub(crate) async fn refuse(self, status: u16, code: i64) -> String {
+        let response = super::refusal(&self.id().expect("a request"), code);
+        self.respond_as(status, "application/json", &response).await;
         response
     }
 

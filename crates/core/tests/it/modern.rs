@@ -1,0 +1,563 @@
+//! A modern client at a modern server (R60–R76): the bridge adds headers, and takes nothing away.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{
+    Client, Exchange, META, Server, cancel, modern, modern_call, modern_dialogue, modern_dialogue_with, notification,
+    progress, refusal, request, response,
+};
+
+/// A list with the tool `t`, whose argument `region` belongs in a header.
+const TOOLS: &str = r#"{"tools":[{"name":"t","inputSchema":{"type":"object","properties":{"region":{"type":"string","x-mcp-header":"Region"}}}}],"resultType":"complete"}"#;
+/// The same before the server wanted that.
+const PLAIN_TOOLS: &str = r#"{"tools":[{"name":"t","inputSchema":{"type":"object"}}],"resultType":"complete"}"#;
+const REGION: &str = r#"{"region":"eu"}"#;
+
+/// A result that has come to its end.
+const COMPLETE: &str = r#"{"resultType":"complete","content":[]}"#;
+
+/// The client asks for the list of tools and gets this one.
+async fn list_tools(server: &mut Server, client: &mut Client, tools: &str) {
+    client.send(modern(r#""list""#, "tools/list", "")).await;
+    let answer = server.modern_post().await.answer(tools).await;
+    client.expect(answer).await;
+}
+
+/// A modern dialogue in which the tool `t` is known.
+async fn after_list(tools: &str) -> (Server, Client) {
+    let (mut server, mut client) = modern_dialogue().await;
+    list_tools(&mut server, &mut client, tools).await;
+    (server, client)
+}
+
+/// The next POST, which must be a list that the bridge asks for by itself.
+async fn own_list(server: &mut Server) -> Exchange {
+    let list = server.modern_post().await;
+    assert_eq!(list.rpc_method(), "tools/list", "{}", list.text());
+    assert!(list.id().is_some_and(|id| id.contains("mcp-gangway")), "{}", list.text());
+    list
+}
+
+#[tokio::test]
+async fn r60_r61_each_request_names_its_own_version_and_its_method() {
+    let (mut server, mut client) = modern_dialogue().await;
+    for (id, version, method) in [("1", "2026-07-28", "prompts/list"), ("2", "2027-01-01", "x/y")] {
+        let meta = format!(r#"{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"{version}"}}}}"#);
+        let line = request(id, method, &meta);
+        client.send(&line).await;
+        let post = server.modern_post().await;
+        assert_eq!(post.text(), line);
+        assert_eq!(post.header("mcp-protocol-version"), Some(version));
+        assert_eq!(post.header("mcp-method"), Some(method));
+        assert_eq!(post.header("mcp-name"), None);
+        let answer = post.answer(COMPLETE).await;
+        client.expect(answer).await;
+    }
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r62_names_that_are_no_header_are_in_base64() {
+    let (mut server, mut client) = modern_dialogue().await;
+    for (method, subject, header) in [
+        ("prompts/get", r#""name":"plain name""#, "plain name"),
+        ("prompts/get", r#""name":"日本""#, "=?base64?5pel5pys?="),
+        ("prompts/get", r#""name":"\u65e5\u672c""#, "=?base64?5pel5pys?="),
+        ("prompts/get", r#""name":" x""#, "=?base64?IHg=?="),
+        ("prompts/get", r#""name":"=?base64?x?=""#, "=?base64?PT9iYXNlNjQ/eD89?="),
+        ("resources/read", r#""uri":"file:///a\nb""#, "=?base64?ZmlsZTovLy9hCmI=?="),
+        ("tasks/get", r#""taskId":"7""#, "7"),
+    ] {
+        let line = modern("1", method, subject);
+        client.send(&line).await;
+        let post = server.modern_post().await;
+        assert_eq!((post.text(), post.header("mcp-name")), (line.as_str(), Some(header)));
+        let answer = post.answer(COMPLETE).await;
+        client.expect(answer).await;
+    }
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r63_arguments_are_in_headers_after_a_list_in_two_pages() {
+    let (mut server, mut client) = modern_dialogue().await;
+    list_tools(&mut server, &mut client, r#"{"tools":[{"name":"u"}],"nextCursor":"c","resultType":"complete"}"#).await;
+    let second = modern("2", "tools/list", r#""cursor":"c""#);
+    client.send(&second).await;
+    let answer = server.modern_post().await.answer(TOOLS).await;
+    client.expect(answer).await;
+    for (arguments, header) in [
+        (r#"{"region":"eu"}"#, Some("eu")),
+        (r#"{"region":"München"}"#, Some("=?base64?TcO8bmNoZW4=?=")),
+        (r#"{"region":null}"#, None),
+        ("{}", None),
+    ] {
+        let line = modern_call("3", arguments);
+        client.send(&line).await;
+        let post = server.modern_post().await;
+        assert_eq!((post.text(), post.header("mcp-name")), (line.as_str(), Some("t")));
+        assert_eq!(post.header("mcp-param-region"), header);
+        let answer = post.answer(COMPLETE).await;
+        client.expect(answer).await;
+    }
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r64_a_blind_call_is_preceded_by_one_list_of_all_pages() {
+    let (mut server, mut client) = modern_dialogue().await;
+    client.send(modern_call("1", REGION)).await;
+    let list = own_list(&mut server).await;
+    assert!(list.text().contains(META), "it is asked for as the client would: {}", list.text());
+    list.answer(r#"{"tools":[],"nextCursor":"a\"b"}"#).await;
+    let list = own_list(&mut server).await;
+    assert!(list.text().contains(r#""cursor":"a\"b""#), "{}", list.text());
+    list.answer(TOOLS).await;
+    let post = server.modern_post().await;
+    assert_eq!((post.id().as_deref(), post.header("mcp-param-region")), (Some("1"), Some("eu")));
+    let answer = post.answer(COMPLETE).await;
+    client.expect(answer).await;
+    // Once; also for a tool that no list has.
+    for name in ["t", "nobody knows it"] {
+        client.send(modern("2", "tools/call", &format!(r#""name":"{name}""#))).await;
+        let post = server.modern_post().await;
+        assert_eq!(post.header("mcp-name"), Some(name));
+        let answer = post.answer(COMPLETE).await;
+        client.expect(answer).await;
+    }
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r64_many_blind_calls_at_once_need_one_list() {
+    let (mut server, mut client) = modern_dialogue().await;
+    for id in 0..64 {
+        client.send(modern_call(&id.to_string(), REGION)).await;
+    }
+    let list = own_list(&mut server).await;
+    client.expect_nothing(&mut server).await;
+    list.answer(TOOLS).await;
+    let mut answers = Vec::new();
+    for _ in 0..64 {
+        let post = server.modern_post().await;
+        assert_eq!((post.rpc_method().as_str(), post.header("mcp-param-region")), ("tools/call", Some("eu")));
+        answers.push(post.answer(COMPLETE).await);
+    }
+    client.expect_all(answers).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r64_a_list_that_fails_is_not_tried_for_each_waiting_call() {
+    let (mut server, mut client) = modern_dialogue().await;
+    for id in 0..8 {
+        client.send(modern_call(&id.to_string(), REGION)).await;
+    }
+    own_list(&mut server).await.respond(500, &[], "").await;
+    let mut answers = Vec::new();
+    for _ in 0..8 {
+        let post = server.modern_post().await;
+        assert_eq!((post.rpc_method().as_str(), post.header("mcp-param-region")), ("tools/call", None));
+        answers.push(post.answer(COMPLETE).await);
+    }
+    client.expect_all(answers).await;
+    // The next one may find the server in better health.
+    client.send(modern_call("8", REGION)).await;
+    own_list(&mut server).await.answer(TOOLS).await;
+    let post = server.modern_post().await;
+    assert_eq!(post.header("mcp-param-region"), Some("eu"));
+    let answer = post.answer(COMPLETE).await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r64_a_call_of_a_known_tool_does_not_wait_for_a_list() {
+    let (mut server, mut client) = modern_dialogue().await;
+    list_tools(&mut server, &mut client, TOOLS).await;
+    client.send(modern("1", "tools/call", r#""name":"unknown""#)).await;
+    let list = own_list(&mut server).await;
+    client.send(modern_call("2", REGION)).await;
+    let answer = server.modern_post().await.answer(COMPLETE).await;
+    client.expect(answer).await;
+    list.answer(TOOLS).await;
+    let answer = server.modern_post().await.answer(COMPLETE).await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r64_headers_that_the_server_finds_missing_are_looked_up_once() {
+    let (mut server, mut client) = after_list(PLAIN_TOOLS).await;
+    let line = modern_call("1", REGION);
+    client.send(&line).await;
+    let post = server.modern_post().await;
+    assert_eq!(post.header("mcp-param-region"), None);
+    post.refuse(400, -32_020).await;
+    own_list(&mut server).await.answer(TOOLS).await;
+    let post = server.modern_post().await;
+    assert_eq!((post.text(), post.header("mcp-param-region")), (line.as_str(), Some("eu")));
+    let answer = post.answer(COMPLETE).await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r64_what_a_list_does_not_mend_is_the_answer() {
+    let (mut server, mut client) = after_list(TOOLS).await;
+    for id in ["1", "2"] {
+        client.send(modern_call(id, REGION)).await;
+        server.modern_post().await.refuse(400, -32_020).await;
+        own_list(&mut server).await.answer(TOOLS).await;
+        let answer = server.modern_post().await.refuse(400, -32_020).await;
+        client.expect(answer).await;
+    }
+    // Other methods have no such headers.
+    client.send(modern("3", "prompts/get", r#""name":"t""#)).await;
+    let answer = server.modern_post().await.refuse(400, -32_020).await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r64_many_calls_whose_headers_are_wrong_need_one_list() {
+    let (mut server, mut client) = after_list(PLAIN_TOOLS).await;
+    for id in 0..64 {
+        client.send(modern_call(&id.to_string(), REGION)).await;
+    }
+    let mut posts = Vec::new();
+    for _ in 0..64 {
+        posts.push(server.modern_post().await);
+    }
+    for post in posts {
+        post.refuse(400, -32_020).await;
+    }
+    own_list(&mut server).await.answer(TOOLS).await;
+    let mut answers = Vec::new();
+    for _ in 0..64 {
+        let post = server.modern_post().await;
+        assert_eq!((post.rpc_method().as_str(), post.header("mcp-param-region")), ("tools/call", Some("eu")));
+        answers.push(post.answer(COMPLETE).await);
+    }
+    client.expect_all(answers).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r64_what_is_cancelled_while_its_list_is_under_way_is_not_sent() {
+    let (mut server, mut client) = modern_dialogue().await;
+    client.send(modern_call("1", REGION)).await;
+    let list = own_list(&mut server).await;
+    client.send(cancel("1")).await;
+    list.closed_by_peer("the end of a list that nobody needs").await;
+    client.expect_nothing(&mut server).await;
+    // The next one is not in its debt.
+    client.send(modern_call("2", REGION)).await;
+    own_list(&mut server).await.answer(TOOLS).await;
+    let answer = server.modern_post().await.answer(COMPLETE).await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r65_invalid_tools_are_left_out_and_nothing_else_changes() {
+    let (mut server, mut client) = modern_dialogue().await;
+    let invalid = r#"{"name":"bad","inputSchema":{"properties":{"x":{"type":"string","x-mcp-header":"a b"}}}}"#;
+    let valid = r#"{ "name" : "t" , "x":1e400, "inputSchema":{"properties":{"x":{"type":"string","x-mcp-header":"X"}}},"y":"\ud800"}"#;
+    let around =
+        |tools: &str| format!(r#"{{"ttlMs": 1.0,"resultType":"complete","tools":[{tools}] ,"z":9007199254740993}}"#);
+    client.send(modern("1", "tools/list", "")).await;
+    server.modern_post().await.answer(&around(&format!("{valid},{invalid}"))).await;
+    client.expect(response("1", &around(valid))).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r67_r68_the_servers_refusals_are_answers() {
+    let (mut server, mut client) = after_list(TOOLS).await;
+    for (status, code) in [(400, -32_021), (400, -32_022), (400, -32_602), (404, -32_601), (400, 17), (422, -32_603)] {
+        for id in ["0", "\"\"", "\"\\u0041\"", "7"] {
+            client.send(modern_call(id, REGION)).await;
+            let answer = server.modern_post().await.refuse(status, code).await;
+            client.expect(answer).await;
+        }
+    }
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r7_r67_a_refusal_without_an_id_gets_the_requests() {
+    let (mut server, mut client) = after_list(TOOLS).await;
+    client.send(modern(r#""\u0041""#, "prompts/list", "")).await;
+    let body = refusal("null", -32_022);
+    server.modern_post().await.respond_as(400, "application/json", &body).await;
+    client.expect(refusal(r#""\u0041""#, -32_022)).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r69_to_cancel_is_to_close_the_stream() {
+    let (mut server, mut client) = after_list(TOOLS).await;
+    for begun in [false, true] {
+        client.send(modern_call("1", REGION)).await;
+        let mut post = server.modern_post().await;
+        if begun {
+            post.sse().await;
+            post.event(&progress("1", 1)).await;
+            client.expect(progress("1", 1)).await;
+        }
+        client.send(cancel("1")).await;
+        post.closed_by_peer("the end of the cancelled request").await;
+        client.expect_nothing(&mut server).await;
+    }
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r45_r69_after_a_cancellation_nothing_more_is_said() {
+    let (mut server, mut client) = after_list(TOOLS).await;
+    client.send(modern_call("1", REGION)).await;
+    let mut post = server.modern_post().await;
+    post.sse().await;
+    post.event(&progress("1", 1)).await;
+    client.expect(progress("1", 1)).await;
+    // What the server says crosses the cancellation, which the bridge has read first.
+    client.send(cancel("1")).await;
+    post.event(&progress("1", 2)).await;
+    post.event(&response("1", COMPLETE)).await;
+    client.expect_nothing(&mut server).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r69_what_is_cancelled_before_its_turn_is_never_sent() {
+    let (mut server, mut client) = modern_dialogue_with(|config| config.limits.concurrency = 1).await;
+    client.send(modern("1", "prompts/list", "")).await;
+    let held = server.modern_post().await;
+    client.send(modern("2", "prompts/list", "")).await;
+    client.send(modern("3", "prompts/list", "")).await;
+    client.send(cancel("2")).await;
+    client.expect_nothing(&mut server).await;
+    let answer = held.answer(COMPLETE).await;
+    client.expect(answer).await;
+    let post = server.modern_post().await;
+    assert_eq!(post.id().as_deref(), Some("3"));
+    let answer = post.answer(COMPLETE).await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r69_a_cancellation_of_nothing_does_nothing() {
+    let (mut server, mut client) = after_list(TOOLS).await;
+    for id in ["1", r#""list""#] {
+        client.send(cancel(id)).await;
+        client.expect_nothing(&mut server).await;
+    }
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r69_a_request_that_ran_out_of_time_is_closed_and_not_told() {
+    let (mut server, mut client) = modern_dialogue_with(|config| config.timeouts.idle = Duration::from_secs(1)).await;
+    list_tools(&mut server, &mut client, TOOLS).await;
+    client.send(modern_call("1", REGION)).await;
+    let post = server.modern_post().await;
+    let failure = client.expect_error("1").await;
+    assert_eq!((failure.kind(), failure.may_have_run()), ("timeout", true), "{failure:?}");
+    post.closed_by_peer("the end of the request").await;
+    client.expect_nothing(&mut server).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r70_the_end_of_stdin_closes_what_is_open() {
+    let (mut server, mut client) =
+        modern_dialogue_with(|config| config.timeouts.drain = Duration::from_millis(300)).await;
+    client.send(modern("1", "prompts/list", "")).await;
+    let mut post = server.modern_post().await;
+    post.sse().await;
+    client.close_stdin();
+    post.closed_by_peer("the end of what was open").await;
+    let failure = client.expect_error("1").await;
+    assert_eq!((failure.kind(), failure.may_have_run()), ("shutdown", true));
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r71_a_stream_that_breaks_before_its_answer_loses_the_request() {
+    let (mut server, mut client) = after_list(TOOLS).await;
+    for by_reset in [true, false] {
+        for ask in [modern_call("1", REGION), modern("1", "tools/list", "")] {
+            client.send(ask).await;
+            let mut post = server.modern_post().await;
+            post.sse().await;
+            // An id on an event is no promise that it can be taken up.
+            post.chunk(format!("retry: 1\nid: e1\ndata: {}\n\n", progress("1", 1))).await;
+            client.expect(progress("1", 1)).await;
+            if by_reset {
+                post.reset();
+            } else {
+                post.end().await;
+            }
+            let failure = client.expect_error("1").await;
+            assert!(failure.may_have_run(), "{failure:?}");
+        }
+    }
+    client.expect_nothing(&mut server).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r71_what_only_reads_is_repeated_as_long_as_no_reply_has_begun() {
+    let (mut server, mut client) = after_list(TOOLS).await;
+    client.send(modern("1", "tools/list", "")).await;
+    server.modern_post().await.reset();
+    let answer = server.modern_post().await.answer(TOOLS).await;
+    client.expect(answer).await;
+    client.send(modern_call("2", REGION)).await;
+    server.modern_post().await.reset();
+    let failure = client.expect_error("2").await;
+    assert_eq!((failure.kind(), failure.may_have_run()), ("connection_lost", true), "{failure:?}");
+    client.expect_nothing(&mut server).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r72_a_session_that_a_modern_server_names_is_none() {
+    let (mut server, mut client) = modern_dialogue().await;
+    for id in ["1", "2"] {
+        client.send(modern(id, "server/discover", "")).await;
+        let answer = response(id, r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}"#);
+        let headers = [("Content-Type", "application/json"), ("Mcp-Session-Id", "s")];
+        server.modern_post().await.respond(200, &headers, &answer).await;
+        client.expect(answer).await;
+    }
+    // Neither a GET nor a DELETE came.
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r75_requests_for_input_and_its_return_pass_as_they_are() {
+    let (mut server, mut client) = after_list(TOOLS).await;
+    client.send(modern_call("1", REGION)).await;
+    let needed = r#"{ "resultType":"input_required","requestState":"q\u00e9\/ 9","inputRequests":{"b":{"method":"elicitation/create","params":{"x":1e400}},"a":{"method":"roots/list"}}}"#;
+    let answer = server.modern_post().await.answer(needed).await;
+    client.expect(answer).await;
+    let members = r#""name":"t","inputResponses":{"b":{"action":"accept","content":{"n":1.0}},"a":{"roots":[]}} ,"requestState":"q\u00e9\/ 9""#;
+    let line = modern("2", "tools/call", members);
+    client.send(&line).await;
+    let post = server.modern_post().await;
+    assert_eq!(post.text(), line);
+    let answer = post.answer(COMPLETE).await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r76_r78_a_servers_request_is_dropped() {
+    let (mut server, mut client) = after_list(TOOLS).await;
+    client.send(modern_call("1", REGION)).await;
+    let mut post = server.modern_post().await;
+    post.sse().await;
+    for method in ["elicitation/create", "ping"] {
+        post.event(&request("0", method, "{}")).await;
+    }
+    post.event(&response("1", COMPLETE)).await;
+    client.expect(response("1", COMPLETE)).await;
+    post.end().await;
+    client.expect_nothing(&mut server).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r78_errors_of_the_bridge_are_nobody_elses() {
+    let (mut server, mut client) = after_list(TOOLS).await;
+    for (status, kind) in [(500, "http_status"), (200, "invalid_answer"), (401, "http_status"), (413, "http_status")] {
+        client.send(modern_call("1", REGION)).await;
+        server.modern_post().await.respond_as(status, "text/html", "<html>").await;
+        // That its code is one of the bridge's own is looked at there.
+        let failure = client.expect_error("1").await;
+        assert_eq!(failure.kind(), kind, "{status}");
+    }
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r3_modern_messages_pass_as_they_are() {
+    let (mut server, mut client) = modern_dialogue().await;
+    let odd = r#""z":1e400,"a" : 9007199254740993 ,"b":1.0,"c":"\ud800 \u2028 \/","d":{"":[ ]},"é":"日本 😀""#;
+    let line = format!(
+        r#"{{"method":"prompts/list", "id":1 ,"params":{{{odd},{META}}},"jsonrpc":"2.0","more":{{"x":-0.0}}}}"#
+    );
+    client.send(&line).await;
+    let mut post = server.modern_post().await;
+    assert_eq!(post.text(), line);
+    post.sse().await;
+    let log = notification("notifications/message", &format!("{{{odd}}}"));
+    let answer = format!(r#"{{"more":{{{odd}}},"result":{{{odd},"resultType":"complete"}}, "id":1,"jsonrpc":"2.0"}}"#);
+    for message in [log, answer] {
+        post.event(&message).await;
+        client.expect(&message).await;
+    }
+    post.end().await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r2_an_answer_on_many_lines_leaves_on_one() {
+    let (mut server, mut client) = modern_dialogue().await;
+    let pretty = "{\r\n  \"jsonrpc\": \"2.0\",\n  \"id\": 1,\n  \"result\": {\n    \"resultType\": \"\", \"x\": [1e400,\n 2]\r\n  }\n}\n";
+    let one_line = "{  \"jsonrpc\": \"2.0\",  \"id\": 1,  \"result\": {    \"resultType\": \"\", \"x\": [1e400, 2]  }}";
+    let squeezed = |line: &str| line.split_ascii_whitespace().collect::<String>();
+    let in_data = pretty.trim().lines().flat_map(|line| ["data: ", line, "\n"]).collect::<String>();
+    for (content_type, body) in [("application/json", pretty.to_owned()), ("text/event-stream", format!("{in_data}\n"))]
+    {
+        client.send(modern("1", "prompts/list", "")).await;
+        server.modern_post().await.respond_as(200, content_type, body).await;
+        let line = client.line("the answer").await;
+        let line = std::str::from_utf8(&line).unwrap();
+        assert_eq!(squeezed(line), squeezed(one_line));
+    }
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r13_progress_and_result_leave_in_the_order_of_their_stream() {
+    let (mut server, mut client) = after_list(TOOLS).await;
+    client.send(modern_call("1", REGION)).await;
+    let mut post = server.modern_post().await;
+    post.sse().await;
+    let mut steps: Vec<_> = (0..100).map(|step| progress("1", step)).collect();
+    steps.push(response("1", COMPLETE));
+    let events = steps.iter().flat_map(|step| [": alive\n\ndata: ", step, "\n\n"]).collect::<String>();
+    post.chunk(events).await;
+    for step in &steps {
+        client.expect(step).await;
+    }
+    post.end().await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r64_a_list_is_asked_for_on_behalf_of_the_client_alone() {
+    let (mut server, mut client) = modern_dialogue().await;
+    let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"x":1e400},"io.modelcontextprotocol/clientInfo":{"name":"c"},"progressToken":1,"io.modelcontextprotocol/logLevel":"debug"}"#;
+    client.send(request("1", "tools/call", &format!(r#"{{"name":"t",{meta}}}"#))).await;
+    let mut list = own_list(&mut server).await;
+    let body: Value = serde_json::from_str(&list.text().replace("1e400", "1")).unwrap();
+    let members: Vec<_> = body["params"]["_meta"].as_object().unwrap().keys().collect();
+    // Progress and logs of it would be news to the client.
+    let own = ["clientCapabilities", "clientInfo", "protocolVersion"];
+    assert_eq!(members, own.map(|name| format!("io.modelcontextprotocol/{name}")).iter().collect::<Vec<_>>());
+    list.sse().await;
+    list.event(&notification("notifications/message", "{}")).await;
+    let id = list.id().unwrap();
+    list.event(&response(&id, TOOLS)).await;
+    let answer = server.modern_post().await.answer(COMPLETE).await;
+    client.expect(answer).await;
+    drop(list);
+    client.finish(&mut server).await;
+}

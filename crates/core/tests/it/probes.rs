@@ -1,0 +1,266 @@
+//! What the bridge takes the server for (3.1, R68, R79, R81): each message of the client's shows its own protocol, and each
+//! reply of the server's may show the server's.
+
+use std::time::Duration;
+
+use crate::support::{
+    Client, INITIALIZED, SOON, Server, VERSION, closed_port, dialogue, modern, modern_call, modern_dialogue,
+    modern_dialogue_with, request, response,
+};
+
+const DISCOVERED: &str = r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{}}}"#;
+const COMPLETE: &str = r#"{"resultType":"complete","prompts":[]}"#;
+
+/// What a legacy server says to a request outside of a session.
+const NO_SESSION: &str =
+    r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"Bad Request: Server not initialized"}}"#;
+
+/// The bridge shakes hands with a legacy server on behalf of its modern client.
+async fn handshake(server: &mut Server) {
+    server.initialize(None, VERSION).await;
+    let initialized = server.post().await;
+    assert_eq!(initialized.text(), INITIALIZED);
+    initialized.accepted().await;
+}
+
+/// The client asks for prompts, and the server gets the request as a legacy one.
+async fn translated(server: &mut Server, client: &mut Client, id: &str) {
+    client.send(modern(id, "prompts/list", "")).await;
+    translated_answer(server, client, id).await;
+}
+
+async fn translated_answer(server: &mut Server, client: &mut Client, id: &str) {
+    let post = server.post().await;
+    assert_eq!(post.rpc_method(), "prompts/list", "{}", post.text());
+    assert!(!post.text().contains("protocolVersion"), "{}", post.text());
+    assert_eq!((post.header("mcp-protocol-version"), post.header("mcp-method")), (Some(VERSION), None));
+    post.answer(r#"{"prompts":[]}"#).await;
+    let line = client.line("the translated answer").await;
+    let line = std::str::from_utf8(&line).unwrap();
+    assert!(line.contains(&format!(r#""id":{id}"#)) && line.contains(r#""resultType":"complete""#), "{line}");
+}
+
+/// The client asks for prompts, and the server gets the request as it is.
+async fn direct(server: &mut Server, client: &mut Client, id: &str) {
+    let line = modern(id, "prompts/list", "");
+    client.send(&line).await;
+    let post = server.modern_post().await;
+    assert_eq!(post.text(), line);
+    let answer = post.answer(COMPLETE).await;
+    client.expect(answer).await;
+}
+
+#[tokio::test]
+async fn r54_a_legacy_server_shows_itself_by_its_refusal() {
+    for (status, body) in [
+        (400, NO_SESSION),
+        (400, "Bad Request"),
+        (404, "<html>"),
+        (405, ""),
+        (406, ""),
+        (200, r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"Method not found"}}"#),
+    ] {
+        let (mut server, mut client) = dialogue().await;
+        client.send(modern("1", "prompts/list", "")).await;
+        server.modern_post().await.respond_as(status, "application/json", body).await;
+        handshake(&mut server).await;
+        translated_answer(&mut server, &mut client, "1").await;
+        // It is known now.
+        translated(&mut server, &mut client, "2").await;
+        client.finish(&mut server).await;
+    }
+}
+
+#[tokio::test]
+async fn r54_r96_a_first_call_is_sent_once_whatever_the_server_is() {
+    let (mut server, mut client) = dialogue().await;
+    client.send(modern_call("1", "{}")).await;
+    // What the tool wants in headers is asked for first, and shows the server.
+    let list = server.modern_post().await;
+    assert_eq!(list.rpc_method(), "tools/list");
+    list.respond_as(400, "application/json", NO_SESSION).await;
+    handshake(&mut server).await;
+    let post = server.post().await;
+    assert_eq!((post.rpc_method().as_str(), post.header("mcp-method")), ("tools/call", None));
+    post.answer(r#"{"content":[]}"#).await;
+    client.line("the answer to the call").await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r56_the_verdict_holds_for_the_process() {
+    let (mut server, mut client) = modern_dialogue().await;
+    direct(&mut server, &mut client, "1").await;
+    // From a server that is known to be modern these are answers and failures like others.
+    for (status, code) in [(200, -32_601), (200, -32_000), (400, -32_602), (404, -32_601)] {
+        client.send(modern("2", "x/y", "")).await;
+        let answer = server.modern_post().await.refuse(status, code).await;
+        client.expect(answer).await;
+    }
+    for status in [403, 409, 413, 414, 431, 500, 501] {
+        client.send(modern("3", "x/y", "")).await;
+        server.modern_post().await.respond(status, &[], "").await;
+        assert_eq!(client.expect_error("3").await.status(), Some(u64::from(status)));
+    }
+    direct(&mut server, &mut client, "4").await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r56_a_modern_server_that_turns_into_a_legacy_one() {
+    let (mut server, mut client) = dialogue().await;
+    direct(&mut server, &mut client, "1").await;
+    client.send(modern("2", "prompts/list", "")).await;
+    server.modern_post().await.respond_as(400, "application/json", NO_SESSION).await;
+    handshake(&mut server).await;
+    translated_answer(&mut server, &mut client, "2").await;
+    translated(&mut server, &mut client, "3").await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r56_a_legacy_server_that_turns_into_a_modern_one() {
+    let (mut server, mut client) = dialogue().await;
+    client.send(modern("1", "prompts/list", "")).await;
+    server.modern_post().await.respond_as(400, "application/json", NO_SESSION).await;
+    server.initialize(Some("s"), VERSION).await;
+    server.post().await.accepted().await;
+    translated_answer(&mut server, &mut client, "1").await;
+    // The request finds its session gone, and no other to be had.
+    let line = modern("2", "prompts/list", "");
+    client.send(&line).await;
+    server.post().await.respond(404, &[], "").await;
+    let initialize = server.post().await;
+    assert_eq!(initialize.rpc_method(), "initialize");
+    initialize.refuse(400, -32_022).await;
+    let post = server.modern_post().await;
+    assert_eq!(post.text(), line);
+    let answer = post.answer(COMPLETE).await;
+    client.expect(answer).await;
+    direct(&mut server, &mut client, "3").await;
+}
+
+#[tokio::test]
+async fn r68_a_refusal_that_may_mean_both_is_looked_into_once() {
+    let (mut server, mut client) = modern_dialogue().await;
+    // Nothing is known of the server yet, and older ones have this code as well.
+    client.send(modern("1", "prompts/list", "")).await;
+    let answer = server.modern_post().await.refuse(400, -32_602).await;
+    let initialize = server.post().await;
+    assert_eq!(initialize.rpc_method(), "initialize");
+    initialize.refuse(400, -32_022).await;
+    client.expect(answer).await;
+    client.send(modern("2", "prompts/list", "")).await;
+    let answer = server.modern_post().await.refuse(400, -32_602).await;
+    client.expect(answer).await;
+    direct(&mut server, &mut client, "3").await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r68_a_page_in_front_of_a_modern_server_changes_nothing_for_long() {
+    let (mut server, mut client) = dialogue().await;
+    direct(&mut server, &mut client, "1").await;
+    // Something before the server answers all in its place.
+    client.send(modern("2", "prompts/list", "")).await;
+    server.modern_post().await.respond_as(404, "text/html", "<html>").await;
+    let initialize = server.post().await;
+    assert_eq!(initialize.rpc_method(), "initialize");
+    initialize.respond_as(404, "text/html", "<html>").await;
+    assert_eq!(client.expect_error("2").await.status(), Some(404));
+    // Then the server is back.
+    client.send(modern("3", "prompts/list", "")).await;
+    let initialize = server.post().await;
+    assert_eq!(initialize.rpc_method(), "initialize");
+    initialize.refuse(400, -32_022).await;
+    let answer = server.modern_post().await.answer(COMPLETE).await;
+    client.expect(answer).await;
+    direct(&mut server, &mut client, "4").await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r79_a_probe_of_a_server_that_is_down_gets_an_error() {
+    let (_socket, address) = closed_port();
+    let mut client = Client::to(&format!("http://{address}/mcp"));
+    client.send(modern("1", "server/discover", "")).await;
+    let failure = client.expect_error("1").await;
+    assert_eq!((failure.kind(), failure.may_have_run()), ("connect", false), "{failure:?}");
+    assert!((2..=6).contains(&failure.data["attempts"].as_u64().unwrap()), "{failure:?}");
+}
+
+#[tokio::test]
+async fn r79_a_probe_of_a_silent_server_gets_an_error_though_others_may_wait() {
+    let (mut server, mut client) = modern_dialogue_with(|config| config.timeouts.idle = Duration::from_hours(1)).await;
+    client.send(modern("0", "prompts/list", "")).await;
+    let held = server.modern_post().await;
+    client.send(modern("1", "server/discover", "")).await;
+    let post = server.modern_post().await;
+    assert_eq!(client.expect_error("1").await.kind(), "timeout");
+    post.closed_by_peer("the end of the probe").await;
+    let answer = held.answer(COMPLETE).await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r79_a_probe_is_answered_once_the_server_is_up() {
+    let (socket, address) = closed_port();
+    let mut config = gangway::Config::new(&format!("http://{address}/mcp")).unwrap();
+    config.proxy = gangway::Proxy::None;
+    // The first try finds nobody; the next ones follow whatever comes.
+    config.timeouts.retry = SOON * 20;
+    let mut client = Client::start(config);
+    client.send(modern("1", "server/discover", "")).await;
+    tokio::task::yield_now().await;
+    let mut server = Server::on(socket.listen(16).unwrap(), None);
+    let answer = server.modern_post().await.answer(DISCOVERED).await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r81_both_protocols_on_one_stdin() {
+    let (mut server, mut client) = dialogue().await;
+    client.send(modern("1", "server/discover", "")).await;
+    let answer = server.modern_post().await.answer(DISCOVERED).await;
+    client.expect(answer).await;
+    direct(&mut server, &mut client, "2").await;
+    client.handshake(&mut server, Some("s")).await;
+    for id in ["3", "4"] {
+        let legacy = request(id, "prompts/list", "{}");
+        client.send(&legacy).await;
+        let post = server.post().await;
+        assert_eq!(post.text(), legacy);
+        assert_eq!((post.header("mcp-session-id"), post.header("mcp-protocol-version")), (Some("s"), Some(VERSION)));
+        assert_eq!(post.header("mcp-method"), None);
+        // The two are under way at once, and each has its own form.
+        direct(&mut server, &mut client, &format!("{id}0")).await;
+        post.json(response(id, r#"{"prompts":[]}"#)).await;
+        client.expect(response(id, r#"{"prompts":[]}"#)).await;
+    }
+    // What the one refuses says nothing of the other.
+    client.send(modern("5", "x/y", "")).await;
+    let answer = server.modern_post().await.refuse(404, -32_601).await;
+    client.expect(answer).await;
+    client.expect_nothing(&mut server).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r81_a_probe_that_is_refused_and_then_a_handshake() {
+    let (mut server, mut client) = dialogue().await;
+    client.send(modern("1", "server/discover", "")).await;
+    server.modern_post().await.respond_as(400, "application/json", NO_SESSION).await;
+    handshake(&mut server).await;
+    let line = client.line("the answer to the probe").await;
+    assert!(std::str::from_utf8(&line).unwrap().contains(r#""supportedVersions""#));
+    client.handshake(&mut server, Some("s")).await;
+    let legacy = request("2", "prompts/list", "{}");
+    client.send(&legacy).await;
+    let post = server.post().await;
+    assert_eq!((post.text(), post.header("mcp-session-id")), (legacy.as_str(), Some("s")));
+    let answer = post.answer("{}").await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+}
