@@ -13,12 +13,14 @@ pub(crate) mod fault_proxy;
 mod h2;
 #[allow(dead_code, reason = "the soak uses the rest of it")]
 pub(crate) mod model;
+mod modern;
 mod proxy;
 mod server;
 mod tls;
 
 pub(crate) use client::Client;
 pub(crate) use h2::{Fate, RawH2};
+pub(crate) use modern::refusal;
 pub(crate) use proxy::{Manner, Proxy};
 pub(crate) use server::{Exchange, Server};
 pub(crate) use tls::{Authority, H2Server};
