@@ -112,11 +112,12 @@ impl Bridge {
             client.take(request);
         }
         self.listener.close();
-        let mut eras = self.eras();
-        eras.legacy_is(false);
-        eras.shake_hands(client);
-        drop(eras);
-        self.begin_to_listen();
+        {
+            let mut eras = self.eras();
+            eras.legacy_is(false);
+            eras.shake_hands(client);
+        }
+        self.begin_to_listen().await;
         Ok(true)
     }
 

@@ -89,7 +89,7 @@ impl Exchange<'_> {
             }
             Some(Translated::Nothing) => {
                 if self.message.method() == "notifications/initialized" {
-                    bridge.begin_to_listen();
+                    bridge.begin_to_listen().await;
                 }
             }
             Some(Translated::Send(message)) if message.kind() == Kind::Request => return self.go_rounds(message).await,
@@ -113,6 +113,8 @@ impl Exchange<'_> {
                     bridge.answer(self.pending, answer).await;
                     return Ok(());
                 }
+                // The client is not bothered in vain.
+                Answer::InputRequired(_) if round + 1 == MOST_ROUNDS => break,
                 Answer::InputRequired(needed) => {
                     self.may_have_run = true;
                     self.pending.has_acted();
@@ -143,16 +145,18 @@ impl Exchange<'_> {
 /// The subscription of a legacy client at a modern server.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
-    turn: tokio::sync::Mutex<()>,
+    turn: Arc<tokio::sync::Mutex<()>>,
     open: std::sync::Mutex<Option<Task>>,
 }
 
 impl Bridge {
-    /// Opens the first subscription, beside all else: nothing has to wait for it.
-    pub(crate) fn begin_to_listen(self: &Arc<Self>) {
+    /// Opens the first subscription, beside all else: only other subscriptions have to wait for it.
+    pub(crate) async fn begin_to_listen(self: &Arc<Self>) {
         let bridge = Arc::clone(self);
+        // What the client asks for next has a turn of its own.
+        let turn = Arc::clone(&self.events.turn).lock_owned().await;
         self.spawn(async move {
-            let _turn = bridge.events.turn.lock().await;
+            let _turn = turn;
             if let Err(error) = bridge.listen_anew().await {
                 tracing::debug!(error = %error, "the server has no subscriptions");
             }

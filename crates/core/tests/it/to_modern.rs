@@ -868,7 +868,11 @@ async fn r96_a_server_that_cannot_be_reached_is_tried_within_limits() {
     let mut client = Client::to(&format!("http://{address}/mcp"));
     let mut server = Server::on(socket.listen(16).unwrap(), None);
     client.handshake_with_modern(&mut server, "{}", "{}").await;
-    client.expect_quiet(&mut server).await;
+    client.send(request("0", "prompts/get", GET)).await;
+    let last = server.modern("prompts/get").await;
+    let answer = response(&last.id().unwrap(), r#"{"resultType":"complete"}"#);
+    last.respond(200, &[("Content-Type", "application/json"), ("Connection", "close")], answer).await;
+    client.expect(response("0", "{}")).await;
     drop(server);
     client.send(request("1", "prompts/get", GET)).await;
     let failure = client.expect_error("1").await;

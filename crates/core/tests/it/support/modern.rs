@@ -1,5 +1,6 @@
 //! A modern server's part of a dialogue (2026-07-28), with a legacy client at the other end of the bridge.
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Client, Exchange, INITIALIZED, Server, VERSION, request, response, shown};
@@ -37,7 +38,16 @@ impl Exchange {
 
     /// The `_meta` of the message.
     pub(crate) fn meta(&self) -> Value {
-        self.value()["params"]["_meta"].clone()
+        #[derive(Deserialize)]
+        struct Message {
+            params: Params,
+        }
+        #[derive(Deserialize)]
+        struct Params {
+            _meta: Value,
+        }
+        // The rest may have what no `Value` can hold.
+        serde_json::from_slice::<Message>(&self.body).expect("parameters with _meta").params._meta
     }
 
     /// What a `subscriptions/listen` asks for.
