@@ -210,6 +210,9 @@ impl Exchange<'_> {
         }
         if !self.pending.is_of_session() && !self.is_initialize() {
             bridge.renewal.over().await;
+            if self.is_behind() {
+                return Ok(Step::Again);
+            }
         }
         match bridge.route.current() {
             Transport::Http => self.attempt_http().await,
@@ -354,6 +357,8 @@ impl Exchange<'_> {
             }
         } else if bridge.session().is_lost(status, &body) && !self.pending.is_of_session() {
             return self.renew(epoch).await;
+        } else if self.is_behind() && matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) {
+            return Ok(Step::Again);
         }
         if let Some(answer) = answer {
             bridge.answer(self.pending, answer).await;
@@ -596,6 +601,11 @@ impl Exchange<'_> {
 
     fn has_tried(&self, remedy: Remedy) -> bool {
         self.remedies.contains(&remedy)
+    }
+
+    /// The server has become a modern one since this legacy message set out.
+    fn is_behind(&self) -> bool {
+        !self.pending.is_own() && self.bridge.eras().road(&self.message) == Road::ToModern
     }
 
     /// The protocol that the message is sent in; a notification does not say it itself.

@@ -98,7 +98,7 @@ impl Session {
     /// What the client was granted and now is missing (R39).
     pub(crate) fn ended_by(&mut self, offer: &Offer) -> Result<(), String> {
         self.grants(offer)?;
-        *self = Self { epoch: self.epoch + 1, ..Self::default() };
+        self.close();
         Ok(())
     }
 

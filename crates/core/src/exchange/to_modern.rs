@@ -156,9 +156,25 @@ impl Bridge {
         // What the client asks for next has a turn of its own.
         let turn = Arc::clone(&self.events.turn).lock_owned().await;
         self.spawn(async move {
-            let _turn = turn;
-            if let Err(error) = bridge.listen_anew().await {
-                tracing::debug!(error = %error, "the server has no subscriptions");
+            let mut first = Some(turn);
+            for failures in 0.. {
+                let turn = match first.take() {
+                    Some(turn) => turn,
+                    None => Arc::clone(&bridge.events.turn).lock_owned().await,
+                };
+                if failures > 0 && bridge.events.is_open() {
+                    return;
+                }
+                match bridge.listen_anew().await {
+                    Ok(()) => return,
+                    Err(error) if error.fate() == Fate::Final => {
+                        tracing::debug!(error = %error, "the server has no subscriptions");
+                        return;
+                    }
+                    Err(error) => tracing::debug!(error = %error, "the server cannot be listened to now"),
+                }
+                drop(turn);
+                sleep(retry::backoff(bridge.timeouts.reconnect, failures, retry::random())).await;
             }
         });
     }
@@ -251,6 +267,10 @@ impl Events {
     fn replace(&self, task: Option<Task>) {
         let mut open = self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         drop(std::mem::replace(&mut *open, task));
+    }
+
+    fn is_open(&self) -> bool {
+        self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_some()
     }
 
     /// Ends the subscription.

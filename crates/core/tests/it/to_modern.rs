@@ -385,6 +385,33 @@ async fn r64_a_tool_that_was_not_listed_is_looked_up_and_the_client_sees_nothing
 }
 
 #[tokio::test]
+async fn r64_headers_that_the_server_finds_wrong_are_looked_up_once() {
+    let tool = |header: &str| {
+        let schema =
+            format!(r#"{{"type":"object","properties":{{"env":{{"type":"string","x-mcp-header":"{header}"}}}}}}"#);
+        format!(r#""tools":[{{"name":"t","inputSchema":{schema}}}]"#)
+    };
+    let (mut server, mut client) = connected("{}", r#"{"tools":{}}"#).await;
+    client.send(request("1", "tools/list", "{}")).await;
+    let answer = server.modern("tools/list").await.complete("1", &tool("Old")).await;
+    client.expect(answer).await;
+    for id in ["2", "3"] {
+        client.send(request(id, "tools/call", r#"{"name":"t","arguments":{"env":"prod"}}"#)).await;
+        if id == "2" {
+            let post = server.modern("tools/call").await;
+            assert_eq!(post.header("mcp-param-old"), Some("prod"));
+            post.refuse(400, -32_020).await;
+            server.modern("tools/list").await.complete("", &tool("New")).await;
+        }
+        let post = server.modern("tools/call").await;
+        assert_eq!((post.header("mcp-param-old"), post.header("mcp-param-new")), (None, Some("prod")));
+        let answer = post.complete(id, r#""content":[]"#).await;
+        client.expect(answer).await;
+    }
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
 async fn what_a_modern_server_does_not_know_is_answered_or_goes_nowhere() {
     let (mut server, mut client) = connected("{}", r#"{"logging":{}}"#).await;
     client.expect_pong().await;
@@ -634,6 +661,23 @@ async fn r8_the_end_of_stdin_while_a_question_is_open() {
 }
 
 #[tokio::test]
+async fn r44_the_whole_time_includes_the_users() {
+    let set = |config: &mut Config| config.timeouts.total = Some(Duration::from_millis(300));
+    let (mut server, mut client) = connected_with(ABLE, "{}", set).await;
+    client.send(request("1", "prompts/get", GET)).await;
+    server.modern("prompts/get").await.ask(r#""inputRequests":{"a":{"method":"roots/list","params":{}}}"#).await;
+    let open = client.asked("roots/list", "{}").await;
+    let told = client.value().await;
+    assert_eq!(told["method"], "notifications/cancelled");
+    assert_eq!(told["params"]["requestId"].to_string(), open);
+    let failure = client.expect_error("1").await;
+    assert_eq!(failure.kind(), "timeout");
+    assert!(failure.may_have_run(), "{failure:?}");
+    client.expect_quiet(&mut server).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
 async fn r5_a_server_that_never_has_enough() {
     let (mut server, mut client) = connected(ABLE, "{}").await;
     client.send(request("1", "prompts/get", GET)).await;
@@ -733,6 +777,20 @@ async fn a_server_that_refuses_to_be_listened_to_still_answers() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_too_busy_to_be_listened_to_is_asked_again_later() {
+    let (mut server, mut client) = connected("{}", WATCHED.replace("subscribe", "listChanged").as_str()).await;
+    // More often than one request is tried.
+    for _ in 0..8 {
+        server.modern("subscriptions/listen").await.respond(503, &[], "").await;
+    }
+    let mut listen = server.modern("subscriptions/listen").await;
+    listen.acknowledge().await;
+    listen.tell("notifications/resources/list_changed", "").await;
+    client.expect(notification("notifications/resources/list_changed", "{}")).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
 async fn a_new_subscription_stands_before_the_old_one_ends() {
     let (mut server, mut client) = connected("{}", WATCHED).await;
     client.send(watch("1", "subscribe", "a:1")).await;
@@ -791,8 +849,10 @@ async fn a_refused_subscription_is_forgotten() {
 async fn r74_a_subscription_that_ends_is_opened_again_and_the_client_told_once() {
     let (mut server, mut client) =
         connected("{}", r#"{"tools":{"listChanged":true},"resources":{"subscribe":true}}"#).await;
-    server.modern("subscriptions/listen").await.acknowledge().await;
+    let mut first = server.modern("subscriptions/listen").await;
+    first.acknowledge().await;
     let mut listen = watching(&mut server, &mut client, "a:1").await;
+    first.closed_by_peer("the end of the first subscription").await;
     // It breaks, the stream ends without a word, and the server ends it as it should.
     for way in 0..3 {
         match way {
@@ -970,6 +1030,62 @@ async fn r38_r39_a_session_goes_on_at_a_modern_server() {
         // There is no session to end any more.
         client.finish(&mut server).await;
     }
+}
+
+#[tokio::test]
+async fn r39_many_calls_find_one_modern_server() {
+    let (mut server, mut client) = dialogue().await;
+    client.initialize().await;
+    let answer = server.initialize(Some("old"), VERSION).await;
+    client.expect(answer).await;
+    client.send(INITIALIZED).await;
+    server.post().await.accepted().await;
+    for id in 0..5 {
+        client.send(request(&id.to_string(), "prompts/get", GET)).await;
+    }
+    let mut posts = Vec::new();
+    for _ in 0..5 {
+        posts.push(server.post().await);
+    }
+    let slow = posts.pop().unwrap();
+    for post in posts {
+        post.refuse(400, -32_022).await;
+    }
+    let initialize = server.post().await;
+    assert_eq!(initialize.rpc_method(), "initialize");
+    initialize.refuse(400, -32_022).await;
+    server.modern("server/discover").await.discovered("{}").await;
+    for _ in 0..4 {
+        server.modern("prompts/get").await.complete("", "").await;
+    }
+    // One comes back when all is over.
+    let late: Value = serde_json::from_str(&slow.id().unwrap()).unwrap();
+    client.expect_all((0..5).filter(|id| *id != late).map(|id| response(&id.to_string(), "{}"))).await;
+    slow.refuse(400, -32_022).await;
+    let answer = server.modern("prompts/get").await.complete(&late.to_string(), "").await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r38_the_push_stream_finds_a_modern_server() {
+    let mut server = Server::start().await;
+    server.expect_get();
+    let mut client = Client::of(&server);
+    client.initialize().await;
+    let answer = server.initialize(Some("old"), VERSION).await;
+    client.expect(answer).await;
+    client.send(INITIALIZED).await;
+    server.post().await.accepted().await;
+    let mut stream = server.get().await;
+    stream.sse().await;
+    stream.reset();
+    server.get().await.respond_as(400, "application/json", refusal("null", -32_022)).await;
+    server.post().await.refuse(400, -32_022).await;
+    server.modern("server/discover").await.discovered("{}").await;
+    client.expect_quiet(&mut server).await;
+    // Nor is the stream asked for again.
+    client.finish(&mut server).await;
 }
 
 #[tokio::test]
