@@ -722,9 +722,13 @@ async fn r69_a_cancelled_request_loses_its_connection_and_nobody_is_told() {
 #[tokio::test]
 async fn r69_a_request_that_takes_too_long_is_given_up_without_a_notification() {
     for is_silent in [true, false] {
-        let set = |config: &mut Config| match is_silent {
-            true => config.timeouts.idle = Duration::from_millis(200),
-            false => config.timeouts.total = Some(Duration::from_millis(200)),
+        let set = |config: &mut Config| {
+            let limit = Duration::from_millis(200);
+            if is_silent {
+                config.timeouts.idle = limit;
+            } else {
+                config.timeouts.total = Some(limit);
+            }
         };
         let (mut server, mut client) = connected_with("{}", "{}", set).await;
         client.send(request("1", "prompts/get", GET)).await;
@@ -996,10 +1000,8 @@ async fn r38_r39_a_session_goes_on_at_a_modern_server() {
         let (mut server, mut client) = dialogue().await;
         client.initialize().await;
         let initialize = server.post().await;
-        let result = format!(
-            r#"{{"protocolVersion":"2025-06-18","capabilities":{{"logging":{{}},"resources":{{"subscribe":true}}}},"serverInfo":{{"name":"s","version":"1"}}}}"#
-        );
-        let answer = response(&initialize.id().unwrap(), &result);
+        let result = r#"{"protocolVersion":"2025-06-18","capabilities":{"logging":{},"resources":{"subscribe":true}},"serverInfo":{"name":"s","version":"1"}}"#;
+        let answer = response(&initialize.id().unwrap(), result);
         initialize.respond(200, &[("Content-Type", "application/json"), ("Mcp-Session-Id", "old")], &answer).await;
         client.expect(answer).await;
         client.send(INITIALIZED).await;

@@ -44,10 +44,11 @@ impl Exchange {
         }
         #[derive(Deserialize)]
         struct Params {
-            _meta: Value,
+            #[serde(rename = "_meta")]
+            meta: Value,
         }
         // The rest may have what no `Value` can hold.
-        serde_json::from_slice::<Message>(&self.body).expect("parameters with _meta").params._meta
+        serde_json::from_slice::<Message>(&self.body).expect("parameters with _meta").params.meta
     }
 
     /// What a `subscriptions/listen` asks for.
