@@ -117,7 +117,7 @@ impl Bridge {
             eras.legacy_is(false);
             eras.shake_hands(client);
         }
-        self.begin_to_listen().await;
+        self.begin_to_listen();
         Ok(true)
     }
 

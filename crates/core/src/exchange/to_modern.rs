@@ -49,8 +49,9 @@ impl Exchange<'_> {
         let answer = match (discovered.map(|answer| client.initialized(&self.message, &answer)), self.refusal.take()) {
             (Ok(Ok(answer)), _) => {
                 bridge.eras().shake_hands(client);
-                // What an answer to the handshake may have begun.
+                // What an answer to the handshake may have begun, and what another client listened to.
                 bridge.session().close();
+                bridge.events.clear();
                 answer
             }
             // Then its refusal of the handshake is what it has to say.
@@ -89,7 +90,7 @@ impl Exchange<'_> {
             }
             Some(Translated::Nothing) => {
                 if self.message.method() == "notifications/initialized" {
-                    bridge.begin_to_listen().await;
+                    bridge.begin_to_listen();
                 }
             }
             Some(Translated::Send(message)) if message.kind() == Kind::Request => return self.go_rounds(message).await,
@@ -151,12 +152,11 @@ pub(crate) struct Events {
 
 impl Bridge {
     /// Opens the first subscription, beside all else: only other subscriptions have to wait for it.
-    pub(crate) async fn begin_to_listen(self: &Arc<Self>) {
+    pub(crate) fn begin_to_listen(self: &Arc<Self>) {
         let bridge = Arc::clone(self);
-        // What the client asks for next has a turn of its own.
-        let turn = Arc::clone(&self.events.turn).lock_owned().await;
+        // Taken at once, so that what the client asks for next comes after it.
+        let mut first = Arc::clone(&self.events.turn).try_lock_owned().ok();
         self.spawn(async move {
-            let mut first = Some(turn);
             for failures in 0.. {
                 let turn = match first.take() {
                     Some(turn) => turn,
