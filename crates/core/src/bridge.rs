@@ -355,8 +355,8 @@ impl Bridge {
 
     fn answer_the_rest(&self) {
         for pending in self.table.unanswered() {
-            let may_have_run = pending.delivery.may_have_arrived();
-            self.output.send_now(error_reply(pending.id(), &shutdown().with_may_have_run(may_have_run)));
+            let error = shutdown().with_may_have_run(pending.may_have_run());
+            self.output.send_now(error_reply(pending.id(), &error));
         }
     }
 

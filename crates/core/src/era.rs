@@ -96,6 +96,13 @@ impl Eras {
         }
     }
 
+    /// A modern server has said to this client what it offers.
+    pub(crate) fn shake_hands(&mut self, client: LegacyClient) {
+        tracing::info!("the server speaks 2026-07-28 only; the client's older protocol is translated");
+        self.modern_is(true);
+        self.client = Some(client);
+    }
+
     /// The server has shown whether it takes the legacy handshake.
     pub(crate) fn legacy_is(&mut self, taken: bool) {
         if self.legacy.replace(taken) != Some(taken) {

@@ -144,7 +144,8 @@ impl Exchange<'_> {
                 self.bridge.transport.distrust_connections();
             }
             let error = if written || error.fate() == Fate::Final { error } else { error.with_fate(Fate::Unread) };
-            if written && !was_turned_away(&error) {
+            // An error that was passed on knows that better.
+            if written && error.may_have_run().is_none() && !was_turned_away(&error) {
                 self.may_have_run = true;
             }
             let method = self.message.method();
@@ -205,7 +206,7 @@ impl Exchange<'_> {
         let bridge = self.bridge;
         let road = if self.pending.is_own() { Road::Direct } else { bridge.eras().road(&self.message) };
         match road {
-            Road::Direct if self.message.era() == Era::Modern => return self.attempt_modern().await,
+            Road::Direct if self.era() == Era::Modern => return self.attempt_modern().await,
             Road::Direct => {}
             Road::ToModern => return self.attempt_to_modern().await,
             Road::ToLegacy => {
@@ -218,6 +219,9 @@ impl Exchange<'_> {
         }
         if !self.pending.is_of_session() && !self.is_initialize() {
             bridge.renewal.over().await;
+            if self.is_behind() {
+                return Ok(Step::Again);
+            }
         }
         match bridge.route.current() {
             Transport::Http => self.attempt_http().await,
@@ -248,7 +252,12 @@ impl Exchange<'_> {
 
     /// What follows a reply that has come to its end.
     fn step(&self) -> Step {
-        if self.refusal.is_some() && !self.pending.is_answered() { Step::Again } else { Step::Done }
+        if self.is_refused() { Step::Again } else { Step::Done }
+    }
+
+    /// The answer was one that leads to the other protocol.
+    fn is_refused(&self) -> bool {
+        self.refusal.is_some() && !self.has_tried(Remedy::OtherProtocol) && !self.pending.is_answered()
     }
 
     /// HTTP+SSE: the answer comes on the standing stream (R52).
@@ -303,7 +312,7 @@ impl Exchange<'_> {
     async fn post(&self, target: &url::Url) -> Result<Reply, Error> {
         let bridge = self.bridge;
         let bare = self.is_initialize();
-        let session = |headers: &mut HeaderMap| match self.message.era() {
+        let session = |headers: &mut HeaderMap| match self.era() {
             Era::Modern => self.modern_headers(headers),
             Era::Legacy if bare => {}
             Era::Legacy => bridge.session().apply(headers),
@@ -357,6 +366,8 @@ impl Exchange<'_> {
             }
         } else if bridge.session().is_lost(status, &body) && !self.pending.is_of_session() {
             return self.renew(epoch).await;
+        } else if self.is_behind() && matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) {
+            return Ok(Step::Again);
         }
         if let Some(answer) = answer {
             bridge.answer(self.pending, answer).await;
@@ -403,14 +414,14 @@ impl Exchange<'_> {
         self.heard = Instant::now();
         loop {
             let broken = self.read(&mut reply, &mut decoder).await?;
-            let is_over = self.pending.is_answered() || self.pending.is_cancelled() || self.refusal.is_some();
+            let is_over = self.pending.is_answered() || self.pending.is_cancelled() || self.is_refused();
             if self.message.kind() != Kind::Request || is_over {
                 return Ok(());
             }
             cursor = decoder.last_event_id().cloned().or(cursor);
             let failure =
                 broken.or_else(|| decoder.take_rejected()).unwrap_or_else(|| no_answer(status, decoder.is_sse()));
-            if self.message.era() == Era::Modern {
+            if self.era() == Era::Modern {
                 // It is lost with its stream; to repeat it is the client's business (R71).
                 return Err(failure.with_fate(Fate::Final));
             }
@@ -437,6 +448,9 @@ impl Exchange<'_> {
             }
             self.heard = Instant::now();
             self.hand_on(decoder).await;
+            if self.is_refused() {
+                return Ok(None);
+            }
         };
         decoder.finish(broken.is_none());
         self.hand_on(decoder).await;
@@ -495,7 +509,9 @@ impl Exchange<'_> {
         match (outcome, self.pending.id()) {
             (Err(error), Some(id)) if !unwanted && self.pending.claim_answer() => {
                 expired = error.is_timeout() && self.may_have_run;
-                let error = error.with_may_have_run(self.may_have_run).with_attempts(self.tries.attempts());
+                // Of a request that was made for this one, its own tries count.
+                let attempts = self.tries.attempts().max(error.attempts().unwrap_or_default());
+                let error = error.with_may_have_run(self.may_have_run).with_attempts(attempts);
                 let method = self.message.method();
                 tracing::info!(method, error = %error, detail = error.detail(), "request failed");
                 if let Some(caller) = self.pending.take_caller() {
@@ -600,6 +616,16 @@ impl Exchange<'_> {
     /// Whether the message would now go to the server as it is.
     fn is_direct(&self) -> bool {
         self.bridge.eras().road(&self.message) == Road::Direct
+    }
+
+    /// The server has become a modern one since this legacy message set out.
+    fn is_behind(&self) -> bool {
+        !self.pending.is_own() && self.bridge.eras().road(&self.message) == Road::ToModern
+    }
+
+    /// The protocol that the message is sent in; a notification does not say it itself.
+    fn era(&self) -> Era {
+        if self.pending.is_for_legacy_client() { Era::Modern } else { self.message.era() }
     }
 
     fn is_initialize(&self) -> bool {

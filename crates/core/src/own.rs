@@ -38,6 +38,7 @@ impl Bridge {
     ) -> (Id, impl Future<Output = Result<Message, Error>> + Send + use<>) {
         let id = own_id();
         let request = request.with_id(&id);
+        let lane = Lane { counts: matches!(origin, Origin::Round { counts: true, .. }), ..Lane::default() };
         let (pending, mut answer) = self.table.insert_own(&request, origin);
         let entry = Entry { bridge: Arc::clone(self), pending };
         let call = async move {
@@ -45,7 +46,7 @@ impl Bridge {
             let early = tokio::select! {
                 biased;
                 answer = &mut answer => Some(answer),
-                () = exchange::run_boxed(&entry.bridge, request, &entry.pending, Lane::default()) => None,
+                () = exchange::run_boxed(&entry.bridge, request, &entry.pending, lane) => None,
             };
             let answer = match early {
                 Some(answer) => answer,

@@ -41,6 +41,13 @@ pub(crate) enum Origin {
     ForLegacyClient,
     /// It finds out what the tools of a modern server want. Nothing of it is the client's.
     Listing,
+    /// It is one round of a legacy client's request at a modern server.
+    Round {
+        /// That of the client's request, which goes the same way.
+        delivery: Arc<Delivery>,
+        /// It takes one of the permits for requests.
+        counts: bool,
+    },
     /// It is the subscription of a legacy client at a modern server. Told when the server has acknowledged it.
     Events(Arc<Notify>),
     /// It stands for a modern client's request at a legacy server.
@@ -53,6 +60,7 @@ type Caller = oneshot::Sender<Result<Message, Error>>;
 const STARTED: u8 = 1;
 const CANCELLED: u8 = 2;
 const ANSWERED: u8 = 4;
+const ACTED: u8 = 8;
 
 impl Pending {
     /// The id of a request.
@@ -72,6 +80,21 @@ impl Pending {
     /// Whether it belongs to one session, and must not wait for the next.
     pub(crate) fn is_of_session(&self) -> bool {
         matches!(self.origin, Origin::Session)
+    }
+
+    /// Whether it goes to a modern server in the place of what a legacy client has said.
+    pub(crate) fn is_for_legacy_client(&self) -> bool {
+        matches!(self.origin, Origin::ForLegacyClient | Origin::Round { .. } | Origin::Events(_))
+    }
+
+    /// Whether the server may have acted on it.
+    pub(crate) fn may_have_run(&self) -> bool {
+        self.delivery.may_have_arrived() || self.flags.load(Ordering::Acquire) & ACTED != 0
+    }
+
+    /// The server has acted on it, although it has not answered it.
+    pub(crate) fn has_acted(&self) {
+        self.raise(ACTED);
     }
 
     /// The call of a modern client's that it stands for.
@@ -180,9 +203,13 @@ impl Table {
     }
 
     fn add(&self, request: Option<Message>, caller: Option<Caller>, origin: Origin) -> Arc<Pending> {
+        let delivery = match &origin {
+            Origin::Round { delivery, .. } => Arc::clone(delivery),
+            _ => Arc::default(),
+        };
         let pending = Arc::new(Pending {
             request,
-            delivery: Arc::default(),
+            delivery,
             caller: Mutex::new(caller),
             origin,
             withdrawn: Notify::new(),

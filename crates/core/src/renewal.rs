@@ -1,7 +1,8 @@
 //! A new session in the place of a lost one, without the client's knowledge (R38, R39, R53).
 //!
 //! However many requests find the session gone, one of them sets up the next: the client's own `initialize`, then
-//! `initialized`, the log level and the subscriptions. All others wait for that, and new messages wait with them.
+//! `initialized`, the log level and the subscriptions. All others wait for that, and new messages wait with them. Where the
+//! server turns out to be a modern one by now, the translator for legacy clients takes the session's place.
 
 use std::sync::{
     Arc,
@@ -12,10 +13,10 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     bridge::Bridge,
-    era,
+    era::{self, legacy_to_modern::LegacyClient},
     error::{Error, Kind as Fault},
     intake::{Gate, Lane},
-    message::initialized,
+    message::{Message, initialized},
     pending::Origin,
 };
 
@@ -77,8 +78,12 @@ impl Bridge {
                 }
             }
             (None, Some((code, why))) => {
-                if era::refuses_legacy(code) && self.session().is_for_modern() {
-                    self.turn_modern();
+                if era::refuses_legacy(code) {
+                    if self.session().is_for_modern() {
+                        self.turn_modern();
+                    } else if self.change_era(&initialize, &replay).await? {
+                        return Ok(());
+                    }
                 }
                 return failed(&why);
             }
@@ -103,6 +108,32 @@ impl Bridge {
         drop(eras);
         self.listener.close();
         self.session().close();
+    }
+
+    /// A server that refuses the handshake may have become a modern one: then what the client says is translated from now
+    /// on, with all that the session knew of it. False if it has not.
+    async fn change_era(self: &Arc<Self>, initialize: &Message, replay: &[Message]) -> Result<bool, Error> {
+        let mut client = LegacyClient::new(initialize);
+        let discovered = self.call(&client.discover(), Origin::ForLegacyClient).await?;
+        let Some(offer) = client.initialized(initialize, &discovered).ok().and_then(|answer| answer.offer()) else {
+            return Ok(false);
+        };
+        let ended = self.session().ended_by(&offer);
+        if let Err(why) = ended {
+            let summary = format!("the server is replaced by one that cannot take its place: {why}");
+            return Err(Error::new(Fault::SessionLost, summary));
+        }
+        for request in replay {
+            client.take(request);
+        }
+        self.listener.close();
+        {
+            let mut eras = self.eras();
+            eras.legacy_is(false);
+            eras.shake_hands(client);
+        }
+        self.begin_to_listen();
+        Ok(true)
     }
 
     /// Tells the server that the handshake is over, and waits a moment for the push stream.

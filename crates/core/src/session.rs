@@ -83,11 +83,28 @@ impl Session {
     /// What the client was granted and now is missing (R39).
     pub(crate) fn renewed(&mut self, offer: &Offer) -> Result<(), String> {
         self.speak(offer);
-        let Some(old) = &self.offer else { return Ok(()) };
-        if offer.version != old.version {
-            return Err(format!("it speaks protocol {}, not {}", offer.version, old.version));
+        match &self.offer {
+            Some(old) if offer.version != old.version => {
+                Err(format!("it speaks protocol {}, not {}", offer.version, old.version))
+            }
+            _ => self.grants(offer),
         }
-        match old.capabilities.iter().find(|name| !offer.capabilities.contains(name)) {
+    }
+
+    /// A modern server offers this in the place of the one that had the session, which is over then: what the client says
+    /// next is translated, and in all versions alike.
+    ///
+    /// # Errors
+    /// What the client was granted and now is missing (R39).
+    pub(crate) fn ended_by(&mut self, offer: &Offer) -> Result<(), String> {
+        self.grants(offer)?;
+        self.close();
+        Ok(())
+    }
+
+    fn grants(&self, offer: &Offer) -> Result<(), String> {
+        let granted = self.offer.iter().flat_map(|old| &old.capabilities);
+        match granted.into_iter().find(|name| !offer.capabilities.contains(name)) {
             Some(name) => Err(format!("it no longer offers {name}")),
             None => Ok(()),
         }
@@ -151,10 +168,11 @@ impl Session {
     }
 
     /// Whether a refused request says that the session is gone: 404, as the specification has it (R38), or one of the
-    /// forms of 400 that servers use in its place (R40). Without a session nothing can be lost.
+    /// forms of 400 that servers use in its place (R40). Without a session nothing can be lost, but for the handshake: a
+    /// server that now wants what only modern requests have knows nothing of it.
     pub(crate) fn is_lost(&self, status: StatusCode, body: &[u8]) -> bool {
         const CODES: [i64; 4] = [-32_000, -32_001, -32_600, -32_602];
-        if self.id.is_none() || !matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) {
+        if !matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) {
             return false;
         }
         let error = match Message::parse(&bytes::Bytes::copy_from_slice(body)) {
@@ -166,6 +184,8 @@ impl Session {
             text.contains("session") || text.contains("not initialized")
         };
         match (status, error) {
+            (_, Some((-32_022..=-32_020, _))) => self.initialize.is_some() && !self.for_modern,
+            _ if self.id.is_none() => false,
             // An unknown method (R68).
             (StatusCode::NOT_FOUND, Some((code, _))) => code != -32_601,
             (StatusCode::NOT_FOUND, None) => true,
@@ -245,7 +265,9 @@ mod tests {
             (400, r#"{"id":null,"error":{"code":-32000,"message":"Bad Request: Server not initialized"}}"#, true),
             (400, r#"{"id":null,"error":{"code":-32602,"message":"Invalid session"}}"#, true),
             (400, r#"{"id":null,"error":{"code":-32602,"message":"Invalid params"}}"#, false),
-            (400, r#"{"id":null,"error":{"code":-32020,"message":"session header"}}"#, false),
+            (400, r#"{"id":null,"error":{"code":-32020,"message":"Header mismatch"}}"#, true),
+            (400, r#"{"id":1,"error":{"code":-32022,"message":"Unsupported protocol version"}}"#, true),
+            (500, r#"{"id":1,"error":{"code":-32022,"message":"Unsupported protocol version"}}"#, false),
             (400, "unknown Session", true),
             (400, "bad", false),
             (500, "session", false),
@@ -264,6 +286,16 @@ mod tests {
         let less = offer("2025-06-18", &["tools", "resources"]);
         assert!(session.renewed(&less).unwrap_err().contains("resources.subscribe"));
         assert!(session.renewed(&offer("2025-03-26", &[])).unwrap_err().contains("2025-03-26"));
+    }
+
+    #[test]
+    fn r39_a_modern_server_ends_a_session_if_it_offers_as_much() {
+        let mut session = initialized("2025-03-26", &["tools"]);
+        let epoch = session.epoch();
+        assert!(session.ended_by(&offer("2025-11-25", &["prompts"])).unwrap_err().contains("tools"));
+        assert!(session.is_open());
+        assert!(session.ended_by(&offer("2025-11-25", &["prompts", "tools"])).is_ok());
+        assert!(!session.is_open() && headers(&session).is_empty() && session.epoch() > epoch);
     }
 
     #[test]

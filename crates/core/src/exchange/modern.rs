@@ -255,7 +255,7 @@ fn list_request(like: &Message, cursor: Option<&str>) -> Message {
 }
 
 /// Notifications of all that a subscription with this acknowledgement may have missed (R74).
-fn missed(acknowledged: &Message) -> Vec<Message> {
+pub(super) fn missed(acknowledged: &Message) -> Vec<Message> {
     let params = acknowledged.params();
     let granted = params.and_then(|params| params.object("notifications"));
     let mark = params.and_then(|params| params.object("_meta")?.get(era::SUBSCRIPTION_ID)).unwrap_or("null");

@@ -1,12 +1,15 @@
 //! A legacy client's message at a modern server: each request becomes one or more modern requests of the bridge's own (3.2).
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{sleep, timeout},
+};
 
-use super::{Exchange, Remedy, Step};
+use super::{Exchange, Remedy, Step, modern::missed};
 use crate::{
-    bridge::Bridge,
+    bridge::{Bridge, shutdown},
     era::legacy_to_modern::{Answer, LegacyClient, Round, Step as Translated},
     error::{Error, Fate, Kind as Fault},
     intake::Lane,
@@ -21,8 +24,14 @@ const MOST_ROUNDS: u32 = 100;
 
 impl Exchange<'_> {
     pub(super) async fn attempt_to_modern(&mut self) -> Result<Step, Error> {
-        let outcome = if self.is_initialize() { self.greet_modern().await } else { self.translate_to_modern().await };
-        outcome.map(|()| Step::Done).map_err(|error| self.passed_on(error))
+        // Each round takes a permit of its own.
+        self.permit = None;
+        let outcome = if self.is_initialize() {
+            self.greet_modern().await
+        } else {
+            self.translate_to_modern().await.map(|()| Step::Done)
+        };
+        outcome.map_err(|error| self.passed_on(error))
     }
 
     /// An error of a request that was made for this one, as this one's: whatever could be tried again was.
@@ -32,44 +41,45 @@ impl Exchange<'_> {
     }
 
     /// The handshake, with what the server says of itself.
-    async fn greet_modern(&mut self) -> Result<(), Error> {
+    async fn greet_modern(&mut self) -> Result<Step, Error> {
         let bridge = self.bridge;
         self.first(Remedy::OtherProtocol);
         let mut client = LegacyClient::new(&self.message);
         let discovered = bridge.call(&client.discover(), Origin::ForLegacyClient).await;
-        let answer = match discovered.map(|discovered| client.initialized(&self.message, &discovered)) {
-            Ok(Ok(answer)) => {
-                tracing::info!("the server speaks 2026-07-28 only; the client's older protocol is translated");
-                let mut eras = bridge.eras();
-                eras.modern_is(true);
-                eras.client = Some(client);
-                // What an answer to the handshake may have begun.
+        let answer = match (discovered.map(|answer| client.initialized(&self.message, &answer)), self.refusal.take()) {
+            (Ok(Ok(answer)), _) => {
+                bridge.eras().shake_hands(client);
+                // What an answer to the handshake may have begun, and what another client listened to.
                 bridge.session().close();
+                bridge.events.clear();
                 answer
             }
             // Then its refusal of the handshake is what it has to say.
-            failed => {
+            (_, Some(refusal)) => {
                 bridge.eras().legacy_is(true);
-                match (self.refusal.take(), failed) {
-                    (Some(refusal), _) | (None, Ok(Err(refusal))) => refusal,
-                    (None, Err(error)) => return Err(error),
-                    (None, Ok(Ok(answer))) => answer,
-                }
+                refusal
             }
+            // It was modern once; now it may know the handshake.
+            (Ok(Err(_)), None) => {
+                bridge.eras().legacy_is(true);
+                return Ok(Step::Again);
+            }
+            (Err(error), None) => return Err(error),
         };
         bridge.answer(self.pending, answer).await;
-        Ok(())
+        Ok(Step::Done)
     }
 
     async fn translate_to_modern(&mut self) -> Result<(), Error> {
         let bridge = self.bridge;
+        // One change after the other: each opens a stream in the place of the last one.
+        let is_change = matches!(self.message.method(), "resources/subscribe" | "resources/unsubscribe");
+        let _turn = if is_change { Some(self.in_time_left(bridge.events.turn.lock()).await?) } else { None };
         let translated = bridge.eras().client.as_mut().map(|client| client.take(&self.message));
         match translated {
             None => return Err(Error::new(Fault::SessionLost, "the client has not shaken hands")),
             Some(Translated::Answer(answer)) => bridge.answer(self.pending, answer).await,
             Some(Translated::Listen(answer)) => {
-                // One change after the other: each opens a stream in the place of the last one.
-                let _turn = bridge.events.turn.lock().await;
                 if let Err(error) = bridge.listen_anew().await {
                     if let Some(client) = &mut bridge.eras().client {
                         client.forget(&self.message);
@@ -80,13 +90,7 @@ impl Exchange<'_> {
             }
             Some(Translated::Nothing) => {
                 if self.message.method() == "notifications/initialized" {
-                    let bridge = Arc::clone(bridge);
-                    self.bridge.spawn(async move {
-                        let _turn = bridge.events.turn.lock().await;
-                        if let Err(error) = bridge.listen_anew().await {
-                            tracing::debug!(error = %error, "the server has no subscriptions");
-                        }
-                    });
+                    bridge.begin_to_listen();
                 }
             }
             Some(Translated::Send(message)) if message.kind() == Kind::Request => return self.go_rounds(message).await,
@@ -99,7 +103,8 @@ impl Exchange<'_> {
     async fn go_rounds(&mut self, mut message: Message) -> Result<(), Error> {
         let bridge = self.bridge;
         for round in 0..MOST_ROUNDS {
-            let answer = bridge.call(&message, Origin::ForLegacyClient).await?;
+            let origin = Origin::Round { delivery: Arc::clone(&self.pending.delivery), counts: self.lane.counts };
+            let answer = self.in_time_left(bridge.call(&message, origin)).await??;
             let answer = match &mut bridge.eras().client {
                 Some(client) => client.answer(&self.message, answer),
                 None => Answer::Final(answer),
@@ -109,7 +114,13 @@ impl Exchange<'_> {
                     bridge.answer(self.pending, answer).await;
                     return Ok(());
                 }
-                Answer::InputRequired(needed) => message = self.input(&message, &needed, round).await?,
+                // The client is not bothered in vain.
+                Answer::InputRequired(_) if round + 1 == MOST_ROUNDS => break,
+                Answer::InputRequired(needed) => {
+                    self.may_have_run = true;
+                    self.pending.has_acted();
+                    message = self.input(&message, &needed, round).await?;
+                }
             }
         }
         let summary = format!("the server asked for input {MOST_ROUNDS} times without coming to an end");
@@ -122,17 +133,12 @@ impl Exchange<'_> {
         let questions = needed.questions();
         if questions.is_empty() {
             // The server only wants to be asked again.
-            sleep(retry::backoff(bridge.timeouts.retry, round, retry::random())).await;
+            self.in_time_left(sleep(retry::backoff(bridge.timeouts.retry, round, retry::random()))).await?;
             return needed.retry(sent, &[]);
         }
-        // Others may run while the client's user thinks.
-        self.permit = None;
         let requests: Vec<_> = questions.iter().map(|question| question.request.clone()).collect();
         let responses = self.in_time_left(bridge.questions.ask(&requests, &bridge.output)).await?;
         let responses: Vec<_> = questions.iter().map(|question| question.key.clone()).zip(responses).collect();
-        if self.lane.counts {
-            self.permit = self.in_time_left(bridge.permits.acquire()).await?.ok();
-        }
         needed.retry(sent, &responses)
     }
 }
@@ -140,11 +146,39 @@ impl Exchange<'_> {
 /// The subscription of a legacy client at a modern server.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
-    turn: tokio::sync::Mutex<()>,
+    turn: Arc<tokio::sync::Mutex<()>>,
     open: std::sync::Mutex<Option<Task>>,
 }
 
 impl Bridge {
+    /// Opens the first subscription, beside all else: only other subscriptions have to wait for it.
+    pub(crate) fn begin_to_listen(self: &Arc<Self>) {
+        let bridge = Arc::clone(self);
+        // Taken at once, so that what the client asks for next comes after it.
+        let mut first = Arc::clone(&self.events.turn).try_lock_owned().ok();
+        self.spawn(async move {
+            for failures in 0.. {
+                let turn = match first.take() {
+                    Some(turn) => turn,
+                    None => Arc::clone(&bridge.events.turn).lock_owned().await,
+                };
+                if failures > 0 && bridge.events.is_open() {
+                    return;
+                }
+                match bridge.listen_anew().await {
+                    Ok(()) => return,
+                    Err(error) if error.fate() == Fate::Final => {
+                        tracing::debug!(error = %error, "the server has no subscriptions");
+                        return;
+                    }
+                    Err(error) => tracing::debug!(error = %error, "the server cannot be listened to now"),
+                }
+                drop(turn);
+                sleep(retry::backoff(bridge.timeouts.reconnect, failures, retry::random())).await;
+            }
+        });
+    }
+
     /// Opens a subscription to what the client wants now, then ends the one before.
     ///
     /// # Errors
@@ -154,46 +188,77 @@ impl Bridge {
             self.events.replace(None);
             return Ok(());
         };
-        let acknowledged = Arc::new(Notify::new());
-        let (refused, refusal) = tokio::sync::oneshot::channel();
-        let task = Task(self.spawn({
-            let (bridge, acknowledged) = (Arc::clone(self), Arc::clone(&acknowledged));
-            async move {
-                let mut refused = Some(refused);
-                for failures in 0.. {
-                    let ended = bridge.call(&listen, Origin::Events(Arc::clone(&acknowledged))).await;
-                    tracing::debug!(?ended, "the subscription has ended");
-                    let is_final = match &ended {
-                        Ok(answer) => answer.error().is_some(),
-                        Err(_) => false,
-                    };
-                    if let Some(refused) = refused.take() {
-                        let _ = refused.send(ended);
-                    }
-                    if is_final {
-                        return;
-                    }
-                    sleep(retry::backoff(bridge.timeouts.reconnect, failures, retry::random())).await;
-                }
-            }
-        }));
-        let refusal = tokio::select! {
-            biased;
-            () = acknowledged.notified() => None,
-            refusal = refusal => refusal.ok(),
-            () = sleep(self.timeouts.idle) => Some(Err(Error::new(Fault::Timeout, "the server did not acknowledge it"))),
-        };
-        match refusal {
-            None => {
-                self.events.replace(Some(task));
-                Ok(())
-            }
-            Some(Err(error)) => Err(error),
-            Some(Ok(answer)) => {
-                let why = answer.error().map(|(_, why)| why).unwrap_or_default();
-                Err(Error::new(Fault::InvalidAnswer, "the server refuses the subscription").with_detail(&why))
-            }
+        let (accepted, outcome) = oneshot::channel();
+        let bridge = Arc::clone(self);
+        let task = Task(self.spawn(async move { bridge.listen(&listen, accepted).await }));
+        match timeout(self.timeouts.idle, outcome).await {
+            Ok(Ok(accepted)) => accepted?,
+            // The bridge ends.
+            Ok(Err(_)) => return Err(shutdown()),
+            Err(_) => return Err(Error::new(Fault::Timeout, "the server did not acknowledge the subscription")),
         }
+        self.events.replace(Some(task));
+        Ok(())
+    }
+
+    /// Keeps a subscription open, once the server has accepted it; the first outcome is told.
+    async fn listen(self: &Arc<Self>, listen: &Message, accepted: oneshot::Sender<Result<(), Error>>) {
+        let mut first = Some(accepted);
+        let mut failures = 0;
+        loop {
+            let acknowledged = Arc::new(Notify::new());
+            let mut call = pin!(self.call(listen, Origin::Events(Arc::clone(&acknowledged))));
+            let early = tokio::select! {
+                biased;
+                () = acknowledged.notified() => None,
+                ended = &mut call => Some(ended),
+            };
+            let ended = match (early, first.take()) {
+                (Some(ended), Some(first)) => {
+                    let _ = first.send(Err(refused(ended)));
+                    return;
+                }
+                (Some(ended), None) => {
+                    failures += 1;
+                    ended
+                }
+                (None, first) => {
+                    failures = 0;
+                    match first {
+                        Some(first) => drop(first.send(Ok(()))),
+                        // Nobody knows what has happened meanwhile (R74).
+                        None => {
+                            for event in missed(listen).into_iter().filter_map(LegacyClient::event) {
+                                self.output.send(event.into_line()).await;
+                            }
+                        }
+                    }
+                    call.await
+                }
+            };
+            match ended {
+                Ok(answer) if answer.error().is_some() => {
+                    let (code, why) = answer.error().unwrap_or_default();
+                    tracing::warn!(code, why, "the server does not take the subscription any more");
+                    return;
+                }
+                Ok(_) => tracing::debug!("the server has ended the subscription; it is opened again"),
+                Err(error) => tracing::debug!(error = %error, "the subscription is lost; it is opened again"),
+            }
+            sleep(retry::backoff(self.timeouts.reconnect, failures, retry::random())).await;
+        }
+    }
+}
+
+/// Why the server has no such subscription.
+fn refused(ended: Result<Message, Error>) -> Error {
+    let error = Error::new(Fault::InvalidAnswer, "the server refuses the subscription");
+    match ended {
+        Err(error) => error,
+        Ok(answer) => match answer.error() {
+            Some((code, why)) => error.with_detail(&format!("{code}: {why}")),
+            None => error,
+        },
     }
 }
 
@@ -202,6 +267,10 @@ impl Events {
     fn replace(&self, task: Option<Task>) {
         let mut open = self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         drop(std::mem::replace(&mut *open, task));
+    }
+
+    fn is_open(&self) -> bool {
+        self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_some()
     }
 
     /// Ends the subscription.

@@ -42,5 +42,7 @@ mod stdio;
 mod strangers;
 /// The scripted server and the client.
 mod support;
+/// A legacy client at a modern server.
+mod to_modern;
 /// The way over the network: compression, redirects, TLS, HTTP/2, addresses, many streams.
 mod transport;

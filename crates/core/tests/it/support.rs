@@ -14,6 +14,7 @@ pub(crate) mod fault_proxy;
 mod h2;
 #[allow(dead_code, reason = "the soak uses the rest of it")]
 pub(crate) mod model;
+mod modern;
 mod proxy;
 mod server;
 mod tls;
