@@ -77,6 +77,8 @@ class Running:
 
     def start(self, name: str) -> contextlib.AbstractContextManager[Server]:
         kind, *features = name.split("-")
+        if kind == "eras":
+            return servers.eras(self.folder, "-".join(features))
         json_response = "json" in features
         if kind == "everything":
             return servers.everything(self.folder, sse="sse" in features)
@@ -100,6 +102,11 @@ class Dialogues:
     def __getitem__(self, names: tuple[str, str]) -> Dialogue:
         if names not in self.done:
             client, server = names
+            steps = steps_with(server, modern=CLIENTS[client].modern)
+            log = self.running[server].log
+            before = log.stat().st_size
             launched = launch(self.binary, self.folder / "-".join(names), self.running[server])
-            self.done[names] = talk(CLIENTS[client], launched, steps_with(server))
+            self.done[names] = talk(CLIENTS[client], launched, steps)
+            logged = log.read_bytes()[before:].decode(errors="replace").splitlines()
+            self.done[names].improper = [line for line in logged if line.startswith("improper: ")]
         return self.done[names]
