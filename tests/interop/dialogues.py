@@ -215,9 +215,9 @@ def with_python(*, json_response: bool) -> list[Step]:
 
 
 def with_eras(mode: str, *, modern: bool) -> list[Step]:
-    """Our own server of either era, which all clients have the same dialogue with but for what LEFT_OUT tells."""
+    """Our own servers of either era, which all clients have the same dialogue with but for what LEFT_OUT tells."""
     key = uuid.uuid4().hex
-    modern_server = mode == "modern" or (mode == "dual" and modern)
+    modern_server = mode == "modern" or (mode in ("dual", "python") and modern)
     left_out = LEFT_OUT["modern"] if modern_server else LEFT_OUT.get(mode, {})
     asked = [["elicitation", "Who?"]]
     # Up to 2025-11-25 a server logs all until it is told a level, from 2026-07-28 on nothing.
@@ -248,9 +248,9 @@ def with_eras(mode: str, *, modern: bool) -> list[Step]:
             {"text": f"released {key}"},
             [["progress", 1, 1, "holding"]],
         ),
-        Step("unknown tool", "call", {"tool": "nope", "arguments": {}}, {"error": -32602, "message": "Tool nope not found"}),
+        Step("unknown tool", "call", {"tool": "nope", "arguments": {}}, ERAS_NO_TOOL[mode == "python"]),
         Step("resource", "read", {"uri": uri}, {"text": GREETING}),
-        Step("unknown resource", "read", {"uri": "eras://nope"}, ERAS_NO_RESOURCE),
+        Step("unknown resource", "read", {"uri": "eras://nope"}, ERAS_NO_RESOURCE[mode == "python"]),
         prompt("introduce", {"name": "\u5f20\u4f1f"}, "Please introduce \u5f20\u4f1f."),
         Step(
             "cancel",
@@ -399,16 +399,22 @@ ERAS_TOOLS = [
     "touch",
 ]
 ERAS_LEVELS = ["debug", "info", "warning", "error"]
-ERAS_NO_RESOURCE = {"error": -32602, "message": "Resource not found: eras://nope"}
+# By the TypeScript SDK and by that for Python.
+ERAS_NO_TOOL = [{"error": -32602, "message": "Tool nope not found"}, {"tool_error": "Unknown tool: nope"}]
+ERAS_NO_RESOURCE = [
+    {"error": -32602, "message": "Resource not found: eras://nope"},
+    {"error": -32602, "message": "Unknown resource: eras://nope"},
+]
 # What a header cannot have as it is: beyond ASCII, empty, with spaces around it, and what looks encoded already.
 REGIONS = {"plain": "eu-west 1", "text": "Z\u00fcrich\t\u2028", "empty": "", "spaces": " x ", "encoded": "=?base64?eA==?="}
 
 ALONE = "from 2026-07-28 on a server does nothing outside of calls"
 NO_QUESTIONS = "without a session nothing ties a client's answer to the server's question"
 NO_LEVEL = "the level belongs to the session"
+NO_TOOL = "its SDK has that for 2026-07-28 only"
 NO_GET = "what belongs to no call needs a GET stream, and that needs a session"
-# The steps that one of the sides has no part in, with the reason: those left out with a server that is legacy-stateless
-# or modern, and those with the reference server for modern clients.
+# The steps that one of the sides has no part in, with the reason: those left out with servers that speak 2026-07-28,
+# with others by their mode, and with the reference server for modern clients.
 LEFT_OUT = {
     "everything": {"start": ALONE, "roots": ALONE},
     "legacy-stateless": {
@@ -430,6 +436,15 @@ LEFT_OUT = {
         "unsubscribe": NO_GET,
         "no longer subscribed": NO_GET,
         "tools changed again": NO_GET,
+    },
+    "python": {
+        "elicitation apart": NO_TOOL,
+        "log level": NO_TOOL,
+        "log": NO_TOOL,
+        "subscribe": NO_TOOL,
+        "updated": NO_TOOL,
+        "tools changed while subscribed": NO_TOOL,
+        "unsubscribe": NO_TOOL,
     },
     "modern": {
         "elicitation apart": "from 2026-07-28 on servers ask in answers only",

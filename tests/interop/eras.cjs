@@ -33,7 +33,6 @@ const { z } = require("zod");
 
 const WAIT_LIMIT = 10_000;
 const META_PREFIX = "io.modelcontextprotocol/";
-const HEADER_MISMATCH = -32020;
 const LEVELS = ["debug", "info", "warning", "error"];
 const PERSON = {
   type: "object",
@@ -234,7 +233,6 @@ function reportError(error) {
   else console.log(error.stack ?? String(error));
 }
 
-// The answer to a request with the wrong headers, which the SDK gives and a client should never need.
 function main() {
   const [port, mode] = process.argv.slice(2);
   modern = createMcpHandler(() => makeServer(), { legacy: "reject", onerror: reportError });
@@ -244,7 +242,7 @@ function main() {
     .createServer(async (req, res) => {
       const body = req.method === "POST" ? await json(req) : undefined;
       watch(mode, req, body === undefined ? [] : [body].flat());
-      console.log(req.method, body === undefined ? "" : JSON.stringify(body).slice(0, 500));
+      console.log(req.method, JSON.stringify(body)?.slice(0, 500) ?? "");
       if (mode === "modern") return serveModern(req, res, body);
       if (mode === "legacy-stateless") return serveStateless(req, res, body);
       if (mode === "dual" && !(await isLegacyRequest(await toWebRequest(req, body), body))) {

@@ -20,7 +20,7 @@ SERVERS = {
 }
 # What these show does not depend on how a client negotiates.
 ONLY_1X = ("everything-sse", "unsteady")
-ERAS = ("eras-legacy-sessions", "eras-legacy-stateless", "eras-modern", "eras-dual")
+ERAS = ("eras-legacy-sessions", "eras-legacy-stateless", "eras-modern", "eras-dual", "eras-python")
 ERAS_CLIENTS = (
     "python1",
     "python2",

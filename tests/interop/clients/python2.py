@@ -58,7 +58,9 @@ class Sdk2:
         return (await self.client.get_prompt(name, arguments)).messages[0].content.text
 
     async def ping(self) -> None:
-        await (self.client.session.discover() if self.modern else self.client.send_ping())
+        # session.discover() would not ask again.
+        session = self.client.session
+        await (session.send_discover("2026-07-28") if self.modern else session.send_ping())
 
     async def set_log_level(self, level: str) -> None:
         if self.modern:
