@@ -31,8 +31,8 @@ class Client:
 
 CLIENTS = {
     "python1": Client([sys.executable, "python1.py"]),
-    # Each SDK's default comes first: 2.x asks for the newest protocol in Python, but not in TypeScript. With a version for
-    # a mode Python asks for nothing but starts with the first request, while TypeScript asks all the same.
+    # Each SDK's default comes first: 2.x asks for the newest protocol in Python, but not in TypeScript. With a version
+    # for a mode Python asks for nothing but starts with the first request, while TypeScript asks all the same.
     "python2": Client([str(INSTALLED / "venv-sdk2/bin/python"), "python2.py"], "auto"),
     "python2-legacy": Client([str(INSTALLED / "venv-sdk2/bin/python"), "python2.py"]),
     "python2-modern": Client([str(INSTALLED / "venv-sdk2/bin/python"), "python2.py"], "2026-07-28"),
@@ -79,8 +79,8 @@ class Launch:
 class Dialogue:
     """What came of a dialogue.
 
-    That is the client's report, whether the bridge was still there when the client ended, and what the server found that
-    it should not have been sent.
+    That is the client's report, whether the bridge was still there when the client ended, and what the server found
+    that it should not have been sent.
     """
 
     launched: Launch

@@ -222,6 +222,7 @@ def with_eras(mode: str, *, modern: bool) -> list[Step]:
     asked = [["elicitation", "Who?"]]
     # Up to 2025-11-25 a server logs all until it is told a level, from 2026-07-28 on nothing.
     unasked = [] if modern or modern_server else [["log", level, f"unasked {level}"] for level in ERAS_LEVELS]
+    from_warning = [["log", level, f"asked {level}"] for level in ERAS_LEVELS[2:]]
     uri = "eras://greeting"
     changed, updated = [["tools changed"]], [["updated", uri]]
     tools = ERAS_TOOLS if "elicitation apart" in left_out else sorted([*ERAS_TOOLS, "ask_apart"])
@@ -279,7 +280,7 @@ def with_eras(mode: str, *, modern: bool) -> list[Step]:
         ),
         call("log unasked", "log", {"text": "unasked"}, "logged 4", unasked),
         Step("log level", "set_log_level", {"level": "warning"}, {}),
-        call("log", "log", {"text": "asked"}, "logged 4", [["log", level, f"asked {level}"] for level in ERAS_LEVELS[2:]]),
+        call("log", "log", {"text": "asked"}, "logged 4", from_warning),
         Step("watch tools", "watch_tools", {}, {}),
         call("tools changed", "change_tools", {}, "changed", changed, apart=True),
         Step("subscribe", "subscribe", {"uri": uri}, {}),
@@ -406,7 +407,13 @@ ERAS_NO_RESOURCE = [
     {"error": -32602, "message": "Unknown resource: eras://nope"},
 ]
 # What a header cannot have as it is: beyond ASCII, empty, with spaces around it, and what looks encoded already.
-REGIONS = {"plain": "eu-west 1", "text": "Z\u00fcrich\t\u2028", "empty": "", "spaces": " x ", "encoded": "=?base64?eA==?="}
+REGIONS = {
+    "plain": "eu-west 1",
+    "text": "Z\u00fcrich\t\u2028",
+    "empty": "",
+    "spaces": " x ",
+    "encoded": "=?base64?eA==?=",
+}
 
 ALONE = "from 2026-07-28 on a server does nothing outside of calls"
 NO_QUESTIONS = "without a session nothing ties a client's answer to the server's question"

@@ -1,8 +1,8 @@
 """The same as eras.cjs in mode dual, on the Python SDK 2.x: an MCP server for revision 2026-07-28 and earlier ones.
 
-Run it as `eras.py PORT`; it serves Streamable HTTP at http://127.0.0.1:PORT/mcp, with sessions for earlier revisions. Its
-tools are those of eras.cjs with the same name. The SDK checks the headers of modern requests; a request that it refuses
-for them is written to stdout as a line that starts with "improper: ".
+Run it as `eras.py PORT`; it serves Streamable HTTP at http://127.0.0.1:PORT/mcp, with sessions for earlier revisions.
+Its tools are those of eras.cjs with the same name. The SDK checks the headers of modern requests; a request that it
+refuses for them is written to stdout as a line that starts with "improper: ".
 """
 
 import asyncio
