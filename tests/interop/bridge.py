@@ -79,8 +79,8 @@ class Launch:
 class Dialogue:
     """What came of a dialogue.
 
-    That is the client's report, whether the bridge was still there when the client ended, and what the server found
-    that it should not have been sent.
+    That is the client's report, whether the bridge was still there when the client ended, what the server found that it
+    should not have been sent, and how many sessions it started, as far as it tells.
     """
 
     launched: Launch
@@ -88,6 +88,7 @@ class Dialogue:
     report: dict[str, Any]
     lingered: bool
     improper: list[str] = field(default_factory=list)
+    sessions: int = 0
 
 
 def launch(binary: str, folder: Path, server: Server) -> Launch:

@@ -63,7 +63,7 @@ def keep_log(request: pytest.FixtureRequest) -> Any:
 
 
 class Running:
-    """Servers by name, started when first asked for."""
+    """Servers by name, started when first asked for. What follows a + names a dialogue and no other server."""
 
     def __init__(self, stack: contextlib.ExitStack, folder: Path) -> None:
         self.stack = stack
@@ -71,6 +71,7 @@ class Running:
         self.started: dict[str, Server] = {}
 
     def __getitem__(self, name: str) -> Server:
+        name, *_ = name.split("+")
         if name not in self.started:
             self.started[name] = self.stack.enter_context(self.start(name))
         return self.started[name]
@@ -109,4 +110,5 @@ class Dialogues:
             self.done[names] = talk(CLIENTS[client], launched, steps)
             logged = log.read_bytes()[before:].decode(errors="replace").splitlines()
             self.done[names].improper = [line for line in logged if line.startswith("improper: ")]
+            self.done[names].sessions = sum(line.startswith("session: ") for line in logged)
         return self.done[names]

@@ -44,6 +44,8 @@ class Step:
 
 def steps_with(server: str, *, modern: bool = False) -> list[Step]:
     """The dialogue with the server of this name, for a client that speaks revision 2026-07-28 if modern."""
+    if server.endswith("+unlisted"):
+        return with_eras_unlisted()
     if server.startswith("eras"):
         return with_eras(server.removeprefix("eras-"), modern=modern)
     if server.startswith("everything"):
@@ -294,6 +296,18 @@ def with_eras(mode: str, *, modern: bool) -> list[Step]:
         Step("ping", "ping", {}, {}),
     ]
     return without(left_out, steps)
+
+
+def with_eras_unlisted() -> list[Step]:
+    """The same servers for a client that remembers the tools from another day, and begins by listening for changes."""
+    return [
+        Step("watch tools", "watch_tools", {}, {}),
+        *[
+            call(f"header {name}", "route", {"region": region, "text": "yes"}, f"{region}: yes")
+            for name, region in REGIONS.items()
+        ],
+        call("tools changed", "change_tools", {}, "changed", [["tools changed"]], apart=True),
+    ]
 
 
 def with_gateway(*, stateful: bool) -> list[Step]:

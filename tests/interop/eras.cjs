@@ -10,7 +10,7 @@
 // All modes have the same tools, written once: the SDK turns what a tool needs to know from the client into
 // `input_required` results or into requests to the client, as the era has it. The SDK is strict about the headers of
 // modern requests. What it lets pass and no client should send is written to stdout as a line that starts with
-// "improper: ", and so is what it refuses for its headers.
+// "improper: ", and so is what it refuses for its headers. A new session is a line that starts with "session: ".
 //
 // Where a tool waits for the client it waits for that, not for a clock; WAIT_LIMIT only ends what would hang for ever.
 //
@@ -202,7 +202,10 @@ async function serveSession(req, res, body) {
     session = { subscribed: new Set() };
     session.transport = new NodeStreamableHTTPServerTransport({
       sessionIdGenerator: randomUUID,
-      onsessioninitialized: (made) => sessions.set(made, session),
+      onsessioninitialized: (made) => {
+        console.log(`session: ${made}`);
+        sessions.set(made, session);
+      },
       onsessionclosed: (closed) => sessions.delete(closed),
     });
     await makeServer(session).connect(session.transport);

@@ -2,7 +2,7 @@
 
 Run it as `eras.py PORT`; it serves Streamable HTTP at http://127.0.0.1:PORT/mcp, with sessions for earlier revisions.
 Its tools are those of eras.cjs with the same name. The SDK checks the headers of modern requests; a request that it
-refuses for them is written to stdout as a line that starts with "improper: ".
+refuses for them is written to stdout as a line that starts with "improper: ", a new session as one with "session: ".
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field
 
 WAIT_LIMIT = 10.0
 HEADER_MISMATCH = b'"code":-32020'
+SESSION = b"mcp-session-id"
 LEVELS = ("debug", "info", "warning", "error")
 
 # Logging and roots are deprecated; the bridge carries them all the same.
@@ -170,9 +171,13 @@ def said(person: Person) -> str:
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """The server, which tells of each request that it refuses for its headers."""
+    """The server, which tells of sessions that it starts and of requests that it refuses for their headers."""
 
     async def watched(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            session = dict(message["headers"]).get(SESSION)
+            if session is not None and SESSION not in dict(scope["headers"]):
+                print("session:", session.decode(), flush=True)
         if message["type"] == "http.response.body" and HEADER_MISMATCH in message["body"]:
             print("improper:", message["body"].decode(), flush=True)
         await send(message)

@@ -21,6 +21,7 @@ SERVERS = {
 # What these show does not depend on how a client negotiates.
 ONLY_1X = ("everything-sse", "unsteady")
 ERAS = ("eras-legacy-sessions", "eras-legacy-stateless", "eras-modern", "eras-dual", "eras-python")
+SPEAK_BOTH = ("eras-dual", "eras-python")
 ERAS_CLIENTS = (
     "python1",
     "python2",
@@ -37,6 +38,11 @@ PAIRS = [
     ("python2-legacy", "python-sse"),
     ("typescript2-auto", "python-sse"),
     *ERAS_PAIRS,
+    *[
+        (client, f"{server}+unlisted")
+        for server in ("eras-legacy-sessions", "eras-modern", "eras-python")
+        for client in ("python2-modern", "typescript1", "typescript2-modern")
+    ],
 ]
 
 
@@ -85,9 +91,12 @@ def test_negotiation(dialogue: Dialogue, pair: tuple[str, str]) -> None:
     assert dialogue.report["server"] == (None if client == "python2-modern" else SERVERS.get(server, "eras"))
 
 
-def test_requests(dialogue: Dialogue) -> None:
-    """The server got nothing that has no place in the era in which it speaks, and no request with wrong headers."""
+def test_requests(dialogue: Dialogue, pair: tuple[str, str]) -> None:
+    """The server got nothing out of place and no wrong headers, and no session but for a legacy dialogue."""
     assert dialogue.improper == []
+    client, server = pair
+    has_sessions = server == "eras-legacy-sessions" or (server in SPEAK_BOTH and not CLIENTS[client].modern)
+    assert (dialogue.sessions > 0) == has_sessions
 
 
 def test_stdout_is_clean(dialogue: Dialogue) -> None:
