@@ -16,15 +16,24 @@ use tokio::{
 
 use crate::{
     config::{Config, Limits, Timeouts},
+    era::{
+        Era, Eras,
+        legacy_to_modern::LegacyClient,
+        modern_to_legacy::{self, LegacyServer},
+    },
     error::{Error, Kind as Fault},
-    intake::{Input, Intake},
+    exchange::Events,
+    held::{Held, Parked},
+    intake::{Input, Intake, Lane},
     listen::{self, Listener},
     message::{Kind, Message, error_reply},
-    pending::{Pending, Table, Wanted},
+    pending::{Origin, Pending, Table, Wanted},
+    questions::Questions,
     renewal::Renewal,
     route::Route,
     session::Session,
     stdio::{self, Output},
+    subscriptions::Subscriptions,
     transport::Transport,
 };
 
@@ -66,6 +75,14 @@ where
         route: Route::new(config.transport),
         listener: Listener::new(),
         renewal: Renewal::default(),
+        eras: Mutex::default(),
+        listing: tokio::sync::Mutex::default(),
+        questions: Questions::default(),
+        events: Events::default(),
+        parked: Parked::default(),
+        subscriptions: Subscriptions::default(),
+        log_level: tokio::sync::Mutex::default(),
+        tasks: Mutex::default(),
         output: lines,
         table: Table::default(),
         permits: Semaphore::new(config.limits.concurrency),
@@ -115,8 +132,13 @@ where
         }
     }
     // Once no exchange runs, the table holds exactly those whose answer is not out.
+    bridge.end_subscriptions();
     intake.exchanges.shutdown().await;
     listener.shutdown().await;
+    bridge.parked.clear();
+    bridge.events.clear();
+    let mut tasks = std::mem::take(&mut *bridge.tasks());
+    tasks.shutdown().await;
     bridge.answer_the_rest();
     for line in held.into_iter().chain(input.already_read()).flatten() {
         intake.turn_away(&line);
@@ -138,6 +160,16 @@ pub(crate) struct Bridge {
     pub(crate) route: Route,
     pub(crate) listener: Listener,
     pub(crate) renewal: Renewal,
+    eras: Mutex<Eras>,
+    /// How often the tools of a modern server were listed; held while that is done.
+    pub(crate) listing: tokio::sync::Mutex<u64>,
+    pub(crate) questions: Questions,
+    pub(crate) events: Events,
+    pub(crate) parked: Parked,
+    pub(crate) subscriptions: Subscriptions,
+    /// What a legacy server was told for modern clients; held while it is told.
+    pub(crate) log_level: tokio::sync::Mutex<Option<String>>,
+    tasks: Mutex<JoinSet<()>>,
     pub(crate) output: Output,
     pub(crate) table: Table,
     /// The requests that may be open at the server at once.
@@ -151,15 +183,20 @@ impl Bridge {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn eras(&self) -> MutexGuard<'_, Eras> {
+        self.eras.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Hands on one message from the server. `own` is the request in whose reply it came, if it came in one.
-    pub(crate) async fn hand_on(&self, message: Message, own: Option<&Arc<Pending>>) {
-        if message.kind() != Kind::Response {
-            // Progress after the answer upsets clients: its token is no longer known to them.
-            let late = own.is_some_and(|own| own.is_answered()) && message.method() == "notifications/progress";
-            if !late {
-                self.output.send(message.into_line()).await;
-            }
-            return;
+    pub(crate) async fn hand_on(self: &Arc<Self>, message: Message, own: Option<&Arc<Pending>>) {
+        match message.kind() {
+            Kind::Response => {}
+            Kind::Notification => return self.hand_on_notification(message, own).await,
+            Kind::Request => return self.hand_on_request(message, own).await,
         }
         let theirs = message.id().filter(|id| !id.is_null());
         let target = match (own.and_then(|own| own.id()), theirs) {
@@ -176,6 +213,75 @@ impl Bridge {
         }
     }
 
+    async fn hand_on_notification(self: &Arc<Self>, message: Message, own: Option<&Arc<Pending>>) {
+        // Progress after the answer upsets clients: its token is no longer known to them.
+        if own.is_some_and(|own| own.is_answered()) && message.method() == "notifications/progress" {
+            return;
+        }
+        match own.map(|own| &own.origin) {
+            Some(Origin::Events(acknowledged)) => {
+                if message.method() == "notifications/subscriptions/acknowledged" {
+                    acknowledged.notify_one();
+                }
+                if let Some(event) = LegacyClient::event(message) {
+                    self.output.send(event.into_line()).await;
+                }
+            }
+            Some(Origin::ForModernClient(held)) => self.hand_on_to_modern(message, Some(held)).await,
+            None if self.session().is_for_modern() => self.hand_on_to_modern(message, None).await,
+            _ => self.output.send(message.into_line()).await,
+        }
+    }
+
+    /// Hands on a notification of a legacy server to a modern client: to the request that it belongs to, or to those who
+    /// listen.
+    async fn hand_on_to_modern(&self, message: Message, held: Option<&Arc<Held>>) {
+        let events = self.subscriptions.events(&message);
+        for event in events {
+            self.output.send(event.into_line()).await;
+        }
+        let is_late = held.is_some_and(|held| held.is_parked()) && message.method() == "notifications/progress";
+        if is_late {
+            return;
+        }
+        let message = match held {
+            Some(held) => match held.translated(message) {
+                Some(message) => message,
+                None => return,
+            },
+            None => message,
+        };
+        let level = held.cloned().or_else(|| self.table.newest_held()).and_then(|held| held.log_level());
+        if let Some(notification) = modern_to_legacy::notification(message, level.as_deref()) {
+            self.output.send(notification.into_line()).await;
+        }
+    }
+
+    /// Hands on a request of the server's, as far as the client's protocol has such a thing (R76).
+    async fn hand_on_request(self: &Arc<Self>, message: Message, own: Option<&Arc<Pending>>) {
+        let held = match own.map(|own| (own.era(), &own.origin)) {
+            Some((Era::Modern, _)) => {
+                tracing::warn!(method = message.method(), "a modern server sent a request; dropped");
+                return;
+            }
+            Some((_, Origin::ForModernClient(held))) => Some(Arc::clone(held)),
+            None if self.session().is_for_modern() => self.table.newest_held(),
+            _ => return self.output.send(message.into_line()).await,
+        };
+        let reply = if message.method() == "ping" {
+            modern_to_legacy::pong(&message)
+        } else {
+            let is_question =
+                held.as_ref().is_some_and(|held| modern_to_legacy::is_question(&held.request(), &message));
+            if is_question && held.is_some_and(|held| held.ask(message.clone())) {
+                return;
+            }
+            modern_to_legacy::refusal(&message)
+        };
+        let bridge = Arc::clone(self);
+        self.spawn(async move { bridge.tell(reply, Origin::Session, Lane::default()).await });
+    }
+
     /// Puts the answer to a request out, unless it had one (R36). Whatever its id looks like, it gets the request's.
     pub(crate) async fn answer(&self, target: &Arc<Pending>, answer: Message) {
         let Some((request, id)) = target.request().and_then(|request| Some((request, request.id()?))) else { return };
@@ -183,6 +289,11 @@ impl Bridge {
             tracing::debug!(id = ?id, "a second answer to the same request; dropped");
             return;
         }
+        let answer = if request.era() == Era::Modern && request.method() == "tools/list" {
+            self.eras().tools.learn(answer)
+        } else {
+            answer
+        };
         if target.is_own() {
             if let Some(caller) = target.take_caller() {
                 // Fails if the caller has given up.
@@ -201,8 +312,12 @@ impl Bridge {
     fn learn(&self, request: &Message, answer: &Message) {
         match request.method() {
             "initialize" => {
-                if let Some(offer) = answer.offer() {
+                let offer = answer.offer().filter(|_| self.eras().client.is_none());
+                if let Some(offer) = offer {
                     self.session().negotiated(request, offer);
+                    let mut eras = self.eras();
+                    eras.legacy_is(true);
+                    eras.server = LegacyServer::new(answer);
                 }
             }
             "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" if answer.error().is_none() => {
@@ -229,6 +344,12 @@ impl Bridge {
                 () = removal => {}
                 () = sleep_until(until) => return,
             }
+        }
+    }
+
+    fn end_subscriptions(&self) {
+        for ended in self.subscriptions.end() {
+            self.output.send_now(ended.into_line());
         }
     }
 

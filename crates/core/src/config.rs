@@ -162,6 +162,14 @@ pub struct Timeouts {
     pub total: Option<Duration>,
     /// How long open requests may go on after stdin has ended (5 s).
     pub drain: Duration,
+    /// The wait before a request that failed is sent again (100 ms). It is doubled four times before the request is given
+    /// up, about three seconds in all, unless the server asks for other waits (R79, R95).
+    pub retry: Duration,
+    /// The wait before an event stream that ended is taken up again, if the server asks for none (1 s; R31, R33).
+    pub reconnect: Duration,
+    /// How long an HTTP/2 connection may be silent while requests are open before it is pinged (30 s). The answer has as
+    /// much time, 20 s at most.
+    pub ping: Duration,
 }
 
 impl Default for Timeouts {
@@ -171,6 +179,9 @@ impl Default for Timeouts {
             idle: Duration::from_mins(5),
             total: None,
             drain: Duration::from_secs(5),
+            retry: Duration::from_millis(100),
+            reconnect: Duration::from_secs(1),
+            ping: Duration::from_secs(30),
         }
     }
 }

@@ -5,7 +5,15 @@
 //! try where the message cannot have run or does no harm (R96), the rest of a stream that broke (R32), and the other
 //! transport where the server is an old one (R54).
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+mod modern;
+mod to_legacy;
+mod to_modern;
+
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -17,22 +25,32 @@ use tokio::{
 use crate::{
     bridge::Bridge,
     codec::Decoder,
+    era::{self, Era, Road},
     error::{Error, Fate, Kind as Fault},
     intake::Lane,
-    listen::DEFAULT_RETRY,
-    message::{Kind, Message, Parsed, cancellation, error_reply},
+    message::{Kind, Message, cancellation, error_reply},
     pending::Pending,
     retry::{self, Tries},
     route::Transport,
     transport::Reply,
 };
 
+pub(crate) use self::to_modern::Events;
+
 /// How long the server may take to accept the cancellation of a request that timed out.
 const CANCELLATION_TIME: Duration = Duration::from_secs(5);
+/// How long a client's probe for the modern protocol may take.
+const PROBE_TIME: Duration = Duration::from_secs(4);
 
 /// Carries one message to its end. `pending` is its entry in the bridge's table, which this removes.
-pub(crate) async fn run(bridge: &Bridge, message: Message, pending: &Arc<Pending>, lane: Lane) {
-    let deadline = bridge.timeouts.total.and_then(|total| Instant::now().checked_add(total));
+pub(crate) async fn run(bridge: &Arc<Bridge>, message: Message, pending: &Arc<Pending>, lane: Lane) {
+    let total = match message.method() {
+        // Whoever asks that tries the other protocol next, and should not have to wait for it (R79).
+        "server/discover" if !pending.is_own() => Some(PROBE_TIME.min(bridge.timeouts.total.unwrap_or(PROBE_TIME))),
+        "subscriptions/listen" => None,
+        _ => bridge.timeouts.total,
+    };
+    let deadline = total.and_then(|total| Instant::now().checked_add(total));
     let mut exchange = Exchange {
         bridge,
         message,
@@ -40,11 +58,11 @@ pub(crate) async fn run(bridge: &Bridge, message: Message, pending: &Arc<Pending
         lane,
         permit: None,
         deadline,
-        tries: Tries::default(),
+        tries: Tries::new(bridge.timeouts.retry),
         may_have_run: false,
         heard: Instant::now(),
-        renewed: false,
-        reauthorized: false,
+        remedies: Vec::new(),
+        refusal: None,
     };
     let outcome = exchange.carry().await;
     exchange.conclude(outcome).await;
@@ -52,15 +70,16 @@ pub(crate) async fn run(bridge: &Bridge, message: Message, pending: &Arc<Pending
 
 /// The same for a message of the bridge's own, which an exchange may have to wait for.
 pub(crate) fn run_boxed<'a>(
-    bridge: &'a Bridge,
+    bridge: &'a Arc<Bridge>,
     message: Message,
     pending: &'a Arc<Pending>,
+    lane: Lane,
 ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-    Box::pin(run(bridge, message, pending, Lane::default()))
+    Box::pin(run(bridge, message, pending, lane))
 }
 
 struct Exchange<'a> {
-    bridge: &'a Bridge,
+    bridge: &'a Arc<Bridge>,
     message: Message,
     pending: &'a Arc<Pending>,
     lane: Lane,
@@ -71,10 +90,20 @@ struct Exchange<'a> {
     may_have_run: bool,
     /// When the server's reply last brought anything.
     heard: Instant,
-    /// It was sent in a new session already.
-    renewed: bool,
-    /// It was sent with new credentials already.
-    reauthorized: bool,
+    /// What was tried for it; each helps once or not at all.
+    remedies: Vec<Remedy>,
+    /// The answer that showed that the server speaks the other protocol; the client's if it turns out not to.
+    refusal: Option<Message>,
+}
+
+/// What can be done about a refusal, before the message is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Remedy {
+    NewSession,
+    NewCredentials,
+    /// The server's tools are listed anew (R64).
+    NewList,
+    OtherProtocol,
 }
 
 /// What one try comes to, if it does not fail.
@@ -90,6 +119,16 @@ impl Exchange<'_> {
         if !self.turn_comes().await? {
             return Ok(());
         }
+        let pending = self.pending;
+        tokio::select! {
+            biased;
+            // Where the two protocols differ in it, an exchange that ends is the cancellation (R69).
+            () = pending.withdrawn(), if self.ends_when_cancelled() => Ok(()),
+            outcome = self.deliver() => outcome,
+        }
+    }
+
+    async fn deliver(&mut self) -> Result<(), Error> {
         loop {
             let error = match self.attempt().await {
                 Ok(Step::Done) => return Ok(()),
@@ -161,7 +200,14 @@ impl Exchange<'_> {
     /// Sends the message once, and follows what comes of it.
     async fn attempt(&mut self) -> Result<Step, Error> {
         let bridge = self.bridge;
-        if !self.pending.is_own() && !self.is_initialize() {
+        let road = if self.pending.is_own() { Road::Direct } else { bridge.eras().road(&self.message) };
+        match road {
+            Road::Direct if self.message.era() == Era::Modern => return self.attempt_modern().await,
+            Road::Direct => {}
+            Road::ToModern => return self.attempt_to_modern().await,
+            Road::ToLegacy => return self.attempt_to_legacy().await,
+        }
+        if !self.pending.is_of_session() && !self.is_initialize() {
             bridge.renewal.over().await;
         }
         match bridge.route.current() {
@@ -174,7 +220,7 @@ impl Exchange<'_> {
     async fn attempt_http(&mut self) -> Result<Step, Error> {
         let bridge = self.bridge;
         let epoch = bridge.session().epoch();
-        if !self.pending.is_own() && !self.is_initialize() && bridge.session().stream().is_some() {
+        if !self.pending.is_of_session() && !self.is_initialize() && bridge.session().stream().is_some() {
             // The session lived on a stream that the server does not offer any more (R56).
             return self.renew(epoch).await;
         }
@@ -187,7 +233,13 @@ impl Exchange<'_> {
             bridge.session().open(reply.session_id(), None);
         }
         self.received();
-        self.follow(reply).await.map(|()| Step::Done)
+        self.follow(reply).await?;
+        Ok(self.step())
+    }
+
+    /// What follows a reply that has come to its end.
+    fn step(&self) -> Step {
+        if self.refusal.is_some() && !self.pending.is_answered() { Step::Again } else { Step::Done }
     }
 
     /// HTTP+SSE: the answer comes on the standing stream (R52).
@@ -203,7 +255,7 @@ impl Exchange<'_> {
         let epoch = bridge.session().epoch();
         if self.is_initialize() {
             bridge.session().open(None, Some(stream));
-        } else if !self.pending.is_own() && bridge.session().stream().is_some_and(|own| own != stream) {
+        } else if !self.pending.is_of_session() && bridge.session().stream().is_some_and(|own| own != stream) {
             return self.renew(epoch).await;
         }
         let since = Instant::now();
@@ -242,10 +294,10 @@ impl Exchange<'_> {
     async fn post(&self, target: &url::Url) -> Result<Reply, Error> {
         let bridge = self.bridge;
         let bare = self.is_initialize();
-        let session = |headers: &mut HeaderMap| {
-            if !bare {
-                bridge.session().apply(headers);
-            }
+        let session = |headers: &mut HeaderMap| match self.message.era() {
+            Era::Modern => self.modern_headers(headers),
+            Era::Legacy if bare => {}
+            Era::Legacy => bridge.session().apply(headers),
         };
         let post = bridge.transport.post(target, self.message.bytes().clone(), session, &self.pending.delivery);
         let reply = self.in_time(post).await??;
@@ -259,10 +311,10 @@ impl Exchange<'_> {
             return;
         }
         // What must come after it may go.
-        self.lane.hold = None;
+        let hold = self.lane.hold.take();
         if self.message.method() == "notifications/initialized" {
             let epoch = self.bridge.session().epoch();
-            self.bridge.listener.push(epoch);
+            self.bridge.listener.push(epoch, hold);
         }
     }
 
@@ -271,14 +323,16 @@ impl Exchange<'_> {
         let bridge = self.bridge;
         let status = reply.status();
         let error = status_error(status).with_retry_after(reply.retry_after());
-        if status == StatusCode::UNAUTHORIZED && !self.reauthorized {
-            self.reauthorized = true;
-            if bridge.transport.credentials.renew(reply.user()).await? {
-                return Ok(Step::Again);
-            }
+        if self.reauthorize(&reply).await? {
+            return Ok(Step::Again);
         }
         let body = reply.error_body().await;
+        let answer = self.answer_in(&body);
         if self.is_initialize() {
+            if answer.as_ref().is_some_and(|answer| self.speaks_another_era(status, answer)) {
+                self.refusal = answer;
+                return Ok(Step::Again);
+            }
             if let Some(other) = bridge.route.fallback(status, &body) {
                 match bridge.listener.endpoint().await {
                     Ok(_) => {
@@ -292,18 +346,29 @@ impl Exchange<'_> {
                     }
                 }
             }
-        } else if bridge.session().is_lost(status, &body) && !self.pending.is_own() {
+        } else if bridge.session().is_lost(status, &body) && !self.pending.is_of_session() {
             return self.renew(epoch).await;
         }
-        if let (Some(id), Ok(Parsed::One(answer))) = (self.pending.id(), Message::parse(&body))
-            && answer.kind() == Kind::Response
-        {
-            // Whatever id the server has put there, it can only mean this request.
-            let answer = answer.with_id(id);
+        if let Some(answer) = answer {
             bridge.answer(self.pending, answer).await;
             return Ok(Step::Done);
         }
         Err(error.with_detail(&String::from_utf8_lossy(&body)))
+    }
+
+    /// Asks for new credentials, once, where the reply refuses those that were sent. True if there are some.
+    async fn reauthorize(&mut self, reply: &Reply) -> Result<bool, Error> {
+        if reply.status() != StatusCode::UNAUTHORIZED || !self.first(Remedy::NewCredentials) {
+            return Ok(false);
+        }
+        self.bridge.transport.credentials.renew(reply.user()).await
+    }
+
+    /// The answer to the request in the body of a refusal, if it holds one. Whatever id the server has put there, it can
+    /// only mean this request.
+    fn answer_in(&self, body: &Bytes) -> Option<Message> {
+        let answer = Message::one(body.clone()).filter(|answer| answer.kind() == Kind::Response)?;
+        self.pending.id().map(|id| answer.with_id(id))
     }
 
     /// The session that the message was sent in is gone; it was not looked at, and goes into the next one.
@@ -313,10 +378,9 @@ impl Exchange<'_> {
             return Ok(Step::Done);
         }
         let newer = self.bridge.session().epoch() != epoch;
-        if self.renewed && !newer {
+        if !self.first(Remedy::NewSession) && !newer {
             return Err(Error::new(Fault::SessionLost, "the server has lost the session again and again"));
         }
-        self.renewed = true;
         self.bridge.renew(epoch).await?;
         Ok(Step::Again)
     }
@@ -336,10 +400,14 @@ impl Exchange<'_> {
             cursor = decoder.last_event_id().cloned().or(cursor);
             let failure =
                 broken.or_else(|| decoder.take_rejected()).unwrap_or_else(|| no_answer(status, decoder.is_sse()));
+            if self.message.era() == Era::Modern {
+                // It is lost with its stream; to repeat it is the client's business (R71).
+                return Err(failure.with_fate(Fate::Final));
+            }
             let Some(last_event_id) = &cursor else { return Err(failure) };
             // What the server asked for holds for the streams that follow (R33).
             retry = decoder.retry().or(retry);
-            let wait = retry.unwrap_or(DEFAULT_RETRY);
+            let wait = retry.unwrap_or(self.bridge.timeouts.reconnect);
             tracing::debug!(method = self.message.method(), ?wait, "the stream broke; it is taken up again");
             match self.resume(last_event_id, wait).await? {
                 Ok(rest) => reply = rest,
@@ -368,7 +436,11 @@ impl Exchange<'_> {
     /// Hands on what the decoder has.
     async fn hand_on(&mut self, decoder: &mut Decoder) {
         while let Some(message) = decoder.next() {
-            self.bridge.hand_on(message, Some(self.pending)).await;
+            if self.speaks_another_era(StatusCode::OK, &message) {
+                self.refusal = Some(message);
+            } else {
+                self.bridge.hand_on(message, Some(self.pending)).await;
+            }
         }
         if self.pending.is_answered() {
             // The stream may go on for long; nobody has to wait for that.
@@ -399,7 +471,8 @@ impl Exchange<'_> {
             if !passes {
                 return Ok(Err(error));
             }
-            pause = retry::backoff(failures, retry::random()).max(wait).max(error.retry_after().unwrap_or_default());
+            let backoff = retry::backoff(bridge.timeouts.retry, failures, retry::random());
+            pause = backoff.max(wait).max(error.retry_after().unwrap_or_default());
         }
         Err(self.out_of_time())
     }
@@ -460,6 +533,57 @@ impl Exchange<'_> {
         }
     }
 
+    /// Whether a response to this message shows that the server speaks the other protocol, as far as that can still matter.
+    fn speaks_another_era(&self, status: StatusCode, response: &Message) -> bool {
+        if response.kind() != Kind::Response || self.pending.is_own() || self.pending.is_answered() {
+            return false;
+        }
+        if self.has_tried(Remedy::OtherProtocol) {
+            return false;
+        }
+        let mut eras = self.bridge.eras();
+        match self.message.era() {
+            Era::Modern if eras.is_modern_open() || !status.is_success() => {
+                let code = response.error().map(|(code, _)| code);
+                let taken = if code.is_none() && status.is_success() {
+                    Some(true)
+                } else {
+                    era::takes_modern(self.message.method(), status, code)
+                };
+                if let Some(taken) = taken {
+                    eras.modern_is(taken);
+                }
+                taken == Some(false)
+            }
+            Era::Legacy if self.is_initialize() => {
+                let refused = response.error().is_some_and(|(code, _)| era::refuses_legacy(code));
+                if refused {
+                    eras.legacy_is(false);
+                }
+                refused
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the end of the exchange is what cancels the request, in place of a notification.
+    fn ends_when_cancelled(&self) -> bool {
+        !self.pending.is_own() && self.message.kind() == Kind::Request && self.bridge.closes_to_cancel(self.pending)
+    }
+
+    /// Whether this remedy was not tried yet; now it is.
+    fn first(&mut self, remedy: Remedy) -> bool {
+        let first = !self.has_tried(remedy);
+        if first {
+            self.remedies.push(remedy);
+        }
+        first
+    }
+
+    fn has_tried(&self, remedy: Remedy) -> bool {
+        self.remedies.contains(&remedy)
+    }
+
     fn is_initialize(&self) -> bool {
         self.message.kind() == Kind::Request && self.message.method() == "initialize"
     }
@@ -471,7 +595,9 @@ impl Exchange<'_> {
 
     /// The same, if the server was last heard of at `since`.
     async fn in_time_since<F: Future>(&self, since: Instant, future: F) -> Result<F::Output, Error> {
-        let silence = since.checked_add(self.bridge.timeouts.idle);
+        // The stream of a subscription may be silent for as long as nothing happens (R73).
+        let is_bound = self.message.method() != "subscriptions/listen";
+        let silence = since.checked_add(self.bridge.timeouts.idle).filter(|_| is_bound);
         match (silence, self.deadline) {
             (Some(silence), Some(deadline)) => self.until(silence.min(deadline), future).await,
             (Some(limit), None) | (None, Some(limit)) => self.until(limit, future).await,
@@ -487,12 +613,22 @@ impl Exchange<'_> {
         }
     }
 
-    async fn until<F: Future>(&self, limit: Instant, future: F) -> Result<F::Output, Error> {
-        timeout_at(limit, future).await.map_err(|_| self.out_of_time())
+    async fn until<F: Future>(&self, mut limit: Instant, future: F) -> Result<F::Output, Error> {
+        let mut future = pin!(future);
+        loop {
+            match timeout_at(limit, &mut future).await {
+                Ok(output) => return Ok(output),
+                // It is the client whom the server waits for.
+                Err(_) if self.pending.held().is_some_and(|held| held.is_parked()) => {
+                    limit = Instant::now() + self.bridge.timeouts.idle.max(Duration::from_secs(1));
+                }
+                Err(_) => return Err(self.out_of_time()),
+            }
+        }
     }
 
     fn has_time_for(&self, wait: Duration) -> bool {
-        self.deadline.is_none_or(|deadline| Instant::now() + wait < deadline)
+        self.deadline.is_none_or(|deadline| Instant::now().checked_add(wait).is_some_and(|then| then < deadline))
     }
 
     fn out_of_time(&self) -> Error {
@@ -508,6 +644,14 @@ impl Exchange<'_> {
             }
         };
         Error::new(Fault::Timeout, summary)
+    }
+}
+
+impl Bridge {
+    /// Whether a request is cancelled by the end of its exchange, in place of a notification (R69): modern requests, and
+    /// those that become such.
+    pub(crate) fn closes_to_cancel(&self, pending: &Pending) -> bool {
+        pending.era() == Era::Modern || self.eras().client.is_some()
     }
 }
 

@@ -32,8 +32,11 @@ pub(crate) struct Intake {
     bridge: Arc<Bridge>,
     pub(crate) exchanges: JoinSet<()>,
     room: Arc<Semaphore>,
-    /// What the next message must wait for (R12): the answer to `initialize`, then the receipt of `initialized`.
+    /// What the next message must wait for (R12): the answer to `initialize`, then the receipt of `initialized` and a
+    /// moment for the push stream.
     gate: Option<Gate>,
+    /// The client has begun a session, as legacy clients do.
+    shook_hands: bool,
 }
 
 /// A line's share of the intake; given back at the end of its exchange.
@@ -41,7 +44,13 @@ pub(crate) type Room = Option<Arc<OwnedSemaphorePermit>>;
 
 impl Intake {
     pub(crate) fn new(bridge: Arc<Bridge>) -> Self {
-        Self { bridge, exchanges: JoinSet::new(), room: Arc::new(Semaphore::new(INTAKE)), gate: None }
+        Self {
+            bridge,
+            exchanges: JoinSet::new(),
+            room: Arc::new(Semaphore::new(INTAKE)),
+            gate: None,
+            shook_hands: false,
+        }
     }
 
     pub(crate) async fn room_for(&self, line: &Result<Bytes, LongLine>) -> Room {
@@ -100,6 +109,9 @@ impl Intake {
     }
 
     fn start(&mut self, message: Message, room: Room) {
+        if message.kind() == Kind::Response && self.bridge.questions.take(&message) {
+            return;
+        }
         let Some(lane) = self.lane(&message) else { return };
         let pending = self.bridge.table.insert(&message);
         let bridge = Arc::clone(&self.bridge);
@@ -117,11 +129,15 @@ impl Intake {
             // The server may wait for it before it goes on with what the others wait for (R27).
             (Kind::Response, _) => Lane::default(),
             (Kind::Notification, "notifications/cancelled") => match self.cancelled(message) {
-                Some(target) if !target.cancel() => return None,
+                // A request that was not sent, and one whose end is its cancellation, need no more than that (R69).
+                Some(target) if !target.cancel() || self.bridge.closes_to_cancel(&target) => return None,
                 Some(target) => Lane { follows: Some(Arc::clone(&target.delivery)), ..Lane::default() },
+                // Without a session there is nobody to tell.
+                None if !self.shook_hands => return None,
                 None => Lane { gate, ..Lane::default() },
             },
             (Kind::Request, "initialize") | (Kind::Notification, "notifications/initialized") => {
+                self.shook_hands = true;
                 let (hold, next) = Gate::new();
                 self.gate = Some(next);
                 Lane { gate, hold: Some(hold), ..Lane::default() }
@@ -199,7 +215,7 @@ pub(crate) struct Gate(Arc<Semaphore>);
 pub(crate) struct Hold(Arc<Semaphore>);
 
 impl Gate {
-    fn new() -> (Hold, Self) {
+    pub(crate) fn new() -> (Hold, Self) {
         let closed = Arc::new(Semaphore::new(0));
         (Hold(Arc::clone(&closed)), Self(closed))
     }

@@ -5,7 +5,8 @@
 //! (R50–R53). Either is opened again for ever when it ends, after the time that the server asks for or a growing one.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tokio::{
     sync::{Notify, watch},
+    task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use url::Url;
@@ -20,15 +22,18 @@ use url::Url;
 use crate::{
     bridge::Bridge,
     codec::Decoder,
+    config::Timeouts,
     error::{Error, Kind as Fault},
+    intake::Hold,
     retry,
     transport::Reply,
 };
 
 /// How long a server may take to name its endpoint.
 const ENDPOINT_TIME: Duration = Duration::from_secs(5);
-/// The wait before a stream that ended in good order is opened again, if the server does not say (R33).
-pub(crate) const DEFAULT_RETRY: Duration = Duration::from_secs(1);
+/// How long the client's messages wait for the push stream at the beginning of a session: without an event store, a
+/// server loses what it says before. Some servers answer the GET only when they have something to say.
+const HEAD_START: Duration = Duration::from_millis(250);
 
 /// What the rest of the bridge knows and wants of the stream.
 #[derive(Debug)]
@@ -37,6 +42,8 @@ pub(crate) struct Listener {
     stream: watch::Sender<Stream>,
     /// Somebody waits for the endpoint: do not wait for the next try.
     hurry: Notify,
+    /// Keeps the client's messages back until the push stream is there.
+    hold: Mutex<Option<Hold>>,
     last_traffic: Mutex<Instant>,
 }
 
@@ -67,15 +74,21 @@ impl Listener {
             wanted: watch::Sender::new(Wanted::Nothing),
             stream: watch::Sender::new(Stream::Opening),
             hurry: Notify::new(),
+            hold: Mutex::default(),
             last_traffic: Mutex::new(Instant::now()),
         }
     }
 
-    /// A session has begun: listen to what its server pushes.
-    pub(crate) fn push(&self, epoch: u64) {
+    /// A session has begun: listen to what its server pushes. `hold` is dropped when the server has answered the GET, or
+    /// has had a moment for that, and at once if there is no GET.
+    pub(crate) fn push(&self, epoch: u64, hold: Option<Hold>) {
         self.wanted.send_if_modified(|wanted| {
             let new = Wanted::Push(epoch);
-            *wanted != Wanted::Sse && std::mem::replace(wanted, new) != new
+            let is_new = *wanted != Wanted::Sse && std::mem::replace(wanted, new) != new;
+            if is_new {
+                *lock(&self.hold) = hold;
+            }
+            is_new
         });
     }
 
@@ -118,24 +131,36 @@ impl Listener {
 
     /// When the stream last brought anything.
     pub(crate) fn last_traffic(&self) -> Instant {
-        *self.last_traffic.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.last_traffic)
     }
 
     fn traffic(&self) {
-        *self.last_traffic.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *lock(&self.last_traffic) = Instant::now();
     }
 }
 
 /// Keeps the wanted stream open until the bridge ends.
 pub(crate) async fn run(bridge: Arc<Bridge>) {
     let mut wanted = bridge.listener.wanted.subscribe();
+    let mut renewals = JoinSet::new();
     loop {
+        while renewals.try_join_next().is_some() {}
         let now = *wanted.borrow_and_update();
+        let hold = lock(&bridge.listener.hold).take();
         let listen = async {
             match now {
-                Wanted::Nothing => {}
-                Wanted::Push(epoch) => push(&bridge, epoch).await,
-                Wanted::Sse => http_sse(&bridge).await,
+                Wanted::Nothing => drop(hold),
+                Wanted::Push(epoch) => {
+                    if push(&bridge, hold).await == Outcome::SessionLost {
+                        // The new session has a stream of its own, which ends this future.
+                        let bridge = Arc::clone(&bridge);
+                        renewals.spawn(async move { bridge.renew(epoch).await });
+                    }
+                }
+                Wanted::Sse => {
+                    drop(hold);
+                    http_sse(&bridge).await;
+                }
             }
             // Nothing more to do until something else is wanted.
             std::future::pending::<()>().await;
@@ -157,13 +182,22 @@ enum End {
     Failed(Error),
 }
 
-/// Listens to what the server pushes, until it says that it never does.
-async fn push(bridge: &Bridge, epoch: u64) {
+/// Why there is no more to listen to.
+#[derive(PartialEq, Eq)]
+enum Outcome {
+    /// The server pushes nothing.
+    Silent,
+    /// The server does not know the session any more.
+    SessionLost,
+}
+
+/// Listens to what the server pushes in this session, for as long as there may be something.
+async fn push(bridge: &Arc<Bridge>, mut hold: Option<Hold>) -> Outcome {
     let mut cursor = Cursor::default();
     let mut was_open = false;
     let mut failures = 0;
     loop {
-        let end = match open(bridge, cursor.id.as_ref()).await {
+        let end = match open_ahead(bridge, cursor.id.as_ref(), hold.take()).await {
             Ok(reply) => {
                 was_open = true;
                 failures = 0;
@@ -174,25 +208,23 @@ async fn push(bridge: &Bridge, epoch: u64) {
         };
         match end {
             End::Refused(status, body) if bridge.session().is_lost(status, &body) && was_open => {
-                // The new session has a stream of its own.
-                let _ = bridge.renew(epoch).await;
-                return;
+                return Outcome::SessionLost;
             }
             End::Refused(status, _) if !is_passing(status) => {
                 tracing::debug!(status = status.as_u16(), "the server pushes nothing");
-                return;
+                return Outcome::Silent;
             }
             End::Closed => {}
             End::Refused(status, _) => tracing::debug!(status = status.as_u16(), "no push stream for now"),
             End::Failed(error) => tracing::debug!(error = %error, "no push stream for now"),
         }
-        sleep(cursor.wait(failures)).await;
+        sleep(cursor.wait(failures, &bridge.timeouts)).await;
         failures += 1;
     }
 }
 
 /// Keeps the stream of HTTP+SSE open, unless the server has none.
-async fn http_sse(bridge: &Bridge) {
+async fn http_sse(bridge: &Arc<Bridge>) {
     let listener = &bridge.listener;
     let mut cursor = Cursor::default();
     let mut failures = 0;
@@ -243,41 +275,41 @@ async fn http_sse(bridge: &Bridge) {
         };
         listener.stream.send_replace(down);
         tokio::select! {
-            () = sleep(cursor.wait(failures)) => {}
+            () = sleep(cursor.wait(failures, &bridge.timeouts)) => {}
             () = listener.hurry.notified() => {}
         }
         failures += 1;
     }
 }
 
-/// Opens a stream; asks for new credentials once if the server refuses those it got.
+/// Opens a stream, and drops `hold` when the server has answered or has had the time for it.
+async fn open_ahead(bridge: &Bridge, last_event_id: Option<&Bytes>, hold: Option<Hold>) -> Result<Reply, End> {
+    let mut opening = pin!(open(bridge, last_event_id));
+    if let Ok(opened) = timeout(HEAD_START, &mut opening).await {
+        return opened;
+    }
+    drop(hold);
+    opening.await
+}
+
+/// Opens a stream.
 async fn open(bridge: &Bridge, last_event_id: Option<&Bytes>) -> Result<Reply, End> {
     let session = |headers: &mut HeaderMap| bridge.session().apply(headers);
-    for first in [true, false] {
-        let get = bridge.transport.get(session, last_event_id);
-        let silence = bridge.timeouts.idle;
-        let reply = match timeout(silence, get).await {
-            Ok(reply) => reply.map_err(End::Failed)?,
-            Err(_) => {
-                return Err(End::Failed(Error::new(Fault::Timeout, "the server did not open the stream in time")));
-            }
-        };
-        let refused = reply.status() == StatusCode::UNAUTHORIZED;
-        if refused && first && bridge.transport.credentials.renew(reply.user()).await.unwrap_or(false) {
-            continue;
-        }
-        let is_stream = Decoder::new(reply.content_type(), 0).is_sse();
-        if reply.status().is_success() && is_stream {
-            return Ok(reply);
-        }
-        let status = if reply.status().is_success() { StatusCode::METHOD_NOT_ALLOWED } else { reply.status() };
-        return Err(End::Refused(status, reply.error_body().await));
+    let get = bridge.transport.get(session, last_event_id);
+    let reply = match timeout(bridge.timeouts.idle, get).await {
+        Ok(reply) => reply.map_err(End::Failed)?,
+        Err(_) => return Err(End::Failed(Error::new(Fault::Timeout, "the server did not open the stream in time"))),
+    };
+    let is_stream = Decoder::new(reply.content_type(), 0).is_sse();
+    if reply.status().is_success() && is_stream {
+        return Ok(reply);
     }
-    Err(End::Closed)
+    let status = if reply.status().is_success() { StatusCode::METHOD_NOT_ALLOWED } else { reply.status() };
+    Err(End::Refused(status, reply.error_body().await))
 }
 
 /// Hands on what a stream brings, to its end; `endpoint` is told of the event of that name, and may end it.
-async fn read(bridge: &Bridge, mut reply: Reply, cursor: &mut Cursor, mut endpoint: impl FnMut(&[u8]) -> bool) {
+async fn read(bridge: &Arc<Bridge>, mut reply: Reply, cursor: &mut Cursor, mut endpoint: impl FnMut(&[u8]) -> bool) {
     let mut decoder = Decoder::new(reply.content_type(), bridge.limits.incoming);
     while let Ok(Some(chunk)) = reply.chunk().await {
         bridge.listener.traffic();
@@ -305,8 +337,11 @@ struct Cursor {
 }
 
 impl Cursor {
-    fn wait(&self, failures: u32) -> Duration {
-        let wait = if failures == 0 { DEFAULT_RETRY } else { retry::backoff(failures + 2, retry::random()) };
+    fn wait(&self, failures: u32, timeouts: &Timeouts) -> Duration {
+        let wait = match failures {
+            0 => timeouts.reconnect,
+            _ => retry::backoff(timeouts.retry, failures + 2, retry::random()),
+        };
         // What the server asks for is at least kept to.
         self.retry.map_or(wait, |asked| if failures == 0 { asked } else { asked.max(wait) })
     }
@@ -321,6 +356,10 @@ fn endpoint(base: &Url, text: &[u8]) -> Result<Url, String> {
     } else {
         Err("the server wants messages to be sent to another origin; refused".to_owned())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn late() -> Error {
@@ -357,8 +396,9 @@ mod tests {
     #[test]
     fn r30_r33_waits() {
         let asked = Cursor { id: None, retry: Some(Duration::from_millis(70)) };
-        assert_eq!(asked.wait(0), Duration::from_millis(70));
-        assert!(asked.wait(3) > Duration::from_secs(1), "failures need more patience");
-        assert_eq!(Cursor::default().wait(0), DEFAULT_RETRY);
+        let timeouts = Timeouts::default();
+        assert_eq!(asked.wait(0, &timeouts), Duration::from_millis(70));
+        assert!(asked.wait(3, &timeouts) > Duration::from_secs(1), "failures need more patience");
+        assert_eq!(Cursor::default().wait(0, &timeouts), timeouts.reconnect);
     }
 }

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use bytes::{Bytes, BytesMut};
+use memchr::memmem;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -14,8 +15,10 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
+    era::{self, Era},
     error::{Error, Kind as Fault},
     session::Offer,
+    splice::Object,
 };
 
 /// The most messages that come in one piece. Each costs memory beside its bytes, which the limits on bytes do not see.
@@ -26,6 +29,7 @@ pub(crate) const LONGEST_BATCH: usize = 10_000;
 pub(crate) struct Message {
     bytes: Bytes,
     kind: Kind,
+    era: Era,
     id: Option<Id>,
     method: Method,
 }
@@ -99,11 +103,31 @@ impl Message {
             (false, _, true) => Kind::Response,
             (false, _, false) => return Err(Invalid::message("it has no method, result or error", id)),
         };
-        Ok(Self { bytes: bytes.clone(), kind, id, method })
+        let era = match method.as_str() {
+            // What only the modern protocol has.
+            "server/discover" | "subscriptions/listen" => Era::Modern,
+            _ if kind != Kind::Response && peek.names_version() => Era::Modern,
+            _ => Era::Legacy,
+        };
+        Ok(Self { bytes: bytes.clone(), kind, era, id, method })
+    }
+
+    /// Reads bytes that are one message, and nothing else.
+    pub(crate) fn one(bytes: impl Into<Bytes>) -> Option<Self> {
+        match Self::parse(&bytes.into()) {
+            Ok(Parsed::One(message)) => Some(message),
+            _ => None,
+        }
     }
 
     pub(crate) fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// The protocol that the message is made in: a modern request says so in its `_meta` (R81). What says nothing counts as
+    /// legacy.
+    pub(crate) fn era(&self) -> Era {
+        self.era
     }
 
     pub(crate) fn id(&self) -> Option<&Id> {
@@ -118,6 +142,27 @@ impl Message {
     /// The message as it was sent.
     pub(crate) fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// The message as text.
+    pub(crate) fn text(&self) -> &str {
+        // It was valid UTF-8 when it was read.
+        std::str::from_utf8(&self.bytes).unwrap_or("{}")
+    }
+
+    /// The parameters, where they are an object.
+    pub(crate) fn params(&self) -> Option<Object<'_>> {
+        Object::of(self.text())?.object("params")
+    }
+
+    /// The `_meta` of the parameters.
+    pub(crate) fn meta(&self) -> Option<Object<'_>> {
+        self.params()?.object("_meta")
+    }
+
+    /// The result, where it is an object.
+    pub(crate) fn result(&self) -> Option<Object<'_>> {
+        Object::of(self.text())?.object("result")
     }
 
     /// The message as one line for stdout, without the line's end (R2).
@@ -139,20 +184,30 @@ impl Message {
     /// The same message with `id` in the place of its own, or put in where it has none (R7); all other bytes stay.
     pub(crate) fn with_id(&self, id: &Id) -> Self {
         let mut bytes = BytesMut::with_capacity(self.bytes.len() + id.0.len() + br#""id":,"#.len());
-        if let Some(own) = &self.id {
+        let start = if let Some(own) = &self.id {
             // The id is a slice of the message.
             let start = own.0.as_ptr().addr() - self.bytes.as_ptr().addr();
             bytes.extend_from_slice(&self.bytes.slice(..start));
             bytes.extend_from_slice(&id.0);
             bytes.extend_from_slice(&self.bytes.slice(start + own.0.len()..));
+            start
         } else {
             // A response is an object with at least one member.
             bytes.extend_from_slice(br#"{"id":"#);
+            let start = bytes.len();
             bytes.extend_from_slice(&id.0);
             bytes.extend_from_slice(b",");
             bytes.extend_from_slice(&self.bytes.slice(1..));
+            start
+        };
+        let bytes = bytes.freeze();
+        Self {
+            id: Some(Id(bytes.slice(start..start + id.0.len()))),
+            bytes,
+            kind: self.kind,
+            era: self.era,
+            method: self.method.clone(),
         }
-        Self { bytes: bytes.freeze(), id: Some(id.clone()), kind: self.kind, method: self.method.clone() }
     }
 
     /// The id that a `notifications/cancelled` names.
@@ -287,6 +342,7 @@ pub(crate) fn initialized() -> Message {
     Message {
         bytes: Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#),
         kind: Kind::Notification,
+        era: Era::Legacy,
         id: None,
         method: Method(Bytes::from_static(b"notifications/initialized")),
     }
@@ -453,7 +509,20 @@ impl<'de: 'a, 'a> Deserialize<'de> for Batch<'a> {
 struct Peek<'a> {
     id: Option<&'a RawValue>,
     method: Option<&'a RawValue>,
+    params: Option<&'a RawValue>,
     has_answer: bool,
+}
+
+impl Peek<'_> {
+    /// Whether its `_meta` names a protocol version, as each modern request does.
+    fn names_version(&self) -> bool {
+        let Some(params) = self.params.map(RawValue::get) else { return false };
+        // Most parameters need no second look. The other needle stands for names that are written with escapes.
+        let is_possible =
+            ["_meta", "\\u00"].iter().any(|part| memmem::find(params.as_bytes(), part.as_bytes()).is_some());
+        let meta = if is_possible { Object::of(params).and_then(|params| params.object("_meta")) } else { None };
+        meta.is_some_and(|meta| meta.get(era::PROTOCOL_VERSION).is_some())
+    }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Peek<'a> {
@@ -479,6 +548,7 @@ impl<'de> Visitor<'de> for Members<'_, 'de> {
             match member {
                 Member::Id => self.0.id = Some(map.next_value()?),
                 Member::Method => self.0.method = Some(map.next_value()?),
+                Member::Params => self.0.params = Some(map.next_value()?),
                 Member::Answer => {
                     map.next_value::<IgnoredAny>()?;
                     self.0.has_answer = true;
@@ -493,6 +563,7 @@ impl<'de> Visitor<'de> for Members<'_, 'de> {
 enum Member {
     Id,
     Method,
+    Params,
     Answer,
     Other,
 }
@@ -512,6 +583,7 @@ impl<'de> Deserialize<'de> for Member {
                 Ok(match name {
                     b"id" => Member::Id,
                     b"method" => Member::Method,
+                    b"params" => Member::Params,
                     b"result" | b"error" => Member::Answer,
                     _ => Member::Other,
                 })
@@ -553,6 +625,24 @@ mod tests {
             assert_eq!(message(text).kind(), kind, "{text}");
         }
         assert_eq!(message(r#"{"id":1,"method":"p\u0069ng"}"#).method(), "ping");
+    }
+
+    #[test]
+    fn r81_the_era_is_told_by_each_request() {
+        let meta = r#"{"_meta":{"progressToken":1,"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#;
+        for (text, era) in [
+            (format!(r#"{{"id":1,"method":"tools/call","params":{meta}}}"#), Era::Modern),
+            (format!(r#"{{"params":{},"id":1,"method":"tools/call"}}"#, meta.replace('/', "\\/")), Era::Modern),
+            (format!(r#"{{"id":1,"method":"x","params":{}}}"#, meta.replace('_', "\\u005f")), Era::Modern),
+            (r#"{"id":1,"method":"server/discover"}"#.into(), Era::Modern),
+            (r#"{"id":1,"method":"tools/call","params":{"_meta":{"progressToken":1}}}"#.into(), Era::Legacy),
+            (format!(r#"{{"id":1,"method":"tools/call","params":{{"arguments":{meta}}}}}"#), Era::Legacy),
+            (r#"{"id":1,"method":"x","params":["_meta",1e400,"\ud800"]}"#.into(), Era::Legacy),
+            (format!(r#"{{"method":"notifications/x","params":{meta}}}"#), Era::Modern),
+            (format!(r#"{{"id":1,"result":{meta},"params":{meta}}}"#), Era::Legacy),
+        ] {
+            assert_eq!(message(&text).era(), era, "{text}");
+        }
     }
 
     #[test]
@@ -649,7 +739,7 @@ mod tests {
             (r#"{"jsonrpc":"2.0","error":{}}"#, r#"{"id":"q","jsonrpc":"2.0","error":{}}"#),
             (r#"{"error":{"id":3}, "id" : null }"#, r#"{"error":{"id":3}, "id" : "q" }"#),
         ] {
-            let changed = message(text).with_id(&id);
+            let changed = message(text).with_id(&Id(Bytes::from_static(b"12345"))).with_id(&id);
             assert_eq!(changed.bytes(), expected);
             assert_eq!(message(expected).id().unwrap().as_str(), changed.id().unwrap().as_str());
         }

@@ -8,7 +8,9 @@ use std::sync::{
 use tokio::sync::{Notify, oneshot};
 
 use crate::{
+    era::Era,
     error::Error,
+    held::Held,
     message::{Id, Kind, Message},
     transport::Delivery,
 };
@@ -22,10 +24,25 @@ pub(crate) struct Pending {
     pub(crate) delivery: Arc<Delivery>,
     /// Who waits for the answer, if it is not the client.
     caller: Mutex<Option<Caller>>,
-    is_own: bool,
+    pub(crate) origin: Origin,
     withdrawn: Notify,
     settled: Notify,
     flags: AtomicU8,
+}
+
+/// On whose behalf a message is sent. It decides what becomes of all that comes with its answer.
+#[derive(Clone, Debug)]
+pub(crate) enum Origin {
+    /// It is the client's own.
+    Client,
+    /// It sets up a session or belongs to one, and is lost with it.
+    Session,
+    /// It stands for a legacy client's message at a modern server, or finds out what such a server wants.
+    ForLegacyClient,
+    /// It is the subscription of a legacy client at a modern server. Told when the server has acknowledged it.
+    Events(Arc<Notify>),
+    /// It stands for a modern client's request at a legacy server.
+    ForModernClient(Arc<Held>),
 }
 
 /// Where the answer to a request of the bridge's own goes.
@@ -45,13 +62,36 @@ impl Pending {
         self.request.as_ref()
     }
 
-    /// Whether the bridge sends it on its own behalf; the client knows nothing of it.
+    /// Whether the bridge has made it; the client knows nothing of it.
     pub(crate) fn is_own(&self) -> bool {
-        self.is_own
+        !matches!(self.origin, Origin::Client)
+    }
+
+    /// Whether it belongs to one session, and must not wait for the next.
+    pub(crate) fn is_of_session(&self) -> bool {
+        matches!(self.origin, Origin::Session)
+    }
+
+    /// The call of a modern client's that it stands for.
+    pub(crate) fn held(&self) -> Option<&Arc<Held>> {
+        match &self.origin {
+            Origin::ForModernClient(held) => Some(held),
+            _ => None,
+        }
+    }
+
+    /// The protocol that it is sent in.
+    pub(crate) fn era(&self) -> Era {
+        self.request.as_ref().map_or(Era::Legacy, Message::era)
     }
 
     pub(crate) fn take_caller(&self) -> Option<Caller> {
         self.caller.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether it stands for as long as the client wants it, and ends without an answer when the client goes.
+    fn is_subscription(&self) -> bool {
+        self.request.as_ref().is_some_and(|request| request.method() == "subscriptions/listen")
     }
 
     /// Its turn has come. False if it was cancelled before: then it must not be sent.
@@ -118,27 +158,31 @@ pub(crate) struct Table {
 impl Table {
     /// Adds a message of the client's.
     pub(crate) fn insert(&self, message: &Message) -> Arc<Pending> {
-        self.add((message.kind() == Kind::Request).then(|| message.clone()), None, false)
+        self.add((message.kind() == Kind::Request).then(|| message.clone()), None, Origin::Client)
     }
 
     /// Adds something that the client waits for without having asked the server.
     pub(crate) fn insert_receipt(&self) -> Arc<Pending> {
-        self.add(None, None, false)
+        self.add(None, None, Origin::Client)
     }
 
     /// Adds a message of the bridge's own, and gives what its answer comes from.
-    pub(crate) fn insert_own(&self, message: &Message) -> (Arc<Pending>, oneshot::Receiver<Result<Message, Error>>) {
+    pub(crate) fn insert_own(
+        &self,
+        message: &Message,
+        origin: Origin,
+    ) -> (Arc<Pending>, oneshot::Receiver<Result<Message, Error>>) {
         let (caller, answer) = oneshot::channel();
         let request = (message.kind() == Kind::Request).then(|| message.clone());
-        (self.add(request, Some(caller), true), answer)
+        (self.add(request, Some(caller), origin), answer)
     }
 
-    fn add(&self, request: Option<Message>, caller: Option<Caller>, is_own: bool) -> Arc<Pending> {
+    fn add(&self, request: Option<Message>, caller: Option<Caller>, origin: Origin) -> Arc<Pending> {
         let pending = Arc::new(Pending {
             request,
             delivery: Arc::default(),
             caller: Mutex::new(caller),
-            is_own,
+            origin,
             withdrawn: Notify::new(),
             settled: Notify::new(),
             flags: AtomicU8::new(0),
@@ -162,13 +206,18 @@ impl Table {
 
     /// The client's open request with this id.
     pub(crate) fn find_of_client(&self, id: &Id) -> Option<Arc<Pending>> {
-        self.lock().iter().find(|one| !one.is_own && one.id().is_some_and(|own| own.same(id))).cloned()
+        self.lock().iter().find(|one| !one.is_own() && one.id().is_some_and(|own| own.same(id))).cloned()
+    }
+
+    /// The open call of a modern client's at a legacy server that was made last.
+    pub(crate) fn newest_held(&self) -> Option<Arc<Held>> {
+        self.lock().iter().rev().find_map(|one| one.held().cloned())
     }
 
     /// The most that the client still waits for; cancelled requests are waited for by nobody.
     pub(crate) fn most_wanted(&self) -> Option<Wanted> {
         let wanted = |one: &Arc<Pending>| match (one.id(), one.is_cancelled()) {
-            _ if one.is_own => None,
+            _ if one.is_own() || one.is_subscription() => None,
             (Some(_), true) => None,
             (Some(_), false) => Some(Wanted::Answer),
             (None, _) => Some(Wanted::Receipt),
@@ -178,7 +227,14 @@ impl Table {
 
     /// The requests whose client still waits for an answer.
     pub(crate) fn unanswered(&self) -> Vec<Arc<Pending>> {
-        self.lock().iter().filter(|one| !one.is_own && one.id().is_some() && !one.is_cancelled()).cloned().collect()
+        self.lock()
+            .iter()
+            .filter(|one| {
+                let ends_unsaid = one.is_own() || one.is_cancelled() || one.is_subscription();
+                one.id().is_some() && !ends_unsaid
+            })
+            .cloned()
+            .collect()
     }
 
     /// Waits for the next removal. Make the future before looking at the table, so that none is missed.

@@ -40,6 +40,10 @@ impl Way<'_> {
         if error.is_connect() {
             return self.judge_connection(error);
         }
+        if find::<h2::Error>(error).is_some_and(|error| error.is_library() && error.is_reset()) {
+            let summary = format!("what {url} answers breaks the rules of HTTP/2, or its headers have no end");
+            return (Fault::InvalidAnswer, summary);
+        }
         match find::<hyper::Error>(error) {
             Some(error) if error.is_parse() => (
                 Fault::InvalidAnswer,
@@ -77,8 +81,13 @@ impl Way<'_> {
     /// What the proxy itself did. `None` if it did its part.
     fn judge_proxy(&self, proxy: &str, error: &reqwest::Error) -> Option<(Fault, String)> {
         let url = self.url;
-        let unreachable =
-            || format!("cannot connect to the proxy {proxy}; check --proxy or HTTPS_PROXY and the network");
+        let unreachable = || match find::<rustls::Error>(error) {
+            Some(_) => (Fault::Tls, format!("no secure connection to the proxy {proxy}; --ca-cert adds an authority")),
+            None => (
+                Fault::Connect,
+                format!("cannot connect to the proxy {proxy}; check --proxy or HTTPS_PROXY and the network"),
+            ),
+        };
         if error.is_timeout() {
             return None;
         }
@@ -91,12 +100,7 @@ impl Way<'_> {
         if let Some(tunnel) = find::<TunnelError>(error) {
             return Some(match tunnel {
                 TunnelError::ProxyAuthRequired => wants_credentials(proxy),
-                TunnelError::ConnectFailed(_) => match find::<rustls::Error>(error) {
-                    Some(_) => {
-                        (Fault::Tls, format!("no secure connection to the proxy {proxy}; --ca-cert adds an authority"))
-                    }
-                    None => (Fault::Connect, unreachable()),
-                },
+                TunnelError::ConnectFailed(_) => unreachable(),
                 _ => (
                     Fault::Connect,
                     format!(
@@ -107,7 +111,7 @@ impl Way<'_> {
         }
         if let Some(socks) = find::<SocksError>(error) {
             return Some(match socks {
-                SocksError::Inner(_) => (Fault::Connect, unreachable()),
+                SocksError::Inner(_) => unreachable(),
                 _ => (
                     Fault::Connect,
                     format!(
@@ -118,7 +122,7 @@ impl Way<'_> {
         }
         // Without a tunnel, the connection that failed is that to the proxy.
         let forwards = proxy.starts_with("http") && url.as_url().scheme() == "http";
-        (forwards && error.is_connect()).then(|| (Fault::Connect, unreachable()))
+        (forwards && error.is_connect()).then(unreachable)
     }
 }
 

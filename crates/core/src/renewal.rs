@@ -3,16 +3,19 @@
 //! However many requests find the session gone, one of them sets up the next: the client's own `initialize`, then
 //! `initialized`, the log level and the subscriptions. All others wait for that, and new messages wait with them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     bridge::Bridge,
     error::{Error, Kind as Fault},
-    exchange,
-    message::{Id, Message, initialized},
-    retry,
+    intake::{Gate, Lane},
+    message::initialized,
+    pending::Origin,
 };
 
 /// Who sets up a session, and how often that failed.
@@ -20,13 +23,17 @@ use crate::{
 pub(crate) struct Renewal {
     turn: Mutex<()>,
     failures: AtomicU64,
-    calls: AtomicU64,
 }
 
 impl Renewal {
     /// Waits while a session is being set up.
     pub(crate) async fn over(&self) {
-        drop(self.turn.lock().await);
+        drop(self.turn().await);
+    }
+
+    /// The turn to set up a session; all others wait while it is held.
+    pub(crate) async fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().await
     }
 }
 
@@ -35,9 +42,9 @@ impl Bridge {
     ///
     /// # Errors
     /// There is none: the server refused, or it offers less than the client was promised.
-    pub(crate) async fn renew(&self, epoch: u64) -> Result<(), Error> {
+    pub(crate) async fn renew(self: &Arc<Self>, epoch: u64) -> Result<(), Error> {
         let failures = self.renewal.failures.load(Ordering::Acquire);
-        let _turn = self.renewal.turn.lock().await;
+        let _turn = self.renewal.turn().await;
         if self.session().epoch() != epoch {
             return Ok(());
         }
@@ -50,13 +57,13 @@ impl Bridge {
         })
     }
 
-    async fn set_up(&self) -> Result<(), Error> {
+    async fn set_up(self: &Arc<Self>) -> Result<(), Error> {
         let Some(initialize) = self.session().initialize().cloned() else {
             return Err(Error::new(Fault::SessionLost, "the server has lost the session"));
         };
         tracing::info!("the server has lost the session; a new one is set up");
         let replay = self.session().replay();
-        let answer = self.call(&initialize).await?;
+        let answer = self.call(&initialize, Origin::Session).await?;
         let failed = |why: &str| {
             let summary = format!("the server has lost the session, and its new one cannot take its place: {why}");
             Err(Error::new(Fault::SessionLost, summary))
@@ -71,48 +78,19 @@ impl Bridge {
             (None, Some((_, why))) => return failed(&why),
             (None, None) => return failed("the answer to initialize is no result"),
         }
-        self.tell(initialized()).await;
+        self.begin_session().await;
         for request in replay {
-            if let Err(error) = self.call(&request).await {
+            if let Err(error) = self.call(&request, Origin::Session).await {
                 tracing::warn!(method = request.method(), error = %error, "the new session was not told");
             }
         }
         Ok(())
     }
 
-    /// Sends a request of the bridge's own and gives its answer.
-    ///
-    /// # Errors
-    /// As a request of the client's would get them.
-    async fn call(&self, request: &Message) -> Result<Message, Error> {
-        let number = self.renewal.calls.fetch_add(1, Ordering::Relaxed);
-        let request = request.with_id(&own_id(number));
-        let (pending, mut answer) = self.table.insert_own(&request);
-        // The reply's stream may go on after the answer; that is of no interest here.
-        let early = tokio::select! {
-            biased;
-            answer = &mut answer => Some(answer),
-            () = exchange::run_boxed(self, request, &pending) => None,
-        };
-        let answer = match early {
-            Some(answer) => answer,
-            None => answer.await,
-        };
-        answer
-            .unwrap_or_else(|_| Err(Error::new(Fault::NoAnswer, "the server did not answer the bridge's own request")))
+    /// Tells the server that the handshake is over, and waits a moment for the push stream.
+    pub(crate) async fn begin_session(self: &Arc<Self>) {
+        let (hold, gate) = Gate::new();
+        self.tell(initialized(), Origin::Session, Lane { hold: Some(hold), ..Lane::default() }).await;
+        gate.opened().await;
     }
-
-    /// Sends a notification of the bridge's own.
-    async fn tell(&self, notification: Message) {
-        let (pending, _) = self.table.insert_own(&notification);
-        exchange::run_boxed(self, notification, &pending).await;
-    }
-}
-
-/// An id that no client uses: it differs from process to process.
-fn own_id(number: u64) -> Id {
-    use std::sync::OnceLock;
-    static PROCESS: OnceLock<u64> = OnceLock::new();
-    let process = PROCESS.get_or_init(|| retry::random().to_bits());
-    Id::own(&format!("mcp-gangway-{process:x}-{number}"))
 }

@@ -17,6 +17,8 @@ pub(crate) struct Session {
     stream: Option<u64>,
     /// Counts the sessions: a request that failed in an old one need not look for a new one.
     epoch: u64,
+    /// The bridge has set it up for modern clients, who know nothing of it.
+    for_modern: bool,
     /// The client's own `initialize`, once it was answered; without it there is nothing to renew.
     initialize: Option<Message>,
     /// What the server offered in its answer.
@@ -50,11 +52,23 @@ impl Session {
 
     /// The client's `initialize` was answered with this offer. Both sides speak its version from now on (R25).
     pub(crate) fn negotiated(&mut self, initialize: &Message, offer: Offer) {
+        self.for_modern = false;
         self.speak(&offer);
         self.initialize = Some(initialize.clone());
         self.offer = Some(offer);
         self.log_level = None;
         self.subscriptions.clear();
+    }
+
+    /// The same for an `initialize` of the bridge's own, which stands for modern clients.
+    pub(crate) fn negotiated_for_modern(&mut self, initialize: &Message, offer: Offer) {
+        self.negotiated(initialize, offer);
+        self.for_modern = true;
+    }
+
+    /// Whether the bridge has set it up for modern clients.
+    pub(crate) fn is_for_modern(&self) -> bool {
+        self.for_modern
     }
 
     /// A renewed session was answered with this offer.

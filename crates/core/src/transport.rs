@@ -40,12 +40,14 @@ const ERROR_BODY_TIME: Duration = Duration::from_secs(2);
 /// A proxy or load balancer that closes idle connections mostly does so after a minute or more.
 const KEEP_IDLE: Duration = Duration::from_secs(50);
 /// A peer that is gone without a word is found out within a minute: by TCP's own probes after 30 s of silence, by data
-/// that nobody acknowledges, and with HTTP/2 by pings while requests are open, as a proxy may keep up its half.
+/// that nobody acknowledges, and with HTTP/2 by pings while requests are open (`Timeouts::ping`), as a proxy may keep up
+/// its half.
 const PROBE_AFTER: Duration = Duration::from_secs(30);
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 const PROBES: u32 = 3;
 #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
 const UNACKNOWLEDGED: Duration = Duration::from_mins(1);
+/// The longest that the answer to a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// The most that the headers of one HTTP/2 reply may hold, in bytes. With HTTP/1.1 it is the client's own limit: 100
 /// headers and 400 KiB.
@@ -113,15 +115,28 @@ impl Transport {
         self.follow(target, user, make).await
     }
 
-    /// Opens a stream of events: the server's own, or with `last_event_id` the rest of one that broke (R29, R32).
+    /// Opens a stream of events: the server's own, or with `last_event_id` the rest of one that broke (R29, R32). Asks for
+    /// new credentials once if the server refuses those it got.
     ///
     /// # Errors
     /// As for `post`.
     pub(crate) async fn get(
         &self,
-        session: impl FnOnce(&mut HeaderMap),
+        session: impl Fn(&mut HeaderMap),
         last_event_id: Option<&Bytes>,
     ) -> Result<Reply, Error> {
+        let reply = self.get_once(&session, last_event_id).await?;
+        if reply.status() == StatusCode::UNAUTHORIZED {
+            match self.credentials.renew(reply.user()).await {
+                Ok(true) => return self.get_once(&session, last_event_id).await,
+                Ok(false) => {}
+                Err(error) => tracing::warn!(error = %error, "no new credentials for the stream"),
+            }
+        }
+        Ok(reply)
+    }
+
+    async fn get_once(&self, session: impl Fn(&mut HeaderMap), last_event_id: Option<&Bytes>) -> Result<Reply, Error> {
         let user = self.credentials.current().await?;
         let mut headers = headers::get(&user.headers, last_event_id.map(Bytes::as_ref));
         session(&mut headers);
@@ -269,8 +284,8 @@ fn client(config: &Config, identity: &Arc<Identity>, cookies: &Arc<Cookies>) -> 
         .tcp_keepalive(PROBE_AFTER)
         .tcp_keepalive_interval(PROBE_EVERY)
         .tcp_keepalive_retries(PROBES)
-        .http2_keep_alive_interval(PROBE_AFTER)
-        .http2_keep_alive_timeout(PING_TIMEOUT)
+        .http2_keep_alive_interval(config.timeouts.ping)
+        .http2_keep_alive_timeout(config.timeouts.ping.min(PING_TIMEOUT))
         .http2_max_header_list_size(MOST_HEADERS);
     #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
     let builder = builder.tcp_user_timeout(UNACKNOWLEDGED);

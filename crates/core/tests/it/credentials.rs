@@ -69,6 +69,40 @@ async fn a_request_is_repeated_with_new_credentials_once() {
 }
 
 #[tokio::test]
+async fn a_stream_is_taken_up_again_with_new_credentials() {
+    let mut server = Server::start().await;
+    let (config, asked) = config(&server, true);
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    let mut post = server.post().await;
+    assert_eq!(post.header("authorization"), Some("Bearer 1"));
+    server.expect_get();
+    post.sse().await;
+    post.chunk("retry: 5\nid: 0\ndata:\n\n").await;
+    post.end().await;
+    // Credentials may expire more than once while a tool runs.
+    for (old, new) in [("Bearer 1", "Bearer 2"), ("Bearer 2", "Bearer 3")] {
+        let get = server.get().await;
+        assert_eq!((get.header("authorization"), get.header("last-event-id")), (Some(old), Some("0")));
+        get.respond(401, &[], "").await;
+        let mut get = server.get().await;
+        assert_eq!((get.header("authorization"), get.header("last-event-id")), (Some(new), Some("0")));
+        get.sse().await;
+        get.end().await;
+    }
+    // New ones that are refused as well are no reason to go on.
+    for token in ["Bearer 3", "Bearer 4"] {
+        let get = server.get().await;
+        assert_eq!(get.header("authorization"), Some(token));
+        get.respond(401, &[], "").await;
+    }
+    let failure = client.expect_error("1").await;
+    assert_eq!(failure.kind(), "no_answer", "{failure:?}");
+    assert_eq!(asked.load(Ordering::SeqCst), 4);
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
 async fn a_source_that_fails_fails_the_request_and_not_the_bridge() {
     let mut server = Server::start().await;
     let mut config = server.config();

@@ -373,7 +373,7 @@ fn config(address: SocketAddr, fault: Fault) -> Config {
     let mut config = Config::new(&format!("http://{address}/mcp")).expect("a URL");
     config.proxy = gangway::Proxy::None;
     if matches!(fault, Silent) {
-        config.timeouts.idle = Duration::from_millis(500);
+        config.timeouts.idle = Duration::from_secs(3);
     }
     config
 }

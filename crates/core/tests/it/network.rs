@@ -217,6 +217,34 @@ async fn r93_the_ways_through_a_proxy() {
 }
 
 #[tokio::test]
+async fn r93_the_ways_through_a_proxy_behind_tls() {
+    let authority = Authority::new();
+    let proxy = Proxy::start_tls(Manner::Wants("user", "right"), authority.server_config("127.0.0.1")).await;
+    let mut secure = Server::start_tls(authority.server_config("mcp.invalid")).await;
+    let mut plain = Server::start().await;
+    for server in [&mut secure, &mut plain] {
+        let (target, is_tls) = (format!("mcp.invalid:{}", server.port()), server.origin().starts_with("https"));
+        let url = format!("{}://{target}/mcp", if is_tls { "https" } else { "http" });
+        let mut client = Client::start(trusting(proxy.config(&url, "https", "user:right@"), &authority));
+        expect_service(&mut client, server).await;
+        client.finish(server).await;
+        let way = if is_tls { format!("CONNECT {target}") } else { format!("POST http://{target}/mcp") };
+        assert_eq!(proxy.seen(), [format!("{way} Basic dXNlcjpyaWdodA==")]);
+
+        let message = expect_failure(trusting(proxy.config(&url, "https", "user:hunter2@"), &authority), "proxy").await;
+        assert!(message.contains(&format!("the proxy {} wants credentials", proxy.url("https", ""))), "{message}");
+        proxy.seen();
+
+        let message = expect_failure(proxy.config(&url, "https", "user:hunter2@"), "tls").await;
+        assert!(
+            message.contains(&format!("no secure connection to the proxy {}", proxy.url("https", ""))),
+            "{message}"
+        );
+        assert!(proxy.seen().is_empty(), "credentials went to a proxy that nobody trusts");
+    }
+}
+
+#[tokio::test]
 async fn r93_socks5_looks_names_up_itself_and_exceptions_are_direct() {
     let mut server = Server::start().await;
     let proxy = Proxy::start(Manner::Open).await;
@@ -404,9 +432,10 @@ async fn endless_headers_end_over_http2() {
     config.proxy = gangway::Proxy::None;
     let mut client = Client::start(config);
     client.send(call("1")).await;
-    server.next().await.head("x", &"x".repeat(200 << 10));
+    server.next().await.head("x", &"x".repeat(65 << 10));
     let failure = client.expect_error("1").await;
-    assert_eq!(failure.kind(), "connection_lost", "{failure:?}");
+    assert_eq!(failure.kind(), "invalid_answer", "{failure:?}");
+    assert!(failure.may_have_run() && failure.message.contains("headers"), "{failure:?}");
     client.send(call("2")).await;
     server.next().await.json(&response("2", "{}"));
     client.expect(response("2", "{}")).await;

@@ -1,5 +1,7 @@
 //! What the server says unasked, over the GET stream (R29–R31), and streams that break and are taken up again (R32–R36).
 
+use std::time::Duration;
+
 use crate::support::{Client, Exchange, INITIALIZED, Server, VERSION, call, notification, progress, request, response};
 
 const CHANGED: &str = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
@@ -59,6 +61,94 @@ async fn r29_nothing_is_asked_for_before_initialized() {
     client.send(INITIALIZED).await;
     server.post().await.accepted().await;
     server.get().await.respond(405, &[], "").await;
+}
+
+#[tokio::test]
+async fn r29_a_request_comes_after_the_answer_to_the_get() {
+    for status in [200, 405, 503] {
+        let (mut server, mut client) = listening(None).await;
+        client.send(call("1")).await;
+        // Had the request not been held back, both would be under way by now.
+        let mut get = server.next("the GET before the call").await;
+        assert_eq!(get.verb, "GET", "{}", get.text());
+        server.expect_no_more();
+        let held = if status == 200 {
+            get.sse().await;
+            Some(get)
+        } else {
+            get.respond(status, &[], "").await;
+            None
+        };
+        let post = server.post().await;
+        assert_eq!(post.id().as_deref(), Some("1"));
+        // What the call makes the server ask now has a way to the client.
+        if let Some(mut get) = held {
+            let elicitation = request("0", "elicitation/create", "{}");
+            get.event(&elicitation).await;
+            client.expect(&elicitation).await;
+        }
+        let answer = post.answer("{}").await;
+        client.expect(answer).await;
+    }
+}
+
+#[tokio::test]
+async fn r29_a_get_without_an_answer_holds_nothing_up_for_long() {
+    let (mut server, mut client) = listening(None).await;
+    client.send(call("1")).await;
+    let mut get = server.next("the GET before the call").await;
+    assert_eq!(get.verb, "GET");
+    // The client's answers and cancellations do not wait.
+    client.send(response("7", "{}")).await;
+    let post = server.post().await;
+    assert_eq!(post.text(), response("7", "{}"));
+    post.accepted().await;
+    let answer = server.post().await.answer("{}").await;
+    client.expect(answer).await;
+    // Once in a session.
+    client.expect_nothing(&mut server).await;
+    get.sse().await;
+    get.event(CHANGED).await;
+    client.expect(CHANGED).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r29_r39_the_stream_of_a_renewed_session_is_there_first_as_well() {
+    let (mut server, mut client) = listening(Some("old")).await;
+    server.get().await.respond(405, &[], "").await;
+    client.send(call("1")).await;
+    server.post().await.respond(404, &[], "").await;
+    server.post().await.initialized(Some("new"), VERSION).await;
+    server.post().await.accepted().await;
+    let mut get = server.next("the GET before the call").await;
+    assert_eq!((get.verb.as_str(), get.header("mcp-session-id")), ("GET", Some("new")));
+    server.expect_no_more();
+    get.sse().await;
+    let answer = server.post().await.answer("{}").await;
+    client.expect(answer).await;
+}
+
+#[tokio::test]
+async fn r39_a_session_whose_loss_the_stream_finds_is_set_up_in_full() {
+    let (mut server, mut client) = listening(Some("old")).await;
+    let mut get = stream(&mut server).await;
+    let level = request("1", "logging/setLevel", r#"{"level":"debug"}"#);
+    client.send(&level).await;
+    let answer = server.post().await.answer("{}").await;
+    client.expect(answer).await;
+    get.chunk("retry: 10\n\n").await;
+    get.end().await;
+    server.get().await.respond(404, &[], "").await;
+    server.post().await.initialized(Some("new"), VERSION).await;
+    server.post().await.accepted().await;
+    let mut get = stream(&mut server).await;
+    let again = server.post().await;
+    assert_eq!((again.rpc_method().as_str(), again.header("mcp-session-id")), ("logging/setLevel", Some("new")));
+    again.answer("{}").await;
+    get.event(CHANGED).await;
+    client.expect(CHANGED).await;
+    client.expect_nothing(&mut server).await;
 }
 
 #[tokio::test]
@@ -166,6 +256,66 @@ async fn r32_a_stream_may_break_again_and_again() {
     stream.event(&response("1", "{}")).await;
     client.expect(response("1", "{}")).await;
     stream.end().await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r33_the_wait_that_the_server_asked_for_holds_for_the_streams_that_follow() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    // Nobody would live to see the bridge's own wait.
+    config.timeouts.reconnect = Duration::from_hours(1);
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    let mut stream = server.post().await;
+    server.expect_get();
+    stream.sse().await;
+    stream.chunk("retry: 1\nid: 0\ndata:\n\n").await;
+    for step in 1..=3 {
+        stream.end().await;
+        stream = server.get().await;
+        assert_eq!(stream.header("last-event-id"), Some((step - 1).to_string().as_str()));
+        stream.sse().await;
+        stream.chunk(format!("id: {step}\ndata: {}\n\n", progress("1", step))).await;
+        client.expect(progress("1", step)).await;
+    }
+    stream.event(&response("1", "{}")).await;
+    client.expect(response("1", "{}")).await;
+    stream.end().await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r44_a_stream_that_is_taken_up_in_vain_has_an_end() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.timeouts.idle = Duration::from_millis(300);
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    let mut post = server.post().await;
+    server.expect_get();
+    post.sse().await;
+    post.chunk("retry: 5\nid: 0\ndata:\n\n").await;
+    post.end().await;
+    // That the server takes each of them is no sign of life.
+    let in_vain = async {
+        loop {
+            let mut get = server.get().await;
+            get.sse().await;
+            get.end().await;
+        }
+    };
+    let failure = tokio::select! {
+        failure = client.expect_error("1") => failure,
+        () = in_vain => unreachable!("it never ends"),
+    };
+    assert_eq!((failure.kind(), failure.may_have_run()), ("timeout", true), "{failure:?}");
+    let told = server.post().await;
+    assert_eq!(told.cancelled_id().as_deref(), Some("1"));
+    told.accepted().await;
+    client.expect_nothing(&mut server).await;
+    // One more GET may have been on its way.
+    server.forget_notifications();
     client.finish(&mut server).await;
 }
 

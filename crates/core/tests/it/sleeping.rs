@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::support::{
-    Authority, Client, Fate, INITIALIZED, RawH2, VERSION, call,
+    Authority, Client, Fate, INITIALIZED, RawH2, SOON, VERSION, call,
     fault_proxy::{Cut, Fault, FaultProxy, Side},
     model::Model,
     request, response, within,
@@ -181,6 +181,33 @@ async fn r44_an_http2_connection_that_turns_deaf() {
 }
 
 #[tokio::test]
+async fn r44_a_ping_finds_an_http2_connection_that_turned_deaf() {
+    let authority = Authority::new();
+    let server = RawH2::start(authority.server_config("localhost")).await;
+    let proxy = FaultProxy::before(SocketAddr::from(([127, 0, 0, 1], server.port()))).await.unwrap();
+    let mut config = config(&format!("https://localhost:{}/mcp", proxy.address().port()));
+    config.tls.ca_certificates = vec![authority.pem()];
+    // The server may think for as long as it likes, if it is there.
+    (config.timeouts.idle, config.timeouts.ping) = (Duration::from_hours(1), IDLE);
+    let mut client = Client::start(config);
+    let serve = server.serve(async |message: &Value| Fate::Answer(response(&message["id"].to_string(), "{}")));
+    let play = async {
+        client.send(call("1")).await;
+        client.expect(response("1", "{}")).await;
+        proxy.arm(Cut { side: Side::Response, after: 0, fault: Fault::Stall });
+        client.send(call("2")).await;
+        let failure = client.expect_error("2").await;
+        assert_eq!((failure.kind(), failure.may_have_run()), ("connection_lost", true), "{failure:?}");
+        client.send(call("3")).await;
+        client.expect(response("3", "{}")).await;
+    };
+    tokio::select! {
+        () = play => {}
+        () = serve => unreachable!("it serves for ever"),
+    }
+}
+
+#[tokio::test]
 async fn r94_a_server_that_moves_to_another_address() {
     let mut host = Host::start().await;
     let port = host.address.port();
@@ -202,7 +229,9 @@ async fn r94_a_server_that_moves_to_another_address() {
 async fn r9_a_network_that_goes_and_comes_back() {
     let mut host = Host::start().await;
     host.model.push();
-    let mut client = Client::start(config(&format!("http://{}/mcp", host.address)));
+    let mut config = config(&format!("http://{}/mcp", host.address));
+    config.timeouts.retry = SOON;
+    let mut client = Client::start(config);
     shake_hands(&mut client).await;
     host.ask_well(&mut client, "before").await;
     // A call is open when it happens.

@@ -8,6 +8,7 @@ use std::{fmt::Display, net::SocketAddr, time::Duration};
 use tokio::net::TcpSocket;
 
 mod client;
+#[allow(dead_code, reason = "the soak uses the rest of it")]
 pub(crate) mod fault_proxy;
 mod h2;
 #[allow(dead_code, reason = "the soak uses the rest of it")]
@@ -30,6 +31,9 @@ pub(crate) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications
 
 /// The longest that a test waits for one thing.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The first wait of the bridges here before they try something again. The real schedule is for the fault table.
+pub(crate) const SOON: Duration = Duration::from_millis(5);
 
 /// How long a flooded bridge may take nothing before it counts as full.
 const STALL: Duration = Duration::from_millis(500);

@@ -1,12 +1,16 @@
 //! A TCP proxy that breaks connections at a byte which the test chooses.
 //!
 //! It passes all it is given, until it is armed with a [`Cut`]. Then it counts the bytes of each direction, over all
-//! connections, and does what the cut says, once, to the connection on which the byte passes.
+//! connections, and does what the cut says, once, to the connection on which the byte passes. Only requests that come
+//! after it was armed count, and the replies to them: what is left of earlier ones does not move the cut.
 
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -58,6 +62,8 @@ pub(crate) struct FaultProxy {
 
 #[derive(Default)]
 struct Plan {
+    /// Tells one plan from the next.
+    number: usize,
     cut: Option<Cut>,
     /// What has passed since it was armed.
     requests: Vec<u8>,
@@ -71,10 +77,20 @@ const LATER: Duration = Duration::from_millis(5);
 impl FaultProxy {
     /// Listens on a free port, before a server.
     pub(crate) async fn before(server: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::on(TcpListener::bind("127.0.0.1:0").await?, server)
+    }
+
+    /// The same, where the caller listens.
+    pub(crate) fn on(listener: TcpListener, server: SocketAddr) -> io::Result<Self> {
         let (address, plan) = (listener.local_addr()?, Arc::<Mutex<Plan>>::default());
         let listening = tokio::spawn(listen(listener, server, Arc::clone(&plan)));
         Ok(Self { address, plan, listening })
+    }
+
+    /// Ends it; when this returns, nobody listens on its port any more.
+    pub(crate) async fn stop(mut self) {
+        self.listening.abort();
+        let _ = (&mut self.listening).await;
     }
 
     /// Where it listens.
@@ -84,7 +100,7 @@ impl FaultProxy {
 
     /// Begins to count, for this cut.
     pub(crate) fn arm(&self, cut: Cut) {
-        *lock(&self.plan) = Plan { cut: Some(cut), ..Plan::default() };
+        lock(&self.plan).follow(Plan { cut: Some(cut), ..Plan::default() });
     }
 
     /// Whether what it was armed with has not happened yet; it will not any more.
@@ -94,12 +110,12 @@ impl FaultProxy {
 
     /// Begins to keep what passes.
     pub(crate) fn record(&self) {
-        *lock(&self.plan) = Plan { records: true, ..Plan::default() };
+        lock(&self.plan).follow(Plan { records: true, ..Plan::default() });
     }
 
     /// What has passed since [`Self::record`]: requests, responses.
     pub(crate) fn recorded(&self) -> (Vec<u8>, Vec<u8>) {
-        let plan = std::mem::take(&mut *lock(&self.plan));
+        let plan = lock(&self.plan).follow(Plan::default());
         (plan.requests, plan.responses)
     }
 }
@@ -111,8 +127,20 @@ impl Drop for FaultProxy {
 }
 
 impl Plan {
-    /// Counts what is about to pass. If the cut falls into it: how much of it still passes, and what follows.
-    fn pass(&mut self, side: Side, bytes: &[u8]) -> Option<(usize, Fault)> {
+    /// Puts another plan in the place of this one, and gives this one.
+    fn follow(&mut self, next: Self) -> Self {
+        let number = self.number + 1;
+        std::mem::replace(self, Self { number, ..next })
+    }
+
+    /// Counts what is about to pass. If the cut falls into it: how much of it still passes, and what follows. `asked` is the
+    /// plan under which the connection's last request came; there is no other before its reply has ended.
+    fn pass(&mut self, side: Side, bytes: &[u8], asked: &AtomicUsize) -> Option<(usize, Fault)> {
+        match side {
+            Side::Request => asked.store(self.number, Ordering::Relaxed),
+            Side::Response if asked.load(Ordering::Relaxed) == self.number => {}
+            Side::Response => return None,
+        }
         let (count, record) = match side {
             Side::Request => (&mut self.counts.0, &mut self.requests),
             Side::Response => (&mut self.counts.1, &mut self.responses),
@@ -154,9 +182,10 @@ async fn relay(mut bridge: TcpStream, mut server: TcpStream, plan: &Mutex<Plan>)
     server.set_nodelay(true)?;
     let (from_bridge, to_bridge) = bridge.split();
     let (from_server, to_server) = server.split();
+    let asked = AtomicUsize::default();
     let ended = tokio::try_join!(
-        pump(from_bridge, to_server, Side::Request, plan),
-        pump(from_server, to_bridge, Side::Response, plan),
+        pump(from_bridge, to_server, Side::Request, plan, &asked),
+        pump(from_server, to_bridge, Side::Response, plan, &asked),
     );
     if matches!(ended, Err(Fault::Reset)) {
         bridge.set_zero_linger()?;
@@ -166,7 +195,13 @@ async fn relay(mut bridge: TcpStream, mut server: TcpStream, plan: &Mutex<Plan>)
 }
 
 /// Passes on what one side sends, to its end; an error is the fault that ends both directions.
-async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, side: Side, plan: &Mutex<Plan>) -> Result<(), Fault> {
+async fn pump(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    side: Side,
+    plan: &Mutex<Plan>,
+    asked: &AtomicUsize,
+) -> Result<(), Fault> {
     let mut buffer = vec![0; 16 << 10];
     let mut open = true;
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
@@ -174,7 +209,7 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, side: Side, plan: &
         if !open {
             continue;
         }
-        let cut = lock(plan).pass(side, bytes);
+        let cut = lock(plan).pass(side, bytes, asked);
         let (first, rest) = bytes.split_at(cut.map_or(count, |(passes, _)| passes));
         open = to.write_all(first).await.is_ok();
         match cut {

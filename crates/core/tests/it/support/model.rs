@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Notify,
     task::JoinSet,
 };
 
@@ -38,7 +39,9 @@ struct Memory {
     streams: Vec<Vec<String>>,
     /// Whether a GET without a cursor gets an event stream.
     pushes: bool,
-    /// Replies that come instead of what was asked, first one first.
+    /// Learns of a GET without a cursor.
+    listened: Arc<Notify>,
+    /// Replies that come instead of what was asked, last one first.
     moods: Vec<Mood>,
 }
 
@@ -111,9 +114,20 @@ impl Model {
         self.memory().pushes = true;
     }
 
+    /// Waits for the next GET without a cursor, if there was none yet.
+    pub(crate) async fn listened(&self) {
+        let listened = Arc::clone(&self.memory().listened);
+        listened.notified().await;
+    }
+
     /// One of the next tool calls is treated so.
     pub(crate) fn be(&self, mood: Mood) {
         self.memory().moods.push(mood);
+    }
+
+    /// From now on all calls are treated as they should be.
+    pub(crate) fn be_well(&self) {
+        self.memory().moods.clear();
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -243,6 +257,7 @@ impl Model {
             write(socket, STREAM).await?;
             return self.replay(socket, stream, event + 1, usize::MAX).await;
         }
+        self.memory().listened.notify_one();
         if !self.memory().pushes {
             return reply(socket, 405, "", "").await;
         }

@@ -8,9 +8,12 @@ use std::{
 
 use gangway::{Config, Proxy as Setting, ProxyUrl};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
 };
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+
+use super::SOON;
 
 /// How a proxy treats its clients.
 #[derive(Clone, Copy)]
@@ -30,14 +33,30 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
+    /// A proxy that speaks the protocol that each client speaks.
     pub(crate) async fn start(manner: Manner) -> Self {
+        Self::on(manner, None).await
+    }
+
+    /// A proxy for HTTP behind TLS, with these settings.
+    pub(crate) async fn start_tls(manner: Manner, config: ServerConfig) -> Self {
+        Self::on(manner, Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn on(manner: Manner, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let proxy = Self { address: listener.local_addr().expect("a bound listener"), seen: Arc::default() };
         let seen = Arc::clone(&proxy.seen);
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.expect("a connection");
-                tokio::spawn(serve(stream, manner, Arc::clone(&seen)));
+                let (tls, seen) = (tls.clone(), Arc::clone(&seen));
+                tokio::spawn(async move {
+                    match tls {
+                        Some(tls) => http(tls.accept(stream).await.ok()?, manner, &seen).await,
+                        None => serve(stream, manner, &seen).await,
+                    }
+                });
             }
         });
         proxy
@@ -53,6 +72,7 @@ impl Proxy {
         let mut config = Config::new(url).expect("a URL");
         let url = ProxyUrl::parse(&self.url(scheme, user)).expect("a proxy's URL");
         config.proxy = Setting::Url { url, except: None };
+        config.timeouts.retry = SOON;
         config
     }
 
@@ -63,21 +83,25 @@ impl Proxy {
 }
 
 /// A client that hangs up is for the test to judge.
-async fn serve(mut stream: TcpStream, manner: Manner, seen: Arc<Mutex<Vec<String>>>) -> Option<()> {
+async fn serve(stream: TcpStream, manner: Manner, seen: &Mutex<Vec<String>>) -> Option<()> {
     let mut first = [0];
     stream.peek(&mut first).await.ok()?;
-    let port =
-        if first == [5] { socks(&mut stream, manner, &seen).await? } else { http(&mut stream, manner, &seen).await? };
-    let mut server = TcpStream::connect(("127.0.0.1", port.0)).await.ok()?;
-    server.write_all(&port.1).await.ok()?;
+    if first == [5] { socks(stream, manner, seen).await } else { http(stream, manner, seen).await }
+}
+
+/// Connects the client with this port, and sends `ahead` there first.
+async fn lead_on(mut stream: impl AsyncRead + AsyncWrite + Unpin, port: u16, ahead: &[u8]) -> Option<()> {
+    let mut server = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    server.write_all(ahead).await.ok()?;
     copy_bidirectional(&mut stream, &mut server).await.ok()?;
     Some(())
 }
 
-/// The port that the client wants, and what is to be sent there.
-type Onward = Option<(u16, Vec<u8>)>;
-
-async fn http(stream: &mut TcpStream, manner: Manner, seen: &Mutex<Vec<String>>) -> Onward {
+async fn http(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    manner: Manner,
+    seen: &Mutex<Vec<String>>,
+) -> Option<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
@@ -104,30 +128,30 @@ async fn http(stream: &mut TcpStream, manner: Manner, seen: &Mutex<Vec<String>>)
         let reply = format!("HTTP/1.1 {status} No\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno");
         stream.write_all(reply.as_bytes()).await.ok()?;
         // What was sent may still be on its way.
-        let _ = tokio::io::copy(stream, &mut tokio::io::sink()).await;
+        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
         return None;
     }
     match line.split_once(' ')? {
         ("CONNECT", target) => {
             stream.write_all(b"HTTP/1.1 200 Fine\r\n\r\n").await.ok()?;
-            Some((target.rsplit_once(':')?.1.parse().ok()?, Vec::new()))
+            lead_on(stream, target.rsplit_once(':')?.1.parse().ok()?, b"").await
         }
         (_, target) => {
             let authority = target.strip_prefix("http://")?.split('/').next()?;
-            Some((authority.rsplit_once(':')?.1.parse().ok()?, head))
+            lead_on(stream, authority.rsplit_once(':')?.1.parse().ok()?, &head).await
         }
     }
 }
 
 /// RFC 1928 and 1929.
-async fn socks(stream: &mut TcpStream, manner: Manner, seen: &Mutex<Vec<String>>) -> Onward {
+async fn socks(mut stream: TcpStream, manner: Manner, seen: &Mutex<Vec<String>>) -> Option<()> {
     async fn field(stream: &mut TcpStream) -> Option<Vec<u8>> {
         let mut bytes = vec![0; stream.read_u8().await.ok()?.into()];
         stream.read_exact(&mut bytes).await.ok()?;
         Some(bytes)
     }
     stream.read_u8().await.ok()?;
-    let methods = field(stream).await?;
+    let methods = field(&mut stream).await?;
     let mut user = String::new();
     if let Manner::Wants(name, password) = manner {
         if !methods.contains(&2) {
@@ -137,7 +161,7 @@ async fn socks(stream: &mut TcpStream, manner: Manner, seen: &Mutex<Vec<String>>
         }
         stream.write_all(&[5, 2]).await.ok()?;
         stream.read_u8().await.ok()?;
-        let (given_name, given_password) = (field(stream).await?, field(stream).await?);
+        let (given_name, given_password) = (field(&mut stream).await?, field(&mut stream).await?);
         user = format!("{}:{} ", String::from_utf8_lossy(&given_name), String::from_utf8_lossy(&given_password));
         let fits = given_name == name.as_bytes() && given_password == password.as_bytes();
         stream.write_all(&[1, u8::from(!fits)]).await.ok()?;
@@ -156,14 +180,14 @@ async fn socks(stream: &mut TcpStream, manner: Manner, seen: &Mutex<Vec<String>>
             stream.read_exact(&mut address).await.ok()?;
             std::net::Ipv4Addr::from(address).to_string()
         }
-        3 => String::from_utf8(field(stream).await?).ok()?,
+        3 => String::from_utf8(field(&mut stream).await?).ok()?,
         _ => return None,
     };
     let port = stream.read_u16().await.ok()?;
     seen.lock().expect("no panic").push(format!("SOCKS5 {user}{host}:{port}"));
     let refused = matches!(manner, Manner::Refuses(_));
     stream.write_all(&[5, if refused { 2 } else { 0 }, 0, 1, 0, 0, 0, 0, 0, 0]).await.ok()?;
-    (!refused).then(|| (port, Vec::new()))
+    if refused { None } else { lead_on(stream, port, b"").await }
 }
 
 fn base64(text: &str) -> String {

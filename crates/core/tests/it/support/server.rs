@@ -28,7 +28,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 
-use super::{STALL, shown, within};
+use super::{SOON, STALL, shown, within};
 
 /// The scripted server. See the module.
 pub(crate) struct Server {
@@ -155,7 +155,7 @@ impl Server {
         initialize.initialized(session, version).await
     }
 
-    /// Leaves out notifications that may or may not have come.
+    /// Leaves out what carries no request of the client's and may or may not have come.
     pub(crate) fn forget_notifications(&mut self) {
         while let Ok(Ok(exchange)) = self.arrivals.try_recv() {
             self.put_by.push_back(exchange);
@@ -196,6 +196,8 @@ impl Drop for Server {
 pub(super) fn config(url: &str) -> Config {
     let mut config = Config::new(url).expect("a URL");
     config.proxy = Proxy::None;
+    config.timeouts.retry = SOON;
+    config.timeouts.reconnect = SOON;
     config
 }
 

@@ -1,0 +1,159 @@
+//! The server behind a proxy that breaks connections, and what goes wrong with both: cuts at random bytes, refusals, and
+//! restarts that lose all sessions. The port stays the same throughout.
+
+use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    Random,
+    fault_proxy::{Cut, Fault, FaultProxy, Side},
+    model::{Model, Mood},
+};
+
+/// A cut falls within so many bytes, which is what a few calls take.
+const REACH: u64 = 4000;
+/// The longest time between two faults, in milliseconds.
+const PAUSE: u64 = 40;
+/// The longest time for which a server that restarts is away, in milliseconds: mostly less than the bridge tries for.
+const AWAY: u64 = 2500;
+
+/// The server, and whatever stands in its way.
+pub(crate) struct Trouble {
+    pub(crate) model: Model,
+    /// How often each fault happened.
+    pub(crate) faults: BTreeMap<String, usize>,
+    pub(crate) restarts: usize,
+    address: SocketAddr,
+    random: Random,
+    place: Place,
+}
+
+/// What is at the port.
+enum Place {
+    /// Nobody: connections are refused, and nobody else can take the port.
+    Reserved(TcpSocket),
+    Open {
+        proxy: FaultProxy,
+        server: JoinHandle<()>,
+    },
+    /// One turns into the other.
+    Changing,
+}
+
+impl Trouble {
+    /// Starts the server on a free port.
+    pub(crate) async fn start(random: Random) -> io::Result<Self> {
+        let socket = reserve(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        let (model, address, place) = (Model::default(), socket.local_addr()?, Place::Reserved(socket));
+        // So that the bridge keeps a stream open, which breaks as well.
+        model.push();
+        let mut trouble = Self { model, faults: BTreeMap::new(), restarts: 0, address, random, place };
+        trouble.listen().await?;
+        Ok(trouble)
+    }
+
+    /// Where the bridge finds the server.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Lets things go wrong for some time; then all is well again.
+    pub(crate) async fn make(&mut self, until: Instant) -> crate::Result<()> {
+        while Instant::now() < until {
+            match self.random.below(100) {
+                0 => self.restart().await?,
+                1..=20 => self.refuse().await,
+                _ => self.cut().await,
+            }
+        }
+        self.model.be_well();
+        Ok(())
+    }
+
+    /// Stops listening and drops all connections.
+    pub(crate) async fn hang_up(&mut self) -> io::Result<()> {
+        if let Place::Open { proxy, server } = std::mem::replace(&mut self.place, Place::Changing) {
+            proxy.stop().await;
+            server.abort();
+            // It has no other end than this one.
+            let _ = server.await;
+            self.place = Place::Reserved(reserve(self.address)?);
+        }
+        Ok(())
+    }
+
+    /// Listens again.
+    pub(crate) async fn listen(&mut self) -> io::Result<()> {
+        if let Place::Reserved(socket) = std::mem::replace(&mut self.place, Place::Changing) {
+            let behind = TcpListener::bind("127.0.0.1:0").await?;
+            let proxy = FaultProxy::on(socket.listen(1024)?, behind.local_addr()?)?;
+            let server = tokio::spawn(self.model.clone().serve(behind));
+            self.place = Place::Open { proxy, server };
+        }
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> io::Result<()> {
+        self.hang_up().await?;
+        self.model.forget();
+        sleep(self.random.millis(AWAY)).await;
+        self.restarts += 1;
+        self.listen().await
+    }
+
+    /// One of the next calls is refused. What the bridge may send again has not run (R96); all else may have.
+    async fn refuse(&mut self) {
+        let runs = self.random.below(2) == 0;
+        let hint = [None, Some(0), Some(1)][usize::try_from(self.random.below(3)).unwrap_or_default()];
+        let (status, retry_after, runs) = match self.random.below(6) {
+            0 => (408, None, runs),
+            1 => (429, hint, false),
+            2 => (500, None, runs),
+            3 => (502, None, runs),
+            4 => (503, hint, false),
+            _ => (504, None, runs),
+        };
+        self.model.be(Mood { status, retry_after, runs });
+        self.count(status.to_string());
+        sleep(self.random.millis(PAUSE)).await;
+    }
+
+    /// One of the next bytes is the last on its connection, or late.
+    async fn cut(&mut self) {
+        let side = if self.random.below(2) == 0 { Side::Request } else { Side::Response };
+        let fault = match self.random.below(64) {
+            0..=15 => Fault::Close,
+            16..=31 => Fault::Reset,
+            32..=47 => Fault::Truncate,
+            // Each costs a call the whole time limit.
+            48 => Fault::Stall,
+            _ => Fault::Delay,
+        };
+        let after = usize::try_from(self.random.below(REACH)).unwrap_or_default();
+        let pause = Duration::from_millis(1) + self.random.millis(PAUSE);
+        let Place::Open { proxy, .. } = &self.place else { return };
+        proxy.arm(Cut { side, after, fault });
+        sleep(pause).await;
+        let happened = !proxy.disarm();
+        if happened {
+            self.count(format!("{fault:?}").to_lowercase());
+        }
+    }
+
+    fn count(&mut self, fault: String) {
+        *self.faults.entry(fault).or_default() += 1;
+    }
+}
+
+fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    // Connections that were dropped linger on this port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}

@@ -1,0 +1,178 @@
+//! The two eras of MCP, and which one each side speaks: "legacy" up to 2025-11-25, with a handshake and sessions, and
+//! "modern" from 2026-07-28 on, where each request stands for itself.
+//!
+//! Rule: the client's era is told by each message, the server's is learnt from its replies, and no round trip is spent on
+//! the question (R81). Where the two differ, one of the translators stands between; where they agree, bytes pass. All of
+//! it is state and text: no I/O.
+
+pub(crate) mod legacy_to_modern;
+pub(crate) mod modern_to_legacy;
+pub(crate) mod tools;
+
+use http::StatusCode;
+
+use self::{legacy_to_modern::LegacyClient, modern_to_legacy::LegacyServer, tools::Tools};
+use crate::message::Message;
+
+/// The version that makes a server modern.
+pub(crate) const MODERN_VERSION: &str = "2026-07-28";
+/// The newest version of the legacy protocol.
+pub(crate) const NEWEST_LEGACY_VERSION: &str = "2025-11-25";
+
+/// Members of the `_meta` of a modern request.
+pub(crate) const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+pub(crate) const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+pub(crate) const CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
+pub(crate) const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+/// Of the `_meta` of a modern result.
+pub(crate) const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
+/// Of the `_meta` of a notification on a subscription's stream.
+pub(crate) const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
+
+/// A side's protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Era {
+    /// 2024-11-05 to 2025-11-25.
+    Legacy,
+    /// 2026-07-28.
+    Modern,
+}
+
+/// What is known of both sides. It holds for the process, until the server shows the contrary.
+#[derive(Debug, Default)]
+pub(crate) struct Eras {
+    /// Whether the server takes modern requests, and whether it takes the legacy handshake; it may do both.
+    modern: Option<bool>,
+    legacy: Option<bool>,
+    /// What the tools of a modern server want in HTTP headers.
+    pub(crate) tools: Tools,
+    /// The legacy client of a modern server, once it has shaken hands.
+    pub(crate) client: Option<LegacyClient>,
+    /// The legacy server, once it has shaken hands.
+    pub(crate) server: Option<LegacyServer>,
+}
+
+/// The way that a message of the client's takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Road {
+    /// It goes to the server as it is.
+    Direct,
+    /// A legacy client's, to a modern server.
+    ToModern,
+    /// A modern client's, to a legacy server.
+    ToLegacy,
+}
+
+impl Eras {
+    /// The way of a request or notification of the client's.
+    pub(crate) fn road(&self, message: &Message) -> Road {
+        match message.era() {
+            Era::Modern if self.modern == Some(false) => Road::ToLegacy,
+            Era::Legacy
+                if self.legacy == Some(false) && (self.client.is_some() || message.method() == "initialize") =>
+            {
+                Road::ToModern
+            }
+            _ => Road::Direct,
+        }
+    }
+
+    /// Whether it is open what the server makes of modern requests.
+    pub(crate) fn is_modern_open(&self) -> bool {
+        self.modern.is_none()
+    }
+
+    /// The server has shown whether it takes modern requests.
+    pub(crate) fn modern_is(&mut self, taken: bool) {
+        if self.modern.replace(taken) != Some(taken) {
+            tracing::debug!(taken, "modern requests (2026-07-28)");
+        }
+    }
+
+    /// The server has shown whether it takes the legacy handshake.
+    pub(crate) fn legacy_is(&mut self, taken: bool) {
+        if self.legacy.replace(taken) != Some(taken) {
+            tracing::debug!(taken, "the legacy handshake");
+        }
+        if taken {
+            self.client = None;
+        }
+    }
+}
+
+/// What the reply to a modern request says of the server, if anything: whether it takes such requests. `error` is the code
+/// of the JSON-RPC error in its body, if it is one.
+pub(crate) fn takes_modern(method: &str, status: StatusCode, error: Option<i64>) -> Option<bool> {
+    match (status.as_u16(), error) {
+        // Nobody else has these codes.
+        (400..=499, Some(-32_022..=-32_020)) => Some(true),
+        (404, Some(-32_601)) => Some(method != "server/discover"),
+        // About who asks or how often, not about what.
+        (401 | 403 | 407 | 408 | 425 | 429, _) => None,
+        (200..=299, Some(-32_601 | -32_600 | -32_002..=-32_000)) | (400..=499 | 501, _) => Some(false),
+        // Some legacy servers fall over a request outside of a session. To find that out must not run a tool twice.
+        (500, _) if method == "server/discover" => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether this error in answer to `initialize` is how a server refuses that has no legacy handshake. Some of the codes
+/// mean other things as well, so such a server must then prove what it is.
+pub(crate) fn refuses_legacy(error: i64) -> bool {
+    matches!(error, -32_022..=-32_020 | -32_602 | -32_601)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r54_r68_what_a_reply_says_of_the_era() {
+        for (method, status, error, expected) in [
+            ("tools/call", 400, Some(-32_020), Some(true)),
+            ("server/discover", 400, Some(-32_022), Some(true)),
+            ("tools/list", 400, Some(-32_021), Some(true)),
+            ("foo/bar", 404, Some(-32_601), Some(true)),
+            ("server/discover", 404, Some(-32_601), Some(false)),
+            ("server/discover", 200, Some(-32_601), Some(false)),
+            ("server/discover", 400, Some(-32_000), Some(false)),
+            ("tools/call", 400, None, Some(false)),
+            ("tools/call", 404, None, Some(false)),
+            ("tools/call", 405, None, Some(false)),
+            ("tools/call", 401, None, None),
+            ("tools/call", 403, Some(-32_000), None),
+            ("tools/call", 429, None, None),
+            ("tools/call", 200, Some(-32_602), None),
+            ("tools/call", 200, Some(1), None),
+            ("tools/call", 500, None, None),
+            ("server/discover", 500, None, Some(false)),
+            ("server/discover", 503, None, None),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(takes_modern(method, status, error), expected, "{method} {status} {error:?}");
+        }
+    }
+
+    fn message(text: &str) -> Message {
+        Message::one(text.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn r81_each_message_goes_its_way() {
+        let initialize = message(r#"{"id":1,"method":"initialize","params":{"capabilities":{}}}"#);
+        let list = message(r#"{"id":2,"method":"tools/list"}"#);
+        let discover = message(r#"{"id":3,"method":"server/discover"}"#);
+        let mut eras = Eras::default();
+        let roads = |eras: &Eras| [&initialize, &list, &discover].map(|message| eras.road(message));
+        assert_eq!(roads(&eras), [Road::Direct; 3]);
+        eras.modern_is(false);
+        assert_eq!(roads(&eras), [Road::Direct, Road::Direct, Road::ToLegacy]);
+        eras.modern_is(true);
+        eras.legacy_is(false);
+        assert_eq!(roads(&eras), [Road::ToModern, Road::Direct, Road::Direct], "no handshake, no translation");
+        eras.client = Some(LegacyClient::new(&initialize));
+        assert_eq!(roads(&eras), [Road::ToModern, Road::ToModern, Road::Direct]);
+        eras.legacy_is(true);
+        assert_eq!(roads(&eras), [Road::Direct; 3]);
+    }
+}

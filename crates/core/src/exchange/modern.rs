@@ -1,0 +1,247 @@
+//! A modern request at a modern server: everything that a legacy session would know is in its headers (R60-R78).
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use tokio::time::{Instant, sleep};
+
+use super::{Exchange, Remedy, Step, no_answer, status_error};
+use crate::{
+    bridge::Bridge,
+    codec::Decoder,
+    era,
+    error::{Error, Fate, Kind as Fault},
+    headers,
+    message::{Kind, Message},
+    pending::Origin,
+    retry, splice,
+    transport::Reply,
+};
+
+/// The code of the error that says that headers and body differ.
+const HEADER_MISMATCH: i64 = -32_020;
+/// The most pages of a list of tools.
+const MOST_PAGES: usize = 1000;
+
+impl Exchange<'_> {
+    pub(super) async fn attempt_modern(&mut self) -> Result<Step, Error> {
+        let bridge = self.bridge;
+        if self.is_tool_call() && !bridge.eras().tools.know(&self.message) {
+            // The client may know the tool from its cache, or from elsewhere (R64).
+            bridge.list_tools(&self.message, 0).await;
+        }
+        let listings = if self.is_tool_call() { bridge.listings().await } else { 0 };
+        let reply = self.post(bridge.transport.url()).await?;
+        if !reply.status().is_success() {
+            return self.refused_modern(reply, listings).await;
+        }
+        self.received();
+        if self.message.method() == "subscriptions/listen" {
+            return self.follow_events(reply).await;
+        }
+        self.follow(reply).await?;
+        Ok(self.step())
+    }
+
+    /// The headers of this request.
+    pub(super) fn modern_headers(&self, headers: &mut HeaderMap) {
+        let params = if self.is_tool_call() { self.bridge.eras().tools.params(&self.message) } else { Vec::new() };
+        headers::modern(&self.message, params, headers);
+    }
+
+    /// A reply whose status says no: an answer (R67), headers that the server knows better, or an older server.
+    async fn refused_modern(&mut self, reply: Reply, listings: u64) -> Result<Step, Error> {
+        let bridge = self.bridge;
+        let status = reply.status();
+        let error = status_error(status).with_retry_after(reply.retry_after());
+        if self.reauthorize(&reply).await? {
+            return Ok(Step::Again);
+        }
+        let body = reply.error_body().await;
+        let answer = self.answer_in(&body);
+        let code = answer.as_ref().and_then(Message::error).map(|(code, _)| code);
+        if code == Some(HEADER_MISMATCH) && self.is_tool_call() && self.first(Remedy::NewList) {
+            bridge.list_tools(&self.message, listings).await;
+            return Ok(Step::Again);
+        }
+        if self.message.kind() == Kind::Request {
+            let taken = era::takes_modern(self.message.method(), status, code);
+            if let Some(taken) = taken.filter(|_| !self.has_tried(Remedy::OtherProtocol)) {
+                bridge.eras().modern_is(taken);
+            }
+            if taken == Some(false) && !self.has_tried(Remedy::OtherProtocol) && !self.pending.is_own() {
+                self.refusal = answer;
+                return Ok(Step::Again);
+            }
+        }
+        if let Some(answer) = answer {
+            bridge.answer(self.pending, answer).await;
+            return Ok(Step::Done);
+        }
+        Err(error.with_detail(&String::from_utf8_lossy(&body)))
+    }
+
+    /// Hands on what a subscription brings. Its stream is opened again when it breaks off, with what may have happened
+    /// meanwhile put in the place of what did (R73, R74).
+    async fn follow_events(&mut self, mut reply: Reply) -> Result<Step, Error> {
+        let bridge = self.bridge;
+        let mut acknowledged: Option<Message> = None;
+        loop {
+            let status = reply.status();
+            let mut decoder = Decoder::new(reply.content_type(), bridge.limits.incoming);
+            let broken = loop {
+                match reply.chunk().await {
+                    Ok(Some(chunk)) => decoder.feed(chunk)?,
+                    Ok(None) => break None,
+                    Err(error) => break Some(error),
+                }
+                self.heard = Instant::now();
+                while let Some(message) = decoder.next() {
+                    self.hand_on_event(message, &mut acknowledged).await;
+                }
+            };
+            decoder.finish(broken.is_none());
+            while let Some(message) = decoder.next() {
+                self.hand_on_event(message, &mut acknowledged).await;
+            }
+            if self.pending.is_answered() || self.refusal.is_some() {
+                return Ok(self.step());
+            }
+            let failure =
+                broken.or_else(|| decoder.take_rejected()).unwrap_or_else(|| no_answer(status, decoder.is_sse()));
+            if acknowledged.is_none() {
+                // It never was what it should be.
+                return Err(failure.with_fate(Fate::Final));
+            }
+            tracing::debug!(error = %failure, "a subscription broke off; it is opened again");
+            reply = match self.open_again(failure).await? {
+                Ok(reply) => reply,
+                Err(refusal) => return self.refused_modern(refusal, 0).await,
+            };
+        }
+    }
+
+    async fn hand_on_event(&mut self, message: Message, acknowledged: &mut Option<Message>) {
+        let bridge = self.bridge;
+        if self.speaks_another_era(http::StatusCode::OK, &message) {
+            self.refusal = Some(message);
+            return;
+        }
+        if message.method() != "notifications/subscriptions/acknowledged" {
+            bridge.hand_on(message, Some(self.pending)).await;
+            return;
+        }
+        bridge.eras().modern_is(true);
+        let before = acknowledged.replace(message.clone());
+        if before.as_ref().is_none_or(|before| before.bytes() != message.bytes()) {
+            bridge.hand_on(message.clone(), Some(self.pending)).await;
+        }
+        if before.is_some() {
+            for event in missed(&message) {
+                bridge.hand_on(event, Some(self.pending)).await;
+            }
+        }
+    }
+
+    /// Opens the stream of a subscription again, as soon as the server lets that happen. Gives its refusal if it does not.
+    async fn open_again(&mut self, failure: Error) -> Result<Result<Reply, Reply>, Error> {
+        let bridge = self.bridge;
+        let mut failure = Some(failure);
+        for failures in 0.. {
+            let wait = match failures {
+                0 => bridge.timeouts.reconnect,
+                _ => retry::backoff(bridge.timeouts.retry, failures + 2, retry::random()),
+            };
+            sleep(wait).await;
+            match self.post(bridge.transport.url()).await {
+                Ok(reply) if reply.status().is_success() => return Ok(Ok(reply)),
+                Ok(reply) if matches!(reply.status().as_u16(), 408 | 425 | 429 | 500 | 502..=504) => {
+                    failure = Some(status_error(reply.status()));
+                }
+                Ok(reply) => return Ok(Err(reply)),
+                Err(error) => failure = Some(error),
+            }
+            if self.heard.elapsed() > bridge.timeouts.idle {
+                break;
+            }
+        }
+        Err(failure
+            .unwrap_or_else(|| Error::new(Fault::Broken, "the subscription's stream cannot be opened again"))
+            .with_fate(Fate::Final))
+    }
+
+    fn is_tool_call(&self) -> bool {
+        self.message.kind() == Kind::Request && self.message.method() == "tools/call"
+    }
+}
+
+impl Bridge {
+    /// How often the server's tools have been listed.
+    async fn listings(&self) -> u64 {
+        *self.listing.lock().await
+    }
+
+    /// Lists the server's tools, as the client of this request would, unless that was done more often than `seen`.
+    async fn list_tools(self: &Arc<Self>, like: &Message, seen: u64) {
+        let mut listings = self.listing.lock().await;
+        if *listings > seen {
+            return;
+        }
+        let mut cursor = None;
+        for _ in 0..MOST_PAGES {
+            // What comes back is learnt on its way to here.
+            match self.call(&list_request(like, cursor.as_deref()), Origin::ForLegacyClient).await {
+                Ok(page) => {
+                    *listings = seen + 1;
+                    cursor = page.result().and_then(|result| result.get("nextCursor")).map(str::to_owned);
+                }
+                Err(error) => {
+                    tracing::debug!(error = %error, "the server's tools cannot be listed");
+                    return;
+                }
+            }
+            if cursor.as_deref().is_none_or(|cursor| cursor == "null") {
+                return;
+            }
+        }
+    }
+}
+
+/// A `tools/list` of the client that sent `like`; `cursor` as the last page spelled it.
+fn list_request(like: &Message, cursor: Option<&str>) -> Message {
+    let members = [era::PROTOCOL_VERSION, era::CLIENT_CAPABILITIES, era::CLIENT_INFO];
+    let meta = like.meta();
+    let meta: Vec<_> = members
+        .iter()
+        .filter_map(|name| Some(format!("{}:{}", serde_json::Value::from(*name), meta?.get(name)?)))
+        .collect();
+    let cursor = cursor.map(|cursor| format!(",\"cursor\":{cursor}")).unwrap_or_default();
+    let meta = meta.join(",");
+    let text = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"tools/list","params":{{"_meta":{{{meta}}}{cursor}}}}}"#);
+    Message::one(text).unwrap_or_else(|| like.clone())
+}
+
+/// Notifications of all that a subscription with this acknowledgement may have missed (R74).
+fn missed(acknowledged: &Message) -> Vec<Message> {
+    let params = acknowledged.params();
+    let granted = params.and_then(|params| params.object("notifications"));
+    let mark = params.and_then(|params| params.object("_meta")?.get(era::SUBSCRIPTION_ID)).unwrap_or("null");
+    let mark = format!(r#""_meta":{{"{}":{mark}}}"#, era::SUBSCRIPTION_ID);
+    let mut missed = Vec::new();
+    for member in granted.into_iter().flat_map(splice::Object::members) {
+        let method = match member.name().as_str() {
+            "toolsListChanged" => "notifications/tools/list_changed",
+            "promptsListChanged" => "notifications/prompts/list_changed",
+            "resourcesListChanged" => "notifications/resources/list_changed",
+            "resourceSubscriptions" => "notifications/resources/updated",
+            _ => continue,
+        };
+        if member.value == "true" {
+            missed.push(format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{{mark}}}}}"#));
+        }
+        for uri in splice::elements(member.value) {
+            missed.push(format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"uri":{uri},{mark}}}}}"#));
+        }
+    }
+    missed.into_iter().filter_map(Message::one).collect()
+}

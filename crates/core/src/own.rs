@@ -1,0 +1,104 @@
+//! Messages of the bridge's own: requests whose answers come back to it, and what it tells a server without being asked.
+//!
+//! They travel like the client's, through an exchange each; only their answers go to a caller in place of stdout.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tokio::task::AbortHandle;
+
+use crate::{
+    bridge::Bridge,
+    error::{Error, Kind as Fault},
+    exchange,
+    intake::Lane,
+    message::{Id, Message},
+    pending::{Origin, Pending},
+    retry,
+};
+
+impl Bridge {
+    /// Sends a request of the bridge's own, under an id of its own, and gives its answer. To drop the future is to give the
+    /// request up: its connection is closed.
+    ///
+    /// # Errors
+    /// As a request of the client's would get them.
+    pub(crate) async fn call(self: &Arc<Self>, request: &Message, origin: Origin) -> Result<Message, Error> {
+        let (_, call) = self.prepare(request, origin);
+        call.await
+    }
+
+    /// The same, with the request's id at once.
+    pub(crate) fn prepare(
+        self: &Arc<Self>,
+        request: &Message,
+        origin: Origin,
+    ) -> (Id, impl Future<Output = Result<Message, Error>> + Send + use<>) {
+        let id = own_id();
+        let request = request.with_id(&id);
+        let (pending, mut answer) = self.table.insert_own(&request, origin);
+        let entry = Entry { bridge: Arc::clone(self), pending };
+        let call = async move {
+            // The reply's stream may go on after the answer; that is of no interest here.
+            let early = tokio::select! {
+                biased;
+                answer = &mut answer => Some(answer),
+                () = exchange::run_boxed(&entry.bridge, request, &entry.pending, Lane::default()) => None,
+            };
+            let answer = match early {
+                Some(answer) => answer,
+                None => answer.await,
+            };
+            answer.unwrap_or_else(|_| {
+                Err(Error::new(Fault::NoAnswer, "the server did not answer the bridge's own request"))
+            })
+        };
+        (id, call)
+    }
+
+    /// Sends a notification or a response of the bridge's own.
+    pub(crate) async fn tell(self: &Arc<Self>, message: Message, origin: Origin, lane: Lane) {
+        let (pending, _) = self.table.insert_own(&message, origin);
+        let entry = Entry { bridge: Arc::clone(self), pending };
+        exchange::run_boxed(self, message, &entry.pending, lane).await;
+    }
+
+    /// Does something beside all else; at the bridge's end it is broken off.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        let mut tasks = self.tasks();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(work)
+    }
+}
+
+/// A place in the table, left when this is dropped, however that comes.
+struct Entry {
+    bridge: Arc<Bridge>,
+    pending: Arc<Pending>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.bridge.table.remove(&self.pending);
+    }
+}
+
+/// Ends a task when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Task(pub(crate) AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The next id that no client and no server uses: it differs from process to process, and cannot be guessed.
+pub(crate) fn own_id() -> Id {
+    static PROCESS: OnceLock<u64> = OnceLock::new();
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let process = PROCESS.get_or_init(|| retry::random().to_bits());
+    Id::own(&format!("mcp-gangway-{process:x}-{}", CALLS.fetch_add(1, Ordering::Relaxed)))
+}

@@ -1,0 +1,77 @@
+//! What modern clients listen to at a legacy server (3.3): which notifications of the session's go to which subscription,
+//! and which resources the server must watch for all of them together.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{era::modern_to_legacy::Subscription, message::Message};
+
+/// All open subscriptions.
+#[derive(Debug, Default)]
+pub(crate) struct Subscriptions(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    open: Vec<(u64, Subscription)>,
+    next: u64,
+    /// How many watch each resource.
+    watched: HashMap<String, usize>,
+}
+
+impl Subscriptions {
+    /// These resources are watched by one more; gives those that were not watched before.
+    pub(crate) fn watch(&self, uris: &[String]) -> Vec<String> {
+        let mut state = self.lock();
+        let mut is_new = |uri: &&String| {
+            let count = state.watched.entry((*uri).clone()).or_default();
+            *count += 1;
+            *count == 1
+        };
+        uris.iter().filter(|uri| is_new(uri)).cloned().collect()
+    }
+
+    /// These resources are watched by one less; gives those that nobody watches any more.
+    pub(crate) fn unwatch(&self, uris: &[String]) -> Vec<String> {
+        let mut state = self.lock();
+        let mut gone = Vec::new();
+        for uri in uris {
+            if let Some(count) = state.watched.get_mut(uri) {
+                *count -= 1;
+                if *count == 0 {
+                    state.watched.remove(uri);
+                    gone.push(uri.clone());
+                }
+            }
+        }
+        gone
+    }
+
+    /// From now on notifications go to this one as well. Gives the number to remove it by.
+    pub(crate) fn add(&self, subscription: Subscription) -> u64 {
+        let mut state = self.lock();
+        state.next += 1;
+        let number = state.next;
+        state.open.push((number, subscription));
+        number
+    }
+
+    pub(crate) fn remove(&self, number: u64) {
+        self.lock().open.retain(|(one, _)| *one != number);
+    }
+
+    /// Ends all of them. Gives what each must be told.
+    pub(crate) fn end(&self) -> Vec<Message> {
+        std::mem::take(&mut self.lock().open).iter().map(|(_, subscription)| subscription.ended()).collect()
+    }
+
+    /// A notification of the server's as each subscription gets it that wants it.
+    pub(crate) fn events(&self, notification: &Message) -> Vec<Message> {
+        self.lock().open.iter().filter_map(|(_, subscription)| subscription.event(notification)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
