@@ -290,6 +290,8 @@ def with_eras(mode: str, *, modern: bool) -> list[Step]:
         call("other resource", "touch", {"uri": "eras://other"}, "touched"),
         call("tools changed while subscribed", "change_tools", {}, "changed", changed, apart=True),
         Step("unsubscribe", "unsubscribe", {"uri": uri}, {}),
+        # An SDK may tell of that no sooner than it has something to wait for.
+        Step("ping after unsubscribe", "ping", {}, {}),
         call("no longer subscribed", "touch", {"uri": uri}, "touched"),
         # Shows as well that nothing came of what nobody subscribed to, which would have come before.
         call("tools changed again", "change_tools", {}, "changed", changed, apart=True),
