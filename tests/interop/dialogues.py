@@ -59,7 +59,6 @@ def steps_with(server: str, *, modern: bool = False) -> list[Step]:
 
 def with_everything(*, sse: bool, modern: bool) -> list[Step]:
     """The reference server, which asks for the roots soon after the start and tells of that in its log."""
-    left_out = LEFT_OUT["everything"] if modern else {}
     operation = "trigger-long-running-operation"
     done = "Long running operation completed. Duration: {} seconds, Steps: {}."
     document = (EVERYTHING / "docs/startup.md").read_text(encoding="utf-8")
@@ -67,8 +66,12 @@ def with_everything(*, sse: bool, modern: bool) -> list[Step]:
     if sse:
         # It also tells of the tools that it adds, which is before a GET can have opened a stream.
         started = [["tools changed"]] * 5 + started
-    steps = [
-        Step("start", "listen", {}, {}, started, apart=True),
+    start = Step("start", "listen", {}, {}, started, apart=True)
+    if modern:
+        # What it asks outside of calls can only be asked with one, and nobody has asked for its log.
+        start = call("start", operation, {"duration": 1, "steps": 1}, done.format(1, 1), [["roots"]])
+    return [
+        start,
         call("roots", "get-roots-list", {}, EVERYTHING_ROOTS),
         Step("tools", "list_tools", {}, {"tools": EVERYTHING_TOOLS}),
         *[call(f"echo {name}", "echo", {"message": said}, f"Echo: {said}") for name, said in TEXTS.items()],
@@ -116,7 +119,6 @@ def with_everything(*, sse: bool, modern: bool) -> list[Step]:
         Step("cancel", "cancel", {"tool": operation, "arguments": {"duration": 20, "steps": 200}}, {}),
         Step("ping after cancel", "ping", {}, {}),
     ]
-    return without(left_out, steps)
 
 
 def with_unsteady() -> list[Step]:
@@ -254,6 +256,16 @@ def with_eras(mode: str, *, modern: bool) -> list[Step]:
         Step("unknown tool", "call", {"tool": "nope", "arguments": {}}, ERAS_NO_TOOL[mode == "python"]),
         Step("resource", "read", {"uri": uri}, {"text": GREETING}),
         Step("unknown resource", "read", {"uri": "eras://nope"}, ERAS_NO_RESOURCE[mode == "python"]),
+        # Servers use the codes of old errors for new ones.
+        *[
+            Step(
+                f"failing resource {code}",
+                "read",
+                {"uri": f"eras://fails/{-code}"},
+                {"error": code, "message": "Out of ink"},
+            )
+            for code in (-32000, -32001, -32600, -32603, 1)
+        ],
         prompt("introduce", {"name": "\u5f20\u4f1f"}, "Please introduce \u5f20\u4f1f."),
         Step(
             "cancel",
@@ -297,7 +309,8 @@ def with_eras(mode: str, *, modern: bool) -> list[Step]:
         call("tools changed again", "change_tools", {}, "changed", changed, apart=True),
         Step("ping", "ping", {}, {}),
     ]
-    return without(left_out, steps)
+    assert left_out.keys() <= {step.name for step in steps}
+    return [step for step in steps if step.name not in left_out]
 
 
 def with_eras_unlisted() -> list[Step]:
@@ -340,12 +353,6 @@ def with_gateway(*, stateful: bool) -> list[Step]:
         Step("log level", "set_log_level", {"level": "warning"}, {}),
         Step("ping", "ping", {}, {}),
     ]
-
-
-def without(left_out: dict[str, str], steps: list[Step]) -> list[Step]:
-    """The steps but for those that LEFT_OUT has a reason for."""
-    assert left_out.keys() <= {step.name for step in steps}
-    return [step for step in steps if step.name not in left_out]
 
 
 def call(
@@ -431,15 +438,13 @@ REGIONS = {
     "encoded": "=?base64?eA==?=",
 }
 
-ALONE = "from 2026-07-28 on a server does nothing outside of calls"
 NO_QUESTIONS = "without a session nothing ties a client's answer to the server's question"
 NO_LEVEL = "the level belongs to the session"
 NO_TOOL = "its SDK has that for 2026-07-28 only"
 NO_GET = "what belongs to no call needs a GET stream, and that needs a session"
-# The steps that one of the sides has no part in, with the reason: those left out with servers that speak 2026-07-28,
-# with others by their mode, and with the reference server for modern clients.
+# The steps that a server of these has no part in, with the reason: those left out where it speaks 2026-07-28, and where
+# it speaks an earlier revision, by its mode.
 LEFT_OUT = {
-    "everything": {"start": ALONE, "roots": ALONE},
     "legacy-stateless": {
         "elicitation": NO_QUESTIONS,
         "elicitation apart": NO_QUESTIONS,

@@ -24,6 +24,8 @@ const { json } = require("node:stream/consumers");
 const { NodeStreamableHTTPServerTransport, toNodeHandler, toWebRequest } = require("@modelcontextprotocol/node");
 const {
   McpServer,
+  ProtocolError,
+  ResourceTemplate,
   createMcpHandler,
   inputRequired,
   isLegacyRequest,
@@ -161,6 +163,10 @@ function makeServer(session) {
   server.registerResource("greeting", "eras://greeting", { mimeType: "text/plain" }, ({ href }) => ({
     contents: [{ uri: href, text: "grüße \u2028 \u{1F44B}" }],
   }));
+  const failing = new ResourceTemplate("eras://fails/{code}", { list: undefined });
+  server.registerResource("fails", failing, {}, (_, { code }) => {
+    throw new ProtocolError(-Number(code), "Out of ink");
+  });
   server.registerPrompt("introduce", { argsSchema: z.object({ name: z.string() }) }, ({ name }) => ({
     messages: [{ role: "user", content: { type: "text", text: `Please introduce ${name}.` } }],
   }));

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import anyio
 import uvicorn
-from mcp import MCPDeprecationWarning
+from mcp import MCPDeprecationWarning, MCPError
 from mcp.server.mcpserver import Context, Elicit, ListRoots, MCPServer, Resolve, Sample
 from mcp.types import CreateMessageResult, ListRootsResult, SamplingMessage, TextContent
 from pydantic import BaseModel, Field
@@ -159,6 +159,11 @@ async def touch(uri: str, ctx: Context) -> str:
 @server.resource("eras://greeting", mime_type="text/plain")
 def greeting() -> str:
     return "grüße \u2028 \U0001f44b"
+
+
+@server.resource("eras://fails/{code}")
+def fails(code: str) -> str:
+    raise MCPError(-int(code), "Out of ink")
 
 
 @server.prompt()
