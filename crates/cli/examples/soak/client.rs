@@ -237,7 +237,7 @@ impl Ledger {
             match asked.told {
                 Some(Told::Ran) if runs == 0 => mistakes.push(format!("call {id} has a result, but did not run")),
                 Some(Told::NotRun) if runs > 0 => {
-                    mistakes.push(format!("call {id} ran, but the client is told that it did not"))
+                    mistakes.push(format!("call {id} ran, but the client is told that it did not"));
                 }
                 _ => {}
             }

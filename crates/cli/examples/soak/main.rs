@@ -242,7 +242,7 @@ fn broken_rules(ledger: &Ledger, model: &Model, calms: &[Calm]) -> Vec<String> {
     wrong
 }
 
-/// Numbers whose course the seed decides (SplitMix64).
+/// Numbers whose course the seed decides (`SplitMix64`).
 struct Random(u64);
 
 impl Random {
