@@ -4,7 +4,11 @@
 //! Client, bridge and server share one thread, so a round trip is all the work there is and no waiting. Compare the
 //! medians of a run: a pair of one era shows what the bridge costs without a translation.
 
-#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a benchmark of what does not work has nothing to say")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark of what does not work has nothing to say"
+)]
 
 use divan::{Bencher, counter::BytesCount};
 use gangway::{Config, Proxy};

@@ -12,7 +12,7 @@ pub(crate) mod tools;
 use http::StatusCode;
 
 use self::{legacy_to_modern::LegacyClient, modern_to_legacy::LegacyServer, tools::Tools};
-use crate::message::Message;
+use crate::{message::Message, retry::only_reads};
 
 /// The version that makes a server modern.
 pub(crate) const MODERN_VERSION: &str = "2026-07-28";
@@ -116,6 +116,26 @@ pub(crate) fn takes_modern(method: &str, status: StatusCode, error: Option<i64>)
     }
 }
 
+/// Whether this result of a modern request could only be a modern server's; `None` if it says nothing, or if what it says
+/// comes too late, as something has run.
+pub(crate) fn is_modern_result(request: &Message, answer: &Message) -> Option<bool> {
+    let has = |member: &str| answer.result().is_some_and(|result| result.get(member).is_some());
+    match request.method() {
+        "server/discover" => Some(has("supportedVersions")),
+        _ if has("resultType") => Some(true),
+        // Servers that take anything without a session, and know nothing of this version.
+        method if only_reads(method) => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether the answer to `initialize` offers the modern protocol to a client that did not ask for it: it would refuse that.
+pub(crate) fn ignores_handshake(initialize: &Message, answer: &Message) -> bool {
+    let offered = answer.result().and_then(|result| result.string("protocolVersion"));
+    let asked = initialize.params().and_then(|params| params.string("protocolVersion"));
+    offered.as_deref() == Some(MODERN_VERSION) && asked != offered
+}
+
 /// Whether this error in answer to `initialize` is how a server refuses that has no legacy handshake. Some of the codes
 /// mean other things as well, so such a server must then prove what it is.
 pub(crate) fn refuses_legacy(error: i64) -> bool {
@@ -150,6 +170,32 @@ mod tests {
         ] {
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(takes_modern(method, status, error), expected, "{method} {status} {error:?}");
+        }
+    }
+
+    #[test]
+    fn r54_what_a_result_says_of_the_era() {
+        for (method, result, expected) in [
+            ("server/discover", r#"{"supportedVersions":[]}"#, Some(true)),
+            ("server/discover", "{}", Some(false)),
+            ("tools/list", r#"{"tools":[],"resultType":"complete"}"#, Some(true)),
+            ("tools/list", r#"{"tools":[]}"#, Some(false)),
+            ("tools/call", r#"{"content":[],"resultType":"complete"}"#, Some(true)),
+            ("tools/call", r#"{"content":[]}"#, None),
+        ] {
+            let request = message(&format!(r#"{{"id":1,"method":"{method}"}}"#));
+            let answer = message(&format!(r#"{{"id":1,"result":{result}}}"#));
+            assert_eq!(is_modern_result(&request, &answer), expected, "{method} {result}");
+        }
+        for (asked, offered, ignores) in [
+            ("2025-11-25", "2026-07-28", true),
+            ("2026-07-28", "2026-07-28", false),
+            ("2025-11-25", "2025-06-18", false),
+        ] {
+            let request =
+                message(&format!(r#"{{"id":1,"method":"initialize","params":{{"protocolVersion":"{asked}"}}}}"#));
+            let answer = message(&format!(r#"{{"id":1,"result":{{"protocolVersion":"{offered}"}}}}"#));
+            assert_eq!(ignores_handshake(&request, &answer), ignores, "{asked} {offered}");
         }
     }
 

@@ -394,7 +394,8 @@ impl Exchange<'_> {
         self.heard = Instant::now();
         loop {
             let broken = self.read(&mut reply, &mut decoder).await?;
-            if self.message.kind() != Kind::Request || self.pending.is_answered() || self.pending.is_cancelled() {
+            let is_over = self.pending.is_answered() || self.pending.is_cancelled() || self.refusal.is_some();
+            if self.message.kind() != Kind::Request || is_over {
                 return Ok(());
             }
             cursor = decoder.last_event_id().cloned().or(cursor);
@@ -544,11 +545,9 @@ impl Exchange<'_> {
         let mut eras = self.bridge.eras();
         match self.message.era() {
             Era::Modern if eras.is_modern_open() || !status.is_success() => {
-                let code = response.error().map(|(code, _)| code);
-                let taken = if code.is_none() && status.is_success() {
-                    Some(true)
-                } else {
-                    era::takes_modern(self.message.method(), status, code)
+                let taken = match response.error() {
+                    Some((code, _)) => era::takes_modern(self.message.method(), status, Some(code)),
+                    None => era::is_modern_result(&self.message, response),
                 };
                 if let Some(taken) = taken {
                     eras.modern_is(taken);
@@ -556,7 +555,10 @@ impl Exchange<'_> {
                 taken == Some(false)
             }
             Era::Legacy if self.is_initialize() => {
-                let refused = response.error().is_some_and(|(code, _)| era::refuses_legacy(code));
+                let refused = match response.error() {
+                    Some((code, _)) => era::refuses_legacy(code),
+                    None => era::ignores_handshake(&self.message, response),
+                };
                 if refused {
                     eras.legacy_is(false);
                 }

@@ -50,6 +50,12 @@ impl Session {
         }
     }
 
+    /// There is no session any more: the server is one that has none.
+    pub(crate) fn close(&mut self) {
+        let epoch = self.epoch;
+        *self = Self { epoch: epoch + 1, ..Self::default() };
+    }
+
     /// The client's `initialize` was answered with this offer. Both sides speak its version from now on (R25).
     pub(crate) fn negotiated(&mut self, initialize: &Message, offer: Offer) {
         self.for_modern = false;

@@ -43,6 +43,8 @@ impl Exchange<'_> {
                 let mut eras = bridge.eras();
                 eras.modern_is(true);
                 eras.client = Some(client);
+                // What an answer to the handshake may have begun.
+                bridge.session().close();
                 answer
             }
             // Then its refusal of the handshake is what it has to say.

@@ -514,7 +514,9 @@ async fn r96_only_what_reads_is_repeated() {
         client.send(request("1", method, "{}")).await;
         server.post().await.reset();
         if reads {
-            let answer = server.post().await.answer("{}").await;
+            // An empty answer to this one would be an older server's.
+            let result = if method == "server/discover" { r#"{"supportedVersions":[]}"# } else { "{}" };
+            let answer = server.post().await.answer(result).await;
             client.expect(answer).await;
         } else {
             let failure = client.expect_error("1").await;
