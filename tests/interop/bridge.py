@@ -23,15 +23,23 @@ class Client:
     command: list[str]
     mode: str = "legacy"
 
+    @property
+    def modern(self) -> bool:
+        """Whether it comes to speak revision 2026-07-28, which the bridge offers in front of every server."""
+        return self.mode != "legacy"
+
 
 CLIENTS = {
     "python1": Client([sys.executable, "python1.py"]),
-    # Each SDK's default comes first: 2.x probes for the newest protocol in Python, but not in TypeScript.
+    # Each SDK's default comes first: 2.x asks for the newest protocol in Python, but not in TypeScript. With a version
+    # for a mode Python asks for nothing but starts with the first request, while TypeScript asks all the same.
     "python2": Client([str(INSTALLED / "venv-sdk2/bin/python"), "python2.py"], "auto"),
     "python2-legacy": Client([str(INSTALLED / "venv-sdk2/bin/python"), "python2.py"]),
+    "python2-modern": Client([str(INSTALLED / "venv-sdk2/bin/python"), "python2.py"], "2026-07-28"),
     "typescript1": Client(["node", "typescript1.cjs"]),
     "typescript2": Client(["node", "typescript2.cjs"]),
     "typescript2-auto": Client(["node", "typescript2.cjs"], "auto"),
+    "typescript2-modern": Client(["node", "typescript2.cjs"], "2026-07-28"),
 }
 
 
@@ -69,12 +77,18 @@ class Launch:
 
 @dataclass
 class Dialogue:
-    """What came of a dialogue: the client's report, and whether the bridge was still there when the client ended."""
+    """What came of a dialogue.
+
+    That is the client's report, whether the bridge was still there when the client ended, what the server found that it
+    should not have been sent, and how many sessions it started, as far as it tells.
+    """
 
     launched: Launch
     steps: dict[str, Step]
     report: dict[str, Any]
     lingered: bool
+    improper: list[str] = field(default_factory=list)
+    sessions: int = 0
 
 
 def launch(binary: str, folder: Path, server: Server) -> Launch:

@@ -63,7 +63,7 @@ def keep_log(request: pytest.FixtureRequest) -> Any:
 
 
 class Running:
-    """Servers by name, started when first asked for."""
+    """Servers by name, started when first asked for. What follows a + names a dialogue and no other server."""
 
     def __init__(self, stack: contextlib.ExitStack, folder: Path) -> None:
         self.stack = stack
@@ -71,12 +71,15 @@ class Running:
         self.started: dict[str, Server] = {}
 
     def __getitem__(self, name: str) -> Server:
+        name, *_ = name.split("+")
         if name not in self.started:
             self.started[name] = self.stack.enter_context(self.start(name))
         return self.started[name]
 
     def start(self, name: str) -> contextlib.AbstractContextManager[Server]:
         kind, *features = name.split("-")
+        if kind == "eras":
+            return servers.eras(self.folder, "-".join(features))
         json_response = "json" in features
         if kind == "everything":
             return servers.everything(self.folder, sse="sse" in features)
@@ -100,6 +103,12 @@ class Dialogues:
     def __getitem__(self, names: tuple[str, str]) -> Dialogue:
         if names not in self.done:
             client, server = names
+            steps = steps_with(server, modern=CLIENTS[client].modern)
+            log = self.running[server].log
+            before = log.stat().st_size
             launched = launch(self.binary, self.folder / "-".join(names), self.running[server])
-            self.done[names] = talk(CLIENTS[client], launched, steps_with(server))
+            self.done[names] = talk(CLIENTS[client], launched, steps)
+            logged = log.read_bytes()[before:].decode(errors="replace").splitlines()
+            self.done[names].improper = [line for line in logged if line.startswith("improper: ")]
+            self.done[names].sessions = sum(line.startswith("session: ") for line in logged)
         return self.done[names]

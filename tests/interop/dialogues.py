@@ -42,10 +42,14 @@ class Step:
         return {"name": self.name, "do": self.do, **self.needs, **awaited}
 
 
-def steps_with(server: str) -> list[Step]:
-    """The dialogue with the server of this name."""
+def steps_with(server: str, *, modern: bool = False) -> list[Step]:
+    """The dialogue with the server of this name, for a client that speaks revision 2026-07-28 if modern."""
+    if server.endswith("+unlisted"):
+        return with_eras_unlisted()
+    if server.startswith("eras"):
+        return with_eras(server.removeprefix("eras-"), modern=modern)
     if server.startswith("everything"):
-        return with_everything(sse=server.endswith("sse"))
+        return with_everything(sse=server.endswith("sse"), modern=modern)
     if server == "unsteady":
         return with_unsteady()
     if server.startswith("python"):
@@ -53,7 +57,7 @@ def steps_with(server: str) -> list[Step]:
     return with_gateway(stateful="stateful" in server)
 
 
-def with_everything(*, sse: bool) -> list[Step]:
+def with_everything(*, sse: bool, modern: bool) -> list[Step]:
     """The reference server, which asks for the roots soon after the start and tells of that in its log."""
     operation = "trigger-long-running-operation"
     done = "Long running operation completed. Duration: {} seconds, Steps: {}."
@@ -62,8 +66,12 @@ def with_everything(*, sse: bool) -> list[Step]:
     if sse:
         # It also tells of the tools that it adds, which is before a GET can have opened a stream.
         started = [["tools changed"]] * 5 + started
+    start = Step("start", "listen", {}, {}, started, apart=True)
+    if modern:
+        # What it asks outside of calls can only be asked with one, and nobody has asked for its log.
+        start = call("start", operation, {"duration": 1, "steps": 1}, done.format(1, 1), [["roots"]])
     return [
-        Step("start", "listen", {}, {}, started, apart=True),
+        start,
         call("roots", "get-roots-list", {}, EVERYTHING_ROOTS),
         Step("tools", "list_tools", {}, {"tools": EVERYTHING_TOOLS}),
         *[call(f"echo {name}", "echo", {"message": said}, f"Echo: {said}") for name, said in TEXTS.items()],
@@ -210,6 +218,113 @@ def with_python(*, json_response: bool) -> list[Step]:
     ]
 
 
+def with_eras(mode: str, *, modern: bool) -> list[Step]:
+    """Our own servers of either era, which all clients have the same dialogue with but for what LEFT_OUT tells."""
+    key = uuid.uuid4().hex
+    modern_server = mode == "modern" or (mode in ("dual", "python") and modern)
+    left_out = LEFT_OUT["modern"] if modern_server else LEFT_OUT.get(mode, {})
+    asked = [["elicitation", "Who?"]]
+    # Up to 2025-11-25 a server logs all until it is told a level, from 2026-07-28 on nothing.
+    unasked = [] if modern or modern_server else [["log", level, f"unasked {level}"] for level in ERAS_LEVELS]
+    from_warning = [["log", level, f"asked {level}"] for level in ERAS_LEVELS[2:]]
+    uri = "eras://greeting"
+    changed, updated = [["tools changed"]], [["updated", uri]]
+    tools = ERAS_TOOLS if "elicitation apart" in left_out else sorted([*ERAS_TOOLS, "ask_apart"])
+    steps = [
+        Step("tools", "list_tools", {}, {"tools": tools}),
+        *[call(f"echo {name}", "echo", {"text": said}, said) for name, said in TEXTS.items()],
+        *[
+            call(f"header {name}", "route", {"region": region, "text": "yes"}, f"{region}: yes")
+            for name, region in REGIONS.items()
+        ],
+        together([("echo", {"text": f"text {number}"}, f"text {number}") for number in range(TOGETHER)]),
+        call(
+            "progress",
+            "count",
+            {"steps": 100},
+            "counted to 100",
+            [["progress", step, 100, f"step {step}"] for step in range(1, 101)],
+            progress=True,
+        ),
+        Step(
+            "progress while open",
+            "call_released",
+            {"tool": "hold", "arguments": {"key": key}, "release": "release"},
+            {"text": f"released {key}"},
+            [["progress", 1, 1, "holding"]],
+        ),
+        Step("unknown tool", "call", {"tool": "nope", "arguments": {}}, ERAS_NO_TOOL[mode == "python"]),
+        Step("resource", "read", {"uri": uri}, {"text": GREETING}),
+        Step("unknown resource", "read", {"uri": "eras://nope"}, ERAS_NO_RESOURCE[mode == "python"]),
+        # Servers use the codes of old errors for new ones.
+        *[
+            Step(
+                f"failing resource {code}",
+                "read",
+                {"uri": f"eras://fails/{-code}"},
+                {"error": code, "message": "Out of ink"},
+            )
+            for code in (-32000, -32001, -32600, -32603, 1)
+        ],
+        prompt("introduce", {"name": "\u5f20\u4f1f"}, "Please introduce \u5f20\u4f1f."),
+        Step(
+            "cancel",
+            "cancel",
+            {"tool": "sleep", "arguments": {"key": key}, "state": "sleep_state"},
+            {"state": "cancelled"},
+        ),
+        Step("ping after cancel", "ping", {}, {}),
+        call("elicitation", "ask_user", {"question": "Who?"}, PYTHON_ELICITED, asked),
+        call("elicitation apart", "ask_apart", {"question": "Who?"}, PYTHON_ELICITED, asked),
+        call("sampling", "ask_model", {"prompt": "Rain"}, "parrot said: Rain? Yes.", [["sampling", "Rain"]]),
+        call("roots", "ask_roots", {}, PYTHON_ROOTS, [["roots"]]),
+        call(
+            "questions together",
+            "ask_both",
+            {"question": "Who?", "prompt": "Rain"},
+            f"{PYTHON_ELICITED}; parrot said: Rain? Yes.",
+            [*asked, ["sampling", "Rain"]],
+        ),
+        call(
+            "questions in turn",
+            "ask_twice",
+            {"question": "Who?"},
+            f"{PYTHON_ELICITED}; parrot said: {PERSON_NAME}? Yes.",
+            [*asked, ["sampling", PERSON_NAME]],
+        ),
+        call("log unasked", "log", {"text": "unasked"}, "logged 4", unasked),
+        Step("log level", "set_log_level", {"level": "warning"}, {}),
+        call("log", "log", {"text": "asked"}, "logged 4", from_warning),
+        Step("watch tools", "watch_tools", {}, {}),
+        call("tools changed", "change_tools", {}, "changed", changed, apart=True),
+        Step("subscribe", "subscribe", {"uri": uri}, {}),
+        call("updated", "touch", {"uri": uri}, "touched", updated, apart=True),
+        call("other resource", "touch", {"uri": "eras://other"}, "touched"),
+        call("tools changed while subscribed", "change_tools", {}, "changed", changed, apart=True),
+        Step("unsubscribe", "unsubscribe", {"uri": uri}, {}),
+        # An SDK may tell of that no sooner than it has something to wait for.
+        Step("ping after unsubscribe", "ping", {}, {}),
+        call("no longer subscribed", "touch", {"uri": uri}, "touched"),
+        # Shows as well that nothing came of what nobody subscribed to, which would have come before.
+        call("tools changed again", "change_tools", {}, "changed", changed, apart=True),
+        Step("ping", "ping", {}, {}),
+    ]
+    assert left_out.keys() <= {step.name for step in steps}
+    return [step for step in steps if step.name not in left_out]
+
+
+def with_eras_unlisted() -> list[Step]:
+    """The same servers for a client that remembers the tools from another day, and begins by listening for changes."""
+    return [
+        Step("watch tools", "watch_tools", {}, {}),
+        *[
+            call(f"header {name}", "route", {"region": region, "text": "yes"}, f"{region}: yes")
+            for name, region in REGIONS.items()
+        ],
+        call("tools changed", "change_tools", {}, "changed", [["tools changed"]], apart=True),
+    ]
+
+
 def with_gateway(*, stateful: bool) -> list[Step]:
     """Our own server behind the ContextForge gateway, which may do calls in turn.
 
@@ -285,9 +400,84 @@ PYTHON_TOOLS = [
     "sleep",
     "sleep_state",
 ]
-PYTHON_ELICITED = "accept: Ada \u2028 \U0001f469 is 36"
+PERSON_NAME = "Ada \u2028 \U0001f469"
+PYTHON_ELICITED = f"accept: {PERSON_NAME} is 36"
 PYTHON_ROOTS = "file:///srv/interop interop, file:///srv/gr%C3%BC%C3%9Fe gr\u00fc\u00dfe"
 GREETING = "gr\u00fc\u00dfe \u2028 \U0001f44b"
+
+ERAS_TOOLS = [
+    "ask_both",
+    "ask_model",
+    "ask_roots",
+    "ask_twice",
+    "ask_user",
+    "change_tools",
+    "count",
+    "echo",
+    "hold",
+    "log",
+    "release",
+    "route",
+    "sleep",
+    "sleep_state",
+    "touch",
+]
+ERAS_LEVELS = ["debug", "info", "warning", "error"]
+# By the TypeScript SDK and by that for Python.
+ERAS_NO_TOOL = [{"error": -32602, "message": "Tool nope not found"}, {"tool_error": "Unknown tool: nope"}]
+ERAS_NO_RESOURCE = [
+    {"error": -32602, "message": "Resource not found: eras://nope"},
+    {"error": -32602, "message": "Unknown resource: eras://nope"},
+]
+# What a header cannot have as it is: beyond ASCII, empty, with spaces around it, and what looks encoded already.
+REGIONS = {
+    "plain": "eu-west 1",
+    "text": "Z\u00fcrich\t\u2028",
+    "empty": "",
+    "spaces": " x ",
+    "encoded": "=?base64?eA==?=",
+}
+
+NO_QUESTIONS = "without a session nothing ties a client's answer to the server's question"
+NO_LEVEL = "the level belongs to the session"
+NO_TOOL = "its SDK has that for 2026-07-28 only"
+NO_GET = "what belongs to no call needs a GET stream, and that needs a session"
+# The steps that a server of these has no part in, with the reason: those left out where it speaks 2026-07-28, and where
+# it speaks an earlier revision, by its mode.
+LEFT_OUT = {
+    "legacy-stateless": {
+        "elicitation": NO_QUESTIONS,
+        "elicitation apart": NO_QUESTIONS,
+        "sampling": NO_QUESTIONS,
+        "roots": NO_QUESTIONS,
+        "questions together": NO_QUESTIONS,
+        "questions in turn": NO_QUESTIONS,
+        "cancel": "without a session nothing tells which call a notification of cancelling is about",
+        "log level": NO_LEVEL,
+        "log": NO_LEVEL,
+        "watch tools": NO_GET,
+        "tools changed": NO_GET,
+        "subscribe": NO_GET,
+        "updated": NO_GET,
+        "other resource": NO_GET,
+        "tools changed while subscribed": NO_GET,
+        "unsubscribe": NO_GET,
+        "no longer subscribed": NO_GET,
+        "tools changed again": NO_GET,
+    },
+    "python": {
+        "elicitation apart": NO_TOOL,
+        "log level": NO_TOOL,
+        "log": NO_TOOL,
+        "subscribe": NO_TOOL,
+        "updated": NO_TOOL,
+        "tools changed while subscribed": NO_TOOL,
+        "unsubscribe": NO_TOOL,
+    },
+    "modern": {
+        "elicitation apart": "from 2026-07-28 on servers ask in answers only",
+    },
+}
 
 UNSTEADY_TOOLS = ["ask", "forget", "interrupted", "not_once", "push", "push_interrupted", "remembered", "touch"]
 UNSTEADY_REMEMBERED = "1 new, introduced as before, log level error, subscribed unsteady://weather"

@@ -55,6 +55,19 @@ def unsteady(folder: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
+def eras(folder: Path, mode: str) -> Iterator[Server]:
+    """Our own eras.cjs; in mode python our own eras.py."""
+    port = free_port()
+    log = folder / f"eras-{mode}.log"
+    command = ["node", str(HERE / "eras.cjs"), str(port), mode]
+    if mode == "python":
+        command = [str(INSTALLED / "venv-sdk2/bin/python"), str(HERE / "eras.py"), str(port)]
+    with process(command, log, {"NODE_PATH": str(INSTALLED / "node_modules")}) as running:
+        wait_for_port(port, running, log)
+        yield Server(f"http://127.0.0.1:{port}/mcp", log)
+
+
+@contextlib.contextmanager
 def python_server(folder: Path, *, json_response: bool = False) -> Iterator[Server]:
     """Our own server.py."""
     port = free_port()

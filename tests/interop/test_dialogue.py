@@ -4,36 +4,59 @@ from typing import Any
 
 import pytest
 
-from bridge import Dialogue
+from bridge import CLIENTS, Dialogue
 from dialogues import steps_with
 
 SERVERS = {
-    "everything": ("mcp-servers/everything", "2025-11-25"),
-    "everything-sse": ("mcp-servers/everything", "2025-11-25"),
-    "unsteady": ("unsteady", "2025-11-25"),
-    "python-sse": ("interop", "2025-11-25"),
-    "python-json": ("interop", "2025-11-25"),
-    "gateway-stateless-json": ("mcp-streamable-http", "2025-11-25"),
-    "gateway-stateless-sse": ("mcp-streamable-http", "2025-11-25"),
-    "gateway-stateful-json": ("mcp-streamable-http", "2025-11-25"),
-    "gateway-stateful-sse": ("mcp-streamable-http", "2025-11-25"),
+    "everything": "mcp-servers/everything",
+    "everything-sse": "mcp-servers/everything",
+    "unsteady": "unsteady",
+    "python-sse": "interop",
+    "python-json": "interop",
+    "gateway-stateless-json": "mcp-streamable-http",
+    "gateway-stateless-sse": "mcp-streamable-http",
+    "gateway-stateful-json": "mcp-streamable-http",
+    "gateway-stateful-sse": "mcp-streamable-http",
 }
 # What these show does not depend on how a client negotiates.
 ONLY_1X = ("everything-sse", "unsteady")
+ERAS = ("eras-legacy-sessions", "eras-legacy-stateless", "eras-modern", "eras-dual", "eras-python")
+SPEAK_BOTH = ("eras-dual", "eras-python")
+ERAS_CLIENTS = (
+    "python1",
+    "python2",
+    "python2-modern",
+    "typescript1",
+    "typescript2",
+    "typescript2-auto",
+    "typescript2-modern",
+)
+ERAS_PAIRS = [(client, server) for server in ERAS for client in ERAS_CLIENTS]
 PAIRS = [
     *[(client, server) for server in SERVERS for client in ("python1", "typescript1")],
     *[(client, server) for server in SERVERS if server not in ONLY_1X for client in ("python2", "typescript2")],
     ("python2-legacy", "python-sse"),
     ("typescript2-auto", "python-sse"),
+    *ERAS_PAIRS,
+    *[
+        (client, f"{server}+unlisted")
+        for server in ("eras-legacy-sessions", "eras-modern", "eras-python")
+        for client in ("python2-modern", "typescript1", "typescript2-modern")
+    ],
 ]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each pair, or for each step of each pair."""
     if "step" not in metafunc.fixturenames:
-        metafunc.parametrize("pair", PAIRS, ids="-".join)
+        pairs = ERAS_PAIRS if metafunc.function is test_requests else PAIRS
+        metafunc.parametrize("pair", pairs, ids="-".join)
         return
-    cases = [(pair, step.name) for pair in PAIRS for step in steps_with(pair[1])]
+    cases = [
+        ((client, server), step.name)
+        for client, server in PAIRS
+        for step in steps_with(server, modern=CLIENTS[client].modern)
+    ]
     metafunc.parametrize(
         "pair, step", cases, ids=[f"{'-'.join(pair)}-{step.replace(' ', '-')}" for pair, step in cases]
     )
@@ -61,9 +84,19 @@ def test_step(dialogue: Dialogue, step: str) -> None:
 
 
 def test_negotiation(dialogue: Dialogue, pair: tuple[str, str]) -> None:
-    """The client and the server agreed on a version as they would without the bridge."""
+    """The client got the newest version that it asks for, and knows the server's name if it asked for anything."""
+    client, server = pair
     assert "server" in dialogue.report, dialogue.report["failure"]
-    assert (dialogue.report["server"], dialogue.report["protocol"]) == SERVERS[pair[1]]
+    assert dialogue.report["protocol"] == ("2026-07-28" if CLIENTS[client].modern else "2025-11-25")
+    assert dialogue.report["server"] == (None if client == "python2-modern" else SERVERS.get(server, "eras"))
+
+
+def test_requests(dialogue: Dialogue, pair: tuple[str, str]) -> None:
+    """The server got nothing out of place and no wrong headers, and no session but for a legacy dialogue."""
+    assert dialogue.improper == []
+    client, server = pair
+    has_sessions = server == "eras-legacy-sessions" or (server in SPEAK_BOTH and not CLIENTS[client].modern)
+    assert (dialogue.sessions > 0) == has_sessions
 
 
 def test_stdout_is_clean(dialogue: Dialogue) -> None:

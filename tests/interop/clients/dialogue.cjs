@@ -21,8 +21,11 @@ class Dialogue {
     this.events = [];
     this.report = { steps: {}, complaints: [], late: [], failure: null };
     this.onProgress = () => {};
+    this.meta = {}; // What each call carries.
+    this.listening = new Map(); // Subscriptions, by URI.
     // What the versions of the SDK do in different ways; the client scripts set it.
     this.sdkCallTool = undefined;
+    this.modern = false; // Revision 2026-07-28.
     this.messageOf = (error) => error.message;
   }
 
@@ -82,6 +85,7 @@ class Dialogue {
       "notifications/progress": ({ params }) => this.onProgress(params),
       "notifications/message": ({ params }) => this.events.push(["log", params.level, params.data]),
       "notifications/tools/list_changed": () => this.events.push(["tools changed"]),
+      "notifications/resources/updated": ({ params }) => this.events.push(["updated", params.uri]),
     };
   }
 
@@ -152,23 +156,38 @@ class Dialogue {
   }
 
   async ping() {
-    await this.client.ping();
+    await (this.modern ? this.client.discover() : this.client.ping());
     return {};
   }
 
   async setLogLevel(step) {
-    await this.client.setLoggingLevel(step.level);
+    if (this.modern) this.meta = { "io.modelcontextprotocol/logLevel": step.level };
+    else await this.client.setLoggingLevel(step.level);
+    return {};
+  }
+
+  async watchTools() {
+    // Earlier servers tell unasked.
+    if (this.modern) await this.client.listen({ toolsListChanged: true });
     return {};
   }
 
   async subscribe(step) {
-    await this.client.subscribeResource({ uri: step.uri });
+    if (this.modern) this.listening.set(step.uri, await this.client.listen({ resourceSubscriptions: [step.uri] }));
+    else await this.client.subscribeResource({ uri: step.uri });
+    return {};
+  }
+
+  async unsubscribe(step) {
+    if (this.modern) await this.listening.get(step.uri).close();
+    else await this.client.unsubscribeResource({ uri: step.uri });
     return {};
   }
 
   async callTool(tool, args, progress = false, options = undefined) {
     const params = { name: tool, arguments: args };
-    if (progress) params._meta = { progressToken: tool };
+    const meta = { ...this.meta, ...(progress && { progressToken: tool }) };
+    if (Object.keys(meta).length > 0) params._meta = meta;
     const result = await this.sdkCallTool(params, options);
     const text = result.content.map((part) => part.text).join("");
     return result.isError ? { tool_error: text } : { text };

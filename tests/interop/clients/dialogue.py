@@ -2,7 +2,8 @@
 
 A client script reads its plan as one JSON object from stdin and prints one JSON report:
 
-    plan:    {"launch": {"command", "args", "env"}, "stderr": path, "mode": "auto" or "legacy", "steps": [step, ...]}
+    plan:    {"launch": {"command", "args", "env"}, "stderr": path, "mode": mode, "steps": [step, ...]}
+    mode:    "legacy" for revisions with a handshake, "2026-07-28" for that one, "auto" to ask for it first
     step:    {"name", "do": one of the methods of Dialogue below, and what that needs,
               "events": how many to wait for before the step is over, where they need not come before its outcome}
     report:  {"protocol": version, "server": name, "steps": {name: {"outcome", "events"}},
@@ -12,7 +13,10 @@ A client script reads its plan as one JSON object from stdin and prints one JSON
 An outcome is {"text": ...}, {"tool_error": text}, {"error": code, "message": ...} for a JSON-RPC error, {"hang": limit}
 for a step that took too long, and what single steps say below. Events are what reached the client's callbacks during
 the step, those of the first step since the connection: ["progress", progress, total, message], ["log", level, data],
-["sampling", prompt], ["elicitation", message], ["roots"], ["tools changed"].
+["sampling", prompt], ["elicitation", message], ["roots"], ["tools changed"], ["updated", uri].
+
+What revision 2026-07-28 dropped is done in its own way there: it has no ping but server/discover, no session's log
+level but one in each request, and tells of changes only to who listens.
 """
 
 import asyncio
@@ -46,7 +50,9 @@ class Sdk(Protocol):
     async def prompt(self, name: str, arguments: dict[str, str]) -> str: ...
     async def ping(self) -> None: ...
     async def set_log_level(self, level: str) -> None: ...
+    async def watch_tools(self) -> None: ...
     async def subscribe(self, uri: str) -> None: ...
+    async def unsubscribe(self, uri: str) -> None: ...
     async def cancel(self, call: "asyncio.Task[Outcome]") -> None: ...
     def rpc_error(self, error: Exception) -> Outcome | None: ...
 
@@ -159,8 +165,16 @@ class Dialogue:
         await self.sdk.set_log_level(step["level"])
         return {}
 
+    async def watch_tools(self, step: dict[str, Any]) -> Outcome:
+        await self.sdk.watch_tools()
+        return {}
+
     async def subscribe(self, step: dict[str, Any]) -> Outcome:
         await self.sdk.subscribe(step["uri"])
+        return {}
+
+    async def unsubscribe(self, step: dict[str, Any]) -> Outcome:
+        await self.sdk.unsubscribe(step["uri"])
         return {}
 
     async def note_progress(self, progress: float, total: float | None, message: str | None) -> None:
@@ -214,6 +228,8 @@ class Callbacks:
         match getattr(message, "root", message):
             case types.ToolListChangedNotification():
                 self.dialogue.saw("tools changed")
+            case types.ResourceUpdatedNotification(params=params):
+                self.dialogue.saw("updated", str(params.uri))
             case types.ProgressNotification(params=params):
                 await self.dialogue.on_progress(params.progress, params.total, params.message)
 

@@ -62,8 +62,15 @@ class Sdk1:
     async def set_log_level(self, level: str) -> None:
         await self.session.set_logging_level(level)
 
+    async def watch_tools(self) -> None:
+        # Servers tell unasked.
+        pass
+
     async def subscribe(self, uri: str) -> None:
         await self.session.subscribe_resource(AnyUrl(uri))
+
+    async def unsubscribe(self, uri: str) -> None:
+        await self.session.unsubscribe_resource(AnyUrl(uri))
 
     async def cancel(self, call: "asyncio.Task[Outcome]") -> None:
         # This SDK leaves cancelling to its users, and keeps the ids of requests to itself.

@@ -1,15 +1,17 @@
 """The Python SDK 2.x as a client of the bridge; dialogue.py says what a plan and a report are."""
 
 import asyncio
+import contextlib
 import warnings
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mcp import Client, MCPDeprecationWarning, MCPError, StdioServerParameters, stdio_client
+from mcp.types import LOG_LEVEL_META_KEY
 
 from dialogue import Callbacks, Dialogue, Outcome, main
 
-# What the newest protocol revision dropped is deprecated here; the servers of these tests speak earlier ones.
+# What the newest protocol revision dropped is deprecated here; servers of earlier ones have it.
 warnings.simplefilter("ignore", MCPDeprecationWarning)
 
 
@@ -28,14 +30,17 @@ async def talk(dialogue: Dialogue) -> None:
         ) as client:
             dialogue.report["protocol"] = client.protocol_version
             dialogue.report["server"] = client.server_info and client.server_info.name
-            await dialogue.run(Sdk2(client))
+            await dialogue.run(Sdk2(client, modern=client.protocol_version == "2026-07-28"))
 
 
 class Sdk2:
-    """What a dialogue needs, by the client of the SDK 2.x."""
+    """What a dialogue needs, by the client of the SDK 2.x; modern is revision 2026-07-28."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, modern: bool) -> None:
         self.client = client
+        self.modern = modern
+        self.meta: dict[str, Any] | None = None
+        self.listening: dict[str, contextlib.AsyncExitStack] = {}
 
     async def list_tools(self) -> list[str]:
         return [tool.name for tool in (await self.client.list_tools()).tools]
@@ -43,7 +48,7 @@ class Sdk2:
     async def call(
         self, tool: str, arguments: dict[str, Any], on_progress: Callable[..., Awaitable[None]] | None
     ) -> Outcome:
-        result = await self.client.call_tool(tool, arguments, progress_callback=on_progress)
+        result = await self.client.call_tool(tool, arguments, progress_callback=on_progress, meta=self.meta)
         return {"tool_error" if result.is_error else "text": "".join(part.text for part in result.content)}
 
     async def read(self, uri: str) -> str:
@@ -53,13 +58,37 @@ class Sdk2:
         return (await self.client.get_prompt(name, arguments)).messages[0].content.text
 
     async def ping(self) -> None:
-        await self.client.send_ping()
+        # session.discover() would not ask again.
+        session = self.client.session
+        await (session.send_discover("2026-07-28") if self.modern else session.send_ping())
 
     async def set_log_level(self, level: str) -> None:
-        await self.client.set_logging_level(level)
+        if self.modern:
+            self.meta = {LOG_LEVEL_META_KEY: level}
+        else:
+            await self.client.set_logging_level(level)
+
+    async def watch_tools(self) -> None:
+        # Earlier servers tell unasked.
+        if self.modern:
+            await self.listen("tools", tools_list_changed=True)
 
     async def subscribe(self, uri: str) -> None:
-        await self.client.subscribe_resource(uri)
+        if self.modern:
+            await self.listen(uri, resource_subscriptions=[uri])
+        else:
+            await self.client.subscribe_resource(uri)
+
+    async def unsubscribe(self, uri: str) -> None:
+        if self.modern:
+            await self.listening.pop(uri).aclose()
+        else:
+            await self.client.unsubscribe_resource(uri)
+
+    async def listen(self, name: str, **what: Any) -> None:
+        """Open a subscription; what it tells reaches the message handler as well."""
+        self.listening[name] = contextlib.AsyncExitStack()
+        await self.listening[name].enter_async_context(self.client.listen(**what))
 
     async def cancel(self, call: "asyncio.Task[Outcome]") -> None:
         # The SDK tells the server.

@@ -14,6 +14,7 @@ const SCHEMAS = {
   "notifications/progress": types.ProgressNotificationSchema,
   "notifications/message": types.LoggingMessageNotificationSchema,
   "notifications/tools/list_changed": types.ToolListChangedNotificationSchema,
+  "notifications/resources/updated": types.ResourceUpdatedNotificationSchema,
 };
 
 main(async (dialogue) => {

@@ -7,7 +7,8 @@ const { StdioClientTransport } = require("@modelcontextprotocol/client/stdio");
 const { main } = require("./dialogue.cjs");
 
 main(async (dialogue) => {
-  const { launch, stderr, mode } = dialogue.plan;
+  const { launch, stderr } = dialogue.plan;
+  const mode = dialogue.plan.mode.startsWith("20") ? { pin: dialogue.plan.mode } : dialogue.plan.mode;
   const client = new Client(
     { name: "interop", version: "1.0.0" },
     { capabilities: { sampling: {}, elicitation: { form: {}, url: {} }, roots: {} }, versionNegotiation: { mode } },
@@ -24,6 +25,8 @@ main(async (dialogue) => {
   const transport = new StdioClientTransport({ ...launch, stderr: fs.openSync(stderr, "a") });
   dialogue.watchStdout(transport);
   await client.connect(transport);
+  dialogue.report.protocol = client.getNegotiatedProtocolVersion();
+  dialogue.modern = client.getProtocolEra() === "modern";
   await dialogue.run(client);
   await client.close();
 });
