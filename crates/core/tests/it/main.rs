@@ -42,5 +42,7 @@ mod stdio;
 mod strangers;
 /// The scripted server and the client.
 mod support;
+/// A modern client at a legacy server.
+mod to_legacy;
 /// The way over the network: compression, redirects, TLS, HTTP/2, addresses, many streams.
 mod transport;
