@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderMap;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Semaphore,
@@ -166,8 +167,8 @@ pub(crate) struct Bridge {
     pub(crate) events: Events,
     pub(crate) parked: Parked,
     pub(crate) subscriptions: Subscriptions,
-    /// What a legacy server was told for modern clients; held while it is told.
-    pub(crate) log_level: tokio::sync::Mutex<Option<String>>,
+    /// Held while a legacy server is told for modern clients what to log.
+    pub(crate) log_level: tokio::sync::Mutex<()>,
     tasks: Mutex<JoinSet<()>>,
     pub(crate) output: Output,
     pub(crate) table: Table,
@@ -228,7 +229,9 @@ impl Bridge {
             }
             Some(Origin::ForModernClient(held)) => self.hand_on_to_modern(message, Some(held)).await,
             Some(Origin::Listing) => tracing::debug!(method = message.method(), "nobody asked for it; dropped"),
-            None if self.session().is_for_modern() => self.hand_on_to_modern(message, None).await,
+            Some(Origin::Session | Origin::Wish) | None if self.session().is_for_modern() => {
+                self.hand_on_to_modern(message, None).await;
+            }
             _ => self.output.send(message.into_line()).await,
         }
     }
@@ -240,19 +243,15 @@ impl Bridge {
         for event in events {
             self.output.send(event.into_line()).await;
         }
-        let is_late = held.is_some_and(|held| held.is_parked()) && message.method() == "notifications/progress";
-        if is_late {
-            return;
-        }
-        let message = match held {
-            Some(held) => match held.translated(message) {
-                Some(message) => message,
-                None => return,
-            },
-            None => message,
+        let translated = match held {
+            Some(held) => held.notification(message),
+            // It belongs to one of the calls, as servers may say on this stream what they should on that.
+            None => self.table.held().iter().find_map(|held| {
+                let is_its = message.method() != "notifications/progress" || held.is_progress(&message);
+                is_its.then(|| held.notification(message.clone())).flatten()
+            }),
         };
-        let level = held.cloned().or_else(|| self.table.newest_held()).and_then(|held| held.log_level());
-        if let Some(notification) = modern_to_legacy::notification(message, level.as_deref()) {
+        if let Some(notification) = translated {
             self.output.send(notification.into_line()).await;
         }
     }
@@ -264,16 +263,18 @@ impl Bridge {
                 tracing::warn!(method = message.method(), "a modern server sent a request; dropped");
                 return;
             }
-            Some((_, Origin::ForModernClient(held))) => Some(Arc::clone(held)),
-            None if self.session().is_for_modern() => self.table.newest_held(),
+            Some((_, Origin::ForModernClient(held))) => Some(Arc::clone(held)).filter(|held| held.can_ask(&message)),
+            Some((_, Origin::Session | Origin::Wish)) | None if self.session().is_for_modern() => {
+                let mut open = self.table.held();
+                open.retain(|held| held.can_ask(&message));
+                open.iter().find(|held| !held.is_parked()).or(open.first()).cloned()
+            }
             _ => return self.output.send(message.into_line()).await,
         };
         let reply = if message.method() == "ping" {
             modern_to_legacy::pong(&message)
         } else {
-            let is_question =
-                held.as_ref().is_some_and(|held| modern_to_legacy::is_question(&held.request(), &message));
-            if is_question && held.is_some_and(|held| held.ask(message.clone())) {
+            if held.is_some_and(|held| held.ask(message.clone())) {
                 return;
             }
             modern_to_legacy::refusal(&message)
@@ -345,6 +346,24 @@ impl Bridge {
                 () = sleep_until(until) => return,
             }
         }
+    }
+
+    /// A client that was served as a modern one begins a session of its own, which takes the place of the bridge's.
+    pub(crate) fn leave_session_for_modern(self: &Arc<Self>) {
+        let mut headers = HeaderMap::new();
+        {
+            let session = self.session();
+            if !session.is_for_modern() || !session.is_open() || !self.table.held().is_empty() {
+                return;
+            }
+            session.apply(&mut headers);
+        }
+        let bridge = Arc::clone(self);
+        self.spawn(async move {
+            if let Err(error) = bridge.transport.delete(|all| all.extend(headers)).await {
+                tracing::debug!(error = %error, "the end of the bridge's own session did not reach the server");
+            }
+        });
     }
 
     fn end_subscriptions(&self) {

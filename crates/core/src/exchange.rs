@@ -243,6 +243,9 @@ impl Exchange<'_> {
         }
         bridge.route.decide(Transport::Http);
         if self.is_initialize() {
+            if !self.pending.is_own() {
+                bridge.leave_session_for_modern();
+            }
             bridge.session().open(reply.session_id(), None);
         }
         self.received();
@@ -529,7 +532,9 @@ impl Exchange<'_> {
         // Whoever waits for it in vain must learn so.
         drop(self.pending.take_caller());
         // Where the end of the exchange is the cancellation, that is all (R69).
-        let is_told = expired && !self.is_initialize() && !self.bridge.closes_to_cancel(self.pending);
+        // A call that can be held open is given up by the one who holds it.
+        let ends_unsaid = self.is_initialize() || self.bridge.closes_to_cancel(self.pending);
+        let is_told = expired && !ends_unsaid && self.pending.held().is_none();
         let cancellation = is_told.then(|| self.bridge.table.insert_receipt());
         self.bridge.table.remove(self.pending);
         self.release();
@@ -639,42 +644,57 @@ impl Exchange<'_> {
 
     /// The same, if the server was last heard of at `since`.
     async fn in_time_since<F: Future>(&self, since: Instant, future: F) -> Result<F::Output, Error> {
-        match (since.checked_add(self.bridge.timeouts.idle), self.deadline) {
-            (Some(silence), Some(deadline)) => self.until(silence.min(deadline), future).await,
-            (Some(limit), None) | (None, Some(limit)) => self.until(limit, future).await,
-            (None, None) => Ok(future.await),
-        }
+        self.until(|| self.silence_ends(since).into_iter().chain(self.deadline()).min(), future).await
     }
 
     /// Waits for the bridge itself, not beyond the request's deadline.
     async fn in_time_left<F: Future>(&self, future: F) -> Result<F::Output, Error> {
-        match self.deadline {
-            Some(deadline) => self.until(deadline, future).await,
-            None => Ok(future.await),
-        }
+        self.until(|| self.deadline(), future).await
     }
 
-    async fn until<F: Future>(&self, mut limit: Instant, future: F) -> Result<F::Output, Error> {
+    /// Waits for at most as long as `limit` says, which may come to say more meanwhile.
+    async fn until<F: Future>(&self, limit: impl Fn() -> Option<Instant>, future: F) -> Result<F::Output, Error> {
         let mut future = pin!(future);
-        loop {
-            match timeout_at(limit, &mut future).await {
+        while let Some(now) = limit() {
+            match timeout_at(now, &mut future).await {
                 Ok(output) => return Ok(output),
-                // It is the client whom the server waits for.
-                Err(_) if self.pending.held().is_some_and(|held| held.is_parked()) => {
-                    limit = Instant::now() + self.bridge.timeouts.idle.max(Duration::from_secs(1));
-                }
+                Err(_) if limit().is_none_or(|later| later > now) => {}
                 Err(_) => return Err(self.out_of_time()),
             }
         }
+        Ok(future.await)
+    }
+
+    /// Until when the server may be silent that was last heard of at `since`.
+    fn silence_ends(&self, since: Instant) -> Option<Instant> {
+        let since = self.client_took_until().map_or(since, |until| since.max(until));
+        since.checked_add(self.bridge.timeouts.idle)
+    }
+
+    /// When the request must be answered.
+    fn deadline(&self) -> Option<Instant> {
+        let deadline = self.deadline?;
+        let later = self.client_took_until().zip(self.bridge.timeouts.total);
+        Some(later.and_then(|(until, total)| until.checked_add(total)).map_or(deadline, |later| deadline.max(later)))
+    }
+
+    /// Until when the server waited for the client, if it did. That time is not the server's.
+    fn client_took_until(&self) -> Option<Instant> {
+        self.pending.held()?.client_took_until()
     }
 
     fn has_time_for(&self, wait: Duration) -> bool {
-        self.deadline.is_none_or(|deadline| Instant::now().checked_add(wait).is_some_and(|then| then < deadline))
+        self.deadline().is_none_or(|deadline| Instant::now().checked_add(wait).is_some_and(|then| then < deadline))
     }
 
     fn out_of_time(&self) -> Error {
         let timeouts = &self.bridge.timeouts;
-        let summary = match self.deadline {
+        let is_probe = !self.pending.is_own() && self.message.method() == "server/discover";
+        let is_probe = is_probe && timeouts.total.is_none_or(|total| total > PROBE_TIME);
+        let summary = match self.deadline() {
+            Some(deadline) if deadline <= Instant::now() && is_probe => {
+                format!("no answer to the probe within {} s", PROBE_TIME.as_secs())
+            }
             Some(deadline) if deadline <= Instant::now() => {
                 let seconds = timeouts.total.unwrap_or_default().as_secs_f64();
                 format!("no answer within {seconds} s; --max-time sets this limit")

@@ -10,9 +10,13 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use crate::{
     bridge::Bridge,
@@ -23,10 +27,14 @@ use crate::{
     own::Task,
     pending::Origin,
     retry,
+    splice::Object,
+    transport::Delivery,
 };
 
 /// The most questions that one call can have waiting.
 const MOST_QUESTIONS: usize = 16;
+/// How soon it is looked again whether the server still waits for the client.
+const A_MOMENT: Duration = Duration::from_millis(10);
 /// The most calls that can wait for input at once.
 const MOST_PARKED: usize = 1000;
 
@@ -38,8 +46,10 @@ pub(crate) struct Held {
     questions: mpsc::Sender<Message>,
     /// No request waits: the client was asked for input.
     parked: AtomicBool,
-    /// Another request waits than the one that the call was made for.
-    resumed: AtomicBool,
+    /// When another request came to wait than the one that the call was made for.
+    resumed: Mutex<Option<Instant>>,
+    /// By what the server knows the call's progress, in JSON.
+    token: Option<serde_json::Value>,
 }
 
 impl Held {
@@ -48,18 +58,35 @@ impl Held {
         lock(&self.request).clone()
     }
 
-    /// A notification that belongs to the call, as the request that waits now knows it.
-    pub(crate) fn translated(&self, notification: Message) -> Option<Message> {
-        if self.resumed.load(Ordering::Acquire) {
-            modern_to_legacy::taken_over(notification, &lock(&self.request))
+    /// A notification that belongs to the call, as the request that waits now knows it. `None` if none waits, or if it has
+    /// no use for this one.
+    pub(crate) fn notification(&self, notification: Message) -> Option<Message> {
+        if self.is_parked() {
+            return None;
+        }
+        let request = self.request();
+        let level = modern_to_legacy::log_level(&request);
+        let notification = modern_to_legacy::notification(notification, level.as_deref())?;
+        if lock(&self.resumed).is_some() {
+            modern_to_legacy::taken_over(notification, &request)
         } else {
             Some(notification)
         }
     }
 
-    /// What the request that waits wants to have logged.
-    pub(crate) fn log_level(&self) -> Option<String> {
-        modern_to_legacy::log_level(&lock(&self.request))
+    /// Whether this is progress of the call.
+    pub(crate) fn is_progress(&self, notification: &Message) -> bool {
+        self.token.is_some() && self.token == token(notification.params())
+    }
+
+    /// Whether the client can be asked this in the answer to the request that waits.
+    pub(crate) fn can_ask(&self, question: &Message) -> bool {
+        modern_to_legacy::is_question(&lock(&self.request), question)
+    }
+
+    /// Until when the server waited for the client, if it did.
+    pub(crate) fn client_took_until(&self) -> Option<Instant> {
+        if self.is_parked() { Instant::now().checked_add(A_MOMENT) } else { *lock(&self.resumed) }
     }
 
     pub(crate) fn is_parked(&self) -> bool {
@@ -69,7 +96,7 @@ impl Held {
     /// The client's next request goes on with the call.
     fn resume(&self, request: &Message) {
         *lock(&self.request) = request.clone();
-        self.resumed.store(true, Ordering::Release);
+        *lock(&self.resumed) = Some(Instant::now());
         self.parked.store(false, Ordering::Release);
     }
 
@@ -95,17 +122,18 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Sends `message`, which stands for the client's `request`.
-    pub(crate) fn start(bridge: &Arc<Bridge>, request: &Message, message: &Message) -> Self {
+    /// Sends `message`, which stands for the client's `request`. `delivery` is told how far it has come.
+    pub(crate) fn start(bridge: &Arc<Bridge>, request: &Message, message: &Message, delivery: &Arc<Delivery>) -> Self {
         let (sender, questions) = mpsc::channel(MOST_QUESTIONS);
         let held = Arc::new(Held {
             request: Mutex::new(request.clone()),
             questions: sender,
             parked: AtomicBool::new(false),
-            resumed: AtomicBool::new(false),
+            resumed: Mutex::default(),
+            token: token(message.meta()),
         });
         let (answered, answer) = oneshot::channel();
-        let (id, call) = bridge.prepare(message, Origin::ForModernClient(Arc::clone(&held)));
+        let (id, call) = bridge.prepare(message, Origin::ForModernClient(Arc::clone(&held)), Arc::clone(delivery));
         let task = bridge.spawn(async move {
             let _ = answered.send(call.await);
         });
@@ -136,36 +164,46 @@ pub(crate) struct Parked(Mutex<HashMap<String, Waiting>>);
 pub(crate) enum Waiting {
     /// An open call.
     Call(Call, #[expect(dead_code, reason = "ends the wait when it is dropped")] Task),
-    /// A call that the server has refused until something is done elsewhere; it is made again.
-    Again,
+    /// A request that the server has refused until something is done elsewhere; it is made again.
+    Again(Message, #[expect(dead_code, reason = "ends the wait when it is dropped")] Task),
+}
+
+impl Waiting {
+    fn is_of(&self, method: &str) -> bool {
+        match self {
+            Self::Call(call, _) => lock(&call.held.request).method() == method,
+            Self::Again(request, _) => request.method() == method,
+        }
+    }
 }
 
 impl Parked {
     /// Leaves an open call to the client's next request. Gives the state that stands for it; `None` if too many wait.
     pub(crate) fn park(&self, call: Call) -> Option<String> {
         call.held.parked.store(true, Ordering::Release);
-        let state = new_state();
-        let (bridge, patience) = (Arc::clone(&call.bridge), call.bridge.timeouts.idle);
-        let expiry = Task(call.bridge.spawn({
-            let state = state.clone();
-            async move {
-                tokio::time::sleep(patience).await;
-                if bridge.parked.take(&state).is_some() {
-                    tracing::info!(?patience, "the client brought no input; the call is given up");
-                }
-            }
-        }));
+        let (state, expiry) = expiring(&call.bridge);
         self.insert(state, Waiting::Call(call, expiry))
     }
 
-    /// Lets the client's next request be sent as a new one.
-    pub(crate) fn again(&self) -> Option<String> {
-        self.insert(new_state(), Waiting::Again)
+    /// Lets the client's next request of this kind be sent as a new one.
+    pub(crate) fn again(&self, bridge: &Arc<Bridge>, request: &Message) -> Option<String> {
+        let (state, expiry) = expiring(bridge);
+        self.insert(state, Waiting::Again(request.clone(), expiry))
     }
 
-    /// What this state stands for; once.
-    pub(crate) fn take(&self, state: &str) -> Option<Waiting> {
-        lock(&self.0).remove(state)
+    /// What this state stands for, if that is a request of this method; once.
+    pub(crate) fn take(&self, state: &str, method: &str) -> Option<Waiting> {
+        let mut all = lock(&self.0);
+        all.get(state).filter(|waiting| waiting.is_of(method))?;
+        all.remove(state)
+    }
+
+    /// Gives one up.
+    fn lapse(&self, state: &str) {
+        let lapsed = lock(&self.0).remove(state);
+        if lapsed.is_some() {
+            tracing::info!("the client brought no input in time; the call is given up");
+        }
     }
 
     /// Gives up all that waits.
@@ -207,6 +245,24 @@ impl Drop for Call {
             }
         });
     }
+}
+
+/// A new state, and what makes it lapse when the client's time is over.
+fn expiring(bridge: &Arc<Bridge>) -> (String, Task) {
+    let state = new_state();
+    let expiry = bridge.spawn({
+        let (bridge, state) = (Arc::clone(bridge), state.clone());
+        async move {
+            tokio::time::sleep(bridge.timeouts.idle).await;
+            bridge.parked.lapse(&state);
+        }
+    });
+    (state, Task(expiry))
+}
+
+/// A progress token, which stands in the `_meta` of a request and in the parameters of a notification.
+fn token(object: Option<Object<'_>>) -> Option<serde_json::Value> {
+    serde_json::from_str(object?.get("progressToken")?).ok()
 }
 
 /// A state that nobody can guess.

@@ -7,16 +7,17 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use tokio::task::AbortHandle;
+use tokio::{sync::oneshot, task::AbortHandle};
 
 use crate::{
-    bridge::Bridge,
+    bridge::{Bridge, shutdown},
     error::{Error, Kind as Fault},
     exchange,
     intake::Lane,
     message::{Id, Message},
     pending::{Origin, Pending},
     retry,
+    transport::Delivery,
 };
 
 impl Bridge {
@@ -26,20 +27,21 @@ impl Bridge {
     /// # Errors
     /// As a request of the client's would get them.
     pub(crate) async fn call(self: &Arc<Self>, request: &Message, origin: Origin) -> Result<Message, Error> {
-        let (_, call) = self.prepare(request, origin);
+        let (_, call) = self.prepare(request, origin, Arc::default());
         call.await
     }
 
-    /// The same, with the request's id at once.
+    /// The same, with the request's id at once. `delivery` is told how far the request has come.
     pub(crate) fn prepare(
         self: &Arc<Self>,
         request: &Message,
         origin: Origin,
+        delivery: Arc<Delivery>,
     ) -> (Id, impl Future<Output = Result<Message, Error>> + Send + use<>) {
         let id = own_id();
         let request = request.with_id(&id);
         let lane = Lane { counts: matches!(origin, Origin::Round { counts: true, .. }), ..Lane::default() };
-        let (pending, mut answer) = self.table.insert_own(&request, origin);
+        let (pending, mut answer) = self.table.insert_own(&request, origin, delivery);
         let entry = Entry { bridge: Arc::clone(self), pending };
         let call = async move {
             // The reply's stream may go on after the answer; that is of no interest here.
@@ -61,7 +63,7 @@ impl Bridge {
 
     /// Sends a notification or a response of the bridge's own.
     pub(crate) async fn tell(self: &Arc<Self>, message: Message, origin: Origin, lane: Lane) {
-        let (pending, _) = self.table.insert_own(&message, origin);
+        let (pending, _) = self.table.insert_own(&message, origin, Arc::default());
         let entry = Entry { bridge: Arc::clone(self), pending };
         exchange::run_boxed(self, message, &entry.pending, lane).await;
     }
@@ -71,6 +73,22 @@ impl Bridge {
         let mut tasks = self.tasks();
         while tasks.try_join_next().is_some() {}
         tasks.spawn(work)
+    }
+
+    /// Does something to its end, also if the one who waits for that goes away: what a server has begun with is not left
+    /// half done. Only the bridge's end breaks it off.
+    ///
+    /// # Errors
+    /// The bridge has ended.
+    pub(crate) async fn see_through<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (done, outcome) = oneshot::channel();
+        self.spawn(async move {
+            let _ = done.send(work.await);
+        });
+        outcome.await.map_err(|_| shutdown())
     }
 }
 

@@ -37,14 +37,14 @@ pub(crate) enum Origin {
     Client,
     /// It sets up a session or belongs to one, and is lost with it.
     Session,
+    /// It tells a legacy server what modern clients want, in whatever session there is.
+    Wish,
     /// It stands for a legacy client's message at a modern server.
     ForLegacyClient,
     /// It finds out what the tools of a modern server want. Nothing of it is the client's.
     Listing,
     /// It is one round of a legacy client's request at a modern server.
     Round {
-        /// That of the client's request, which goes the same way.
-        delivery: Arc<Delivery>,
         /// It takes one of the permits for requests.
         counts: bool,
     },
@@ -183,12 +183,12 @@ pub(crate) struct Table {
 impl Table {
     /// Adds a message of the client's.
     pub(crate) fn insert(&self, message: &Message) -> Arc<Pending> {
-        self.add((message.kind() == Kind::Request).then(|| message.clone()), None, Origin::Client)
+        self.add((message.kind() == Kind::Request).then(|| message.clone()), None, Origin::Client, Arc::default())
     }
 
     /// Adds something that the client waits for without having asked the server.
     pub(crate) fn insert_receipt(&self) -> Arc<Pending> {
-        self.add(None, None, Origin::Client)
+        self.add(None, None, Origin::Client, Arc::default())
     }
 
     /// Adds a message of the bridge's own, and gives what its answer comes from.
@@ -196,17 +196,20 @@ impl Table {
         &self,
         message: &Message,
         origin: Origin,
+        delivery: Arc<Delivery>,
     ) -> (Arc<Pending>, oneshot::Receiver<Result<Message, Error>>) {
         let (caller, answer) = oneshot::channel();
         let request = (message.kind() == Kind::Request).then(|| message.clone());
-        (self.add(request, Some(caller), origin), answer)
+        (self.add(request, Some(caller), origin, delivery), answer)
     }
 
-    fn add(&self, request: Option<Message>, caller: Option<Caller>, origin: Origin) -> Arc<Pending> {
-        let delivery = match &origin {
-            Origin::Round { delivery, .. } => Arc::clone(delivery),
-            _ => Arc::default(),
-        };
+    fn add(
+        &self,
+        request: Option<Message>,
+        caller: Option<Caller>,
+        origin: Origin,
+        delivery: Arc<Delivery>,
+    ) -> Arc<Pending> {
         let pending = Arc::new(Pending {
             request,
             delivery,
@@ -223,7 +226,8 @@ impl Table {
     pub(crate) fn remove(&self, pending: &Arc<Pending>) {
         let mut all = self.lock();
         if let Some(at) = all.iter().position(|one| Arc::ptr_eq(one, pending)) {
-            all.swap_remove(at);
+            // What came last stays last.
+            all.remove(at);
             self.removed.notify_waiters();
         }
     }
@@ -238,9 +242,9 @@ impl Table {
         self.lock().iter().find(|one| !one.is_own() && one.id().is_some_and(|own| own.same(id))).cloned()
     }
 
-    /// The open call of a modern client's at a legacy server that was made last.
-    pub(crate) fn newest_held(&self) -> Option<Arc<Held>> {
-        self.lock().iter().rev().find_map(|one| one.held().cloned())
+    /// The open calls of modern clients at a legacy server, the newest first.
+    pub(crate) fn held(&self) -> Vec<Arc<Held>> {
+        self.lock().iter().rev().filter_map(|one| one.held().cloned()).collect()
     }
 
     /// The most that the client still waits for; cancelled requests are waited for by nobody.

@@ -33,6 +33,16 @@ impl Renewal {
         drop(self.turn().await);
     }
 
+    /// How often it failed to set up a session.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Acquire)
+    }
+
+    /// It has failed once more.
+    pub(crate) fn failed(&self) {
+        self.failures.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// The turn to set up a session; all others wait while it is held.
     pub(crate) async fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().await
@@ -45,18 +55,22 @@ impl Bridge {
     /// # Errors
     /// There is none: the server refused, or it offers less than the client was promised.
     pub(crate) async fn renew(self: &Arc<Self>, epoch: u64) -> Result<(), Error> {
-        let failures = self.renewal.failures.load(Ordering::Acquire);
+        let bridge = Arc::clone(self);
+        // Others count on it, should the one who found the loss be cancelled.
+        self.see_through(async move { bridge.renew_in_turn(epoch).await }).await?
+    }
+
+    async fn renew_in_turn(self: &Arc<Self>, epoch: u64) -> Result<(), Error> {
+        let failures = self.renewal.failures();
         let _turn = self.renewal.turn().await;
         if self.session().epoch() != epoch {
             return Ok(());
         }
-        if self.renewal.failures.load(Ordering::Acquire) != failures {
+        if self.renewal.failures() != failures {
             // It failed while this one waited; to try for each in turn would keep the last one waiting for long.
             return Err(Error::new(Fault::SessionLost, "the server has lost the session, and a new one failed"));
         }
-        self.set_up().await.inspect_err(|_| {
-            self.renewal.failures.fetch_add(1, Ordering::AcqRel);
-        })
+        self.set_up().await.inspect_err(|_| self.renewal.failed())
     }
 
     async fn set_up(self: &Arc<Self>) -> Result<(), Error> {
@@ -99,7 +113,7 @@ impl Bridge {
     }
 
     /// The server has no sessions any more: it has become a modern one, as its clients are.
-    fn turn_modern(&self) {
+    pub(crate) fn turn_modern(&self) {
         tracing::info!("the server speaks 2026-07-28 now");
         let mut eras = self.eras();
         eras.legacy_is(false);

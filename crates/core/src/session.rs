@@ -72,6 +72,11 @@ impl Session {
         self.for_modern = true;
     }
 
+    /// Such an `initialize` is on its way: what the server says from now on is for modern clients.
+    pub(crate) fn begin_for_modern(&mut self) {
+        self.for_modern = true;
+    }
+
     /// Whether the bridge has set it up for modern clients.
     pub(crate) fn is_for_modern(&self) -> bool {
         self.for_modern
@@ -131,6 +136,11 @@ impl Session {
             }
             _ => {}
         }
+    }
+
+    /// Whether the server logs as this `logging/setLevel` says.
+    pub(crate) fn logs_like(&self, set_level: &Message) -> bool {
+        self.log_level.as_ref().is_some_and(|known| known.bytes() == set_level.bytes())
     }
 
     /// Puts the session on a request; never on `initialize`.

@@ -10,7 +10,11 @@ use crate::{era::modern_to_legacy::Subscription, message::Message};
 
 /// All open subscriptions.
 #[derive(Debug, Default)]
-pub(crate) struct Subscriptions(Mutex<State>);
+pub(crate) struct Subscriptions {
+    state: Mutex<State>,
+    /// Held while the server is told what to watch, so that it hears of one change after the other.
+    pub(crate) turn: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -48,6 +52,11 @@ impl Subscriptions {
         gone
     }
 
+    /// Whether nobody watches this resource.
+    pub(crate) fn is_unwatched(&self, uri: &str) -> bool {
+        !self.lock().watched.contains_key(uri)
+    }
+
     /// From now on notifications go to this one as well. Gives the number to remove it by.
     pub(crate) fn add(&self, subscription: Subscription) -> u64 {
         let mut state = self.lock();
@@ -61,9 +70,10 @@ impl Subscriptions {
         self.lock().open.retain(|(one, _)| *one != number);
     }
 
-    /// Ends all of them. Gives what each must be told.
+    /// Ends all of them, and with them what the server watches. Gives what each must be told.
     pub(crate) fn end(&self) -> Vec<Message> {
-        std::mem::take(&mut self.lock().open).iter().map(|(_, subscription)| subscription.ended()).collect()
+        let all = std::mem::take(&mut *self.lock());
+        all.open.iter().map(|(_, subscription)| subscription.ended()).collect()
     }
 
     /// A notification of the server's as each subscription gets it that wants it.
@@ -72,6 +82,6 @@ impl Subscriptions {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -371,6 +371,11 @@ impl Delivery {
         self.begun.store(false, Ordering::Release);
     }
 
+    /// The server has it already, by another way.
+    pub(crate) fn arrived(&self) {
+        self.begun.store(true, Ordering::Release);
+    }
+
     /// Whether a connection began to write the request in its last try, so that the server may have it.
     pub(crate) fn may_have_arrived(&self) -> bool {
         self.begun.load(Ordering::Acquire)

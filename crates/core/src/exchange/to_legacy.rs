@@ -7,16 +7,17 @@ use tokio::time::timeout;
 
 use super::{Exchange, Remedy, Step};
 use crate::{
-    bridge::Bridge,
+    bridge::{Bridge, shutdown},
     era::{
-        self,
+        self, Road,
         modern_to_legacy::{self, Answered, LegacyServer, Step as Translated, Subscription},
     },
     error::{Error, Kind as Fault},
     held::{Call, Waiting},
     intake::Lane,
-    message::{Id, Message},
+    message::{Id, Kind, Message},
     pending::Origin,
+    splice::{Object, elements},
 };
 
 /// What the server asks within so much time goes to the client in one result.
@@ -24,12 +25,24 @@ const GATHERING: Duration = Duration::from_millis(20);
 
 impl Exchange<'_> {
     pub(super) async fn attempt_to_legacy(&mut self) -> Result<Step, Error> {
+        // What was sent before, as a modern request, was refused.
+        self.pending.delivery.begin();
         let outcome = self.translate_to_legacy().await;
-        outcome.map_err(|error| self.passed_on(error))
+        outcome.map_err(|error| {
+            // From here on the error says whether it may have run.
+            self.pending.delivery.begin();
+            self.passed_on(error)
+        })
     }
 
     async fn translate_to_legacy(&mut self) -> Result<Step, Error> {
         let bridge = self.bridge;
+        if self.message.kind() != Kind::Request {
+            if bridge.session().is_for_modern() {
+                bridge.tell(modern_to_legacy::forwarded(&self.message), Origin::Wish, Lane::default()).await;
+            }
+            return Ok(Step::Done);
+        }
         if let Some(objection) = modern_to_legacy::objection(&self.message) {
             bridge.answer(self.pending, objection).await;
             return Ok(Step::Done);
@@ -43,11 +56,8 @@ impl Exchange<'_> {
             None => return Ok(Step::Again),
             Some(Translated::Answer(answer)) => bridge.answer(self.pending, answer).await,
             Some(Translated::Listen(subscription)) => self.subscribe(subscription).await,
-            Some(Translated::Retry { state, responses }) => self.go_on(&state, &responses).await?,
-            Some(Translated::Send(message)) => {
-                self.set_level().await;
-                self.attend(Call::start(bridge, &self.message, &message)).await?;
-            }
+            Some(Translated::Retry { state, responses }) => return self.go_on(&state, &responses).await,
+            Some(Translated::Send(message)) => return self.make(&message).await,
         }
         Ok(Step::Done)
     }
@@ -56,44 +66,60 @@ impl Exchange<'_> {
     async fn greet_legacy(&mut self) -> Result<Option<Step>, Error> {
         let bridge = self.bridge;
         self.first(Remedy::OtherProtocol);
-        let _turn = bridge.renewal.turn().await;
-        if bridge.eras().server.is_some() && bridge.session().initialize().is_some() {
-            return Ok(None);
-        }
-        let initialize = modern_to_legacy::initialize(&self.message);
-        let answer = bridge.call(&initialize, Origin::Session).await?;
-        if let (Some(server), Some(offer)) = (LegacyServer::new(&answer), answer.offer()) {
-            tracing::info!("the server speaks an older protocol; the client's 2026-07-28 is translated");
-            bridge.session().negotiated_for_modern(&initialize, offer);
-            bridge.eras().server = Some(server);
-            bridge.begin_session().await;
-            return Ok(None);
-        }
-        let Some((code, _)) = answer.error() else {
-            return Err(Error::new(Fault::InvalidAnswer, "the server's answer to initialize is no result"));
+        let greeting = {
+            let (bridge, request) = (Arc::clone(bridge), self.message.clone());
+            // The session is everybody's, should this request be cancelled or run out of time.
+            self.bridge.see_through(async move { bridge.greet(&request).await })
         };
-        if era::refuses_legacy(code) {
-            // It is modern after all, and what it said at first was meant.
-            bridge.eras().legacy_is(false);
-            bridge.eras().modern_is(true);
-            let Some(refusal) = self.refusal.take() else { return Ok(Some(Step::Again)) };
-            bridge.answer(self.pending, refusal).await;
-        } else {
-            bridge.answer(self.pending, answer).await;
-        }
-        Ok(Some(Step::Done))
+        Ok(match self.in_time_left(greeting).await??? {
+            Greeting::Session => None,
+            Greeting::Refused(answer) => {
+                bridge.answer(self.pending, answer).await;
+                Some(Step::Done)
+            }
+            // What it said at first was meant.
+            Greeting::Modern => match self.refusal.take() {
+                Some(refusal) => {
+                    bridge.answer(self.pending, refusal).await;
+                    Some(Step::Done)
+                }
+                None => Some(Step::Again),
+            },
+        })
+    }
+
+    /// Sends a request in its legacy form.
+    async fn make(&mut self, message: &Message) -> Result<Step, Error> {
+        self.set_level().await;
+        self.attend(Call::start(self.bridge, &self.message, message, &self.pending.delivery)).await
     }
 
     /// Waits for the answer to a call, or for a question of the server's in the middle of it.
-    async fn attend(&mut self, mut call: Call) -> Result<(), Error> {
+    async fn attend(&mut self, mut call: Call) -> Result<Step, Error> {
         let bridge = self.bridge;
         let answer = tokio::select! {
             biased;
-            Some(question) = call.questions.recv() => return self.park(call, question).await,
             answer = &mut call.answer => answer,
+            // The client has not answered all that it was asked.
+            () = std::future::ready(()), if !call.asked.is_empty() => return self.park(call).await,
+            Some(question) = call.questions.recv() => {
+                call.asked.push(question);
+                return self.park(call).await;
+            }
         };
-        call.finish();
-        let answer = answer.unwrap_or_else(|_| Err(crate::bridge::shutdown()))?;
+        let answer = answer.unwrap_or_else(|_| Err(shutdown()));
+        // A server that was silent for too long is told that nobody waits any more.
+        if !answer.as_ref().is_err_and(Error::is_timeout) {
+            call.finish();
+        }
+        let answer = match answer {
+            Ok(answer) if shows_modern_server(&answer) => {
+                bridge.turn_modern();
+                return Ok(Step::Again);
+            }
+            Ok(answer) => answer,
+            Err(error) => return Err(error),
+        };
         let answered = match &bridge.eras().server {
             Some(server) => server.answer(&self.message, answer),
             None => Answered::Final(answer),
@@ -101,17 +127,16 @@ impl Exchange<'_> {
         let answer = match answered {
             Answered::Final(answer) => answer,
             Answered::InputRequired(questions) => {
-                let state = bridge.parked.again().ok_or_else(too_many)?;
+                let state = bridge.parked.again(bridge, &self.message).ok_or_else(too_many)?;
                 modern_to_legacy::input_required(&self.message, &state, &questions)
             }
         };
         bridge.answer(self.pending, answer).await;
-        Ok(())
+        Ok(Step::Done)
     }
 
     /// Leaves a call to the client's next request, as the server needs input for it.
-    async fn park(&mut self, mut call: Call, question: Message) -> Result<(), Error> {
-        call.asked.push(question);
+    async fn park(&mut self, mut call: Call) -> Result<Step, Error> {
         while let Ok(Some(question)) = timeout(GATHERING, call.questions.recv()).await {
             call.asked.push(question);
         }
@@ -119,41 +144,37 @@ impl Exchange<'_> {
         let state = self.bridge.parked.park(call).ok_or_else(too_many)?;
         let answer = modern_to_legacy::input_required(&self.message, &state, &questions);
         self.bridge.answer(self.pending, answer).await;
-        Ok(())
+        Ok(Step::Done)
     }
 
     /// Goes on with what the client brings the input for.
-    async fn go_on(&mut self, state: &str, responses: &[(String, String)]) -> Result<(), Error> {
+    async fn go_on(&mut self, state: &str, responses: &[(String, String)]) -> Result<Step, Error> {
         let bridge = self.bridge;
-        let mut call = match bridge.parked.take(state) {
-            Some(Waiting::Call(call, _)) if call.held.request().method() == self.message.method() => call,
-            Some(Waiting::Again) => {
+        let mut call = match bridge.parked.take(state, self.message.method()) {
+            Some(Waiting::Call(call, _)) => call,
+            Some(Waiting::Again(..)) => {
                 if let Some(answer) = modern_to_legacy::declined(&self.message, responses) {
                     bridge.answer(self.pending, answer).await;
-                    return Ok(());
+                    return Ok(Step::Done);
                 }
-                let message = modern_to_legacy::forwarded(&self.message);
-                return self.attend(Call::start(bridge, &self.message, &message)).await;
+                return self.make(&modern_to_legacy::forwarded(&self.message)).await;
             }
-            Some(Waiting::Call(..)) | None => {
+            None => {
                 bridge.answer(self.pending, unknown_state(&self.message)).await;
-                return Ok(());
+                return Ok(Step::Done);
             }
         };
-        let mut open = Vec::new();
+        self.pending.delivery.arrived();
         for (number, question) in call.resume(&self.message).into_iter().enumerate() {
             match responses.iter().find(|(key, _)| *key == format!("r{number}")) {
                 Some((_, input)) => {
                     let response = modern_to_legacy::response(&question, input);
-                    bridge.tell(response, Origin::Session, Lane::default()).await;
+                    let bridge = Arc::clone(bridge);
+                    // The server may have more to ask, or the answer to give, before it has done with this.
+                    self.bridge.spawn(async move { bridge.tell(response, Origin::Session, Lane::default()).await });
                 }
-                None => open.push(question),
+                None => call.asked.push(question),
             }
-        }
-        if let Some(question) = open.pop() {
-            // The client has not brought all of it.
-            call.asked = open;
-            return self.park(call, question).await;
         }
         self.attend(call).await
     }
@@ -163,16 +184,13 @@ impl Exchange<'_> {
         let bridge = self.bridge;
         let can_log = bridge.eras().server.as_ref().is_some_and(LegacyServer::can_log);
         let Some(level) = modern_to_legacy::log_level(&self.message).filter(|_| can_log) else { return };
-        let mut current = bridge.log_level.lock().await;
-        if current.as_ref() == Some(&level) {
+        let request = modern_to_legacy::set_level(&level);
+        let _turn = bridge.log_level.lock().await;
+        if bridge.session().logs_like(&request) {
             return;
         }
-        let request = modern_to_legacy::set_level(&level);
-        match bridge.call(&request, Origin::Session).await {
-            Ok(answer) if answer.error().is_none() => {
-                bridge.session().answered(&request);
-                *current = Some(level);
-            }
+        match bridge.call(&request, Origin::Wish).await {
+            Ok(answer) if answer.error().is_none() => bridge.session().answered(&request),
             failed => tracing::debug!(?failed, "the server's log level cannot be set"),
         }
     }
@@ -180,22 +198,78 @@ impl Exchange<'_> {
     /// Serves a subscription until the client gives it up.
     async fn subscribe(&mut self, subscription: Subscription) {
         let bridge = self.bridge;
+        let turn = bridge.subscriptions.turn.lock().await;
         let watched = subscription.uris().to_vec();
         let newly = bridge.subscriptions.watch(&watched);
         let mut guard = Subscribed { bridge, number: None, watched };
         for uri in newly {
             let request = modern_to_legacy::subscribe(&uri);
-            match bridge.call(&request, Origin::Session).await {
+            match bridge.call(&request, Origin::Wish).await {
                 Ok(answer) if answer.error().is_none() => bridge.session().answered(&request),
                 failed => tracing::debug!(?failed, "the server does not watch a resource"),
             }
         }
+        drop(turn);
         // Nothing may come before the acknowledgement, and nothing be lost after it: no wait between the two.
         bridge.output.send_now(subscription.acknowledged().into_line());
         guard.number = Some(bridge.subscriptions.add(subscription));
         self.release();
         std::future::pending::<()>().await;
     }
+}
+
+/// What a handshake with the server has come to.
+enum Greeting {
+    /// There is a session.
+    Session,
+    /// The server has none to offer, and says why.
+    Refused(Message),
+    /// The server is a modern one after all.
+    Modern,
+}
+
+impl Bridge {
+    /// Sees that there is a session, which is set up with what this request says of its client.
+    async fn greet(self: &Arc<Self>, request: &Message) -> Result<Greeting, Error> {
+        let failures = self.renewal.failures();
+        let _turn = self.renewal.turn().await;
+        if self.eras().road(request) == Road::Direct {
+            return Ok(Greeting::Modern);
+        }
+        if self.eras().server.is_some() && self.session().initialize().is_some() {
+            return Ok(Greeting::Session);
+        }
+        if self.renewal.failures() != failures {
+            // To try for each in turn would keep the last one waiting for long.
+            return Err(Error::new(Fault::NoAnswer, "no session could be set up with the server just now"));
+        }
+        self.session().begin_for_modern();
+        let initialize = modern_to_legacy::initialize(request);
+        let answer = self.call(&initialize, Origin::Session).await.inspect_err(|_| self.renewal.failed())?;
+        if let (Some(server), Some(offer)) = (LegacyServer::new(&answer), answer.offer()) {
+            tracing::info!("the server speaks an older protocol; the client's 2026-07-28 is translated");
+            self.session().negotiated_for_modern(&initialize, offer);
+            self.eras().server = Some(server);
+            self.begin_session().await;
+            return Ok(Greeting::Session);
+        }
+        match answer.error() {
+            None => Err(Error::new(Fault::InvalidAnswer, "the server's answer to initialize is no result")),
+            Some((code, _)) if era::refuses_legacy(code) => {
+                self.turn_modern();
+                Ok(Greeting::Modern)
+            }
+            Some(_) => Ok(Greeting::Refused(answer)),
+        }
+    }
+}
+
+/// Whether only a modern server answers like this: it knows no version but its own, and has not looked at the request.
+fn shows_modern_server(answer: &Message) -> bool {
+    let supported = || Object::of(answer.text())?.object("error")?.object("data")?.get("supported");
+    let is_modern = |version: &str| version.trim_matches('"') == era::MODERN_VERSION;
+    answer.error().is_some_and(|(code, _)| code == -32_022)
+        && supported().is_some_and(|supported| elements(supported).any(is_modern))
 }
 
 /// An open subscription, which is ended when this is dropped.
@@ -213,8 +287,9 @@ impl Drop for Subscribed<'_> {
         let gone = self.bridge.subscriptions.unwatch(&self.watched);
         let bridge = Arc::clone(self.bridge);
         self.bridge.spawn(async move {
-            for uri in gone {
-                let request = modern_to_legacy::unsubscribe(&uri);
+            let _turn = bridge.subscriptions.turn.lock().await;
+            for uri in gone.iter().filter(|uri| bridge.subscriptions.is_unwatched(uri)) {
+                let request = modern_to_legacy::unsubscribe(uri);
                 bridge.session().answered(&request);
                 if let Err(error) = bridge.call(&request, Origin::Session).await {
                     tracing::debug!(error = %error, "the server goes on watching a resource");

@@ -42,6 +42,8 @@ mod stdio;
 mod strangers;
 /// The scripted server and the client.
 mod support;
+/// A modern client at a legacy server.
+mod to_legacy;
 /// A legacy client at a modern server.
 mod to_modern;
 /// The way over the network: compression, redirects, TLS, HTTP/2, addresses, many streams.

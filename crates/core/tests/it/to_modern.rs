@@ -101,7 +101,7 @@ async fn initialize_is_refused_and_discover_stands_for_it() {
             })
         );
         discover.discovered("{}").await;
-        let answer = client.value().await;
+        let answer = client.value("a message").await;
         assert_eq!(answer["id"], 7, "{status} {code}");
         assert_eq!(answer["result"]["protocolVersion"], VERSION);
         client.finish(&mut server).await;
@@ -190,7 +190,7 @@ async fn r12_a_client_that_does_not_wait() {
     let discover = server.modern("server/discover").await;
     server.expect_no_more();
     discover.discovered("{}").await;
-    assert_eq!(client.value().await["id"], 1);
+    assert_eq!(client.value("a message").await["id"], 1);
     let answer = server.modern("tools/list").await.complete("2", r#""tools":[]"#).await;
     client.expect(answer).await;
     client.finish(&mut server).await;
@@ -217,7 +217,7 @@ async fn a_second_initialize_is_another_client() {
     let discover = server.modern("server/discover").await;
     assert_eq!(discover.meta()["io.modelcontextprotocol/clientCapabilities"]["roots"], json!({}));
     discover.discovered("{}").await;
-    assert_eq!(client.value().await["id"], 2);
+    assert_eq!(client.value("a message").await["id"], 2);
     client.send(INITIALIZED).await;
     old.closed_by_peer("the end of the first client's subscription").await;
     client.send(request("3", "prompts/get", GET)).await;
@@ -321,7 +321,7 @@ async fn r67_errors_are_answers() {
     let missing = r#""error":{"code":-32021,"message":"no","data":{"requiredCapabilities":{"sampling":{}}}}"#;
     let body = format!(r#"{{"jsonrpc":"2.0","id":{},{missing}}}"#, own.id().unwrap());
     own.respond_as(400, "application/json", body).await;
-    let answer = client.value().await;
+    let answer = client.value("a message").await;
     assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(1), &json!(-32603)));
     assert!(answer["error"]["message"].as_str().unwrap().contains("sampling"), "{answer}");
     client.expect_quiet(&mut server).await;
@@ -420,12 +420,12 @@ async fn what_a_modern_server_does_not_know_is_answered_or_goes_nowhere() {
     client.send(response("99", "{}")).await;
     for method in ["tasks/list", "tasks/get", "resources/subscribe"] {
         client.send(request("1", method, r#"{"taskId":"t","uri":"a:b"}"#)).await;
-        let answer = client.value().await;
+        let answer = client.value("a message").await;
         assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(1), &json!(-32601)), "{method}");
         assert_eq!(answer["error"]["data"]["source"], "mcp-gangway");
     }
     client.send(request("2", "logging/setLevel", r#"{"level":"loud"}"#)).await;
-    assert_eq!(client.value().await["error"]["code"], -32602);
+    assert_eq!(client.value("a message").await["error"]["code"], -32602);
     client.send(request("3", "logging/setLevel", r#"{"level":"warning"}"#)).await;
     client.expect(response("3", "{}")).await;
     client.send(request("4", "prompts/get", GET)).await;
@@ -514,7 +514,7 @@ async fn r75_several_rounds_with_what_the_server_said_last() {
         }
         let state = if state.is_empty() { String::new() } else { format!(r#""requestState":{state},"#) };
         post.ask(&format!(r#"{state}"inputRequests":{{"a":{{"method":"roots/list"}}}}"#)).await;
-        let question = client.value().await;
+        let question = client.value("a message").await;
         assert_eq!((&question["method"], question.get("params")), (&json!("roots/list"), None));
         client.send(response(&question["id"].to_string(), r#"{"roots":[]}"#)).await;
     }
@@ -610,7 +610,7 @@ async fn r45_a_call_that_is_cancelled_while_a_question_is_open() {
     let open = client.asked("roots/list", "{}").await;
     client.send(response(&answered, r#"{"roots":[]}"#)).await;
     client.send(cancel("1")).await;
-    let told = client.value().await;
+    let told = client.value("a message").await;
     assert_eq!(told["method"], "notifications/cancelled");
     assert_eq!(told["params"]["requestId"].to_string(), open);
     assert_eq!(told.get("id"), None);
@@ -652,7 +652,7 @@ async fn r8_the_end_of_stdin_while_a_question_is_open() {
     server.modern("prompts/get").await.ask(r#""inputRequests":{"a":{"method":"roots/list","params":{}}}"#).await;
     let open = client.asked("roots/list", "{}").await;
     client.close_stdin();
-    let told = client.value().await;
+    let told = client.value("a message").await;
     assert_eq!(told["params"]["requestId"].to_string(), open);
     let failure = client.expect_error("1").await;
     assert_eq!(failure.kind(), "shutdown");
@@ -667,7 +667,7 @@ async fn r44_the_whole_time_includes_the_users() {
     client.send(request("1", "prompts/get", GET)).await;
     server.modern("prompts/get").await.ask(r#""inputRequests":{"a":{"method":"roots/list","params":{}}}"#).await;
     let open = client.asked("roots/list", "{}").await;
-    let told = client.value().await;
+    let told = client.value("a message").await;
     assert_eq!(told["method"], "notifications/cancelled");
     assert_eq!(told["params"]["requestId"].to_string(), open);
     let failure = client.expect_error("1").await;

@@ -131,6 +131,11 @@ impl Client {
         self.session = session.map(str::to_owned);
     }
 
+    /// The bridge has set up this session by itself; it is to end it.
+    pub(crate) fn has_session(&mut self, session: &str) {
+        self.session = Some(session.to_owned());
+    }
+
     /// Closes stdin.
     pub(crate) fn close_stdin(&mut self) {
         self.input = None;
@@ -165,6 +170,11 @@ impl Client {
         let line = line.as_ref();
         let got = self.line(&format!("the line {}", shown(line))).await;
         assert!(got == line, "expected on stdout: {}\n                got: {}", shown(line), shown(&got));
+    }
+
+    /// The next line, read.
+    pub(crate) async fn value(&mut self, awaited: &str) -> Value {
+        serde_json::from_slice(&self.line(awaited).await).expect("JSON")
     }
 
     /// The next lines must be these, in any order.

@@ -26,11 +26,6 @@ impl Server {
 }
 
 impl Exchange {
-    /// The message.
-    pub(crate) fn value(&self) -> Value {
-        serde_json::from_slice(&self.body).expect("JSON")
-    }
-
     /// The `_meta` of the message.
     pub(crate) fn meta(&self) -> Value {
         #[derive(Deserialize)]
@@ -100,16 +95,10 @@ impl Client {
         self.initialize_as(r#""init""#, own).await;
         server.post().await.refuse(400, -32_022).await;
         server.modern("server/discover").await.discovered(offered).await;
-        let answer = self.value().await;
+        let answer = self.value("a message").await;
         assert_eq!(answer["id"], "init");
         assert_eq!(answer["result"]["capabilities"], serde_json::from_str::<Value>(offered).expect("JSON"));
         self.send(INITIALIZED).await;
-    }
-
-    /// The next line on stdout.
-    pub(crate) async fn value(&mut self) -> Value {
-        let line = self.line("a message").await;
-        serde_json::from_slice(&line).expect("JSON")
     }
 
     /// The next line must be a request with these parameters; gives the id that the bridge has put there, as JSON.
@@ -131,6 +120,6 @@ impl Client {
     /// The bridge answers a ping itself, and nothing before it.
     pub(crate) async fn expect_pong(&mut self) {
         self.send(request("\"pong\"", "ping", "{}")).await;
-        assert_eq!(self.value().await, json!({"jsonrpc": "2.0", "id": "pong", "result": {}}));
+        assert_eq!(self.value("a message").await, json!({"jsonrpc": "2.0", "id": "pong", "result": {}}));
     }
 }

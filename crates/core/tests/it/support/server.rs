@@ -282,6 +282,11 @@ impl Exchange {
         self.peek().and_then(|peek| peek.id.map(|id| id.get().to_owned()))
     }
 
+    /// The message, read.
+    pub(crate) fn value(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
     /// The JSON-RPC method of the message.
     pub(crate) fn rpc_method(&self) -> String {
         self.peek().and_then(|peek| peek.method).unwrap_or_default()
@@ -455,6 +460,13 @@ impl Exchange {
                 Err(_) => return taken,
             }
         }
+    }
+
+    /// The empty result of this request on its event stream, which ends with it.
+    pub(crate) async fn answer_on_stream(mut self) {
+        let response = super::response(&self.id().expect("a request"), "{}");
+        self.event(&response).await;
+        self.end().await;
     }
 
     /// The regular end of a chunked reply. The connection stays open for the next request.
