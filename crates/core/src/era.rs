@@ -12,7 +12,7 @@ pub(crate) mod tools;
 use http::StatusCode;
 
 use self::{legacy_to_modern::LegacyClient, modern_to_legacy::LegacyServer, tools::Tools};
-use crate::{message::Message, retry::only_reads};
+use crate::{message::Message, retry::only_reads, session::is_about_session};
 
 /// The version that makes a server modern.
 pub(crate) const MODERN_VERSION: &str = "2026-07-28";
@@ -83,10 +83,16 @@ impl Eras {
     }
 
     /// What a reply to a modern request changes in what is known of the server: as [`takes_modern`], but where a server was
-    /// modern, only a legacy one's own way of refusing speaks against that. The rest are answers (R67, R68).
-    pub(crate) fn judge(&self, method: &str, status: StatusCode, error: Option<i64>) -> Option<bool> {
-        let is_legacys = status.is_client_error() && matches!(error, None | Some(-32_600 | -32_002..=-32_000));
-        takes_modern(method, status, error).filter(|taken| *taken || self.modern != Some(true) || is_legacys)
+    /// modern, only a legacy one's own way of refusing speaks against that: no JSON-RPC at all, or the wish for a session. The
+    /// rest are answers (R67, R68), whatever codes the server has for its own errors.
+    pub(crate) fn judge(&self, method: &str, status: StatusCode, error: Option<&(i64, String)>) -> Option<bool> {
+        let is_legacys = || match error {
+            None => true,
+            Some((code, text)) => matches!(code, -32_600 | -32_002..=-32_000) && is_about_session(text),
+        };
+        let taken = takes_modern(method, status, error.map(|(code, _)| *code))?;
+        let is_doubtful = !taken && self.modern == Some(true) && !(status.is_client_error() && is_legacys());
+        (!is_doubtful).then_some(taken)
     }
 
     /// The server has shown whether it takes modern requests.
@@ -219,14 +225,18 @@ mod tests {
     #[test]
     fn r56_r68_what_makes_a_modern_server_a_legacy_one() {
         let mut eras = Eras::default();
-        let judge =
-            |eras: &Eras, status, error| eras.judge("server/discover", StatusCode::from_u16(status).unwrap(), error);
+        let judge_text = |eras: &Eras, status, error: Option<i64>, text: &str| {
+            let error = error.map(|code| (code, text.to_owned()));
+            eras.judge("server/discover", StatusCode::from_u16(status).unwrap(), error.as_ref())
+        };
+        let judge = |eras: &Eras, status, error| judge_text(eras, status, error, "Bad Request: Server not initialized");
         let doubtful = [(400, Some(-32_602)), (404, Some(-32_601)), (400, Some(1)), (200, Some(-32_601)), (500, None)];
         let legacy = [(400, Some(-32_000)), (400, Some(-32_600)), (404, None), (405, None)];
         assert_eq!(doubtful.map(|(status, error)| judge(&eras, status, error))[1], Some(false));
         eras.modern_is(true);
         assert_eq!(doubtful.map(|(status, error)| judge(&eras, status, error)), [None; 5]);
         assert_eq!(legacy.map(|(status, error)| judge(&eras, status, error)), [Some(false); 4]);
+        assert_eq!(judge_text(&eras, 400, Some(-32_002), "Resource not found"), None);
         assert_eq!(judge(&eras, 400, Some(-32_022)), Some(true));
     }
 

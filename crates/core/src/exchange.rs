@@ -578,7 +578,7 @@ impl Exchange<'_> {
         match self.message.era() {
             Era::Modern if eras.is_modern_open() || !status.is_success() => {
                 let taken = match response.error() {
-                    Some((code, _)) => eras.judge(self.message.method(), status, Some(code)),
+                    Some(error) => eras.judge(self.message.method(), status, Some(&error)),
                     None => era::is_modern_result(&self.message, response),
                 };
                 if let Some(taken) = taken {

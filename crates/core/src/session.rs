@@ -189,20 +189,22 @@ impl Session {
             Ok(Parsed::One(answer)) if answer.kind() == Kind::Response => answer.error(),
             _ => None,
         };
-        let speaks_of_it = |text: &str| {
-            let text = text.to_ascii_lowercase();
-            text.contains("session") || text.contains("not initialized")
-        };
         match (status, error) {
             (_, Some((-32_022..=-32_020, _))) => self.initialize.is_some() && !self.for_modern,
             _ if self.id.is_none() => false,
             // An unknown method (R68).
             (StatusCode::NOT_FOUND, Some((code, _))) => code != -32_601,
             (StatusCode::NOT_FOUND, None) => true,
-            (_, Some((code, text))) => CODES.contains(&code) && speaks_of_it(&text),
-            (_, None) => speaks_of_it(&String::from_utf8_lossy(body)),
+            (_, Some((code, text))) => CODES.contains(&code) && is_about_session(&text),
+            (_, None) => is_about_session(&String::from_utf8_lossy(body)),
         }
     }
+}
+
+/// Whether an error's text says that the request lacks a session.
+pub(crate) fn is_about_session(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    text.contains("session") || text.contains("not initialized")
 }
 
 #[cfg(test)]

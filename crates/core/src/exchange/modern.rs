@@ -67,13 +67,16 @@ impl Exchange<'_> {
         }
         let body = reply.error_body().await;
         let answer = self.answer_in(&body);
-        let code = answer.as_ref().and_then(Message::error).map(|(code, _)| code);
-        if code == Some(HEADER_MISMATCH) && self.is_tool_call() && self.first(Remedy::NewList) {
+        let fault = answer.as_ref().and_then(Message::error);
+        if fault.as_ref().is_some_and(|(code, _)| *code == HEADER_MISMATCH)
+            && self.is_tool_call()
+            && self.first(Remedy::NewList)
+        {
             bridge.list_tools(&self.message, listings).await;
             return Ok(Step::Again);
         }
         if self.message.kind() == Kind::Request {
-            let taken = bridge.eras().judge(self.message.method(), status, code);
+            let taken = bridge.eras().judge(self.message.method(), status, fault.as_ref());
             if let Some(taken) = taken.filter(|_| !self.has_tried(Remedy::OtherProtocol)) {
                 bridge.eras().modern_is(taken);
             }
