@@ -21,6 +21,7 @@ mod reach;
 mod renewal;
 mod retry;
 mod route;
+mod scan;
 mod session;
 mod splice;
 pub mod stdio;
