@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use crate::{
+    codec::Decoder,
     config::{Config, Limits, Timeouts},
     era::{
         Era, Eras,
@@ -28,6 +29,7 @@ use crate::{
     intake::{Input, Intake, Lane},
     listen::{self, Listener},
     message::{Kind, Message, error_reply},
+    payload::Storage,
     pending::{Origin, Pending, Table, Wanted},
     questions::Questions,
     renewal::Renewal,
@@ -84,6 +86,7 @@ where
         subscriptions: Subscriptions::default(),
         log_level: tokio::sync::Mutex::default(),
         tasks: Mutex::default(),
+        storage: Storage::new(config.spool_folder),
         output: lines,
         table: Table::default(),
         permits: Semaphore::new(config.limits.concurrency),
@@ -142,7 +145,7 @@ where
     tasks.shutdown().await;
     bridge.answer_the_rest();
     for line in held.into_iter().chain(input.already_read()).flatten() {
-        intake.turn_away(&line);
+        intake.turn_away(line);
     }
     // Stdout is written while the server is told; both share the time.
     let deadline = Instant::now() + LAST_WORDS;
@@ -170,6 +173,7 @@ pub(crate) struct Bridge {
     /// Held while a legacy server is told for modern clients what to log.
     pub(crate) log_level: tokio::sync::Mutex<()>,
     tasks: Mutex<JoinSet<()>>,
+    pub(crate) storage: Arc<Storage>,
     pub(crate) output: Output,
     pub(crate) table: Table,
     /// The requests that may be open at the server at once.
@@ -189,6 +193,11 @@ impl Bridge {
 
     pub(crate) fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The decoder for a body of the server's of this content type.
+    pub(crate) fn decoder(&self, content_type: Option<&str>) -> Decoder {
+        Decoder::new(content_type, self.limits.incoming, &self.storage)
     }
 
     /// Hands on one message from the server. `own` is the request in whose reply it came, if it came in one.
@@ -223,7 +232,7 @@ impl Bridge {
                 if message.method() == "notifications/subscriptions/acknowledged" {
                     acknowledged.notify_one();
                 }
-                if let Some(event) = LegacyClient::event(message) {
+                if let Some(event) = LegacyClient::event(message.loaded()) {
                     self.output.send(event.into_line()).await;
                 }
             }
@@ -239,6 +248,10 @@ impl Bridge {
     /// Hands on a notification of a legacy server to a modern client: to the request that it belongs to, or to those who
     /// listen.
     async fn hand_on_to_modern(&self, message: Message, held: Option<&Arc<Held>>) {
+        let message = message.loaded();
+        if message.is_spooled() {
+            return self.output.send(message.into_line()).await;
+        }
         let events = self.subscriptions.events(&message);
         for event in events {
             self.output.send(event.into_line()).await;
@@ -271,10 +284,11 @@ impl Bridge {
             }
             _ => return self.output.send(message.into_line()).await,
         };
+        let message = message.loaded();
         let reply = if message.method() == "ping" {
             modern_to_legacy::pong(&message)
         } else {
-            if held.is_some_and(|held| held.ask(message.clone())) {
+            if !message.is_spooled() && held.is_some_and(|held| held.ask(message.clone())) {
                 return;
             }
             modern_to_legacy::refusal(&message)
@@ -291,7 +305,8 @@ impl Bridge {
             return;
         }
         let answer = if request.era() == Era::Modern && request.method() == "tools/list" {
-            self.eras().tools.learn(answer)
+            let answer = answer.loaded();
+            if answer.is_spooled() { answer } else { self.eras().tools.learn(answer) }
         } else {
             answer
         };

@@ -7,19 +7,18 @@ mod lines;
 mod pieces;
 mod sse;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
 pub(crate) use self::lines::{Lines, LongLine};
-use self::{
-    pieces::{Pieces, TooLong},
-    sse::Sse,
-};
+use self::sse::Sse;
 use crate::{
-    error::{Error, Kind as Fault},
-    message::{LONGEST_BATCH, Message, Parsed},
+    error::{Error, Kind},
+    message::{Invalid, LONGEST_BATCH, Message, Parsed},
+    payload::{Gathered, Gatherer, Storage, Unkept},
+    scan::Fault,
 };
 
 /// The decoder of one body.
@@ -36,22 +35,20 @@ pub(crate) struct Decoder {
 #[derive(Debug)]
 enum Format {
     /// JSON, and whatever does not say what it is: read at the end, as one document or as several.
-    Whole(Pieces),
+    Whole(Gatherer),
     Lines(Lines),
     Sse(Sse),
 }
 
 impl Decoder {
     /// The decoder for a `Content-Type`; no message may be larger than `limit` bytes.
-    pub(crate) fn new(content_type: Option<&str>, limit: usize) -> Self {
-        let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        let is = |name: &str| essence.eq_ignore_ascii_case(name);
-        let format = if is("text/event-stream") {
-            Format::Sse(Sse::new(limit))
-        } else if is("application/x-ndjson") || is("application/ndjson") {
-            Format::Lines(Lines::new(limit))
+    pub(crate) fn new(content_type: Option<&str>, limit: u64, storage: &Arc<Storage>) -> Self {
+        let format = if is_event_stream(content_type) {
+            Format::Sse(Sse::new(limit, storage))
+        } else if is(content_type, "application/x-ndjson") || is(content_type, "application/ndjson") {
+            Format::Lines(Lines::new(limit, storage))
         } else {
-            Format::Whole(Pieces::new(limit))
+            Format::Whole(Gatherer::new(limit, storage))
         };
         Self { format, ready: VecDeque::new(), rejected: None, endpoint: None }
     }
@@ -62,7 +59,7 @@ impl Decoder {
     /// A body that must be read as a whole is over the limit: no message of it can come.
     pub(crate) fn feed(&mut self, chunk: Bytes) -> Result<(), Error> {
         match &mut self.format {
-            Format::Whole(body) => body.push(chunk).map_err(too_large)?,
+            Format::Whole(body) => body.push(chunk).map_err(unkept)?,
             Format::Lines(lines) => lines.feed(chunk),
             Format::Sse(events) => events.feed(chunk),
         }
@@ -80,7 +77,7 @@ impl Decoder {
                 Format::Lines(lines) => lines.next()?.map_err(|long| long.error),
                 Format::Sse(events) => match events.next()? {
                     Ok(event) if event.name == "endpoint" => {
-                        self.endpoint = Some(event.data);
+                        self.endpoint = event.data.in_memory().cloned();
                         continue;
                     }
                     Ok(event) if !event.is_message() => continue,
@@ -89,11 +86,11 @@ impl Decoder {
             };
             match payload {
                 Ok(payload) => {
-                    if let Some(message) = self.read(&payload) {
+                    if let Some(message) = self.read(payload) {
                         return Some(message);
                     }
                 }
-                Err(error) => self.reject(too_large(error)),
+                Err(error) => self.reject(unkept(error)),
             }
         }
     }
@@ -101,23 +98,30 @@ impl Decoder {
     /// The body is over; `next` then gives what the end completes. After a connection that broke (`clean` is false) an
     /// unfinished event or line is dropped, as the SSE rules say; a body that is one complete document counts.
     pub(crate) fn finish(&mut self, clean: bool) {
-        match &mut self.format {
+        let last = match &mut self.format {
             Format::Whole(body) => {
-                let body = body.take();
-                self.read_whole(&body);
+                return match body.take() {
+                    Ok(body) => self.read_whole(body),
+                    Err(error) => self.reject(unkept(error)),
+                };
             }
-            Format::Lines(lines) if clean => {
-                if let Some(message) = lines.finish().and_then(|line| self.read(&line)) {
-                    self.ready.push_front(message);
-                }
-            }
+            Format::Lines(lines) if clean => lines.finish().map(|line| line.map_err(|long| long.error)),
             Format::Sse(events) if clean => {
-                let event = events.finish().filter(sse::Event::is_message);
-                if let Some(message) = event.and_then(|event| self.read(&event.data)) {
+                let event = events.finish();
+                event
+                    .filter(|event| !event.as_ref().is_ok_and(|event| !event.is_message()))
+                    .map(|event| event.map(|event| event.data))
+            }
+            Format::Lines(_) | Format::Sse(_) => None,
+        };
+        match last {
+            Some(Ok(payload)) => {
+                if let Some(message) = self.read(payload) {
                     self.ready.push_front(message);
                 }
             }
-            Format::Lines(_) | Format::Sse(_) => {}
+            Some(Err(error)) => self.reject(unkept(error)),
+            None => {}
         }
     }
 
@@ -153,39 +157,41 @@ impl Decoder {
     }
 
     /// Reads one payload: gives its message, or the first of a batch.
-    fn read(&mut self, payload: &Bytes) -> Option<Message> {
-        if payload.trim_ascii().is_empty() {
+    fn read(&mut self, payload: Gathered) -> Option<Message> {
+        if payload.is_blank() {
             return None;
         }
-        match Message::parse(&repaired(payload)) {
+        let beginning = payload.in_memory().cloned().unwrap_or_default();
+        match repaired(payload) {
             Ok(Parsed::One(message)) => return Some(message),
             Ok(Parsed::Batch(elements)) => {
                 for element in elements {
                     match element {
                         Ok(message) => self.ready.push_back(message),
-                        Err(invalid) => self.reject(invalid_answer(payload, invalid.error)),
+                        Err(invalid) => self.reject(invalid_answer(&beginning, invalid.error)),
                     }
                 }
             }
-            Err(invalid) => self.reject(invalid_answer(payload, invalid.error)),
+            Err(invalid) => self.reject(invalid_answer(&beginning, invalid.error)),
         }
         self.ready.pop_front()
     }
 
     /// Reads a whole body: one document, or several one after the other (not without end), all of them or none (R21).
-    fn read_whole(&mut self, body: &Bytes) {
+    fn read_whole(&mut self, body: Gathered) {
+        let bytes = body.in_memory().cloned();
         if let Some(message) = self.read(body) {
             self.ready.push_front(message);
             return;
         }
-        let body = repaired(body);
-        let Ok(text) = std::str::from_utf8(&body) else { return };
-        let documents = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+        let Some(bytes) = bytes else { return };
+        let text = String::from_utf8_lossy(&bytes);
+        let documents = serde_json::Deserializer::from_str(&text).into_iter::<&RawValue>();
         let messages: Result<Vec<_>, _> = documents
             .take(LONGEST_BATCH + 1)
-            .map(|document| match Message::parse(&body.slice_ref(document?.get().as_bytes())) {
-                Ok(Parsed::One(message)) => Ok(message),
-                _ => Err(<serde_json::Error as serde::de::Error>::custom("no message")),
+            .map(|document| {
+                Message::one(document?.get().to_owned())
+                    .ok_or_else(|| <serde_json::Error as serde::de::Error>::custom("no message"))
             })
             .collect();
         if let Ok(messages) = messages
@@ -202,34 +208,48 @@ impl Decoder {
     }
 }
 
-/// With U+FFFD for what is not UTF-8, as every reader of JSON over HTTP does.
-fn repaired(payload: &Bytes) -> Bytes {
-    if std::str::from_utf8(payload).is_ok() {
-        return payload.clone();
+/// Whether a `Content-Type` is that of a stream of events.
+pub(crate) fn is_event_stream(content_type: Option<&str>) -> bool {
+    is(content_type, "text/event-stream")
+}
+
+fn is(content_type: Option<&str>, name: &str) -> bool {
+    let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case(name)
+}
+
+/// What is in a payload, with U+FFFD for what is not UTF-8, as every reader of JSON over HTTP does.
+fn repaired(payload: Gathered) -> Result<Parsed, Invalid> {
+    match (&payload.outline, payload.in_memory()) {
+        (Err(Fault::NotUtf8 { .. }), Some(bytes)) => {
+            tracing::warn!("the server sent bytes that are not UTF-8; U+FFFD stands in their place");
+            Message::parse(&String::from_utf8_lossy(bytes).into_owned().into())
+        }
+        _ => Message::read(payload),
     }
-    tracing::warn!("the server sent bytes that are not UTF-8; U+FFFD stands in their place");
-    String::from_utf8_lossy(payload).into_owned().into()
 }
 
 fn invalid_answer(payload: &Bytes, cause: Error) -> Error {
-    Error::new(
-        Fault::InvalidAnswer,
-        "the server's reply is no JSON-RPC message; check that the URL is its MCP endpoint",
-    )
-    .with_detail(&String::from_utf8_lossy(payload.get(..2048).unwrap_or(payload)))
-    .with_source(cause)
+    Error::new(Kind::InvalidAnswer, "the server's reply is no JSON-RPC message; check that the URL is its MCP endpoint")
+        .with_detail(&String::from_utf8_lossy(payload.get(..2048).unwrap_or(payload)))
+        .with_source(cause)
 }
 
-fn too_large(error: TooLong) -> Error {
-    Error::new(Fault::TooLarge, format!("the server's message is {error}")).with_source(error)
+fn unkept(error: Unkept) -> Error {
+    let kind = match error {
+        Unkept::TooLong { .. } => Kind::TooLarge,
+        Unkept::NoFile(_) => Kind::Storage,
+    };
+    Error::new(kind, format!("the server's message is {error}")).with_source(error)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::payload::tests::storage;
 
     fn decode(content_type: Option<&str>, chunks: &[&str], clean: bool) -> Vec<String> {
-        let mut decoder = Decoder::new(content_type, 1000);
+        let mut decoder = Decoder::new(content_type, 1000, &storage());
         let mut messages = Vec::new();
         for chunk in chunks {
             decoder.feed(Bytes::copy_from_slice(chunk.as_bytes())).unwrap();
@@ -283,9 +303,9 @@ mod tests {
 
     #[test]
     fn limits_are_errors_that_say_so() {
-        let mut decoder = Decoder::new(None, 10);
+        let mut decoder = Decoder::new(None, 10, &storage());
         assert!(decoder.feed(Bytes::from_static(&[b'x'; 11])).unwrap_err().is_too_large());
-        let mut decoder = Decoder::new(Some("text/event-stream"), 20);
+        let mut decoder = Decoder::new(Some("text/event-stream"), 20, &storage());
         decoder.feed(Bytes::from(format!("data: {}\n\ndata: {TWO}\n\n", "x".repeat(21)))).unwrap();
         assert_eq!(decoder.next().unwrap().bytes(), TWO);
         assert!(decoder.take_rejected().unwrap().is_too_large());
@@ -293,7 +313,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_utf8_are_replaced() {
-        let mut decoder = Decoder::new(Some("text/event-stream"), 100);
+        let mut decoder = Decoder::new(Some("text/event-stream"), 100, &storage());
         decoder.feed(Bytes::from_static(b"data: {\"method\":\"\xff\"}\n\n")).unwrap();
         assert_eq!(decoder.next().unwrap().method(), "\u{fffd}");
     }

@@ -3,7 +3,7 @@
 //! The core reads no environment and no argument: the command (or the Python module) does, and fills a [`Config`].
 //! Rule: whatever may hold a secret is a type whose Debug and Display redact it.
 
-use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use url::Url;
@@ -43,6 +43,9 @@ pub struct Config {
     pub proxy: Proxy,
     /// Which of MCP's HTTP transports the server is spoken to with.
     pub transport: TransportMode,
+    /// The folder for large messages on their way: unlinked files that only this process can read. The system's folder for
+    /// temporary files unless told otherwise.
+    pub spool_folder: PathBuf,
     /// Where headers come from that may change while the bridge runs.
     pub header_source: Option<HeaderSource>,
     headers: HeaderMap,
@@ -61,6 +64,7 @@ impl Config {
             tls: Tls::default(),
             proxy: Proxy::System,
             transport: TransportMode::Auto,
+            spool_folder: std::env::temp_dir(),
             header_source: None,
             headers: HeaderMap::new(),
         })
@@ -192,15 +196,15 @@ impl Default for Timeouts {
 pub struct Limits {
     /// Requests that may be open at the server at once (64). Notifications, responses and pings do not count.
     pub concurrency: usize,
-    /// The largest message from the server, in bytes (256 MiB).
-    pub incoming: usize,
-    /// The largest message from the client, in bytes (64 MiB).
-    pub outgoing: usize,
+    /// The largest message from the server, in bytes (4 GiB). What is large is in a temporary file until it is complete.
+    pub incoming: u64,
+    /// The largest message from the client, in bytes (64 MiB), which is in memory.
+    pub outgoing: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { concurrency: 64, incoming: 256 << 20, outgoing: 64 << 20 }
+        Self { concurrency: 64, incoming: 4 << 30, outgoing: 64 << 20 }
     }
 }
 

@@ -59,6 +59,8 @@ pub(crate) enum Kind {
     SessionLost,
     /// A message is larger than the limit.
     TooLarge,
+    /// This machine: no place to keep a large message.
+    Storage,
     /// The client: it did not answer what the server asked it in the course of the request.
     InputRefused,
     /// The bridge ends before the answer came.
@@ -95,6 +97,7 @@ impl Kind {
             Self::Broken => "connection_lost",
             Self::SessionLost => "session_lost",
             Self::TooLarge => "too_large",
+            Self::Storage => "storage",
             Self::InputRefused => "input_refused",
             Self::Shutdown => "shutdown",
             Self::Stdio => "stdio",

@@ -411,7 +411,7 @@ impl Exchange<'_> {
     /// Hands on the messages of a successful reply as they come, to the answer and beyond.
     async fn follow(&mut self, mut reply: Reply) -> Result<(), Error> {
         let status = reply.status();
-        let mut decoder = Decoder::new(reply.content_type(), self.bridge.limits.incoming);
+        let mut decoder = self.bridge.decoder(reply.content_type());
         let mut cursor = None;
         let mut retry = None;
         self.heard = Instant::now();
@@ -437,7 +437,7 @@ impl Exchange<'_> {
                 Ok(rest) => reply = rest,
                 Err(refusal) => return Err(failure.with_source(refusal)),
             }
-            decoder = Decoder::new(reply.content_type(), self.bridge.limits.incoming);
+            decoder = self.bridge.decoder(reply.content_type());
         }
     }
 
@@ -568,7 +568,11 @@ impl Exchange<'_> {
 
     /// Whether a response to this message shows that the server speaks the other protocol, as far as that can still matter.
     fn speaks_another_era(&self, status: StatusCode, response: &Message) -> bool {
-        if response.kind() != Kind::Response || self.pending.is_own() || self.pending.is_answered() {
+        if response.kind() != Kind::Response
+            || response.is_spooled()
+            || self.pending.is_own()
+            || self.pending.is_answered()
+        {
             return false;
         }
         if self.has_tried(Remedy::OtherProtocol) {

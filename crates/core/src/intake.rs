@@ -5,7 +5,7 @@
 
 use std::{io, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -17,7 +17,8 @@ use crate::{
     codec::{Lines, LongLine},
     error::{Error, Kind as Fault},
     exchange,
-    message::{self, Id, Invalid, Kind, Message, Parsed, error_reply},
+    message::{Id, Invalid, Kind, Message, Parsed, error_reply},
+    payload::Gathered,
     pending::Pending,
     transport::Delivery,
 };
@@ -53,17 +54,17 @@ impl Intake {
         }
     }
 
-    pub(crate) async fn room_for(&self, line: &Result<Bytes, LongLine>) -> Room {
-        let length = line.as_ref().map_or(0, Bytes::len);
-        let cost = u32::try_from((length + INTAKE_OVERHEAD).min(INTAKE)).unwrap_or(u32::MAX);
+    pub(crate) async fn room_for(&self, line: &Result<Gathered, LongLine>) -> Room {
+        let length = line.as_ref().map_or(0, |line| usize::try_from(line.length()).unwrap_or(usize::MAX));
+        let cost = u32::try_from(length.saturating_add(INTAKE_OVERHEAD).min(INTAKE)).unwrap_or(u32::MAX);
         Arc::clone(&self.room).acquire_many_owned(cost).await.ok().map(Arc::new)
     }
 
-    pub(crate) fn take(&mut self, line: Result<Bytes, LongLine>, room: Room) {
+    pub(crate) fn take(&mut self, line: Result<Gathered, LongLine>, room: Room) {
         while self.exchanges.try_join_next().is_some() {}
         match line {
-            Ok(line) if line.trim_ascii().is_empty() => {}
-            Ok(line) => match Message::parse(&line) {
+            Ok(line) if line.is_blank() => {}
+            Ok(line) => match Message::read(line) {
                 Ok(Parsed::One(message)) => self.start(message, room),
                 // One POST each: only 2025-03-26 knows batches, and single messages are always right (R16, R17).
                 Ok(Parsed::Batch(elements)) => {
@@ -76,16 +77,16 @@ impl Intake {
                 }
                 Err(invalid) => self.refuse(&invalid, room),
             },
-            Err(LongLine { error, head }) => {
+            Err(LongLine { error, id }) => {
                 let error = Error::new(Fault::TooLarge, format!("the client's message is {error}"));
-                self.refuse(&Invalid { error, id: message::id_at_the_front(&head) }, room);
+                self.refuse(&Invalid { error, id: id.and_then(Id::read) }, room);
             }
         }
     }
 
     /// Answers the requests of a line that is not taken any more.
-    pub(crate) fn turn_away(&self, line: &Bytes) {
-        let messages = match Message::parse(line) {
+    pub(crate) fn turn_away(&self, line: Gathered) {
+        let messages = match Message::read(line) {
             Ok(Parsed::One(message)) => vec![Ok(message)],
             Ok(Parsed::Batch(elements)) => elements,
             Err(_) => return,
@@ -164,12 +165,12 @@ pub(crate) struct Input<R> {
 }
 
 impl<R: AsyncRead + Unpin> Input<R> {
-    pub(crate) fn new(reader: R, limit: usize) -> Self {
-        Self { reader, buffer: BytesMut::new(), lines: Lines::new(limit), ended: false }
+    pub(crate) fn new(reader: R, limit: u64) -> Self {
+        Self { reader, buffer: BytesMut::new(), lines: Lines::in_memory(limit), ended: false }
     }
 
     /// The next line; `None` at the end. Can be dropped and called again without loss.
-    pub(crate) async fn next(&mut self) -> io::Result<Option<Result<Bytes, LongLine>>> {
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Result<Gathered, LongLine>>> {
         loop {
             if let Some(line) = self.lines.next() {
                 return Ok(Some(line));
@@ -181,14 +182,14 @@ impl<R: AsyncRead + Unpin> Input<R> {
             if self.reader.read_buf(&mut self.buffer).await? == 0 {
                 self.ended = true;
                 // A last line without its end is still meant.
-                return Ok(self.lines.finish().map(Ok));
+                return Ok(self.lines.finish());
             }
             self.lines.feed(self.buffer.split().freeze());
         }
     }
 
     /// The complete lines that were read and not taken.
-    pub(crate) fn already_read(&mut self) -> impl Iterator<Item = Result<Bytes, LongLine>> {
+    pub(crate) fn already_read(&mut self) -> impl Iterator<Item = Result<Gathered, LongLine>> {
         std::iter::from_fn(|| self.lines.next())
     }
 }

@@ -14,6 +14,7 @@ mod intake;
 mod listen;
 mod message;
 mod own;
+mod payload;
 mod pending;
 mod proxy;
 mod questions;

@@ -21,7 +21,7 @@ use url::Url;
 
 use crate::{
     bridge::Bridge,
-    codec::Decoder,
+    codec,
     config::Timeouts,
     error::{Error, Kind as Fault},
     intake::Hold,
@@ -300,7 +300,7 @@ async fn open(bridge: &Bridge, last_event_id: Option<&Bytes>) -> Result<Reply, E
         Ok(reply) => reply.map_err(End::Failed)?,
         Err(_) => return Err(End::Failed(Error::new(Fault::Timeout, "the server did not open the stream in time"))),
     };
-    let is_stream = Decoder::new(reply.content_type(), 0).is_sse();
+    let is_stream = codec::is_event_stream(reply.content_type());
     if reply.status().is_success() && is_stream {
         return Ok(reply);
     }
@@ -310,7 +310,7 @@ async fn open(bridge: &Bridge, last_event_id: Option<&Bytes>) -> Result<Reply, E
 
 /// Hands on what a stream brings, to its end; `endpoint` is told of the event of that name, and may end it.
 async fn read(bridge: &Arc<Bridge>, mut reply: Reply, cursor: &mut Cursor, mut endpoint: impl FnMut(&[u8]) -> bool) {
-    let mut decoder = Decoder::new(reply.content_type(), bridge.limits.incoming);
+    let mut decoder = bridge.decoder(reply.content_type());
     while let Ok(Some(chunk)) = reply.chunk().await {
         bridge.listener.traffic();
         if decoder.feed(chunk).is_err() {

@@ -16,6 +16,8 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
 
+use crate::{message::without_line_breaks, payload::Spooled};
+
 /// This process's stdin. Call it inside a tokio runtime.
 pub fn input() -> Box<dyn AsyncRead + Send + Unpin> {
     #[cfg(unix)]
@@ -51,9 +53,36 @@ pub(crate) struct Output {
 /// The other end of the queue.
 pub(crate) type Queue = mpsc::UnboundedReceiver<Queued>;
 
+/// One line, without its end.
+#[derive(Clone, Debug)]
+pub(crate) enum Line {
+    Memory(Bytes),
+    /// A line that is too large to be in memory; raw line breaks in it become spaces.
+    Spooled {
+        spooled: Spooled,
+        line_breaks: bool,
+    },
+}
+
+impl Line {
+    /// Bytes that it takes in memory.
+    fn cost(&self) -> usize {
+        match self {
+            Self::Memory(bytes) => bytes.len(),
+            Self::Spooled { .. } => 0,
+        }
+    }
+}
+
+impl From<Bytes> for Line {
+    fn from(bytes: Bytes) -> Self {
+        Self::Memory(bytes)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Queued {
-    line: Bytes,
+    line: Line,
     /// Given back when the line is written.
     _room: Option<OwnedSemaphorePermit>,
 }
@@ -65,16 +94,17 @@ impl Output {
     }
 
     /// Queues a line, when there is room for it.
-    pub(crate) async fn send(&self, line: Bytes) {
-        let cost = u32::try_from((line.len() + OVERHEAD).min(ROOM)).unwrap_or(u32::MAX);
+    pub(crate) async fn send(&self, line: impl Into<Line>) {
+        let line = line.into();
+        let cost = u32::try_from((line.cost() + OVERHEAD).min(ROOM)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).acquire_many_owned(cost).await.ok();
         // Fails if stdout is gone; then the bridge is about to end.
         let _ = self.lines.send(Queued { line, _room: room });
     }
 
     /// Queues a line even if there is no room; for the last words, which are few.
-    pub(crate) fn send_now(&self, line: Bytes) {
-        let _ = self.lines.send(Queued { line, _room: None });
+    pub(crate) fn send_now(&self, line: impl Into<Line>) {
+        let _ = self.lines.send(Queued { line: line.into(), _room: None });
     }
 }
 
@@ -88,12 +118,13 @@ pub(crate) async fn write(mut output: impl AsyncWrite + Unpin, mut queue: Queue)
     let mut gathered = Vec::new();
     while queue.recv_many(&mut lines, AT_ONCE).await > 0 {
         for queued in &lines {
-            if queued.line.len() <= GATHERED {
-                gathered.extend_from_slice(&queued.line);
-            } else {
-                output.write_all(&gathered).await?;
-                gathered.clear();
-                output.write_all(&queued.line).await?;
+            match &queued.line {
+                Line::Memory(line) if line.len() <= GATHERED => gathered.extend_from_slice(line),
+                line => {
+                    output.write_all(&gathered).await?;
+                    gathered.clear();
+                    write_long(&mut output, line).await?;
+                }
             }
             gathered.push(b'\n');
         }
@@ -103,6 +134,19 @@ pub(crate) async fn write(mut output: impl AsyncWrite + Unpin, mut queue: Queue)
         lines.clear();
     }
     Ok(())
+}
+
+async fn write_long(output: &mut (impl AsyncWrite + Unpin), line: &Line) -> io::Result<()> {
+    match line {
+        Line::Memory(line) => output.write_all(line).await,
+        Line::Spooled { spooled, line_breaks } => {
+            for block in spooled.blocks() {
+                let block = block?;
+                output.write_all(&if *line_breaks { without_line_breaks(block) } else { block }).await?;
+            }
+            Ok(())
+        }
+    }
 }
 
 #[cfg(unix)]

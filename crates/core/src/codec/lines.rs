@@ -1,35 +1,40 @@
 //! Cuts a stream of bytes into lines, for stdin and for NDJSON.
 //!
-//! A line ends at LF; a CR before it is dropped. A line inside one chunk is a slice of it; only a line that spans
+//! A line ends at LF; a CR before it is left to the message, whose white space it is. A line inside one chunk is a slice of
+//! it; only a line that spans
 //! chunks is copied, once. No byte is searched twice: what is carried over holds no LF.
 //! A line over the limit is reported once and skipped; the next one is read as usual.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::pieces::{Pieces, TooLong};
+use crate::payload::{Gathered, Gatherer, Storage, Unkept};
 
-/// A line over the limit: how it begins, and the error.
+/// A line that is not kept: why, and the id of the message that it was, as far as that is known, in JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LongLine {
-    pub(crate) error: TooLong,
-    pub(crate) head: Bytes,
+    pub(crate) error: Unkept,
+    pub(crate) id: Option<Bytes>,
 }
-
-/// What is kept of a line over the limit.
-const HEAD: usize = 4096;
 
 /// See the module. Call [`Lines::feed`], then [`Lines::next`] until it has no more; at the end [`Lines::finish`].
 #[derive(Debug)]
 pub(crate) struct Lines {
     chunk: Bytes,
-    carried: Pieces,
+    carried: Gatherer,
     skipping: bool,
 }
 
 impl Lines {
     /// A cutter of lines of at most `limit` bytes.
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { chunk: Bytes::new(), carried: Pieces::new(limit), skipping: false }
+    pub(crate) fn new(limit: u64, storage: &Arc<Storage>) -> Self {
+        Self { chunk: Bytes::new(), carried: Gatherer::new(limit, storage), skipping: false }
+    }
+
+    /// A cutter of lines of at most `limit` bytes, which stay in memory.
+    pub(crate) fn in_memory(limit: u64) -> Self {
+        Self { chunk: Bytes::new(), carried: Gatherer::in_memory(limit), skipping: false }
     }
 
     /// Takes the next bytes of the stream, once `next` has used up the last ones.
@@ -39,7 +44,7 @@ impl Lines {
     }
 
     /// The next complete line, without its end.
-    pub(crate) fn next(&mut self) -> Option<Result<Bytes, LongLine>> {
+    pub(crate) fn next(&mut self) -> Option<Result<Gathered, LongLine>> {
         loop {
             let Some(end) = memchr::memchr(b'\n', &self.chunk) else {
                 let rest = std::mem::take(&mut self.chunk);
@@ -50,13 +55,13 @@ impl Lines {
             if std::mem::take(&mut self.skipping) {
                 continue;
             }
-            return Some(self.hold(tail).map(|()| without_cr(self.carried.take())));
+            return Some(self.hold(tail).and_then(|()| self.taken()));
         }
     }
 
     /// The last line, if the stream ended without LF after it.
-    pub(crate) fn finish(&mut self) -> Option<Bytes> {
-        (!std::mem::take(&mut self.skipping) && self.carried.len() > 0).then(|| without_cr(self.carried.take()))
+    pub(crate) fn finish(&mut self) -> Option<Result<Gathered, LongLine>> {
+        (!std::mem::take(&mut self.skipping) && self.carried.length() > 0).then(|| self.taken())
     }
 
     fn carry(&mut self, rest: Bytes) -> Result<(), LongLine> {
@@ -67,20 +72,17 @@ impl Lines {
     }
 
     fn hold(&mut self, piece: Bytes) -> Result<(), LongLine> {
-        self.carried.push(piece.clone()).map_err(|error| {
-            let carried = self.carried.take();
-            let beginning = if carried.is_empty() { piece } else { carried };
-            // A copy, so as not to keep the whole line for it.
-            LongLine { error, head: Bytes::copy_from_slice(beginning.get(..HEAD).unwrap_or(&beginning)) }
+        self.carried.push(piece).map_err(|error| {
+            let id = self.carried.id();
+            self.carried.clear();
+            LongLine { error, id }
         })
     }
-}
 
-fn without_cr(mut line: Bytes) -> Bytes {
-    if line.last() == Some(&b'\r') {
-        line.truncate(line.len() - 1);
+    fn taken(&mut self) -> Result<Gathered, LongLine> {
+        let id = self.carried.id();
+        self.carried.take().map_err(|error| LongLine { error, id })
     }
-    line
 }
 
 #[cfg(test)]
@@ -88,28 +90,33 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::payload::tests::storage;
 
-    fn lines(chunks: &[&[u8]], limit: usize) -> Vec<Result<Bytes, TooLong>> {
-        let mut lines = Lines::new(limit);
+    fn lines(chunks: &[&[u8]], limit: u64) -> Vec<Result<Bytes, Unkept>> {
+        let text = |line: Result<Gathered, LongLine>| {
+            let line = line.map_err(|long| long.error)?.in_memory().unwrap().clone();
+            Ok(line.slice(..line.len() - usize::from(line.last() == Some(&b'\r'))))
+        };
+        let mut lines = Lines::new(limit, &storage());
         let mut all = Vec::new();
         for chunk in chunks {
             lines.feed(Bytes::copy_from_slice(chunk));
-            all.extend(std::iter::from_fn(|| lines.next()).map(|line| line.map_err(|long| long.error)));
+            all.extend(std::iter::from_fn(|| lines.next()).map(text));
         }
-        all.extend(lines.finish().map(Ok));
+        all.extend(lines.finish().map(text));
         all
     }
 
     /// What the module promises, in the plainest way.
-    fn naive(input: &[u8], limit: usize) -> Vec<Result<Bytes, TooLong>> {
+    fn naive(input: &[u8], limit: u64) -> Vec<Result<Bytes, Unkept>> {
         let mut parts: Vec<&[u8]> = input.split(|byte| *byte == b'\n').collect();
         let last = parts.pop().filter(|last| !last.is_empty());
         parts
             .into_iter()
             .chain(last)
             .map(|part| {
-                if part.len() > limit {
-                    return Err(TooLong { limit });
+                if part.len() as u64 > limit {
+                    return Err(Unkept::TooLong { limit });
                 }
                 Ok(Bytes::copy_from_slice(part.strip_suffix(b"\r").unwrap_or(part)))
             })
@@ -131,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_line_over_the_limit_is_skipped_and_reported_once() {
-        let long = Err(TooLong { limit: 4 });
+        let long = Err(Unkept::TooLong { limit: 4 });
         assert_eq!(lines(&[b"123", b"45", b"67", b"8\nok\n"], 4), [long.clone(), Ok("ok".into())]);
         assert_eq!(lines(&[b"12345\nok"], 4), [long.clone(), Ok("ok".into())]);
         assert_eq!(lines(&[b"1234\n12345"], 4), [Ok("1234".into()), long]);
@@ -140,9 +147,9 @@ mod tests {
     #[test]
     fn a_line_inside_one_chunk_is_not_copied() {
         let chunk = Bytes::from_static(b"one\ntwo\n");
-        let mut lines = Lines::new(100);
+        let mut lines = Lines::new(100, &storage());
         lines.feed(chunk.clone());
-        let line = lines.next().unwrap().unwrap();
+        let line = lines.next().unwrap().unwrap().in_memory().unwrap().clone();
         assert_eq!(line.as_ptr(), chunk.as_ptr());
     }
 
@@ -151,7 +158,7 @@ mod tests {
         fn equals_the_naive_cutter(
             input in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b'a'), any::<u8>()], 0..60),
             cuts in proptest::collection::vec(0usize..60, 0..6),
-            limit in 0usize..12,
+            limit in 0u64..12,
         ) {
             let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(input.len())).collect();
             cuts.sort_unstable();

@@ -7,7 +7,7 @@
 //! Where the rules ask for decoded text this parser keeps bytes: its events are cut at ASCII characters only, so
 //! UTF-8 sequences stay whole, and who reads the data decides about invalid ones.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use winnow::{
@@ -16,15 +16,16 @@ use winnow::{
     token::{rest, take_till},
 };
 
-use super::pieces::{Pieces, TooLong};
+use super::pieces::Pieces;
+use crate::payload::{Gathered, Gatherer, Storage, Unkept};
 
 /// One dispatched event: its data is never empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Event {
     /// The value of `event`; empty means `message`.
     pub(crate) name: Bytes,
     /// The values of `data`, joined by LF.
-    pub(crate) data: Bytes,
+    pub(crate) data: Gathered,
 }
 
 impl Event {
@@ -40,6 +41,8 @@ pub(crate) struct Sse {
     chunk: Bytes,
     /// The beginning of a line whose end has not come.
     carried: Pieces,
+    /// What a long line is, whose beginning is not carried any more.
+    long: Option<Long>,
     /// The last line ended by CR: a LF that follows belongs to it.
     after_cr: bool,
     /// The stream's first line may open with a byte order mark.
@@ -47,23 +50,24 @@ pub(crate) struct Sse {
     /// The event is over the limit: its lines are passed over up to its end.
     skipping: bool,
     name: Bytes,
-    data: Pieces,
+    data: Gatherer,
     id: Option<Bytes>,
     last_event_id: Option<Bytes>,
     retry: Option<Duration>,
 }
 
 impl Sse {
-    /// A parser of events whose data, and whose lines, are at most `limit` bytes.
-    pub(crate) fn new(limit: usize) -> Self {
+    /// A parser of events whose data is at most `limit` bytes.
+    pub(crate) fn new(limit: u64, storage: &Arc<Storage>) -> Self {
         Self {
             chunk: Bytes::new(),
-            carried: Pieces::new(limit.saturating_add(LONGEST_PREFIX)),
+            carried: Pieces::default(),
+            long: None,
             after_cr: false,
             first_line: true,
             skipping: false,
             name: Bytes::new(),
-            data: Pieces::new(limit),
+            data: Gatherer::new(limit, storage),
             id: None,
             last_event_id: None,
             retry: None,
@@ -77,7 +81,7 @@ impl Sse {
     }
 
     /// The next event that is complete. One over the limit is reported once; the next is read as usual.
-    pub(crate) fn next(&mut self) -> Option<Result<Event, TooLong>> {
+    pub(crate) fn next(&mut self) -> Option<Result<Event, Unkept>> {
         loop {
             if self.after_cr && !self.chunk.is_empty() {
                 self.after_cr = false;
@@ -95,17 +99,18 @@ impl Sse {
             let tail = self.chunk.split_to(end);
             self.after_cr = self.chunk.first() == Some(&b'\r');
             self.chunk = self.chunk.split_off(1);
-            let line = match self.carry(tail) {
-                Ok(()) => self.carried.take(),
-                Err(error) => {
-                    // The line that broke the limit ends here; the event goes on.
-                    self.carried.take();
-                    return Some(Err(error));
-                }
-            };
+            if let Err(error) = self.carry(tail) {
+                self.end_line();
+                return Some(Err(error));
+            }
+            if self.long.is_some() {
+                self.end_line();
+                continue;
+            }
+            let line = self.carried.take();
             if line.is_empty() {
                 if let Some(event) = self.dispatch() {
-                    return Some(Ok(event));
+                    return Some(event);
                 }
             } else if let Err(error) = self.interpret(&line) {
                 return Some(Err(error));
@@ -115,7 +120,8 @@ impl Sse {
 
     /// The event that the stream ended in, which the rules would drop. Only for a body that ended as its framing says:
     /// a server that forgets the last blank line still meant the event.
-    pub(crate) fn finish(&mut self) -> Option<Event> {
+    pub(crate) fn finish(&mut self) -> Option<Result<Event, Unkept>> {
+        self.long = None;
         let line = self.carried.take();
         if !line.is_empty() && self.interpret(&line).is_err() {
             return None;
@@ -133,28 +139,63 @@ impl Sse {
         self.retry
     }
 
-    fn carry(&mut self, piece: Bytes) -> Result<(), TooLong> {
+    /// Takes a piece of a line. The value of a long `data` line goes on its way at once; of other lines that are long, more
+    /// than any field can mean, the rest does not matter.
+    fn carry(&mut self, piece: Bytes) -> Result<(), Unkept> {
+        match self.long {
+            Some(Long::Data) => return self.gather(piece),
+            Some(Long::Other) => return Ok(()),
+            None => {}
+        }
         if self.skipping {
             // Only whether the line is empty matters now, for that ends the event.
-            if self.carried.len() == 0 {
-                self.carried.push(piece.slice(..piece.len().min(1)))?;
-            }
+            self.long = (!piece.is_empty()).then_some(Long::Other);
             return Ok(());
         }
-        self.carried.push(piece).inspect_err(|_| self.skip(b"x"))
+        self.carried.push(piece);
+        if self.carried.len() <= LONGEST_CARRIED {
+            return Ok(());
+        }
+        let line = self.carried.take();
+        let text = if self.first_line { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line) } else { &line };
+        let Some(value) = text.strip_prefix(b"data:") else {
+            self.first_line = false;
+            self.long = Some(Long::Other);
+            return Ok(());
+        };
+        self.first_line = false;
+        self.long = Some(Long::Data);
+        let value = line.slice_ref(value.strip_prefix(b" ").unwrap_or(value));
+        self.add_data(value)
     }
 
-    /// Gives up the event under way; `line` is what stands for the line under way, empty if that is complete.
-    fn skip(&mut self, line: &'static [u8]) {
-        self.skipping = true;
-        self.data.take();
+    /// A line that was not carried to its end is over.
+    fn end_line(&mut self) {
+        self.long = None;
         self.carried.take();
-        // One byte is within every limit, as lines may always hold a field name.
-        let _ = self.carried.push(Bytes::from_static(line));
+    }
+
+    /// One more value of `data`, or the beginning of one.
+    fn add_data(&mut self, value: Bytes) -> Result<(), Unkept> {
+        if !self.data.is_untouched() {
+            self.gather(Bytes::from_static(b"\n"))?;
+        }
+        self.gather(value)
+    }
+
+    /// More of the event's data. If that cannot be kept, the event is given up.
+    fn gather(&mut self, piece: Bytes) -> Result<(), Unkept> {
+        self.data.push(piece).inspect_err(|_| {
+            self.skipping = true;
+            self.data.clear();
+            if self.long.is_some() {
+                self.long = Some(Long::Other);
+            }
+        })
     }
 
     /// One line that is not empty: "Otherwise … process the field".
-    fn interpret(&mut self, line: &Bytes) -> Result<(), TooLong> {
+    fn interpret(&mut self, line: &Bytes) -> Result<(), Unkept> {
         let mut text = &line[..];
         if std::mem::take(&mut self.first_line) {
             text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
@@ -165,11 +206,7 @@ impl Sse {
         let (name, value) = field(text);
         let value = line.slice_ref(value);
         match name {
-            b"data" => {
-                let separator = if self.data.is_untouched() { Bytes::new() } else { Bytes::from_static(b"\n") };
-                let joined = if separator.is_empty() { Ok(()) } else { self.data.push(separator) };
-                joined.and_then(|()| self.data.push(value)).inspect_err(|_| self.skip(b""))?;
-            }
+            b"data" => self.add_data(value)?,
             b"event" => self.name = value,
             b"id" if !value.contains(&0) => self.id = Some(value),
             b"retry" => self.retry = milliseconds(&value).or(self.retry),
@@ -180,20 +217,33 @@ impl Sse {
     }
 
     /// An empty line: "dispatch the event".
-    fn dispatch(&mut self) -> Option<Event> {
+    fn dispatch(&mut self) -> Option<Result<Event, Unkept>> {
         self.skipping = false;
         self.first_line = false;
         if let Some(id) = self.id.take() {
             self.last_event_id = Some(id);
         }
         let name = std::mem::take(&mut self.name);
-        let data = self.data.take();
-        (!data.is_empty()).then_some(Event { name, data })
+        if self.data.length() == 0 {
+            self.data.clear();
+            return None;
+        }
+        Some(self.data.take().map(|data| Event { name, data }))
     }
 }
 
+/// What a line is whose beginning is not carried any more.
+#[derive(Clone, Copy, Debug)]
+enum Long {
+    /// The rest is data.
+    Data,
+    /// The rest does not matter.
+    Other,
+}
+
+/// The longest line that is carried from chunk to chunk. No field but `data` has a meaning that takes more.
+const LONGEST_CARRIED: usize = 16 << 10;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-const LONGEST_PREFIX: usize = BYTE_ORDER_MARK.len() + b"data: ".len();
 
 /// `field = name [ ":" [ space ] value ]`; a comment is a field without a name.
 fn field(line: &[u8]) -> (&[u8], &[u8]) {
@@ -216,8 +266,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::payload::tests::storage;
 
-    const LIMIT: usize = 1 << 20;
+    const LIMIT: u64 = 1 << 20;
 
     #[derive(Debug, Default, PartialEq)]
     struct Seen {
@@ -231,14 +282,18 @@ mod tests {
         String::from_utf8_lossy(bytes).into_owned()
     }
 
-    fn parse(chunks: &[&[u8]], limit: usize) -> Seen {
-        let mut sse = Sse::new(limit);
+    fn data(event: &Event) -> &Bytes {
+        event.data.in_memory().unwrap()
+    }
+
+    fn parse(chunks: &[&[u8]], limit: u64) -> Seen {
+        let mut sse = Sse::new(limit, &storage());
         let mut seen = Seen::default();
         for chunk in chunks {
             sse.feed(Bytes::copy_from_slice(chunk));
             while let Some(event) = sse.next() {
                 match event {
-                    Ok(event) => seen.events.push((text(&event.name), text(&event.data))),
+                    Ok(event) => seen.events.push((text(&event.name), text(data(&event)))),
                     Err(_) => seen.too_long += 1,
                 }
             }
@@ -308,11 +363,11 @@ mod tests {
     #[test]
     fn r46_an_event_is_delivered_at_the_byte_that_completes_it() {
         for input in [&b"data: 1\n\n"[..], b"data: 1\r\r", b"data: 1\r\n\r"] {
-            let mut sse = Sse::new(LIMIT);
+            let mut sse = Sse::new(LIMIT, &storage());
             sse.feed(Bytes::copy_from_slice(&input[..input.len() - 1]));
-            assert_eq!(sse.next(), None);
+            assert!(sse.next().is_none());
             sse.feed(Bytes::copy_from_slice(&input[input.len() - 1..]));
-            assert_eq!(sse.next().unwrap().unwrap().data, "1", "{input:?}");
+            assert_eq!(data(&sse.next().unwrap().unwrap()), "1", "{input:?}");
         }
     }
 
@@ -337,21 +392,43 @@ mod tests {
     }
 
     #[test]
+    fn r46_long_lines_are_read_like_short_ones() {
+        let long = |length: usize| "x".repeat(length);
+        for length in [LONGEST_CARRIED - 10, LONGEST_CARRIED - 5, LONGEST_CARRIED, 3 * LONGEST_CARRIED] {
+            let x = long(length);
+            for input in [
+                format!("data: {x}\n\ndata: 1\n\n"),
+                format!("\u{feff}data:{x}\r\ndata: 2\r\n\r\n"),
+                format!(":{x}\ndata: 1\ndata: {x}\n:{x}\ndata\ndata: 3\nid: 7\n\n"),
+                format!("datax: {x}\ndata: 1\n\n:{x}\n\n"),
+            ] {
+                for size in [997, LONGEST_CARRIED / 2, LONGEST_CARRIED, usize::MAX] {
+                    let chunks: Vec<_> = input.as_bytes().chunks(size).collect();
+                    assert!(parse(&chunks, LIMIT) == naive(input.as_bytes()), "{length} by {size}: {:?}", &input[..9]);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn an_unfinished_event_is_known_at_a_clean_end() {
-        for (input, data) in [("data: 1", Some("1")), ("data: 1\n", Some("1")), ("data: 1\n\n", None), (": x", None)] {
-            let mut sse = Sse::new(LIMIT);
+        for (input, expected) in
+            [("data: 1", Some("1")), ("data: 1\n", Some("1")), ("data: 1\n\n", None), (": x", None)]
+        {
+            let mut sse = Sse::new(LIMIT, &storage());
             sse.feed(input.into());
             while sse.next().is_some() {}
-            assert_eq!(sse.finish().map(|event| text(&event.data)).as_deref(), data, "{input:?}");
+            let event = sse.finish().map(Result::unwrap);
+            assert_eq!(event.map(|event| text(data(&event))).as_deref(), expected, "{input:?}");
         }
     }
 
     #[test]
     fn data_inside_one_chunk_is_not_copied() {
         let chunk = Bytes::from_static(b"data: payload\n\n");
-        let mut sse = Sse::new(LIMIT);
+        let mut sse = Sse::new(LIMIT, &storage());
         sse.feed(chunk.clone());
-        assert_eq!(sse.next().unwrap().unwrap().data.as_ptr(), chunk[6..].as_ptr());
+        assert_eq!(data(&sse.next().unwrap().unwrap()).as_ptr(), chunk[6..].as_ptr());
     }
 
     fn fragment() -> impl Strategy<Value = &'static str> {

@@ -11,7 +11,6 @@ use tokio::time::{Instant, sleep};
 use super::{Exchange, Remedy, Step, no_answer, status_error};
 use crate::{
     bridge::Bridge,
-    codec::Decoder,
     era,
     error::{Error, Fate, Kind as Fault},
     headers,
@@ -100,7 +99,7 @@ impl Exchange<'_> {
         let mut lost = Instant::now();
         loop {
             let status = reply.status();
-            let mut decoder = Decoder::new(reply.content_type(), bridge.limits.incoming);
+            let mut decoder = bridge.decoder(reply.content_type());
             let mut is_live = false;
             let broken = loop {
                 // It may be silent for as long as nothing happens (R73), once the server has said that it stands.

@@ -20,6 +20,8 @@ mod faults;
 mod http_sse;
 /// What may overtake what, and how many at once; cancellation.
 mod lanes;
+/// Messages that are too large for memory.
+mod large;
 /// Subscriptions of modern clients at modern servers.
 mod listens;
 /// Modern clients at modern servers: headers, tools, answers, cancellation.
