@@ -63,7 +63,9 @@ pub(crate) fn modern(message: &Message, params: Vec<(HeaderName, HeaderValue)>, 
         }
     }
 
-    let version = version.and_then(|version| HeaderValue::try_from(version).ok());
+    // A header's type would take bytes beyond ASCII, which no version has.
+    let version =
+        version.and_then(|version| HeaderValue::try_from(version).ok()).filter(|value| value.to_str().is_ok());
     let version = (PROTOCOL_VERSION, version.unwrap_or_else(|| HeaderValue::from_static(MODERN_VERSION)));
     let method = (!method.is_empty()).then(|| (METHOD, encoded(method)));
     let name = name.map(|name| (NAME, encoded(&name)));
@@ -178,6 +180,10 @@ mod tests {
                 "2026-07-28",
             ),
             (r#"{"id":1,"method":"x","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":1}}}"#, "2026-07-28"),
+            (
+                r#"{"id":1,"method":"x","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"é"}}}"#,
+                "2026-07-28",
+            ),
             (r#"{"id":1,"method":"x","params":["_meta"]}"#, "2026-07-28"),
             (r#"{"method":"x"}"#, "2026-07-28"),
         ] {
