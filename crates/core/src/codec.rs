@@ -12,8 +12,10 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-pub(crate) use self::lines::{Lines, LongLine};
-use self::sse::Sse;
+pub(crate) use self::{
+    lines::{Lines, LongLine},
+    sse::Sse,
+};
 use crate::{
     error::{Error, Kind},
     message::{Invalid, LONGEST_BATCH, Message, Parsed},

@@ -11,6 +11,9 @@ mod exchange;
 mod headers;
 mod held;
 mod intake;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
 mod listen;
 mod message;
 mod own;

@@ -1,0 +1,89 @@
+//! What the benchmarks and the fuzz targets reach: the parts of the data path as plain functions, from chunks of bytes to
+//! what is found in them. No part of the API; it may change with any commit.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{
+    codec::{Decoder, Lines, Sse},
+    message::{Message, Parsed},
+    payload::{Gathered, Storage},
+    scan::Scanner,
+};
+
+/// No text that is tried here is longer.
+const LIMIT: u64 = 4 << 30;
+
+/// Reads a stream of events; `each` gets the name and the data of one, as far as the data is in memory.
+pub fn sse(chunks: impl IntoIterator<Item = Bytes>, mut each: impl FnMut(&[u8], &[u8])) {
+    let mut events = Sse::new(LIMIT, &storage());
+    for chunk in chunks {
+        events.feed(chunk);
+        while let Some(event) = events.next() {
+            if let Ok(event) = event {
+                each(&event.name, text(&event.data));
+            }
+        }
+    }
+}
+
+/// Reads lines; `each` gets one, as far as it is in memory.
+pub fn lines(chunks: impl IntoIterator<Item = Bytes>, mut each: impl FnMut(&[u8])) {
+    let mut lines = Lines::new(LIMIT, &storage());
+    for chunk in chunks {
+        lines.feed(chunk);
+        while let Some(line) = lines.next() {
+            if let Ok(line) = line {
+                each(text(&line));
+            }
+        }
+    }
+    if let Some(Ok(line)) = lines.finish() {
+        each(text(&line));
+    }
+}
+
+/// Reads the body of a reply; `each` gets the text of one message, as far as it is in memory.
+pub fn decode(content_type: Option<&str>, chunks: impl IntoIterator<Item = Bytes>, mut each: impl FnMut(&[u8])) {
+    let mut decoder = Decoder::new(content_type, LIMIT, &storage());
+    let mut take = |decoder: &mut Decoder| {
+        while let Some(message) = decoder.next() {
+            each(message.bytes());
+        }
+    };
+    for chunk in chunks {
+        if decoder.feed(chunk).is_err() {
+            return;
+        }
+        take(&mut decoder);
+    }
+    decoder.finish(true);
+    take(&mut decoder);
+}
+
+/// Judges one JSON text: its length in bytes, or what is wrong with it.
+///
+/// # Errors
+/// It is no JSON.
+pub fn scan<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<u64, String> {
+    let mut scanner = Scanner::new();
+    for chunk in chunks {
+        // It is told again at the end.
+        let _ = scanner.feed(chunk);
+    }
+    scanner.finish().map(|outline| outline.length).map_err(|fault| fault.to_string())
+}
+
+/// Looks at one message: whether it is one.
+pub fn peek(line: &Bytes) -> bool {
+    matches!(Message::parse(line), Ok(Parsed::One(_)))
+}
+
+fn storage() -> Arc<Storage> {
+    Storage::new(std::env::temp_dir())
+}
+
+fn text(gathered: &Gathered) -> &[u8] {
+    gathered.in_memory().map_or(&[], |bytes| bytes)
+}
