@@ -145,7 +145,7 @@ where
     tasks.shutdown().await;
     bridge.answer_the_rest();
     for line in held.into_iter().chain(input.already_read()).flatten() {
-        intake.turn_away(line);
+        intake.turn_away(&line);
     }
     // Stdout is written while the server is told; both share the time.
     let deadline = Instant::now() + LAST_WORDS;

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 pub(crate) use self::{
     lines::{Lines, LongLine},
-    sse::Sse,
+    sse::{Part, Sse},
 };
 use crate::{
     error::{Error, Kind},
@@ -35,18 +35,20 @@ pub(crate) struct Decoder {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for a reply, which stays where it is")]
 enum Format {
     /// JSON, and whatever does not say what it is: read at the end, as one document or as several.
     Whole(Gatherer),
     Lines(Lines),
-    Sse(Sse),
+    /// Events, and the data of the one that is being read.
+    Sse(Sse, Gatherer),
 }
 
 impl Decoder {
     /// The decoder for a `Content-Type`; no message may be larger than `limit` bytes.
     pub(crate) fn new(content_type: Option<&str>, limit: u64, storage: &Arc<Storage>) -> Self {
         let format = if is_event_stream(content_type) {
-            Format::Sse(Sse::new(limit, storage))
+            Format::Sse(Sse::default(), Gatherer::new(limit, storage))
         } else if is(content_type, "application/x-ndjson") || is(content_type, "application/ndjson") {
             Format::Lines(Lines::new(limit, storage))
         } else {
@@ -63,7 +65,7 @@ impl Decoder {
         match &mut self.format {
             Format::Whole(body) => body.push(chunk).map_err(unkept)?,
             Format::Lines(lines) => lines.feed(chunk),
-            Format::Sse(events) => events.feed(chunk),
+            Format::Sse(events, _) => events.feed(chunk),
         }
         Ok(())
     }
@@ -77,18 +79,32 @@ impl Decoder {
             let payload = match &mut self.format {
                 Format::Whole(_) => return None,
                 Format::Lines(lines) => lines.next()?.map_err(|long| long.error),
-                Format::Sse(events) => match events.next()? {
-                    Ok(event) if event.name == "endpoint" => {
-                        self.endpoint = event.data.in_memory().cloned();
-                        continue;
+                Format::Sse(events, data) => match events.next()? {
+                    Part::Data(piece) => match data.push(piece.to_bytes()) {
+                        Ok(()) => continue,
+                        Err(error) => {
+                            data.clear();
+                            events.skip_event();
+                            Err(error)
+                        }
+                    },
+                    Part::End { name } => {
+                        let data = data.take();
+                        if name == "endpoint" {
+                            self.endpoint = data.ok().and_then(|data| data.in_memory().cloned());
+                            continue;
+                        }
+                        // The only type of event that MCP uses for messages.
+                        if !name.is_empty() && name != "message" {
+                            continue;
+                        }
+                        data
                     }
-                    Ok(event) if !event.is_message() => continue,
-                    event => event.map(|event| event.data),
                 },
             };
             match payload {
                 Ok(payload) => {
-                    if let Some(message) = self.read(payload) {
+                    if let Some(message) = self.read(&payload) {
                         return Some(message);
                     }
                 }
@@ -100,30 +116,22 @@ impl Decoder {
     /// The body is over; `next` then gives what the end completes. After a connection that broke (`clean` is false) an
     /// unfinished event or line is dropped, as the SSE rules say; a body that is one complete document counts.
     pub(crate) fn finish(&mut self, clean: bool) {
-        let last = match &mut self.format {
-            Format::Whole(body) => {
-                return match body.take() {
-                    Ok(body) => self.read_whole(body),
-                    Err(error) => self.reject(unkept(error)),
-                };
-            }
-            Format::Lines(lines) if clean => lines.finish().map(|line| line.map_err(|long| long.error)),
-            Format::Sse(events) if clean => {
-                let event = events.finish();
-                event
-                    .filter(|event| !event.as_ref().is_ok_and(|event| !event.is_message()))
-                    .map(|event| event.map(|event| event.data))
-            }
-            Format::Lines(_) | Format::Sse(_) => None,
-        };
-        match last {
-            Some(Ok(payload)) => {
-                if let Some(message) = self.read(payload) {
-                    self.ready.push_front(message);
+        match &mut self.format {
+            Format::Whole(body) => match body.take() {
+                Ok(body) => self.read_whole(&body),
+                Err(error) => self.reject(unkept(error)),
+            },
+            Format::Lines(lines) if clean => match lines.finish() {
+                Some(Ok(line)) => {
+                    if let Some(message) = self.read(&line) {
+                        self.ready.push_front(message);
+                    }
                 }
-            }
-            Some(Err(error)) => self.reject(unkept(error)),
-            None => {}
+                Some(Err(long)) => self.reject(unkept(long.error)),
+                None => {}
+            },
+            Format::Sse(events, _) if clean => events.finish(),
+            Format::Lines(_) | Format::Sse(..) => {}
         }
     }
 
@@ -139,13 +147,13 @@ impl Decoder {
 
     /// Whether the body is a stream of events.
     pub(crate) fn is_sse(&self) -> bool {
-        matches!(self.format, Format::Sse(_))
+        matches!(self.format, Format::Sse(..))
     }
 
     /// The id of the last event, from which the stream can be taken up again (R32, R35).
     pub(crate) fn last_event_id(&self) -> Option<&Bytes> {
         match &self.format {
-            Format::Sse(events) => events.last_event_id().filter(|id| !id.is_empty()),
+            Format::Sse(events, _) => events.last_event_id().filter(|id| !id.is_empty()),
             _ => None,
         }
     }
@@ -153,41 +161,40 @@ impl Decoder {
     /// How long the server asks to wait before that (R33).
     pub(crate) fn retry(&self) -> Option<Duration> {
         match &self.format {
-            Format::Sse(events) => events.retry(),
+            Format::Sse(events, _) => events.retry(),
             _ => None,
         }
     }
 
     /// Reads one payload: gives its message, or the first of a batch.
-    fn read(&mut self, payload: Gathered) -> Option<Message> {
+    fn read(&mut self, payload: &Gathered) -> Option<Message> {
         if payload.is_blank() {
             return None;
         }
-        let beginning = payload.in_memory().cloned().unwrap_or_default();
+        let beginning = || payload.in_memory().map(|text| text.get(..2048).unwrap_or(text)).unwrap_or_default();
         match repaired(payload) {
             Ok(Parsed::One(message)) => return Some(message),
             Ok(Parsed::Batch(elements)) => {
                 for element in elements {
                     match element {
                         Ok(message) => self.ready.push_back(message),
-                        Err(invalid) => self.reject(invalid_answer(&beginning, invalid.error)),
+                        Err(invalid) => self.reject(invalid_answer(beginning(), invalid.error)),
                     }
                 }
             }
-            Err(invalid) => self.reject(invalid_answer(&beginning, invalid.error)),
+            Err(invalid) => self.reject(invalid_answer(beginning(), invalid.error)),
         }
         self.ready.pop_front()
     }
 
     /// Reads a whole body: one document, or several one after the other (not without end), all of them or none (R21).
-    fn read_whole(&mut self, body: Gathered) {
-        let bytes = body.in_memory().cloned();
+    fn read_whole(&mut self, body: &Gathered) {
         if let Some(message) = self.read(body) {
             self.ready.push_front(message);
             return;
         }
-        let Some(bytes) = bytes else { return };
-        let text = String::from_utf8_lossy(&bytes);
+        let Some(bytes) = body.in_memory() else { return };
+        let text = String::from_utf8_lossy(bytes);
         let documents = serde_json::Deserializer::from_str(&text).into_iter::<&RawValue>();
         let messages: Result<Vec<_>, _> = documents
             .take(LONGEST_BATCH + 1)
@@ -221,7 +228,7 @@ fn is(content_type: Option<&str>, name: &str) -> bool {
 }
 
 /// What is in a payload, with U+FFFD for what is not UTF-8, as every reader of JSON over HTTP does.
-fn repaired(payload: Gathered) -> Result<Parsed, Invalid> {
+fn repaired(payload: &Gathered) -> Result<Parsed, Invalid> {
     match (&payload.outline, payload.in_memory()) {
         (Err(Fault::NotUtf8 { .. }), Some(bytes)) => {
             tracing::warn!("the server sent bytes that are not UTF-8; U+FFFD stands in their place");
@@ -231,9 +238,9 @@ fn repaired(payload: Gathered) -> Result<Parsed, Invalid> {
     }
 }
 
-fn invalid_answer(payload: &Bytes, cause: Error) -> Error {
+fn invalid_answer(beginning: &[u8], cause: Error) -> Error {
     Error::new(Kind::InvalidAnswer, "the server's reply is no JSON-RPC message; check that the URL is its MCP endpoint")
-        .with_detail(&String::from_utf8_lossy(payload.get(..2048).unwrap_or(payload)))
+        .with_detail(&String::from_utf8_lossy(beginning))
         .with_source(cause)
 }
 

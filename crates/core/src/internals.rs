@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    codec::{Decoder, Lines, Sse},
+    codec::{Decoder, Lines, Part, Sse},
     message::{Message, Parsed},
     payload::{Gathered, Storage},
     scan::Scanner,
@@ -15,14 +15,15 @@ use crate::{
 /// No text that is tried here is longer.
 const LIMIT: u64 = 4 << 30;
 
-/// Reads a stream of events; `each` gets the name and the data of one, as far as the data is in memory.
-pub fn sse(chunks: impl IntoIterator<Item = Bytes>, mut each: impl FnMut(&[u8], &[u8])) {
-    let mut events = Sse::new(LIMIT, &storage());
+/// Reads a stream of events; `data` gets a part of an event's data, `end` its name.
+pub fn sse(chunks: impl IntoIterator<Item = Bytes>, mut data: impl FnMut(&[u8]), mut end: impl FnMut(&[u8])) {
+    let mut events = Sse::default();
     for chunk in chunks {
         events.feed(chunk);
-        while let Some(event) = events.next() {
-            if let Ok(event) = event {
-                each(&event.name, text(&event.data));
+        while let Some(part) = events.next() {
+            match part {
+                Part::Data(part) => data(&part),
+                Part::End { name } => end(&name),
             }
         }
     }

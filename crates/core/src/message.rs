@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{IgnoredAny, SeqAccess, Visitor},
@@ -78,16 +78,16 @@ impl Message {
         let mut scanner = Scanner::new();
         // What is wrong is told at the end, too.
         let _ = scanner.feed(bytes);
-        Self::read(Gathered { payload: Payload::Memory(bytes.clone()), outline: scanner.finish() })
+        Self::read(&Gathered { payload: Payload::Memory(bytes.clone()), outline: scanner.finish() })
     }
 
     /// Reads a line or payload that was looked at as it came.
-    pub(crate) fn read(gathered: Gathered) -> Result<Parsed, Invalid> {
+    pub(crate) fn read(gathered: &Gathered) -> Result<Parsed, Invalid> {
         let Gathered { payload, outline } = gathered;
         let outline = match outline {
             Ok(outline) => outline,
             Err(scan::Fault::NotUtf8 { .. }) => {
-                let id = match &payload {
+                let id = match payload {
                     Payload::Memory(bytes) => id_of_broken_text(bytes),
                     Payload::File(_) => None,
                 };
@@ -95,12 +95,13 @@ impl Message {
             }
             Err(fault) => return Err(Invalid { error: not_json(&fault.to_string()), id: None }),
         };
-        let payload = payload.part(outline.value.clone());
-        match (outline.shape, payload) {
-            (Shape::Object, payload) => Self::of(payload, &outline).map(Parsed::One),
-            (Shape::Array, Payload::Memory(bytes)) => Self::batch(&bytes),
-            (Shape::Array, Payload::File(_)) => Err(Invalid::message("a batch of this size is not read", None)),
-            (Shape::Other, _) => Err(Invalid::message("it is no JSON object", None)),
+        match outline.shape {
+            Shape::Object => Self::of(payload, outline).map(Parsed::One),
+            Shape::Array => match payload.part(outline.value.clone()) {
+                Payload::Memory(bytes) => Self::batch(&bytes),
+                Payload::File(_) => Err(Invalid::message("a batch of this size is not read", None)),
+            },
+            Shape::Other => Err(Invalid::message("it is no JSON object", None)),
         }
     }
 
@@ -121,16 +122,16 @@ impl Message {
         Ok(Parsed::Batch(elements.into_iter().map(read).collect()))
     }
 
-    /// The message that this object is. Places in `outline` count from the start of what was read.
-    fn of(payload: Payload, outline: &Outline) -> Result<Self, Invalid> {
+    /// The message that the object in this payload is.
+    fn of(payload: &Payload, outline: &Outline) -> Result<Self, Invalid> {
         let start = outline.value.start;
         let (id, id_at) = match &outline.id {
             None => (None, 0),
             Some(kept) => {
-                let Some(id) = kept.text.clone().map(Id) else {
+                let Some(id) = payload.text_of(kept) else {
                     return Err(Invalid::message("its id is too long", None));
                 };
-                (Some(id), kept.range.start - start)
+                (Some(Id(id)), kept.range.start - start)
             }
         };
         if id.as_ref().is_some_and(|id| !id.is_valid()) {
@@ -139,7 +140,7 @@ impl Message {
         let method = match &outline.method {
             None => Method(Bytes::new()),
             Some(kept) if !kept.is_string => return Err(Invalid::message("its method is no string", id)),
-            Some(kept) => match kept.text.as_ref().and_then(Method::read) {
+            Some(kept) => match payload.text_of(kept).and_then(Method::read) {
                 Some(method) => method,
                 None => return Err(Invalid::message("its method is too long", id)),
             },
@@ -156,7 +157,7 @@ impl Message {
             _ if kind != Kind::Response && outline.names_version => Era::Modern,
             _ => Era::Legacy,
         };
-        let (bytes, spooled) = match payload {
+        let (bytes, spooled) = match payload.part(outline.value.clone()) {
             Payload::Memory(bytes) => (bytes, None),
             Payload::File(spooled) => (Bytes::new(), Some(Box::new(spooled))),
         };
@@ -483,14 +484,17 @@ struct Method(Bytes);
 
 impl Method {
     /// From its JSON.
-    fn read(raw: &Bytes) -> Option<Self> {
-        let text = raw.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-        if !text.contains(&b'\\') {
-            return Some(Self(raw.slice_ref(text)));
+    fn read(mut raw: Bytes) -> Option<Self> {
+        raw.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+        if raw.contains(&b'\\')
+            // A name with a lone surrogate has no Rust spelling; it is a method that the bridge does not know.
+            && let Ok(unescaped) = serde_json::from_slice::<String>(&raw)
+        {
+            return Some(Self(unescaped.into()));
         }
-        // A name with a lone surrogate has no Rust spelling; it is a method that the bridge does not know.
-        let unescaped = serde_json::from_slice(raw).map(|name: String| Bytes::from(name));
-        Some(Self(unescaped.unwrap_or_else(|_| raw.slice_ref(text))))
+        raw.advance(1);
+        raw.truncate(raw.len() - 1);
+        Some(Self(raw))
     }
 
     fn as_str(&self) -> &str {

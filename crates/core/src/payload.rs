@@ -19,7 +19,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-use crate::scan::{Fault, Outline, Scanner};
+use crate::scan::{Fault, Kept, Outline, Scanner};
 
 /// Up to this size a payload is in memory whatever else is.
 const SMALL: usize = 64 << 10;
@@ -197,14 +197,9 @@ impl Gatherer {
         self.length
     }
 
-    /// Nothing was pushed since the last take, not even an empty piece.
-    pub(crate) fn is_untouched(&self) -> bool {
-        matches!(self.held, Held::Nothing)
-    }
-
     /// The id of the message up to here, also of one that is given up, in JSON.
     pub(crate) fn id(&self) -> Option<Bytes> {
-        self.scanner.id().and_then(|id| id.text.clone())
+        self.scanner.id().and_then(|id| id.text.as_deref()).map(Bytes::copy_from_slice)
     }
 
     /// The payload; the next piece begins another.
@@ -232,7 +227,7 @@ impl Gatherer {
     pub(crate) fn clear(&mut self) {
         self.length = 0;
         self.held = Held::Nothing;
-        self.scanner = Scanner::new();
+        self.scanner.reset();
     }
 
     fn add(&self, held: Held, piece: &Bytes) -> Result<Held, Unkept> {
@@ -280,16 +275,27 @@ impl AsRef<[u8]> for Owned {
 
 impl Payload {
     /// The part of it that is the value, without what stands around it.
-    pub(crate) fn part(self, range: Range<u64>) -> Self {
+    pub(crate) fn part(&self, range: Range<u64>) -> Self {
         match self {
-            Self::Memory(bytes) => {
-                let place = |at: u64| usize::try_from(at).map_or(bytes.len(), |at| at.min(bytes.len()));
-                let (start, end) = (place(range.start), place(range.end));
-                Self::Memory(bytes.slice(start..end.max(start)))
-            }
-            Self::File(spooled) => Self::File(Spooled { range, ..spooled }),
+            Self::Memory(bytes) => Self::Memory(slice(bytes, &range)),
+            Self::File(spooled) => Self::File(Spooled { range, ..spooled.clone() }),
         }
     }
+
+    /// The JSON of a member of it; `None` if that is longer than the scanner keeps.
+    pub(crate) fn text_of(&self, kept: &Kept) -> Option<Bytes> {
+        let text = kept.text.as_ref()?;
+        Some(match self {
+            Self::Memory(bytes) => slice(bytes, &kept.range),
+            Self::File(_) => Bytes::copy_from_slice(text),
+        })
+    }
+}
+
+fn slice(bytes: &Bytes, range: &Range<u64>) -> Bytes {
+    let place = |at: u64| usize::try_from(at).map_or(bytes.len(), |at| at.min(bytes.len()));
+    let (start, end) = (place(range.start), place(range.end));
+    bytes.slice(start..end.max(start))
 }
 
 impl Spooled {

@@ -14,7 +14,7 @@
 
 use std::{borrow::Cow, mem, ops::Range};
 
-use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::era;
 
@@ -52,6 +52,8 @@ pub(crate) struct Scanner {
     /// What earlier pieces held of it, as far as that is within the limit.
     kept: Vec<u8>,
     is_kept_whole: bool,
+    /// Up to here the piece that is being read is known to be UTF-8.
+    checked: usize,
     /// A character that a chunk's end has cut.
     character: [u8; 4],
     character_len: usize,
@@ -97,8 +99,11 @@ pub(crate) struct Kept {
     pub(crate) range: Range<u64>,
     pub(crate) is_string: bool,
     /// Its JSON, which is UTF-8; `None` if that is longer than [`LONGEST_KEPT`].
-    pub(crate) text: Option<Bytes>,
+    pub(crate) text: Option<ShortText>,
 }
+
+/// An id or method; the usual ones need no memory of their own.
+pub(crate) type ShortText = SmallVec<[u8; 40]>;
 
 /// Why a text is no JSON, or none that is read, and at which byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -161,6 +166,7 @@ impl Scanner {
             kept_from: None,
             kept: Vec::new(),
             is_kept_whole: true,
+            checked: 0,
             character: [0; 4],
             character_len: 0,
             offset: 0,
@@ -199,8 +205,24 @@ impl Scanner {
             _ => Some(self.fault.unwrap_or(Fault::Incomplete { at: self.offset })),
         };
         self.outline.length = self.offset;
-        let Self { outline, .. } = mem::replace(self, Self::new());
+        let outline = mem::take(&mut self.outline);
+        self.reset();
         fault.map_or(Ok(outline), Err)
+    }
+
+    /// Forgets the text up to here, for another one.
+    pub(crate) fn reset(&mut self) {
+        self.state = State::Mark;
+        self.fault = None;
+        self.nesting.clear();
+        self.watched = 0;
+        self.next = Role::Other;
+        self.keeping = Role::Other;
+        self.kept_from = None;
+        self.kept.clear();
+        self.is_kept_whole = true;
+        self.offset = 0;
+        self.outline = Outline::default();
     }
 
     /// The last complete `id` of the outermost object up to here, also after a fault, for an error reply.
@@ -212,6 +234,7 @@ impl Scanner {
     fn read(&mut self, bytes: &[u8]) {
         let mut at = 0;
         let mut state = self.state;
+        self.checked = 0;
         // Each arm goes on in the text as far as it can and tells how the text goes on. Where the piece is over, the loop ends
         // in the state that the next one takes up. Going around costs more than a byte does, so the commonest ways, such as
         // from a comma to what follows it, are gone within an arm.
@@ -508,7 +531,7 @@ impl Scanner {
     fn end_watched_name(&mut self, bytes: &[u8], at: usize) {
         let Some(name) = self.take_kept(bytes, at) else { return };
         let plain;
-        let name: &[u8] = if name.contains(&b'\\') {
+        let name: &[u8] = if memchr::memchr(b'\\', &name).is_some() {
             // A name with a lone surrogate has no Rust spelling, and is none of ours.
             plain = serde_json::from_slice::<String>(&name).unwrap_or_default();
             plain.as_bytes()
@@ -557,7 +580,7 @@ impl Scanner {
         let role = mem::replace(&mut self.keeping, Role::Other);
         if role != Role::Other {
             let range = self.kept_from.unwrap_or_default()..self.place(at);
-            let text = self.take_kept(bytes, at).map(|text| Bytes::from(text.into_owned()));
+            let text = self.take_kept(bytes, at).map(|text| ShortText::from_slice(&text));
             let kept = Some(Kept { range, is_string: self.is_kept_string, text });
             if role == Role::Id { self.outline.id = kept } else { self.outline.method = kept }
         }
@@ -604,8 +627,8 @@ impl Scanner {
             let rest = bytes.get(*at..).unwrap_or_default();
             let (length, is_ascii) = plain_run(rest);
             let stop = rest.get(length);
-            if !is_ascii {
-                let state = self.check_utf8(rest.get(..length).unwrap_or_default(), *at, stop.is_none());
+            if !is_ascii && *at + length > self.checked {
+                let state = self.check_utf8(bytes, *at, *at + length);
                 if state != State::Text {
                     *at += length;
                     return state;
@@ -652,18 +675,25 @@ impl Scanner {
         if self.digits == 0 { State::Text } else { State::Digits }
     }
 
-    /// Checks a run of a string's text, which begins at `at`. If the piece's end cuts its last character, what there is of
-    /// it is kept.
+    /// Checks a run of a string's text, from `at` to `end`. All that follows in the piece is looked at with it, as that costs
+    /// less than to look at each run alone. If the piece's end cuts the run's last character, what there is of it is kept.
     #[inline(never)]
-    fn check_utf8(&mut self, run: &[u8], at: usize, is_cut: bool) -> State {
-        let Err(error) = std::str::from_utf8(run) else { return State::Text };
-        let (valid, rest) = run.split_at_checked(error.valid_up_to()).unwrap_or_default();
-        if !is_cut || error.error_len().is_some() {
-            return self.fail(Fault::NotUtf8 { at: self.place(at + valid.len()) });
+    fn check_utf8(&mut self, bytes: &[u8], at: usize, end: usize) -> State {
+        let from = at.max(self.checked);
+        let Err(error) = simdutf8::compat::from_utf8(bytes.get(from..).unwrap_or_default()) else {
+            self.checked = bytes.len();
+            return State::Text;
+        };
+        self.checked = from + error.valid_up_to();
+        if self.checked >= end {
+            return State::Text;
+        }
+        if error.error_len().is_some() {
+            return self.fail(Fault::NotUtf8 { at: self.place(self.checked) });
         }
         self.character_len = 0;
-        let mut at = at + valid.len();
-        for byte in rest {
+        let mut at = self.checked;
+        for byte in bytes.get(at..).unwrap_or_default() {
             self.character(*byte, &mut at);
         }
         State::Character
@@ -777,6 +807,12 @@ struct Nesting {
 }
 
 impl Nesting {
+    fn clear(&mut self) {
+        self.depth = 0;
+        self.bits = 0;
+        self.outer.clear();
+    }
+
     /// Gives false, and does nothing, at the limit.
     #[inline]
     fn open(&mut self, is_object: bool) -> bool {
@@ -897,6 +933,7 @@ fn first_stop(word: u64) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
     use serde_json::value::RawValue;
 
@@ -1154,7 +1191,7 @@ mod tests {
             Some(Kept {
                 range: start..start + text.len() as u64,
                 is_string: text.starts_with('"'),
-                text: Some(Bytes::from_static(text.as_bytes())),
+                text: Some(ShortText::from_slice(text.as_bytes())),
             })
         };
         assert_eq!(
@@ -1188,7 +1225,7 @@ mod tests {
             for (found, expected) in [(outline.id, id), (outline.method, method)] {
                 let found = found.map(|kept| {
                     let range = usize::try_from(kept.range.start).unwrap()..usize::try_from(kept.range.end).unwrap();
-                    assert_eq!(kept.text.unwrap(), text[range.clone()]);
+                    assert_eq!(&kept.text.unwrap()[..], text[range.clone()].as_bytes());
                     text[range].to_owned()
                 });
                 assert_eq!(found.as_deref(), expected, "{text}");
@@ -1259,14 +1296,14 @@ mod tests {
                 let id = outline.id.unwrap();
                 assert_eq!(id.range, 6..8 + length as u64);
                 assert_eq!(id.text.is_some(), length + 2 <= LONGEST_KEPT, "{length}");
-                assert!(id.text.is_none_or(|id| id == text[6..8 + length]));
-                assert_eq!(outline.method.unwrap().text.unwrap(), "\"m\"");
+                assert!(id.text.is_none_or(|id| id[..] == text.as_bytes()[6..8 + length]));
+                assert_eq!(&outline.method.unwrap().text.unwrap()[..], b"\"m\"");
             }
         }
         let name = "a".repeat(2 * PIECE);
         let text = format!(r#"{{"{name}":1,"{name}id":2,"id":3}}"#);
         for chunk in [1, 1000, text.len()] {
-            assert_eq!(scan(text.as_bytes().chunks(chunk)).unwrap().id.unwrap().text.unwrap(), "3");
+            assert_eq!(scan(text.as_bytes().chunks(chunk)).unwrap().id.unwrap().text.unwrap().as_slice(), b"3");
         }
     }
 
@@ -1276,9 +1313,9 @@ mod tests {
         scanner.feed(br#"{"jsonrpc":"2.0","id":7"#).unwrap();
         assert_eq!(scanner.id(), None);
         scanner.feed(br#","params":{"id":8},"id":"#).unwrap();
-        assert_eq!(scanner.id().unwrap().text.as_ref().unwrap(), "7");
+        assert_eq!(scanner.id().unwrap().text.as_ref().unwrap().as_slice(), b"7");
         scanner.feed(b"}").unwrap_err();
-        assert_eq!(scanner.id().unwrap().text.as_ref().unwrap(), "7");
+        assert_eq!(scanner.id().unwrap().text.as_ref().unwrap().as_slice(), b"7");
     }
 
     #[test]
@@ -1290,7 +1327,7 @@ mod tests {
         let text = "[".repeat(deepest + 1);
         assert_eq!(scan([text.as_bytes()]), Err(Fault::TooDeep { at: u64::from(DEEPEST) }));
         let text = format!(r#"{{"params":{}{},"id":1}}"#, r#"{"a":["#.repeat(999), "]}".repeat(999));
-        assert_eq!(scan([text.as_bytes()]).unwrap().id.unwrap().text.unwrap(), "1");
+        assert_eq!(scan([text.as_bytes()]).unwrap().id.unwrap().text.unwrap().as_slice(), b"1");
         // Each level is closed as it was opened, at every depth.
         for depth in [1, 63, 64, 65, 127, 128, 129, 200] {
             let (open, close): (String, String) = (0..depth)
@@ -1401,7 +1438,7 @@ mod tests {
 
     /// Kind, era, id and method, as a message would be read that is as it is said to be.
     fn read(outline: &Outline) -> Option<(Kind, Era, Option<Bytes>, String)> {
-        let id = outline.id.as_ref().map(|id| id.text.clone().unwrap());
+        let id = outline.id.as_ref().map(|id| Bytes::copy_from_slice(id.text.as_ref().unwrap()));
         if id.as_ref().is_some_and(|id| !matches!(id[0], b'"' | b'-' | b'0'..=b'9' | b'n')) {
             return None;
         }

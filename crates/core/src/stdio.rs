@@ -42,6 +42,9 @@ const ROOM: usize = 1 << 20;
 const OVERHEAD: usize = 64;
 /// Lines up to this size are gathered into one write; copying a longer one costs more than a write of its own.
 const GATHERED: usize = 16 << 10;
+/// What is gathered before it is written, which is what a pipe takes. The room of what is written is given back then, so that
+/// the next lines come while the client reads.
+const BATCH: usize = 64 << 10;
 
 /// The writing end of the queue before stdout.
 #[derive(Clone, Debug)]
@@ -84,7 +87,7 @@ impl From<Bytes> for Line {
 pub(crate) struct Queued {
     line: Line,
     /// Given back when the line is written.
-    _room: Option<OwnedSemaphorePermit>,
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl Output {
@@ -99,12 +102,12 @@ impl Output {
         let cost = u32::try_from((line.cost() + OVERHEAD).min(ROOM)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).acquire_many_owned(cost).await.ok();
         // Fails if stdout is gone; then the bridge is about to end.
-        let _ = self.lines.send(Queued { line, _room: room });
+        let _ = self.lines.send(Queued { line, room });
     }
 
     /// Queues a line even if there is no room; for the last words, which are few.
     pub(crate) fn send_now(&self, line: impl Into<Line>) {
-        let _ = self.lines.send(Queued { line: line.into(), _room: None });
+        let _ = self.lines.send(Queued { line: line.into(), room: None });
     }
 }
 
@@ -114,26 +117,41 @@ impl Output {
 /// Stdout cannot be written, for one because its reader is gone.
 pub(crate) async fn write(mut output: impl AsyncWrite + Unpin, mut queue: Queue) -> io::Result<()> {
     const AT_ONCE: usize = 256;
-    let mut lines = Vec::with_capacity(AT_ONCE);
-    let mut gathered = Vec::new();
+    let mut lines = Vec::new();
+    let mut gathered = Gathered::default();
     while queue.recv_many(&mut lines, AT_ONCE).await > 0 {
-        for queued in &lines {
-            match &queued.line {
-                Line::Memory(line) if line.len() <= GATHERED => gathered.extend_from_slice(line),
-                line => {
-                    output.write_all(&gathered).await?;
-                    gathered.clear();
-                    write_long(&mut output, line).await?;
-                }
+        for Queued { line, room } in lines.drain(..) {
+            let is_short = line.cost() <= GATHERED && matches!(line, Line::Memory(_));
+            if !is_short || gathered.bytes.len() + line.cost() >= BATCH {
+                gathered.write(&mut output).await?;
             }
-            gathered.push(b'\n');
+            match &line {
+                Line::Memory(line) if is_short => gathered.bytes.extend_from_slice(line),
+                line => write_long(&mut output, line).await?,
+            }
+            gathered.bytes.push(b'\n');
+            gathered.rooms.extend(room);
         }
-        output.write_all(&gathered).await?;
+        gathered.write(&mut output).await?;
         output.flush().await?;
-        gathered.clear();
-        lines.clear();
     }
     Ok(())
+}
+
+/// Lines on their way out, and the room that they take.
+#[derive(Default)]
+struct Gathered {
+    bytes: Vec<u8>,
+    rooms: Vec<OwnedSemaphorePermit>,
+}
+
+impl Gathered {
+    async fn write(&mut self, output: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        output.write_all(&self.bytes).await?;
+        self.bytes.clear();
+        self.rooms.clear();
+        Ok(())
+    }
 }
 
 async fn write_long(output: &mut (impl AsyncWrite + Unpin), line: &Line) -> io::Result<()> {

@@ -5,7 +5,7 @@
 //! chunks is copied, once. No byte is searched twice: what is carried over holds no LF.
 //! A line over the limit is reported once and skipped; the next one is read as usual.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use bytes::Bytes;
 
@@ -22,6 +22,8 @@ pub(crate) struct LongLine {
 #[derive(Debug)]
 pub(crate) struct Lines {
     chunk: Bytes,
+    /// Up to here the chunk is read.
+    at: usize,
     carried: Gatherer,
     skipping: bool,
 }
@@ -29,39 +31,43 @@ pub(crate) struct Lines {
 impl Lines {
     /// A cutter of lines of at most `limit` bytes.
     pub(crate) fn new(limit: u64, storage: &Arc<Storage>) -> Self {
-        Self { chunk: Bytes::new(), carried: Gatherer::new(limit, storage), skipping: false }
+        Self { chunk: Bytes::new(), at: 0, carried: Gatherer::new(limit, storage), skipping: false }
     }
 
     /// A cutter of lines of at most `limit` bytes, which stay in memory.
     pub(crate) fn in_memory(limit: u64) -> Self {
-        Self { chunk: Bytes::new(), carried: Gatherer::in_memory(limit), skipping: false }
+        Self { chunk: Bytes::new(), at: 0, carried: Gatherer::in_memory(limit), skipping: false }
     }
 
     /// Takes the next bytes of the stream, once `next` has used up the last ones.
     pub(crate) fn feed(&mut self, chunk: Bytes) {
-        debug_assert!(self.chunk.is_empty(), "feed before the last chunk was used up");
+        debug_assert!(self.at == self.chunk.len(), "feed before the last chunk was used up");
         self.chunk = chunk;
+        self.at = 0;
     }
 
     /// The next complete line, without its end.
     pub(crate) fn next(&mut self) -> Option<Result<Gathered, LongLine>> {
         loop {
-            let Some(end) = memchr::memchr(b'\n', &self.chunk) else {
-                let rest = std::mem::take(&mut self.chunk);
+            let rest = self.chunk.get(self.at..).unwrap_or_default();
+            let start = self.at;
+            let Some(length) = memchr::memchr(b'\n', rest) else {
+                let rest = self.chunk.slice(start..);
+                (self.chunk, self.at) = (Bytes::new(), 0);
                 return self.carry(rest).err().map(Err);
             };
-            let tail = self.chunk.split_to(end);
-            self.chunk = self.chunk.split_off(1);
-            if std::mem::take(&mut self.skipping) {
+            self.at += length + 1;
+            if mem::take(&mut self.skipping) {
                 continue;
             }
+            let tail = self.chunk.slice(start..start + length);
             return Some(self.hold(tail).and_then(|()| self.taken()));
         }
     }
 
     /// The last line, if the stream ended without LF after it.
     pub(crate) fn finish(&mut self) -> Option<Result<Gathered, LongLine>> {
-        (!std::mem::take(&mut self.skipping) && self.carried.length() > 0).then(|| self.taken())
+        (!mem::take(&mut self.skipping) && self.carried.length() > 0).then(|| self.taken())
     }
 
     fn carry(&mut self, rest: Bytes) -> Result<(), LongLine> {

@@ -1,13 +1,18 @@
 //! Server-Sent Events by the WHATWG rules (HTML, 9.2.6 "Interpreting an event stream"; R46), as a push parser.
 //!
 //! Lines end at LF, CR or CRLF and are found by one search over each chunk; the grammar of a complete line is a small
-//! winnow parser. An event is delivered at the byte that completes it: one ended by CR does not wait for the LF that
-//! may follow. A `data` line inside one chunk is a slice of it; only what spans chunks or lines is copied, once.
+//! winnow parser. An event's data is handed on in parts as it arrives, each a slice of its chunk, and it is complete at the
+//! byte that completes it: one ended by CR does not wait for the LF that may follow. Only the beginning of a line that a
+//! chunk's end cuts is carried, up to [`LONGEST_CARRIED`]; so the size of an event is whoever gathers it to judge.
 //!
-//! Where the rules ask for decoded text this parser keeps bytes: its events are cut at ASCII characters only, so
-//! UTF-8 sequences stay whole, and who reads the data decides about invalid ones.
+//! Where the rules ask for decoded text this parser keeps bytes: data is cut at ASCII characters or chunks' ends only, and
+//! who reads it decides about invalid UTF-8.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    mem,
+    ops::{Deref, Range},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use winnow::{
@@ -17,223 +22,101 @@ use winnow::{
 };
 
 use super::pieces::Pieces;
-use crate::payload::{Gathered, Gatherer, Storage, Unkept};
 
-/// One dispatched event: its data is never empty.
+/// What a stream of events is made of.
 #[derive(Debug)]
-pub(crate) struct Event {
-    /// The value of `event`; empty means `message`.
-    pub(crate) name: Bytes,
-    /// The values of `data`, joined by LF.
-    pub(crate) data: Gathered,
+pub(crate) enum Part<'a> {
+    /// More of an event's data.
+    Data(Piece<'a>),
+    /// The event whose data came before, which is not empty, is complete.
+    End {
+        /// The value of `event`; empty means `message`.
+        name: Bytes,
+    },
 }
 
-impl Event {
-    /// Whether this is an event of the type `message`, the only one that MCP uses for messages.
-    pub(crate) fn is_message(&self) -> bool {
-        self.name.is_empty() || self.name == "message"
+/// Bytes of a chunk, which need not be kept for a look at them.
+#[derive(Debug)]
+pub(crate) struct Piece<'a> {
+    source: &'a Bytes,
+    range: Range<usize>,
+}
+
+impl Piece<'_> {
+    /// Keeps them, without a copy.
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        self.source.slice(self.range.clone())
     }
 }
 
-/// See the module. Call [`Sse::feed`], then [`Sse::next`] until it has no more; at the end [`Sse::finish`].
-#[derive(Debug)]
+impl Deref for Piece<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.source.get(self.range.clone()).unwrap_or_default()
+    }
+}
+
+/// See the module. Call [`Sse::feed`], then [`Sse::next`] until it has no more.
+#[derive(Debug, Default)]
 pub(crate) struct Sse {
     chunk: Bytes,
+    state: State,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Up to here the chunk is read.
+    at: usize,
     /// The beginning of a line whose end has not come.
     carried: Pieces,
+    /// What was carried of the last line that a chunk's end has cut.
+    line: Bytes,
     /// What a long line is, whose beginning is not carried any more.
     long: Option<Long>,
     /// The last line ended by CR: a LF that follows belongs to it.
     after_cr: bool,
-    /// The stream's first line may open with a byte order mark.
-    first_line: bool,
-    /// The event is over the limit: its lines are passed over up to its end.
+    /// The stream's first line, which may open with a byte order mark, is over.
+    has_begun: bool,
+    /// The event is given up: its lines are passed over up to its end.
     skipping: bool,
     name: Bytes,
-    data: Gatherer,
+    data: Data,
+    /// A value that comes after the LF before it.
+    next_value: Option<(Source, Range<usize>)>,
     id: Option<Bytes>,
     last_event_id: Option<Bytes>,
     retry: Option<Duration>,
 }
 
-impl Sse {
-    /// A parser of events whose data is at most `limit` bytes.
-    pub(crate) fn new(limit: u64, storage: &Arc<Storage>) -> Self {
-        Self {
-            chunk: Bytes::new(),
-            carried: Pieces::default(),
-            long: None,
-            after_cr: false,
-            first_line: true,
-            skipping: false,
-            name: Bytes::new(),
-            data: Gatherer::new(limit, storage),
-            id: None,
-            last_event_id: None,
-            retry: None,
-        }
-    }
+/// Where a value stands.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Chunk,
+    /// The line that was carried.
+    Line,
+    /// Between two values.
+    LineFeed,
+}
 
-    /// Takes the next bytes of the stream, once `next` has used up the last ones.
-    pub(crate) fn feed(&mut self, chunk: Bytes) {
-        debug_assert!(self.chunk.is_empty(), "feed before the last chunk was used up");
-        self.chunk = chunk;
-    }
+/// A part, before its bytes are lent.
+enum Found {
+    Data(Source, Range<usize>),
+    End(Bytes),
+}
 
-    /// The next event that is complete. One over the limit is reported once; the next is read as usual.
-    pub(crate) fn next(&mut self) -> Option<Result<Event, Unkept>> {
-        loop {
-            if self.after_cr && !self.chunk.is_empty() {
-                self.after_cr = false;
-                if self.chunk.first() == Some(&b'\n') {
-                    self.chunk = self.chunk.split_off(1);
-                }
-            }
-            let Some(end) = memchr::memchr2(b'\n', b'\r', &self.chunk) else {
-                let rest = std::mem::take(&mut self.chunk);
-                if rest.is_empty() {
-                    return None;
-                }
-                return self.carry(rest).err().map(Err);
-            };
-            let tail = self.chunk.split_to(end);
-            self.after_cr = self.chunk.first() == Some(&b'\r');
-            self.chunk = self.chunk.split_off(1);
-            if let Err(error) = self.carry(tail) {
-                self.end_line();
-                return Some(Err(error));
-            }
-            if self.long.is_some() {
-                self.end_line();
-                continue;
-            }
-            let line = self.carried.take();
-            if line.is_empty() {
-                if let Some(event) = self.dispatch() {
-                    return Some(event);
-                }
-            } else if let Err(error) = self.interpret(&line) {
-                return Some(Err(error));
-            }
-        }
-    }
-
-    /// The event that the stream ended in, which the rules would drop. Only for a body that ended as its framing says:
-    /// a server that forgets the last blank line still meant the event.
-    pub(crate) fn finish(&mut self) -> Option<Result<Event, Unkept>> {
-        self.long = None;
-        let line = self.carried.take();
-        if !line.is_empty() && self.interpret(&line).is_err() {
-            return None;
-        }
-        self.dispatch()
-    }
-
-    /// What a reconnection sends as `Last-Event-ID`: the last `id` of a complete event, even of one without data (R34).
-    pub(crate) fn last_event_id(&self) -> Option<&Bytes> {
-        self.last_event_id.as_ref()
-    }
-
-    /// How long the server asks to wait before a reconnection (R33).
-    pub(crate) fn retry(&self) -> Option<Duration> {
-        self.retry
-    }
-
-    /// Takes a piece of a line. The value of a long `data` line goes on its way at once; of other lines that are long, more
-    /// than any field can mean, the rest does not matter.
-    fn carry(&mut self, piece: Bytes) -> Result<(), Unkept> {
-        match self.long {
-            Some(Long::Data) => return self.gather(piece),
-            Some(Long::Other) => return Ok(()),
-            None => {}
-        }
-        if self.skipping {
-            // Only whether the line is empty matters now, for that ends the event.
-            self.long = (!piece.is_empty()).then_some(Long::Other);
-            return Ok(());
-        }
-        self.carried.push(piece);
-        if self.carried.len() <= LONGEST_CARRIED {
-            return Ok(());
-        }
-        let line = self.carried.take();
-        let text = if self.first_line { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line) } else { &line };
-        let Some(value) = text.strip_prefix(b"data:") else {
-            self.first_line = false;
-            self.long = Some(Long::Other);
-            return Ok(());
-        };
-        self.first_line = false;
-        self.long = Some(Long::Data);
-        let value = line.slice_ref(value.strip_prefix(b" ").unwrap_or(value));
-        self.add_data(value)
-    }
-
-    /// A line that was not carried to its end is over.
-    fn end_line(&mut self) {
-        self.long = None;
-        self.carried.take();
-    }
-
-    /// One more value of `data`, or the beginning of one.
-    fn add_data(&mut self, value: Bytes) -> Result<(), Unkept> {
-        if !self.data.is_untouched() {
-            self.gather(Bytes::from_static(b"\n"))?;
-        }
-        self.gather(value)
-    }
-
-    /// More of the event's data. If that cannot be kept, the event is given up.
-    fn gather(&mut self, piece: Bytes) -> Result<(), Unkept> {
-        self.data.push(piece).inspect_err(|_| {
-            self.skipping = true;
-            self.data.clear();
-            if self.long.is_some() {
-                self.long = Some(Long::Other);
-            }
-        })
-    }
-
-    /// One line that is not empty: "Otherwise … process the field".
-    fn interpret(&mut self, line: &Bytes) -> Result<(), Unkept> {
-        let mut text = &line[..];
-        if std::mem::take(&mut self.first_line) {
-            text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
-        }
-        if self.skipping {
-            return Ok(());
-        }
-        let (name, value) = field(text);
-        let value = line.slice_ref(value);
-        match name {
-            b"data" => self.add_data(value)?,
-            b"event" => self.name = value,
-            b"id" if !value.contains(&0) => self.id = Some(value),
-            b"retry" => self.retry = milliseconds(&value).or(self.retry),
-            // A comment has the empty name; any other field is ignored.
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// An empty line: "dispatch the event".
-    fn dispatch(&mut self) -> Option<Result<Event, Unkept>> {
-        self.skipping = false;
-        self.first_line = false;
-        if let Some(id) = self.id.take() {
-            self.last_event_id = Some(id);
-        }
-        let name = std::mem::take(&mut self.name);
-        if self.data.length() == 0 {
-            self.data.clear();
-            return None;
-        }
-        Some(self.data.take().map(|data| Event { name, data }))
-    }
+/// What of the event's data has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Data {
+    #[default]
+    Nothing,
+    /// A line with an empty value.
+    Empty,
+    Some,
 }
 
 /// What a line is whose beginning is not carried any more.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Long {
     /// The rest is data.
     Data,
@@ -241,8 +124,190 @@ enum Long {
     Other,
 }
 
+impl Sse {
+    /// Takes the next bytes of the stream, once `next` has used up the last ones.
+    pub(crate) fn feed(&mut self, chunk: Bytes) {
+        debug_assert!(self.chunk.is_empty(), "feed before the last chunk was used up");
+        self.chunk = chunk;
+    }
+
+    /// The stream is over. `next` then completes the event that it ended in, which the rules would drop: only for a body
+    /// that ended as its framing says, for a server that forgets the last blank line still meant the event.
+    pub(crate) fn finish(&mut self) {
+        self.feed(Bytes::from_static(b"\n\n"));
+    }
+
+    /// What the last event has up to here is of no use: the rest of it is passed over.
+    pub(crate) fn skip_event(&mut self) {
+        let state = &mut self.state;
+        state.skipping = true;
+        state.next_value = None;
+        state.data = Data::Nothing;
+        if state.long.is_some() {
+            state.long = Some(Long::Other);
+        }
+    }
+
+    /// The next part that is there.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Option<Part<'_>> {
+        let state = &mut self.state;
+        let next_value = state.next_value.take().map(|(source, range)| Found::Data(source, range));
+        let Some(found) = next_value.or_else(|| state.read(&self.chunk)) else {
+            self.chunk = Bytes::new();
+            state.at = 0;
+            return None;
+        };
+        Some(match found {
+            Found::Data(Source::Chunk, range) => Part::Data(Piece { source: &self.chunk, range }),
+            Found::Data(Source::Line, range) => Part::Data(Piece { source: &state.line, range }),
+            Found::Data(Source::LineFeed, range) => Part::Data(Piece { source: &LINE_FEED, range }),
+            Found::End(name) => Part::End { name },
+        })
+    }
+
+    /// What a reconnection sends as `Last-Event-ID`: the last `id` of a complete event, even of one without data (R34).
+    pub(crate) fn last_event_id(&self) -> Option<&Bytes> {
+        self.state.last_event_id.as_ref()
+    }
+
+    /// How long the server asks to wait before a reconnection (R33).
+    pub(crate) fn retry(&self) -> Option<Duration> {
+        self.state.retry
+    }
+}
+
+impl State {
+    /// Goes on in the chunk to the next part.
+    fn read(&mut self, chunk: &Bytes) -> Option<Found> {
+        loop {
+            let text = chunk.get(self.at..).filter(|text| !text.is_empty())?;
+            if mem::take(&mut self.after_cr) && text.first() == Some(&b'\n') {
+                self.at += 1;
+                continue;
+            }
+            let start = self.at;
+            // Many lines are empty.
+            let length = if text.first() == Some(&b'\n') { Some(0) } else { memchr::memchr2(b'\n', b'\r', text) };
+            let found = match length {
+                None => {
+                    self.at = chunk.len();
+                    self.carry(chunk, start..chunk.len())
+                }
+                Some(length) => {
+                    self.at += length + 1;
+                    self.after_cr = text.get(length) == Some(&b'\r');
+                    self.line(chunk, start..start + length)
+                }
+            };
+            if found.is_some() {
+                return found;
+            }
+        }
+    }
+
+    /// A line, or the rest of one, that is complete.
+    fn line(&mut self, chunk: &Bytes, range: Range<usize>) -> Option<Found> {
+        if self.long.is_none() && self.carried.len() == 0 {
+            return if range.is_empty() { self.dispatch() } else { self.interpret(chunk, range, Source::Chunk) };
+        }
+        let found = self.carry(chunk, range);
+        if self.long.take().is_some() {
+            return found;
+        }
+        let line = self.carried.take();
+        let found = self.interpret(&line, 0..line.len(), Source::Line);
+        self.line = line;
+        found
+    }
+
+    /// Takes a piece of a line. The value of a long `data` line goes on its way at once; of other lines that are long, more
+    /// than any field can mean, the rest does not matter.
+    fn carry(&mut self, chunk: &Bytes, range: Range<usize>) -> Option<Found> {
+        match self.long {
+            Some(Long::Data) => return self.more_data(Source::Chunk, range),
+            Some(Long::Other) => return None,
+            None if self.skipping => {
+                // Only whether the line is empty matters now, for that ends the event.
+                self.long = (!range.is_empty()).then_some(Long::Other);
+                return None;
+            }
+            None => self.carried.push(chunk.slice(range)),
+        }
+        if self.carried.len() <= LONGEST_CARRIED {
+            return None;
+        }
+        self.line = self.carried.take();
+        let line = self.line.clone();
+        let Some(value) = self.without_mark(&line).strip_prefix(b"data:") else {
+            self.long = Some(Long::Other);
+            return None;
+        };
+        self.long = Some(Long::Data);
+        let length = value.strip_prefix(b" ").unwrap_or(value).len();
+        self.add_data(Source::Line, line.len() - length..line.len())
+    }
+
+    /// One line that is not empty: "Otherwise … process the field".
+    fn interpret(&mut self, text: &Bytes, line: Range<usize>, source: Source) -> Option<Found> {
+        let end = line.end;
+        let line = self.without_mark(text.get(line).unwrap_or_default());
+        if self.skipping {
+            return None;
+        }
+        let (name, value) = field(line);
+        // The value is what the line ends with.
+        let range = end - value.len()..end;
+        match name {
+            b"data" => return self.add_data(source, range),
+            b"event" => self.name = text.slice(range),
+            b"id" if !value.contains(&0) => self.id = Some(text.slice(range)),
+            b"retry" => self.retry = milliseconds(value).or(self.retry),
+            // A comment has the empty name; any other field is ignored.
+            _ => {}
+        }
+        None
+    }
+
+    /// The line without the byte order mark that the stream may begin with.
+    fn without_mark<'a>(&mut self, line: &'a [u8]) -> &'a [u8] {
+        if mem::replace(&mut self.has_begun, true) { line } else { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line) }
+    }
+
+    /// One more value of `data`, or the beginning of one.
+    fn add_data(&mut self, source: Source, value: Range<usize>) -> Option<Found> {
+        if self.data == Data::Nothing {
+            self.data = Data::Empty;
+            return self.more_data(source, value);
+        }
+        self.data = Data::Some;
+        self.next_value = (!value.is_empty()).then_some((source, value));
+        Some(Found::Data(Source::LineFeed, 0..1))
+    }
+
+    fn more_data(&mut self, source: Source, value: Range<usize>) -> Option<Found> {
+        if value.is_empty() {
+            return None;
+        }
+        self.data = Data::Some;
+        Some(Found::Data(source, value))
+    }
+
+    /// An empty line: "dispatch the event".
+    fn dispatch(&mut self) -> Option<Found> {
+        self.skipping = false;
+        self.has_begun = true;
+        if let Some(id) = self.id.take() {
+            self.last_event_id = Some(id);
+        }
+        let name = mem::take(&mut self.name);
+        (mem::take(&mut self.data) == Data::Some).then_some(Found::End(name))
+    }
+}
+
 /// The longest line that is carried from chunk to chunk. No field but `data` has a meaning that takes more.
 const LONGEST_CARRIED: usize = 16 << 10;
+static LINE_FEED: Bytes = Bytes::from_static(b"\n");
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// `field = name [ ":" [ space ] value ]`; a comment is a field without a name.
@@ -266,9 +331,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::payload::tests::storage;
-
-    const LIMIT: u64 = 1 << 20;
 
     #[derive(Debug, Default, PartialEq)]
     struct Seen {
@@ -282,19 +344,22 @@ mod tests {
         String::from_utf8_lossy(bytes).into_owned()
     }
 
-    fn data(event: &Event) -> &Bytes {
-        event.data.in_memory().unwrap()
-    }
-
-    fn parse(chunks: &[&[u8]], limit: u64) -> Seen {
-        let mut sse = Sse::new(limit, &storage());
+    /// Reads the chunks; an event of more than `limit` bytes is given up.
+    fn parse(chunks: &[&[u8]], limit: usize) -> Seen {
+        let mut sse = Sse::default();
         let mut seen = Seen::default();
+        let mut data = Vec::new();
         for chunk in chunks {
             sse.feed(Bytes::copy_from_slice(chunk));
-            while let Some(event) = sse.next() {
-                match event {
-                    Ok(event) => seen.events.push((text(&event.name), text(data(&event)))),
-                    Err(_) => seen.too_long += 1,
+            while let Some(part) = sse.next() {
+                match part {
+                    Part::Data(piece) if data.len() + piece.len() > limit => {
+                        seen.too_long += 1;
+                        data.clear();
+                        sse.skip_event();
+                    }
+                    Part::Data(piece) => data.extend_from_slice(&piece),
+                    Part::End { name } => seen.events.push((text(&name), text(&mem::take(&mut data)))),
                 }
             }
         }
@@ -348,32 +413,30 @@ mod tests {
     #[test]
     fn r46_vectors_hold_at_every_cut() {
         for case in crate::vectors::read("sse") {
-            let whole = parse(&[&case.input], LIMIT);
+            let whole = parse(&[&case.input], usize::MAX);
             let events: Vec<_> = whole.events.iter().map(|(name, data)| format!("{name}|{data}")).collect();
             assert_eq!(events, case.expected, "{}", case.name);
             for cut in 0..=case.input.len() {
                 let (head, tail) = case.input.split_at(cut);
-                assert_eq!(parse(&[head, tail], LIMIT), whole, "{} cut at byte {cut}", case.name);
+                assert_eq!(parse(&[head, tail], usize::MAX), whole, "{} cut at byte {cut}", case.name);
             }
             let bytes: Vec<_> = case.input.chunks(1).collect();
-            assert_eq!(parse(&bytes, LIMIT), whole, "{} byte by byte", case.name);
+            assert_eq!(parse(&bytes, usize::MAX), whole, "{} byte by byte", case.name);
         }
     }
 
     #[test]
     fn r46_an_event_is_delivered_at_the_byte_that_completes_it() {
         for input in [&b"data: 1\n\n"[..], b"data: 1\r\r", b"data: 1\r\n\r"] {
-            let mut sse = Sse::new(LIMIT, &storage());
-            sse.feed(Bytes::copy_from_slice(&input[..input.len() - 1]));
-            assert!(sse.next().is_none());
-            sse.feed(Bytes::copy_from_slice(&input[input.len() - 1..]));
-            assert_eq!(data(&sse.next().unwrap().unwrap()), "1", "{input:?}");
+            let (head, last) = input.split_at(input.len() - 1);
+            assert!(parse(&[head], usize::MAX).events.is_empty());
+            assert_eq!(parse(&[head, last], usize::MAX).events, [(String::new(), "1".into())], "{input:?}");
         }
     }
 
     #[test]
     fn r34_a_priming_event_moves_the_cursor_and_yields_nothing() {
-        let seen = parse(&[b"retry: 500\nid: 7\ndata: \n\n"], LIMIT);
+        let seen = parse(&[b"retry: 500\nid: 7\ndata: \n\n"], usize::MAX);
         assert_eq!(seen, Seen { last_event_id: Some("7".into()), retry: Some(500), ..Seen::default() });
     }
 
@@ -404,7 +467,11 @@ mod tests {
             ] {
                 for size in [997, LONGEST_CARRIED / 2, LONGEST_CARRIED, usize::MAX] {
                     let chunks: Vec<_> = input.as_bytes().chunks(size).collect();
-                    assert!(parse(&chunks, LIMIT) == naive(input.as_bytes()), "{length} by {size}: {:?}", &input[..9]);
+                    assert!(
+                        parse(&chunks, usize::MAX) == naive(input.as_bytes()),
+                        "{length} by {size}: {:?}",
+                        &input[..9]
+                    );
                 }
             }
         }
@@ -412,23 +479,27 @@ mod tests {
 
     #[test]
     fn an_unfinished_event_is_known_at_a_clean_end() {
-        for (input, expected) in
-            [("data: 1", Some("1")), ("data: 1\n", Some("1")), ("data: 1\n\n", None), (": x", None)]
-        {
-            let mut sse = Sse::new(LIMIT, &storage());
-            sse.feed(input.into());
-            while sse.next().is_some() {}
-            let event = sse.finish().map(Result::unwrap);
-            assert_eq!(event.map(|event| text(data(&event))).as_deref(), expected, "{input:?}");
+        for (input, expected) in [
+            ("data: 1", &["1"][..]),
+            ("data: 1\n", &["1"]),
+            ("data: 1\r", &["1"]),
+            ("data: 1\n\n", &["1"]),
+            ("data: 1\n\n: x", &["1"]),
+            (": x", &[]),
+        ] {
+            // The end is the same as two line ends.
+            let events = parse(&[input.as_bytes(), b"\n\n"], usize::MAX).events;
+            assert_eq!(events.iter().map(|(_, data)| data.as_str()).collect::<Vec<_>>(), expected, "{input:?}");
         }
     }
 
     #[test]
     fn data_inside_one_chunk_is_not_copied() {
         let chunk = Bytes::from_static(b"data: payload\n\n");
-        let mut sse = Sse::new(LIMIT, &storage());
+        let mut sse = Sse::default();
         sse.feed(chunk.clone());
-        assert_eq!(data(&sse.next().unwrap().unwrap()).as_ptr(), chunk[6..].as_ptr());
+        let Some(Part::Data(data)) = sse.next() else { panic!("no data") };
+        assert_eq!((&data[..], data.as_ptr()), (&b"payload"[..], chunk[6..].as_ptr()));
     }
 
     fn fragment() -> impl Strategy<Value = &'static str> {
@@ -460,7 +531,7 @@ mod tests {
             size in 1usize..20,
         ) {
             let chunks: Vec<_> = input.chunks(size).collect();
-            prop_assert_eq!(parse(&chunks, LIMIT), naive(&input));
+            prop_assert_eq!(parse(&chunks, usize::MAX), naive(&input));
         }
     }
 }
