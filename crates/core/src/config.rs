@@ -139,6 +139,14 @@ impl ServerUrl {
     pub(crate) fn as_url(&self) -> &Url {
         &self.0
     }
+
+    /// Whether `url`, which is `http` or `https`, has the same scheme, host and port.
+    pub(crate) fn is_origin_of(&self, url: &Url) -> bool {
+        let own = &self.0;
+        own.scheme() == url.scheme()
+            && own.host() == url.host()
+            && own.port_or_known_default() == url.port_or_known_default()
+    }
 }
 
 impl fmt::Display for ServerUrl {

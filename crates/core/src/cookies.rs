@@ -5,12 +5,14 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use http::HeaderValue;
-use reqwest::cookie::{CookieStore, Jar};
-use url::{Origin, Url};
+use cookie_store::{CookieStore, RawCookie};
+use http::{HeaderMap, HeaderValue, header};
+use url::Url;
+
+use crate::config::ServerUrl;
 
 /// The most cookies that are kept, as RFC 6265 (6.1) asks of browsers for one host.
 const MOST: usize = 50;
@@ -19,14 +21,14 @@ const LONGEST: usize = 4096;
 
 /// The cookies of one origin.
 pub(crate) struct Cookies {
-    origin: Origin,
+    home: ServerUrl,
     kept: Mutex<Kept>,
 }
 
 #[derive(Default)]
 struct Kept {
-    jar: Jar,
-    /// Name and path of each cookie that is or was in the jar, which itself has no limit.
+    store: CookieStore,
+    /// Name and path of each cookie that is or was in the store, which itself has no limit.
     seen: HashSet<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -38,36 +40,50 @@ impl std::fmt::Debug for Cookies {
 }
 
 impl Cookies {
-    /// None yet, for the origin of `url`.
-    pub(crate) fn new(url: &Url) -> Arc<Self> {
-        Arc::new(Self { origin: url.origin(), kept: Mutex::default() })
+    /// None yet, for the origin of `home`.
+    pub(crate) fn new(home: ServerUrl) -> Self {
+        Self { home, kept: Mutex::default() }
     }
-}
 
-impl CookieStore for Cookies {
-    fn set_cookies(&self, headers: &mut dyn Iterator<Item = &HeaderValue>, url: &Url) {
-        if url.origin() != self.origin {
+    /// Takes what a response from `url` sets.
+    pub(crate) fn learn(&self, headers: &HeaderMap, url: &Url) {
+        let mut set = headers.get_all(header::SET_COOKIE).iter().filter(|set| set.len() <= LONGEST).peekable();
+        if set.peek().is_none() || !self.home.is_origin_of(url) {
             return;
         }
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        for header in headers.filter(|header| header.len() <= LONGEST) {
-            kept.seen.insert(name_and_path(header.as_bytes(), url));
+        let mut kept = self.kept();
+        for cookie in set {
+            let Some(raw) = cookie.to_str().ok().and_then(|text| RawCookie::parse(text.to_owned()).ok()) else {
+                continue;
+            };
+            kept.seen.insert(name_and_path(cookie.as_bytes(), url));
             if kept.seen.len() > MOST {
                 // No server that means well does this; what it still needs it sets again.
                 *kept = Kept::default();
-                kept.seen.insert(name_and_path(header.as_bytes(), url));
+                kept.seen.insert(name_and_path(cookie.as_bytes(), url));
             }
-            kept.jar.set_cookies(&mut std::iter::once(header), url);
+            kept.store.store_response_cookies(std::iter::once(raw), url);
         }
     }
 
-    fn cookies(&self, url: &Url) -> Option<HeaderValue> {
-        if url.origin() != self.origin {
+    /// The `Cookie` header of a request to `url`, if there is one to send.
+    pub(crate) fn header(&self, url: &Url) -> Option<HeaderValue> {
+        let kept = self.kept();
+        if kept.seen.is_empty() || !self.home.is_origin_of(url) {
             return None;
         }
-        let mut value = self.kept.lock().unwrap_or_else(PoisonError::into_inner).jar.cookies(url)?;
+        let mut text = String::new();
+        for (name, value) in kept.store.get_request_values(url) {
+            let separator = if text.is_empty() { "" } else { "; " };
+            text.extend([separator, name, "=", value]);
+        }
+        let mut value = HeaderValue::try_from(text).ok().filter(|value| !value.is_empty())?;
         value.set_sensitive(true);
         Some(value)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -88,17 +104,17 @@ mod tests {
     }
 
     fn set(cookies: &Cookies, from: &str, headers: &[&str]) {
-        let headers: Vec<_> = headers.iter().map(|header| HeaderValue::from_str(header).unwrap()).collect();
-        cookies.set_cookies(&mut headers.iter(), &url(from));
+        let set = headers.iter().map(|header| (header::SET_COOKIE, HeaderValue::from_str(header).unwrap()));
+        cookies.learn(&set.collect(), &url(from));
     }
 
     fn sent(cookies: &Cookies, to: &str) -> String {
-        cookies.cookies(&url(to)).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+        cookies.header(&url(to)).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
     }
 
     #[test]
     fn only_the_origin_sets_and_gets() {
-        let cookies = Cookies::new(&url("https://a.example.com/mcp"));
+        let cookies = Cookies::new(ServerUrl::parse("https://a.example.com/mcp").unwrap());
         set(&cookies, "https://a.example.com/mcp", &["lb=1; Path=/; Domain=example.com", "x=2; Path=/other"]);
         for other in
             ["https://b.a.example.com/", "https://example.com/", "https://a.example.com:444/", "http://a.example.com/"]
@@ -111,12 +127,12 @@ mod tests {
         assert_eq!(sent(&cookies, "https://a.example.com/mcp"), "lb=3");
         set(&cookies, "https://a.example.com/mcp", &["lb=; Path=/; Domain=example.com; Max-Age=0"]);
         assert_eq!(sent(&cookies, "https://a.example.com/mcp"), "");
-        assert!(cookies.cookies(&url("https://a.example.com/other")).unwrap().is_sensitive());
+        assert!(cookies.header(&url("https://a.example.com/other")).unwrap().is_sensitive());
     }
 
     #[test]
     fn a_server_cannot_fill_memory() {
-        let cookies = Cookies::new(&url("http://h/mcp"));
+        let cookies = Cookies::new(ServerUrl::parse("http://h/mcp").unwrap());
         for round in 0..10_000 {
             let name = format!("n{round}=v");
             let path = format!("lb=v; path=/{round}");

@@ -642,18 +642,18 @@ impl Exchange<'_> {
     }
 
     /// Waits for the server, at most for the idle time and not beyond the request's deadline.
-    async fn in_time<F: Future>(&self, future: F) -> Result<F::Output, Error> {
-        self.in_time_since(Instant::now(), future).await
+    fn in_time<F: Future>(&self, future: F) -> impl Future<Output = Result<F::Output, Error>> {
+        self.in_time_since(Instant::now(), future)
     }
 
     /// The same, if the server was last heard of at `since`.
-    async fn in_time_since<F: Future>(&self, since: Instant, future: F) -> Result<F::Output, Error> {
-        self.until(|| self.silence_ends(since).into_iter().chain(self.deadline()).min(), future).await
+    fn in_time_since<F: Future>(&self, since: Instant, future: F) -> impl Future<Output = Result<F::Output, Error>> {
+        self.until(move || self.silence_ends(since).into_iter().chain(self.deadline()).min(), future)
     }
 
     /// Waits for the bridge itself, not beyond the request's deadline.
-    async fn in_time_left<F: Future>(&self, future: F) -> Result<F::Output, Error> {
-        self.until(|| self.deadline(), future).await
+    fn in_time_left<F: Future>(&self, future: F) -> impl Future<Output = Result<F::Output, Error>> {
+        self.until(|| self.deadline(), future)
     }
 
     /// Waits for at most as long as `limit` says, which may come to say more meanwhile.

@@ -27,7 +27,11 @@ use crate::{
 const INTAKE: usize = 64 << 20;
 /// What a message costs of that beside its bytes: its task and its request.
 const INTAKE_OVERHEAD: usize = 16 << 10;
+/// What is read at once; messages that come together share one such block.
 const READ_SIZE: usize = 16 << 10;
+/// With less room than this in the block, the next read begins another.
+const LEAST_READ: usize = 2 << 10;
+
 /// Where the client's lines become exchanges.
 pub(crate) struct Intake {
     bridge: Arc<Bridge>,
@@ -64,7 +68,7 @@ impl Intake {
         while self.exchanges.try_join_next().is_some() {}
         match line {
             Ok(line) if line.is_blank() => {}
-            Ok(line) => match Message::read(line) {
+            Ok(line) => match Message::read(&line) {
                 Ok(Parsed::One(message)) => self.start(message, room),
                 // One POST each: only 2025-03-26 knows batches, and single messages are always right (R16, R17).
                 Ok(Parsed::Batch(elements)) => {
@@ -85,7 +89,7 @@ impl Intake {
     }
 
     /// Answers the requests of a line that is not taken any more.
-    pub(crate) fn turn_away(&self, line: Gathered) {
+    pub(crate) fn turn_away(&self, line: &Gathered) {
         let messages = match Message::read(line) {
             Ok(Parsed::One(message)) => vec![Ok(message)],
             Ok(Parsed::Batch(elements)) => elements,
@@ -116,10 +120,11 @@ impl Intake {
         let Some(lane) = self.lane(&message) else { return };
         let pending = self.bridge.table.insert(&message);
         let bridge = Arc::clone(&self.bridge);
-        self.exchanges.spawn(async move {
+        // In a box of its own, for the runtime moves a task several times while it is set up.
+        self.exchanges.spawn(Box::pin(async move {
             exchange::run(&bridge, message, &pending, lane).await;
             drop(room);
-        });
+        }));
     }
 
     /// Where the message stands among the others; `None` if it need not be sent at all.
@@ -178,7 +183,9 @@ impl<R: AsyncRead + Unpin> Input<R> {
             if self.ended {
                 return Ok(None);
             }
-            self.buffer.reserve(READ_SIZE);
+            if self.buffer.capacity() - self.buffer.len() < LEAST_READ {
+                self.buffer.reserve(READ_SIZE);
+            }
             if self.reader.read_buf(&mut self.buffer).await? == 0 {
                 self.ended = true;
                 // A last line without its end is still meant.

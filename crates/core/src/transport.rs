@@ -16,10 +16,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use tokio::{sync::SetOnce, time::timeout};
-use url::{Origin, Url};
+use url::Url;
 
 use crate::{
     config::{Config, Proxy, ServerUrl},
@@ -60,7 +60,7 @@ const SHORT_SLEEP: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Transport {
     clients: Mutex<Arc<Clients>>,
-    cookies: Arc<Cookies>,
+    cookies: Cookies,
     config: Config,
     last_used: Mutex<(Instant, SystemTime)>,
     url: ServerUrl,
@@ -74,10 +74,9 @@ impl Transport {
     /// # Errors
     /// TLS or proxy settings that cannot be used.
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        let cookies = Cookies::new(config.url.as_url());
         Ok(Self {
-            clients: Mutex::new(Arc::new(Clients::new(config, &cookies)?)),
-            cookies,
+            clients: Mutex::new(Arc::new(Clients::new(config)?)),
+            cookies: Cookies::new(config.url.clone()),
             config: config.clone(),
             last_used: Mutex::new((Instant::now(), SystemTime::now())),
             url: config.url.clone(),
@@ -99,20 +98,22 @@ impl Transport {
         &self,
         target: &Url,
         body: Bytes,
-        session: impl FnOnce(&mut HeaderMap),
+        session: impl Fn(&mut HeaderMap),
         delivery: &Arc<Delivery>,
     ) -> Result<Reply, Error> {
         let user = self.credentials.current().await?;
         delivery.begin();
-        let mut headers = user.post.clone();
-        session(&mut headers);
-        let clients = self.clients();
-        let make = |url: Url| {
-            let body = Watched { rest: Some(body.clone()), delivery: Arc::clone(delivery) };
-            let headers = if self.is_home(&url) { headers.clone() } else { headers::post(&HeaderMap::new()) };
-            clients.post(url).headers(headers).body(reqwest::Body::wrap(body))
+        let headers = |user: Option<&UserHeaders>| {
+            let Some(user) = user else { return headers::post(&HeaderMap::new()) };
+            let mut headers = user.post.clone();
+            session(&mut headers);
+            headers
         };
-        self.follow(target, user, make).await
+        let body = || {
+            let body = Watched { rest: Some(body.clone()), delivery: Arc::clone(delivery) };
+            Some(reqwest::Body::wrap(body))
+        };
+        self.follow(Method::POST, target, user, headers, body).await
     }
 
     /// Opens a stream of events: the server's own, or with `last_event_id` the rest of one that broke (R29, R32). Asks for
@@ -138,14 +139,13 @@ impl Transport {
 
     async fn get_once(&self, session: impl Fn(&mut HeaderMap), last_event_id: Option<&Bytes>) -> Result<Reply, Error> {
         let user = self.credentials.current().await?;
-        let mut headers = headers::get(&user.headers, last_event_id.map(Bytes::as_ref));
-        session(&mut headers);
-        let clients = self.clients();
-        let make = |url: Url| {
-            let headers = if self.is_home(&url) { headers.clone() } else { headers::get(&HeaderMap::new(), None) };
-            clients.get(url).headers(headers)
+        let headers = |user: Option<&UserHeaders>| {
+            let Some(user) = user else { return headers::get(&HeaderMap::new(), None) };
+            let mut headers = headers::get(&user.headers, last_event_id.map(Bytes::as_ref));
+            session(&mut headers);
+            headers
         };
-        self.follow(self.url(), user, make).await
+        self.follow(Method::GET, self.url(), user, headers, || None).await
     }
 
     /// Ends the session (R41). Any status will do: 405 means that the server does not let clients end sessions.
@@ -153,16 +153,17 @@ impl Transport {
     /// # Errors
     /// No response came.
     pub(crate) async fn delete(&self, session: impl FnOnce(&mut HeaderMap)) -> Result<StatusCode, Error> {
-        let mut headers = self.credentials.current().await?.headers.clone();
+        let user = self.credentials.current().await?;
+        let mut headers = user.headers.clone();
         session(&mut headers);
-        let request = self.clients().delete(self.url().clone()).headers(headers);
-        let response = request.send().await.map_err(|error| self.failure(error))?;
-        Ok(response.status())
+        let mut request = reqwest::Request::new(Method::DELETE, self.url().clone());
+        *request.headers_mut() = headers;
+        Ok(self.send(&self.clients(), request, &user).await?.status())
     }
 
     /// Gives up all connections that are open: the next request opens a new one. What is under way goes on.
     pub(crate) fn distrust_connections(&self) {
-        match Clients::new(&self.config, &self.cookies) {
+        match Clients::new(&self.config) {
             Ok(clients) => *lock(&self.clients) = Arc::new(clients),
             // It was made once from the same settings; if a file is gone now, the old one is still good.
             Err(error) => tracing::debug!(error = %error, "the connections are kept"),
@@ -180,16 +181,24 @@ impl Transport {
         Arc::clone(&lock(&self.clients))
     }
 
-    /// Sends the request that `make` makes for a URL, there and where redirects lead.
+    /// Sends a request to a URL and where redirects lead. `headers` gives those that go to the user's
+    /// server, or without the user's to any other.
     async fn follow(
         &self,
+        method: Method,
         target: &Url,
         user: Arc<UserHeaders>,
-        make: impl Fn(Url) -> reqwest::RequestBuilder,
+        headers: impl Fn(Option<&UserHeaders>) -> HeaderMap,
+        body: impl Fn() -> Option<reqwest::Body>,
     ) -> Result<Reply, Error> {
+        let clients = self.clients();
         let mut url = target.clone();
         for _ in 0..=MOST_REDIRECTS {
-            let response = make(url).send().await.map_err(|error| self.failure(error))?;
+            let is_home = self.url.is_origin_of(&url);
+            let mut request = reqwest::Request::new(method.clone(), url);
+            *request.headers_mut() = headers(is_home.then_some(&user));
+            *request.body_mut() = body();
+            let response = self.send(&clients, request, &user).await?;
             self.check_proxy(&response)?;
             match next_hop(&response) {
                 None => return Ok(Reply { response, user }),
@@ -202,9 +211,21 @@ impl Transport {
         Err(Error::new(Fault::Status, format!("{} redirects in circles; check the URL", self.url)))
     }
 
-    /// Whether the user's headers may go there.
-    fn is_home(&self, url: &Url) -> bool {
-        url.origin() == self.url().origin()
+    async fn send(
+        &self,
+        clients: &Clients,
+        mut request: reqwest::Request,
+        user: &UserHeaders,
+    ) -> Result<reqwest::Response, Error> {
+        // A `Cookie` header of the user's own is left alone.
+        let cookies = self.cookies.header(request.url()).filter(|_| !user.headers.contains_key(header::COOKIE));
+        if let Some(cookies) = cookies {
+            request.headers_mut().insert(header::COOKIE, cookies);
+        }
+        let sent = clients.of(request.url()).http.execute(request);
+        let response = sent.await.map_err(|error| self.failure(error))?;
+        self.cookies.learn(response.headers(), response.url());
+        Ok(response)
     }
 
     /// Says who failed: the name service, a proxy, the way to the server, TLS, or the connection in use.
@@ -233,7 +254,7 @@ impl Transport {
 /// The HTTP client, and its like for other origins, which never learn who the user is.
 #[derive(Debug)]
 struct Clients {
-    home: Origin,
+    home: ServerUrl,
     here: Client,
     elsewhere: Client,
 }
@@ -245,40 +266,26 @@ struct Client {
 }
 
 impl Clients {
-    fn new(config: &Config, cookies: &Arc<Cookies>) -> Result<Self, Error> {
-        let url = config.url.as_url();
-        let client = |identity| Ok(Client { http: client(config, &identity, cookies)?, identity });
+    fn new(config: &Config) -> Result<Self, Error> {
+        let client = |identity| Ok(Client { http: client(config, &identity)?, identity });
         let here = client(Identity::read(&config.tls)?)?;
         // Two pools of connections only where there is something to hide.
         let elsewhere = if here.identity.exists() { client(Identity::none())? } else { here.clone() };
-        Ok(Self { home: url.origin(), here, elsewhere })
+        Ok(Self { home: config.url.clone(), here, elsewhere })
     }
 
     fn of(&self, url: &Url) -> &Client {
-        if url.origin() == self.home { &self.here } else { &self.elsewhere }
-    }
-
-    fn post(&self, url: Url) -> reqwest::RequestBuilder {
-        self.of(&url).http.post(url)
-    }
-
-    fn get(&self, url: Url) -> reqwest::RequestBuilder {
-        self.of(&url).http.get(url)
-    }
-
-    fn delete(&self, url: Url) -> reqwest::RequestBuilder {
-        self.of(&url).http.delete(url)
+        if self.home.is_origin_of(url) { &self.here } else { &self.elsewhere }
     }
 }
 
-fn client(config: &Config, identity: &Arc<Identity>, cookies: &Arc<Cookies>) -> Result<reqwest::Client, Error> {
+fn client(config: &Config, identity: &Arc<Identity>) -> Result<reqwest::Client, Error> {
     let builder = reqwest::Client::builder()
         .tls_backend_preconfigured(tls::client_config(&config.tls, identity)?)
         .user_agent(concat!("mcp-gangway/", env!("CARGO_PKG_VERSION")))
         // By definition (RFC 6761), and not all name services know that it has both (R94).
         .resolve_to_addrs("localhost", &[(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()])
         .redirect(reqwest::redirect::Policy::none())
-        .cookie_provider(Arc::clone(cookies))
         .connect_timeout(config.timeouts.connect)
         .pool_idle_timeout(KEEP_IDLE)
         .tcp_keepalive(PROBE_AFTER)
