@@ -8,12 +8,16 @@
 //! Lines leave in the order they were queued, and what is ready leaves in one write. The queue holds a bounded number
 //! of bytes: a client that does not read makes those who answer wait.
 
-use std::{io, sync::Arc};
+use std::{
+    collections::VecDeque,
+    io, mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Notify, Semaphore},
 };
 
 use crate::{message::without_line_breaks, payload::Spooled};
@@ -42,19 +46,45 @@ const ROOM: usize = 1 << 20;
 const OVERHEAD: usize = 64;
 /// Lines up to this size are gathered into one write; copying a longer one costs more than a write of its own.
 const GATHERED: usize = 16 << 10;
-/// What is gathered before it is written, which is what a pipe takes. The room of what is written is given back then, so that
-/// the next lines come while the client reads.
+/// What is gathered for one write, which is what a pipe takes.
 const BATCH: usize = 64 << 10;
 
 /// The writing end of the queue before stdout.
 #[derive(Clone, Debug)]
-pub(crate) struct Output {
-    lines: mpsc::UnboundedSender<Queued>,
-    room: Arc<Semaphore>,
-}
+pub(crate) struct Output(Arc<Sender>);
+
+/// Whose end is the end of the queue.
+#[derive(Debug)]
+struct Sender(Arc<Waiting>);
 
 /// The other end of the queue.
-pub(crate) type Queue = mpsc::UnboundedReceiver<Queued>;
+#[derive(Debug)]
+pub(crate) struct Queue(Arc<Waiting>);
+
+#[derive(Debug)]
+struct Waiting {
+    batches: Mutex<Batches>,
+    /// There is more to write, or never will be.
+    changed: Notify,
+    room: Semaphore,
+}
+
+#[derive(Debug, Default)]
+struct Batches {
+    ready: VecDeque<Batch>,
+    /// Memory of a batch that was written.
+    spare: Vec<u8>,
+    is_over: bool,
+}
+
+/// What leaves in one write, and the room that it takes until then.
+#[derive(Debug)]
+enum Batch {
+    /// Copies of short lines, so that they do not keep the chunks in which they came.
+    Short(Vec<u8>, usize),
+    /// A long line without its end, with which the next batch begins.
+    Long(Line, usize),
+}
 
 /// One line, without its end.
 #[derive(Clone, Debug)]
@@ -83,75 +113,128 @@ impl From<Bytes> for Line {
     }
 }
 
-#[derive(Debug)]
-pub(crate) struct Queued {
-    line: Line,
-    /// Given back when the line is written.
-    room: Option<OwnedSemaphorePermit>,
-}
-
 impl Output {
     pub(crate) fn new() -> (Self, Queue) {
-        let (lines, queue) = mpsc::unbounded_channel();
-        (Self { lines, room: Arc::new(Semaphore::new(ROOM)) }, queue)
+        let waiting =
+            Arc::new(Waiting { batches: Mutex::default(), changed: Notify::new(), room: Semaphore::new(ROOM) });
+        (Self(Arc::new(Sender(Arc::clone(&waiting)))), Queue(waiting))
     }
 
     /// Queues a line, when there is room for it.
     pub(crate) async fn send(&self, line: impl Into<Line>) {
         let line = line.into();
-        let cost = u32::try_from((line.cost() + OVERHEAD).min(ROOM)).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.room).acquire_many_owned(cost).await.ok();
+        let cost = (line.cost() + OVERHEAD).min(ROOM);
         // Fails if stdout is gone; then the bridge is about to end.
-        let _ = self.lines.send(Queued { line, room });
+        if let Ok(room) = self.0.0.room.acquire_many(u32::try_from(cost).unwrap_or(u32::MAX)).await {
+            // It is given back when the line is written.
+            room.forget();
+            self.0.0.put(line, cost);
+        }
     }
 
     /// Queues a line even if there is no room; for the last words, which are few.
     pub(crate) fn send_now(&self, line: impl Into<Line>) {
-        let _ = self.lines.send(Queued { line: line.into(), room: None });
+        self.0.0.put(line.into(), 0);
     }
 }
 
-/// Writes the queued lines until all writing ends are dropped.
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.0.batches().is_over = true;
+        self.0.changed.notify_one();
+    }
+}
+
+impl Waiting {
+    fn put(&self, line: Line, cost: usize) {
+        let batches = &mut *self.batches();
+        match line {
+            Line::Memory(line) if line.len() <= GATHERED => batches.put_short(&line, cost),
+            line => {
+                batches.ready.push_back(Batch::Long(line, cost));
+                batches.put_short(b"", 0);
+            }
+        }
+        self.changed.notify_one();
+    }
+
+    fn batches(&self) -> MutexGuard<'_, Batches> {
+        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Batches {
+    /// Puts a line and its end, or what is left of one, to the others that are short.
+    fn put_short(&mut self, line: &[u8], cost: usize) {
+        if let Some(Batch::Short(text, room)) = self.ready.back_mut()
+            && text.len() + line.len() < BATCH
+        {
+            text.extend_from_slice(line);
+            text.push(b'\n');
+            *room += cost;
+            return;
+        }
+        let mut text = mem::take(&mut self.spare);
+        text.extend_from_slice(line);
+        text.push(b'\n');
+        self.ready.push_back(Batch::Short(text, cost));
+    }
+}
+
+impl Queue {
+    fn take(&self) -> Option<Batch> {
+        self.0.batches().ready.pop_front()
+    }
+
+    /// Waits for more. False if there is none to come.
+    async fn has_more(&self) -> bool {
+        loop {
+            {
+                let batches = self.0.batches();
+                if !batches.ready.is_empty() || batches.is_over {
+                    return !batches.ready.is_empty();
+                }
+            }
+            self.0.changed.notified().await;
+        }
+    }
+
+    /// Takes back the memory of a batch.
+    fn reuse(&self, mut text: Vec<u8>) {
+        text.clear();
+        self.0.batches().spare = text;
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // Nobody writes any more, so nobody has to wait for it.
+        self.0.room.close();
+    }
+}
+
+/// Writes the queued lines until the last writing end is dropped.
 ///
 /// # Errors
 /// Stdout cannot be written, for one because its reader is gone.
-pub(crate) async fn write(mut output: impl AsyncWrite + Unpin, mut queue: Queue) -> io::Result<()> {
-    const AT_ONCE: usize = 256;
-    let mut lines = Vec::new();
-    let mut gathered = Gathered::default();
-    while queue.recv_many(&mut lines, AT_ONCE).await > 0 {
-        for Queued { line, room } in lines.drain(..) {
-            let is_short = line.cost() <= GATHERED && matches!(line, Line::Memory(_));
-            if !is_short || gathered.bytes.len() + line.cost() >= BATCH {
-                gathered.write(&mut output).await?;
+pub(crate) async fn write(mut output: impl AsyncWrite + Unpin, queue: Queue) -> io::Result<()> {
+    while queue.has_more().await {
+        while let Some(batch) = queue.take() {
+            match batch {
+                Batch::Short(text, room) => {
+                    output.write_all(&text).await?;
+                    queue.reuse(text);
+                    queue.0.room.add_permits(room);
+                }
+                Batch::Long(line, room) => {
+                    write_long(&mut output, &line).await?;
+                    queue.0.room.add_permits(room);
+                }
             }
-            match &line {
-                Line::Memory(line) if is_short => gathered.bytes.extend_from_slice(line),
-                line => write_long(&mut output, line).await?,
-            }
-            gathered.bytes.push(b'\n');
-            gathered.rooms.extend(room);
         }
-        gathered.write(&mut output).await?;
         output.flush().await?;
     }
     Ok(())
-}
-
-/// Lines on their way out, and the room that they take.
-#[derive(Default)]
-struct Gathered {
-    bytes: Vec<u8>,
-    rooms: Vec<OwnedSemaphorePermit>,
-}
-
-impl Gathered {
-    async fn write(&mut self, output: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
-        output.write_all(&self.bytes).await?;
-        self.bytes.clear();
-        self.rooms.clear();
-        Ok(())
-    }
 }
 
 async fn write_long(output: &mut (impl AsyncWrite + Unpin), line: &Line) -> io::Result<()> {
@@ -296,7 +379,7 @@ mod tests {
             }
         });
         tokio::task::yield_now().await;
-        assert!(output.room.available_permits() < ROOM / 10 && !sent.is_finished());
+        assert!(output.0.0.room.available_permits() < ROOM / 10 && !sent.is_finished());
         let mut total = 0;
         let mut buffer = vec![0; 1 << 16];
         while total < 100 * (ROOM / 10 + 1) {
