@@ -9,12 +9,13 @@
 //! escaped.
 //!
 //! A text is a walk through [`State`]s, one of which is what a chunk's end leaves behind. Most time goes into strings:
-//! [`plain_run`] passes over what needs no look, in wide steps. To look at another member, add its name to
+//! [`skip_plain`] passes over what needs no look, in wide steps. To look at another member, add its name to
 //! [`Scanner::end_watched_name`].
 
 use std::{borrow::Cow, mem, ops::Range};
 
 use smallvec::SmallVec;
+use wide::u8x16;
 
 use crate::era;
 
@@ -623,30 +624,34 @@ impl Scanner {
     /// Goes on in a string: to its end, to an escape or character that the piece's end cuts, or to the piece's end.
     #[inline]
     fn text(&mut self, bytes: &[u8], at: &mut usize) -> State {
+        let mut after_escape = false;
         loop {
-            let rest = bytes.get(*at..).unwrap_or_default();
-            let (length, is_ascii) = plain_run(rest);
-            let stop = rest.get(length);
-            if !is_ascii && *at + length > self.checked {
-                let state = self.check_utf8(bytes, *at, *at + length);
+            let start = *at;
+            let is_ascii = if after_escape { skip_escapes(bytes, at) } else { skip_plain(bytes, at) };
+            if !is_ascii && *at > self.checked {
+                let state = self.check_utf8(bytes, start, *at);
                 if state != State::Text {
-                    *at += length;
+                    // What is cut is cut by the piece's end.
+                    *at = bytes.len();
                     return state;
                 }
             }
-            *at += length;
-            match stop {
+            match bytes.get(*at) {
                 None => return State::Text,
                 Some(b'"') => {
                     *at += 1;
                     return self.end_string(bytes, at);
                 }
-                Some(b'\\') if rest.get(length + 1).is_some_and(|next| is_simple_escape(*next)) => *at += 2,
+                Some(b'\\') if bytes.get(*at + 1).is_some_and(|next| is_simple_escape(*next)) => {
+                    *at += 2;
+                    after_escape = true;
+                }
                 Some(b'\\') => {
                     *at += 1;
                     return State::Escape;
                 }
-                Some(_) => return self.wrong(*at, Expected::NoControl),
+                Some(0..0x20) => return self.wrong(*at, Expected::NoControl),
+                Some(_) => after_escape = false,
             }
         }
     }
@@ -877,6 +882,62 @@ fn skip_short(bytes: &[u8], at: &mut usize) -> bool {
         *at += stop + 1;
     }
     is_over
+}
+
+/// Passes over text to a quote, a backslash or a control character. Says whether all of it is ASCII.
+#[inline]
+fn skip_plain(bytes: &[u8], at: &mut usize) -> bool {
+    let (length, is_ascii) = plain_run(bytes.get(*at..).unwrap_or_default());
+    *at += length;
+    is_ascii
+}
+
+/// Passes over text that has an escape now and then, for as long as all of them are simple. Says whether all of it is ASCII.
+#[inline(never)]
+fn skip_escapes(bytes: &[u8], at: &mut usize) -> bool {
+    let mut is_ascii = true;
+    while let Some(block) = bytes.get(*at..).and_then(<[u8]>::first_chunk) {
+        let Marks { stops, high } = marks(block);
+        let mut left = stops;
+        // Going from mark to mark needs no look at the text, so that one does not wait for the other.
+        let length = loop {
+            let place = left.trailing_zeros();
+            let text = block.get(place as usize..).unwrap_or_default();
+            match text {
+                [b'\\', escaped, ..] if is_simple_escape(*escaped) => left &= !(0b11 << place),
+                _ => break place,
+            }
+        };
+        is_ascii &= high.checked_shl(64 - length).unwrap_or_default() == 0;
+        *at += length as usize;
+        if length < 64 || stops == 0 {
+            break;
+        }
+    }
+    is_ascii
+}
+
+/// A bit for each byte of a block.
+struct Marks {
+    /// Quotes, backslashes and control characters.
+    stops: u64,
+    /// What is not ASCII.
+    high: u64,
+}
+
+#[inline]
+fn marks(block: &[u8; 64]) -> Marks {
+    let mut marks = Marks { stops: 0, high: 0 };
+    let (quarters, _) = block.as_chunks();
+    for quarter in quarters.iter().rev() {
+        let quarter = u8x16::new(*quarter);
+        let quote = quarter.simd_eq(u8x16::splat(b'"'));
+        let backslash = quarter.simd_eq(u8x16::splat(b'\\'));
+        let control = quarter.min(u8x16::splat(0x1F)).simd_eq(quarter);
+        marks.stops = marks.stops << 16 | u64::from((quote | backslash | control).to_bitmask());
+        marks.high = marks.high << 16 | u64::from(quarter.to_bitmask());
+    }
+    marks
 }
 
 /// How many bytes come before a quote, a backslash or a control character, and whether all of them are ASCII (if this says
