@@ -47,12 +47,10 @@ enum Format {
 impl Decoder {
     /// The decoder for a `Content-Type`; no message may be larger than `limit` bytes.
     pub(crate) fn new(content_type: Option<&str>, limit: u64, storage: &Arc<Storage>) -> Self {
-        let format = if is_event_stream(content_type) {
-            Format::Sse(Sse::default(), Gatherer::new(limit, storage))
-        } else if is(content_type, "application/x-ndjson") || is(content_type, "application/ndjson") {
-            Format::Lines(Lines::new(limit, storage))
-        } else {
-            Format::Whole(Gatherer::new(limit, storage))
+        let format = match Content::of(content_type) {
+            Content::Events => Format::Sse(Sse::default(), Gatherer::new(limit, storage)),
+            Content::Lines => Format::Lines(Lines::new(limit, storage)),
+            Content::Other => Format::Whole(Gatherer::new(limit, storage)),
         };
         Self { format, ready: VecDeque::new(), rejected: None, endpoint: None }
     }
@@ -217,14 +215,33 @@ impl Decoder {
     }
 }
 
-/// Whether a `Content-Type` is that of a stream of events.
-pub(crate) fn is_event_stream(content_type: Option<&str>) -> bool {
-    is(content_type, "text/event-stream")
+/// What a body says that it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Events,
+    Lines,
+    Other,
 }
 
-fn is(content_type: Option<&str>, name: &str) -> bool {
-    let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case(name)
+impl Content {
+    fn of(content_type: Option<&str>) -> Self {
+        let content_type = content_type.unwrap_or_default().as_bytes();
+        let end = memchr::memchr(b';', content_type).unwrap_or(content_type.len());
+        let essence = content_type.get(..end).unwrap_or_default().trim_ascii();
+        let is = |name: &str| essence.eq_ignore_ascii_case(name.as_bytes());
+        if is("text/event-stream") {
+            Self::Events
+        } else if is("application/x-ndjson") || is("application/ndjson") {
+            Self::Lines
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// Whether a `Content-Type` is that of a stream of events.
+pub(crate) fn is_event_stream(content_type: Option<&str>) -> bool {
+    Content::of(content_type) == Content::Events
 }
 
 /// What is in a payload, with U+FFFD for what is not UTF-8, as every reader of JSON over HTTP does.
