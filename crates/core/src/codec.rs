@@ -311,6 +311,11 @@ mod tests {
         decoder.feed(Bytes::from(format!("data: {}\n\ndata: {TWO}\n\n", "x".repeat(21)))).unwrap();
         assert_eq!(decoder.next().unwrap().bytes(), TWO);
         assert!(decoder.take_rejected().unwrap().is_too_large());
+        // Also of an event that the stream ends in.
+        decoder.feed(Bytes::from(format!("data: {}", "x".repeat(21)))).unwrap();
+        assert!(decoder.next().is_none());
+        decoder.finish(true);
+        assert!(decoder.next().is_none() && decoder.take_rejected().unwrap().is_too_large());
     }
 
     #[test]

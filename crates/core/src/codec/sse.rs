@@ -123,8 +123,10 @@ impl Sse {
     pub(crate) fn finish(&mut self) -> Option<Result<Event, Unkept>> {
         self.long = None;
         let line = self.carried.take();
-        if !line.is_empty() && self.interpret(&line).is_err() {
-            return None;
+        if !line.is_empty()
+            && let Err(error) = self.interpret(&line)
+        {
+            return Some(Err(error));
         }
         self.dispatch()
     }
