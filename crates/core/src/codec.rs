@@ -12,6 +12,8 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+#[cfg(any(test, feature = "internals"))]
+pub(crate) use self::sse::{Event, LONGEST_CARRIED};
 pub(crate) use self::{
     lines::{Lines, LongLine},
     sse::Sse,

@@ -131,6 +131,12 @@ impl Storage {
         Arc::new(Self { folder, in_memory: AtomicUsize::new(0) })
     }
 
+    /// Storage whose memory is used up: what is over 64 KiB, and comes in pieces, is in a file.
+    #[cfg(any(test, feature = "internals"))]
+    pub(crate) fn used_up() -> Arc<Self> {
+        Arc::new(Self { folder: std::env::temp_dir(), in_memory: AtomicUsize::new(TOGETHER) })
+    }
+
     /// Whether a payload of this length may be in memory. From a certain length on it then has its share of what there is.
     fn has_room(self: &Arc<Self>, share: &mut Option<Share>, length: usize) -> bool {
         length <= SMALL

@@ -244,7 +244,7 @@ enum Long {
 }
 
 /// The longest line that is carried from chunk to chunk. No field but `data` has a meaning that takes more.
-const LONGEST_CARRIED: usize = 16 << 10;
+pub(crate) const LONGEST_CARRIED: usize = 16 << 10;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// `field = name [ ":" [ space ] value ]`; a comment is a field without a name.
@@ -268,17 +268,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::payload::tests::storage;
+    use crate::{
+        internals::checks::{Seen, events_in, naive_events},
+        payload::tests::storage,
+    };
 
     const LIMIT: u64 = 1 << 20;
-
-    #[derive(Debug, Default, PartialEq)]
-    struct Seen {
-        events: Vec<(String, String)>,
-        last_event_id: Option<String>,
-        retry: Option<u64>,
-        too_long: usize,
-    }
 
     fn text(bytes: &[u8]) -> String {
         String::from_utf8_lossy(bytes).into_owned()
@@ -288,77 +283,19 @@ mod tests {
         event.data.in_memory().unwrap()
     }
 
-    fn parse(chunks: &[&[u8]], limit: u64) -> Seen {
-        let mut sse = Sse::new(limit, &storage());
-        let mut seen = Seen::default();
-        for chunk in chunks {
-            sse.feed(Bytes::copy_from_slice(chunk));
-            while let Some(event) = sse.next() {
-                match event {
-                    Ok(event) => seen.events.push((text(&event.name), text(data(&event)))),
-                    Err(_) => seen.too_long += 1,
-                }
-            }
-        }
-        seen.last_event_id = sse.last_event_id().map(|id| text(id));
-        seen.retry = sse.retry().and_then(|retry| retry.as_millis().try_into().ok());
-        seen
-    }
-
-    /// The standard's algorithm on the whole text, line by line, with no thought of speed.
-    fn naive(input: &[u8]) -> Seen {
-        let mut seen = Seen::default();
-        let (mut name, mut data, mut has_data, mut id) = (Vec::new(), Vec::new(), false, None);
-        let mut rest = input.strip_prefix(BYTE_ORDER_MARK).unwrap_or(input);
-        while let Some(end) = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
-            let line = &rest[..end];
-            rest = if rest[end..].starts_with(b"\r\n") { &rest[end + 2..] } else { &rest[end + 1..] };
-            if line.is_empty() {
-                if let Some(id) = id.take() {
-                    seen.last_event_id = Some(text(id));
-                }
-                if !data.is_empty() {
-                    seen.events.push((text(&name), text(&data)));
-                }
-                name.clear();
-                data.clear();
-                has_data = false;
-                continue;
-            }
-            let colon = line.iter().position(|byte| *byte == b':');
-            let (field, value) = colon.map_or((line, &b""[..]), |colon| (&line[..colon], &line[colon + 1..]));
-            let value = value.strip_prefix(b" ").unwrap_or(value);
-            match field {
-                b"data" => {
-                    if has_data {
-                        data.push(b'\n');
-                    }
-                    data.extend_from_slice(value);
-                    has_data = true;
-                }
-                b"event" => name = value.to_vec(),
-                b"id" if !value.contains(&0) => id = Some(value),
-                b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
-                    seen.retry = text(value).parse().ok().or(seen.retry);
-                }
-                _ => {}
-            }
-        }
-        seen
-    }
-
     #[test]
     fn r46_vectors_hold_at_every_cut() {
         for case in crate::vectors::read("sse") {
-            let whole = parse(&[&case.input], LIMIT);
-            let events: Vec<_> = whole.events.iter().map(|(name, data)| format!("{name}|{data}")).collect();
+            let whole = events_in(&[&case.input], LIMIT);
+            let events: Vec<_> =
+                whole.events.iter().map(|(name, data)| format!("{}|{}", text(name), text(data))).collect();
             assert_eq!(events, case.expected, "{}", case.name);
             for cut in 0..=case.input.len() {
                 let (head, tail) = case.input.split_at(cut);
-                assert_eq!(parse(&[head, tail], LIMIT), whole, "{} cut at byte {cut}", case.name);
+                assert_eq!(events_in(&[head, tail], LIMIT), whole, "{} cut at byte {cut}", case.name);
             }
             let bytes: Vec<_> = case.input.chunks(1).collect();
-            assert_eq!(parse(&bytes, LIMIT), whole, "{} byte by byte", case.name);
+            assert_eq!(events_in(&bytes, LIMIT), whole, "{} byte by byte", case.name);
         }
     }
 
@@ -375,22 +312,25 @@ mod tests {
 
     #[test]
     fn r34_a_priming_event_moves_the_cursor_and_yields_nothing() {
-        let seen = parse(&[b"retry: 500\nid: 7\ndata: \n\n"], LIMIT);
-        assert_eq!(seen, Seen { last_event_id: Some("7".into()), retry: Some(500), ..Seen::default() });
+        let seen = events_in(&[b"retry: 500\nid: 7\ndata: \n\n"], LIMIT);
+        assert_eq!(
+            seen,
+            Seen { last_event_id: Some("7".into()), retry: Some(Duration::from_millis(500)), ..Seen::default() }
+        );
     }
 
     #[test]
     fn an_event_over_the_limit_is_skipped_and_reported_once() {
-        let next = [(String::new(), "ok".to_owned())];
+        let next = [(Bytes::new(), Bytes::from_static(b"ok"))];
         for input in ["data: 12345\n\ndata: ok\n\n", "data: 123\ndata: 45\ndata: 678\n\ndata: ok\n\n"] {
             for chunk in 1..input.len() {
                 let chunks: Vec<_> = input.as_bytes().chunks(chunk).collect();
-                let seen = parse(&chunks, 4);
+                let seen = events_in(&chunks, 4);
                 assert_eq!((seen.too_long, &seen.events[..]), (1, &next[..]), "{input:?} by {chunk}");
             }
         }
         let comment = format!(":{}\n\ndata: ok\n\n", "x".repeat(50));
-        assert_eq!(parse(&[comment.as_bytes()], 4).events, next);
+        assert_eq!(events_in(&[comment.as_bytes()], 4).events, next);
     }
 
     #[test]
@@ -406,7 +346,11 @@ mod tests {
             ] {
                 for size in [997, LONGEST_CARRIED / 2, LONGEST_CARRIED, usize::MAX] {
                     let chunks: Vec<_> = input.as_bytes().chunks(size).collect();
-                    assert!(parse(&chunks, LIMIT) == naive(input.as_bytes()), "{length} by {size}: {:?}", &input[..9]);
+                    assert!(
+                        events_in(&chunks, LIMIT) == naive_events(input.as_bytes(), LIMIT),
+                        "{length} by {size}: {:?}",
+                        &input[..9]
+                    );
                 }
             }
         }
@@ -460,9 +404,10 @@ mod tests {
         fn r46_equals_the_standards_algorithm(
             input in proptest::collection::vec(fragment(), 0..40).prop_map(|parts| parts.concat().into_bytes()),
             size in 1usize..20,
+            limit in prop_oneof![Just(LIMIT), 0..8_u64],
         ) {
             let chunks: Vec<_> = input.chunks(size).collect();
-            prop_assert_eq!(parse(&chunks, LIMIT), naive(&input));
+            prop_assert_eq!(events_in(&chunks, limit), naive_events(&input, limit));
         }
     }
 }
