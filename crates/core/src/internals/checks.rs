@@ -113,7 +113,7 @@ fn stretched(text: &[u8], how: u8, place: u8) -> Vec<u8> {
         _ if matches!(byte, b'\r' | b'\n') => 64,
         53..59 => 4096,
         59..63 => 16 << 10,
-        _ => 64 << 10,
+        _ => 160 << 10,
     };
     stretched.splice(at..at, std::iter::repeat_n(*byte, length - length.min(usize::from(place & 7) * 4)));
     stretched
