@@ -12,6 +12,8 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+#[cfg(any(test, feature = "internals"))]
+pub(crate) use self::sse::LONGEST_CARRIED;
 pub(crate) use self::{
     lines::{Lines, LongLine},
     sse::{Part, Sse},
@@ -335,6 +337,11 @@ mod tests {
         decoder.feed(Bytes::from(format!("data: {}\n\ndata: {TWO}\n\n", "x".repeat(21)))).unwrap();
         assert_eq!(decoder.next().unwrap().bytes(), TWO);
         assert!(decoder.take_rejected().unwrap().is_too_large());
+        // Also of an event that the stream ends in.
+        decoder.feed(Bytes::from(format!("data: {}", "x".repeat(21)))).unwrap();
+        assert!(decoder.next().is_none());
+        decoder.finish(true);
+        assert!(decoder.next().is_none() && decoder.take_rejected().unwrap().is_too_large());
     }
 
     #[test]

@@ -110,15 +110,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// What a server reads in a value.
-    fn decoded(value: &HeaderValue) -> String {
-        let text = value.to_str().unwrap();
-        match text.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) {
-            Some(base64) => String::from_utf8(BASE64_STANDARD.decode(base64).unwrap()).unwrap(),
-            None => text.to_owned(),
-        }
-    }
+    use crate::internals::checks::decoded;
 
     /// The headers of a message, by name.
     fn of(text: &str, params: Vec<(HeaderName, HeaderValue)>) -> Vec<(String, String)> {
@@ -133,34 +125,10 @@ mod tests {
 
     #[test]
     fn r66_values_that_are_not_safe_are_in_base64() {
-        for (text, expected) in [
-            // The table of the specification.
-            ("us-west1", "us-west1"),
-            ("Hello, 世界", "=?base64?SGVsbG8sIOS4lueVjA==?="),
-            (" padded ", "=?base64?IHBhZGRlZCA=?="),
-            ("line1\nline2", "=?base64?bGluZTEKbGluZTI=?="),
-            ("=?base64?literal?=", "=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?="),
-            // What it leaves to its words.
-            ("", ""),
-            ("us west 1", "us west 1"),
-            ("~!\"\\", "~!\"\\"),
-            (" us-west1", "=?base64?IHVzLXdlc3Qx?="),
-            ("us-west1 ", "=?base64?dXMtd2VzdDEg?="),
-            (" ", "=?base64?IA==?="),
-            ("\tindented", "=?base64?CWluZGVudGVk?="),
-            ("a\tb", "=?base64?YQli?="),
-            ("line1\r\nline2", "=?base64?bGluZTENCmxpbmUy?="),
-            ("\0", "=?base64?AA==?="),
-            ("\u{7f}", "=?base64?fw==?="),
-            ("é", "=?base64?w6k=?="),
-            ("=?base64?=", "=?base64?PT9iYXNlNjQ/PQ==?="),
-            ("=?base64??=", "=?base64?PT9iYXNlNjQ/Pz0=?="),
-            // Markers are case-sensitive, and both must be there.
-            ("=?BASE64?literal?=", "=?BASE64?literal?="),
-            ("=?base64?literal", "=?base64?literal"),
-            ("literal?=", "literal?="),
-        ] {
-            assert_eq!(encoded(text), expected, "{text:?}");
+        // Among them the table of the specification.
+        for case in crate::vectors::read("headers") {
+            let text = String::from_utf8(case.input).unwrap();
+            assert_eq!([encoded(&text).to_str().unwrap()], *case.expected, "{}", case.name);
         }
     }
 
@@ -255,8 +223,6 @@ mod tests {
             text in prop_oneof![any::<String>(), "[ \t=?a\\n]{0,4}", "(=\\?base64\\?)?[ -~]{0,8}(\\?=)?"],
         ) {
             let value = encoded(&text);
-            prop_assert!(value.as_bytes().iter().all(|byte| (b' '..=b'~').contains(byte)));
-            prop_assert!(!value.as_bytes().starts_with(b" ") && !value.as_bytes().ends_with(b" "));
             prop_assert_eq!(decoded(&value), text);
         }
     }

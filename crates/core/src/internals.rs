@@ -1,6 +1,8 @@
 //! What the benchmarks and the fuzz targets reach: the parts of the data path as plain functions, from chunks of bytes to
 //! what is found in them. No part of the API; it may change with any commit.
 
+pub mod checks;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

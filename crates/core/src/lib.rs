@@ -11,7 +11,7 @@ mod exchange;
 mod headers;
 mod held;
 mod intake;
-#[cfg(feature = "internals")]
+#[cfg(any(test, feature = "internals"))]
 #[doc(hidden)]
 pub mod internals;
 mod listen;

@@ -131,6 +131,12 @@ impl Storage {
         Arc::new(Self { folder, in_memory: AtomicUsize::new(0) })
     }
 
+    /// Storage whose memory is used up: what is over 64 KiB, and comes in pieces, is in a file.
+    #[cfg(any(test, feature = "internals"))]
+    pub(crate) fn used_up() -> Arc<Self> {
+        Arc::new(Self { folder: std::env::temp_dir(), in_memory: AtomicUsize::new(TOGETHER) })
+    }
+
     /// Whether a payload of this length may be in memory. From a certain length on it then has its share of what there is.
     fn has_room(self: &Arc<Self>, share: &mut Option<Share>, length: usize) -> bool {
         length <= SMALL
@@ -305,10 +311,20 @@ impl Spooled {
         self.patch.as_ref().map_or(own, |(gone, put)| own - (gone.end - gone.start) + put.len() as u64)
     }
 
-    /// The same with other bytes in the place of some; `range` counts from the start of the part.
+    /// The same with other bytes in the place of some; `range` counts from the start of the part, as it reads now. Where some
+    /// have been replaced before, it is among those that stand there since.
     pub(crate) fn patched(&self, range: Range<u64>, with: Bytes) -> Self {
         let range = self.range.start + range.start..self.range.start + range.end;
-        Self { patch: Some((range, with)), ..self.clone() }
+        let patch = match &self.patch {
+            None => (range, with),
+            Some((gone, put)) => {
+                let place =
+                    |at: u64| usize::try_from(at.saturating_sub(gone.start)).unwrap_or(usize::MAX).min(put.len());
+                let before = put.slice(..place(range.start));
+                (gone.clone(), [before, with, put.slice(place(range.end)..)].concat().into())
+            }
+        };
+        Self { patch: Some(patch), ..self.clone() }
     }
 
     /// Its bytes, block by block.
@@ -439,6 +455,15 @@ pub(crate) mod tests {
         let expected = [vec![b'a'; 2 * LARGE], b"other".to_vec(), vec![b'b'; 99]].concat();
         assert_eq!(patched.length(), expected.len() as u64);
         assert!(patched.load().unwrap() == expected);
+        // And once more: all of what was put there, or a part of it.
+        for (range, with, expected) in
+            [(0..5, "an", "an"), (0..1, "An", "Anther"), (5..5, "s", "others"), (4..5, "", "othe")]
+        {
+            let patched = patched.patched(at + range.start..at + range.end, Bytes::from_static(with.as_bytes()));
+            let expected = [vec![b'a'; 2 * LARGE], expected.into(), vec![b'b'; 99]].concat();
+            assert_eq!(patched.length(), expected.len() as u64);
+            assert!(patched.load().unwrap() == expected);
+        }
     }
 
     #[test]

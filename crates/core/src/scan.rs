@@ -996,27 +996,13 @@ fn first_stop(word: u64) -> Option<usize> {
 mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
-    use serde_json::value::RawValue;
 
     use super::*;
     use crate::{
         era::Era,
+        internals::checks::{agrees, scan},
         message::{Kind, Message, Parsed},
     };
-
-    fn scan<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Outline, Fault> {
-        let mut scanner = Scanner::new();
-        let mut fault = None;
-        for chunk in chunks {
-            let result = scanner.feed(chunk);
-            assert!(fault.is_none() || result.err() == fault, "{result:?} after {fault:?}");
-            fault = result.err();
-        }
-        let result = scanner.finish();
-        assert!(fault.is_none() || result.as_ref().err() == fault.as_ref(), "{result:?} after {fault:?}");
-        assert_eq!(scanner.finish(), Err(Fault::Empty), "it is not ready for another text");
-        result
-    }
 
     /// What is found, which must be the same at every cut into two, and byte by byte.
     fn at_every_cut(text: &[u8]) -> Result<Outline, Fault> {
@@ -1033,50 +1019,33 @@ mod tests {
         at_every_cut(text.as_bytes()).unwrap_or_else(|fault| panic!("{text}: {fault}"))
     }
 
-    fn without_mark(text: &[u8]) -> &[u8] {
-        text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text)
+    /// What is seen of a text, in words.
+    fn told(result: Result<Outline, Fault>) -> Vec<String> {
+        let outline = match result {
+            Ok(outline) => outline,
+            Err(fault) => return vec![fault.to_string()],
+        };
+        let kept = |name: &str, kept: Option<Kept>| {
+            kept.map(|kept| format!("{name} {}", String::from_utf8_lossy(&kept.text.unwrap())))
+        };
+        let flag = |is_set: bool, name: &str| is_set.then(|| name.to_owned());
+        let seen = [
+            Some(format!("{:?}", outline.shape).to_lowercase()),
+            kept("id", outline.id),
+            kept("method", outline.method),
+            flag(outline.has_answer, "answer"),
+            flag(outline.names_version, "version"),
+            flag(outline.line_breaks, "line breaks"),
+        ];
+        seen.into_iter().flatten().collect()
     }
 
-    /// What `serde_json` makes of the text.
-    fn serde(text: &[u8]) -> Result<(), Option<serde_json::Error>> {
-        let text = std::str::from_utf8(without_mark(text)).map_err(|_| None)?;
-        serde_json::from_str::<&RawValue>(text).map(drop).map_err(Some)
-    }
-
-    /// Compares what a text is said to be with what `serde_json` says.
-    fn agrees(text: &[u8], result: &Result<Outline, Fault>) {
-        let shown = String::from_utf8_lossy(text);
-        match (result, serde(text)) {
-            (Ok(outline), Ok(())) => {
-                let value = usize::try_from(outline.value.start).unwrap()..usize::try_from(outline.value.end).unwrap();
-                assert_eq!(&text[value.clone()], without_mark(text).trim_ascii(), "{shown:?}");
-                assert_eq!(outline.length, text.len() as u64);
-                // Valid JSON has raw line breaks between tokens only.
-                assert_eq!(outline.line_breaks, memchr::memchr2(b'\r', b'\n', &text[value]).is_some(), "{shown:?}");
-            }
-            (Err(Fault::Incomplete { at }), Err(Some(error))) => {
-                // There, half a number is no number even if the text ends with it.
-                let is_number = text.last().is_some_and(|last| b"-+.eE".contains(last));
-                assert!(error.is_eof() || is_number, "{shown:?}: {error}");
-                assert_eq!(*at, text.len() as u64);
-            }
-            (Err(Fault::Empty), Err(Some(error))) => assert!(error.is_eof(), "{shown:?}: {error}"),
-            (Err(Fault::Syntax { at, expected }), Err(Some(error))) => {
-                // The four digits of an escape are one step there, and a text that ends within them has ended.
-                assert!(error.is_syntax() || *expected == Expected::HexDigit, "{shown:?}: {error}");
-                assert!(*at < text.len() as u64);
-            }
-            (Err(Fault::NotUtf8 { at }), Err(None)) => {
-                assert_eq!(*at, std::str::from_utf8(text).unwrap_err().valid_up_to() as u64, "{shown:?}");
-            }
-            // The first of several faults counts.
-            (Err(Fault::Syntax { at, .. }), Err(None)) => {
-                assert!(*at <= std::str::from_utf8(text).unwrap_err().valid_up_to() as u64, "{shown:?}");
-            }
-            (Err(Fault::Incomplete { .. }), Err(None)) => {
-                assert!(std::str::from_utf8(text).unwrap_err().error_len().is_none(), "{shown:?}");
-            }
-            (result, serde) => panic!("{shown:?}: {result:?}, but {serde:?}"),
+    #[test]
+    fn vectors_hold_at_every_cut() {
+        for case in crate::vectors::read("json") {
+            let result = at_every_cut(&case.input);
+            agrees(&case.input, &result);
+            assert_eq!(told(result), case.expected, "{}", case.name);
         }
     }
 

@@ -1,5 +1,6 @@
-//! The codecs' test vectors: `tests/vectors/KIND/NAME.in` is the raw input, `NAME.out` a JSON array of what it yields.
-//! Other languages' tests and the fuzzers' seeds read the same files.
+//! The test vectors: `tests/vectors/KIND/NAME.in` is the raw input, `NAME.out` a JSON array of what it yields. That is the
+//! events of a stream (kind `sse`, as `NAME|DATA`), its lines (`lines`), what the scanner tells of a text (`json`), or the
+//! header that a text becomes (`headers`). Other languages' tests and the fuzzers' seeds read the same files.
 
 use std::{fs, path::Path};
 

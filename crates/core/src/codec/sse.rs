@@ -306,7 +306,7 @@ impl State {
 }
 
 /// The longest line that is carried from chunk to chunk. No field but `data` has a meaning that takes more.
-const LONGEST_CARRIED: usize = 16 << 10;
+pub(crate) const LONGEST_CARRIED: usize = 16 << 10;
 static LINE_FEED: Bytes = Bytes::from_static(b"\n");
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
@@ -331,97 +331,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::internals::checks::{Seen, events_in, naive_events};
 
-    #[derive(Debug, Default, PartialEq)]
-    struct Seen {
-        events: Vec<(String, String)>,
-        last_event_id: Option<String>,
-        retry: Option<u64>,
-        too_long: usize,
-    }
+    const LIMIT: u64 = 1 << 20;
 
     fn text(bytes: &[u8]) -> String {
         String::from_utf8_lossy(bytes).into_owned()
     }
 
-    /// Reads the chunks; an event of more than `limit` bytes is given up.
-    fn parse(chunks: &[&[u8]], limit: usize) -> Seen {
-        let mut sse = Sse::default();
-        let mut seen = Seen::default();
-        let mut data = Vec::new();
-        for chunk in chunks {
-            sse.feed(Bytes::copy_from_slice(chunk));
-            while let Some(part) = sse.next() {
-                match part {
-                    Part::Data(piece) if data.len() + piece.len() > limit => {
-                        seen.too_long += 1;
-                        data.clear();
-                        sse.skip_event();
-                    }
-                    Part::Data(piece) => data.extend_from_slice(&piece),
-                    Part::End { name } => seen.events.push((text(&name), text(&mem::take(&mut data)))),
-                }
-            }
-        }
-        seen.last_event_id = sse.last_event_id().map(|id| text(id));
-        seen.retry = sse.retry().and_then(|retry| retry.as_millis().try_into().ok());
-        seen
-    }
-
-    /// The standard's algorithm on the whole text, line by line, with no thought of speed.
-    fn naive(input: &[u8]) -> Seen {
-        let mut seen = Seen::default();
-        let (mut name, mut data, mut has_data, mut id) = (Vec::new(), Vec::new(), false, None);
-        let mut rest = input.strip_prefix(BYTE_ORDER_MARK).unwrap_or(input);
-        while let Some(end) = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
-            let line = &rest[..end];
-            rest = if rest[end..].starts_with(b"\r\n") { &rest[end + 2..] } else { &rest[end + 1..] };
-            if line.is_empty() {
-                if let Some(id) = id.take() {
-                    seen.last_event_id = Some(text(id));
-                }
-                if !data.is_empty() {
-                    seen.events.push((text(&name), text(&data)));
-                }
-                name.clear();
-                data.clear();
-                has_data = false;
-                continue;
-            }
-            let colon = line.iter().position(|byte| *byte == b':');
-            let (field, value) = colon.map_or((line, &b""[..]), |colon| (&line[..colon], &line[colon + 1..]));
-            let value = value.strip_prefix(b" ").unwrap_or(value);
-            match field {
-                b"data" => {
-                    if has_data {
-                        data.push(b'\n');
-                    }
-                    data.extend_from_slice(value);
-                    has_data = true;
-                }
-                b"event" => name = value.to_vec(),
-                b"id" if !value.contains(&0) => id = Some(value),
-                b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
-                    seen.retry = text(value).parse().ok().or(seen.retry);
-                }
-                _ => {}
-            }
-        }
-        seen
-    }
-
     #[test]
     fn r46_vectors_hold_at_every_cut() {
         for case in crate::vectors::read("sse") {
-            let whole = parse(&[&case.input], usize::MAX);
-            let events: Vec<_> = whole.events.iter().map(|(name, data)| format!("{name}|{data}")).collect();
+            let whole = events_in(&[&case.input], LIMIT);
+            let events: Vec<_> =
+                whole.events.iter().map(|(name, data)| format!("{}|{}", text(name), text(data))).collect();
             assert_eq!(events, case.expected, "{}", case.name);
             for cut in 0..=case.input.len() {
                 let (head, tail) = case.input.split_at(cut);
-                assert_eq!(parse(&[head, tail], usize::MAX), whole, "{} cut at byte {cut}", case.name);
+                assert_eq!(events_in(&[head, tail], LIMIT), whole, "{} cut at byte {cut}", case.name);
             }
             let bytes: Vec<_> = case.input.chunks(1).collect();
-            assert_eq!(parse(&bytes, usize::MAX), whole, "{} byte by byte", case.name);
+            assert_eq!(events_in(&bytes, LIMIT), whole, "{} byte by byte", case.name);
         }
     }
 
@@ -429,29 +359,30 @@ mod tests {
     fn r46_an_event_is_delivered_at_the_byte_that_completes_it() {
         for input in [&b"data: 1\n\n"[..], b"data: 1\r\r", b"data: 1\r\n\r"] {
             let (head, last) = input.split_at(input.len() - 1);
-            assert!(parse(&[head], usize::MAX).events.is_empty());
-            assert_eq!(parse(&[head, last], usize::MAX).events, [(String::new(), "1".into())], "{input:?}");
+            assert!(events_in(&[head], LIMIT).events.is_empty());
+            assert_eq!(events_in(&[head, last], LIMIT).events, [(Bytes::new(), "1".into())], "{input:?}");
         }
     }
 
     #[test]
     fn r34_a_priming_event_moves_the_cursor_and_yields_nothing() {
-        let seen = parse(&[b"retry: 500\nid: 7\ndata: \n\n"], usize::MAX);
-        assert_eq!(seen, Seen { last_event_id: Some("7".into()), retry: Some(500), ..Seen::default() });
+        let seen = events_in(&[b"retry: 500\nid: 7\ndata: \n\n"], LIMIT);
+        let retry = Some(Duration::from_millis(500));
+        assert_eq!(seen, Seen { last_event_id: Some("7".into()), retry, ..Seen::default() });
     }
 
     #[test]
     fn an_event_over_the_limit_is_skipped_and_reported_once() {
-        let next = [(String::new(), "ok".to_owned())];
+        let next = [(Bytes::new(), Bytes::from_static(b"ok"))];
         for input in ["data: 12345\n\ndata: ok\n\n", "data: 123\ndata: 45\ndata: 678\n\ndata: ok\n\n"] {
             for chunk in 1..input.len() {
                 let chunks: Vec<_> = input.as_bytes().chunks(chunk).collect();
-                let seen = parse(&chunks, 4);
+                let seen = events_in(&chunks, 4);
                 assert_eq!((seen.too_long, &seen.events[..]), (1, &next[..]), "{input:?} by {chunk}");
             }
         }
         let comment = format!(":{}\n\ndata: ok\n\n", "x".repeat(50));
-        assert_eq!(parse(&[comment.as_bytes()], 4).events, next);
+        assert_eq!(events_in(&[comment.as_bytes()], 4).events, next);
     }
 
     #[test]
@@ -468,7 +399,7 @@ mod tests {
                 for size in [997, LONGEST_CARRIED / 2, LONGEST_CARRIED, usize::MAX] {
                     let chunks: Vec<_> = input.as_bytes().chunks(size).collect();
                     assert!(
-                        parse(&chunks, usize::MAX) == naive(input.as_bytes()),
+                        events_in(&chunks, LIMIT) == naive_events(input.as_bytes(), LIMIT),
                         "{length} by {size}: {:?}",
                         &input[..9]
                     );
@@ -480,16 +411,14 @@ mod tests {
     #[test]
     fn an_unfinished_event_is_known_at_a_clean_end() {
         for (input, expected) in [
-            ("data: 1", &["1"][..]),
-            ("data: 1\n", &["1"]),
-            ("data: 1\r", &["1"]),
-            ("data: 1\n\n", &["1"]),
-            ("data: 1\n\n: x", &["1"]),
-            (": x", &[]),
+            ("data: 1", Some("1")),
+            ("data: 1\n", Some("1")),
+            ("data: 1\r", Some("1")),
+            ("data: 1\n\n", None),
+            (": x", None),
         ] {
-            // The end is the same as two line ends.
-            let events = parse(&[input.as_bytes(), b"\n\n"], usize::MAX).events;
-            assert_eq!(events.iter().map(|(_, data)| data.as_str()).collect::<Vec<_>>(), expected, "{input:?}");
+            let unfinished = events_in(&[input.as_bytes()], LIMIT).unfinished.map(|(_, data)| text(&data));
+            assert_eq!(unfinished.as_deref(), expected, "{input:?}");
         }
     }
 
@@ -529,9 +458,10 @@ mod tests {
         fn r46_equals_the_standards_algorithm(
             input in proptest::collection::vec(fragment(), 0..40).prop_map(|parts| parts.concat().into_bytes()),
             size in 1usize..20,
+            limit in prop_oneof![Just(LIMIT), 0..8_u64],
         ) {
             let chunks: Vec<_> = input.chunks(size).collect();
-            prop_assert_eq!(parse(&chunks, usize::MAX), naive(&input));
+            prop_assert_eq!(events_in(&chunks, limit), naive_events(&input, limit));
         }
     }
 }

@@ -1,0 +1,105 @@
+//! Bodies of replies, against the readers of lines, events and messages one after the other.
+
+use bytes::Bytes;
+
+use super::{
+    Input,
+    lines::naive_lines,
+    sse::{Seen, naive_events},
+};
+use crate::{
+    codec::Decoder,
+    message::{Message, Parsed},
+    payload::Storage,
+    stdio::Line,
+};
+
+/// Any body of any type yields the messages that are in the whole.
+pub fn decoder(input: &[u8]) {
+    let input = Input::read(input);
+    let content_type = match input.choice & 3 {
+        0 => None,
+        1 => Some("application/x-ndjson"),
+        2 => Some("text/event-stream"),
+        _ => Some("application/json"),
+    };
+    let is_clean = input.choice & 4 == 0;
+    let limit = if input.choice & 8 == 0 { u64::MAX } else { u64::from(input.choice >> 4) * 8 };
+
+    let expected = naive_messages(&input.text, content_type, limit, is_clean);
+    let whole = Found::of(&[&input.text], content_type, limit, is_clean);
+    assert!(expected.is_none_or(|expected| expected == whole.messages), "{}, limit {limit}", input.shown());
+    for chunks in input.cuts() {
+        let found = Found::of(&chunks, content_type, limit, is_clean);
+        assert!(found == whole, "{}, limit {limit}: {found:?}, not {whole:?}", input.shown());
+    }
+}
+
+/// What a body yields.
+#[derive(Debug, Default, PartialEq)]
+struct Found {
+    messages: Vec<Bytes>,
+    endpoint: Option<Bytes>,
+    last_event_id: Option<Bytes>,
+    rejected: Option<&'static str>,
+    is_too_large: bool,
+}
+
+impl Found {
+    fn of(chunks: &[&[u8]], content_type: Option<&str>, limit: u64, is_clean: bool) -> Self {
+        // Here all is in memory: in a file, a text is neither repaired nor taken apart.
+        let mut decoder = Decoder::new(content_type, limit, &Storage::new(std::env::temp_dir()));
+        let mut found = Self::default();
+        for chunk in chunks {
+            if decoder.feed(Bytes::copy_from_slice(chunk)).is_err() {
+                found.is_too_large = true;
+                return found;
+            }
+            found.take(&mut decoder);
+        }
+        decoder.finish(is_clean);
+        found.take(&mut decoder);
+        found.last_event_id = decoder.last_event_id().cloned();
+        found
+    }
+
+    fn take(&mut self, decoder: &mut Decoder) {
+        while let Some(message) = decoder.next() {
+            self.messages.push(line(message));
+        }
+        self.endpoint = decoder.take_endpoint().or(self.endpoint.take());
+        self.rejected = decoder.take_rejected().map(|error| error.kind()).or(self.rejected);
+    }
+}
+
+/// The messages of a body of lines or events.
+fn naive_messages(body: &[u8], content_type: Option<&str>, limit: u64, is_clean: bool) -> Option<Vec<Bytes>> {
+    let payloads: Vec<Bytes> = match content_type? {
+        "text/event-stream" => {
+            let Seen { events, unfinished, .. } = naive_events(body, limit);
+            let events = events.into_iter().chain(unfinished.filter(|_| is_clean));
+            events.filter(|(name, _)| name.is_empty() || name == "message").map(|(_, data)| data).collect()
+        }
+        "application/x-ndjson" => {
+            let end =
+                if is_clean { body.len() } else { body.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1) };
+            naive_lines(&body[..end], limit).into_iter().flatten().collect()
+        }
+        _ => return None,
+    };
+    let messages = payloads.iter().flat_map(|payload| {
+        match Message::parse(&Bytes::from(String::from_utf8_lossy(payload).into_owned())) {
+            Ok(Parsed::One(message)) => vec![message],
+            Ok(Parsed::Batch(elements)) => elements.into_iter().flatten().collect(),
+            Err(_) => Vec::new(),
+        }
+    });
+    Some(messages.map(line).collect())
+}
+
+fn line(message: Message) -> Bytes {
+    match message.into_line() {
+        Line::Memory(line) => line,
+        Line::Spooled { .. } => panic!("a text of this size is in memory"),
+    }
+}

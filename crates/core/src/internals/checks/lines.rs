@@ -1,0 +1,42 @@
+//! Lines, against a split of the whole text.
+
+use bytes::Bytes;
+
+use super::{Input, text_of};
+use crate::{
+    codec::{Lines, LongLine},
+    payload::{Gathered, Storage, Unkept},
+};
+
+/// Any bytes are cut into lines as the whole is.
+pub fn lines(input: &[u8]) {
+    let input = Input::read(input);
+    let limit = input.limit();
+    let expected = naive_lines(&input.text, limit);
+    for chunks in [vec![&*input.text]].into_iter().chain(input.cuts()) {
+        assert!(lines_in(&chunks, limit) == expected, "{}, limit {limit}", input.shown());
+    }
+}
+
+/// The lines of a stream that comes in these chunks, without their LF.
+pub(crate) fn lines_in(chunks: &[&[u8]], limit: u64) -> Vec<Result<Bytes, Unkept>> {
+    let text = |line: Result<Gathered, LongLine>| line.map(|line| text_of(&line)).map_err(|long| long.error);
+    let mut lines = Lines::new(limit, &Storage::used_up());
+    let mut all = Vec::new();
+    for chunk in chunks {
+        lines.feed(Bytes::copy_from_slice(chunk));
+        all.extend(std::iter::from_fn(|| lines.next()).map(text));
+    }
+    all.extend(lines.finish().map(text));
+    all
+}
+
+/// What [`Lines`] promises, in the plainest way.
+pub(crate) fn naive_lines(input: &[u8], limit: u64) -> Vec<Result<Bytes, Unkept>> {
+    let mut parts: Vec<&[u8]> = input.split(|byte| *byte == b'\n').collect();
+    let last = parts.pop().filter(|last| !last.is_empty());
+    let line = |part: &[u8]| {
+        if part.len() as u64 > limit { Err(Unkept::TooLong { limit }) } else { Ok(Bytes::copy_from_slice(part)) }
+    };
+    parts.into_iter().chain(last).map(line).collect()
+}

@@ -1,0 +1,78 @@
+//! The members of a JSON object as `serde_json` finds them: each of those that have one name, and names that have no Rust
+//! spelling too.
+
+use std::{fmt, ops::Range};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+/// All members of an object, in their order.
+pub(super) struct Members<'a>(pub(super) Vec<(Vec<u8>, &'a str)>);
+
+impl<'a> Members<'a> {
+    /// Those of the object that the text is, if it is one.
+    pub(super) fn of(json: &'a str) -> Option<Self> {
+        serde_json::from_str(json).ok()
+    }
+
+    /// The value of the last one of this name.
+    pub(super) fn get(&self, name: &str) -> Option<&'a str> {
+        self.0.iter().rev().find(|(own, _)| own == name.as_bytes()).map(|(_, value)| *value)
+    }
+}
+
+/// Where a slice of a text stands in it.
+pub(super) fn place(text: &str, part: &str) -> Range<u64> {
+    let start = (part.as_ptr().addr() - text.as_ptr().addr()) as u64;
+    start..start + part.len() as u64
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(Name(name)) = map.next_key()? {
+                    members.push((name, map.next_value::<&RawValue>()?.get()));
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// A name, unescaped, which may hold lone surrogates.
+struct Name(Vec<u8>);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_bytes<E>(self, text: &[u8]) -> Result<Name, E> {
+                Ok(Name(text.to_vec()))
+            }
+        }
+
+        deserializer.deserialize_bytes(Text)
+    }
+}

@@ -1,0 +1,164 @@
+//! Messages, against what `serde_json` finds in them.
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::{
+    Input,
+    members::{Members, place},
+};
+use crate::{
+    era::{self, Era},
+    message::{self, Id, Invalid, Kind, LONGEST_BATCH, Message, Parsed, without_line_breaks},
+    payload::{Gatherer, Storage},
+    scan::LONGEST_KEPT,
+    stdio::Line,
+};
+
+/// Any bytes are the messages that they are for `serde_json`, wherever they are kept.
+pub fn message(input: &[u8]) {
+    let input = Input::read(input);
+    let bytes = Bytes::copy_from_slice(&input.text);
+    let parsed = Message::parse(&bytes);
+    match (json(&bytes), &parsed) {
+        (None, Err(invalid)) => assert_eq!(invalid.error.code(), -32700),
+        (Some(text), Ok(Parsed::Batch(elements))) => {
+            let expected: Vec<&RawValue> = serde_json::from_str(text).expect("a batch is an array");
+            assert!((1..=LONGEST_BATCH).contains(&expected.len()));
+            assert_eq!(elements.len(), expected.len());
+            for (element, expected) in elements.iter().zip(expected) {
+                check(expected.get(), element.as_ref());
+            }
+        }
+        (Some(text), Ok(Parsed::One(one))) => check(text, Ok(one)),
+        (Some(text), Err(invalid)) => check(text, Err(invalid)),
+        (None, Ok(_)) => panic!("this is no JSON: {}", input.shown()),
+    }
+    if let Ok(Parsed::One(one)) = parsed {
+        let spooled = gathered(&input.chunks());
+        if let Some((_, version)) = expected(one.text()).map(|one| (one.kind, one.era)) {
+            assert_eq!((spooled.kind(), spooled.era()), (one.kind(), version));
+        }
+        let id = Id::own("other");
+        assert_eq!(line(spooled.with_id(&id).with_id(&id)), line(one.with_id(&id)), "{}", input.shown());
+        assert_eq!(line(spooled.clone()), line(one.clone()), "{}", input.shown());
+        assert_eq!(spooled.loaded().bytes(), one.bytes(), "{}", input.shown());
+    }
+}
+
+/// Reads one message that comes in these chunks, into a file if it is large.
+fn gathered(chunks: &[&[u8]]) -> Message {
+    let mut gatherer = Gatherer::new(u64::MAX, &Storage::used_up());
+    for chunk in chunks {
+        gatherer.push(Bytes::copy_from_slice(chunk)).unwrap();
+    }
+    match Message::read(&gatherer.take().unwrap()) {
+        Ok(Parsed::One(message)) => message,
+        other => panic!("one message in memory, and in a file {other:?}"),
+    }
+}
+
+/// The JSON that bytes are, without what stands around it.
+fn json(bytes: &Bytes) -> Option<&str> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    serde_json::from_str::<&RawValue>(text).ok().map(RawValue::get)
+}
+
+/// What a message is.
+struct Expected<'a> {
+    kind: Kind,
+    era: Era,
+    id: Option<&'a str>,
+    method: String,
+}
+
+/// The message that JSON is, if it is one.
+fn expected(json: &str) -> Option<Expected<'_>> {
+    let members = Members::of(json)?;
+    let (id, method) = (members.get("id"), members.get("method"));
+    let is_id = |id: &str| id.len() <= LONGEST_KEPT && matches!(id.as_bytes()[0], b'"' | b'-' | b'0'..=b'9' | b'n');
+    let is_method = |method: &str| method.len() <= LONGEST_KEPT && method.starts_with('"');
+    if !id.is_none_or(is_id) || !method.is_none_or(is_method) {
+        return None;
+    }
+    let kind = match (method, id) {
+        (Some(_), Some(_)) => Kind::Request,
+        (Some(_), None) => Kind::Notification,
+        (None, _) => members.get("result").or(members.get("error")).map(|_| Kind::Response)?,
+    };
+    // A lone surrogate has no Rust spelling.
+    let method = method.unwrap_or("\"\"");
+    let method = serde_json::from_str(method).unwrap_or_else(|_| method[1..method.len() - 1].to_owned());
+    let meta = members.get("params").and_then(Members::of).and_then(|params| params.get("_meta"));
+    let names_version = meta.and_then(Members::of).is_some_and(|meta| meta.get(era::PROTOCOL_VERSION).is_some());
+    let is_modern =
+        matches!(&*method, "server/discover" | "subscriptions/listen") || kind != Kind::Response && names_version;
+    Some(Expected { kind, era: if is_modern { Era::Modern } else { Era::Legacy }, id, method })
+}
+
+/// Compares what a text was read as with what it is.
+fn check(json: &str, found: Result<&Message, &Invalid>) {
+    let shown = json.get(..2000).unwrap_or(json);
+    match (expected(json), found) {
+        (Some(expected), Ok(one)) => {
+            assert_eq!((one.kind(), one.era()), (expected.kind, expected.era), "{shown:?}");
+            assert_eq!(one.id().map(Id::as_str), expected.id, "{shown:?}");
+            assert_eq!((one.method(), one.bytes()), (&*expected.method, &Bytes::copy_from_slice(json.as_bytes())));
+            let line = line(one.clone());
+            assert!(memchr::memchr2(b'\n', b'\r', &line).is_none(), "{shown:?}");
+            assert_eq!(line, without_line_breaks(Bytes::copy_from_slice(json.as_bytes())), "{shown:?}");
+            check_id(json, one);
+            check_looks(json, one);
+        }
+        (None, Err(invalid)) => {
+            assert_eq!(invalid.error.code(), -32600, "{shown:?}");
+            let reply = message::error_reply(invalid.id.as_ref(), &invalid.error);
+            assert!(Message::one(reply).is_some_and(|reply| reply.kind() == Kind::Response), "{shown:?}");
+        }
+        (expected, found) => panic!("{shown:?}: {:?}, but {found:?}", expected.map(|expected| expected.kind)),
+    }
+}
+
+/// Another id takes the place of the message's own, and nothing else changes.
+fn check_id(json: &str, one: &Message) {
+    let changed = one.with_id(&Id::own("a")).with_id(&Id::own("other"));
+    let other = "\"other\"";
+    let expected = match one.id() {
+        Some(_) => {
+            let value = Members::of(json).and_then(|members| members.get("id")).unwrap();
+            let range = place(json, value);
+            let (start, end) = (usize::try_from(range.start).unwrap(), usize::try_from(range.end).unwrap());
+            [&json[..start], other, &json[end..]].concat()
+        }
+        None => [r#"{"id":"#, other, ",", &json[1..]].concat(),
+    };
+    assert_eq!(changed.text(), expected);
+    assert_eq!(changed.id().map(Id::as_str), Some(other));
+    if let Some(id) = one.id() {
+        assert!(id.identical(id) && id.same(id));
+    }
+}
+
+/// What is read on demand is what stands there.
+fn check_looks(json: &str, one: &Message) {
+    let object = |json: Option<&str>| json.filter(|json| json.starts_with('{')).map(str::to_owned);
+    let members = Members::of(json).unwrap();
+    let params = object(members.get("params"));
+    assert_eq!(one.params().map(|params| params.as_str().to_owned()), params);
+    let meta = params.as_deref().and_then(Members::of).and_then(|params| object(params.get("_meta")));
+    assert_eq!(one.meta().map(|meta| meta.as_str().to_owned()), meta);
+    assert_eq!(one.result().map(|result| result.as_str().to_owned()), object(members.get("result")));
+    let _ = (one.cancelled_id(), one.offer(), one.error(), one.uri());
+}
+
+/// The line for stdout.
+fn line(message: Message) -> Bytes {
+    match message.into_line() {
+        Line::Memory(line) => line,
+        Line::Spooled { spooled, line_breaks } => {
+            let text = spooled.load().expect("a file is read back");
+            if line_breaks { without_line_breaks(text) } else { text }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The scanner, against `serde_json`.
+
+use serde_json::value::RawValue;
+
+use super::{
+    Input,
+    members::{Members, place},
+};
+use crate::{
+    era,
+    scan::{Expected, Fault, Kept, LONGEST_KEPT, Outline, Scanner, Shape},
+};
+
+/// Any bytes are judged, and seen, as `serde_json` does.
+pub fn scanner(input: &[u8]) {
+    let input = Input::read(input);
+    let result = scan([&*input.text]);
+    for chunks in input.cuts() {
+        let other = scan(chunks);
+        assert!(other == result, "{}: {other:?}, not {result:?}", input.shown());
+    }
+    agrees(&input.text, &result);
+}
+
+/// What is found in a text that comes in these chunks.
+pub(crate) fn scan<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Outline, Fault> {
+    let mut scanner = Scanner::new();
+    let mut fault = None;
+    for chunk in chunks {
+        let result = scanner.feed(chunk);
+        assert!(fault.is_none() || result.err() == fault, "{result:?} after {fault:?}");
+        fault = result.err();
+    }
+    let result = scanner.finish();
+    assert!(fault.is_none() || result.as_ref().err() == fault.as_ref(), "{result:?} after {fault:?}");
+    assert_eq!(scanner.finish(), Err(Fault::Empty), "it is not ready for another text");
+    result
+}
+
+/// Compares what a text is said to be with what `serde_json` says.
+pub(crate) fn agrees(text: &[u8], result: &Result<Outline, Fault>) {
+    let shown = String::from_utf8_lossy(text);
+    match (result, serde(text)) {
+        (Ok(outline), Ok(())) => {
+            let value = usize::try_from(outline.value.start).unwrap()..usize::try_from(outline.value.end).unwrap();
+            assert_eq!(&text[value.clone()], without_mark(text).trim_ascii(), "{shown:?}");
+            assert_eq!(outline.length, text.len() as u64);
+            // Valid JSON has raw line breaks between tokens only.
+            assert_eq!(outline.line_breaks, memchr::memchr2(b'\r', b'\n', &text[value]).is_some(), "{shown:?}");
+            let text = std::str::from_utf8(text).unwrap();
+            assert_eq!(*outline, expected(text, outline), "{shown:?}");
+        }
+        (Err(Fault::Incomplete { at }), Err(Some(error))) => {
+            // There, half a number is no number even if the text ends with it.
+            let is_number = text.last().is_some_and(|last| b"-+.eE".contains(last));
+            assert!(error.is_eof() || is_number, "{shown:?}: {error}");
+            assert_eq!(*at, text.len() as u64);
+        }
+        (Err(Fault::Empty), Err(Some(error))) => assert!(error.is_eof(), "{shown:?}: {error}"),
+        (Err(Fault::Syntax { at, expected }), Err(Some(error))) => {
+            // The four digits of an escape are one step there, and a text that ends within them has ended.
+            assert!(error.is_syntax() || *expected == Expected::HexDigit, "{shown:?}: {error}");
+            assert!(*at < text.len() as u64);
+        }
+        (Err(Fault::NotUtf8 { at }), Err(None)) => {
+            assert_eq!(*at, std::str::from_utf8(text).unwrap_err().valid_up_to() as u64, "{shown:?}");
+        }
+        // The first of several faults counts.
+        (Err(Fault::Syntax { at, .. }), Err(None)) => {
+            assert!(*at <= std::str::from_utf8(text).unwrap_err().valid_up_to() as u64, "{shown:?}");
+        }
+        (Err(Fault::Incomplete { .. }), Err(None)) => {
+            assert!(std::str::from_utf8(text).unwrap_err().error_len().is_none(), "{shown:?}");
+        }
+        (result, serde) => panic!("{shown:?}: {result:?}, but {serde:?}"),
+    }
+}
+
+/// What `serde_json` makes of the text.
+fn serde(text: &[u8]) -> Result<(), Option<serde_json::Error>> {
+    let text = std::str::from_utf8(without_mark(text)).map_err(|_| None)?;
+    serde_json::from_str::<&RawValue>(text).map(drop).map_err(Some)
+}
+
+/// What `serde_json` finds in JSON; the rest as it is in `found`.
+fn expected(text: &str, found: &Outline) -> Outline {
+    let json = text.strip_prefix("\u{feff}").unwrap_or(text);
+    let shape = match json.trim_ascii().as_bytes().first() {
+        Some(b'{') => Shape::Object,
+        Some(b'[') => Shape::Array,
+        _ => Shape::Other,
+    };
+    let members = Members::of(json);
+    let get = |name| members.as_ref().and_then(|members| members.get(name));
+    let kept = |name| {
+        let value: &str = get(name)?;
+        let kept = (value.len() <= LONGEST_KEPT).then(|| value.as_bytes().into());
+        Some(Kept { range: place(text, value), is_string: value.starts_with('"'), text: kept })
+    };
+    let meta = get("params").and_then(Members::of).and_then(|params| params.get("_meta")).and_then(Members::of);
+    Outline {
+        shape,
+        id: kept("id"),
+        method: kept("method"),
+        has_answer: get("result").or(get("error")).is_some(),
+        names_version: meta.is_some_and(|meta| meta.get(era::PROTOCOL_VERSION).is_some()),
+        ..found.clone()
+    }
+}
+
+fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
+}

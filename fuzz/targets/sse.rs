@@ -1,0 +1,4 @@
+//! Event streams, cut anywhere.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| gangway::internals::checks::sse(input));
