@@ -127,8 +127,9 @@ enum Long {
 impl Sse {
     /// Takes the next bytes of the stream, once `next` has used up the last ones.
     pub(crate) fn feed(&mut self, chunk: Bytes) {
-        debug_assert!(self.chunk.is_empty(), "feed before the last chunk was used up");
+        debug_assert!(self.state.at == self.chunk.len(), "feed before the last chunk was used up");
         self.chunk = chunk;
+        self.state.at = 0;
     }
 
     /// The stream is over. `next` then completes the event that it ended in, which the rules would drop: only for a body
