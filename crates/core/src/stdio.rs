@@ -10,13 +10,13 @@
 
 use std::{io, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
 
-use crate::{message::without_line_breaks, payload::Spooled};
+use crate::{message::blank_line_breaks, payload::Spooled};
 
 /// This process's stdin. Call it inside a tokio runtime.
 pub fn input() -> Box<dyn AsyncRead + Send + Unpin> {
@@ -39,7 +39,14 @@ pub fn output() -> Box<dyn AsyncWrite + Send + Unpin> {
 /// Bytes that may wait for stdout.
 const ROOM: usize = 1 << 20;
 /// What a line costs in the queue beside its bytes.
-const OVERHEAD: usize = 64;
+const OVERHEAD: usize = 256;
+/// What a line costs whose bytes are in a file: a descriptor, and the block that is in memory while it is written.
+const SPOOLED: usize = 64 << 10;
+/// A line is mostly a slice of what was read at once, all of which stays in memory for it. That does no harm while lines leave
+/// as they come; once more than this waits, the next ones get memory of their own.
+const AHEAD: usize = 32 << 10;
+/// The longest line that does. What a longer one is a slice of is not much larger.
+const LONGEST_COPIED: usize = 64 << 10;
 /// Lines up to this size are gathered into one write; copying a longer one costs more than a write of its own.
 const GATHERED: usize = 16 << 10;
 /// What is gathered before it is written, which is what a pipe takes. The room of what is written is given back then, so that
@@ -59,27 +66,38 @@ pub(crate) type Queue = mpsc::UnboundedReceiver<Queued>;
 /// One line, without its end.
 #[derive(Clone, Debug)]
 pub(crate) enum Line {
-    Memory(Bytes),
-    /// A line that is too large to be in memory; raw line breaks in it become spaces.
-    Spooled {
-        spooled: Spooled,
+    Memory {
+        bytes: Bytes,
+        /// There are raw line breaks, which become spaces when it is written (R2).
         line_breaks: bool,
     },
+    /// A line that is too large to be in memory.
+    Spooled { spooled: Spooled, line_breaks: bool },
 }
 
 impl Line {
     /// Bytes that it takes in memory.
     fn cost(&self) -> usize {
         match self {
-            Self::Memory(bytes) => bytes.len(),
-            Self::Spooled { .. } => 0,
+            Self::Memory { bytes, .. } => bytes.len(),
+            Self::Spooled { .. } => SPOOLED,
+        }
+    }
+
+    /// The same line, in no more memory than it has bytes.
+    fn compact(self) -> Self {
+        match self {
+            Self::Memory { bytes, line_breaks } if bytes.len() <= LONGEST_COPIED => {
+                Self::Memory { bytes: Bytes::copy_from_slice(&bytes), line_breaks }
+            }
+            line => line,
         }
     }
 }
 
 impl From<Bytes> for Line {
     fn from(bytes: Bytes) -> Self {
-        Self::Memory(bytes)
+        Self::Memory { bytes, line_breaks: false }
     }
 }
 
@@ -98,7 +116,10 @@ impl Output {
 
     /// Queues a line, when there is room for it.
     pub(crate) async fn send(&self, line: impl Into<Line>) {
-        let line = line.into();
+        let mut line = line.into();
+        if self.room.available_permits() < ROOM - AHEAD {
+            line = line.compact();
+        }
         let cost = u32::try_from((line.cost() + OVERHEAD).min(ROOM)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).acquire_many_owned(cost).await.ok();
         // Fails if stdout is gone; then the bridge is about to end.
@@ -121,12 +142,12 @@ pub(crate) async fn write(mut output: impl AsyncWrite + Unpin, mut queue: Queue)
     let mut gathered = Gathered::default();
     while queue.recv_many(&mut lines, AT_ONCE).await > 0 {
         for Queued { line, room } in lines.drain(..) {
-            let is_short = line.cost() <= GATHERED && matches!(line, Line::Memory(_));
+            let is_short = line.cost() <= GATHERED;
             if !is_short || gathered.bytes.len() + line.cost() >= BATCH {
                 gathered.write(&mut output).await?;
             }
             match &line {
-                Line::Memory(line) if is_short => gathered.bytes.extend_from_slice(line),
+                Line::Memory { bytes, line_breaks } if is_short => gathered.add(bytes, *line_breaks),
                 line => write_long(&mut output, line).await?,
             }
             gathered.bytes.push(b'\n');
@@ -146,6 +167,14 @@ struct Gathered {
 }
 
 impl Gathered {
+    fn add(&mut self, bytes: &[u8], line_breaks: bool) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        if line_breaks {
+            blank_line_breaks(self.bytes.get_mut(start..).unwrap_or_default());
+        }
+    }
+
     async fn write(&mut self, output: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
         output.write_all(&self.bytes).await?;
         self.bytes.clear();
@@ -156,11 +185,22 @@ impl Gathered {
 
 async fn write_long(output: &mut (impl AsyncWrite + Unpin), line: &Line) -> io::Result<()> {
     match line {
-        Line::Memory(line) => output.write_all(line).await,
+        Line::Memory { bytes, line_breaks: false } => output.write_all(bytes).await,
+        Line::Memory { bytes, line_breaks: true } => {
+            for block in bytes.chunks(BATCH) {
+                let mut block = block.to_vec();
+                blank_line_breaks(&mut block);
+                output.write_all(&block).await?;
+            }
+            Ok(())
+        }
         Line::Spooled { spooled, line_breaks } => {
             for block in spooled.blocks() {
-                let block = block?;
-                output.write_all(&if *line_breaks { without_line_breaks(block) } else { block }).await?;
+                let mut block = BytesMut::from(block?);
+                if *line_breaks {
+                    blank_line_breaks(&mut block);
+                }
+                output.write_all(&block).await?;
             }
             Ok(())
         }
@@ -282,6 +322,40 @@ mod tests {
         far.read_to_string(&mut written).await.unwrap();
         writer.await.unwrap().unwrap();
         assert_eq!(written, lines.join("\n") + "\n");
+    }
+
+    #[tokio::test]
+    async fn r2_line_breaks_become_spaces_whatever_the_size() {
+        for size in [10, GATHERED, BATCH, 3 * BATCH + 7] {
+            let (output, queue) = Output::new();
+            let bytes = Bytes::from("[\r\n1]\n".repeat(size / 6));
+            output.send(Line::Memory { bytes: bytes.clone(), line_breaks: true }).await;
+            drop(output);
+            let mut written = Vec::new();
+            write(&mut written, queue).await.unwrap();
+            let expected = String::from_utf8_lossy(&bytes).replace(['\r', '\n'], " ") + "\n";
+            assert!(written == expected.as_bytes(), "{size}");
+        }
+    }
+
+    #[tokio::test]
+    async fn lines_that_wait_hold_no_more_than_their_own_bytes() {
+        let (output, mut queue) = Output::new();
+        let read = Bytes::from(vec![b'x'; 1 << 20]);
+        let mut copied = 0;
+        for _ in 0..1000 {
+            output.send(read.slice(..100)).await;
+            let Line::Memory { bytes, .. } = queue.recv().await.map(|queued| queued.line).unwrap() else { panic!() };
+            assert_eq!(bytes.as_ptr(), read.as_ptr(), "a line that leaves at once is not copied");
+        }
+        for _ in 0..1000 {
+            output.send(read.slice(..100)).await;
+        }
+        for _ in 0..1000 {
+            let Line::Memory { bytes, .. } = queue.recv().await.map(|queued| queued.line).unwrap() else { panic!() };
+            copied += usize::from(bytes.as_ptr() != read.as_ptr());
+        }
+        assert!(copied > 1000 - AHEAD / OVERHEAD, "{copied}");
     }
 
     #[tokio::test]
