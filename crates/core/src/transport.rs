@@ -357,6 +357,8 @@ impl Reply {
     /// # Errors
     /// The body broke off, or cannot be decompressed.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        // A small body may expand for long without a wait, and others want their turn.
+        tokio::task::coop::consume_budget().await;
         self.response
             .chunk()
             .await

@@ -1,7 +1,11 @@
 //! What never ends: messages, lines, events and expanding bodies. A limit holds, the request that is concerned hears of it at
 //! once, and nobody else does (R5, R15, R90).
 
-use crate::support::{Client, Server, call, dialogue, framed, notification, progress, request, response, within};
+use gangway::{Config, Proxy, TransportMode};
+
+use crate::support::{
+    Authority, Client, Fate, RawH2, Server, call, dialogue, framed, notification, progress, request, response, within,
+};
 use crate::transport::Encoder;
 
 /// The largest message of these tests.
@@ -140,6 +144,79 @@ async fn r5_what_is_too_large_and_no_answer_fails_no_request() {
         client.expect_nothing(&mut server).await;
     }
     client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn r5_an_answer_over_the_limit_on_a_stream_for_all() {
+    let mut server = Server::start().await;
+    server.expect_get();
+    let mut config = server.config();
+    config.limits.incoming = LIMIT as u64;
+    config.transport = TransportMode::Sse;
+    let mut client = Client::start(config);
+    client.initialize().await;
+    let mut stream = server.get().await;
+    stream.sse().await;
+    stream.chunk("event: endpoint\ndata: /messages\n\n").await;
+    server.post().await.accepted().await;
+    let answer = response(r#""init""#, r#"{"protocolVersion":"2024-11-05","capabilities":{}}"#);
+    stream.event(&answer).await;
+    client.expect(answer).await;
+    for id in ["1", "2"] {
+        client.send(call(id)).await;
+        server.post().await.accepted().await;
+    }
+    // Its end never comes; the stream is everybody's, and goes on.
+    stream.chunk(format!(r#"data: {{"id":1,"result":"{}"#, "x".repeat(2 * LIMIT))).await;
+    expect_too_large(&mut client).await;
+    stream.chunk("\n\n").await;
+    stream.event(&response("2", "{}")).await;
+    client.expect(response("2", "{}")).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn trailers_without_end_do_no_harm() {
+    let (mut server, mut client) = limited().await;
+    for content_type in ["application/json", "text/event-stream"] {
+        client.send(call("1")).await;
+        let mut post = server.post().await;
+        post.head(200, &[("Content-Type", content_type)]).await;
+        post.chunk(framed(content_type, &response("1", "{}"))).await;
+        post.write(b"0\r\n").await;
+        for _ in 0..20 {
+            post.write("X: 1\r\n".repeat(10_000).as_bytes()).await;
+        }
+        client.expect(response("1", "{}")).await;
+        post.closed_by_peer("the connection with endless trailers to be closed").await;
+        client.expect_nothing(&mut server).await;
+    }
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn headers_without_end_over_http2_end_with_their_connection() {
+    let authority = Authority::new();
+    let server = RawH2::start(authority.server_config("localhost")).await;
+    let mut config = Config::new(&server.url()).unwrap();
+    config.tls.ca_certificates.push(authority.pem());
+    config.proxy = Proxy::None;
+    let mut client = Client::start(config);
+    let serving = server.serve(async |message| match message["id"].as_u64() {
+        Some(1) => Fate::EndlessHeaders,
+        id => Fate::Answer(response(&id.unwrap_or_default().to_string(), "{}")),
+    });
+    let asking = async {
+        client.send(call("1")).await;
+        let failure = client.expect_error("1").await;
+        assert!(["invalid_answer", "connection_lost"].contains(&failure.kind()), "{failure:?}");
+        client.send(call("2")).await;
+        client.expect(response("2", "{}")).await;
+    };
+    tokio::select! {
+        () = asking => {}
+        () = serving => {}
+    }
 }
 
 #[tokio::test]
