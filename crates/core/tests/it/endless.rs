@@ -1,6 +1,8 @@
 //! What never ends: messages, lines, events and expanding bodies. A limit holds, the request that is concerned hears of it at
 //! once, and nobody else does (R5, R15, R90).
 
+use std::io::Write;
+
 use gangway::{Config, Proxy, TransportMode};
 
 use crate::support::{
@@ -301,6 +303,43 @@ async fn r90_a_small_body_that_expands_without_end() {
         client.expect(answer).await;
         client.finish(&mut server).await;
     }
+}
+
+#[tokio::test]
+async fn r90_a_body_that_refers_far_back_is_refused() {
+    let (mut server, mut client) = dialogue().await;
+    let answer = response("1", &format!("\"{}\"", "x".repeat(10 << 20)));
+    for (window, is_taken) in [(23, true), (24, false)] {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(window).unwrap();
+        encoder.write_all(answer.as_bytes()).unwrap();
+        let body = encoder.finish().unwrap();
+        client.send(call("1")).await;
+        let headers = [("Content-Type", "application/json"), ("Content-Encoding", "zstd")];
+        server.post().await.respond(200, &headers, body).await;
+        if is_taken {
+            client.expect(&answer).await;
+        } else {
+            let failure = client.expect_error("1").await;
+            assert!(failure.message.contains("decompressed") && failure.may_have_run(), "{failure:?}");
+        }
+    }
+    // Several frames are one body; one that is cut is none.
+    let frames: Vec<u8> = ["{\"id\":1,", "\"result\":{}}"]
+        .iter()
+        .flat_map(|text| zstd::encode_all(text.as_bytes(), 1).unwrap())
+        .collect();
+    for (body, is_taken) in [(&frames[..], true), (&frames[..frames.len() - 3], false)] {
+        client.send(call("1")).await;
+        let headers = [("Content-Type", "application/json"), ("Content-Encoding", "zstd")];
+        server.post().await.respond(200, &headers, body).await;
+        if is_taken {
+            client.expect("{\"id\":1,\"result\":{}}").await;
+        } else {
+            client.expect_error("1").await;
+        }
+    }
+    client.finish(&mut server).await;
 }
 
 #[tokio::test]
