@@ -28,6 +28,10 @@ use crate::{
 /// More requests at once than this are a typing error.
 const MOST_CONCURRENT: usize = 65_536;
 
+/// A limit on messages below this is a typing error, like 64 for 64M, and one above the other as well.
+const SMALLEST_LIMIT: u64 = 1 << 10;
+const LARGEST_LIMIT: u64 = 1 << 40;
+
 /// More seconds than this are a typing error (31 years), and less than what the clocks of all systems can add.
 const MOST_SECONDS: f64 = 1e9;
 
@@ -95,6 +99,14 @@ pub(crate) struct Args {
     /// Requests that may be open at the server at once [$CONCURRENCY] [default: 64]
     #[arg(long, value_name = "COUNT", help_heading = "Server")]
     concurrency: Option<String>,
+
+    /// Largest message from the server, like 512M or 16G [$MCP_MAX_MESSAGE_SIZE] [default: 4G]
+    #[arg(long, value_name = "SIZE", help_heading = "Sizes", allow_negative_numbers = true)]
+    max_message_size: Option<String>,
+
+    /// Largest message from the client, which is in memory [$MCP_MAX_REQUEST_SIZE] [default: 64M]
+    #[arg(long, value_name = "SIZE", help_heading = "Sizes", allow_negative_numbers = true)]
+    max_request_size: Option<String>,
 
     /// Longest silence of the server during a request [$MCP_TOOL_CALL_TIMEOUT] [default: 300]
     #[arg(long, value_name = "SECONDS", help_heading = "Times", allow_negative_numbers = true)]
@@ -219,6 +231,12 @@ impl Settings {
 
         if let Some(given) = option_or(typed.concurrency, "--concurrency", env, "CONCURRENCY")? {
             config.limits.concurrency = count(&given)?;
+        }
+        if let Some(given) = option_or(typed.max_message_size, "--max-message-size", env, "MCP_MAX_MESSAGE_SIZE")? {
+            config.limits.incoming = size(&given)?;
+        }
+        if let Some(given) = option_or(typed.max_request_size, "--max-request-size", env, "MCP_MAX_REQUEST_SIZE")? {
+            config.limits.outgoing = size(&given)?;
         }
         if let Some(given) = option_or(typed.timeout, "--timeout", env, "MCP_TOOL_CALL_TIMEOUT")? {
             config.timeouts.idle = some_time(&given)?;
@@ -404,6 +422,28 @@ fn count(given: &Given) -> Result<usize, Error> {
         .ok_or_else(|| given.mistake(format!("{:?} is not a whole number from 1 to {MOST_CONCURRENT}", given.text)))
 }
 
+/// Bytes, or with a letter after the number what 1024 makes of them; the letters are understood in either case, and as `MB`
+/// and `MiB`.
+fn size(given: &Given) -> Result<u64, Error> {
+    let text = given.text.trim();
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let factor = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => Some(1),
+        "k" | "kb" | "kib" => Some(1 << 10),
+        "m" | "mb" | "mib" => Some(1 << 20),
+        "g" | "gb" | "gib" => Some(1 << 30),
+        _ => None,
+    };
+    let bytes = number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+    let Some(bytes) = bytes else {
+        return Err(given.mistake(format!("{:?} is not a size in bytes, like 65536, 512k, 64M or 2G", given.text)));
+    };
+    if !(SMALLEST_LIMIT..=LARGEST_LIMIT).contains(&bytes) {
+        return Err(given.mistake(format!("{:?} is not a size from 1k to 1024G", given.text)));
+    }
+    Ok(bytes)
+}
+
 fn time(given: &Given) -> Result<Duration, Error> {
     (given.text.trim().parse().ok())
         .filter(|seconds| (0.0..=MOST_SECONDS).contains(seconds))
@@ -526,6 +566,11 @@ mod tests {
             ("--connect-timeout", &["0", "1e10"]),
             ("--drain-timeout", &["-0.5", "x"]),
             ("--concurrency", &["0", "1.5", "65537", "many", ""]),
+            (
+                "--max-message-size",
+                &["0", "64", "-1M", "1.5G", "2T", "1025G", "M", "1 0M", "99999999999999999999G", ""],
+            ),
+            ("--max-request-size", &["1023", "0x400", "1m1", "64", "all"]),
         ] {
             for value in values {
                 let line = mistake(&[SERVER, &format!("{option}={value}")], &[]);
@@ -534,6 +579,33 @@ mod tests {
         }
         assert!(mistake(&[SERVER], &[("CONCURRENCY", "many")]).starts_with("CONCURRENCY: "));
         assert!(settings(&[SERVER, "--drain-timeout", "0"], &[]).unwrap().config.timeouts.drain.is_zero());
+    }
+
+    #[test]
+    fn sizes_are_written_as_people_write_them() {
+        let limits = |args: &[&str], env: &[(&str, &str)]| {
+            let limits = settings(&[&[SERVER], args].concat(), env).unwrap().config.limits;
+            (limits.incoming, limits.outgoing)
+        };
+        let defaults = limits(&[], &[("MCP_MAX_MESSAGE_SIZE", ""), ("MCP_MAX_REQUEST_SIZE", "")]);
+        assert_eq!(defaults, (4 << 30, 64 << 20));
+        for (text, bytes) in [
+            ("65536", 65536),
+            ("1k", 1 << 10),
+            ("512K", 512 << 10),
+            ("64M", 64 << 20),
+            ("64 MiB", 64 << 20),
+            (" 3mb ", 3 << 20),
+            ("2G", 2 << 30),
+            ("1024g", 1 << 40),
+        ] {
+            assert_eq!(limits(&["--max-message-size", text], &[]), (bytes, defaults.1), "{text}");
+            assert_eq!(limits(&["--max-request-size", text], &[]), (defaults.0, bytes), "{text}");
+        }
+        let env = [("MCP_MAX_MESSAGE_SIZE", "1M"), ("MCP_MAX_REQUEST_SIZE", "2M")];
+        assert_eq!(limits(&[], &env), (1 << 20, 2 << 20));
+        assert_eq!(limits(&["--max-message-size=3M"], &env), (3 << 20, 2 << 20));
+        assert!(mistake(&[SERVER], &[("MCP_MAX_MESSAGE_SIZE", "big")]).starts_with("MCP_MAX_MESSAGE_SIZE: "));
     }
 
     #[test]
@@ -741,6 +813,8 @@ mod tests {
         let command = Args::command();
         for (id, value) in [
             ("concurrency", defaults.limits.concurrency.to_string()),
+            ("max_message_size", format!("{}G", defaults.limits.incoming >> 30)),
+            ("max_request_size", format!("{}M", defaults.limits.outgoing >> 20)),
             ("timeout", defaults.timeouts.idle.as_secs().to_string()),
             ("connect_timeout", defaults.timeouts.connect.as_secs().to_string()),
             ("drain_timeout", defaults.timeouts.drain.as_secs().to_string()),

@@ -42,6 +42,9 @@ mod signals {
 
     impl Signals {
         pub(super) fn watch() -> io::Result<Self> {
+            // A file that may not grow any more (`ulimit -f`) makes a write fail, which is for that write to tell; without a
+            // watch the system ends the process.
+            let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
             Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
         }
 

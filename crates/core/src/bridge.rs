@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    codec::Decoder,
+    codec::{Decoder, Lost},
     config::{Config, Limits, Timeouts},
     era::{
         Era, Eras,
@@ -220,6 +220,37 @@ impl Bridge {
         } else {
             tracing::debug!(id = ?message.id(), "an answer that nobody waits for; dropped");
         }
+    }
+
+    /// What may have been an answer could not be kept: its request gets an error in its place. Gives the error back if that is
+    /// `own`, or may be.
+    pub(crate) async fn hand_on_lost(&self, lost: Lost, own: Option<&Arc<Pending>>) -> Option<Error> {
+        let Lost { error, id } = lost;
+        let theirs = id.filter(|id| !id.is_null());
+        let target = match (own.and_then(|own| own.id()), theirs) {
+            (Some(id), Some(theirs)) if id.same(&theirs) || id.same_when_rounded(&theirs) => return Some(error),
+            (Some(_), None) => return Some(error),
+            (_, Some(theirs)) => self.table.find(&theirs),
+            (None, None) => None,
+        };
+        match target {
+            Some(target) if target.claim_answer() => self.fail(&target, error).await,
+            _ => tracing::warn!(error = %error, "the server sent something that nobody waits for; dropped"),
+        }
+        None
+    }
+
+    /// Tells whoever waits for this answer, which was claimed, that it is lost.
+    async fn fail(&self, target: &Arc<Pending>, error: Error) {
+        let error = error.with_may_have_run(true);
+        tracing::info!(error = %error, detail = error.detail(), "request failed");
+        if let Some(caller) = target.take_caller() {
+            // Fails if the caller has given up.
+            let _ = caller.send(Err(error));
+        } else {
+            self.output.send(error_reply(target.id(), &error)).await;
+        }
+        self.table.remove(target);
     }
 
     async fn hand_on_notification(self: &Arc<Self>, message: Message, own: Option<&Arc<Pending>>) {

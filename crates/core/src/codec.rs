@@ -15,13 +15,13 @@ use serde_json::value::RawValue;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use self::sse::LONGEST_CARRIED;
 pub(crate) use self::{
-    lines::{Lines, LongLine},
+    lines::Lines,
     sse::{Part, Sse},
 };
 use crate::{
     error::{Error, Kind},
-    message::{Invalid, LONGEST_BATCH, Message, Parsed},
-    payload::{Gathered, Gatherer, Storage, Unkept},
+    message::{Id, Invalid, LONGEST_BATCH, Message, Parsed},
+    payload::{Gathered, Gatherer, GivenUp, Storage, Unkept},
     scan::Fault,
 };
 
@@ -32,8 +32,17 @@ pub(crate) struct Decoder {
     /// The rest of a batch, whose messages leave one by one.
     ready: VecDeque<Message>,
     rejected: Option<Error>,
+    lost: Vec<Lost>,
     /// What an `endpoint` event named (R50).
     endpoint: Option<Bytes>,
+}
+
+/// What may have been an answer, and could not be kept.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    pub(crate) error: Error,
+    /// Whose answer it was, if that was known in time.
+    pub(crate) id: Option<Id>,
 }
 
 #[derive(Debug)]
@@ -54,7 +63,7 @@ impl Decoder {
             Content::Lines => Format::Lines(Lines::new(limit, storage)),
             Content::Other => Format::Whole(Gatherer::new(limit, storage)),
         };
-        Self { format, ready: VecDeque::new(), rejected: None, endpoint: None }
+        Self { format, ready: VecDeque::new(), rejected: None, lost: Vec::new(), endpoint: None }
     }
 
     /// Takes the next bytes of the body, once `next` has used up the last ones.
@@ -63,7 +72,7 @@ impl Decoder {
     /// A body that must be read as a whole is over the limit: no message of it can come.
     pub(crate) fn feed(&mut self, chunk: Bytes) -> Result<(), Error> {
         match &mut self.format {
-            Format::Whole(body) => body.push(chunk).map_err(unkept)?,
+            Format::Whole(body) => body.push(chunk).map_err(|given_up| unkept(given_up.error))?,
             Format::Lines(lines) => lines.feed(chunk),
             Format::Sse(events, _) => events.feed(chunk),
         }
@@ -78,14 +87,13 @@ impl Decoder {
             }
             let payload = match &mut self.format {
                 Format::Whole(_) => return None,
-                Format::Lines(lines) => lines.next()?.map_err(|long| long.error),
+                Format::Lines(lines) => lines.next()?,
                 Format::Sse(events, data) => match events.next()? {
                     Part::Data(piece) => match data.push(piece.to_bytes()) {
                         Ok(()) => continue,
-                        Err(error) => {
-                            data.clear();
+                        Err(given_up) => {
                             events.skip_event();
-                            Err(error)
+                            Err(given_up)
                         }
                     },
                     Part::End { name } => {
@@ -108,7 +116,7 @@ impl Decoder {
                         return Some(message);
                     }
                 }
-                Err(error) => self.reject(unkept(error)),
+                Err(given_up) => self.give_up(given_up),
             }
         }
     }
@@ -119,7 +127,7 @@ impl Decoder {
         match &mut self.format {
             Format::Whole(body) => match body.take() {
                 Ok(body) => self.read_whole(&body),
-                Err(error) => self.reject(unkept(error)),
+                Err(given_up) => self.give_up(given_up),
             },
             Format::Lines(lines) if clean => match lines.finish() {
                 Some(Ok(line)) => {
@@ -127,7 +135,7 @@ impl Decoder {
                         self.ready.push_front(message);
                     }
                 }
-                Some(Err(long)) => self.reject(unkept(long.error)),
+                Some(Err(given_up)) => self.give_up(given_up),
                 None => {}
             },
             Format::Sse(events, _) if clean => events.finish(),
@@ -138,6 +146,12 @@ impl Decoder {
     /// Why the last payload that was no message is none, for the request that gets no answer because of it.
     pub(crate) fn take_rejected(&mut self) -> Option<Error> {
         self.rejected.take()
+    }
+
+    /// What could not be kept since this was asked last. Whoever waits for it need not wait for the end of the stream, which
+    /// may never come.
+    pub(crate) fn take_lost(&mut self) -> Vec<Lost> {
+        std::mem::take(&mut self.lost)
     }
 
     /// The last `endpoint` event, once: where HTTP+SSE takes messages (R50).
@@ -211,6 +225,14 @@ impl Decoder {
         }
     }
 
+    fn give_up(&mut self, given_up: GivenUp) {
+        let error = unkept(given_up.error);
+        if given_up.has_method {
+            return self.reject(error);
+        }
+        self.lost.push(Lost { error, id: given_up.id.and_then(Id::read) });
+    }
+
     fn reject(&mut self, error: Error) {
         tracing::debug!(error = %error, "the server sent something that is no message; dropped");
         self.rejected = Some(error);
@@ -264,11 +286,11 @@ fn invalid_answer(beginning: &[u8], cause: Error) -> Error {
 }
 
 fn unkept(error: Unkept) -> Error {
-    let kind = match error {
-        Unkept::TooLong { .. } => Kind::TooLarge,
-        Unkept::NoFile(_) => Kind::Storage,
+    let (kind, hint) = match error {
+        Unkept::TooLong { .. } => (Kind::TooLarge, "; --max-message-size sets this limit"),
+        Unkept::NoFile(_) => (Kind::Storage, ""),
     };
-    Error::new(kind, format!("the server's message is {error}")).with_source(error)
+    Error::new(kind, format!("the server's message is {error}{hint}")).with_source(error)
 }
 
 #[cfg(test)]
@@ -336,12 +358,13 @@ mod tests {
         let mut decoder = Decoder::new(Some("text/event-stream"), 20, &storage());
         decoder.feed(Bytes::from(format!("data: {}\n\ndata: {TWO}\n\n", "x".repeat(21)))).unwrap();
         assert_eq!(decoder.next().unwrap().bytes(), TWO);
-        assert!(decoder.take_rejected().unwrap().is_too_large());
+        let [lost] = decoder.take_lost().try_into().unwrap();
+        assert!(lost.error.is_too_large() && lost.id.is_none());
         // Also of an event that the stream ends in.
         decoder.feed(Bytes::from(format!("data: {}", "x".repeat(21)))).unwrap();
         assert!(decoder.next().is_none());
         decoder.finish(true);
-        assert!(decoder.next().is_none() && decoder.take_rejected().unwrap().is_too_large());
+        assert!(decoder.next().is_none() && decoder.take_lost().len() == 1);
     }
 
     #[test]

@@ -450,18 +450,18 @@ impl Exchange<'_> {
                 Err(error) => break Some(error),
             }
             self.heard = Instant::now();
-            self.hand_on(decoder).await;
+            self.hand_on(decoder).await?;
             if self.is_refused() {
                 return Ok(None);
             }
         };
         decoder.finish(broken.is_none());
-        self.hand_on(decoder).await;
+        self.hand_on(decoder).await?;
         Ok(broken)
     }
 
-    /// Hands on what the decoder has.
-    async fn hand_on(&mut self, decoder: &mut Decoder) {
+    /// Hands on what the decoder has. An answer that could not be kept is an error.
+    async fn hand_on(&mut self, decoder: &mut Decoder) -> Result<(), Error> {
         while let Some(message) = decoder.next() {
             if self.speaks_another_era(StatusCode::OK, &message) {
                 self.refusal = Some(message);
@@ -469,10 +469,17 @@ impl Exchange<'_> {
                 self.bridge.hand_on(message, Some(self.pending)).await;
             }
         }
+        for lost in decoder.take_lost() {
+            let error = self.bridge.hand_on_lost(lost, Some(self.pending)).await;
+            if let Some(error) = error.filter(|_| !self.pending.is_answered()) {
+                return Err(error);
+            }
+        }
         if self.pending.is_answered() {
             // The stream may go on for long; nobody has to wait for that.
             self.release();
         }
+        Ok(())
     }
 
     /// The rest of a stream that broke, after the event with this id (R32, R33, R35). The network may be away for as long

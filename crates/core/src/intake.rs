@@ -14,11 +14,11 @@ use tokio::{
 
 use crate::{
     bridge::{Bridge, shutdown},
-    codec::{Lines, LongLine},
+    codec::Lines,
     error::{Error, Kind as Fault},
     exchange,
     message::{Id, Invalid, Kind, Message, Parsed, error_reply},
-    payload::Gathered,
+    payload::{Gathered, GivenUp, Unkept},
     pending::Pending,
     transport::Delivery,
 };
@@ -58,13 +58,13 @@ impl Intake {
         }
     }
 
-    pub(crate) async fn room_for(&self, line: &Result<Gathered, LongLine>) -> Room {
+    pub(crate) async fn room_for(&self, line: &Result<Gathered, GivenUp>) -> Room {
         let length = line.as_ref().map_or(0, |line| usize::try_from(line.length()).unwrap_or(usize::MAX));
         let cost = u32::try_from(length.saturating_add(INTAKE_OVERHEAD).min(INTAKE)).unwrap_or(u32::MAX);
         Arc::clone(&self.room).acquire_many_owned(cost).await.ok().map(Arc::new)
     }
 
-    pub(crate) fn take(&mut self, line: Result<Gathered, LongLine>, room: Room) {
+    pub(crate) fn take(&mut self, line: Result<Gathered, GivenUp>, room: Room) {
         while self.exchanges.try_join_next().is_some() {}
         match line {
             Ok(line) if line.is_blank() => {}
@@ -81,8 +81,10 @@ impl Intake {
                 }
                 Err(invalid) => self.refuse(&invalid, room),
             },
-            Err(LongLine { error, id }) => {
-                let error = Error::new(Fault::TooLarge, format!("the client's message is {error}"));
+            Err(GivenUp { error, id, .. }) => {
+                let hint =
+                    if matches!(error, Unkept::TooLong { .. }) { "; --max-request-size sets this limit" } else { "" };
+                let error = Error::new(Fault::TooLarge, format!("the client's message is {error}{hint}"));
                 self.refuse(&Invalid { error, id: id.and_then(Id::read) }, room);
             }
         }
@@ -175,7 +177,7 @@ impl<R: AsyncRead + Unpin> Input<R> {
     }
 
     /// The next line; `None` at the end. Can be dropped and called again without loss.
-    pub(crate) async fn next(&mut self) -> io::Result<Option<Result<Gathered, LongLine>>> {
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Result<Gathered, GivenUp>>> {
         loop {
             if let Some(line) = self.lines.next() {
                 return Ok(Some(line));
@@ -196,7 +198,7 @@ impl<R: AsyncRead + Unpin> Input<R> {
     }
 
     /// The complete lines that were read and not taken.
-    pub(crate) fn already_read(&mut self) -> impl Iterator<Item = Result<Gathered, LongLine>> {
+    pub(crate) fn already_read(&mut self) -> impl Iterator<Item = Result<Gathered, GivenUp>> {
         std::iter::from_fn(|| self.lines.next())
     }
 }

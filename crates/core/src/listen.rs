@@ -319,6 +319,9 @@ async fn read(bridge: &Arc<Bridge>, mut reply: Reply, cursor: &mut Cursor, mut e
         while let Some(message) = decoder.next() {
             bridge.hand_on(message, None).await;
         }
+        for lost in decoder.take_lost() {
+            let _ = bridge.hand_on_lost(lost, None).await;
+        }
         if let Some(text) = decoder.take_endpoint()
             && !endpoint(&text)
         {

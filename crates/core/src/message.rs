@@ -241,7 +241,7 @@ impl Message {
         if let Some(spooled) = self.spooled {
             return Line::Spooled { spooled: *spooled, line_breaks: self.line_breaks };
         }
-        if self.line_breaks { without_line_breaks(self.bytes).into() } else { self.bytes.into() }
+        Line::Memory { bytes: self.bytes, line_breaks: self.line_breaks }
     }
 
     /// The same message with `id` in the place of its own, or put in where it has none (R7); all other bytes stay.
@@ -513,16 +513,13 @@ fn not_json(why: &str) -> Error {
 }
 
 /// With spaces in the place of raw line breaks.
-pub(crate) fn without_line_breaks(text: Bytes) -> Bytes {
-    let mut line = BytesMut::from(text);
-    let mut from = 0;
-    while let Some(at) = line.get(from..).and_then(|rest| memchr::memchr2(b'\r', b'\n', rest)) {
-        if let Some(byte) = line.get_mut(from + at) {
-            *byte = b' ';
-        }
-        from += at + 1;
+pub(crate) fn blank_line_breaks(text: &mut [u8]) {
+    let mut rest = text;
+    while let Some(at) = memchr::memchr2(b'\r', b'\n', rest) {
+        let Some((byte, after)) = rest.get_mut(at..).and_then(<[u8]>::split_first_mut) else { return };
+        *byte = b' ';
+        rest = after;
     }
-    line.freeze()
 }
 
 /// The id of a request whose text is not UTF-8, so that its sender learns which one failed.
@@ -577,7 +574,12 @@ mod tests {
 
     fn line(message: Message) -> Bytes {
         match message.into_line() {
-            Line::Memory(line) => line,
+            Line::Memory { bytes, line_breaks } => {
+                let mut line = BytesMut::from(bytes);
+                assert_eq!(line_breaks, line.iter().any(|byte| matches!(byte, b'\r' | b'\n')));
+                blank_line_breaks(&mut line);
+                line.freeze()
+            }
             Line::Spooled { .. } => panic!("not in memory"),
         }
     }

@@ -41,7 +41,7 @@ pub(crate) struct Storage {
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub(crate) enum Unkept {
     /// It is larger than its reader takes.
-    #[error("longer than the limit of {limit} bytes")]
+    #[error("longer than the limit of {}", size(*.limit))]
     TooLong {
         /// The limit, in bytes.
         limit: u64,
@@ -49,6 +49,16 @@ pub(crate) enum Unkept {
     /// It is too large for memory, and cannot be put into a file.
     #[error("too large for memory, and cannot be put into a temporary file ({0})")]
     NoFile(io::ErrorKind),
+}
+
+/// A payload that is not kept: why, and what is known of the message that it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GivenUp {
+    pub(crate) error: Unkept,
+    /// Its id, in JSON, as far as that had come.
+    pub(crate) id: Option<Bytes>,
+    /// It has a method, so it answers nothing.
+    pub(crate) has_method: bool,
 }
 
 /// A whole payload.
@@ -100,7 +110,7 @@ impl Gathered {
 /// Gathers one payload after the other, piece by piece.
 #[derive(Debug)]
 pub(crate) struct Gatherer {
-    /// None where all of it is to be in memory.
+    /// None where all of it is to be in memory. Such a payload is given up at its end only, when all is known of it.
     storage: Option<Arc<Storage>>,
     limit: u64,
     length: u64,
@@ -135,6 +145,15 @@ impl Storage {
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn used_up() -> Arc<Self> {
         Arc::new(Self { folder: std::env::temp_dir(), in_memory: AtomicUsize::new(TOGETHER) })
+    }
+
+    /// A file without a name, which nobody else may open.
+    fn file(&self) -> io::Result<File> {
+        let file = tempfile::tempfile_in(&self.folder)?;
+        // Where it never had a name, it was made with the permissions that all files get.
+        #[cfg(unix)]
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        Ok(file)
     }
 
     /// Whether a payload of this length may be in memory. From a certain length on it then has its share of what there is.
@@ -178,10 +197,30 @@ impl Gatherer {
     /// Takes one more piece.
     ///
     /// # Errors
-    /// It would pass the limit, or there is no place for it; what was gathered is still there, and can be taken.
-    pub(crate) fn push(&mut self, piece: Bytes) -> Result<(), Unkept> {
+    /// It would pass the limit, or there is no place for it; what was gathered is given up, and the next piece begins
+    /// another payload.
+    pub(crate) fn push(&mut self, piece: Bytes) -> Result<(), GivenUp> {
         // What is wrong with it is told at the end. The id is of use even if the rest is not.
         let _ = self.scanner.feed(&piece);
+        let length = self.length + piece.len() as u64;
+        if length > self.limit && self.storage.is_none() {
+            self.length = length;
+            self.held = Held::Nothing;
+            return Ok(());
+        }
+        self.hold(piece).map_err(|error| self.give_up(error))
+    }
+
+    fn give_up(&mut self, error: Unkept) -> GivenUp {
+        let id = self.scanner.id().and_then(text_of_id);
+        let has_method = self.scanner.has_method();
+        self.length = 0;
+        self.held = Held::Nothing;
+        self.scanner.reset();
+        GivenUp { error, id, has_method }
+    }
+
+    fn hold(&mut self, piece: Bytes) -> Result<(), Unkept> {
         let length = self.length + piece.len() as u64;
         if length > self.limit {
             return Err(Unkept::TooLong { limit: self.limit });
@@ -203,19 +242,21 @@ impl Gatherer {
         self.length
     }
 
-    /// The id of the message up to here, also of one that is given up, in JSON.
-    pub(crate) fn id(&self) -> Option<Bytes> {
-        self.scanner.id().and_then(|id| id.text.as_deref()).map(Bytes::copy_from_slice)
-    }
-
     /// The payload; the next piece begins another.
     ///
     /// # Errors
-    /// The rest of it cannot be put into its file.
-    pub(crate) fn take(&mut self) -> Result<Gathered, Unkept> {
+    /// The rest of it cannot be put into its file, or it was to be in memory and has passed the limit.
+    pub(crate) fn take(&mut self) -> Result<Gathered, GivenUp> {
+        if self.length > self.limit {
+            return Err(self.give_up(Unkept::TooLong { limit: self.limit }));
+        }
+        let payload = self.take_payload().map_err(|error| self.give_up(error))?;
         self.length = 0;
-        let outline = self.scanner.finish();
-        let payload = match std::mem::take(&mut self.held) {
+        Ok(Gathered { payload, outline: self.scanner.finish() })
+    }
+
+    fn take_payload(&mut self) -> Result<Payload, Unkept> {
+        Ok(match std::mem::take(&mut self.held) {
             Held::Nothing => Payload::Memory(Bytes::new()),
             Held::One(piece) => Payload::Memory(piece),
             Held::Many(many, None) => Payload::Memory(many.freeze()),
@@ -225,15 +266,7 @@ impl Gatherer {
                 let length = file.metadata().map_err(|error| no_file(&error))?.len();
                 Payload::File(Spooled { file: Arc::new(file), range: 0..length, patch: None })
             }
-        };
-        Ok(Gathered { payload, outline })
-    }
-
-    /// Gives up what was gathered.
-    pub(crate) fn clear(&mut self) {
-        self.length = 0;
-        self.held = Held::Nothing;
-        self.scanner.reset();
+        })
     }
 
     fn add(&self, held: Held, piece: &Bytes) -> Result<Held, Unkept> {
@@ -245,7 +278,7 @@ impl Gatherer {
                     many.extend_from_slice(piece);
                     return Ok(Held::Many(many, share));
                 };
-                let mut file = tempfile::tempfile_in(&storage.folder).map_err(|error| no_file(&error))?;
+                let mut file = storage.file().map_err(|error| no_file(&error))?;
                 file.write_all(&many).map_err(|error| no_file(&error))?;
                 drop((many, share));
                 self.add(Held::File(file, BytesMut::with_capacity(BLOCK)), piece)
@@ -385,6 +418,20 @@ fn read_at(file: &File, block: &mut [u8], at: u64) -> io::Result<usize> {
     std::os::windows::fs::FileExt::seek_read(file, block, at)
 }
 
+fn text_of_id(id: &Kept) -> Option<Bytes> {
+    id.text.as_deref().map(Bytes::copy_from_slice)
+}
+
+/// A number of bytes as people write it.
+fn size(bytes: u64) -> String {
+    for (unit, name) in [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
+        if bytes >= unit && bytes.is_multiple_of(unit) {
+            return format!("{} {name}", bytes / unit);
+        }
+    }
+    format!("{bytes} bytes")
+}
+
 fn no_file(error: &io::Error) -> Unkept {
     Unkept::NoFile(error.kind())
 }
@@ -470,15 +517,49 @@ pub(crate) mod tests {
     fn what_cannot_be_kept_is_an_error_and_the_next_one_is_kept() {
         let mut gatherer = Gatherer::new(10, &storage());
         gatherer.push(Bytes::from_static(b"12345678")).unwrap();
-        assert_eq!(gatherer.push(Bytes::from_static(b"901")), Err(Unkept::TooLong { limit: 10 }));
-        gatherer.clear();
+        let why = |pushed: Result<(), GivenUp>| pushed.unwrap_err().error;
+        assert_eq!(why(gatherer.push(Bytes::from_static(b"901"))), Unkept::TooLong { limit: 10 });
         assert_eq!(text(&gather(&mut gatherer, b"12", 1).payload), b"12");
 
         let nowhere = Storage::new("/no/such/folder".into());
         let mut gatherer = Gatherer::new(u64::MAX, &nowhere);
         gatherer.push(Bytes::from(vec![b' '; LARGE])).unwrap();
-        assert_eq!(gatherer.push(Bytes::from_static(b"x")), Err(Unkept::NoFile(io::ErrorKind::NotFound)));
-        gatherer.clear();
+        assert_eq!(why(gatherer.push(Bytes::from_static(b"x"))), Unkept::NoFile(io::ErrorKind::NotFound));
         assert_eq!(text(&gather(&mut gatherer, b"12", 1).payload), b"12");
+    }
+
+    #[test]
+    fn what_is_known_of_a_message_is_known_when_it_is_given_up() {
+        let mut gatherer = Gatherer::new(30, &storage());
+        for (text, id, has_method) in [
+            (r#"{"id":"a","result":"0123456789"}"#, Some(r#""a""#), false),
+            (r#"{"result":"0123456789","id":"a"}"#, None, false),
+            (r#"{"method":"x","params":"0123456"}"#, None, true),
+        ] {
+            gatherer.push(Bytes::copy_from_slice(&text.as_bytes()[..25])).unwrap();
+            let given_up = gatherer.push(Bytes::from_static(b"........")).unwrap_err();
+            assert_eq!((given_up.id.as_deref(), given_up.has_method), (id.map(str::as_bytes), has_method), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_payload_for_memory_is_given_up_when_all_is_known_of_it() {
+        let mut gatherer = Gatherer::in_memory(10);
+        for piece in [r#"{"method":"x","#, r#""params":[],"#, r#""id":7}"#] {
+            gatherer.push(Bytes::from_static(piece.as_bytes())).unwrap();
+            assert!(matches!(gatherer.held, Held::Nothing));
+        }
+        let given_up = gatherer.take().unwrap_err();
+        assert_eq!((given_up.error, given_up.id.as_deref()), (Unkept::TooLong { limit: 10 }, Some(&b"7"[..])));
+        assert_eq!(text(&gather(&mut gatherer, b"12", 1).payload), b"12");
+    }
+
+    #[test]
+    fn sizes_are_written_as_people_write_them() {
+        for (bytes, text) in
+            [(4 << 30, "4 GiB"), (1536 << 20, "1536 MiB"), (1 << 10, "1 KiB"), (1500, "1500 bytes"), (0, "0 bytes")]
+        {
+            assert_eq!(size(bytes), text);
+        }
     }
 }

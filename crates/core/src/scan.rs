@@ -231,6 +231,11 @@ impl Scanner {
         self.outline.id.as_ref()
     }
 
+    /// Whether a `method` has come up to here.
+    pub(crate) fn has_method(&self) -> bool {
+        self.outline.method.is_some()
+    }
+
     /// Goes through one piece of the text.
     fn read(&mut self, bytes: &[u8]) {
         let mut at = 0;

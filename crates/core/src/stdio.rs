@@ -14,13 +14,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     sync::{Notify, Semaphore},
 };
 
-use crate::{message::without_line_breaks, payload::Spooled};
+use crate::{message::blank_line_breaks, payload::Spooled};
 
 /// This process's stdin. Call it inside a tokio runtime.
 pub fn input() -> Box<dyn AsyncRead + Send + Unpin> {
@@ -43,10 +43,10 @@ pub fn output() -> Box<dyn AsyncWrite + Send + Unpin> {
 /// Bytes that may wait for stdout.
 const ROOM: usize = 1 << 20;
 /// What a line costs in the queue beside its bytes.
-const OVERHEAD: usize = 64;
-/// Lines up to this size are gathered into one write; copying a longer one costs more than a write of its own.
-const GATHERED: usize = 16 << 10;
-/// What is gathered for one write, which is what a pipe takes.
+const OVERHEAD: usize = 256;
+/// What a line costs whose bytes are in a file: a descriptor, and the block that is in memory while it is written.
+const SPOOLED: usize = 64 << 10;
+/// What is gathered for one write, which is what a pipe takes. A longer line has a write of its own.
 const BATCH: usize = 64 << 10;
 
 /// The writing end of the queue before stdout.
@@ -80,7 +80,8 @@ struct Batches {
 /// What leaves in one write, and the room that it takes until then.
 #[derive(Debug)]
 enum Batch {
-    /// Copies of short lines, so that they do not keep the chunks in which they came.
+    /// Copies of short lines. A line is mostly a slice of what was read at once, up to 400 KiB, all of which would stay in
+    /// memory for it.
     Short(Vec<u8>, usize),
     /// A long line without its end, with which the next batch begins.
     Long(Line, usize),
@@ -89,27 +90,28 @@ enum Batch {
 /// One line, without its end.
 #[derive(Clone, Debug)]
 pub(crate) enum Line {
-    Memory(Bytes),
-    /// A line that is too large to be in memory; raw line breaks in it become spaces.
-    Spooled {
-        spooled: Spooled,
+    Memory {
+        bytes: Bytes,
+        /// There are raw line breaks, which become spaces when it is written (R2).
         line_breaks: bool,
     },
+    /// A line that is too large to be in memory.
+    Spooled { spooled: Spooled, line_breaks: bool },
 }
 
 impl Line {
     /// Bytes that it takes in memory.
     fn cost(&self) -> usize {
         match self {
-            Self::Memory(bytes) => bytes.len(),
-            Self::Spooled { .. } => 0,
+            Self::Memory { bytes, .. } => bytes.len(),
+            Self::Spooled { .. } => SPOOLED,
         }
     }
 }
 
 impl From<Bytes> for Line {
     fn from(bytes: Bytes) -> Self {
-        Self::Memory(bytes)
+        Self::Memory { bytes, line_breaks: false }
     }
 }
 
@@ -149,10 +151,10 @@ impl Waiting {
     fn put(&self, line: Line, cost: usize) {
         let batches = &mut *self.batches();
         match line {
-            Line::Memory(line) if line.len() <= GATHERED => batches.put_short(&line, cost),
+            Line::Memory { bytes, line_breaks } if bytes.len() < BATCH => batches.put_short(&bytes, line_breaks, cost),
             line => {
                 batches.ready.push_back(Batch::Long(line, cost));
-                batches.put_short(b"", 0);
+                batches.put_short(b"", false, 0);
             }
         }
         self.changed.notify_one();
@@ -165,19 +167,19 @@ impl Waiting {
 
 impl Batches {
     /// Puts a line and its end, or what is left of one, to the others that are short.
-    fn put_short(&mut self, line: &[u8], cost: usize) {
-        if let Some(Batch::Short(text, room)) = self.ready.back_mut()
-            && text.len() + line.len() < BATCH
-        {
+    fn put_short(&mut self, line: &[u8], line_breaks: bool, cost: usize) {
+        if !matches!(self.ready.back(), Some(Batch::Short(text, _)) if text.len() + line.len() < BATCH) {
+            self.ready.push_back(Batch::Short(mem::take(&mut self.spare), 0));
+        }
+        if let Some(Batch::Short(text, room)) = self.ready.back_mut() {
+            let start = text.len();
             text.extend_from_slice(line);
+            if line_breaks {
+                blank_line_breaks(text.get_mut(start..).unwrap_or_default());
+            }
             text.push(b'\n');
             *room += cost;
-            return;
         }
-        let mut text = mem::take(&mut self.spare);
-        text.extend_from_slice(line);
-        text.push(b'\n');
-        self.ready.push_back(Batch::Short(text, cost));
     }
 }
 
@@ -239,11 +241,22 @@ pub(crate) async fn write(mut output: impl AsyncWrite + Unpin, queue: Queue) -> 
 
 async fn write_long(output: &mut (impl AsyncWrite + Unpin), line: &Line) -> io::Result<()> {
     match line {
-        Line::Memory(line) => output.write_all(line).await,
+        Line::Memory { bytes, line_breaks: false } => output.write_all(bytes).await,
+        Line::Memory { bytes, line_breaks: true } => {
+            for block in bytes.chunks(BATCH) {
+                let mut block = block.to_vec();
+                blank_line_breaks(&mut block);
+                output.write_all(&block).await?;
+            }
+            Ok(())
+        }
         Line::Spooled { spooled, line_breaks } => {
             for block in spooled.blocks() {
-                let block = block?;
-                output.write_all(&if *line_breaks { without_line_breaks(block) } else { block }).await?;
+                let mut block = BytesMut::from(block?);
+                if *line_breaks {
+                    blank_line_breaks(&mut block);
+                }
+                output.write_all(&block).await?;
             }
             Ok(())
         }
@@ -354,7 +367,7 @@ mod tests {
     #[tokio::test]
     async fn lines_leave_in_order_whatever_their_size() {
         let (output, queue) = Output::new();
-        let lines = ["a".repeat(10), "b".repeat(GATHERED + 1), "c".repeat(5), "d".repeat(GATHERED * 3), "e".into()];
+        let lines = ["a".repeat(10), "b".repeat(BATCH - 1), "c".repeat(5), "d".repeat(BATCH * 3), "e".into()];
         for line in &lines {
             output.send(Bytes::from(line.clone())).await;
         }
@@ -365,6 +378,30 @@ mod tests {
         far.read_to_string(&mut written).await.unwrap();
         writer.await.unwrap().unwrap();
         assert_eq!(written, lines.join("\n") + "\n");
+    }
+
+    #[tokio::test]
+    async fn r2_line_breaks_become_spaces_whatever_the_size() {
+        for size in [10, BATCH - 7, BATCH, 3 * BATCH + 7] {
+            let (output, queue) = Output::new();
+            let bytes = Bytes::from("[\r\n1]\n".repeat(size / 6));
+            output.send(Line::Memory { bytes: bytes.clone(), line_breaks: true }).await;
+            drop(output);
+            let mut written = Vec::new();
+            write(&mut written, queue).await.unwrap();
+            let expected = String::from_utf8_lossy(&bytes).replace(['\r', '\n'], " ") + "\n";
+            assert!(written == expected.as_bytes(), "{size}");
+        }
+    }
+
+    #[tokio::test]
+    async fn lines_that_wait_hold_no_more_than_their_own_bytes() {
+        let (output, _queue) = Output::new();
+        let read = Bytes::from(vec![b'x'; 1 << 20]);
+        for length in [100, BATCH - 1] {
+            output.send(read.slice(..length)).await;
+            assert!(read.is_unique(), "{length}");
+        }
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 
 use std::{
     convert::Infallible,
+    io,
     net::{Ipv4Addr, Ipv6Addr},
     pin::Pin,
     sync::{
@@ -15,11 +16,15 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use tokio::{sync::SetOnce, time::timeout};
 use url::Url;
+use zstd::{
+    stream::raw::{Decoder, Operation as _},
+    zstd_safe::DParameter,
+};
 
 use crate::{
     config::{Config, Proxy, ServerUrl},
@@ -52,6 +57,12 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// The most that the headers of one HTTP/2 reply may hold, in bytes. With HTTP/1.1 it is the client's own limit: 100
 /// headers and 400 KiB.
 const MOST_HEADERS: u32 = 64 << 10;
+
+/// What a body may be compressed with. All but zstd is the HTTP client's business.
+const ENCODINGS: HeaderValue = HeaderValue::from_static("gzip, br, zstd, deflate");
+/// How far back a body in zstd may refer, as a power of 2: the 8 MiB that RFC 9659 allows. The library would take 128 MiB, and
+/// each open reply would hold as much.
+const ZSTD_WINDOW: u32 = 23;
 
 /// A machine that was away for less than this finds its connections as they were.
 const SHORT_SLEEP: Duration = Duration::from_secs(20);
@@ -201,7 +212,7 @@ impl Transport {
             let response = self.send(&clients, request, &user).await?;
             self.check_proxy(&response)?;
             match next_hop(&response) {
-                None => return Ok(Reply { response, user }),
+                None => return Reply::new(response, user),
                 Some(target) => {
                     tracing::debug!(status = response.status().as_u16(), "redirected");
                     url = target;
@@ -222,6 +233,7 @@ impl Transport {
         if let Some(cookies) = cookies {
             request.headers_mut().insert(header::COOKIE, cookies);
         }
+        request.headers_mut().entry(header::ACCEPT_ENCODING).or_insert(ENCODINGS);
         let sent = clients.of(request.url()).http.execute(request);
         let response = sent.await.map_err(|error| self.failure(error))?;
         self.cookies.learn(response.headers(), response.url());
@@ -314,9 +326,18 @@ pub(crate) struct Reply {
     response: reqwest::Response,
     /// The headers that were sent, which a 401 refuses.
     user: Arc<UserHeaders>,
+    /// What expands the body, if it is in zstd.
+    zstd: Option<Zstd>,
 }
 
 impl Reply {
+    fn new(response: reqwest::Response, user: Arc<UserHeaders>) -> Result<Self, Error> {
+        let encoding = response.headers().get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
+        let is_zstd = encoding.is_some_and(|encoding| encoding.trim_ascii().eq_ignore_ascii_case(b"zstd"));
+        let zstd = if is_zstd { Some(Zstd::new().map_err(not_expanded)?) } else { None };
+        Ok(Self { response, user, zstd })
+    }
+
     pub(crate) fn status(&self) -> StatusCode {
         self.response.status()
     }
@@ -357,10 +378,71 @@ impl Reply {
     /// # Errors
     /// The body broke off, or cannot be decompressed.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        self.response
-            .chunk()
-            .await
-            .map_err(|error| Error::new(Fault::Broken, "the server's reply broke off").with_source(error.without_url()))
+        // A small body may expand for long without a wait, and others want their turn.
+        tokio::task::coop::consume_budget().await;
+        loop {
+            if let Some(zstd) = &mut self.zstd
+                && let Some(expanded) = zstd.next().map_err(not_expanded)?
+            {
+                return Ok(Some(expanded));
+            }
+            let chunk = self.response.chunk().await.map_err(|error| {
+                Error::new(Fault::Broken, "the server's reply broke off").with_source(error.without_url())
+            })?;
+            match (&mut self.zstd, chunk) {
+                (None, chunk) => return Ok(chunk),
+                (Some(zstd), Some(chunk)) => zstd.input = chunk,
+                (Some(zstd), None) if zstd.is_whole => return Ok(None),
+                (Some(_), None) => return Err(not_expanded(io::ErrorKind::UnexpectedEof.into())),
+            }
+        }
+    }
+}
+
+fn not_expanded(error: io::Error) -> Error {
+    Error::new(Fault::Broken, "the server's reply cannot be decompressed").with_source(error)
+}
+
+/// A body in zstd, piece by piece.
+struct Zstd {
+    decoder: Decoder<'static>,
+    input: Bytes,
+    /// The decoder may hold more than it had room for.
+    is_full: bool,
+    /// No frame is unfinished.
+    is_whole: bool,
+}
+
+impl std::fmt::Debug for Zstd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Zstd").finish_non_exhaustive()
+    }
+}
+
+impl Zstd {
+    /// What is expanded at once.
+    const BLOCK: usize = 16 << 10;
+
+    fn new() -> io::Result<Self> {
+        let mut decoder = Decoder::new()?;
+        decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW))?;
+        Ok(Self { decoder, input: Bytes::new(), is_full: false, is_whole: true })
+    }
+
+    /// The next bytes; `None` if they need more input.
+    fn next(&mut self) -> io::Result<Option<Bytes>> {
+        while !self.input.is_empty() || self.is_full {
+            let mut block = BytesMut::zeroed(Self::BLOCK);
+            let status = self.decoder.run_on_buffers(&self.input, &mut block)?;
+            self.input.advance(status.bytes_read);
+            self.is_full = status.bytes_written == block.len();
+            self.is_whole = status.remaining == 0;
+            if status.bytes_written > 0 {
+                block.truncate(status.bytes_written);
+                return Ok(Some(block.freeze()));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -11,6 +11,8 @@
 )]
 
 mod log;
+#[cfg(target_os = "linux")]
+mod memory;
 mod mistakes;
 mod reach;
 #[cfg(unix)]

@@ -55,6 +55,12 @@ fn help() {
           --concurrency <COUNT>     Requests that may be open at the server at once [$CONCURRENCY]
                                     [default: 64]
 
+    Sizes:
+          --max-message-size <SIZE>  Largest message from the server, like 512M or 16G
+                                     [$MCP_MAX_MESSAGE_SIZE] [default: 4G]
+          --max-request-size <SIZE>  Largest message from the client, which is in memory
+                                     [$MCP_MAX_REQUEST_SIZE] [default: 64M]
+
     Times:
           --timeout <SECONDS>          Longest silence of the server during a request
                                        [$MCP_TOOL_CALL_TIMEOUT] [default: 300]
@@ -146,6 +152,8 @@ fn each_mistake_is_one_line_that_says_what_to_do() {
         (&[URL, "--connect-timeout", "inf"], "--connect-timeout: "),
         (&[URL, "--drain-timeout", "-1"], "--drain-timeout: "),
         (&[URL, "--concurrency", "0"], "--concurrency: "),
+        (&[URL, "--max-message-size", "64"], "--max-message-size: "),
+        (&[URL, "--max-request-size", "1.5G"], "--max-request-size: "),
         (&[URL, "--header", "hunter2"], "Name: Value"),
         (&[URL, "--header", "A B: hunter2"], "--header: "),
         (&[URL, "--header", "Host: ${MISSING}"], "MISSING"),

@@ -126,7 +126,8 @@ fn serve(stream: TcpStream, seen: &(Mutex<Vec<Request>>, Condvar)) {
     }
 }
 
-fn read_request(reader: &mut impl BufRead) -> Option<Request> {
+/// The next request of a connection.
+pub(crate) fn read_request(reader: &mut impl BufRead) -> Option<Request> {
     let mut line = || {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|length| *length > 0)?;

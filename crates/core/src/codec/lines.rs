@@ -9,14 +9,7 @@ use std::{mem, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::payload::{Gathered, Gatherer, Storage, Unkept};
-
-/// A line that is not kept: why, and the id of the message that it was, as far as that is known, in JSON.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LongLine {
-    pub(crate) error: Unkept,
-    pub(crate) id: Option<Bytes>,
-}
+use crate::payload::{Gathered, Gatherer, GivenUp, Storage};
 
 /// See the module. Call [`Lines::feed`], then [`Lines::next`] until it has no more; at the end [`Lines::finish`].
 #[derive(Debug)]
@@ -34,7 +27,8 @@ impl Lines {
         Self { chunk: Bytes::new(), at: 0, carried: Gatherer::new(limit, storage), skipping: false }
     }
 
-    /// A cutter of lines of at most `limit` bytes, which stay in memory.
+    /// A cutter of lines of at most `limit` bytes, which stay in memory. A longer one is reported at its end, with its id
+    /// wherever that stands.
     pub(crate) fn in_memory(limit: u64) -> Self {
         Self { chunk: Bytes::new(), at: 0, carried: Gatherer::in_memory(limit), skipping: false }
     }
@@ -47,7 +41,7 @@ impl Lines {
     }
 
     /// The next complete line, without its end.
-    pub(crate) fn next(&mut self) -> Option<Result<Gathered, LongLine>> {
+    pub(crate) fn next(&mut self) -> Option<Result<Gathered, GivenUp>> {
         loop {
             let rest = self.chunk.get(self.at..).unwrap_or_default();
             let start = self.at;
@@ -61,33 +55,20 @@ impl Lines {
                 continue;
             }
             let tail = self.chunk.slice(start..start + length);
-            return Some(self.hold(tail).and_then(|()| self.taken()));
+            return Some(self.carried.push(tail).and_then(|()| self.carried.take()));
         }
     }
 
     /// The last line, if the stream ended without LF after it.
-    pub(crate) fn finish(&mut self) -> Option<Result<Gathered, LongLine>> {
-        (!mem::take(&mut self.skipping) && self.carried.length() > 0).then(|| self.taken())
+    pub(crate) fn finish(&mut self) -> Option<Result<Gathered, GivenUp>> {
+        (!mem::take(&mut self.skipping) && self.carried.length() > 0).then(|| self.carried.take())
     }
 
-    fn carry(&mut self, rest: Bytes) -> Result<(), LongLine> {
+    fn carry(&mut self, rest: Bytes) -> Result<(), GivenUp> {
         if rest.is_empty() || self.skipping {
             return Ok(());
         }
-        self.hold(rest).inspect_err(|_| self.skipping = true)
-    }
-
-    fn hold(&mut self, piece: Bytes) -> Result<(), LongLine> {
-        self.carried.push(piece).map_err(|error| {
-            let id = self.carried.id();
-            self.carried.clear();
-            LongLine { error, id }
-        })
-    }
-
-    fn taken(&mut self) -> Result<Gathered, LongLine> {
-        let id = self.carried.id();
-        self.carried.take().map_err(|error| LongLine { error, id })
+        self.carried.push(rest).inspect_err(|_| self.skipping = true)
     }
 }
 
@@ -98,7 +79,7 @@ mod tests {
     use super::*;
     use crate::{
         internals::checks::{lines_in, naive_lines},
-        payload::tests::storage,
+        payload::{Unkept, tests::storage},
     };
 
     #[test]

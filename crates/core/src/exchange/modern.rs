@@ -112,6 +112,11 @@ impl Exchange<'_> {
                 while let Some(message) = decoder.next() {
                     is_live |= self.hand_on_event(message).await;
                 }
+                for lost in decoder.take_lost() {
+                    if let Some(error) = bridge.hand_on_lost(lost, Some(self.pending)).await {
+                        return Err(error);
+                    }
+                }
             };
             decoder.finish(broken.is_none());
             while let Some(message) = decoder.next() {

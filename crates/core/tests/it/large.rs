@@ -1,6 +1,6 @@
 //! Messages that are too large for memory: they pass through a file, byte for byte, and nothing else waits for them (R3, R15).
 
-use crate::support::{Client, Server, call, dialogue, request, response};
+use crate::support::{Client, Server, call, dialogue, notification, request, response};
 
 /// More than is kept in memory of one message.
 const LARGE: usize = 3 << 20;
@@ -45,24 +45,57 @@ async fn r2_a_large_pretty_printed_answer_is_one_line() {
 
 #[tokio::test]
 async fn r11_others_do_not_wait_for_a_large_answer() {
-    let (mut server, mut client) = dialogue().await;
-    client.send(call("1")).await;
-    let mut large = server.post().await;
-    large.head(200, &[("Content-Type", "application/json")]).await;
-    let body = response("1", &format!(r#""{}""#, text()));
-    let (first, rest) = body.as_bytes().split_at(2 << 20);
-    for chunk in first.chunks(100_000) {
-        large.chunk(chunk).await;
+    for content_type in ["application/json", "text/event-stream", "application/x-ndjson"] {
+        let (mut server, mut client) = dialogue().await;
+        client.send(call("1")).await;
+        let mut large = server.post().await;
+        large.head(200, &[("Content-Type", content_type)]).await;
+        let body = response("1", &format!(r#""{}""#, text()));
+        let framed = crate::support::framed(content_type, &body);
+        let (first, rest) = framed.as_bytes().split_at(2 << 20);
+        for chunk in first.chunks(100_000) {
+            large.chunk(chunk).await;
+        }
+        client.send(call("2")).await;
+        let answer = server.post().await.answer("{}").await;
+        client.expect(answer).await;
+        for chunk in rest.chunks(100_000) {
+            large.chunk(chunk).await;
+        }
+        large.end().await;
+        client.expect(body).await;
+        client.finish(&mut server).await;
     }
-    client.send(call("2")).await;
-    let answer = server.post().await.answer("{}").await;
-    client.expect(answer).await;
-    for chunk in rest.chunks(100_000) {
-        large.chunk(chunk).await;
+}
+
+#[tokio::test]
+async fn r13_messages_of_one_stream_keep_their_order_whatever_their_size() {
+    for content_type in ["text/event-stream", "application/x-ndjson"] {
+        let (mut server, mut client) = dialogue().await;
+        client.send(call("1")).await;
+        let mut post = server.post().await;
+        post.head(200, &[("Content-Type", content_type)]).await;
+        let text = text();
+        let messages: Vec<_> = [&text[..10], &text[..], &text[..500_000], &text[..], &text[..100]]
+            .iter()
+            .map(|text| notification("x", &format!(r#"{{"text":"{text}"}}"#)))
+            .chain([response("1", "{}")])
+            .collect();
+        let framed: String = messages.iter().map(|message| crate::support::framed(content_type, message)).collect();
+        let sending = async {
+            for chunk in framed.as_bytes().chunks(300_000) {
+                post.chunk(chunk).await;
+            }
+            post.end().await;
+        };
+        let reading = async {
+            for message in &messages {
+                client.expect(message).await;
+            }
+        };
+        tokio::join!(sending, reading);
+        client.finish(&mut server).await;
     }
-    large.end().await;
-    client.expect(body).await;
-    client.finish(&mut server).await;
 }
 
 #[tokio::test]

@@ -12,6 +12,8 @@ mod credentials;
 mod cuts;
 /// How the bridge ends, and what it does while nobody reads its output.
 mod end;
+/// Messages, lines and bodies that never end.
+mod endless;
 /// What can happen to a connection: refused, cut, reset, silent.
 mod failures;
 /// What becomes of a request for each way in which it can die.

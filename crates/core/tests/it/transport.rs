@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 /// An encoder that can be flushed after each event.
-enum Encoder {
+pub(crate) enum Encoder {
     Gzip(flate2::write::GzEncoder<Vec<u8>>),
     Deflate(flate2::write::ZlibEncoder<Vec<u8>>),
     Brotli(Box<brotli::CompressorWriter<Vec<u8>>>),
@@ -21,7 +21,8 @@ enum Encoder {
 }
 
 impl Encoder {
-    fn all() -> [(&'static str, Self); 4] {
+    /// One of each kind, with the name that HTTP has for it.
+    pub(crate) fn all() -> [(&'static str, Self); 4] {
         let level = flate2::Compression::default();
         [
             ("gzip", Self::Gzip(flate2::write::GzEncoder::new(Vec::new(), level))),
@@ -32,7 +33,7 @@ impl Encoder {
     }
 
     /// What is to be sent so that the peer can read all of `text`.
-    fn flushed(&mut self, text: &str) -> Vec<u8> {
+    pub(crate) fn flushed(&mut self, text: &str) -> Vec<u8> {
         fn write(encoder: &mut impl Write, text: &str) {
             encoder.write_all(text.as_bytes()).unwrap();
             encoder.flush().unwrap();
@@ -57,7 +58,8 @@ impl Encoder {
         }
     }
 
-    fn end(self) -> Vec<u8> {
+    /// The rest.
+    pub(crate) fn end(self) -> Vec<u8> {
         match self {
             Self::Gzip(encoder) => encoder.finish().unwrap(),
             Self::Deflate(encoder) => encoder.finish().unwrap(),

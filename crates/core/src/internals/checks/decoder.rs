@@ -5,13 +5,13 @@ use bytes::Bytes;
 use super::{
     Input,
     lines::naive_lines,
+    message::line,
     sse::{Seen, naive_events},
 };
 use crate::{
     codec::Decoder,
     message::{Message, Parsed},
     payload::Storage,
-    stdio::Line,
 };
 
 /// Any body of any type yields the messages that are in the whole.
@@ -42,6 +42,7 @@ struct Found {
     endpoint: Option<Bytes>,
     last_event_id: Option<Bytes>,
     rejected: Option<&'static str>,
+    lost: usize,
     is_too_large: bool,
 }
 
@@ -68,6 +69,7 @@ impl Found {
             self.messages.push(line(message));
         }
         self.endpoint = decoder.take_endpoint().or(self.endpoint.take());
+        self.lost += decoder.take_lost().len();
         self.rejected = decoder.take_rejected().map(|error| error.kind()).or(self.rejected);
     }
 }
@@ -95,11 +97,4 @@ fn naive_messages(body: &[u8], content_type: Option<&str>, limit: u64, is_clean:
         }
     });
     Some(messages.map(line).collect())
-}
-
-fn line(message: Message) -> Bytes {
-    match message.into_line() {
-        Line::Memory(line) => line,
-        Line::Spooled { .. } => panic!("a text of this size is in memory"),
-    }
 }

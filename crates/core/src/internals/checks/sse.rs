@@ -58,7 +58,6 @@ fn complete(sse: &mut Sse, data: &mut Gatherer, too_long: &mut usize) -> Vec<(By
             Part::Data(piece) => {
                 if data.push(piece.to_bytes()).is_err() {
                     *too_long += 1;
-                    data.clear();
                     sse.skip_event();
                 }
             }

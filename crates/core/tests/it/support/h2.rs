@@ -23,6 +23,8 @@ pub(crate) enum Fate {
     Reset(h2::Reason),
     /// The server goes away, and names this request as the last one that was begun or none at all; then the connection ends.
     GoAway { processed: bool },
+    /// A head begins, and goes on until the connection breaks.
+    EndlessHeaders,
 }
 
 /// A connection being served. What a peer breaks on it is for the test to judge.
@@ -34,6 +36,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
 const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -111,6 +114,14 @@ impl RawH2 {
                 }
                 Fate::Reset(reason) => {
                     write(&mut stream, RST_STREAM, 0, id, &u32::from(reason).to_be_bytes()).await?;
+                }
+                Fate::EndlessHeaders => {
+                    // Status 200, then the header `x: x` again and again, in HPACK.
+                    write(&mut stream, HEADERS, 0, id, &[0x88]).await?;
+                    let more = b"\0\x01x\x01x".repeat(1000);
+                    loop {
+                        write(&mut stream, CONTINUATION, 0, id, &more).await?;
+                    }
                 }
                 Fate::GoAway { processed } => {
                     let last = if processed { id } else { 0 };

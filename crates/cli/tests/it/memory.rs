@@ -1,0 +1,412 @@
+//! What the process holds while peers send more than anyone reads, and what is left of it on the disk. The figures are the
+//! system's own (`/proc`), and their limits generous: what they are to show are faults, which hold all that is sent.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, PipeReader, Read, Write, pipe},
+    net::{TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::support::{LIMIT, command, exit_within, read_request, request};
+
+/// How long a peer may take nothing before it counts as stuck.
+const STALL: Duration = Duration::from_millis(500);
+const MIB: usize = 1 << 20;
+
+/// A server that answers each call in the way that its method names. See [`reply`].
+struct Server {
+    url: String,
+    /// The bytes of endless replies that were taken.
+    taken: Arc<AtomicUsize>,
+    /// The bodies of requests, as they come.
+    seen: Receiver<Value>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        let taken = Arc::new(AtomicUsize::new(0));
+        let (saw, seen) = channel();
+        let counter = Arc::clone(&taken);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (saw, taken, mut stream) = (saw.clone(), Arc::clone(&counter), stream.unwrap());
+                thread::spawn(move || {
+                    let mut reader = BufReader::new(stream.try_clone().unwrap());
+                    while let Some(request) = read_request(&mut reader) {
+                        let _ = saw.send(request.body.clone());
+                        if reply(&mut stream, &request.body, &taken).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Self { url, taken, seen }
+    }
+
+    /// Waits for a message of this method.
+    fn wait_for(&self, method: &str) -> Value {
+        loop {
+            let body = self.seen.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("no {method}"));
+            if body["method"] == method {
+                return body;
+            }
+        }
+    }
+
+    /// Waits until an endless reply is not taken any further; gives the bytes that were.
+    fn wait_for_stall(&self) -> usize {
+        let mut last = (0, Instant::now());
+        loop {
+            let taken = self.taken.load(Ordering::Acquire);
+            if taken != last.0 || taken == 0 {
+                last = (taken, Instant::now());
+            } else if last.1.elapsed() > STALL {
+                return taken;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn notification(length: usize) -> String {
+    json!({"jsonrpc": "2.0", "method": "notifications/message", "params": "x".repeat(length)}).to_string()
+}
+
+fn answer(id: &Value, length: usize) -> String {
+    json!({"jsonrpc": "2.0", "id": id, "result": "x".repeat(length)}).to_string()
+}
+
+fn reply(stream: &mut TcpStream, message: &Value, taken: &AtomicUsize) -> std::io::Result<()> {
+    let id = &message["id"];
+    let mut endless = |content_type: &str, block: String, most: usize| {
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nConnection: close\r\n\r\n")?;
+        let mut sent = 0;
+        while sent < most {
+            let count = stream.write(&block.as_bytes()[sent % block.len()..])?;
+            sent += count;
+            taken.fetch_add(count, Ordering::AcqRel);
+        }
+        Ok(())
+    };
+    match message["method"].as_str().unwrap_or_default() {
+        "events" => endless("text/event-stream", format!("data: {}\n\n", notification(1000)), usize::MAX),
+        "large events" => endless("text/event-stream", format!("data: {}\n\n", notification(3 * MIB)), usize::MAX),
+        "lines" => endless("application/x-ndjson", format!("{}\n", notification(1000)), usize::MAX),
+        // Each small event comes in a large chunk.
+        "sparse events" => {
+            let comment = format!(":{}\n", "x".repeat(MIB));
+            let block = format!("{comment}data: {}\n\n", notification(1));
+            let most = 200 * block.len();
+            endless("text/event-stream", block, most)?;
+            Err(std::io::ErrorKind::ConnectionAborted.into())
+        }
+        method => {
+            // The number in the method is the length of the answer.
+            let length = method.rsplit(' ').next().and_then(|length| length.parse().ok()).unwrap_or(2);
+            let body = match (id.is_null(), method.starts_with("pretty")) {
+                (true, _) => String::new(),
+                (_, true) => format!("{{\n  \"id\": {id},\n  \"result\":\n  \"{}\" }}", "x".repeat(length)),
+                _ => answer(id, length),
+            };
+            let status = if body.is_empty() { 202 } else { 200 };
+            write!(
+                stream,
+                "HTTP/1.1 {status} Whatever\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+        }
+    }
+}
+
+/// The command, whose stdout is only read when the test does.
+struct Bridge {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<PipeReader>,
+    /// What it holds when it has done little.
+    idle: usize,
+    /// While it is not dropped, the process has [`LIFE`].
+    _watch: Sender<()>,
+}
+
+/// Longer than any of these dialogues takes; the process is ended then, and whoever waits for it fails.
+const LIFE: Duration = Duration::from_mins(1);
+
+impl Bridge {
+    fn start(server: &Server, options: &[&str]) -> Self {
+        Self::spawn(command([&[server.url.as_str()], options].concat()))
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let (reader, writer) = pipe().unwrap();
+        let mut child = command.stdout(writer).stderr(Stdio::null()).spawn().unwrap();
+        drop(command);
+        let (watch, dropped) = channel();
+        let pid = Pid::from_child(&child);
+        thread::spawn(move || {
+            if dropped.recv_timeout(LIFE) == Err(RecvTimeoutError::Timeout) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        });
+        let mut bridge =
+            Self { stdin: child.stdin.take(), child, stdout: BufReader::new(reader), idle: 0, _watch: watch };
+        bridge.send(&request(0, "first"));
+        assert_eq!(bridge.answer()["id"], 0);
+        bridge.idle = bridge.peak();
+        bridge
+    }
+
+    fn send(&mut self, line: &str) {
+        self.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line
+    }
+
+    fn answer(&mut self) -> Value {
+        serde_json::from_str(&self.line()).unwrap()
+    }
+
+    /// The most that it ever held in memory, in bytes.
+    fn peak(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+    }
+
+    /// What it came to hold beyond that when it was idle must be less than this.
+    #[track_caller]
+    fn expect_less_than(&self, bytes: usize) {
+        let grown = self.peak() - self.idle;
+        assert!(grown < bytes, "{} KiB more than when idle", grown >> 10);
+    }
+
+    /// Its open files that have no name any more, as their links in `/proc` and with their permissions.
+    fn nameless_files(&self) -> Vec<(String, u32)> {
+        let links = fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let path = |link: std::io::Result<fs::DirEntry>| {
+            let link = link.unwrap().path();
+            // It may have been closed meanwhile.
+            let target = fs::read_link(&link).ok()?.to_str()?.to_owned();
+            Some((target, fs::metadata(link).ok()?.permissions().mode() & 0o777))
+        };
+        links.filter_map(path).filter(|(target, _)| target.ends_with(" (deleted)")).collect()
+    }
+
+    fn end(mut self, limit: Duration) {
+        exit_within(&mut self.child, limit);
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        // Fails if it has ended, which is well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn r15_a_reader_that_stops_holds_the_server_and_nothing_else() {
+    for (flood, bound) in [("events", 16 * MIB), ("lines", 16 * MIB), ("large events", 128 * MIB)] {
+        let server = Server::start();
+        let mut bridge = Bridge::start(&server, &[]);
+        bridge.send(&request(1, flood));
+        let taken = server.wait_for_stall();
+        assert!(taken < bound, "{flood}: {taken} bytes were taken that nobody reads");
+        // What else there is goes on: calls, answers that wait, cancellations.
+        bridge.send(&request(2, "other"));
+        server.wait_for("other");
+        bridge.send(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#);
+        assert_eq!(server.wait_for("notifications/cancelled")["params"]["requestId"], 1);
+        bridge.expect_less_than(24 * MIB);
+        // Whoever reads again, slowly at first, finds all lines whole, and the other answer among them.
+        let mut first = [0; 100];
+        for _ in 0..10 {
+            bridge.stdout.read_exact(&mut first).unwrap();
+        }
+        bridge.line();
+        let mut found = false;
+        for _ in 0..20_000 {
+            found = bridge.answer()["id"] == 2;
+            if found {
+                break;
+            }
+        }
+        assert!(found, "{flood}: the other answer is lost");
+        bridge.expect_less_than(24 * MIB);
+    }
+}
+
+#[test]
+fn r8_a_reader_that_stops_does_not_hold_the_end() {
+    for flood in ["events", "large events", "long 8000000"] {
+        for by_signal in [false, true] {
+            let server = Server::start();
+            let mut bridge = Bridge::start(&server, &["--drain-timeout", "0.2"]);
+            bridge.send(&request(1, flood));
+            if flood.starts_with("long") {
+                // Its first byte shows that it is on its way.
+                bridge.stdout.read_exact(&mut [0]).unwrap();
+            } else {
+                server.wait_for_stall();
+            }
+            bridge.send(&request(2, "other"));
+            server.wait_for("other");
+            if by_signal {
+                kill_process(Pid::from_child(&bridge.child), Signal::TERM).unwrap();
+            } else {
+                bridge.stdin = None;
+            }
+            bridge.end(LIMIT);
+        }
+    }
+}
+
+#[test]
+fn r15_small_messages_of_large_chunks_hold_little() {
+    let server = Server::start();
+    let mut bridge = Bridge::start(&server, &[]);
+    // More than the pipe takes, so that the events wait behind it.
+    bridge.send(&request(1, "long 200000"));
+    bridge.stdout.read_exact(&mut [0]).unwrap();
+    bridge.send(&request(2, "sparse events"));
+    server.wait_for_stall();
+    bridge.expect_less_than(24 * MIB);
+}
+
+#[test]
+fn r15_many_answers_of_a_mebibyte_at_once() {
+    for (count, method, bound) in
+        // What remains is what HTTP reads ahead on each connection.
+        [(64, "answer 1000000", 64 * MIB), (256, "answer 1000000", 224 * MIB), (64, "pretty 1000000", 64 * MIB)]
+    {
+        let server = Server::start();
+        let mut bridge = Bridge::start(&server, &["--concurrency", "256"]);
+        for id in 1..=count {
+            bridge.send(&request(id, method));
+        }
+        for _ in 0..count {
+            server.wait_for(method);
+        }
+        thread::sleep(STALL);
+        bridge.expect_less_than(bound);
+        for _ in 0..count {
+            let answer = bridge.answer();
+            assert_eq!(answer["result"].as_str().map(str::len), Some(1_000_000), "{}", answer["id"]);
+        }
+        bridge.expect_less_than(bound);
+    }
+}
+
+#[test]
+fn large_answers_that_wait_hold_few_files() {
+    const COUNT: u32 = 60;
+    let server = Server::start();
+    let mut bridge = Bridge::start(&server, &["--concurrency", "16"]);
+    for id in 1..=COUNT {
+        bridge.send(&request(id, "large 2000000"));
+    }
+    for _ in 0..24 {
+        server.wait_for("large 2000000");
+    }
+    thread::sleep(STALL);
+    let files = bridge.nameless_files().len();
+    assert!((2..=40).contains(&files), "{files}");
+    for _ in 0..COUNT {
+        assert_eq!(bridge.answer()["result"].as_str().map(str::len), Some(2_000_000));
+    }
+    bridge.send(&request(1000, "other"));
+    assert_eq!(bridge.answer()["id"], 1000);
+    // What was written is gone.
+    assert_eq!(bridge.nameless_files(), []);
+    bridge.expect_less_than(24 * MIB);
+}
+
+#[test]
+fn what_is_on_the_disk_is_nobody_elses() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start();
+    let mut command = command([&server.url]);
+    command.env("TMPDIR", folder.path());
+    let mut bridge = Bridge::spawn(command);
+    bridge.send(&request(1, "large 8000000"));
+    bridge.stdout.read_exact(&mut [0]).unwrap();
+    let files = bridge.nameless_files();
+    let [(path, mode)] = files.as_slice() else { panic!("{files:?}") };
+    assert!(path.starts_with(folder.path().to_str().unwrap()), "{path}");
+    assert_eq!(mode & 0o177, 0, "{mode:o}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "it has no name");
+    bridge.line();
+    bridge.send(&request(2, "other"));
+    assert_eq!(bridge.answer()["id"], 2);
+    assert_eq!(bridge.nameless_files(), []);
+}
+
+/// The end of a quota, or of the disk.
+#[test]
+fn a_file_that_may_not_grow_is_an_error_of_that_request_only() {
+    let server = Server::start();
+    let bridge = command([&server.url]);
+    // In blocks of 512 bytes or of 1024: 4 MiB at most.
+    let mut limited = Command::new("/bin/sh");
+    limited.args(["-c", r#"ulimit -f 4096; exec "$0" "$1""#]).arg(bridge.get_program()).args(bridge.get_args());
+    limited.env_clear().stdin(Stdio::piped());
+    let mut bridge = Bridge::spawn(limited);
+    for _ in 0..2 {
+        bridge.send(&request(1, "large 8000000"));
+        let failure = bridge.answer();
+        assert_eq!((&failure["id"], &failure["error"]["data"]["kind"]), (&1.into(), &"storage".into()), "{failure}");
+        bridge.send(&request(2, "other"));
+        assert_eq!(bridge.answer()["id"], 2);
+        assert_eq!(bridge.nameless_files(), []);
+    }
+}
+
+#[test]
+fn r3_a_large_request_is_held_once() {
+    const LENGTH: usize = 48 * MIB;
+    let server = Server::start();
+    let mut bridge = Bridge::start(&server, &[]);
+    let line = json!({"jsonrpc": "2.0", "id": 1, "method": "large", "params": "x".repeat(LENGTH)}).to_string();
+    bridge.send(&line);
+    assert_eq!(server.wait_for("large")["params"].as_str().map(str::len), Some(LENGTH));
+    assert_eq!(bridge.answer()["id"], 1);
+    // Its buffer doubles as it grows.
+    bridge.expect_less_than(LENGTH * 23 / 10);
+}
+
+#[test]
+fn sizes_that_the_user_sets_are_limits() {
+    let server = Server::start();
+    let mut bridge = Bridge::start(&server, &["--max-message-size", "1M", "--max-request-size", "4k"]);
+    for (line, id, option) in [
+        (request(1, "large 1048576"), 1, "--max-message-size"),
+        (json!({"method": "x", "params": "x".repeat(5000), "id": 2}).to_string(), 2, "--max-request-size"),
+    ] {
+        bridge.send(&line);
+        let failure = bridge.answer();
+        assert_eq!((&failure["id"], &failure["error"]["data"]["kind"]), (&id.into(), &"too_large".into()), "{failure}");
+        assert!(failure["error"]["message"].as_str().unwrap().contains(option), "{failure}");
+    }
+    bridge.send(&request(3, "large 1000000"));
+    assert_eq!(bridge.answer()["result"].as_str().map(str::len), Some(1_000_000));
+}
