@@ -91,7 +91,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Name, unit and instructions for each path.
 fn count(options: &Options) -> Result<Vec<(String, String, f64)>> {
-    let list = Command::new(&options.paths).output()?;
+    let list = Command::new(&options.paths).output();
+    let list = list.map_err(|error| format!("{}: {error}", options.paths.display()))?;
     let list = String::from_utf8(list.stdout)?;
     let mut figures = Vec::new();
     for line in list.lines() {

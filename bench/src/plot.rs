@@ -3,12 +3,20 @@
 
 use std::fmt::Write;
 
-use crate::report::{DIRECT, short};
+use crate::report::short;
 
 /// What belongs to one bridge.
 pub(crate) struct Series {
     pub(crate) name: String,
+    /// Which of all bridges it is, so that it has one colour in all pictures; none for the server alone.
+    pub(crate) number: Option<usize>,
     pub(crate) points: Vec<(f64, f64)>,
+}
+
+impl Series {
+    fn colour(&self) -> &'static str {
+        self.number.and_then(|number| COLOURS.get(number % COLOURS.len())).unwrap_or(&"#222222")
+    }
 }
 
 const WIDTH: f64 = 760.0;
@@ -47,12 +55,15 @@ pub(crate) fn lines(title: &str, label: &str, note: &str, all: &[Series]) -> Str
     }
     picture.text((f64::midpoint(LEFT, WIDTH - RIGHT), HEIGHT - BOTTOM + 36.0), "middle", "", label);
     let mut names: Vec<(f64, String, &str)> = Vec::new();
-    for (series, colour) in all.iter().zip(colours(all)) {
+    for series in all {
+        let colour = series.colour();
         let places: Vec<(f64, f64)> =
             series.points.iter().map(|point| (across.place(point.0), up.place(point.1))).collect();
-        picture.path(&places, colour, series.name == DIRECT);
+        picture.path(&places, colour, series.number.is_none());
         if let (Some(place), Some(point)) = (places.last(), series.points.last()) {
-            names.push((place.1, format!("{} {}", series.name, short(point.1)), colour));
+            // A line may end before the others, where the bridge failed.
+            let early = if point.0 < last { format!(" at {}", point.0) } else { String::new() };
+            names.push((place.1, format!("{} {}{early}", series.name, short(point.1)), colour));
         }
     }
     // Names stand where their lines end, moved apart where two would cover each other.
@@ -80,7 +91,8 @@ pub(crate) fn ranges(title: &str, note: &str, all: &[Series]) -> String {
         picture.grid((x, TOP), (x, bottom));
         picture.text((x, bottom + 18.0), "middle", "", &decade(value));
     }
-    for (number, (series, colour)) in all.iter().zip(colours(all)).enumerate() {
+    for (number, series) in all.iter().enumerate() {
+        let colour = series.colour();
         let Some(&(low, high)) = series.points.first() else { continue };
         let y = TOP + ROW * (number as f64 + 0.5) + 4.0;
         picture.text((left - 10.0, y + 4.0), "end", colour, &series.name);
@@ -182,14 +194,6 @@ impl Picture {
         self.text.push_str("</svg>\n");
         self.text
     }
-}
-
-/// One colour for each name, the same in all pictures of a run.
-fn colours(all: &[Series]) -> Vec<&'static str> {
-    let mut rest = COLOURS.iter().cycle();
-    all.iter()
-        .map(|series| if series.name == DIRECT { "#222222" } else { rest.next().copied().unwrap_or("#222222") })
-        .collect()
 }
 
 fn decade(value: f64) -> String {

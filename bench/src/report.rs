@@ -303,11 +303,16 @@ impl Results {
                 let point = (*x, figure.median);
                 match all.iter_mut().find(|series| series.name == row.bridge) {
                     Some(series) => series.points.push(point),
-                    None => all.push(Series { name: row.bridge.clone(), points: vec![point] }),
+                    None => all.push(self.of(&row.bridge, vec![point])),
                 }
             }
         }
         all
+    }
+
+    fn of(&self, bridge: &str, points: Vec<(f64, f64)>) -> Series {
+        let number = self.bridges.iter().position(|named| named.name == bridge);
+        Series { name: bridge.to_owned(), number, points }
     }
 
     /// The first two figures of a test.
@@ -315,7 +320,7 @@ impl Results {
         let rows = self.rows.iter().filter(|row| row.test == test.name());
         rows.filter_map(|row| {
             let points = vec![(row.figure(0)?.median, row.figure(1)?.median)];
-            Some(Series { name: row.bridge.clone(), points })
+            Some(self.of(&row.bridge, points))
         })
         .collect()
     }
