@@ -355,7 +355,7 @@ impl Bench {
             }
             Test::Age => {
                 let mut ages = Vec::new();
-                server.call(&events(EVENTS, Format::Sse), until, |text| ages.extend(age(text)))?;
+                server.call(&events(EVENTS, Format::Sse), until, |text| ages.extend(ages_of(text)))?;
                 summary_of_ages(ages)
             }
             Test::Big(format, size) => {
@@ -491,7 +491,7 @@ impl Bench {
             if line.answers()?.is_some() {
                 break;
             }
-            ages.extend(age(line.head));
+            ages.extend(ages_of(line.head));
         }
         summary_of_ages(ages)
     }
@@ -610,9 +610,10 @@ fn events((count, size, pause): (u64, u64, u64), format: Format) -> Call {
     Call::Events { count, size, pause, format }
 }
 
-/// Seconds since the event in this text left.
-fn age(text: &[u8]) -> Option<f64> {
-    Some(server::now().saturating_sub(server::left_at(text)?) as f64 / 1e9)
+/// Seconds since the events in this text left.
+fn ages_of(text: &[u8]) -> impl Iterator<Item = f64> {
+    let now = server::now();
+    server::left_at(text).map(move |left| now.saturating_sub(left) as f64 / 1e9)
 }
 
 fn summary_of_ages(mut ages: Vec<f64>) -> Result<Vec<f64>> {

@@ -38,7 +38,7 @@ const PHRASE: &str =
     r#"The build took 41 s. fn main() {\n\tprintln!(\"{}\", 7);\n} Größe geändert; 文件已保存 — готово. "#;
 /// Long answers are sent in pieces of this size.
 const BLOCK: usize = 64 << 10;
-/// How many times of this the driver takes for the time of an event. Both read one clock, as they are on one machine.
+/// Stands before the time at which an event left. Server and driver read one clock, as they are on one machine.
 const MARK: &str = "\"at ";
 
 /// Serves until stdin ends.
@@ -65,11 +65,13 @@ pub(crate) fn now() -> u64 {
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
-/// When the event in this text left, if it says so.
-pub(crate) fn left_at(text: &[u8]) -> Option<u64> {
-    let rest = text.get(memchr::memmem::find(text, MARK.as_bytes())? + MARK.len()..)?;
-    let end = rest.iter().position(|byte| !byte.is_ascii_digit())?;
-    std::str::from_utf8(rest.get(..end)?).ok()?.parse().ok()
+/// When the events in this text left.
+pub(crate) fn left_at(text: &[u8]) -> impl Iterator<Item = u64> {
+    memchr::memmem::find_iter(text, MARK).filter_map(|at| {
+        let rest = text.get(at + MARK.len()..)?;
+        let end = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+        std::str::from_utf8(rest.get(..end)?).ok()?.parse().ok()
+    })
 }
 
 #[derive(Deserialize)]
@@ -339,6 +341,7 @@ mod tests {
     fn an_event_has_its_length_and_its_time() {
         let event = event("1", 1, 4096, Format::Ndjson);
         assert_eq!(event.len(), 4097);
-        assert!(left_at(&event).is_some_and(|time| time > 0));
+        let both = event.repeat(2);
+        assert_eq!(left_at(&both).filter(|&time| time > 0).count(), 2);
     }
 }
