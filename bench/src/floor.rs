@@ -26,9 +26,9 @@ use tokio::{
 use crate::Result;
 
 /// Pieces of output that may wait for a reader who is slow.
-const WAITING: usize = 64;
+const WAITING: usize = 32;
 /// Bytes that are read at once; with [`WAITING`] it bounds the memory.
-const READ: usize = 128 << 10;
+const READ: usize = 64 << 10;
 /// What marks the lines of an event stream that are copied.
 const DATA: &[u8] = b"data: ";
 
