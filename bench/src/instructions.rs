@@ -1,0 +1,229 @@
+//! What the hot paths execute, counted by valgrind: figures that do not depend on how busy the machine is, so that a
+//! change can be compared with the record in any continuous integration.
+//!
+//! Rule: only like is compared with like. The compiler, valgrind and the processor's features that valgrind shows decide
+//! which code is made and which of its variants runs; where they are not those of the record, the figures are shown and
+//! not judged.
+
+use std::{
+    env,
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+
+use crate::{
+    Result,
+    bridge::{Bridge, Call, Processors},
+    measure::Server,
+    peers::Peer,
+    server::Format,
+};
+
+/// How much more than its record a figure may be, in percent. Runs of one build differ by 0.1 %; the rest is for what the
+/// compiler does with changes elsewhere.
+const TOLERANCE: f64 = 2.0;
+/// The life of the command with one call: start, handshake, call, end.
+const LIFE: &str = "start-call-end";
+/// A path that takes longer under valgrind hangs.
+const LIMIT: Duration = Duration::from_mins(2);
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Fail if a path executes more than its record allows
+    #[arg(long)]
+    check: bool,
+    /// Make these figures the record
+    #[arg(long, conflicts_with = "check")]
+    record: bool,
+    /// The core's example `instructions`, as it was built
+    #[arg(long, value_name = "FILE")]
+    paths: PathBuf,
+    /// The command of this project, as it was built
+    #[arg(long, value_name = "FILE")]
+    gangway: PathBuf,
+    /// The record
+    #[arg(long, value_name = "FILE", default_value = "bench/instructions.txt")]
+    file: PathBuf,
+}
+
+/// Counts, shows, and compares or records.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let conditions = conditions()?;
+    let old = Record::read(&options.file)?;
+    let comparable = old.conditions == conditions;
+    let mut new = Record { conditions, figures: Vec::new() };
+    let (mut worse, mut better) = (Vec::new(), Vec::new());
+    println!("{:<24} {:>12} {:>12} {:>8}", "path", "record", "now", "");
+    for (name, unit, now) in count(options)? {
+        let before = old.figures.iter().find(|figure| figure.0 == name).map(|figure| figure.2);
+        let change = before.map(|before| 100.0 * (now / before - 1.0));
+        let shown = change.map_or("new".to_owned(), |change| format!("{change:+.1} %"));
+        println!("{name:<24} {:>12} {:>12} {shown:>8}  a {unit}", before.map(exact).unwrap_or_default(), exact(now));
+        match change {
+            None => better.push(name.clone()),
+            Some(change) if change > TOLERANCE => worse.push(format!("{name} {change:+.1} %")),
+            Some(change) if change < -TOLERANCE => better.push(name.clone()),
+            Some(_) => {}
+        }
+        new.figures.push((name, unit, now));
+    }
+    if options.record {
+        new.write(&options.file)?;
+        println!("recorded in {}", options.file.display());
+    } else if !comparable {
+        println!("not judged, as the record was made with other tools:\n  {}\n  {}", old.conditions, new.conditions);
+    } else if options.check && !worse.is_empty() {
+        return Err(format!(
+            "over {TOLERANCE} % more instructions than recorded: {}. If that is worth it, `bench/instructions --record` \
+             and say in the commit why",
+            worse.join(", ")
+        )
+        .into());
+    } else if !better.is_empty() {
+        println!("a new record is due (bench/instructions --record): {}", better.join(", "));
+    }
+    Ok(())
+}
+
+/// Name, unit and instructions for each path.
+fn count(options: &Options) -> Result<Vec<(String, String, f64)>> {
+    let list = Command::new(&options.paths).output();
+    let list = list.map_err(|error| format!("{}: {error}", options.paths.display()))?;
+    let list = String::from_utf8(list.stdout)?;
+    let mut figures = Vec::new();
+    for line in list.lines() {
+        let [name, unit, units, few, many] = line.split('\t').collect::<Vec<_>>()[..] else {
+            return Err(format!("{}: {line}", options.paths.display()).into());
+        };
+        let total = |count: &str| counted(&options.paths, &[name, count]);
+        let times = many.parse::<f64>()? - few.parse::<f64>()?;
+        let difference = total(many)? as f64 - total(few)? as f64;
+        figures.push((name.to_owned(), unit.to_owned(), difference / times / units.parse::<f64>()?));
+    }
+    figures.push((LIFE.to_owned(), "process".to_owned(), life(&options.gangway)? as f64));
+    Ok(figures)
+}
+
+/// Instructions of a whole program.
+fn counted(program: &Path, arguments: &[&str]) -> Result<u64> {
+    let file = Output::new();
+    let mut child =
+        Command::new("valgrind").args(file.options()).arg(program).args(arguments).stderr(Stdio::null()).spawn()?;
+    let until = Instant::now() + LIMIT;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if Instant::now() > until {
+            child.kill()?;
+            child.wait()?;
+            return Err(format!("{} did not end within {LIMIT:?}", arguments.join(" ")).into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    if !status.success() {
+        return Err(format!("{} failed: {status}", arguments.join(" ")).into());
+    }
+    file.total()
+}
+
+/// Instructions of the command from its start through a first call to its end.
+fn life(gangway: &Path) -> Result<u64> {
+    let (server, file) = (Server::start()?, Output::new());
+    let mut words = vec!["valgrind".to_owned()];
+    words.extend(file.options());
+    words.extend([gangway.to_string_lossy().into_owned(), "{url}".to_owned()]);
+    let peer = Peer { name: String::new(), environment: Vec::new(), words, version: String::new() };
+    let until = Instant::now() + LIMIT;
+    let mut bridge = Bridge::start(&peer, &server.url, Processors::default(), false)?;
+    bridge.open(until)?;
+    bridge.call(1, &Call::Text { size: 100, format: Format::Json }, until)?;
+    bridge.end(until)?;
+    file.total()
+}
+
+/// Where callgrind writes.
+struct Output {
+    file: PathBuf,
+}
+
+impl Output {
+    fn new() -> Self {
+        Self { file: env::temp_dir().join(format!("callgrind.{}", std::process::id())) }
+    }
+
+    fn options(&self) -> [String; 2] {
+        ["--tool=callgrind".to_owned(), format!("--callgrind-out-file={}", self.file.display())]
+    }
+
+    fn total(&self) -> Result<u64> {
+        let text = fs::read_to_string(&self.file)?;
+        let line = text.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));
+        Ok(line.ok_or("callgrind counted nothing")?.trim().parse()?)
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.file);
+    }
+}
+
+/// The file: a line of conditions and a line for each figure.
+#[derive(Default)]
+struct Record {
+    conditions: String,
+    figures: Vec<(String, String, f64)>,
+}
+
+impl Record {
+    /// An empty one where there is no file.
+    fn read(file: &Path) -> Result<Self> {
+        let mut record = Self::default();
+        for line in fs::read_to_string(file).unwrap_or_default().lines() {
+            if let Some(conditions) = line.strip_prefix("# with ") {
+                conditions.clone_into(&mut record.conditions);
+            } else if !line.starts_with('#') {
+                let [name, figure, unit] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+                    return Err(format!("{}: {line}", file.display()).into());
+                };
+                record.figures.push((name.to_owned(), unit.to_owned(), figure.parse()?));
+            }
+        }
+        Ok(record)
+    }
+
+    fn write(&self, file: &Path) -> Result<()> {
+        let mut text = format!(
+            "# Instructions of the hot paths, written by `bench/instructions --record`: path, count, and for what.\n\
+             # with {}\n",
+            self.conditions
+        );
+        for (name, unit, figure) in &self.figures {
+            let _ = writeln!(text, "{name:<24} {:>12} {unit}", exact(*figure));
+        }
+        Ok(fs::write(file, text)?)
+    }
+}
+
+/// What decides which instructions there are.
+fn conditions() -> Result<String> {
+    let said = |program: &str| -> Result<String> {
+        let output = Command::new(program).arg("--version").output().map_err(|error| format!("{program}: {error}"))?;
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    };
+    // Valgrind shows programs no feature that it cannot run, and of those this makes the difference.
+    let flags = fs::read_to_string("/proc/cpuinfo")?;
+    let wide = if flags.split_whitespace().any(|flag| flag == "avx2") { "AVX2" } else { "no AVX2" };
+    let compiler = said("rustc")?.split(" (").next().unwrap_or_default().to_owned();
+    Ok(format!("{compiler}, {}, {}, {wide}", said("valgrind")?, env::consts::ARCH))
+}
+
+fn exact(figure: f64) -> String {
+    if figure < 100.0 { format!("{figure:.3}") } else { format!("{figure:.0}") }
+}
