@@ -59,7 +59,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const MOST_HEADERS: u32 = 64 << 10;
 
 /// What a body may be compressed with. All but zstd is the HTTP client's business.
-const ENCODINGS: HeaderValue = HeaderValue::from_static("gzip, br, zstd, deflate");
+const ENCODINGS: HeaderValue = HeaderValue::from_static("zstd,gzip,deflate,br");
 /// How far back a body in zstd may refer, as a power of 2: the 8 MiB that RFC 9659 allows. The library would take 128 MiB, and
 /// each open reply would hold as much.
 const ZSTD_WINDOW: u32 = 23;
