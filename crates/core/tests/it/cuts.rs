@@ -185,7 +185,9 @@ fn cuts(ask: Ask, recorded: &(Vec<u8>, Vec<u8>), faults: &[Fault]) -> Vec<(Ask, 
     let mut cuts = Vec::new();
     for &fault in faults {
         for (side, length) in [(Side::Request, recorded.0.len()), (Side::Response, recorded.1.len())] {
-            cuts.extend((0..=length).map(|after| (ask, Cut { side, after, fault })));
+            // Silence that begins when all has passed would be the next exchange's.
+            let last = if fault == Fault::Stall { length.saturating_sub(1) } else { length };
+            cuts.extend((0..=last).map(|after| (ask, Cut { side, after, fault })));
         }
     }
     cuts
