@@ -251,7 +251,7 @@ impl State {
 
     /// One line that is not empty: "Otherwise … process the field".
     fn interpret(&mut self, text: &Bytes, line: Range<usize>, source: Source) -> Option<Found> {
-        let end = line.end;
+        let (end, is_long) = (line.end, line.len() > LONGEST_CARRIED);
         let line = self.without_mark(text.get(line).unwrap_or_default());
         if self.skipping {
             return None;
@@ -261,6 +261,8 @@ impl State {
         let range = end - value.len()..end;
         match name {
             b"data" => return self.add_data(source, range),
+            // However it arrived, it is more than any other field can mean.
+            _ if is_long => {}
             b"event" => self.name = text.slice(range),
             b"id" if !value.contains(&0) => self.id = Some(text.slice(range)),
             b"retry" => self.retry = milliseconds(value).or(self.retry),
@@ -396,6 +398,7 @@ mod tests {
                 format!("\u{feff}data:{x}\r\ndata: 2\r\n\r\n"),
                 format!(":{x}\ndata: 1\ndata: {x}\n:{x}\ndata\ndata: 3\nid: 7\n\n"),
                 format!("datax: {x}\ndata: 1\n\n:{x}\n\n"),
+                format!("event: {x}\ndata: 1\n\nid: {x}\ndata: 2\n\n"),
             ] {
                 for size in [997, LONGEST_CARRIED / 2, LONGEST_CARRIED, usize::MAX] {
                     let chunks: Vec<_> = input.as_bytes().chunks(size).collect();

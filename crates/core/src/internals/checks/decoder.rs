@@ -42,7 +42,6 @@ struct Found {
     endpoint: Option<Bytes>,
     last_event_id: Option<Bytes>,
     rejected: Option<&'static str>,
-    lost: usize,
     is_too_large: bool,
 }
 
@@ -61,6 +60,10 @@ impl Found {
         decoder.finish(is_clean);
         found.take(&mut decoder);
         found.last_event_id = decoder.last_event_id().cloned();
+        if limit < u64::MAX {
+            // What is known of a message that is given up for its size depends on how much of it had come.
+            found.rejected = None;
+        }
         found
     }
 
@@ -69,7 +72,6 @@ impl Found {
             self.messages.push(line(message));
         }
         self.endpoint = decoder.take_endpoint().or(self.endpoint.take());
-        self.lost += decoder.take_lost().len();
         self.rejected = decoder.take_rejected().map(|error| error.kind()).or(self.rejected);
     }
 }
