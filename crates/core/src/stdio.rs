@@ -5,8 +5,8 @@
 //! share, and is never set on what was inherited: a pipe is opened anew, a socket is asked call by call. All else
 //! (terminal, file, Windows) is read and written by threads.
 //!
-//! Lines leave in the order they were queued, and what is ready leaves in one write. The queue holds a bounded number
-//! of bytes: a client that does not read makes those who answer wait.
+//! Lines leave in the order they were queued, short ones in batches of one write each. The queue holds a bounded number of
+//! bytes: a client that does not read makes those who answer wait.
 
 use std::{
     collections::VecDeque,

@@ -1,8 +1,7 @@
 //! Cuts a stream of bytes into lines, for stdin and for NDJSON.
 //!
 //! A line ends at LF; a CR before it is left to the message, whose white space it is. A line inside one chunk is a slice of
-//! it; only a line that spans
-//! chunks is copied, once. No byte is searched twice: what is carried over holds no LF.
+//! it; only a line that spans chunks is copied, once. No byte is searched twice: what is carried over holds no LF.
 //! A line over the limit is reported once and skipped; the next one is read as usual.
 
 use std::{mem, sync::Arc};
