@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 pub(crate) use self::sse::LONGEST_CARRIED;
 pub(crate) use self::{
     lines::Lines,
+    pieces::{Gather, Plain},
     sse::{Part, Sse},
 };
 use crate::{
@@ -50,7 +51,7 @@ pub(crate) struct Lost {
 enum Format {
     /// JSON, and whatever does not say what it is: read at the end, as one document or as several.
     Whole(Gatherer),
-    Lines(Lines),
+    Lines(Lines<Gatherer>),
     /// Events, and the data of the one that is being read.
     Sse(Sse, Gatherer),
 }
@@ -58,10 +59,19 @@ enum Format {
 impl Decoder {
     /// The decoder for a `Content-Type`; no message may be larger than `limit` bytes.
     pub(crate) fn new(content_type: Option<&str>, limit: u64, storage: &Arc<Storage>) -> Self {
+        Self::with(content_type, Gatherer::new(limit, storage))
+    }
+
+    /// The same, for messages that stay in memory.
+    pub(crate) fn in_memory(content_type: Option<&str>, limit: u64) -> Self {
+        Self::with(content_type, Gatherer::in_memory(limit))
+    }
+
+    fn with(content_type: Option<&str>, gatherer: Gatherer) -> Self {
         let format = match Content::of(content_type) {
-            Content::Events => Format::Sse(Sse::default(), Gatherer::new(limit, storage)),
-            Content::Lines => Format::Lines(Lines::new(limit, storage)),
-            Content::Other => Format::Whole(Gatherer::new(limit, storage)),
+            Content::Events => Format::Sse(Sse::default(), gatherer),
+            Content::Lines => Format::Lines(Lines::new(gatherer)),
+            Content::Other => Format::Whole(gatherer),
         };
         Self { format, ready: VecDeque::new(), rejected: None, lost: Vec::new(), endpoint: None }
     }
@@ -99,7 +109,8 @@ impl Decoder {
                     Part::End { name } => {
                         let data = data.take();
                         if name == "endpoint" {
-                            self.endpoint = data.ok().and_then(|data| data.in_memory().cloned());
+                            let text = data.ok().and_then(|data| data.in_memory().cloned());
+                            self.endpoint = text.filter(|text| !text.is_empty());
                             continue;
                         }
                         // The only type of event that MCP uses for messages.
@@ -340,6 +351,14 @@ mod tests {
         let batch = format!("[{TWO},{ONE}]");
         assert_eq!(decode(Some("application/json"), &[&batch], true), [TWO, ONE]);
         assert_eq!(decode(Some("text/event-stream"), &["data: ", &batch, "\n\n"], true), [TWO, ONE]);
+    }
+
+    #[test]
+    fn r34_a_priming_event_moves_the_cursor_and_is_no_message() {
+        let mut decoder = Decoder::new(Some("text/event-stream"), 100, &storage());
+        decoder.feed(Bytes::from_static(b"id: 7\ndata: \n\nevent: endpoint\ndata:\n\n")).unwrap();
+        assert!(decoder.next().is_none() && decoder.take_rejected().is_none() && decoder.take_endpoint().is_none());
+        assert_eq!(decoder.last_event_id().unwrap(), "7");
     }
 
     #[test]

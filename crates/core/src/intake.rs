@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Kind as Fault},
     exchange,
     message::{Id, Invalid, Kind, Message, Parsed, error_reply},
-    payload::{Gathered, GivenUp, Unkept},
+    payload::{Gathered, Gatherer, GivenUp, Unkept},
     pending::Pending,
     transport::Delivery,
 };
@@ -167,13 +167,13 @@ impl Intake {
 pub(crate) struct Input<R> {
     reader: R,
     buffer: BytesMut,
-    lines: Lines,
+    lines: Lines<Gatherer>,
     ended: bool,
 }
 
 impl<R: AsyncRead + Unpin> Input<R> {
     pub(crate) fn new(reader: R, limit: u64) -> Self {
-        Self { reader, buffer: BytesMut::new(), lines: Lines::in_memory(limit), ended: false }
+        Self { reader, buffer: BytesMut::new(), lines: Lines::new(Gatherer::in_memory(limit)), ended: false }
     }
 
     /// The next line; `None` at the end. Can be dropped and called again without loss.

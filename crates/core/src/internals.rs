@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::{
     codec::{Decoder, Lines, Part, Sse},
     message::{Message, Parsed},
-    payload::{Gathered, Storage},
+    payload::{Gathered, Gatherer, Storage},
     scan::Scanner,
 };
 
@@ -33,7 +33,7 @@ pub fn sse(chunks: impl IntoIterator<Item = Bytes>, mut data: impl FnMut(&[u8]),
 
 /// Reads lines; `each` gets one, as far as it is in memory.
 pub fn lines(chunks: impl IntoIterator<Item = Bytes>, mut each: impl FnMut(&[u8])) {
-    let mut lines = Lines::new(LIMIT, &storage());
+    let mut lines = Lines::new(Gatherer::new(LIMIT, &storage()));
     for chunk in chunks {
         lines.feed(chunk);
         while let Some(line) = lines.next() {

@@ -29,6 +29,7 @@ mod scan;
 mod session;
 mod splice;
 pub mod stdio;
+pub mod streams;
 mod subscriptions;
 mod tls;
 mod transport;

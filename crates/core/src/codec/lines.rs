@@ -4,32 +4,26 @@
 //! it; only a line that spans chunks is copied, once. No byte is searched twice: what is carried over holds no LF.
 //! A line over the limit is reported once and skipped; the next one is read as usual.
 
-use std::{mem, sync::Arc};
+use std::mem;
 
 use bytes::Bytes;
 
-use crate::payload::{Gathered, Gatherer, GivenUp, Storage};
+use super::pieces::Gather;
 
 /// See the module. Call [`Lines::feed`], then [`Lines::next`] until it has no more; at the end [`Lines::finish`].
 #[derive(Debug)]
-pub(crate) struct Lines {
+pub(crate) struct Lines<G> {
     chunk: Bytes,
     /// Up to here the chunk is read.
     at: usize,
-    carried: Gatherer,
+    carried: G,
     skipping: bool,
 }
 
-impl Lines {
-    /// A cutter of lines of at most `limit` bytes.
-    pub(crate) fn new(limit: u64, storage: &Arc<Storage>) -> Self {
-        Self { chunk: Bytes::new(), at: 0, carried: Gatherer::new(limit, storage), skipping: false }
-    }
-
-    /// A cutter of lines of at most `limit` bytes, which stay in memory. A longer one is reported at its end, with its id
-    /// wherever that stands.
-    pub(crate) fn in_memory(limit: u64) -> Self {
-        Self { chunk: Bytes::new(), at: 0, carried: Gatherer::in_memory(limit), skipping: false }
+impl<G: Gather> Lines<G> {
+    /// A cutter of lines that `gatherer` puts together, and judges.
+    pub(crate) fn new(gatherer: G) -> Self {
+        Self { chunk: Bytes::new(), at: 0, carried: gatherer, skipping: false }
     }
 
     /// Takes the next bytes of the stream, once `next` has used up the last ones.
@@ -40,7 +34,7 @@ impl Lines {
     }
 
     /// The next complete line, without its end.
-    pub(crate) fn next(&mut self) -> Option<Result<Gathered, GivenUp>> {
+    pub(crate) fn next(&mut self) -> Option<Result<G::Whole, G::Refusal>> {
         loop {
             let rest = self.chunk.get(self.at..).unwrap_or_default();
             let start = self.at;
@@ -59,11 +53,11 @@ impl Lines {
     }
 
     /// The last line, if the stream ended without LF after it.
-    pub(crate) fn finish(&mut self) -> Option<Result<Gathered, GivenUp>> {
-        (!mem::take(&mut self.skipping) && self.carried.length() > 0).then(|| self.carried.take())
+    pub(crate) fn finish(&mut self) -> Option<Result<G::Whole, G::Refusal>> {
+        (!mem::take(&mut self.skipping) && !self.carried.is_empty()).then(|| self.carried.take())
     }
 
-    fn carry(&mut self, rest: Bytes) -> Result<(), GivenUp> {
+    fn carry(&mut self, rest: Bytes) -> Result<(), G::Refusal> {
         if rest.is_empty() || self.skipping {
             return Ok(());
         }
@@ -78,7 +72,7 @@ mod tests {
     use super::*;
     use crate::{
         internals::checks::{lines_in, naive_lines},
-        payload::{Unkept, tests::storage},
+        payload::{Gatherer, Unkept, tests::storage},
     };
 
     #[test]
@@ -107,7 +101,7 @@ mod tests {
     #[test]
     fn a_line_inside_one_chunk_is_not_copied() {
         let chunk = Bytes::from_static(b"one\ntwo\n");
-        let mut lines = Lines::new(100, &storage());
+        let mut lines = Lines::new(Gatherer::new(100, &storage()));
         lines.feed(chunk.clone());
         let line = lines.next().unwrap().unwrap().in_memory().unwrap().clone();
         assert_eq!(line.as_ptr(), chunk.as_ptr());

@@ -28,7 +28,7 @@ use super::pieces::Pieces;
 pub(crate) enum Part<'a> {
     /// More of an event's data.
     Data(Piece<'a>),
-    /// The event whose data came before, which is not empty, is complete.
+    /// The event whose data came before, be it empty, is complete.
     End {
         /// The value of `event`; empty means `message`.
         name: Bytes,
@@ -81,7 +81,8 @@ struct State {
     /// The event is given up: its lines are passed over up to its end.
     skipping: bool,
     name: Bytes,
-    data: Data,
+    /// The event has data, maybe empty.
+    has_data: bool,
     /// A value that comes after the LF before it.
     next_value: Option<(Source, Range<usize>)>,
     id: Option<Bytes>,
@@ -103,16 +104,6 @@ enum Source {
 enum Found {
     Data(Source, Range<usize>),
     End(Bytes),
-}
-
-/// What of the event's data has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Data {
-    #[default]
-    Nothing,
-    /// A line with an empty value.
-    Empty,
-    Some,
 }
 
 /// What a line is whose beginning is not carried any more.
@@ -143,7 +134,7 @@ impl Sse {
         let state = &mut self.state;
         state.skipping = true;
         state.next_value = None;
-        state.data = Data::Nothing;
+        state.has_data = false;
         if state.long.is_some() {
             state.long = Some(Long::Other);
         }
@@ -175,6 +166,11 @@ impl Sse {
     /// How long the server asks to wait before a reconnection (R33).
     pub(crate) fn retry(&self) -> Option<Duration> {
         self.state.retry
+    }
+
+    /// The same, once.
+    pub(crate) fn take_retry(&mut self) -> Option<Duration> {
+        self.state.retry.take()
     }
 }
 
@@ -226,7 +222,7 @@ impl State {
     /// than any field can mean, the rest does not matter.
     fn carry(&mut self, chunk: &Bytes, range: Range<usize>) -> Option<Found> {
         match self.long {
-            Some(Long::Data) => return self.more_data(Source::Chunk, range),
+            Some(Long::Data) => return more_data(Source::Chunk, range),
             Some(Long::Other) => return None,
             None if self.skipping => {
                 // Only whether the line is empty matters now, for that ends the event.
@@ -279,21 +275,11 @@ impl State {
 
     /// One more value of `data`, or the beginning of one.
     fn add_data(&mut self, source: Source, value: Range<usize>) -> Option<Found> {
-        if self.data == Data::Nothing {
-            self.data = Data::Empty;
-            return self.more_data(source, value);
+        if !mem::replace(&mut self.has_data, true) {
+            return more_data(source, value);
         }
-        self.data = Data::Some;
         self.next_value = (!value.is_empty()).then_some((source, value));
         Some(Found::Data(Source::LineFeed, 0..1))
-    }
-
-    fn more_data(&mut self, source: Source, value: Range<usize>) -> Option<Found> {
-        if value.is_empty() {
-            return None;
-        }
-        self.data = Data::Some;
-        Some(Found::Data(source, value))
     }
 
     /// An empty line: "dispatch the event".
@@ -304,7 +290,7 @@ impl State {
             self.last_event_id = Some(id);
         }
         let name = mem::take(&mut self.name);
-        (mem::take(&mut self.data) == Data::Some).then_some(Found::End(name))
+        mem::take(&mut self.has_data).then_some(Found::End(name))
     }
 }
 
@@ -312,6 +298,11 @@ impl State {
 pub(crate) const LONGEST_CARRIED: usize = 16 << 10;
 static LINE_FEED: Bytes = Bytes::from_static(b"\n");
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// A part of a value, unless it is empty.
+fn more_data(source: Source, value: Range<usize>) -> Option<Found> {
+    (!value.is_empty()).then_some(Found::Data(source, value))
+}
 
 /// `field = name [ ":" [ space ] value ]`; a comment is a field without a name.
 fn field(line: &[u8]) -> (&[u8], &[u8]) {
@@ -368,8 +359,8 @@ mod tests {
     }
 
     #[test]
-    fn r34_a_priming_event_moves_the_cursor_and_yields_nothing() {
-        let seen = events_in(&[b"retry: 500\nid: 7\ndata: \n\n"], LIMIT);
+    fn r34_an_event_without_data_moves_the_cursor() {
+        let seen = events_in(&[b"retry: 500\nid: 7\n\n"], LIMIT);
         let retry = Some(Duration::from_millis(500));
         assert_eq!(seen, Seen { last_event_id: Some("7".into()), retry, ..Seen::default() });
     }

@@ -131,7 +131,6 @@ impl Naive {
     }
 
     fn dispatched(self) -> Option<(Bytes, Bytes)> {
-        let data = self.data.filter(|data| !data.is_empty())?;
-        Some((self.name, data.into()))
+        Some((self.name, self.data?.into()))
     }
 }
