@@ -22,6 +22,7 @@ use std::{
 
 use clap::Parser;
 use gangway::stdio;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::args::{Args, Environment, Settings};
 
@@ -45,6 +46,33 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Runs the bridge inside another program: between any two byte streams, until `input` ends or `stop` resolves, with the
+/// options and variables of the command. Call it inside a tokio runtime; signals are the program's own business.
+///
+/// # Errors
+/// What would end the command with another status than 0.
+pub async fn embedded<R, W>(
+    options: impl IntoIterator<Item = OsString>,
+    environment: impl Fn(&str) -> Option<OsString> + Send + Sync + 'static,
+    input: R,
+    output: W,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Failure>
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin + 'static,
+{
+    let options = std::iter::once("mcp-gangway".into()).chain(options);
+    let typed = Args::try_parse_from(options).map_err(|error| Failure::usage(args::explain(&error)))?;
+    let environment: Environment = Arc::new(environment);
+    let settings = Settings::new(typed, &environment)?;
+    logging::start(&settings.log)?;
+    settings.log_remarks();
+    let end = gangway::run(settings.config, input, output, stop).await?;
+    tracing::info!("ended: {end:?}");
+    Ok(())
+}
+
 /// From settings that are known to be good to the end of the last open request.
 fn bridge(settings: Settings) -> Result<(), Failure> {
     logging::start(&settings.log)?;
@@ -64,12 +92,26 @@ fn bridge(settings: Settings) -> Result<(), Failure> {
 }
 
 /// What ends the command before its time: one line for the user, and the exit status.
-struct Failure {
+#[derive(Debug)]
+pub struct Failure {
     line: String,
     status: u8,
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.line)
+    }
+}
+
+impl std::error::Error for Failure {}
+
 impl Failure {
+    /// The exit status of the command: 2 for a mistake in the settings, 1 for any other failure.
+    pub fn status(&self) -> u8 {
+        self.status
+    }
+
     fn usage(line: String) -> Self {
         Self { line, status: 2 }
     }

@@ -1,0 +1,63 @@
+//! What went wrong in the background, on its way to a Python exception.
+//!
+//! Rule: the classes are Python's (`mcp_gangway._exceptions`), which gets the kind, one line, and the lines of the causes.
+
+use std::{error::Error as StdError, io};
+
+use pyo3::{prelude::*, sync::PyOnceLock};
+
+/// Why something failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The name by which Python finds the class.
+    kind: &'static str,
+    message: String,
+    /// What led to it, the nearest first: each with the system's number for it, if it has one.
+    causes: Vec<(Option<i32>, String)>,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), causes: Vec::new() }
+    }
+
+    /// Nothing works on it any more.
+    pub(crate) fn closed() -> Self {
+        Self::new("closed", "it was closed")
+    }
+
+    /// The same with the causes of `error`.
+    pub(crate) fn because_of(mut self, error: &(dyn StdError + 'static)) -> Self {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            let number = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+            self.causes.push((number, error.to_string()));
+            next = error.source();
+        }
+        self
+    }
+
+    /// One line on it.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub(crate) fn into_exception(self, py: Python<'_>) -> PyErr {
+        static FROM_NATIVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        FROM_NATIVE
+            .import(py, "mcp_gangway._exceptions", "from_native")
+            .and_then(|from_native| from_native.call1((self.kind, self.message, self.causes)))
+            .map_or_else(|error| error, PyErr::from_value)
+    }
+}
+
+impl From<gangway::Error> for Failure {
+    fn from(error: gangway::Error) -> Self {
+        let message = error.detail().map_or_else(|| error.to_string(), |detail| format!("{error}: {detail}"));
+        let failure = Self::new(error.kind(), message);
+        match error.source() {
+            Some(source) => failure.because_of(source),
+            None => failure,
+        }
+    }
+}

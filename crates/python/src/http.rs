@@ -1,0 +1,353 @@
+//! The HTTP client for Python: requests under times and limits like those of httpx, and bodies that arrive while they are
+//! read.
+//!
+//! Rule: whoever leaves a response frees its connection at once. Its permit goes with the task that reads the body.
+
+use std::{
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use gangway::{
+    ClientIdentity, Proxy, ProxyUrl, Tls,
+    http_client::{Body, HttpClient as Client, HttpSettings, HttpVersion},
+};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header, response::Parts};
+use http_body_util::Full;
+use hyper_util::client::legacy::connect::capture_connection;
+use pyo3::{
+    exceptions::{PyRuntimeError, PyValueError},
+    prelude::*,
+    pybacked::PyBackedBytes,
+    types::{PyBytes, PyList},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::AbortHandle,
+    time,
+};
+
+use crate::{
+    chunks::{Chunks, Taken},
+    completions::{Completions, Finish, Operation, lock},
+    failure::Failure,
+    runtime::{self, Process},
+};
+
+/// Longer than any connection takes: the times are those of the requests.
+const NO_LIMIT: Duration = Duration::from_hours(24);
+
+/// Connections to any number of servers.
+#[pyclass(frozen, module = "mcp_gangway._native")]
+pub(crate) struct HttpClient {
+    /// None once it is closed.
+    client: Mutex<Option<Client<Full<Bytes>>>>,
+    connections: Arc<Semaphore>,
+    process: Process,
+}
+
+/// The times of one request, in seconds: connect, read, pool. None for no limit.
+type Times = (Option<f64>, Option<f64>, Option<f64>);
+
+/// How long its parts may take.
+struct Limits {
+    /// To get one of the connections that there may be at once.
+    pool: Option<Duration>,
+    /// Address, TCP, proxy and TLS together.
+    connect: Option<Duration>,
+    /// The longest silence of the server.
+    read: Option<Duration>,
+}
+
+#[pymethods]
+impl HttpClient {
+    /// `verify` is false to trust any certificate, `authorities` and `identity` are PEM texts, `proxy` is a URL; the system's
+    /// proxies count if there is none and `trust_env`.
+    #[new]
+    #[pyo3(signature = (*, verify, authorities, identity, proxy, trust_env, http1, http2, keepalive_connections,
+                        keepalive_expiry, connections))]
+    #[expect(clippy::too_many_arguments, reason = "they have names in Python")]
+    fn new(
+        verify: bool,
+        authorities: Vec<Vec<u8>>,
+        identity: Option<(Vec<u8>, Vec<u8>)>,
+        proxy: Option<&str>,
+        trust_env: bool,
+        http1: bool,
+        http2: bool,
+        keepalive_connections: Option<usize>,
+        keepalive_expiry: Option<f64>,
+        connections: Option<usize>,
+    ) -> PyResult<Self> {
+        let mut tls = Tls::default();
+        tls.insecure = !verify;
+        tls.ca_certificates = authorities;
+        tls.client = identity.map(|(certificates, key)| ClientIdentity::new(certificates, key));
+        let mut settings = HttpSettings::default();
+        settings.tls = tls;
+        settings.proxy = match proxy {
+            Some(url) => Proxy::Url { url: ProxyUrl::parse(url).map_err(value_error)?, except: None },
+            None if trust_env => Proxy::System,
+            None => Proxy::None,
+        };
+        settings.connect = NO_LIMIT;
+        settings.version = match (http1, http2) {
+            (true, false) => HttpVersion::Http1,
+            (true, true) => HttpVersion::Auto,
+            (false, true) => HttpVersion::Http2,
+            (false, false) => return Err(PyValueError::new_err("http1 and http2 cannot both be False")),
+        };
+        settings.idle_for = seconds(keepalive_expiry)?.unwrap_or(NO_LIMIT);
+        settings.idle_connections = keepalive_connections.unwrap_or(usize::MAX);
+        Ok(Self {
+            client: Mutex::new(Some(Client::new(settings).map_err(value_error)?)),
+            connections: Arc::new(Semaphore::new(connections.unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS))),
+            process: Process::current(),
+        })
+    }
+
+    /// Sends a request; the future gets its `HttpResponse`, all of it if `whole`.
+    #[pyo3(signature = (completions, future, method, url, headers, body, timeout, whole))]
+    #[expect(clippy::too_many_arguments, reason = "one call from Python is cheaper than several")]
+    fn send(
+        &self,
+        completions: &Bound<'_, Completions>,
+        future: Py<PyAny>,
+        method: &str,
+        url: &str,
+        headers: Vec<(PyBackedBytes, PyBackedBytes)>,
+        body: Option<&[u8]>,
+        timeout: Times,
+        whole: bool,
+    ) -> PyResult<Operation> {
+        self.process.check("client")?;
+        let Some(client) = lock(&self.client).clone() else {
+            return Err(PyRuntimeError::new_err("Cannot send a request, as the client has been closed."));
+        };
+        let request = request(method, url, headers, body).map_err(|failure| failure.into_exception(completions.py()))?;
+        let (connect, read, pool) = timeout;
+        let limits = Limits { pool: seconds(pool)?, connect: seconds(connect)?, read: seconds(read)? };
+        let connections = Arc::clone(&self.connections);
+        Completions::spawn(completions, future, async move {
+            let permit = within(limits.pool, "pool_timeout", connections.acquire_owned()).await?;
+            let permit = permit.map_err(|_| Failure::closed())?;
+            let response = sent(&client, request, &limits).await?;
+            let response = if whole {
+                HttpResponse::whole(response, limits.read).await?
+            } else {
+                HttpResponse::streaming(response, limits.read, permit)
+            };
+            Ok::<Finish, _>(Box::new(|py| Ok(Py::new(py, response)?.into_any())))
+        })
+    }
+
+    /// Takes no more requests. Those under way go on.
+    fn close(&self) {
+        lock(&self.client).take();
+    }
+}
+
+/// Makes the request that Python described.
+fn request(
+    method: &str,
+    url: &str,
+    headers: Vec<(PyBackedBytes, PyBackedBytes)>,
+    body: Option<&[u8]>,
+) -> Result<Request<Full<Bytes>>, Failure> {
+    let invalid = |what: &str| Failure::new("invalid_request", format!("{what} cannot be sent in HTTP"));
+    let body = Full::new(body.map(Bytes::copy_from_slice).unwrap_or_default());
+    let mut request = Request::new(body);
+    *request.method_mut() = Method::from_bytes(method.as_bytes()).map_err(|_| invalid("the method"))?;
+    *request.uri_mut() = Uri::try_from(url).map_err(|_| Failure::new("invalid_url", "the URL cannot be used"))?;
+    let map = request.headers_mut();
+    for (name, value) in headers {
+        // A value may be a secret, and is not in the message.
+        let shown = || format!("the header {:?}", String::from_utf8_lossy(&name));
+        let key = HeaderName::from_bytes(&name).map_err(|_| invalid(&shown()))?;
+        let value = HeaderValue::from_bytes(&value).map_err(|_| invalid(&format!("the value of {}", shown())))?;
+        map.append(key, value);
+    }
+    Ok(request)
+}
+
+/// Sends it, and waits for the head of its response.
+async fn sent(
+    client: &Client<Full<Bytes>>,
+    mut request: Request<Full<Bytes>>,
+    limits: &Limits,
+) -> Result<Response<Body>, Failure> {
+    let mut connection = capture_connection(&mut request);
+    let mut sending = std::pin::pin!(client.send(request));
+    tokio::select! {
+        response = &mut sending => return Ok(response?),
+        connected = within(limits.connect, "connect_timeout", connection.wait_for_connection_metadata()) => drop(connected?),
+    }
+    Ok(within(limits.read, "read_timeout", sending).await??)
+}
+
+/// Waits for `work`, but not longer than this.
+async fn within<T>(limit: Option<Duration>, kind: &'static str, work: impl Future<Output = T>) -> Result<T, Failure> {
+    let Some(limit) = limit else { return Ok(work.await) };
+    time::timeout(limit, work).await.map_err(|_| Failure::new(kind, format!("more than {} s", limit.as_secs_f64())))
+}
+
+/// A response: its head, and the body while it arrives.
+#[pyclass(frozen, module = "mcp_gangway._native")]
+pub(crate) struct HttpResponse {
+    head: Parts,
+    chunks: Arc<Chunks>,
+    /// The body before anybody reads it, which may be in one of two ways.
+    unread: Mutex<Option<Unread>>,
+    reading: Mutex<Option<AbortHandle>>,
+    content: OnceLock<Vec<u8>>,
+}
+
+struct Unread {
+    body: Body,
+    limit: Option<Duration>,
+    permit: OwnedSemaphorePermit,
+}
+
+#[pymethods]
+impl HttpResponse {
+    #[getter]
+    fn status(&self) -> u16 {
+        self.head.status.as_u16()
+    }
+
+    #[getter]
+    fn http_version(&self) -> &'static str {
+        match self.head.version {
+            Version::HTTP_2 => "HTTP/2",
+            Version::HTTP_10 => "HTTP/1.0",
+            _ => "HTTP/1.1",
+        }
+    }
+
+    /// Names and values, in the order in which they came.
+    #[getter]
+    fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let pairs = self.head.headers.iter();
+        PyList::new(
+            py,
+            pairs.map(|(name, value)| (PyBytes::new(py, name.as_ref()), PyBytes::new(py, value.as_bytes()))),
+        )
+    }
+
+    /// The whole body, if it was to be read with the head.
+    #[getter]
+    fn content<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.content.get().map(|content| PyBytes::new(py, content))
+    }
+
+    /// Begins to read the body: as it came if `raw`, else decompressed. It makes no difference where nothing is compressed,
+    /// and the reading has begun.
+    fn start(&self, raw: bool) -> PyResult<()> {
+        if let Some(unread) = lock(&self.unread).take() {
+            let task = runtime::handle()?.spawn(unread.read(raw, Arc::clone(&self.chunks)));
+            *lock(&self.reading) = Some(task.abort_handle());
+        }
+        Ok(())
+    }
+
+    /// What has arrived: a list of chunks, empty if there is nothing yet, or None at the end.
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        taken(py, &self.chunks)
+    }
+
+    /// The future is set when there is more to take.
+    fn wait(&self, completions: &Bound<'_, Completions>, future: Py<PyAny>) -> PyResult<Operation> {
+        let (promise, operation) = Completions::promise(completions, future)?;
+        self.chunks.tell(promise);
+        Ok(operation)
+    }
+
+    /// Nobody reads on: the connection is free, for others if the body was read to its end.
+    fn close(&self) {
+        lock(&self.unread).take();
+        if let Some(reading) = lock(&self.reading).take() {
+            reading.abort();
+        }
+    }
+}
+
+impl HttpResponse {
+    fn new(head: Parts, unread: Option<Unread>) -> Self {
+        Self {
+            head,
+            chunks: Arc::default(),
+            unread: Mutex::new(unread),
+            reading: Mutex::default(),
+            content: OnceLock::new(),
+        }
+    }
+
+    /// With all of its body.
+    async fn whole(response: Response<Body>, limit: Option<Duration>) -> Result<Self, Failure> {
+        let (head, mut body) = response.into_parts();
+        let mut content = Vec::new();
+        while let Some(chunk) = within(limit, "read_timeout", body.chunk()).await?? {
+            content.extend_from_slice(&chunk);
+        }
+        let response = Self::new(head, None);
+        let _ = response.content.set(content);
+        Ok(response)
+    }
+
+    /// With a body that arrives. Its reading begins at once, unless it depends on the reader what is read.
+    fn streaming(response: Response<Body>, limit: Option<Duration>, permit: OwnedSemaphorePermit) -> Self {
+        let (head, body) = response.into_parts();
+        let unread = Unread { body, limit, permit };
+        if head.headers.contains_key(header::CONTENT_ENCODING) {
+            return Self::new(head, Some(unread));
+        }
+        let response = Self::new(head, None);
+        let task = tokio::spawn(unread.read(false, Arc::clone(&response.chunks)));
+        *lock(&response.reading) = Some(task.abort_handle());
+        response
+    }
+}
+
+impl Drop for HttpResponse {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Unread {
+    async fn read(mut self, raw: bool, chunks: Arc<Chunks>) {
+        let outcome = loop {
+            let chunk = async { if raw { self.body.raw_chunk().await } else { self.body.chunk().await } };
+            match within(self.limit, "read_timeout", chunk).await {
+                Ok(Ok(Some(chunk))) => chunks.push(chunk).await,
+                Ok(Ok(None)) => break Ok(()),
+                Ok(Err(error)) => break Err(error.into()),
+                Err(failure) => break Err(failure),
+            }
+        };
+        // Whoever learns of the end may count on the connection.
+        drop((self.body, self.permit));
+        chunks.end(outcome);
+    }
+}
+
+/// What is there, for Python.
+pub(crate) fn taken<'py>(py: Python<'py>, chunks: &Chunks) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let list = match chunks.take() {
+        Taken::Chunks(chunks) => PyList::new(py, chunks.iter().map(|chunk| PyBytes::new(py, chunk)))?,
+        Taken::Nothing => PyList::empty(py),
+        Taken::End(Ok(())) => return Ok(None),
+        Taken::End(Err(failure)) => return Err(failure.into_exception(py)),
+    };
+    Ok(Some(list.into_any()))
+}
+
+fn seconds(value: Option<f64>) -> PyResult<Option<Duration>> {
+    let duration = value.map(Duration::try_from_secs_f64).transpose();
+    duration.map_err(|_| PyValueError::new_err("a timeout is a number of seconds from 0 on, or None"))
+}
+
+fn value_error(error: gangway::Error) -> PyErr {
+    PyValueError::new_err(Failure::from(error).message().to_owned())
+}

@@ -1,0 +1,30 @@
+//! The native half of the Python package `mcp_gangway`: HTTP, the stream parsers and the bridge itself. What Python
+//! programs see is in `python/mcp_gangway`; this module, `mcp_gangway._native`, is only for that package.
+//!
+//! Rule: Python's objects stay on Python's threads. What runs in the background (`runtime`) knows none, takes no
+//! interpreter lock, and hands its results over through a queue (`completions`, `chunks`). So it waits for no interpreter,
+//! and an interpreter that ends or is forked waits for nothing here.
+
+mod bridge;
+mod chunks;
+mod completions;
+mod failure;
+mod http;
+mod parsers;
+mod runtime;
+
+use pyo3::prelude::*;
+
+#[pymodule(name = "_native")]
+mod native {
+    #[pymodule_export]
+    use super::{
+        bridge::Bridge,
+        completions::{Completions, Operation},
+        http::{HttpClient, HttpResponse},
+        parsers::{Event, MessageParser, NdjsonParser, SseParser},
+    };
+
+    #[pymodule_export]
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+}
