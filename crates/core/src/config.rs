@@ -5,8 +5,8 @@
 
 use std::{fmt, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
-use url::Url;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use url::{Position, Url};
 
 use crate::error::Error;
 
@@ -113,7 +113,11 @@ impl Config {
 
 /// An absolute `http` or `https` URL. Display and Debug leave out user, password and query, which may be secrets.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ServerUrl(Url);
+pub struct ServerUrl {
+    url: Url,
+    /// The same for HTTP, which has no user and password there.
+    uri: Uri,
+}
 
 impl ServerUrl {
     /// Reads a URL; a fragment is dropped.
@@ -122,37 +126,63 @@ impl ServerUrl {
     /// A text that is no absolute `http` or `https` URL with a host.
     pub fn parse(text: &str) -> Result<Self, Error> {
         const HINT: &str = "give the server's address like https://example.com/mcp";
-        let mut url = Url::parse(text.trim())
+        let url = Url::parse(text.trim())
             .map_err(|error| Error::config(format!("the URL cannot be used ({error}); {HINT}")))?;
-        if !matches!(url.scheme(), "http" | "https") {
+        if !is_http(&url) {
             return Err(Error::config(format!("the URL's scheme is {:?}, not http or https; {HINT}", url.scheme())));
         }
-        url.set_fragment(None);
-        Ok(Self(url))
+        Self::of(url).ok_or_else(|| Error::config(format!("the URL cannot be used; {HINT}")))
     }
 
-    /// Where a redirect led, to be shown like the URL that was given.
-    pub(crate) fn of(url: &Url) -> Self {
-        Self(url.clone())
+    /// Where a text leads from here, if that is such a URL too.
+    pub(crate) fn join(&self, text: &str) -> Option<Self> {
+        self.url.join(text).ok().filter(is_http).and_then(Self::of)
+    }
+
+    fn of(mut url: Url) -> Option<Self> {
+        url.set_fragment(None);
+        let uri = format!("{}://{}", url.scheme(), &url[Position::BeforeHost..]).parse().ok()?;
+        Some(Self { url, uri })
     }
 
     pub(crate) fn as_url(&self) -> &Url {
-        &self.0
+        &self.url
     }
 
-    /// Whether `url`, which is `http` or `https`, has the same scheme, host and port.
-    pub(crate) fn is_origin_of(&self, url: &Url) -> bool {
-        let own = &self.0;
-        own.scheme() == url.scheme()
-            && own.host() == url.host()
-            && own.port_or_known_default() == url.port_or_known_default()
+    pub(crate) fn as_uri(&self) -> &Uri {
+        &self.uri
     }
+
+    /// Whether the other has the same scheme, host and port.
+    pub(crate) fn is_origin_of(&self, other: &Self) -> bool {
+        // Both were put into their one form when they were read, without the port that the scheme has anyway.
+        self.uri.scheme() == other.uri.scheme() && self.uri.authority() == other.uri.authority()
+    }
+}
+
+fn is_http(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https")
 }
 
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.0.origin().ascii_serialization(), self.0.path())?;
-        if self.0.query().is_some() { f.write_str("?…") } else { Ok(()) }
+        Shown(&self.uri).fmt(f)
+    }
+}
+
+/// The URI of a request to an HTTP server, as it may be shown: its query may be a secret.
+pub(crate) struct Shown<'a>(pub(crate) &'a Uri);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(uri) = self;
+        let (scheme, host) = (uri.scheme_str().unwrap_or_default(), uri.host().unwrap_or_default());
+        write!(f, "{scheme}://{host}")?;
+        if let Some(port) = uri.port() {
+            write!(f, ":{port}")?;
+        }
+        f.write_str(uri.path())?;
+        if uri.query().is_some() { f.write_str("?…") } else { Ok(()) }
     }
 }
 

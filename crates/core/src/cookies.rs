@@ -46,11 +46,12 @@ impl Cookies {
     }
 
     /// Takes what a response from `url` sets.
-    pub(crate) fn learn(&self, headers: &HeaderMap, url: &Url) {
+    pub(crate) fn learn(&self, headers: &HeaderMap, url: &ServerUrl) {
         let mut set = headers.get_all(header::SET_COOKIE).iter().filter(|set| set.len() <= LONGEST).peekable();
         if set.peek().is_none() || !self.home.is_origin_of(url) {
             return;
         }
+        let url = url.as_url();
         let mut kept = self.kept();
         for cookie in set {
             let Some(raw) = cookie.to_str().ok().and_then(|text| RawCookie::parse(text.to_owned()).ok()) else {
@@ -67,13 +68,13 @@ impl Cookies {
     }
 
     /// The `Cookie` header of a request to `url`, if there is one to send.
-    pub(crate) fn header(&self, url: &Url) -> Option<HeaderValue> {
+    pub(crate) fn header(&self, url: &ServerUrl) -> Option<HeaderValue> {
         let kept = self.kept();
         if kept.seen.is_empty() || !self.home.is_origin_of(url) {
             return None;
         }
         let mut text = String::new();
-        for (name, value) in kept.store.get_request_values(url) {
+        for (name, value) in kept.store.get_request_values(url.as_url()) {
             let separator = if text.is_empty() { "" } else { "; " };
             text.extend([separator, name, "=", value]);
         }
@@ -99,8 +100,8 @@ fn name_and_path(cookie: &[u8], url: &Url) -> (Vec<u8>, Vec<u8>) {
 mod tests {
     use super::*;
 
-    fn url(text: &str) -> Url {
-        Url::parse(text).unwrap()
+    fn url(text: &str) -> ServerUrl {
+        ServerUrl::parse(text).unwrap()
     }
 
     fn set(cookies: &Cookies, from: &str, headers: &[&str]) {
@@ -114,7 +115,7 @@ mod tests {
 
     #[test]
     fn only_the_origin_sets_and_gets() {
-        let cookies = Cookies::new(ServerUrl::parse("https://a.example.com/mcp").unwrap());
+        let cookies = Cookies::new(url("https://a.example.com/mcp"));
         set(&cookies, "https://a.example.com/mcp", &["lb=1; Path=/; Domain=example.com", "x=2; Path=/other"]);
         for other in
             ["https://b.a.example.com/", "https://example.com/", "https://a.example.com:444/", "http://a.example.com/"]
@@ -132,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_server_cannot_fill_memory() {
-        let cookies = Cookies::new(ServerUrl::parse("http://h/mcp").unwrap());
+        let cookies = Cookies::new(url("http://h/mcp"));
         for round in 0..10_000 {
             let name = format!("n{round}=v");
             let path = format!("lb=v; path=/{round}");

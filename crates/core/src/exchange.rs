@@ -25,6 +25,7 @@ use tokio::{
 use crate::{
     bridge::Bridge,
     codec::Decoder,
+    config::ServerUrl,
     era::{self, Era, Road},
     error::{Error, Fate, Kind as Fault},
     intake::Lane,
@@ -312,7 +313,7 @@ impl Exchange<'_> {
         }
     }
 
-    async fn post(&self, target: &url::Url) -> Result<Reply, Error> {
+    async fn post(&self, target: &ServerUrl) -> Result<Reply, Error> {
         let bridge = self.bridge;
         let bare = self.is_initialize();
         let session = |headers: &mut HeaderMap| match self.era() {

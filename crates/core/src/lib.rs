@@ -10,6 +10,7 @@ mod error;
 mod exchange;
 mod headers;
 mod held;
+pub mod http_client;
 mod intake;
 #[cfg(any(test, feature = "internals"))]
 #[doc(hidden)]
@@ -19,9 +20,7 @@ mod message;
 mod own;
 mod payload;
 mod pending;
-mod proxy;
 mod questions;
-mod reach;
 mod renewal;
 mod retry;
 mod route;
@@ -31,7 +30,6 @@ mod splice;
 pub mod stdio;
 pub mod streams;
 mod subscriptions;
-mod tls;
 mod transport;
 #[cfg(test)]
 mod vectors;

@@ -17,12 +17,11 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use url::Url;
 
 use crate::{
     bridge::Bridge,
     codec,
-    config::Timeouts,
+    config::{ServerUrl, Timeouts},
     error::{Error, Kind as Fault},
     intake::Hold,
     retry,
@@ -63,7 +62,7 @@ enum Stream {
     /// Not open, or the endpoint is not known yet.
     Opening,
     /// Messages go to the endpoint; the number tells one stream from the next.
-    Open { endpoint: Url, number: u64 },
+    Open { endpoint: ServerUrl, number: u64 },
     /// It could not be opened. `refused` says that the server answered, and has no such stream.
     Down { why: Arc<str>, refused: bool },
 }
@@ -96,7 +95,7 @@ impl Listener {
     ///
     /// # Errors
     /// The server has no such stream, or cannot be reached.
-    pub(crate) async fn endpoint(&self) -> Result<(Url, u64), Error> {
+    pub(crate) async fn endpoint(&self) -> Result<(ServerUrl, u64), Error> {
         let mut stream = self.stream.subscribe();
         let newly = self.wanted.send_if_modified(|wanted| std::mem::replace(wanted, Wanted::Sse) != Wanted::Sse);
         if newly || matches!(*stream.borrow(), Stream::Down { .. }) {
@@ -351,13 +350,13 @@ impl Cursor {
 }
 
 /// The endpoint that the server names, which must be on its own origin (R51).
-fn endpoint(base: &Url, text: &[u8]) -> Result<Url, String> {
-    let text = std::str::from_utf8(text).map_err(|_| "the server's endpoint for messages is no text".to_owned())?;
-    let endpoint = base.join(text.trim()).map_err(|_| "the server's endpoint for messages is no URL".to_owned())?;
-    if endpoint.origin() == base.origin() {
+fn endpoint(base: &ServerUrl, text: &[u8]) -> Result<ServerUrl, &'static str> {
+    let text = std::str::from_utf8(text).map_err(|_| "the server's endpoint for messages is no text")?;
+    let endpoint = base.join(text.trim()).ok_or("the server's endpoint for messages is no URL")?;
+    if base.is_origin_of(&endpoint) {
         Ok(endpoint)
     } else {
-        Err("the server wants messages to be sent to another origin; refused".to_owned())
+        Err("the server wants messages to be sent to another origin; refused")
     }
 }
 
@@ -380,7 +379,7 @@ mod tests {
 
     #[test]
     fn r50_r51_endpoints() {
-        let base = Url::parse("http://localhost:8080/a/sse?x=1").unwrap();
+        let base = ServerUrl::parse("http://localhost:8080/a/sse?x=1").unwrap();
         for (text, expected) in [
             ("/messages?session=1", Some("http://localhost:8080/messages?session=1")),
             ("messages", Some("http://localhost:8080/a/messages")),
@@ -392,7 +391,8 @@ mod tests {
             ("http://localhost:8081/m", None),
             ("http://[", None),
         ] {
-            assert_eq!(endpoint(&base, text.as_bytes()).ok().as_ref().map(Url::as_str), expected, "{text}");
+            let endpoint = endpoint(&base, text.as_bytes()).ok();
+            assert_eq!(endpoint.map(|url| url.as_url().to_string()).as_deref(), expected, "{text}");
         }
     }
 

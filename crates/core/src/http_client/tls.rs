@@ -26,28 +26,27 @@ use rustls::{
 use rustls_platform_verifier::Verifier;
 
 use crate::{
-    config::{ClientIdentity, ServerUrl, Tls},
+    config::{ClientIdentity, Shown, Tls},
     error::Error,
 };
 
-/// The TLS settings of the HTTP client: HTTP/2 where the server offers it, HTTP/1.1 otherwise.
+/// The TLS settings of a client with this identity. Which versions of HTTP it offers is for the caller to say.
 ///
 /// # Errors
 /// Certificates that cannot be read.
-pub(crate) fn client_config(tls: &Tls, identity: &Arc<Identity>) -> Result<ClientConfig, Error> {
+pub(super) fn client_config(tls: &Tls, identity: &Arc<Identity>) -> Result<ClientConfig, Error> {
     let provider = provider();
     let trust = if tls.insecure {
         Trust::Anyone
     } else {
         Trust::System { extra: certificates(&tls.ca_certificates)?, verifier: OnceLock::new() }
     };
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::config("TLS cannot be set up").with_source(error))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Judge { provider, trust }))
         .with_client_cert_resolver(Arc::clone(identity) as Arc<dyn ResolvesClientCert>);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
 
@@ -76,14 +75,14 @@ fn certificates(files: &[Vec<u8>]) -> Result<Vec<CertificateDer<'static>>, Error
 
 /// What the bridge shows when a server asks who it is, and whether one has asked.
 #[derive(Debug)]
-pub(crate) struct Identity {
+pub(super) struct Identity {
     key: Option<Arc<CertifiedKey>>,
     asked: AtomicBool,
 }
 
 /// Whether a server has asked for a client certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(super) enum Asked {
     No,
     /// It asked, and there was none to give.
     InVain,
@@ -93,7 +92,7 @@ pub(crate) enum Asked {
 
 impl Identity {
     /// None at all.
-    pub(crate) fn none() -> Arc<Self> {
+    pub(super) fn none() -> Arc<Self> {
         Arc::new(Self { key: None, asked: AtomicBool::new(false) })
     }
 
@@ -102,17 +101,17 @@ impl Identity {
     /// # Errors
     /// A certificate or key that cannot be read or used, or that do not belong together. None of them says what is in
     /// the files.
-    pub(crate) fn read(tls: &Tls) -> Result<Arc<Self>, Error> {
+    pub(super) fn read(tls: &Tls) -> Result<Arc<Self>, Error> {
         let key = tls.client.as_ref().map(certified_key).transpose()?;
         Ok(Arc::new(Self { key, asked: AtomicBool::new(false) }))
     }
 
     /// Whether there is a certificate to show.
-    pub(crate) fn exists(&self) -> bool {
+    pub(super) fn exists(&self) -> bool {
         self.key.is_some()
     }
 
-    pub(crate) fn asked(&self) -> Asked {
+    pub(super) fn asked(&self) -> Asked {
         match (self.asked.load(Ordering::Relaxed), &self.key) {
             (false, _) => Asked::No,
             (true, None) => Asked::InVain,
@@ -163,7 +162,7 @@ fn certified_key(identity: &ClientIdentity) -> Result<Arc<CertifiedKey>, Error> 
 
 /// Whether a server says by this that it wants a client certificate, or another one. With TLS 1.3 it can do so after the
 /// connection has been made. Some say it in words that have other meanings where no certificate was asked for.
-pub(crate) fn is_about_client_certificate(error: &TlsError, asked: Asked) -> bool {
+pub(super) fn is_about_client_certificate(error: &TlsError, asked: Asked) -> bool {
     let TlsError::AlertReceived(alert) = error else { return false };
     match alert {
         Alert::CertificateRequired
@@ -181,7 +180,7 @@ pub(crate) fn is_about_client_certificate(error: &TlsError, asked: Asked) -> boo
 }
 
 /// Why there is no secure connection, and what helps, in one line.
-pub(crate) fn explain(error: &TlsError, url: &ServerUrl, asked: Asked) -> String {
+pub(super) fn explain(error: &TlsError, url: &Shown<'_>, asked: Asked) -> String {
     match error {
         TlsError::InvalidCertificate(error) => explain_certificate(error, url),
         error if is_about_client_certificate(error, asked) => match asked {
@@ -209,7 +208,7 @@ pub(crate) fn explain(error: &TlsError, url: &ServerUrl, asked: Asked) -> String
     }
 }
 
-fn explain_certificate(error: &CertificateError, url: &ServerUrl) -> String {
+fn explain_certificate(error: &CertificateError, url: &Shown<'_>) -> String {
     const CLOCK: &str = "or this machine's clock is wrong";
     match error {
         CertificateError::ExpiredContext { not_after, .. } => {

@@ -1,0 +1,178 @@
+//! Which proxy a URI is reached through, and the ways through one.
+//!
+//! What the connectors for proxies say when they fail are types without names, which are named here by the traits that
+//! they serve: so a change of them is a compile error, not a wrong message.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use http::{HeaderMap, HeaderValue, Uri, header, uri::Scheme};
+use hyper_util::{
+    client::{
+        legacy::connect::proxy::{SocksV4, SocksV5, Tunnel},
+        proxy::matcher::{Intercept, Matcher},
+    },
+    rt::TokioIo,
+};
+use tower_service::Service;
+
+use super::{
+    USER_AGENT,
+    connect::{Direct, Failure, Names, NoAddress, Stream, bare_host},
+};
+use crate::config::Proxy;
+
+/// Why an HTTP proxy made no tunnel.
+type TunnelError = <Tunnel<Direct> as Service<Uri>>::Error;
+/// Why a SOCKS proxy made no connection.
+type SocksError = <SocksV5<Direct> as Service<Uri>>::Error;
+
+/// The proxies in use.
+#[derive(Debug)]
+pub(super) struct Proxies(Matcher);
+
+impl Proxies {
+    pub(super) fn new(proxy: &Proxy) -> Self {
+        Self(match proxy {
+            Proxy::System => Matcher::from_system(),
+            Proxy::None => Matcher::builder().build(),
+            Proxy::Url { url, except } => {
+                Matcher::builder().all(url.as_url().as_str()).no(except.as_deref().unwrap_or_default()).build()
+            }
+        })
+    }
+
+    /// The way by which this URI is reached, if a proxy is on it.
+    pub(super) fn between(&self, uri: &Uri) -> Option<Way> {
+        let proxy = self.0.intercept(uri)?;
+        Some(match proxy.uri().scheme_str() {
+            Some("http" | "https") if uri.scheme() == Some(&Scheme::HTTP) => Way::Forward(proxy),
+            Some("http" | "https") => Way::Tunnel(proxy),
+            _ => Way::Socks(proxy),
+        })
+    }
+}
+
+/// A way through a proxy.
+pub(super) enum Way {
+    /// The proxy gets the request itself, with the whole URI and its own credentials.
+    Forward(Intercept),
+    /// The proxy connects, and hands on bytes.
+    Tunnel(Intercept),
+    Socks(Intercept),
+}
+
+impl Way {
+    /// The proxy, without credentials.
+    pub(super) fn proxy(&self) -> String {
+        let uri = self.intercept().uri();
+        format!("{}://{}", uri.scheme_str().unwrap_or_default(), uri.authority().map_or("", |host| host.as_str()))
+    }
+
+    /// What the proxy is to be told with each request, if it wants to know who asks.
+    pub(super) fn credentials(&self) -> Option<&HeaderValue> {
+        if let Self::Forward(proxy) = self { proxy.basic_auth() } else { None }
+    }
+
+    /// A connection with the target, or with the proxy if that is to forward requests.
+    pub(super) async fn connect(&self, to_proxy: Direct, target: &Uri) -> Result<Stream, Failure> {
+        match self {
+            Self::Forward(proxy) => to_proxy.connect(proxy.uri()).await.map_err(Failure::NoProxy),
+            Self::Tunnel(proxy) => tunnel(proxy, to_proxy, target).await,
+            Self::Socks(proxy) => socks(proxy, to_proxy, target).await,
+        }
+    }
+
+    fn intercept(&self) -> &Intercept {
+        let (Self::Forward(proxy) | Self::Tunnel(proxy) | Self::Socks(proxy)) = self;
+        proxy
+    }
+}
+
+async fn tunnel(proxy: &Intercept, to_proxy: Direct, target: &Uri) -> Result<Stream, Failure> {
+    let agent = HeaderMap::from_iter([(header::USER_AGENT, USER_AGENT)]);
+    let mut tunnel = Tunnel::new(proxy.uri().clone(), to_proxy).with_headers(agent);
+    if let Some(credentials) = proxy.basic_auth() {
+        tunnel = tunnel.with_auth(credentials.clone());
+    }
+    match tunnel.call(target.clone()).await {
+        Ok(stream) => Ok(stream.into_inner()),
+        Err(TunnelError::ConnectFailed(error)) => Err(Failure::NoProxy(error)),
+        Err(TunnelError::ProxyAuthRequired) => Err(Failure::Credentials),
+        Err(error) => Err(Failure::Refused(error.into())),
+    }
+}
+
+async fn socks(proxy: &Intercept, to_proxy: Direct, target: &Uri) -> Result<Stream, Failure> {
+    let uri = proxy.uri().clone();
+    let scheme = uri.scheme_str().unwrap_or_default();
+    let is_4 = scheme.starts_with("socks4");
+    // The others leave it to the proxy to look names up.
+    let address = match scheme {
+        "socks4" | "socks5" => Some(address(target, is_4).await.map_err(|error| Failure::NoServer(error.into()))?),
+        _ => None,
+    };
+    let target = with_port(target, address).map_err(|error| Failure::NoServer(error.into()))?;
+    let connected = if is_4 {
+        SocksV4::new(uri, to_proxy).call(target).await
+    } else {
+        let mut socks = SocksV5::new(uri, to_proxy);
+        if let Some((user, password)) = proxy.raw_auth() {
+            socks = socks.with_auth(user.to_owned(), password.to_owned());
+        }
+        socks.call(target).await
+    };
+    connected.map(TokioIo::into_inner).map_err(|error| match error {
+        SocksError::Inner(error) => Failure::NoProxy(error),
+        error => Failure::Refused(error.into()),
+    })
+}
+
+/// An address of the target, of the kind that version 4 of SOCKS knows if that is in use.
+async fn address(target: &Uri, is_4: bool) -> Result<IpAddr, NoAddress> {
+    let host = bare_host(target);
+    if let Ok(address) = host.parse() {
+        return Ok(address);
+    }
+    let name = host.parse().map_err(io::Error::other)?;
+    let mut addresses = Names::new().call(name).await?.map(|address| address.ip());
+    addresses.find(|address| !is_4 || address.is_ipv4()).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound).into())
+}
+
+/// The target with the port that it leaves out, and with an address in place of its name.
+fn with_port(target: &Uri, address: Option<IpAddr>) -> Result<Uri, http::Error> {
+    let is_secure = target.scheme() == Some(&Scheme::HTTPS);
+    let port = target.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+    let authority = match address {
+        Some(address) => SocketAddr::new(address, port).to_string(),
+        None => format!("{}:{port}", target.host().unwrap_or_default()),
+    };
+    Uri::builder().scheme("socks").authority(authority).path_and_query("/").build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ProxyUrl;
+
+    #[test]
+    fn the_proxy_is_named_without_credentials() {
+        let proxies = |url: &str, except: Option<&str>| {
+            Proxies::new(&Proxy::Url { url: ProxyUrl::parse(url).unwrap(), except: except.map(str::to_owned) })
+        };
+        let target = Uri::from_static("https://example.com/mcp");
+        let named = |proxies: &Proxies| proxies.between(&target).map(|way| way.proxy());
+        for (given, expected) in [
+            ("http://u:hunter2@proxy:3128/x", "http://proxy:3128"),
+            ("socks5h://u:hunter2@proxy:1080", "socks5h://proxy:1080"),
+            ("hunter2@proxy", "http://proxy"),
+        ] {
+            assert_eq!(named(&proxies(given, None)).as_deref(), Some(expected));
+            assert!(!format!("{:?}", proxies(given, None)).contains("hunter2"));
+        }
+        assert_eq!(named(&proxies("http://proxy", Some("example.org, .example.com"))), None);
+        assert_eq!(named(&Proxies::new(&Proxy::None)), None);
+    }
+}
