@@ -144,9 +144,6 @@ class DecodingError(RequestError):
 class InvalidMessage(DecodingError):
     """The response holds no JSON-RPC message, but something else."""
 
-    #: What was complete before, and is not in any other result.
-    complete: list[Any]
-
 
 class MessageTooLarge(DecodingError):
     """An event, line or message is over the limit. It was passed over; what follows can be read."""
@@ -209,6 +206,7 @@ _CLASSES: dict[str, type[RequestError]] = {
     "connection_lost": RemoteProtocolError,
     "invalid_request": LocalProtocolError,
     "invalid_answer": RemoteProtocolError,
+    "no_message": InvalidMessage,
     "too_large": MessageTooLarge,
     "closed": ReadError,
 }

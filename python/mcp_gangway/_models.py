@@ -8,7 +8,7 @@ from __future__ import annotations
 import json as _json
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Union
-from urllib.parse import SplitResult, quote, unquote, urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from ._exceptions import InvalidURL, UnsupportedProtocol
 
@@ -20,13 +20,11 @@ HeaderTypes = Union[
     Iterable[tuple[bytes, bytes]],
     None,
 ]
-TimeoutTypes = Union["Timeout", float, tuple[Union[float, None], ...], None]
+TimeoutTypes = Union["Timeout", float, tuple[float | None, ...], None]
 #: Values of a query or a form.
 Primitive = Union[str, int, float, bool, None]
-ParamTypes = Union[
-    Mapping[str, Union[Primitive, Iterable[Primitive]]], Iterable[tuple[str, Primitive]], str, bytes, None
-]
-RequestData = Union[bytes, str, Mapping[str, Union[Primitive, Iterable[Primitive]]]]
+ParamTypes = Union[Mapping[str, Primitive | Iterable[Primitive]], Iterable[tuple[str, Primitive]], str, bytes, None]
+RequestData = Union[bytes, str, Mapping[str, Primitive | Iterable[Primitive]]]
 
 
 class URL(str):
@@ -94,10 +92,6 @@ class URL(str):
         """User and password, if the URL has them."""
         parts = self._parts
         return None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
-
-    def join(self, url: str) -> URL:
-        """The URL that ``url`` stands for on the page of this one."""
-        return URL(urljoin(self, str(url)))
 
     def sent(self) -> str:
         """The URL as it is asked for: without user, password and fragment."""
@@ -301,11 +295,12 @@ class Timeout:
         self,
         timeout: TimeoutTypes | _Unset = UNSET,
         *,
-        connect: float | None | _Unset = UNSET,
-        read: float | None | _Unset = UNSET,
-        write: float | None | _Unset = UNSET,
-        pool: float | None | _Unset = UNSET,
+        connect: float | _Unset | None = UNSET,
+        read: float | _Unset | None = UNSET,
+        write: float | _Unset | None = UNSET,
+        pool: float | _Unset | None = UNSET,
     ) -> None:
+        values: tuple[float | None, ...]
         if isinstance(timeout, Timeout):
             values = (timeout.connect, timeout.read, timeout.write, timeout.pool)
         elif isinstance(timeout, tuple):
@@ -317,7 +312,7 @@ class Timeout:
         else:
             values = (timeout,) * 4
         given = (connect, read, write, pool)
-        chosen = [old if isinstance(new, _Unset) else new for old, new in zip(values, given)]
+        chosen = [old if isinstance(new, _Unset) else new for old, new in zip(values, given, strict=True)]
         self.connect, self.read, self.write, self.pool = chosen
 
     def __eq__(self, other: object) -> bool:

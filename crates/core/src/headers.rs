@@ -3,11 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{
-    era::{self, MODERN_VERSION},
-    message::Message,
+    era::{self, Era, MODERN_VERSION},
+    error::Error,
+    message::{Message, Parsed},
     splice::Object,
 };
 
@@ -30,6 +32,21 @@ pub(crate) fn post(user: &HeaderMap) -> HeaderMap {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
     headers
+}
+
+/// The headers of the POST that carries this JSON-RPC message: those of every such POST (R20), and what a message of
+/// 2026-07-28 or later says of itself in headers (R60–R62). The session's are the caller's.
+///
+/// # Errors
+/// Bytes that are no JSON-RPC message.
+pub fn message_headers(message: &Bytes) -> Result<HeaderMap, Error> {
+    let mut headers = post(&HeaderMap::new());
+    match Message::parse(message).map_err(|invalid| invalid.error)? {
+        Parsed::One(message) if message.era() == Era::Modern => modern(&message, Vec::new(), &mut headers),
+        // A batch has no headers of its own.
+        _ => {}
+    }
+    Ok(headers)
 }
 
 /// The user's headers and those of a GET that opens a stream (R29), or goes on with one after an event (R32).
@@ -130,6 +147,21 @@ mod tests {
             let text = String::from_utf8(case.input).unwrap();
             assert_eq!([encoded(&text).to_str().unwrap()], *case.expected, "{}", case.name);
         }
+    }
+
+    #[test]
+    fn a_message_alone_says_what_its_headers_are() {
+        let names = |text: &'static str| {
+            let headers = message_headers(&Bytes::from_static(text.as_bytes()))?;
+            Ok::<_, Error>(headers.keys().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(names(r#"{"id":1,"method":"tools/list"}"#).unwrap(), ["content-type", "accept"]);
+        let modern = r#"{"id":1,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+        assert_eq!(
+            names(modern).unwrap(),
+            ["content-type", "accept", "mcp-protocol-version", "mcp-method", "mcp-name"]
+        );
+        assert!(names("oops").is_err());
     }
 
     #[test]

@@ -40,3 +40,4 @@ pub use config::{
     TransportMode,
 };
 pub use error::Error;
+pub use headers::message_headers;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io,
     pin::Pin,
     sync::{Arc, Mutex},
@@ -21,6 +21,7 @@ use crate::{
     chunks::{Chunks, Writer},
     completions::{Completions, Finish, Operation, lock},
     http::taken,
+    runtime,
 };
 
 /// Chunks of input that may wait for the bridge.
@@ -43,6 +44,7 @@ impl Bridge {
 
     /// Starts it with the command's options and environment. The future gets the exit status and the line that the command
     /// would have written, if there is one. On the process's own stdio with `on_stdio`, else `write` and `take` are its ends.
+    /// It goes on when nobody waits for it any more, until it is told to stop.
     fn start(
         &self,
         completions: &Bound<'_, Completions>,
@@ -51,25 +53,28 @@ impl Bridge {
         environment: HashMap<OsString, OsString>,
         on_stdio: bool,
     ) -> PyResult<Operation> {
+        let runtime = runtime::handle()?;
+        let (promise, operation) = Completions::promise(completions, future)?;
         let stop = Arc::clone(&self.stop);
         let stop = async move { stop.notified().await };
-        let environment = move |name: &str| environment.get(std::ffi::OsStr::new(name)).cloned();
+        let environment = move |name: &str| environment.get(OsStr::new(name)).cloned();
         if on_stdio {
-            return Completions::spawn(completions, future, async move {
-                Ok(ended(
-                    mcp_gangway::embedded(options, environment, stdio::input(), stdio::output(), stop).await,
-                ))
+            runtime.spawn(async move {
+                let (input, output) = (stdio::input(), stdio::output());
+                promise.keep(Ok(ended(mcp_gangway::embedded(options, environment, input, output, stop).await)));
             });
+            return Ok(operation);
         }
         let (sender, receiver) = mpsc::channel(WAITING);
         *lock(&self.input) = Some(sender);
         let output = Arc::clone(&self.output);
-        Completions::spawn(completions, future, async move {
+        runtime.spawn(async move {
             let input = Reader { receiver, chunk: Bytes::new() };
             let end = mcp_gangway::embedded(options, environment, input, Writer(Arc::clone(&output)), stop).await;
             output.end(Ok(()));
-            Ok(ended(end))
-        })
+            promise.keep(Ok(ended(end)));
+        });
+        Ok(operation)
     }
 
     /// Gives it bytes of its client's; the future is set when there is room for more.

@@ -26,6 +26,12 @@ impl Failure {
         Self::new("closed", "it was closed")
     }
 
+    /// The body of a response holds something else than JSON-RPC messages.
+    pub(crate) fn no_message(error: &gangway::Error) -> Self {
+        let beginning = error.detail().map(|beginning| format!(": {beginning}")).unwrap_or_default();
+        Self::new("no_message", format!("{error}{beginning}"))
+    }
+
     /// The same with the causes of `error`.
     pub(crate) fn because_of(mut self, error: &(dyn StdError + 'static)) -> Self {
         let mut next = Some(error);
@@ -53,8 +59,7 @@ impl Failure {
 
 impl From<gangway::Error> for Failure {
     fn from(error: gangway::Error) -> Self {
-        let message = error.detail().map_or_else(|| error.to_string(), |detail| format!("{error}: {detail}"));
-        let failure = Self::new(error.kind(), message);
+        let failure = Self::new(error.kind(), error.to_string());
         match error.source() {
             Some(source) => failure.because_of(source),
             None => failure,

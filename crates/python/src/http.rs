@@ -13,7 +13,7 @@ use gangway::{
     ClientIdentity, Proxy, ProxyUrl, Tls,
     http_client::{Body, HttpClient as Client, HttpSettings, HttpVersion},
 };
-use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header, response::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header, response::Parts};
 use http_body_util::Full;
 use hyper_util::client::legacy::connect::capture_connection;
 use pyo3::{
@@ -67,7 +67,7 @@ impl HttpClient {
     #[new]
     #[pyo3(signature = (*, verify, authorities, identity, proxy, trust_env, http1, http2, keepalive_connections,
                         keepalive_expiry, connections))]
-    #[expect(clippy::too_many_arguments, reason = "they have names in Python")]
+    #[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools, reason = "they have names in Python")]
     fn new(
         verify: bool,
         authorities: Vec<Vec<u8>>,
@@ -146,6 +146,18 @@ impl HttpClient {
     fn close(&self) {
         lock(&self.client).take();
     }
+}
+
+/// The headers of the POST that carries this JSON-RPC message.
+#[pyfunction]
+pub(crate) fn message_headers<'py>(py: Python<'py>, message: &[u8]) -> PyResult<Bound<'py, PyList>> {
+    let headers = gangway::message_headers(&Bytes::copy_from_slice(message)).map_err(value_error)?;
+    pairs(py, &headers)
+}
+
+fn pairs<'py>(py: Python<'py>, headers: &HeaderMap) -> PyResult<Bound<'py, PyList>> {
+    let pairs = headers.iter();
+    PyList::new(py, pairs.map(|(name, value)| (PyBytes::new(py, name.as_ref()), PyBytes::new(py, value.as_bytes()))))
 }
 
 /// Makes the request that Python described.
@@ -228,11 +240,7 @@ impl HttpResponse {
     /// Names and values, in the order in which they came.
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let pairs = self.head.headers.iter();
-        PyList::new(
-            py,
-            pairs.map(|(name, value)| (PyBytes::new(py, name.as_ref()), PyBytes::new(py, value.as_bytes()))),
-        )
+        pairs(py, &self.head.headers)
     }
 
     /// The whole body, if it was to be read with the head.

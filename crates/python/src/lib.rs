@@ -21,7 +21,7 @@ mod native {
     use super::{
         bridge::Bridge,
         completions::{Completions, Operation},
-        http::{HttpClient, HttpResponse},
+        http::{HttpClient, HttpResponse, message_headers},
         parsers::{Event, MessageParser, NdjsonParser, SseParser},
     };
 

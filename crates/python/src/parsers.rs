@@ -41,13 +41,10 @@ impl std::hash::Hash for Event {
 
 impl Event {
     /// An event out of `chunk`; a short one has bytes of its own, and does not keep the chunk.
-    fn of(mut event: streams::Event, chunk: usize) -> Self {
-        if event.data.len() < chunk / 2 {
-            event.data = Bytes::copy_from_slice(&event.data);
-        }
-        event.name = own(&event.name);
-        event.id = event.id.as_ref().map(own);
-        Self { event, text: PyOnceLock::new() }
+    fn of(event: &streams::Event, chunk: usize) -> Self {
+        let data = if event.data.len() < chunk / 2 { own(&event.data) } else { event.data.clone() };
+        let (name, id) = (own(&event.name), event.id.as_ref().map(own));
+        Self { event: streams::Event { name, data, id, retry: event.retry }, text: PyOnceLock::new() }
     }
 }
 
@@ -203,14 +200,14 @@ impl MessageParser {
 
     fn finish<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         // A body of one document is read here.
-        let mut found = py.detach(|| {
+        let found = py.detach(|| {
             self.0.finish();
             Found::all(|| self.0.next())
         });
-        if found.items.is_empty() && found.error.is_none() {
-            found.error = self.0.rejected();
+        match self.0.rejected() {
+            Some(error) => Err(Failure::no_message(&error).into_exception(py)),
+            None => found.into_list(py, bytes),
         }
-        found.into_list(py, bytes)
     }
 }
 
@@ -239,9 +236,9 @@ impl<T> Found<T> {
     fn into_list<'py>(
         self,
         py: Python<'py>,
-        each: impl Fn(Python<'py>, T) -> PyResult<Bound<'py, PyAny>>,
+        each: impl Fn(Python<'py>, &T) -> PyResult<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
-        let items: Vec<_> = self.items.into_iter().map(|item| each(py, item)).collect::<PyResult<_>>()?;
+        let items: Vec<_> = self.items.iter().map(|item| each(py, item)).collect::<PyResult<_>>()?;
         let list = PyList::new(py, items)?;
         let Some(error) = self.error else { return Ok(list) };
         let error = Failure::from(error).into_exception(py);
@@ -250,8 +247,9 @@ impl<T> Found<T> {
     }
 }
 
-fn bytes<'py>(py: Python<'py>, bytes: Bytes) -> PyResult<Bound<'py, PyAny>> {
-    Ok(PyBytes::new(py, &bytes).into_any())
+#[expect(clippy::unnecessary_wraps, reason = "that of an event can fail")]
+fn bytes<'py>(py: Python<'py>, bytes: &Bytes) -> PyResult<Bound<'py, PyAny>> {
+    Ok(PyBytes::new(py, bytes).into_any())
 }
 
 fn reading<T: Send>(py: Python<'_>, length: usize, read: impl Send + FnOnce() -> T) -> T {
@@ -260,10 +258,10 @@ fn reading<T: Send>(py: Python<'_>, length: usize, read: impl Send + FnOnce() ->
 
 /// The bytes of a bytes-like object; those of `bytes` are not copied.
 fn bytes_of(chunk: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+    static MEMORY_VIEW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     if let Ok(bytes) = chunk.cast::<PyBytes>() {
         return Ok(Bytes::from_owner(PyBackedBytes::from(bytes.clone())));
     }
-    static MEMORY_VIEW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let view = MEMORY_VIEW.import(chunk.py(), "builtins", "memoryview")?.call1((chunk,)).map_err(|_| {
         let name = chunk.get_type().name().map_or_else(|_| "object".to_owned(), |name| name.to_string());
         PyTypeError::new_err(format!("a bytes-like object is required, not '{name}'"))

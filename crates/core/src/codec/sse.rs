@@ -65,6 +65,7 @@ pub(crate) struct Sse {
 }
 
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent")]
 struct State {
     /// Up to here the chunk is read.
     at: usize,

@@ -1,0 +1,54 @@
+"""Builds the package: the native command first, then all else by maturin, whose hooks these are.
+
+Rule: the command in a wheel is the program that cargo builds, and not a script that starts an interpreter.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import maturin
+from maturin import get_requires_for_build_editable as get_requires_for_build_editable
+from maturin import get_requires_for_build_sdist as get_requires_for_build_sdist
+from maturin import get_requires_for_build_wheel as get_requires_for_build_wheel
+from maturin import prepare_metadata_for_build_editable as prepare_metadata_for_build_editable
+from maturin import prepare_metadata_for_build_wheel as prepare_metadata_for_build_wheel
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = "mcp-gangway.exe" if os.name == "nt" else "mcp-gangway"
+
+
+def build_wheel(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:
+    _build_command()
+    return maturin.build_wheel(wheel_directory, config_settings, metadata_directory)
+
+
+def build_editable(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:
+    _build_command()
+    return maturin.build_editable(wheel_directory, config_settings, metadata_directory)
+
+
+def build_sdist(sdist_directory: str, config_settings: Any = None) -> str:
+    # It is read from the settings, and must be there.
+    _scripts().mkdir(parents=True, exist_ok=True)
+    return maturin.build_sdist(sdist_directory, config_settings)
+
+
+def _build_command() -> None:
+    target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
+    subprocess.run(
+        ["cargo", "build", "--locked", "--release", "--package", "mcp-gangway", "--target-dir", target],
+        cwd=ROOT,
+        check=True,
+    )
+    _scripts().mkdir(parents=True, exist_ok=True)
+    shutil.copy2(target / "release" / NAME, _scripts() / NAME)
+
+
+def _scripts() -> Path:
+    """What is in this folder becomes the package's commands."""
+    return ROOT / "target" / "python-data" / "scripts"

@@ -1,0 +1,293 @@
+"""The HTTP client: the interface of ``httpx.AsyncClient`` over the connections of the bridge.
+
+Rule: nothing here waits or works for long. The native module does both, on a thread of its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import ssl
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from os import PathLike
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Union
+
+from ._exceptions import RequestError
+from ._loop import complete
+from ._models import (
+    UNSET,
+    URL,
+    Headers,
+    HeaderTypes,
+    Limits,
+    ParamTypes,
+    Request,
+    RequestData,
+    Timeout,
+    TimeoutTypes,
+    _Unset,
+)
+from ._native import HttpClient
+from ._response import Response
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+AuthTypes = Union[tuple[str, str], Callable[[Request], Request], None]
+#: A file in PEM with a certificate and its key, or two files, one for each.
+CertTypes = Union[str, "PathLike[str]", tuple[Union[str, "PathLike[str]"], Union[str, "PathLike[str]"]], None]
+VerifyTypes = Union[bool, str, "PathLike[str]", ssl.SSLContext]
+
+DEFAULT_TIMEOUT = Timeout(5.0)
+DEFAULT_LIMITS = Limits(max_connections=100, max_keepalive_connections=20)
+
+
+class AsyncClient:
+    """HTTP requests on connections that are kept and shared.
+
+    Args:
+        headers: Sent with every request.
+        auth: ``(user, password)`` for Basic, or a function that gets the :class:`Request` and gives it back with what
+            it added. Without it, user and password of a URL count.
+        timeout: A :class:`Timeout`, or seconds for each of its times. None for no limit.
+        verify: False to trust any certificate; a path or an ``ssl.SSLContext`` whose certificates are trusted beside
+            those of the system.
+        cert: A client certificate: the path of a PEM file that holds its key too, or the paths of both.
+        proxy: A proxy's URL (``http``, ``https``, ``socks5``, ``socks5h``) for all requests.
+        http1: Whether HTTP/1.1 may be spoken.
+        http2: Whether HTTP/2 may be spoken; alone, also without TLS.
+        limits: How many connections there are.
+        trust_env: Whether the proxies of the environment or the system count.
+        base_url: What relative URLs stand for.
+
+    Raises:
+        ValueError: Certificates or a proxy that cannot be used.
+
+    A client belongs to no event loop; it works in any that runs, one after the other or in several threads.
+    """
+
+    def __init__(
+        self,
+        *,
+        headers: HeaderTypes = None,
+        auth: AuthTypes = None,
+        timeout: TimeoutTypes = DEFAULT_TIMEOUT,
+        verify: VerifyTypes = True,
+        cert: CertTypes = None,
+        proxy: str | None = None,
+        http1: bool = True,
+        http2: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
+        trust_env: bool = True,
+        base_url: str = "",
+    ) -> None:
+        self.headers = Headers(headers)
+        self.auth = auth
+        self.timeout = Timeout(timeout)
+        self.base_url = base_url
+        self._is_closed = False
+        trusted, authorities = _trust(verify)
+        self._native = HttpClient(
+            verify=trusted,
+            authorities=authorities,
+            identity=_identity(cert),
+            proxy=None if proxy is None else str(proxy),
+            trust_env=trust_env,
+            http1=http1,
+            http2=http2,
+            keepalive_connections=limits.max_keepalive_connections,
+            keepalive_expiry=limits.keepalive_expiry,
+            connections=limits.max_connections,
+        )
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes no requests any more."""
+        return self._is_closed
+
+    def build_request(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes | str | None = None,
+        data: RequestData | None = None,
+        json: Any = None,
+        params: ParamTypes = None,
+        headers: HeaderTypes = None,
+    ) -> Request:
+        """The request that the other methods would send.
+
+        Raises:
+            InvalidURL: A text that is no URL.
+            UnsupportedProtocol: Its scheme is neither http nor https.
+        """
+        if self.base_url and "://" not in str(url):
+            url = f"{self.base_url.rstrip('/')}/{str(url).lstrip('/')}"
+        merged = Headers(self.headers)
+        merged.update(headers)
+        return Request(method, url, params=params, headers=merged, content=content, data=data, json=json)
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes | str | None = None,
+        data: RequestData | None = None,
+        json: Any = None,
+        params: ParamTypes = None,
+        headers: HeaderTypes = None,
+        auth: AuthTypes | _Unset = UNSET,
+        timeout: TimeoutTypes | _Unset = UNSET,
+    ) -> Response:
+        """Sends a request, and reads all of its response.
+
+        Args:
+            content: The body, as it is.
+            data: A form, or the body as it is.
+            json: A body in JSON.
+            params: Added to the URL's query.
+            headers: Beside those of the client; a name replaces the client's.
+            auth: In the place of the client's.
+            timeout: In the place of the client's.
+
+        Raises:
+            RequestError: No response came, or not all of it (see the subclasses).
+            RuntimeError: The client is closed, or there is no asyncio event loop.
+        """
+        request = self.build_request(method, url, content=content, data=data, json=json, params=params, headers=headers)
+        return await self._send(request, auth, timeout, whole=True)
+
+    async def get(self, url: str, **kwargs: Any) -> Response:
+        """``request("GET", …)``"""
+        return await self.request("GET", url, **kwargs)
+
+    async def post(self, url: str, **kwargs: Any) -> Response:
+        """``request("POST", …)``"""
+        return await self.request("POST", url, **kwargs)
+
+    async def put(self, url: str, **kwargs: Any) -> Response:
+        """``request("PUT", …)``"""
+        return await self.request("PUT", url, **kwargs)
+
+    async def delete(self, url: str, **kwargs: Any) -> Response:
+        """``request("DELETE", …)``"""
+        return await self.request("DELETE", url, **kwargs)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes | str | None = None,
+        data: RequestData | None = None,
+        json: Any = None,
+        params: ParamTypes = None,
+        headers: HeaderTypes = None,
+        auth: AuthTypes | _Unset = UNSET,
+        timeout: TimeoutTypes | _Unset = UNSET,
+    ) -> AsyncIterator[Response]:
+        """Sends a request, and opens its response while the body arrives: ``async with client.stream(…) as response``.
+        At the end of the block the connection is free. For arguments and exceptions see :meth:`request`.
+        """
+        request = self.build_request(method, url, content=content, data=data, json=json, params=params, headers=headers)
+        response = await self._send(request, auth, timeout, whole=False)
+        try:
+            yield response
+        finally:
+            response.close()
+
+    async def send(self, request: Request, *, stream: bool = False) -> Response:
+        """Sends a request that :meth:`build_request` made. With ``stream`` the body arrives while it is read, and whoever
+        calls this closes the response.
+
+        Raises:
+            RequestError: No response came, or not all of it.
+        """
+        return await self._send(request, UNSET, UNSET, whole=not stream)
+
+    async def aclose(self) -> None:
+        """Takes no more requests. Streams that are open go on."""
+        self._is_closed = True
+        self._native.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self.aclose()
+
+    async def _send(
+        self, request: Request, auth: AuthTypes | _Unset, timeout: TimeoutTypes | _Unset, *, whole: bool
+    ) -> Response:
+        request = _signed(request, self.auth if isinstance(auth, _Unset) else auth)
+        times = self.timeout if isinstance(timeout, _Unset) else Timeout(timeout)
+        begun = perf_counter()
+        try:
+            native = await complete(
+                lambda completions, future: self._native.send(
+                    completions,
+                    future,
+                    request.method,
+                    request.url.sent(),
+                    request.headers.raw,
+                    request.content,
+                    (times.connect, times.read, times.pool),
+                    whole,
+                )
+            )
+        except RequestError as error:
+            error.request = request
+            raise
+        return Response(native, request, timedelta(seconds=perf_counter() - begun))
+
+
+def _signed(request: Request, auth: AuthTypes) -> Request:
+    if auth is None:
+        auth = request.url.userinfo
+        if auth is None or "authorization" in request.headers:
+            return request
+    if callable(auth):
+        return auth(request)
+    user, password = auth
+    token = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+    request.headers["Authorization"] = f"Basic {token}"
+    return request
+
+
+def _trust(verify: VerifyTypes) -> tuple[bool, list[bytes]]:
+    """Whether certificates are judged, and those in PEM that are trusted beside the system's."""
+    if isinstance(verify, bool):
+        return verify, []
+    if isinstance(verify, ssl.SSLContext):
+        authorities = [ssl.DER_cert_to_PEM_cert(der).encode() for der in verify.get_ca_certs(binary_form=True)]
+        return verify.verify_mode != ssl.CERT_NONE, authorities
+    path = Path(verify)
+    files = sorted(path.glob("*.pem")) if path.is_dir() else [path]
+    return True, [file.read_bytes() for file in files]
+
+
+def _identity(cert: CertTypes) -> tuple[bytes, bytes] | None:
+    if cert is None:
+        return None
+    if isinstance(cert, tuple):
+        certificates, key = cert[:2]
+        return Path(certificates).read_bytes(), Path(key).read_bytes()
+    both = Path(cert).read_bytes()
+    return both, both
+
+
+__all__ = ["URL", "AsyncClient", "AuthTypes", "CertTypes", "VerifyTypes"]
