@@ -15,8 +15,6 @@ import maturin
 from maturin import get_requires_for_build_editable as get_requires_for_build_editable
 from maturin import get_requires_for_build_sdist as get_requires_for_build_sdist
 from maturin import get_requires_for_build_wheel as get_requires_for_build_wheel
-from maturin import prepare_metadata_for_build_editable as prepare_metadata_for_build_editable
-from maturin import prepare_metadata_for_build_wheel as prepare_metadata_for_build_wheel
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "mcp-gangway.exe" if os.name == "nt" else "mcp-gangway"
@@ -33,9 +31,18 @@ def build_editable(wheel_directory: str, config_settings: Any = None, metadata_d
 
 
 def build_sdist(sdist_directory: str, config_settings: Any = None) -> str:
-    # It is read from the settings, and must be there.
-    _scripts().mkdir(parents=True, exist_ok=True)
+    _scripts()
     return maturin.build_sdist(sdist_directory, config_settings)
+
+
+def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: Any = None) -> str:
+    _scripts()
+    return maturin.prepare_metadata_for_build_wheel(metadata_directory, config_settings)
+
+
+def prepare_metadata_for_build_editable(metadata_directory: str, config_settings: Any = None) -> str:
+    _scripts()
+    return maturin.prepare_metadata_for_build_editable(metadata_directory, config_settings)
 
 
 def _build_command() -> None:
@@ -45,10 +52,11 @@ def _build_command() -> None:
         cwd=ROOT,
         check=True,
     )
-    _scripts().mkdir(parents=True, exist_ok=True)
     shutil.copy2(target / "release" / NAME, _scripts() / NAME)
 
 
 def _scripts() -> Path:
-    """What is in this folder becomes the package's commands."""
-    return ROOT / "target" / "python-data" / "scripts"
+    """The folder whose files become the package's commands. Maturin wants it whatever it is asked for."""
+    folder = ROOT / "target" / "python-data" / "scripts"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
