@@ -163,40 +163,34 @@ class Bridge:
         self._native = _NativeBridge()
 
     async def run(self, reader: ByteReader | None = None, writer: ByteWriter | None = None) -> int:
-        """Connects a client, which writes JSON-RPC lines to ``reader`` and gets them from ``writer``, to the server, until
-        the client's stream ends or the bridge is told to stop. Without the two, the client is on this process's stdin and
-        stdout. What the command would say of a mistake in the settings is a line on stderr.
+        """Connects a client, which writes JSON-RPC lines to ``reader`` and gets them from ``writer``, to the server,
+        until the client's stream ends or the bridge is told to stop. Without the two, the client is on this process's
+        stdin and stdout. What the command would say of a mistake in the settings is a line on stderr.
 
         Returns:
             The exit status of the command: 0, 2 for a mistake in the settings, 1 for any other failure.
 
         Raises:
             ValueError: One of the two streams without the other.
+            RuntimeError: It has run already.
             asyncio.CancelledError: The task was cancelled. What is pending is answered with errors in the background.
         """
         if (reader is None) != (writer is None):
             raise ValueError("give both a reader and a writer, or none of them")
-        options, environment = self.settings.command()
-        running = asyncio.ensure_future(
-            complete(
-                lambda completions, future: self._native.start(
-                    completions, future, options, environment, reader is None
-                )
-            )
-        )
-        await asyncio.sleep(0)  # It has started, and takes input.
-        tasks: list[asyncio.Future[Any]] = [running]
+        pumps: list[asyncio.Task[None]] = []
         if reader is not None and writer is not None:
-            tasks.append(asyncio.ensure_future(self._pump_out(writer)))
-            pump_in = asyncio.ensure_future(self._pump_in(reader))
+            pumps = [asyncio.create_task(self._pump_in(reader)), asyncio.create_task(self._pump_out(writer))]
         try:
-            (status, line), *_ = await asyncio.gather(*tasks)
+            # Of the two, only the writing one ends with the bridge.
+            (status, line), *_ = await asyncio.gather(complete(partial(self._start, reader is None)), *pumps[1:])
         except BaseException:
             self.stop()
             raise
         finally:
-            for task in (*tasks, *([pump_in] if reader is not None else [])):
-                task.cancel()
+            for pump in pumps:
+                pump.cancel()
+        if pumps and pumps[0].done():
+            pumps[0].result()
         if line is not None:
             print(f"mcp-gangway: {line}", file=sys.stderr)
         return int(status)
@@ -204,6 +198,10 @@ class Bridge:
     def stop(self) -> None:
         """Tells it to end: what is pending is answered, with errors where need be. From any thread."""
         self._native.stop()
+
+    def _start(self, on_stdio: bool, completions: Completions, future: asyncio.Future[Any]) -> Operation:
+        options, environment = self.settings.command()
+        return self._native.start(completions, future, options, environment, on_stdio)
 
     async def _pump_in(self, reader: ByteReader) -> None:
         try:

@@ -31,6 +31,8 @@ const WAITING: usize = 16;
 #[pyclass(frozen, module = "mcp_gangway._native")]
 pub(crate) struct Bridge {
     input: Mutex<Option<mpsc::Sender<Bytes>>>,
+    /// None once it runs.
+    reader: Mutex<Option<Reader>>,
     output: Arc<Chunks>,
     stop: Arc<Notify>,
 }
@@ -39,7 +41,14 @@ pub(crate) struct Bridge {
 impl Bridge {
     #[new]
     fn new() -> Self {
-        Self { input: Mutex::default(), output: Arc::default(), stop: Arc::default() }
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let reader = Reader { receiver, chunk: Bytes::new() };
+        Self {
+            input: Mutex::new(Some(sender)),
+            reader: Mutex::new(Some(reader)),
+            output: Arc::default(),
+            stop: Arc::default(),
+        }
     }
 
     /// Starts it with the command's options and environment. The future gets the exit status and the line that the command
@@ -54,23 +63,21 @@ impl Bridge {
         on_stdio: bool,
     ) -> PyResult<Operation> {
         let runtime = runtime::handle()?;
+        let Some(input) = lock(&self.reader).take() else {
+            return Err(PyRuntimeError::new_err("this bridge has run already: make another one"));
+        };
         let (promise, operation) = Completions::promise(completions, future)?;
         let stop = Arc::clone(&self.stop);
         let stop = async move { stop.notified().await };
         let environment = move |name: &str| environment.get(OsStr::new(name)).cloned();
-        if on_stdio {
-            runtime.spawn(async move {
-                let (input, output) = (stdio::input(), stdio::output());
-                promise.keep(Ok(ended(mcp_gangway::embedded(options, environment, input, output, stop).await)));
-            });
-            return Ok(operation);
-        }
-        let (sender, receiver) = mpsc::channel(WAITING);
-        *lock(&self.input) = Some(sender);
         let output = Arc::clone(&self.output);
         runtime.spawn(async move {
-            let input = Reader { receiver, chunk: Bytes::new() };
-            let end = mcp_gangway::embedded(options, environment, input, Writer(Arc::clone(&output)), stop).await;
+            let end = if on_stdio {
+                mcp_gangway::embedded(options, environment, stdio::input(), stdio::output(), stop).await
+            } else {
+                let writer = Writer(Arc::clone(&output));
+                mcp_gangway::embedded(options, environment, input, writer, stop).await
+            };
             output.end(Ok(()));
             promise.keep(Ok(ended(end)));
         });
@@ -85,7 +92,7 @@ impl Bridge {
         bytes: Vec<u8>,
     ) -> PyResult<Operation> {
         let Some(input) = lock(&self.input).clone() else {
-            return Err(PyRuntimeError::new_err("the bridge takes no input: it is not running, or it was closed"));
+            return Err(PyRuntimeError::new_err("the bridge takes no more input: it was closed"));
         };
         Completions::spawn(completions, future, async move {
             // A bridge that has ended takes nothing, and its end says why.

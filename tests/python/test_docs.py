@@ -1,0 +1,59 @@
+"""The examples of docs/python.md, run one after the other as a reader would, against a server on a real socket."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import pytest
+from http_server import Answer, Request, chunked, event, serving, whole
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "python.md"
+ADDRESS = "https://example.com/mcp"
+
+
+def examples() -> list[CodeType]:
+    """The page's Python, compiled so that it may await and errors name their line on the page."""
+    page = PAGE.read_text(encoding="utf-8")
+    found = []
+    for match in re.finditer(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE):
+        line = page.count("\n", 0, match.start(1))
+        tree = ast.parse(match[1], str(PAGE))
+        ast.increment_lineno(tree, line)
+        found.append(compile(tree, str(PAGE), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT))
+    return found
+
+
+def with_address(code: CodeType, url: str) -> CodeType:
+    """The same with the server's own address in the place of the example's."""
+    constants = [with_address(value, url) if isinstance(value, CodeType) else value for value in code.co_consts]
+    return code.replace(co_consts=tuple(url if value == ADDRESS else value for value in constants))
+
+
+def answered(request: Request) -> Answer:
+    message = request.json()
+    reply = {"jsonrpc": "2.0", "id": message["id"], "result": {"method": message["method"]}}
+    if message["method"] == "tools/call":
+        progress = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 1}}
+        return chunked(b"id: 1\n" + event(progress), event(reply), content_type="text/event-stream")
+    return whole(repr(reply).replace("'", '"').encode(), content_type="application/json")
+
+
+@pytest.mark.asyncio
+async def test_the_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    async with serving(answered) as server:
+        for code in examples():
+            result = eval(with_address(code, server.url), names)
+            if inspect.iscoroutine(result):
+                await result
+    asked = [request.json()["method"] for request in server.requests]
+    assert asked == ["ping", "tools/call", "tools/list", "ping"]
+    shown = capsys.readouterr().out
+    assert "200 HTTP/1.1 application/json" in shown
+    assert "message 1 {'jsonrpc': '2.0', 'method': 'notifications/progress'" in shown
+    assert "b'{\"jsonrpc\": \"2.0\", \"id\": 3" in shown
