@@ -8,7 +8,7 @@ The interface is that of httpx where there is one, with streams of events, lines
                 print(event.json())
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._bridge import Bridge, BridgeSettings, ForwardedRequest, forward_request, run
 from ._client import AsyncClient
@@ -19,10 +19,12 @@ from ._native import VERSION as __version__
 from ._native import Event, NdjsonParser, SseParser
 from ._response import Response
 
+if TYPE_CHECKING:
+    from ._httpx import AsyncHTTPTransport as AsyncHTTPTransport
+
 __all__ = [
     "URL",
     "AsyncClient",
-    "AsyncHTTPTransport",
     "Bridge",
     "BridgeSettings",
     "Event",
@@ -42,7 +44,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # It needs httpx, which not everybody has.
+    # It needs httpx, which not everybody has: so it is not in __all__ either.
     if name == "AsyncHTTPTransport":
         from ._httpx import AsyncHTTPTransport
 

@@ -47,8 +47,8 @@ def forward_request(
     Args:
         url: The endpoint.
         payload: The message, as an object or in JSON. Bytes are sent as they are.
-        headers: Beside those that MCP asks for: ``Mcp-Session-Id`` and ``MCP-Protocol-Version`` of a session, for one. What
-            a message of 2026-07-28 or later says of itself in headers is added.
+        headers: Beside those that MCP asks for: ``Mcp-Session-Id`` and ``MCP-Protocol-Version`` of a session, for one.
+            What a message of 2026-07-28 or later says of itself in headers is added.
         auth: Value of the Authorization header, sent as it is, like ``Bearer TOKEN``.
         timeout: Seconds, or a :class:`Timeout`. The reading time is the longest silence of the server: 300 s.
         client: Whose connections are used. Without it, they are kept for all calls of this function.

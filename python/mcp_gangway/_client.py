@@ -13,7 +13,7 @@ from datetime import timedelta
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 from ._exceptions import RequestError
 from ._loop import complete
@@ -37,12 +37,24 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from types import TracebackType
 
-    from typing_extensions import Self
+    from typing_extensions import Self, TypedDict, Unpack
 
-AuthTypes = Union[tuple[str, str], Callable[[Request], Request], None]
+    class RequestOptions(TypedDict, total=False):
+        """The named arguments of :meth:`AsyncClient.request`."""
+
+        content: bytes | str | None
+        data: RequestData | None
+        json: Any
+        params: ParamTypes
+        headers: HeaderTypes
+        auth: AuthTypes | _Unset
+        timeout: TimeoutTypes | _Unset
+
+
+AuthTypes = tuple[str, str] | Callable[[Request], Request] | None
 #: A file in PEM with a certificate and its key, or two files, one for each.
-CertTypes = Union[str, "PathLike[str]", tuple[Union[str, "PathLike[str]"], Union[str, "PathLike[str]"]], None]
-VerifyTypes = Union[bool, str, "PathLike[str]", ssl.SSLContext]
+CertTypes = str | PathLike[str] | tuple[str | PathLike[str], str | PathLike[str]] | None
+VerifyTypes = bool | str | PathLike[str] | ssl.SSLContext
 
 DEFAULT_TIMEOUT = Timeout(5.0)
 DEFAULT_LIMITS = Limits(max_connections=100, max_keepalive_connections=20)
@@ -165,21 +177,21 @@ class AsyncClient:
         request = self.build_request(method, url, content=content, data=data, json=json, params=params, headers=headers)
         return await self._send(request, auth, timeout, whole=True)
 
-    async def get(self, url: str, **kwargs: Any) -> Response:
+    async def get(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """``request("GET", …)``"""
-        return await self.request("GET", url, **kwargs)
+        return await self.request("GET", url, **options)
 
-    async def post(self, url: str, **kwargs: Any) -> Response:
+    async def post(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """``request("POST", …)``"""
-        return await self.request("POST", url, **kwargs)
+        return await self.request("POST", url, **options)
 
-    async def put(self, url: str, **kwargs: Any) -> Response:
+    async def put(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """``request("PUT", …)``"""
-        return await self.request("PUT", url, **kwargs)
+        return await self.request("PUT", url, **options)
 
-    async def delete(self, url: str, **kwargs: Any) -> Response:
+    async def delete(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """``request("DELETE", …)``"""
-        return await self.request("DELETE", url, **kwargs)
+        return await self.request("DELETE", url, **options)
 
     @asynccontextmanager
     async def stream(
@@ -206,8 +218,8 @@ class AsyncClient:
             response.close()
 
     async def send(self, request: Request, *, stream: bool = False) -> Response:
-        """Sends a request that :meth:`build_request` made. With ``stream`` the body arrives while it is read, and whoever
-        calls this closes the response.
+        """Sends a request that :meth:`build_request` made. With ``stream`` the body arrives while it is read, and
+        whoever calls this closes the response.
 
         Raises:
             RequestError: No response came, or not all of it.

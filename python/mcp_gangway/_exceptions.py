@@ -1,6 +1,7 @@
 """What can go wrong, in classes named and related as those of httpx.
 
-Rule: every exception says what failed in one line; ``__cause__`` leads to what the system, the network or the peer said.
+Rule: every exception says what failed in one line; ``__cause__`` leads to what the system, the network or the peer
+said.
 """
 
 from __future__ import annotations

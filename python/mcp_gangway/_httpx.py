@@ -1,4 +1,4 @@
-"""A transport for httpx: programs that are written for httpx, the official MCP SDK among them, run over the native core.
+"""A transport for httpx: programs that are written for it, the official MCP SDK among them, run over the native core.
 
 Rule: httpx sees its own exceptions, and what it would see of its own transport.
 """

@@ -1,7 +1,7 @@
 """The event loop's side of what runs in the background.
 
-Rule: a result comes back on the thread of the loop that asked. The background only makes a pipe readable, which the loop
-watches like any socket.
+Rule: a result comes back on the thread of the loop that asked. The background only makes a pipe readable, which the
+loop watches like any socket.
 """
 
 from __future__ import annotations

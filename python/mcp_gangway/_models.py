@@ -22,9 +22,9 @@ HeaderTypes = Union[
 ]
 TimeoutTypes = Union["Timeout", float, tuple[float | None, ...], None]
 #: Values of a query or a form.
-Primitive = Union[str, int, float, bool, None]
-ParamTypes = Union[Mapping[str, Primitive | Iterable[Primitive]], Iterable[tuple[str, Primitive]], str, bytes, None]
-RequestData = Union[bytes, str, Mapping[str, Primitive | Iterable[Primitive]]]
+Primitive = str | int | float | bool | None
+ParamTypes = Mapping[str, Primitive | Iterable[Primitive]] | Iterable[tuple[str, Primitive]] | str | bytes | None
+RequestData = bytes | str | Mapping[str, Primitive | Iterable[Primitive]]
 
 
 class URL(str):

@@ -148,7 +148,9 @@ class SseParser:
             MessageTooLarge: The data of one is over the limit. It is passed over; the others are in ``complete``.
         """
     def finish(self, *, incomplete: bool = False) -> list[Event]:
-        """The stream is over. The rules drop the event that it ended in, as it may be cut short, unless ``incomplete``."""
+        """The stream is over. The rules drop the event that it ended in, as it may be cut short; ``incomplete`` gives
+        it all the same.
+        """
 
 @final
 class NdjsonParser:
