@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ._bridge import Bridge, BridgeSettings, ForwardedRequest, forward_request, run
 from ._client import AsyncClient
 from ._exceptions import *  # noqa: F403  Its __all__ is part of this one.
-from ._exceptions import __all__ as _exceptions
+from ._exceptions import __all__ as _exception_names
 from ._models import URL, Headers, Limits, Request, Timeout
 from ._native import VERSION as __version__
 from ._native import Event, NdjsonParser, SseParser
@@ -39,7 +39,7 @@ __all__ = [
     "__version__",
     "forward_request",
     "run",
-    *_exceptions,
+    *_exception_names,
 ]
 
 

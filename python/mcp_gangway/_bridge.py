@@ -86,7 +86,9 @@ class ForwardedRequest:
 
     async def _send(self) -> Response:
         client = self._client or _shared_client()
-        self._request.headers = Headers({**client.headers, **self._request.headers})
+        headers = client.headers.copy()
+        headers.update(self._request.headers)
+        self._request.headers = headers
         return await client._send(self._request, UNSET, self._timeout, whole=False)
 
 

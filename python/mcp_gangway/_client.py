@@ -29,6 +29,7 @@ from ._models import (
     Timeout,
     TimeoutTypes,
     _Unset,
+    is_relative,
 )
 from ._native import HttpClient
 from ._response import Response
@@ -64,7 +65,7 @@ class AsyncClient:
     """HTTP requests on connections that are kept and shared.
 
     Args:
-        headers: Sent with every request.
+        headers: Sent with every request. Without it, any content type is accepted.
         auth: ``(user, password)`` for Basic, or a function that gets the :class:`Request` and gives it back with what
             it added. Without it, user and password of a URL count.
         timeout: A :class:`Timeout`, or seconds for each of its times. None for no limit.
@@ -99,7 +100,8 @@ class AsyncClient:
         trust_env: bool = True,
         base_url: str = "",
     ) -> None:
-        self.headers = Headers(headers)
+        self.headers = Headers({"Accept": "*/*"})
+        self.headers.update(headers)
         self.auth = auth
         self.timeout = Timeout(timeout)
         self.base_url = base_url
@@ -140,8 +142,8 @@ class AsyncClient:
             InvalidURL: A text that is no URL.
             UnsupportedProtocol: Its scheme is neither http nor https.
         """
-        if self.base_url and "://" not in str(url):
-            url = f"{self.base_url.rstrip('/')}/{str(url).lstrip('/')}"
+        if self.base_url and is_relative(url):
+            url = f"{self.base_url.rstrip('/')}/{url.lstrip('/')}"
         merged = Headers(self.headers)
         merged.update(headers)
         return Request(method, url, params=params, headers=merged, content=content, data=data, json=json)
@@ -274,6 +276,8 @@ def _signed(request: Request, auth: AuthTypes) -> Request:
             return request
     if callable(auth):
         return auth(request)
+    if not isinstance(auth, tuple):
+        raise TypeError(f"auth is (user, password) or a function, not {type(auth).__name__}")
     user, password = auth
     token = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
     request.headers["Authorization"] = f"Basic {token}"

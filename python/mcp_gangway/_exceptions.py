@@ -207,6 +207,7 @@ _CLASSES: dict[str, type[RequestError]] = {
     "connection_lost": RemoteProtocolError,
     "invalid_request": LocalProtocolError,
     "invalid_answer": RemoteProtocolError,
+    "not_decoded": DecodingError,
     "no_message": InvalidMessage,
     "too_large": MessageTooLarge,
     "closed": ReadError,

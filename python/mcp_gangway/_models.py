@@ -44,7 +44,9 @@ class URL(str):
             InvalidURL: A text that is no absolute URL.
             UnsupportedProtocol: A URL of another scheme.
         """
-        parts = _split(str(url))
+        if not isinstance(url, str):
+            raise TypeError(f"a URL is a str, not {type(url).__name__}")
+        parts = _split(url)
         query = "&".join(filter(None, (parts.query, encoded(params))))
         path = quote(parts.path or "/", safe=_SAFE)
         return str.__new__(
@@ -124,6 +126,11 @@ def _split(url: str) -> SplitResult:
     return parts
 
 
+def is_relative(url: str) -> bool:
+    """Whether a URL has neither scheme nor host."""
+    return "://" not in url.partition("?")[0].partition("#")[0]
+
+
 def _ascii(parts: SplitResult) -> str:
     """The authority as DNS and HTTP want it."""
     userinfo, at, authority = parts.netloc.rpartition("@")
@@ -141,6 +148,8 @@ def encoded(values: ParamTypes) -> str:
         return ""
     if isinstance(values, (str, bytes)):
         return values.decode("ascii") if isinstance(values, bytes) else values
+    if not isinstance(values, Iterable):
+        raise TypeError(f"params and data are a mapping, pairs or text, not {type(values).__name__}")
     pairs: list[tuple[str, str]] = []
     for key, value in values.items() if isinstance(values, Mapping) else values:
         several = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
@@ -170,6 +179,8 @@ class Headers(MutableMapping[str, str]):
             self._pairs = []
         elif isinstance(headers, Headers):
             self._pairs = list(headers._pairs)
+        elif not isinstance(headers, Iterable) or isinstance(headers, (str, bytes)):
+            raise TypeError(f"headers are a mapping, or pairs of names and values, not {type(headers).__name__}")
         else:
             pairs: Any = headers.items() if isinstance(headers, Mapping) else headers
             self._pairs = [(_bytes(name, "ascii"), _bytes(value, "utf-8")) for name, value in pairs]

@@ -12,8 +12,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._exceptions import (
+    DecodingError,
     HTTPStatusError,
-    MessageTooLarge,
     RequestError,
     ResponseNotRead,
     StreamClosed,
@@ -277,8 +277,8 @@ class Response:
                     yield item
             for item in finish():
                 yield item
-        except MessageTooLarge as error:
-            for item in error.complete:
+        except DecodingError as error:
+            for item in getattr(error, "complete", ()):
                 yield item
             error.request = self.request
             raise

@@ -15,7 +15,6 @@ def test_headers(api: ModuleType) -> None:
     headers = api.Headers({"A": "1", "b": "2"})
     assert headers == {"a": "1", "B": "2"}
     assert headers != {"a": "1"}
-    assert headers != 1
     headers["a"] = "3"
     headers.update({"C": "4"})
     del headers["B"]
@@ -74,7 +73,7 @@ def test_limits(api: ModuleType) -> None:
     "text",
     [
         "http://example.com",
-        "HTTPS://EXAMPLE.com:443/a?b=c#d",
+        "https://EXAMPLE.com:443/a?b=c#d",
         "http://example.com:8080/a%20b?c=%2F",
         "http://user:pa%3Ass@example.com/",
         "http://[::1]:8080/x",
@@ -106,7 +105,7 @@ def test_a_url_is_a_string_that_hides_its_password() -> None:
     assert URL(url) == url
 
 
-@pytest.mark.parametrize("text", ["http://", "http://[::1", "http://a:port/", "http://:80/", "http://a:99999/"])
+@pytest.mark.parametrize("text", ["http://a b/", "http://a:-1/", "http://", "http://[::1", "http://a:port/", "http://:80/", "http://a:99999/"])
 def test_no_url(api: ModuleType, text: str) -> None:
     with pytest.raises((api.InvalidURL, api.UnsupportedProtocol)):
         api.AsyncClient().build_request("GET", text)

@@ -4,6 +4,8 @@
 //! Rule: whoever leaves a response frees its connection at once. Its permit goes with the task that reads the body.
 
 use std::{
+    error::Error as _,
+    io,
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
@@ -168,6 +170,7 @@ fn request(
     body: Option<&[u8]>,
 ) -> Result<Request<Full<Bytes>>, Failure> {
     let invalid = |what: &str| Failure::new("invalid_request", format!("{what} cannot be sent in HTTP"));
+    let is_empty = body.is_none_or(<[u8]>::is_empty);
     let body = Full::new(body.map(Bytes::copy_from_slice).unwrap_or_default());
     let mut request = Request::new(body);
     *request.method_mut() = Method::from_bytes(method.as_bytes()).map_err(|_| invalid("the method"))?;
@@ -179,6 +182,10 @@ fn request(
         let key = HeaderName::from_bytes(&name).map_err(|_| invalid(&shown()))?;
         let value = HeaderValue::from_bytes(&value).map_err(|_| invalid(&format!("the value of {}", shown())))?;
         map.append(key, value);
+    }
+    // Where a body is usual, some servers wait for one that is not said to be empty (RFC 9110, 8.6).
+    if is_empty && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
+        request.headers_mut().entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
     }
     Ok(request)
 }
@@ -295,7 +302,7 @@ impl HttpResponse {
     async fn whole(response: Response<Body>, limit: Option<Duration>) -> Result<Self, Failure> {
         let (head, mut body) = response.into_parts();
         let mut content = Vec::new();
-        while let Some(chunk) = within(limit, "read_timeout", body.chunk()).await?? {
+        while let Some(chunk) = within(limit, "read_timeout", body.chunk()).await?.map_err(broken)? {
             content.extend_from_slice(&chunk);
         }
         let response = Self::new(head, None);
@@ -330,13 +337,21 @@ impl Unread {
             match within(self.limit, "read_timeout", chunk).await {
                 Ok(Ok(Some(chunk))) => chunks.push(chunk).await,
                 Ok(Ok(None)) => break Ok(()),
-                Ok(Err(error)) => break Err(error.into()),
+                Ok(Err(error)) => break Err(broken(error)),
                 Err(failure) => break Err(failure),
             }
         };
         // Whoever learns of the end may count on the connection.
         drop((self.body, self.permit));
         chunks.end(outcome);
+    }
+}
+
+/// Why a body did not come to its end. What cannot be decompressed has a cause of the decoder's, and not of hyper's.
+fn broken(error: gangway::Error) -> Failure {
+    match error.source() {
+        Some(source) if source.is::<io::Error>() => Failure::new("not_decoded", error.to_string()).because_of(source),
+        _ => error.into(),
     }
 }
 

@@ -1,0 +1,345 @@
+"""One message to an MCP endpoint, and the whole bridge inside a program."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from conftest import Run
+from http_server import HANG, Answer, Pause, Request, chunked, event, raw, serving, whole
+
+import mcp_gangway
+from mcp_gangway import Bridge, BridgeSettings, forward_request, run
+
+pytestmark = pytest.mark.asyncio
+
+JSON = "application/json"
+SSE = "text/event-stream"
+MODERN = "2026-07-28"
+
+
+def message(number: int | None, method: str, **params: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+    if number is None:
+        del found["id"]
+    return found
+
+
+def answered(request: Request) -> Answer:
+    """A server of the older era: everything has the result that names its method."""
+    if request.method != "POST":
+        return whole(status=405)
+    asked = request.json()
+    if "id" not in asked:
+        return whole(status=202)
+    result: dict[str, Any] = {"method": asked["method"]}
+    if asked["method"] == "initialize":
+        result = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "s", "version": "1"}}
+    reply = {"jsonrpc": "2.0", "id": asked["id"], "result": result}
+    if asked["method"] == "server/discover":
+        error = {"code": -32601, "message": "Method not found"}
+        reply = {"jsonrpc": "2.0", "id": asked["id"], "error": error}
+    if asked["method"] == "tools/call":
+        progress = message(None, "notifications/progress", progress=1)
+        return chunked(event(progress), Pause(0.02), event(reply), content_type=SSE)
+    return whole(json.dumps(reply).encode(), content_type=JSON)
+
+
+# forward_request
+
+
+@pytest.mark.parametrize("form", [dict, str, bytes])
+async def test_a_message_in_each_form(form: type) -> None:
+    payload: Any = message(1, "ping")
+    if form is not dict:
+        payload = json.dumps(payload) if form is str else json.dumps(payload).encode()
+    async with serving(answered) as server:
+        response = await forward_request(server.url, payload)
+        assert [json.loads(item)["result"] async for item in response.aiter_messages()] == [{"method": "ping"}]
+    [request] = server.requests
+    assert (request.method, request.json()) == ("POST", message(1, "ping"))
+    if form is not dict:
+        assert request.body == (payload.encode() if form is str else payload)
+    assert request.headers["content-type"] == JSON
+    assert set(request.headers["accept"].replace(" ", "").split(",")) == {JSON, SSE}
+
+
+async def test_a_block_frees_the_connection() -> None:
+    answer = chunked(event(message(None, "notifications/progress")), HANG, content_type=SSE)
+    async with serving(answer) as server, mcp_gangway.AsyncClient() as client:
+        for _ in range(3):
+            async with forward_request(server.url, message(1, "tools/call"), client=client) as response:
+                async for item in response.aiter_messages():
+                    assert json.loads(item)["method"] == "notifications/progress"
+                    break
+            await server.until(lambda server: server.open_connections == 0)
+
+
+async def test_the_messages_of_a_call_stream() -> None:
+    async with serving(answered) as server:
+        async with forward_request(server.url, message(1, "tools/call", name="t")) as response:
+            items = [json.loads(item) async for item in response.aiter_messages()]
+    assert [item.get("method", "answer") for item in items] == ["notifications/progress", "answer"]
+
+
+async def test_a_modern_message_says_of_itself_in_headers() -> None:
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": MODERN,
+        "io.modelcontextprotocol/clientInfo": {"name": "c", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    async with serving(answered) as server:
+        await (await forward_request(server.url, message(1, "tools/call", name="add", _meta=meta))).aread()
+        await (await forward_request(server.url, message(2, "tools/call", name="add"))).aread()
+    modern, legacy = (request.headers for request in server.requests)
+    assert modern["mcp-protocol-version"] == MODERN
+    assert (modern["mcp-method"], modern["mcp-name"]) == ("tools/call", "add")
+    assert not [name for name in legacy if name.startswith("mcp-")]
+
+
+async def test_headers_and_the_client_that_are_given() -> None:
+    async with serving(answered) as server:
+        async with mcp_gangway.AsyncClient(headers=[("X-Both", "1"), ("X-Both", "2"), ("Accept", "a/b")]) as client:
+            response = await forward_request(
+                server.url,
+                message(1, "ping"),
+                headers={"Mcp-Session-Id": "s", "X-Mine": "m"},
+                auth="Bearer token",
+                client=client,
+            )
+            await response.aread()
+            response = await forward_request(server.url, message(1, "ping"), client=client)
+            await response.aread()
+        assert server.connections == 1
+    first, second = (request.headers for request in server.requests)
+    assert (first["mcp-session-id"], first["x-mine"], first["authorization"]) == ("s", "m", "Bearer token")
+    assert first["x-both"] == "1, 2"
+    assert SSE in first["accept"]
+    assert "authorization" not in second
+
+
+async def test_any_status_is_a_response() -> None:
+    async with serving(whole(b'{"detail":"no"}', status=503, content_type=JSON)) as server:
+        response = await forward_request(server.url, message(1, "ping"))
+        assert response.status_code == 503
+        assert await response.aread() == b'{"detail":"no"}'
+        with pytest.raises(mcp_gangway.HTTPStatusError):
+            response.raise_for_status()
+
+
+async def test_time_runs_out() -> None:
+    async with serving(raw(HANG)) as server:
+        with pytest.raises(mcp_gangway.ReadTimeout):
+            await forward_request(server.url, message(1, "ping"), timeout=0.1)
+
+
+@pytest.mark.parametrize("payload", [b"", b"x", "{", {}, [], {"jsonrpc": "2.0"}, b'{"jsonrpc":"2.0","id":1}', b"\xff", "1"])
+async def test_what_is_no_message(payload: Any) -> None:
+    with pytest.raises(ValueError, match="."):
+        await forward_request("http://127.0.0.1:9/", payload)
+
+
+@pytest.mark.parametrize("payload", [1, None, object(), {1, 2}])
+async def test_what_is_no_payload(payload: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="."):
+        await forward_request("http://127.0.0.1:9/", payload)
+
+
+# The bridge
+
+
+class Pipe:
+    """A client of the bridge: it is the reader and the writer that the bridge gets."""
+
+    def __init__(self, *messages: Any, stays: bool = False) -> None:
+        self.reader = asyncio.StreamReader()
+        for item in messages:
+            self.send(item)
+        if not stays:
+            self.reader.feed_eof()
+        self._received = bytearray()
+        self._changed = asyncio.Event()
+
+    def send(self, item: Any) -> None:
+        self.reader.feed_data(json.dumps(item).encode() + b"\n")
+
+    def write(self, data: bytes) -> None:
+        self._received += data
+        self._changed.set()
+
+    async def drain(self) -> None:
+        await asyncio.sleep(0)
+
+    def messages(self) -> list[Any]:
+        return [json.loads(line) for line in bytes(self._received).split(b"\n")[:-1]]
+
+    async def until(self, count: int) -> list[Any]:
+        while len(self.messages()) < count:
+            self._changed.clear()
+            await asyncio.wait_for(self._changed.wait(), 10)
+        return self.messages()
+
+
+INITIALIZE = message(
+    0, "initialize", protocolVersion="2025-11-25", capabilities={}, clientInfo={"name": "c", "version": "1"}
+)
+INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+
+
+async def test_a_session_over_two_streams() -> None:
+    pipe = Pipe(INITIALIZE, INITIALIZED, message(1, "tools/list"), message(2, "tools/call", name="t"))
+    async with serving(answered) as server:
+        assert await run(BridgeSettings(server.url), pipe.reader, pipe) == 0
+    answers = {item["id"]: item for item in pipe.messages() if "id" in item}
+    assert answers[1]["result"] == {"method": "tools/list"}
+    assert answers[2]["result"] == {"method": "tools/call"}
+    assert [item["method"] for item in pipe.messages() if "id" not in item] == ["notifications/progress"]
+
+
+async def test_what_the_settings_say() -> None:
+    pipe = Pipe(message(1, "tools/list"))
+    async with serving(answered) as server:
+        settings = BridgeSettings(
+            server.url,
+            auth="Bearer ${NOT_EXPANDED}",
+            headers={"X-A": "b: c ${d}"},
+            timeout=5.0,
+            concurrency=3,
+            log_level="ERROR",
+        )
+        assert await run(settings, pipe.reader, pipe) == 0
+    posts = [request for request in server.requests if request.method == "POST"]
+    assert {request.headers["authorization"] for request in posts} == {"Bearer ${NOT_EXPANDED}"}
+    assert {request.headers["x-a"] for request in posts} == {"b: c ${d}"}
+    assert "NOT_EXPANDED" not in repr(settings)
+    assert "b: c" not in repr(settings)
+
+
+async def test_an_answer_comes_while_the_client_stays() -> None:
+    pipe = Pipe(stays=True)
+    async with serving(answered) as server:
+        bridge = Bridge(BridgeSettings(server.url))
+        running = asyncio.create_task(bridge.run(pipe.reader, pipe))
+        pipe.send(INITIALIZE)
+        assert (await pipe.until(1))[0]["id"] == 0
+        pipe.send(INITIALIZED)
+        pipe.send(message(1, "tools/list"))
+        assert (await pipe.until(2))[1]["result"] == {"method": "tools/list"}
+        bridge.stop()
+        assert await asyncio.wait_for(running, 10) == 0
+        await server.until(lambda server: server.open_connections == 0)
+
+
+async def test_what_is_pending_is_answered_when_the_bridge_is_stopped() -> None:
+    def hangs(request: Request) -> Answer:
+        is_call = request.method == "POST" and request.json().get("method") == "tools/call"
+        return raw(HANG) if is_call else answered(request)
+
+    pipe = Pipe(INITIALIZE, INITIALIZED, message(7, "tools/call", name="t"), stays=True)
+    async with serving(hangs) as server:
+        bridge = Bridge(BridgeSettings(server.url))
+        running = asyncio.create_task(bridge.run(pipe.reader, pipe))
+        await server.until(lambda server: any(b"tools/call" in request.body for request in server.requests))
+        bridge.stop()
+        assert await asyncio.wait_for(running, 10) == 0
+    assert "error" in next(item for item in pipe.messages() if item["id"] == 7)
+
+
+async def test_a_cancelled_task_ends_the_bridge() -> None:
+    pipe = Pipe(INITIALIZE, INITIALIZED, message(7, "tools/call", name="t"), stays=True)
+    answer: Any = lambda request: raw(HANG) if b"tools/call" in request.body else answered(request)  # noqa: E731
+    async with serving(answer) as server:
+        running = asyncio.create_task(run(BridgeSettings(server.url), pipe.reader, pipe))
+        await server.until(lambda server: any(b"tools/call" in request.body for request in server.requests))
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await server.until(lambda server: server.open_connections == 0)
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.sleep(0.05)
+    assert not {task for task in tasks if not task.done()}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (BridgeSettings("not a url"), "--url"),
+        (BridgeSettings("ftp://example.com/"), "ftp"),
+        (BridgeSettings("http://127.0.0.1:9/", options=("--no-such-option",)), "--no-such-option"),
+        (BridgeSettings("http://127.0.0.1:9/", timeout=-1.0), "timeout"),
+        (BridgeSettings("http://127.0.0.1:9/", concurrency=0), "concurrency"),
+        (BridgeSettings("http://127.0.0.1:9/", headers={"a b": "c"}), "header"),
+    ],
+)
+async def test_mistakes_in_the_settings(
+    settings: BridgeSettings, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = Pipe(stays=True)
+    assert await asyncio.wait_for(run(settings, pipe.reader, pipe), 10) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("mcp-gangway: ")
+    assert said in line
+
+
+async def test_one_stream_without_the_other() -> None:
+    pipe = Pipe()
+    for streams in ({"reader": pipe.reader}, {"writer": pipe}):
+        with pytest.raises(ValueError, match="both a reader and a writer"):
+            await run(BridgeSettings("http://127.0.0.1:9/"), **streams)  # type: ignore[arg-type]
+
+
+async def test_a_bridge_runs_once() -> None:
+    async with serving(answered) as server:
+        bridge, pipe = Bridge(BridgeSettings(server.url)), Pipe(message(1, "ping"))
+        assert await bridge.run(pipe.reader, pipe) == 0
+        with pytest.raises(RuntimeError, match="make another"):
+            await bridge.run(pipe.reader, Pipe())
+
+
+async def test_a_writer_that_fails() -> None:
+    class Broken(Pipe):
+        def write(self, data: bytes) -> None:
+            raise BrokenPipeError("the client left")
+
+    pipe = Broken(message(1, "tools/list"), stays=True)
+    async with serving(answered) as server:
+        with pytest.raises(BrokenPipeError, match="the client left"):
+            await asyncio.wait_for(run(BridgeSettings(server.url), pipe.reader, pipe), 10)
+        await server.until(lambda server: server.open_connections == 0)
+
+
+async def test_a_reader_that_fails() -> None:
+    pipe = Pipe(message(1, "tools/list"), stays=True)
+    async with serving(answered) as server:
+        running = asyncio.create_task(run(BridgeSettings(server.url), pipe.reader, pipe))
+        await pipe.until(1)
+        pipe.reader.set_exception(ConnectionResetError("the client was reset"))
+        with pytest.raises(ConnectionResetError, match="the client was reset"):
+            await asyncio.wait_for(running, 10)
+
+
+ON_STDIO = """
+import asyncio, sys
+import mcp_gangway
+sys.exit(asyncio.run(mcp_gangway.run(mcp_gangway.BridgeSettings("URL"))))
+"""
+
+
+async def test_the_process_s_own_stdin_and_stdout(run_python: Run) -> None:
+    async with serving(answered) as server:
+        program = ON_STDIO.replace("URL", server.url)
+        lines = "".join(json.dumps(item) + "\n" for item in (INITIALIZE, INITIALIZED, message(1, "tools/list")))
+        done = await asyncio.to_thread(run_python, program, "-W", "error", input=lines)
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [item["id"] for item in answers] == [0, 1]
+    assert answers[1]["result"] == {"method": "tools/list"}
+
+
+async def test_a_mistake_on_the_process_s_own_stdin_and_stdout(run_python: Run) -> None:
+    done = await asyncio.to_thread(run_python, ON_STDIO, "-W", "error", input="")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("mcp-gangway: ")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,213 @@
+"""The parsers by themselves: the vectors that the core is tested with, cut anywhere, and what else may be fed to them."""
+
+from __future__ import annotations
+
+import array
+import json
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY
+
+from mcp_gangway import DecodingError, Event, MessageTooLarge, NdjsonParser, SseParser
+
+VECTORS = REPOSITORY / "tests" / "vectors"
+
+
+def vectors(kind: str) -> list[Any]:
+    """The cases of one kind: input and what it yields."""
+    inputs = sorted((VECTORS / kind).glob("*.in"))
+    assert inputs
+    return [
+        pytest.param(path.read_bytes(), json.loads(path.with_suffix(".out").read_text("utf-8")), id=path.stem)
+        for path in inputs
+    ]
+
+
+def events(pieces: Iterable[bytes]) -> list[str]:
+    """The events of a stream, as the vectors have them."""
+    parser = SseParser()
+    found = [event for piece in pieces for event in parser.feed(piece)] + parser.finish()
+    return [f"{event.event}|{event.data}" for event in found]
+
+
+def lines(pieces: Iterable[bytes]) -> list[str]:
+    """The lines of a stream, as the vectors have them."""
+    parser = NdjsonParser()
+    found = [line for piece in pieces for line in parser.feed(piece)] + parser.finish()
+    return [line.decode("utf-8", "replace") for line in found]
+
+
+def assert_at_every_cut(parse: Callable[[Iterable[bytes]], list[str]], data: bytes, expected: list[str]) -> None:
+    assert parse([data]) == expected
+    assert parse([data[at : at + 1] for at in range(len(data))]) == expected
+    for cut in range(len(data) + 1):
+        assert parse([data[:cut], b"", data[cut:]]) == expected, f"cut at byte {cut}"
+
+
+@pytest.mark.parametrize(("data", "expected"), vectors("sse"))
+def test_the_vectors_of_events(data: bytes, expected: list[str]) -> None:
+    # The vectors have the type as it came; here it is "message" where none came.
+    expected = [f"message{item}" if item.startswith("|") else item for item in expected]
+    assert_at_every_cut(events, data, expected)
+
+
+@pytest.mark.parametrize(("data", "expected"), vectors("lines"))
+def test_the_vectors_of_lines(data: bytes, expected: list[str]) -> None:
+    # The vectors have the blank lines, too.
+    expected = [item for item in expected if item.strip()]
+    assert_at_every_cut(lines, data, expected)
+
+
+def test_all_that_an_event_has() -> None:
+    [first, second] = SseParser().feed(b"event: a\nid: 7\nretry: 250\ndata: {\ndata: }\n\ndata: x\n\n")
+    assert (first.event, first.id, first.retry, first.data, first.data_bytes) == ("a", "7", 250, "{\n}", b"{\n}")
+    assert first.json() == {}
+    # The id stays, the rest does not.
+    assert (second.event, second.id, second.retry, second.data) == ("message", "7", None, "x")
+    with pytest.raises(json.JSONDecodeError):
+        second.json()
+
+
+def test_events_are_values() -> None:
+    [event] = SseParser().feed(b"event: a\nid: 7\nretry: 250\ndata: x\n\n")
+    same = Event(event="a", id="7", retry=250, data="x")
+    assert event == same
+    assert hash(event) == hash(same)
+    assert event != Event(event="a", id="7", retry=250, data="y")
+    assert event != "x"
+    assert repr(event) == "Event(event='a', data='x', id='7', retry=250)"
+    assert repr(Event()) == "Event(event='message', data='', id='', retry=None)"
+    assert Event(event="message") == Event()
+
+
+def test_an_unfinished_event_is_dropped_unless_it_is_asked_for() -> None:
+    for incomplete, expected in ((False, []), (True, ["cut"])):
+        parser = SseParser()
+        assert parser.feed(b"data: cut") == []
+        assert [event.data for event in parser.finish(incomplete=incomplete)] == expected
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        b"data: x\n\n",
+        bytearray(b"data: x\n\n"),
+        memoryview(b"data: x\n\n"),
+        memoryview(b"d_a_t_a_:_ _x_\n_\n_")[::2],
+        array.array("B", b"data: x\n\n"),
+    ],
+    ids=["bytes", "bytearray", "memoryview", "every other byte", "array"],
+)
+def test_any_bytes_like_object(chunk: Any) -> None:
+    assert [event.data for event in SseParser().feed(chunk)] == ["x"]
+    assert NdjsonParser().feed(chunk) == [b"data: x"]
+
+
+def test_the_bytes_of_a_buffer_are_those_when_it_was_fed() -> None:
+    buffer = bytearray(b"data: first")
+    parser = SseParser()
+    parser.feed(buffer)
+    buffer[6:] = b"OTHER"
+    assert [event.data for event in parser.feed(b"\n\n")] == ["first"]
+
+
+@pytest.mark.parametrize("chunk", ["text", 1, None, [1], object()])
+@pytest.mark.parametrize("parser", [SseParser, NdjsonParser])
+def test_what_is_not_bytes(parser: Any, chunk: Any) -> None:
+    with pytest.raises(TypeError, match=f"a bytes-like object is required, not '{type(chunk).__name__}'"):
+        parser().feed(chunk)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SseParser(max_event_bytes=-1), "negative"),
+        (lambda: SseParser(max_event_bytes="1"), "max_event_bytes"),
+        (lambda: NdjsonParser(max_line_bytes=1.5), "max_line_bytes"),
+        (lambda: SseParser(1), "positional"),
+        (lambda: NdjsonParser(limit=1), "limit"),
+        (lambda: Event(data=b"x"), "data"),
+    ],
+)
+def test_wrong_arguments(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises((TypeError, OverflowError), match=message):
+        make()
+
+
+def test_what_is_not_utf_8() -> None:
+    [event] = SseParser().feed(b"event: \xff\nid: \xc5\ndata: a\xffb\xf0\x9f\n\n")
+    assert (event.event, event.id) == ("\ufffd", "\ufffd")
+    assert event.data == "a\ufffdb\ufffd"
+    assert event.data_bytes == b"a\xffb\xf0\x9f"
+    assert NdjsonParser().feed(b"\xff\n") == [b"\xff"]
+
+
+def test_a_line_separator_of_unicode_is_no_line_end() -> None:
+    text = "a\u2028b\u2029c\x85d\x0be\x0cf"
+    [event] = SseParser().feed(f"data: {text}\n\n".encode())
+    assert event.data == text
+    assert NdjsonParser().feed(f"{text}\n".encode()) == [text.encode()]
+
+
+def test_events_over_the_limit_are_passed_over() -> None:
+    parser = SseParser(max_event_bytes=4)
+    with pytest.raises(MessageTooLarge) as caught:
+        parser.feed(b"data: 1234\n\ndata: 12345\n\ndata: 6\n\n")
+    assert [event.data for event in caught.value.complete] == ["1234", "6"]
+    assert isinstance(caught.value, DecodingError)
+    assert [event.data for event in parser.feed(b"data: 7\n\n")] == ["7"]
+    # It is noticed before it is complete, and told once.
+    with pytest.raises(MessageTooLarge) as caught:
+        for _ in range(10):
+            parser.feed(b"data: 1\n")
+    assert caught.value.complete == []
+    assert [event.data for event in parser.feed(b"data: 1\n\ndata: 8\n\n")] == ["8"]
+
+
+def test_lines_over_the_limit_are_passed_over() -> None:
+    parser = NdjsonParser(max_line_bytes=4)
+    with pytest.raises(MessageTooLarge) as caught:
+        parser.feed(b"1234\n12345\n6\n")
+    assert caught.value.complete == [b"1234", b"6"]
+    assert parser.feed(b"7\n") == [b"7"]
+    with pytest.raises(MessageTooLarge) as caught:
+        parser.feed(b"123456")
+    assert caught.value.complete == []
+    assert parser.feed(b"789\n8\n") == [b"8"]
+
+
+@pytest.mark.parametrize("size", [1 << 10, 64 << 10])
+def test_an_event_of_16_mib(size: int) -> None:
+    data = random.Random(7).randbytes(12 << 20).hex()[: 16 << 20].encode()
+    parser, text = SseParser(), b"data: " + data + b"\n\n"
+    found = [event for at in range(0, len(text), size) for event in parser.feed(text[at : at + size])]
+    assert [event.data_bytes == data for event in found] == [True]
+    liner, text = NdjsonParser(), data + b"\n"
+    found_lines = [line for at in range(0, len(text), size) for line in liner.feed(text[at : at + size])]
+    assert [line == data for line in found_lines] == [True]
+
+
+def test_many_events_in_one_chunk() -> None:
+    text = b"".join(b"id: %d\ndata: event %d\n\n" % (number, number) for number in range(20_000))
+    found = SseParser().feed(text)
+    assert [event.data for event in found] == [f"event {number}" for number in range(20_000)]
+    assert [event.id for event in found] == [str(number) for number in range(20_000)]
+
+
+def test_random_bytes_never_fail_and_never_depend_on_cuts() -> None:
+    generator = random.Random(11)
+    pieces = [b"data", b":", b" ", b"\n", b"\r", b"\r\n", b"\xef\xbb\xbf", b"event: a", b"id: 1", b"\xff", b"x", b"\0"]
+    for _ in range(500):
+        data = b"".join(generator.choices(pieces, k=30))
+        cut = generator.randrange(len(data) + 1)
+        assert events([data]) == events([data[:cut], data[cut:]]), data
+        assert lines([data]) == lines([data[:cut], data[cut:]]), data
+
+
+def test_the_vectors_are_where_this_looks() -> None:
+    assert {path.name for path in VECTORS.iterdir()} >= {"sse", "lines"}
+    assert isinstance(VECTORS, Path)
