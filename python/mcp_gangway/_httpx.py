@@ -1,13 +1,14 @@
 """A transport for httpx: programs that are written for it, the official MCP SDK among them, run over the native core.
 
-Rule: httpx sees its own exceptions, and what it would see of its own transport.
+Rule: httpx sees its own exceptions, and what it would see of its own transport. So does its successor httpx2, which the
+SDK uses from version 2 on: what is made for a client is of that client's package.
 """
 
 from __future__ import annotations
 
+import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any
-
-import httpx
 
 from . import _exceptions
 from ._client import DEFAULT_LIMITS, AsyncClient, CertTypes, VerifyTypes
@@ -15,11 +16,21 @@ from ._models import Limits, Request, Timeout
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from types import ModuleType
+
+    import httpx
+    from httpx import AsyncBaseTransport
+    from typing_extensions import Self
 
     from ._response import Response
+else:
+    try:
+        from httpx import AsyncBaseTransport
+    except ImportError:
+        from httpx2 import AsyncBaseTransport
 
 
-class AsyncHTTPTransport(httpx.AsyncBaseTransport):
+class AsyncHTTPTransport(AsyncBaseTransport):
     """``httpx.AsyncClient(transport=mcp_gangway.AsyncHTTPTransport())``.
 
     Args:
@@ -52,15 +63,21 @@ class AsyncHTTPTransport(httpx.AsyncBaseTransport):
             proxy=proxy,
         )
 
+    async def __aenter__(self) -> Self:
+        return self
+
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request of httpx, and opens its response."""
+        package = sys.modules[type(request).__module__.partition(".")[0]]
         times = request.extensions.get("timeout", {})
+        # Host and length follow from URL and body.
+        own_host = (b"host", request.url.netloc)
+        headers = [(name.lower(), value) for name, value in request.headers.raw]
         try:
             sent = Request(
                 request.method,
                 str(request.url),
-                # Host and length follow from URL and body.
-                headers=[pair for pair in request.headers.raw if pair[0].lower() not in _OWN],
+                headers=[pair for pair in headers if pair[0] not in _OWN and pair != own_host],
                 content=await request.aread(),
             )
             response = await self._client._send(
@@ -70,42 +87,50 @@ class AsyncHTTPTransport(httpx.AsyncBaseTransport):
                 whole=False,
             )
         except _exceptions.RequestError as error:
-            raise _translated(error, request) from error
-        return httpx.Response(
+            raise _translated(error, request, package) from error
+        answer: httpx.Response = package.Response(
             response.status_code,
             headers=response.headers.raw,
-            stream=_Body(response, request),
+            stream=_body_of(package)(response, request, package),
             extensions={"http_version": response.http_version.encode("ascii")},
         )
+        return answer
 
     async def aclose(self) -> None:
         """Takes no more requests."""
         await self._client.aclose()
 
 
-_OWN = (b"host", b"content-length", b"transfer-encoding", b"connection")
+_OWN = (b"content-length", b"transfer-encoding", b"connection")
 
 
-class _Body(httpx.AsyncByteStream):
+class _Body:
     """A body as it came: httpx decompresses it itself."""
 
-    def __init__(self, response: Response, request: httpx.Request) -> None:
+    def __init__(self, response: Response, request: httpx.Request, package: ModuleType) -> None:
         self._response = response
         self._request = request
+        self._package = package
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for chunk in self._response.aiter_raw():
                 yield chunk
         except _exceptions.RequestError as error:
-            raise _translated(error, self._request) from error
+            raise _translated(error, self._request, self._package) from error
 
     async def aclose(self) -> None:
         await self._response.aclose()
 
 
-def _translated(error: _exceptions.RequestError, request: httpx.Request) -> httpx.RequestError:
-    """The exception of httpx that has the same name."""
-    found: Any = getattr(httpx, type(error).__name__, httpx.TransportError)
+@cache
+def _body_of(package: ModuleType) -> Any:
+    """The class of bodies for one of the packages, which looks whose they are."""
+    return type("Body", (_Body, package.AsyncByteStream), {})
+
+
+def _translated(error: _exceptions.RequestError, request: httpx.Request, package: ModuleType) -> httpx.RequestError:
+    """The package's exception that has the same name."""
+    found: Any = getattr(package, type(error).__name__, package.TransportError)
     translated: httpx.RequestError = found(str(error), request=request)
     return translated

@@ -79,6 +79,11 @@ class Response:
         return 300 <= self.status_code < 400
 
     @property
+    def has_redirect_location(self) -> bool:
+        """Whether the response says where to go instead."""
+        return self.status_code in (301, 302, 303, 307, 308) and "location" in self.headers
+
+    @property
     def is_client_error(self) -> bool:
         """Whether the status is 4xx."""
         return 400 <= self.status_code < 500
@@ -117,7 +122,7 @@ class Response:
         elif self.is_server_error:
             kind = "Server error"
         message = f"{kind} '{self.status_code} {self.reason_phrase}' for url '{self.url.sent()}'"
-        if self.is_redirect and "location" in self.headers:
+        if self.has_redirect_location:
             message += f"\nRedirect location: {self.headers['location']!r}"
         raise HTTPStatusError(message, request=self.request, response=self)
 

@@ -14,10 +14,9 @@ from pathlib import Path
 from types import ModuleType
 
 import httpx
+import mcp_gangway
 import pytest
 import trustme
-
-import mcp_gangway
 
 PACKAGE = Path(mcp_gangway.__file__).parent
 REPOSITORY = Path(__file__).parents[2]
@@ -79,7 +78,9 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 def run_python(tmp_path: Path) -> Run:
     """Runs a program in an interpreter of its own: `run_python(text, *options_of_python, input=...)`."""
 
-    def run(program: str, *options: str, input: str | None = None, seconds: float = 50) -> subprocess.CompletedProcess[str]:
+    def run(
+        program: str, *options: str, input: str | None = None, seconds: float = 50
+    ) -> subprocess.CompletedProcess[str]:
         path = tmp_path / "program.py"
         path.write_text(program)
         environment = dict(os.environ)

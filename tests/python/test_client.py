@@ -338,7 +338,12 @@ async def test_a_password_is_in_no_exception(api: ModuleType) -> None:
 
 
 async def test_response_headers(api: ModuleType) -> None:
-    fields = [("Set-Cookie", "a=1"), ("X-One", "b, c"), ("set-cookie", "d=2"), ("X-Utf", "ż".encode().decode("latin-1"))]
+    fields = [
+        ("Set-Cookie", "a=1"),
+        ("X-One", "b, c"),
+        ("set-cookie", "d=2"),
+        ("X-Utf", "ż".encode().decode("latin-1")),
+    ]
     async with serving(whole(b"x", headers=fields)) as server, api.AsyncClient() as client:
         headers = (await client.get(server.url)).headers
     assert headers["SET-COOKIE"] == headers.get("set-cookie") == "a=1, d=2"

@@ -56,4 +56,4 @@ async def test_the_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "200 HTTP/1.1 application/json" in shown
     assert "message 1 {'jsonrpc': '2.0', 'method': 'notifications/progress'" in shown
-    assert "b'{\"jsonrpc\": \"2.0\", \"id\": 3" in shown
+    assert 'b\'{"jsonrpc": "2.0", "id": 3' in shown

@@ -5,9 +5,8 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-import pytest
-
 import mcp_gangway
+import pytest
 from mcp_gangway import URL, Headers, Limits, Request, Timeout
 
 
@@ -105,7 +104,10 @@ def test_a_url_is_a_string_that_hides_its_password() -> None:
     assert URL(url) == url
 
 
-@pytest.mark.parametrize("text", ["http://a b/", "http://a:-1/", "http://", "http://[::1", "http://a:port/", "http://:80/", "http://a:99999/"])
+@pytest.mark.parametrize(
+    "text",
+    ["http://a b/", "http://a:-1/", "http://", "http://[::1", "http://a:port/", "http://:80/", "http://a:99999/"],
+)
 def test_no_url(api: ModuleType, text: str) -> None:
     with pytest.raises((api.InvalidURL, api.UnsupportedProtocol)):
         api.AsyncClient().build_request("GET", text)
@@ -122,7 +124,6 @@ def test_all_names_of_the_package_are_there() -> None:
 
 def test_the_exceptions_are_related_as_those_of_httpx() -> None:
     import httpx
-
     from mcp_gangway import _exceptions
 
     ours = [name for name in _exceptions.__all__ if name not in ("InvalidMessage", "MessageTooLarge")]

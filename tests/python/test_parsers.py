@@ -1,4 +1,4 @@
-"""The parsers by themselves: the vectors that the core is tested with, cut anywhere, and what else may be fed to them."""
+"""The parsers by themselves: the vectors that the core is tested with, cut anywhere, and whatever else is fed to them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY
-
 from mcp_gangway import DecodingError, Event, MessageTooLarge, NdjsonParser, SseParser
 
 VECTORS = REPOSITORY / "tests" / "vectors"

@@ -1,4 +1,4 @@
-"""What streams beyond httpx's: events, lines and messages of a body, under limits, compressed, and with little memory."""
+"""The streams that httpx has not: events, lines and messages of a body, limited, compressed, and in little memory."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import zlib
 from typing import Any
 
 import brotli
+import mcp_gangway
 import pytest
 import zstandard
 from conftest import Run
 from http_server import HANG, chunked, event, serving, whole
-
-import mcp_gangway
 from mcp_gangway import InvalidMessage, MessageTooLarge, RemoteProtocolError, StreamConsumed
 
 pytestmark = pytest.mark.asyncio
@@ -46,7 +45,7 @@ ONE, TWO = message(1, result={"text": "zażółć"}), message(2, result={})
 
 
 async def test_events_at_every_cut() -> None:
-    body = b"event: a\nid: 1\nretry: 50\ndata: za\xc5\xbc\n\n: comment\n\ndata: {\"x\":1}\n\ndata: unfinished"
+    body = b'event: a\nid: 1\nretry: 50\ndata: za\xc5\xbc\n\n: comment\n\ndata: {"x":1}\n\ndata: unfinished'
     for pieces in cuts(body):
         [first, second] = await read(pieces, SSE, "aiter_sse")
         assert (first.event, first.id, first.retry, first.data) == ("a", "1", 50, "zaż")
@@ -237,7 +236,7 @@ async def test_a_little_that_expands_to_a_lot_is_read_with_little_memory(run_pyt
 
 
 #: Reads 256 MiB in every way, and a gzip body of as much, and says if the memory of the process grows.
-MEMORY = '''
+MEMORY = """
 import asyncio, gzip, resource, zlib
 import mcp_gangway
 from http_server import Answer, Request, event, serving
@@ -282,7 +281,7 @@ async def main():
             assert grown < 32, f"{path} by {how} took {grown} MiB"
 
 asyncio.run(main())
-'''
+"""
 
 
 async def test_a_slow_reader_holds_the_server_back() -> None:
