@@ -6,6 +6,7 @@ Rule: they look and act as their namesakes in httpx, as far as a client of JSON-
 from __future__ import annotations
 
 import json as _json
+import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Union
 from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit, urlunsplit
@@ -109,7 +110,14 @@ class URL(str):
 _SAFE = "/?:@!$&'()*+,;=-._~%[]"
 
 
+#: What no URL holds, and what no host holds besides. The parser of the standard library passes over some of it.
+_NOT_PRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
+_NO_HOST = re.compile(r"""[\s"<>\\^`{|}]""")
+
+
 def _split(url: str) -> SplitResult:
+    if _NOT_PRINTABLE.search(url):
+        raise InvalidURL("the URL has a character that cannot be printed")
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  Read here, as it is only judged when it is read.
@@ -123,6 +131,8 @@ def _split(url: str) -> SplitResult:
         raise UnsupportedProtocol(f"Request URL has an unsupported protocol {parts.scheme + '://'!r}.")
     if not parts.hostname:
         raise InvalidURL("the URL has no host")
+    if _NO_HOST.search(parts.hostname):
+        raise InvalidURL("the URL's host has a character that no host has")
     return parts
 
 

@@ -106,7 +106,17 @@ def test_a_url_is_a_string_that_hides_its_password() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["http://a b/", "http://a:-1/", "http://", "http://[::1", "http://a:port/", "http://:80/", "http://a:99999/"],
+    [
+        "http://a b/",
+        "http://a:-1/",
+        "http://a/\n",
+        "http://a\tb/",
+        "http://",
+        "http://[::1",
+        "http://a:port/",
+        "http://:80/",
+        "http://a:99999/",
+    ],
 )
 def test_no_url(api: ModuleType, text: str) -> None:
     with pytest.raises((api.InvalidURL, api.UnsupportedProtocol)):

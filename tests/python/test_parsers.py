@@ -1,4 +1,4 @@
-"""The parsers by themselves: the vectors that the core is tested with, cut anywhere, and whatever else is fed to them."""
+"""The parsers by themselves: the vectors that the core is tested with, cut anywhere, and what else is fed to them."""
 
 from __future__ import annotations
 
