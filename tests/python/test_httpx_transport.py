@@ -28,10 +28,7 @@ pytestmark = pytest.mark.asyncio
 @pytest.fixture(params=["httpx", "httpx2"])
 def package(request: pytest.FixtureRequest) -> ModuleType:
     """The package whose client is given the transport."""
-    name: str = request.param
-    if name == "httpx2" and sys.version_info < (3, 11):
-        pytest.skip("httpx2 needs Python 3.11")
-    return importlib.import_module(name)
+    return importlib.import_module(request.param)
 
 
 def client(package: ModuleType, **arguments: Any) -> Any:

@@ -125,11 +125,11 @@ def test_what_is_not_bytes(parser: Any, chunk: Any) -> None:
     ("make", "message"),
     [
         (lambda: SseParser(max_event_bytes=-1), "negative"),
-        (lambda: SseParser(max_event_bytes="1"), "max_event_bytes"),
-        (lambda: NdjsonParser(max_line_bytes=1.5), "max_line_bytes"),
+        (lambda: SseParser(max_event_bytes="1"), "max_event_bytes|integer"),
+        (lambda: NdjsonParser(max_line_bytes=1.5), "max_line_bytes|integer"),
         (lambda: SseParser(1), "positional"),
         (lambda: NdjsonParser(limit=1), "limit"),
-        (lambda: Event(data=b"x"), "data"),
+        (lambda: Event(data=b"x"), "data|str"),
     ],
 )
 def test_wrong_arguments(make: Callable[[], Any], message: str) -> None:
