@@ -97,7 +97,8 @@ impl Expander {
     /// Its text is not.
     pub(super) fn finish(&mut self) -> io::Result<()> {
         // The decoder alone knows, if the last of the text had to wait for room after all of the input was read.
-        let is_whole = self.is_whole || self.decoder.finish(&mut WriteBuffer::new_initialized(&mut [0])).unwrap_or(false);
+        let is_whole =
+            self.is_whole || self.decoder.finish(&mut WriteBuffer::new_initialized(&mut [0])).unwrap_or(false);
         if is_whole { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 }
