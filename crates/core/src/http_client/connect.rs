@@ -20,19 +20,18 @@ use hyper_util::{
     },
     rt::TokioIo,
 };
-use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::timeout,
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
 use super::{
     HttpSettings, HttpVersion,
     proxy::{Proxies, Way},
-    tls::{self, Identity},
+    tls::{Identity, Tls, Trust},
 };
 use crate::{config::Proxy, error::Error};
 
@@ -86,15 +85,18 @@ impl Connector {
     /// # Errors
     /// Certificates that cannot be read.
     pub(super) fn new(settings: &HttpSettings, identity: &Arc<Identity>) -> Result<Self, Error> {
-        let mut tls = tls::client_config(&settings.tls, identity)?;
+        let trust = Trust::read(&settings.tls)?;
+        let tls = Tls::new(
+            &trust,
+            identity,
+            match settings.version {
+                HttpVersion::Auto => &[H2, b"http/1.1"],
+                HttpVersion::Http1 => &[b"http/1.1"],
+                HttpVersion::Http2 => &[H2],
+            },
+        );
         // A proxy is another party than the server: it does not see who the user is there.
-        let mut tls_to_proxy = tls.clone();
-        tls_to_proxy.client_auth_cert_resolver = Identity::none();
-        tls.alpn_protocols = match settings.version {
-            HttpVersion::Auto => vec![H2.to_vec(), b"http/1.1".to_vec()],
-            HttpVersion::Http1 => vec![b"http/1.1".to_vec()],
-            HttpVersion::Http2 => vec![H2.to_vec()],
-        };
+        let tls_to_proxy = Tls::new(&trust, &Identity::none(), &[]);
 
         let mut tcp = HttpConnector::new_with_resolver(Names::new());
         tcp.enforce_http(false);
@@ -108,8 +110,8 @@ impl Connector {
         tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
 
         Ok(Self(Arc::new(Means {
-            to_server: Direct { tcp: tcp.clone(), tls: Arc::new(tls).into() },
-            to_proxy: Direct { tcp, tls: Arc::new(tls_to_proxy).into() },
+            to_server: Direct { tcp: tcp.clone(), tls },
+            to_proxy: Direct { tcp, tls: tls_to_proxy },
             proxies: Proxies::new(&settings.proxy),
             limit: settings.connect,
         })))
@@ -165,7 +167,7 @@ impl Service<Uri> for Connector {
 #[derive(Clone)]
 pub(super) struct Direct {
     tcp: HttpConnector<Names>,
-    tls: TlsConnector,
+    tls: Arc<Tls>,
 }
 
 impl std::fmt::Debug for Direct {
@@ -186,8 +188,7 @@ impl Direct {
         if target.scheme() != Some(&Scheme::HTTPS) {
             return Ok(stream);
         }
-        let name = ServerName::try_from(bare_host(target).to_owned())?;
-        let stream = self.tls.connect(name, stream).await?;
+        let stream = self.tls.secure(bare_host(target), stream).await?;
         Ok(Stream { layer: Layer::Tls(Box::new(stream)), is_forwarded: false })
     }
 }
