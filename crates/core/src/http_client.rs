@@ -12,7 +12,7 @@ mod proxy;
 mod reach;
 mod tls;
 
-use std::{future::poll_fn, pin::Pin, sync::Arc, time::Duration};
+use std::{future::poll_fn, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri, header};
@@ -26,8 +26,6 @@ use hyper_util::{
 use self::{
     connect::{BoxError, Connector},
     expand::Expander,
-    reach::Trace,
-    tls::Identity,
 };
 use crate::{
     config::{Proxy, Tls},
@@ -96,18 +94,12 @@ pub enum HttpVersion {
 pub struct HttpClient<B> {
     client: Client<Connector, B>,
     connector: Connector,
-    identity: Arc<Identity>,
     settings: HttpSettings,
 }
 
 impl<B> Clone for HttpClient<B> {
     fn clone(&self) -> Self {
-        Self {
-            client: self.client.clone(),
-            connector: self.connector.clone(),
-            identity: Arc::clone(&self.identity),
-            settings: self.settings.clone(),
-        }
+        Self { client: self.client.clone(), connector: self.connector.clone(), settings: self.settings.clone() }
     }
 }
 
@@ -128,9 +120,8 @@ where
     /// # Errors
     /// Certificates or keys that cannot be used.
     pub fn new(settings: HttpSettings) -> Result<Self, Error> {
-        let identity = Identity::read(&settings.tls)?;
-        let connector = Connector::new(&settings, &identity)?;
-        Ok(Self { client: builder(&settings).build(connector.clone()), connector, identity, settings })
+        let connector = Connector::new(&settings)?;
+        Ok(Self { client: builder(&settings).build(connector.clone()), connector, settings })
     }
 
     /// The same client without its connections, which only those keep that have a request under way. The system's proxies
@@ -139,14 +130,15 @@ where
     pub fn renewed(&self) -> Self {
         let connector = self.connector.with_proxies(&self.settings.proxy);
         let client = builder(&self.settings).build(connector.clone());
-        Self { client, connector, identity: Arc::clone(&self.identity), settings: self.settings.clone() }
+        Self { client, connector, settings: self.settings.clone() }
     }
 
     /// Sends a request to its absolute `http` or `https` URI, and gives the head of the response, whatever its status.
     ///
     /// # Errors
     /// Whatever kept a response from coming. [`Error::is_connect`] tells that nothing was sent.
-    pub async fn send(&self, mut request: Request<B>) -> Result<Response<Body>, Error> {
+    // No `async fn`: the code of one is made anew in each crate that awaits it, and with this all of HTTP.
+    pub fn send(&self, mut request: Request<B>) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<B> {
         let uri = request.uri().clone();
         let headers = request.headers_mut();
         headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
@@ -156,24 +148,20 @@ where
         {
             headers.entry(header::PROXY_AUTHORIZATION).or_insert_with(|| credentials.clone());
         }
-        match self.client.request(request).await {
-            Ok(response) => Ok(Body::of(response)),
-            Err(error) => {
-                let trace = Trace { uri: &uri, proxy: self.proxy(&uri), asked: self.identity.asked() };
-                Err(trace.explain(error))
+        let (response, connector) = (self.client.request(request), self.connector.clone());
+        async move {
+            match response.await {
+                Ok(response) => Ok(Body::of(response)),
+                Err(error) => Err(connector.explain(error, &uri)),
             }
         }
     }
 
     /// The error that a response with status 407 stands for, if it can be a proxy that speaks in the server's place.
     pub(crate) fn refused_by_proxy(&self, uri: &Uri) -> Option<Error> {
-        let (fault, summary) = reach::wants_credentials(&self.proxy(uri)?);
+        let way = self.connector.proxies().between(uri)?;
+        let (fault, summary) = reach::wants_credentials(&way.proxy());
         Some(Error::new(fault, summary))
-    }
-
-    /// The proxy on the way to this URI, without credentials.
-    fn proxy(&self, uri: &Uri) -> Option<String> {
-        self.connector.proxies().between(uri).map(|way| way.proxy())
     }
 }
 

@@ -14,9 +14,12 @@ use std::{
 
 use http::{Uri, uri::Scheme};
 use hyper_util::{
-    client::legacy::connect::{
-        Connected, Connection, HttpConnector,
-        dns::{GaiResolver, Name},
+    client::legacy::{
+        Error as ClientError,
+        connect::{
+            Connected, Connection, HttpConnector,
+            dns::{GaiResolver, Name},
+        },
     },
     rt::TokioIo,
 };
@@ -31,6 +34,7 @@ use tower_service::Service;
 use super::{
     HttpSettings, HttpVersion,
     proxy::{Proxies, Way},
+    reach::Trace,
     tls::{Identity, Tls, Trust},
 };
 use crate::{config::Proxy, error::Error};
@@ -78,17 +82,19 @@ struct Means {
     to_server: Direct,
     to_proxy: Direct,
     proxies: Proxies,
+    identity: Arc<Identity>,
     limit: Duration,
 }
 
 impl Connector {
     /// # Errors
-    /// Certificates that cannot be read.
-    pub(super) fn new(settings: &HttpSettings, identity: &Arc<Identity>) -> Result<Self, Error> {
+    /// Certificates or keys that cannot be used.
+    pub(super) fn new(settings: &HttpSettings) -> Result<Self, Error> {
+        let identity = Identity::read(&settings.tls)?;
         let trust = Trust::read(&settings.tls)?;
         let tls = Tls::new(
             &trust,
-            identity,
+            &identity,
             match settings.version {
                 HttpVersion::Auto => &[H2, b"http/1.1"],
                 HttpVersion::Http1 => &[b"http/1.1"],
@@ -113,23 +119,31 @@ impl Connector {
             to_server: Direct { tcp: tcp.clone(), tls },
             to_proxy: Direct { tcp, tls: tls_to_proxy },
             proxies: Proxies::new(&settings.proxy),
+            identity,
             limit: settings.connect,
         })))
     }
 
     /// The same with other proxies.
     pub(super) fn with_proxies(&self, proxy: &Proxy) -> Self {
-        let Means { to_server, to_proxy, limit, .. } = &*self.0;
+        let Means { to_server, to_proxy, identity, limit, .. } = &*self.0;
         Self(Arc::new(Means {
             to_server: to_server.clone(),
             to_proxy: to_proxy.clone(),
             proxies: Proxies::new(proxy),
+            identity: Arc::clone(identity),
             limit: *limit,
         }))
     }
 
     pub(super) fn proxies(&self) -> &Proxies {
         &self.0.proxies
+    }
+
+    /// What it means that a request to this URI failed.
+    pub(super) fn explain(&self, error: ClientError, uri: &Uri) -> Error {
+        let proxy = self.0.proxies.between(uri).map(|way| way.proxy());
+        Trace { uri, proxy, asked: self.0.identity.asked() }.explain(error)
     }
 
     async fn connect(&self, target: &Uri) -> Result<Stream, Failure> {
