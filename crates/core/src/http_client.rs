@@ -38,9 +38,11 @@ const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("mcp-gangway/",
 const ENCODINGS: HeaderValue = HeaderValue::from_static("zstd,gzip,deflate,br");
 /// The longest that the answer to a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// The most that the headers of one HTTP/2 reply may hold, in bytes. With HTTP/1.1 it is 100 headers and
-/// `MOST_BUFFERED`.
+/// The most that the headers of one reply may hold, in bytes; with HTTP/1.1 it is also 100 headers.
 const MOST_HEADERS: u32 = 64 << 10;
+/// What an HTTP/1.1 connection reads at once, at most, and each open reply may hold in memory: a larger buffer is no
+/// quicker. It must take the headers.
+const READ_BUFFER: usize = MOST_HEADERS as usize;
 
 /// How connections are made and kept.
 #[derive(Clone, Debug)]
@@ -172,6 +174,7 @@ fn builder(settings: &HttpSettings) -> Builder {
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(settings.idle_for)
         .pool_max_idle_per_host(settings.idle_connections)
+        .http1_max_buf_size(READ_BUFFER)
         .http2_only(settings.version == HttpVersion::Http2)
         .http2_keep_alive_interval(settings.ping)
         .http2_keep_alive_timeout(settings.ping.min(PING_TIMEOUT))

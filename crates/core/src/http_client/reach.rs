@@ -50,7 +50,7 @@ impl Trace<'_> {
             Failure::NoProxy(_) if find::<NoAddress>(failure).is_some() => {
                 (Fault::Dns, format!("the host of the proxy {proxy} has no address; check --proxy or HTTPS_PROXY"))
             }
-            Failure::NoProxy(_) if find::<rustls::Error>(failure).is_some() => {
+            Failure::NoProxy(_) | Failure::Refused(_) if find::<rustls::Error>(failure).is_some() => {
                 (Fault::Tls, format!("no secure connection to the proxy {proxy}; --ca-cert adds an authority"))
             }
             Failure::NoProxy(_) => {

@@ -245,6 +245,18 @@ async fn r93_the_ways_through_a_proxy_behind_tls() {
 }
 
 #[tokio::test]
+async fn r93_a_proxy_is_shown_no_client_certificate() {
+    let authority = Authority::new();
+    let host = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    // It would accept the certificate, if it were shown.
+    let proxy = Proxy::start_tls(Manner::Open, authority.server_config_of(&host, Some(&authority))).await;
+    let config = trusting(proxy.config("https://mcp.invalid/mcp", "https", ""), &authority);
+    let message = expect_failure(identified(config, &authority), "tls").await;
+    assert!(message.contains("no secure connection to the proxy"), "{message}");
+    assert!(proxy.seen().is_empty());
+}
+
+#[tokio::test]
 async fn r93_socks5_looks_names_up_itself_and_exceptions_are_direct() {
     let mut server = Server::start().await;
     let proxy = Proxy::start(Manner::Open).await;
