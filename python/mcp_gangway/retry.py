@@ -211,9 +211,7 @@ class ResilientHttpClient:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
-    async def _open(
-        self, stack: AsyncExitStack, method: str, url: str, kwargs: dict[str, Any]
-    ) -> Any:
+    async def _open(self, stack: AsyncExitStack, method: str, url: str, kwargs: dict[str, Any]) -> Any:
         """The response, which `stack` closes; those that were refused are closed before anything
         else is done."""
         patience = _Patience()
@@ -222,13 +220,9 @@ class ResilientHttpClient:
             asked: float | None = None
             is_last = attempt + 1 == self.max_retries
             try:
-                logger.debug(
-                    "attempt %d: %s %s as a stream", attempt + 1, method, without_secrets(url)
-                )
+                logger.debug("attempt %d: %s %s as a stream", attempt + 1, method, without_secrets(url))
                 async with AsyncExitStack() as this:
-                    response = await this.enter_async_context(
-                        self.client.stream(method, url, **kwargs)
-                    )
+                    response = await this.enter_async_context(self.client.stream(method, url, **kwargs))
                     status = int(response.status_code)
                     is_final = _is_success(response) or not self._may_repeat(method, None, response)
                     asked = None if is_final else _retry_after(response)

@@ -327,11 +327,14 @@ async def forward_once(
                 _learn_session(session, response.headers)
 
             if isinstance(response, mcp_gangway.Response):
-                async with _closing(response.aiter_messages()) as messages:
-                    async for message in messages:
-                        if shutting_down():
-                            break
-                        await _emit_bytes(message, owed, session)
+                try:
+                    async with _closing(response.aiter_messages()) as messages:
+                        async for message in messages:
+                            if shutting_down():
+                                break
+                            await _emit_bytes(message, owed, session)
+                except mcp_gangway.DecodingError as error:
+                    owed.blame("Invalid JSON response", JSONRPC_PARSE_ERROR, describe(error))
             elif "event-stream" in media_type:
                 async with _closing(sse_events(response)) as events:
                     async for data in events:
@@ -414,9 +417,7 @@ async def stdin_reader(queue: asyncio.Queue[Any]) -> None:
         try:
             item = orjson.loads(line)
         except Exception:
-            item = _Refusal(
-                make_error("Invalid JSON from stdin", JSONRPC_PARSE_ERROR, _as_text(line)), id=None
-            )
+            item = _Refusal(make_error("Invalid JSON from stdin", JSONRPC_PARSE_ERROR, _as_text(line)), id=None)
         if item is None:
             # On the queue, None is the end.
             item = _Refusal(make_error("null is not a message", JSONRPC_INVALID_REQUEST), id=None)
@@ -440,9 +441,7 @@ def send_to_stdout(obj: Any) -> None:
         _write_line(line)
 
 
-def make_error(
-    message: str, code: int = JSONRPC_INTERNAL_ERROR, data: Any = None
-) -> dict[str, Any]:
+def make_error(message: str, code: int = JSONRPC_INTERNAL_ERROR, data: Any = None) -> dict[str, Any]:
     """A JSON-RPC error response with the id `"bridge"`, which the functions here replace by that of
     the request.
 
@@ -492,9 +491,7 @@ def setup_logging(level: str | None) -> None:
     number = getattr(logging, name, None)
     logger.setLevel(number if type(number) is int else logging.INFO)
     for handler in logger.handlers:
-        handler.setFormatter(
-            logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
-        )
+        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
     logger.disabled = False
 
 
@@ -548,9 +545,7 @@ def parse_args() -> Settings:
     )
 
 
-def bridge_command(
-    arguments: list[str], environ: Mapping[str, str]
-) -> tuple[list[str], dict[str, str]]:
+def bridge_command(arguments: list[str], environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     """What the native command is to be called with so that it does what the original's command line
     asks for.
 
@@ -682,9 +677,7 @@ class _Dispatch:
             return
         ending = asyncio.ensure_future(told_to_end.wait())
         finished = asyncio.ensure_future(asyncio.wait(finishing))
-        await asyncio.wait(
-            [ending, finished], timeout=DRAIN_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
-        )
+        await asyncio.wait([ending, finished], timeout=DRAIN_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
         ending.cancel()
         finished.cancel()
 
@@ -752,9 +745,7 @@ class _Owed:
         # What others must not overtake.
         self.is_handshake = methods in (["initialize"], ["notifications/initialized"])
         # What must not wait for the handshake either, as that may be waiting for it.
-        self.passes_gate = self.is_message and all(
-            method in (None, "notifications/cancelled") for method in methods
-        )
+        self.passes_gate = self.is_message and all(method in (None, "notifications/cancelled") for method in methods)
         self.needs_place = not self.is_message or (bool(self.ids) and methods != ["ping"])
         self.cancels = None
         if methods == ["notifications/cancelled"]:

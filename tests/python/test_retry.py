@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import httpx
+import mcp_gangway
 import pytest
 from http_server import CUT, HANG, Answer, chunked, serving, whole
-
-import mcp_gangway
 from mcp_gangway import retry
 from mcp_gangway.retry import ResilientHttpClient, RetriesExhausted
 
@@ -60,8 +59,8 @@ async def open_and_read(client: ResilientHttpClient, method: str, url: str) -> t
 
 
 def test_the_names_of_the_module() -> None:
-    assert retry.RETRYABLE_STATUS_CODES == {429, 502, 503, 504, 408}
-    assert retry.NON_RETRYABLE_STATUS_CODES == {400, 401, 403, 404, 405, 406}
+    assert {429, 502, 503, 504, 408} == retry.RETRYABLE_STATUS_CODES
+    assert {400, 401, 403, 404, 405, 406} == retry.NON_RETRYABLE_STATUS_CODES
     assert retry.logger.name == "mcp_gangway.retry"
     assert retry.settings.retry_max_attempts == 3
 
@@ -88,9 +87,7 @@ def test_the_attributes_are_the_arguments_and_have_defaults() -> None:
 def test_limits_are_added_where_none_are_given_and_the_callers_dict_is_left_alone() -> None:
     given: dict[str, Any] = {}
     limits = ResilientHttpClient(client_args=given).client_args["limits"]
-    assert limits == httpx.Limits(
-        max_connections=200, max_keepalive_connections=100, keepalive_expiry=30.0
-    )
+    assert limits == httpx.Limits(max_connections=200, max_keepalive_connections=100, keepalive_expiry=30.0)
     assert given == {}
     own = httpx.Limits(max_connections=1)
     assert ResilientHttpClient(client_args={"limits": own}).client_args["limits"] is own
@@ -146,9 +143,7 @@ async def test_a_post_is_repeated_only_where_it_was_not_read(
         if attempts == 1:
             assert await open_and_read(client, "POST", server.url) == (status, b"no")
         else:
-            with pytest.raises(
-                RetriesExhausted, match="Max retries reached opening stream"
-            ) as failure:
+            with pytest.raises(RetriesExhausted, match="Max retries reached opening stream") as failure:
                 await open_and_read(client, "POST", server.url)
             assert isinstance(failure.value, RuntimeError)
             assert failure.value.status_code == status
@@ -184,9 +179,7 @@ async def test_a_server_that_is_not_there_is_tried_again_whatever_the_method(
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("method", "attempts"), [("GET", 3), ("POST", 1)])
-async def test_a_post_that_may_have_been_read_is_not_repeated(
-    method: str, attempts: int, naps: list[float]
-) -> None:
+async def test_a_post_that_may_have_been_read_is_not_repeated(method: str, attempts: int, naps: list[float]) -> None:
     async with serving(Answer([CUT])) as server, ResilientHttpClient() as client:
         with pytest.raises((httpx.ReadError, RetriesExhausted)):
             await open_and_read(client, method, server.url)
@@ -204,13 +197,11 @@ async def test_the_first_success_ends_it(client_class: Any, naps: list[float]) -
 
 @pytest.mark.asyncio
 async def test_the_last_attempt_counts_not_an_earlier_failure(naps: list[float]) -> None:
-    async with serving([Answer([CUT]), refused(503)]) as server:
-        async with ResilientHttpClient(max_retries=2) as client:
-            assert (await client.get(server.url)).status_code == 503
-    async with serving([refused(503), Answer([CUT])]) as server:
-        async with ResilientHttpClient(max_retries=2) as client:
-            with pytest.raises(httpx.NetworkError):
-                await client.get(server.url)
+    async with serving([Answer([CUT]), refused(503)]) as server, ResilientHttpClient(max_retries=2) as client:
+        assert (await client.get(server.url)).status_code == 503
+    async with serving([refused(503), Answer([CUT])]) as server, ResilientHttpClient(max_retries=2) as client:
+        with pytest.raises(httpx.NetworkError):
+            await client.get(server.url)
 
 
 @pytest.mark.asyncio
@@ -272,13 +263,12 @@ async def test_only_the_opening_of_a_stream_is_repeated(naps: list[float]) -> No
 async def test_the_readers_own_exception_comes_through_and_frees_the_connection(
     client_class: Any,
 ) -> None:
-    async with serving(chunked(b"x", HANG)) as server:
-        async with ResilientHttpClient(client_class=client_class) as client:
-            with pytest.raises(KeyError):
-                async with client.stream("GET", server.url) as response:
-                    assert response.status_code == 200
-                    raise KeyError
-            await server.until(lambda server: server.open_connections == 0)
+    async with serving(chunked(b"x", HANG)) as server, ResilientHttpClient(client_class=client_class) as client:
+        with pytest.raises(KeyError):
+            async with client.stream("GET", server.url) as response:
+                assert response.status_code == 200
+                raise KeyError
+        await server.until(lambda server: server.open_connections == 0)
     assert len(server.requests) == 1
 
 
@@ -286,16 +276,15 @@ async def test_the_readers_own_exception_comes_through_and_frees_the_connection(
 async def test_a_refused_response_is_closed_before_the_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with serving([chunked(HANG, status=503), OK]) as server:
-        async with ResilientHttpClient() as client:
-            freed = []
+    async with serving([chunked(HANG, status=503), OK]) as server, ResilientHttpClient() as client:
+        freed = []
 
-            async def wait(*_: float) -> None:
-                await server.until(lambda server: server.open_connections == 0)
-                freed.append(True)
+        async def wait(*_: float) -> None:
+            await server.until(lambda server: server.open_connections == 0)
+            freed.append(True)
 
-            monkeypatch.setattr(client, "_sleep_with_jitter", wait)
-            assert await open_and_read(client, "GET", server.url) == (200, b"yes")
+        monkeypatch.setattr(client, "_sleep_with_jitter", wait)
+        assert await open_and_read(client, "GET", server.url) == (200, b"yes")
     assert freed == [True]
 
 
@@ -304,9 +293,8 @@ async def test_a_refused_response_is_closed_before_the_wait(
 
 @pytest.mark.asyncio
 async def test_waits_double_and_never_exceed_the_limit(naps: list[float]) -> None:
-    async with serving(refused(503)) as server:
-        async with ResilientHttpClient(5, 1.0, 6.0, 0.0) as client:
-            await client.get(server.url)
+    async with serving(refused(503)) as server, ResilientHttpClient(5, 1.0, 6.0, 0.0) as client:
+        await client.get(server.url)
     assert naps == [1.0, 2.0, 4.0, 6.0, 6.0]
 
 
@@ -332,9 +320,7 @@ def in_a_moment() -> str:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize(
-    ("asked", "shortest", "longest"), [("2", 2, 2), ("0.5", 0.5, 0.5), (None, 3, 5)]
-)
+@pytest.mark.parametrize(("asked", "shortest", "longest"), [("2", 2, 2), ("0.5", 0.5, 0.5), (None, 3, 5)])
 async def test_retry_after_is_followed(
     status: int, asked: str | None, shortest: float, longest: float, naps: list[float]
 ) -> None:
@@ -348,12 +334,8 @@ async def test_retry_after_is_followed(
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize(
-    "nonsense", ["soon", "0", "-5", "nan", "inf", "Thu, 01 Jan 1970 00:00:00 GMT"]
-)
-async def test_a_retry_after_that_says_nothing_is_passed_over(
-    nonsense: str, naps: list[float]
-) -> None:
+@pytest.mark.parametrize("nonsense", ["soon", "0", "-5", "nan", "inf", "Thu, 01 Jan 1970 00:00:00 GMT"])
+async def test_a_retry_after_that_says_nothing_is_passed_over(nonsense: str, naps: list[float]) -> None:
     async with serving([refused(429, Retry_After=nonsense), OK] * 2) as server:
         async with ResilientHttpClient(base_backoff=0.25, jitter_max=0) as client:
             assert (await client.get(server.url)).status_code == 200
@@ -362,12 +344,8 @@ async def test_a_retry_after_that_says_nothing_is_passed_over(
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize(
-    ("asked", "waited"), [("900", []), ("31", []), ("20", [20.0]), ("10", [10.0, 10.0, 10.0])]
-)
-async def test_a_long_retry_after_is_left_to_the_caller(
-    asked: str, waited: Sequence[float], naps: list[float]
-) -> None:
+@pytest.mark.parametrize(("asked", "waited"), [("900", []), ("31", []), ("20", [20.0]), ("10", [10.0, 10.0, 10.0])])
+async def test_a_long_retry_after_is_left_to_the_caller(asked: str, waited: Sequence[float], naps: list[float]) -> None:
     async with serving(refused(429, Retry_After=asked)) as server, ResilientHttpClient(9) as client:
         response = await client.post(server.url)
         assert (response.status_code, response.headers["retry-after"]) == (429, asked)
@@ -395,9 +373,7 @@ async def test_arguments_are_handed_on_and_raw_data_is_content() -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_log_holds_no_secrets(
-    caplog: pytest.LogCaptureFixture, naps: list[float]
-) -> None:
+async def test_the_log_holds_no_secrets(caplog: pytest.LogCaptureFixture, naps: list[float]) -> None:
     caplog.set_level("DEBUG", logger="mcp_gangway.retry")
     caplog.set_level("ERROR", logger="httpx")
     async with serving(refused(503)) as server, ResilientHttpClient() as client:

@@ -22,10 +22,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
+import mcp_gangway
 import pytest
 from http_server import CUT, HANG, Answer, Pause, Request, chunked, event, serving, whole
-
-import mcp_gangway
 from mcp_gangway import retry, wrapper
 
 JSON = "application/json"
@@ -105,9 +104,7 @@ def notification(method: str = "notifications/message", **params: Any) -> dict[s
 async def forward(reply: Reply, payload: Any = None) -> dict[str, Any]:
     """Forwards a payload and gives the keyword arguments of the request."""
     client = Client(reply)
-    await wrapper.forward_once(
-        cast(Any, client), SETTINGS, {"a": 1} if payload is None else payload
-    )
+    await wrapper.forward_once(cast(Any, client), SETTINGS, {"a": 1} if payload is None else payload)
     return client.calls[0][1]
 
 
@@ -151,9 +148,7 @@ def imported(expression: str, **variables: str) -> Any:
 def environment(**variables: str) -> dict[str, str]:
     """This process's environment without what the bridge listens to, and with the variables."""
     ours = ("MCP_", "CONCURRENCY", "FORGE_", "LOG_LEVEL", "TLS_", "INSECURE", "HTTP")
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(ours)
-    } | variables
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | variables
 
 
 @pytest.mark.parametrize(
@@ -284,9 +279,7 @@ class WithBuffer:
         ({"s": "\ud800"}, '{"s":"\\ud800"}'),
     ],
 )
-def test_a_line_is_compact_json_and_flushed(
-    value: Any, line: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_is_compact_json_and_flushed(value: Any, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     buffer = Bytes()
     monkeypatch.setattr(sys, "stdout", WithBuffer(buffer))
     wrapper.send_to_stdout(value)
@@ -318,9 +311,7 @@ def test_if_orjson_fails_bytes_go_out_raw_and_the_rest_as_text(
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError, OSError])
-def test_a_stdout_that_fails_is_the_end(
-    error: type[OSError], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stdout_that_fails_is_the_end(error: type[OSError], monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(Bytes):
         def write(self, _: Any) -> int:
             raise error
@@ -432,9 +423,7 @@ class Chunks:
                 yield chunk
 
 
-async def parsed(
-    parser: Callable[[Any], AsyncIterator[bytes]], *chunks: bytes | None
-) -> list[bytes]:
+async def parsed(parser: Callable[[Any], AsyncIterator[bytes]], *chunks: bytes | None) -> list[bytes]:
     return [item async for item in parser(Chunks(*chunks))]
 
 
@@ -464,9 +453,7 @@ async def test_sse_events(chunks: list[bytes | None], events: list[bytes]) -> No
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("chunks", "events"), [case for case in SSE_CASES if None not in case[0]])
-async def test_sse_events_do_not_depend_on_the_chunks(
-    chunks: list[bytes | None], events: list[bytes]
-) -> None:
+async def test_sse_events_do_not_depend_on_the_chunks(chunks: list[bytes | None], events: list[bytes]) -> None:
     text = b"".join(chunk for chunk in chunks if chunk)
     for cut in range(len(text) + 1):
         assert await parsed(wrapper.sse_events, text[:cut], text[cut:]) == events, cut
@@ -557,9 +544,7 @@ async def test_the_body_and_its_type(
 
 
 @pytest.mark.asyncio
-async def test_the_type_of_all_bodies_is_looked_up_late(
-    sent: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_type_of_all_bodies_is_looked_up_late(sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wrapper, "CONTENT_TYPE", "application/x-www-form-urlencoded")
     assert (await forward(Reply(JSON, b"{}")))["data"] == b"a=1"
 
@@ -632,9 +617,7 @@ async def test_a_request_gets_one_answer_whatever_stands_beside_it(sent: list[An
     assert sent[:2] == [notification(), call("s", "ping")]
     assert ids_and_codes(sent[2:]) == [(1, -32603)]
     del sent[:]
-    await forward(
-        Reply(JSON, b'{"jsonrpc":"2.0","id":null,"error":{"code":5,"message":"m"}}'), call()
-    )
+    await forward(Reply(JSON, b'{"jsonrpc":"2.0","id":null,"error":{"code":5,"message":"m"}}'), call())
     assert ids_and_codes(sent) == [(1, 5)]
 
 
@@ -737,7 +720,7 @@ async def test_messages_of_our_own_client_are_answers_too(sent: list[Any]) -> No
     assert ids_and_codes(sent[1:2]) == [(1, 5)]
     # An answer to something else is none.
     assert json.loads(sent[2]) == result(2)
-    assert [item["id"] for item in sent[3:]] == [1, 1]
+    assert ids_and_codes(sent[3:]) == [(1, -32603), (1, -32700)]
 
 
 # --- make_request ---
@@ -755,15 +738,11 @@ def failing(*failures: Exception) -> Callable[..., Any]:
     return forward_once
 
 
-async def request(
-    monkeypatch: pytest.MonkeyPatch, payload: Any, *failures: Exception, retries: int = 2
-) -> int:
+async def request(monkeypatch: pytest.MonkeyPatch, payload: Any, *failures: Exception, retries: int = 2) -> int:
     """Makes a request whose attempts fail like this, and counts the attempts."""
     forward_once = failing(*failures)
     monkeypatch.setattr(wrapper, "forward_once", forward_once)
-    await wrapper.make_request(
-        cast(Any, None), SETTINGS, payload, max_retries=retries, base_delay=0.001
-    )
+    await wrapper.make_request(cast(Any, None), SETTINGS, payload, max_retries=retries, base_delay=0.001)
     return int(forward_once.count)  # type: ignore[attr-defined]
 
 
@@ -785,9 +764,7 @@ async def test_success_says_nothing(sent: list[Any], monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.asyncio
-async def test_after_all_retries_there_is_one_error(
-    sent: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_after_all_retries_there_is_one_error(sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     assert await request(monkeypatch, {"a": 1}, *[BOOM] * 9) == 3
     assert ids_and_codes(sent) == [("bridge", -32000)]
     assert sent[0]["error"]["message"] == "max retries exceeded"
@@ -837,17 +814,13 @@ async def test_what_was_not_sent_is_repeated(
         result(),
     ],
 )
-async def test_what_only_reads_is_repeated(
-    payload: Any, sent: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_only_reads_is_repeated(payload: Any, sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     assert await request(monkeypatch, payload, READ_TIMEOUT, READ_TIMEOUT) == 3
     assert sent == []
 
 
 @pytest.mark.asyncio
-async def test_a_client_that_has_given_up_is_not_asked_again(
-    sent: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_client_that_has_given_up_is_not_asked_again(sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     refused = retry.RetriesExhausted("x", 503)
     assert await request(monkeypatch, call(1, "tools/list"), refused) == 1
     assert ids_and_codes(sent) == [(1, -32000)]
@@ -928,9 +901,7 @@ def intake(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.mark.asyncio
-async def test_each_payload_becomes_a_request(
-    intake: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_each_payload_becomes_a_request(intake: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
 
     async def make_request(client: Any, settings: Any, payload: Any) -> None:
@@ -997,9 +968,7 @@ async def test_a_shutdown_ends_the_wait_for_stdin_at_once(
 
 
 @pytest.mark.asyncio
-async def test_a_reader_that_fails_is_the_end(
-    intake: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_reader_that_fails_is_the_end(intake: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     async def reader(_: Any) -> None:
         raise OSError("stdin is closed")
 
@@ -1022,9 +991,7 @@ async def test_what_is_no_message_is_answered_and_not_sent(
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize(
-    ("true_at", "loops", "requests"), [([1], 1, 0), ([3, 4, 5, 6], 2, 0), ([9], 2, 1)]
-)
+@pytest.mark.parametrize(("true_at", "loops", "requests"), [([1], 1, 0), ([3, 4, 5, 6], 2, 0), ([9], 2, 1)])
 async def test_the_worker_looks_for_the_shutdown_as_the_third(
     true_at: list[int],
     loops: int,
@@ -1083,9 +1050,7 @@ async def test_how_the_client_is_made(intake: list[Any], monkeypatch: pytest.Mon
 
 
 @pytest.mark.asyncio
-async def test_the_reader_may_be_a_future_that_is_done(
-    intake: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_reader_may_be_a_future_that_is_done(intake: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def create_task(coroutine: Any) -> asyncio.Future[None]:
         coroutine.close()
         future = asyncio.get_running_loop().create_future()
@@ -1099,9 +1064,7 @@ async def test_the_reader_may_be_a_future_that_is_done(
 
 
 @pytest.mark.asyncio
-async def test_slow_calls_hold_up_calls_only(
-    intake: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_slow_calls_hold_up_calls_only(intake: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Any] = []
     release, all_urgent = asyncio.Event(), asyncio.Event()
 
@@ -1141,9 +1104,7 @@ async def test_a_request_that_is_cancelled_before_its_turn_is_never_sent(
 
 
 @pytest.mark.asyncio
-async def test_the_handshake_is_not_overtaken(
-    intake: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_handshake_is_not_overtaken(intake: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[Any] = []
 
     async def make_request(_client: Any, _settings: Any, payload: Any) -> None:
