@@ -188,10 +188,12 @@ async def test_a_post_that_may_have_been_read_is_not_repeated(method: str, attem
 
 @pytest.mark.asyncio
 async def test_the_first_success_ends_it(client_class: Any, naps: list[float]) -> None:
-    async with serving([refused(503), OK, refused(503), OK]) as server:
-        async with ResilientHttpClient(client_class=client_class) as client:
-            assert (await client.get(server.url)).status_code == 200
-            assert await open_and_read(client, "POST", server.url) == (200, b"yes")
+    async with (
+        serving([refused(503), OK, refused(503), OK]) as server,
+        ResilientHttpClient(client_class=client_class) as client,
+    ):
+        assert (await client.get(server.url)).status_code == 200
+        assert await open_and_read(client, "POST", server.url) == (200, b"yes")
     assert len(server.requests) == 4
 
 
@@ -325,10 +327,12 @@ async def test_retry_after_is_followed(
     status: int, asked: str | None, shortest: float, longest: float, naps: list[float]
 ) -> None:
     header = asked or in_a_moment()
-    async with serving([refused(status, Retry_After=header), OK] * 2) as server:
-        async with ResilientHttpClient(max_delay=0.1) as client:
-            assert (await client.post(server.url)).status_code == 200
-            assert await open_and_read(client, "POST", server.url) == (200, b"yes")
+    async with (
+        serving([refused(status, Retry_After=header), OK] * 2) as server,
+        ResilientHttpClient(max_delay=0.1) as client,
+    ):
+        assert (await client.post(server.url)).status_code == 200
+        assert await open_and_read(client, "POST", server.url) == (200, b"yes")
     assert len(naps) == 2
     assert all(shortest <= nap <= longest for nap in naps), naps
 
@@ -336,10 +340,12 @@ async def test_retry_after_is_followed(
 @pytest.mark.asyncio
 @pytest.mark.parametrize("nonsense", ["soon", "0", "-5", "nan", "inf", "Thu, 01 Jan 1970 00:00:00 GMT"])
 async def test_a_retry_after_that_says_nothing_is_passed_over(nonsense: str, naps: list[float]) -> None:
-    async with serving([refused(429, Retry_After=nonsense), OK] * 2) as server:
-        async with ResilientHttpClient(base_backoff=0.25, jitter_max=0) as client:
-            assert (await client.get(server.url)).status_code == 200
-            assert await open_and_read(client, "GET", server.url) == (200, b"yes")
+    async with (
+        serving([refused(429, Retry_After=nonsense), OK] * 2) as server,
+        ResilientHttpClient(base_backoff=0.25, jitter_max=0) as client,
+    ):
+        assert (await client.get(server.url)).status_code == 200
+        assert await open_and_read(client, "GET", server.url) == (200, b"yes")
     assert naps == [0.25, 0.25]
 
 

@@ -711,11 +711,13 @@ async def test_messages_of_our_own_client_are_answers_too(sent: list[Any]) -> No
     large = json.dumps(result(1, text="x" * (2 << 20))).encode()
     without_id = b'{"jsonrpc":"2.0","id":null,"error":{"code":5,"message":"m"}}'
     answers = [large, without_id, json.dumps(result(2)).encode(), b"no"]
-    async with serving([whole(body, content_type=JSON) for body in answers]) as server:
-        async with mcp_gangway.AsyncClient() as client:
-            for _ in answers:
-                settings = wrapper.Settings(server.url, None)
-                await wrapper.forward_once(cast(Any, client), settings, call())
+    async with (
+        serving([whole(body, content_type=JSON) for body in answers]) as server,
+        mcp_gangway.AsyncClient() as client,
+    ):
+        for _ in answers:
+            settings = wrapper.Settings(server.url, None)
+            await wrapper.forward_once(cast(Any, client), settings, call())
     assert sent[0] == large
     assert ids_and_codes(sent[1:2]) == [(1, 5)]
     # An answer to something else is none.
