@@ -87,13 +87,15 @@ class ResilientHttpClient:
     """Sends requests, and sends them again where that can help and cannot harm.
 
     Args:
-        max_retries: Attempts in all, the first one included; with 0 nothing is sent. base_backoff:
-        Seconds before the second attempt; they double with each one that follows. max_delay: Most
-        seconds between two attempts (see `LONGEST_RETRY_AFTER` for those that a server asks for).
-        jitter_max: The part of a wait, from 0 to 1, that chance may add to it. client_args:
-        Arguments of the client beneath. Without `limits` there may be 200 connections, of which 100
-        are kept for 30 seconds while they are idle. client_class: What makes the client beneath;
-        `httpx.AsyncClient` by default (see the module).
+        max_retries: Attempts in all, the first one included; with 0 nothing is sent.
+        base_backoff: Seconds before the second attempt; they double with each one that follows.
+        max_delay: Most seconds between two attempts (see `LONGEST_RETRY_AFTER` for those that a
+            server asks for).
+        jitter_max: The part of a wait, from 0 to 1, that chance may add to it.
+        client_args: Arguments of the client beneath. Without `limits` there may be 200 connections,
+            of which 100 are kept for 30 seconds while they are idle.
+        client_class: What makes the client beneath: `httpx.AsyncClient` by default (see the
+            module), or `mcp_gangway.AsyncClient`.
     """
 
     client: httpx.AsyncClient

@@ -20,7 +20,13 @@ counts as unset.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    # The program ends here: it needs nothing of what follows, and importing that takes longer than
+    # all that it does.
+    from mcp_gangway._command import run
+
+    run()
+
 import asyncio
 import contextlib
 import contextvars
@@ -31,15 +37,16 @@ import queue as thread_queue
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import urlencode
 
 import mcp_gangway
 
 # The name is the original's, and what code that replaces it looks for.
 from mcp_gangway import _json as orjson
+from mcp_gangway._command import OneLineParser, bridge_command
 from mcp_gangway.retry import (
     ResilientHttpClient,
     RetriesExhausted,
@@ -298,7 +305,7 @@ async def forward_once(
 
     Raises:
         Exception: what the client raises. Errors that the server reports become JSON-RPC errors on
-        stdout.
+            stdout.
     """
     if shutting_down():
         return
@@ -505,9 +512,9 @@ def parse_args() -> Settings:
 
     Raises:
         SystemExit: with 2, after a line on stderr, if something is missing or wrong; with 0 after
-        `--help`.
+            `--help`.
     """
-    parser = _Parser(description="Connects an MCP client on stdio to an MCP server behind HTTP.")
+    parser = OneLineParser(description="Connects an MCP client on stdio to an MCP server behind HTTP.")
     parser.add_argument(
         "--url",
         default=os.environ.get("MCP_SERVER_URL"),
@@ -543,52 +550,6 @@ def parse_args() -> Settings:
         concurrency=DEFAULT_CONCURRENCY,
         log_level=given.log_level,
     )
-
-
-def bridge_command(arguments: list[str], environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """What the native command is to be called with so that it does what the original's command line
-    asks for.
-
-    Args:
-        arguments: The command line without the program's name. Options that only the native command
-        has pass as they are, and so does a URL that is not an option's value. environ: The
-        variables of the environment.
-
-    Returns:
-        The arguments and the environment for `mcp-gangway`. The original's defaults, where they are
-        others, stand in the environment; an address gets the original's `/mcp/` at its end, but
-        only its path is ever changed.
-
-    Raises:
-        SystemExit: with 2, after a line on stderr, if one of the original's options has no value.
-    """
-    parser = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
-    for option in ("--url", "--auth", "--timeout", "--log-level"):
-        parser.add_argument(option)
-    typed, rest = parser.parse_known_args(arguments)
-    environment = dict(environ)
-    given: dict[str, str] = vars(typed)
-
-    if given.get("url"):
-        given["url"] = _endpoint(given["url"], rest, environment)
-    elif environment.get("MCP_SERVER_URL"):
-        environment["MCP_SERVER_URL"] = _endpoint(environment["MCP_SERVER_URL"], rest, environment)
-    if given.get("auth") == "":
-        # To the original this is no header at all, whatever the variable says.
-        del given["auth"]
-        environment.pop("MCP_AUTH", None)
-    if given.get("timeout") == "":
-        del given["timeout"]
-    for name, default in (("MCP_TOOL_CALL_TIMEOUT", "60"), ("CONCURRENCY", "10")):
-        if not environment.get(name):
-            environment[name] = default
-    if "log_level" not in given:
-        if environment.get("MCP_WRAPPER_LOG_LEVEL") == "":
-            given["log_level"] = "off"
-        elif not (environment.get("MCP_WRAPPER_LOG_LEVEL") or environment.get("LOG_LEVEL")):
-            environment["MCP_WRAPPER_LOG_LEVEL"] = "INFO"
-    typed_again = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
-    return typed_again + rest, environment
 
 
 # --- The end ---
@@ -689,9 +650,7 @@ class _Dispatch:
         if under_way:
             await asyncio.wait(under_way)
         for owed in under_way.values():
-            if owed.ids:
-                message = "the bridge ended before the answer came; the request may have run"
-                owed.fail(message, JSONRPC_SERVER_ERROR)
+            self._give_up(owed)
 
     async def _forward(self, owed: _Owed, gate: _Owed | None) -> None:
         try:
@@ -702,11 +661,18 @@ class _Dispatch:
                     owed.is_started = True
                     _current.set(owed)
                     await make_request(self._client, self._settings, owed.payload)
+            if _shutdown.is_set():
+                self._give_up(owed)
         except Exception as error:
             logger.exception("a message could not be forwarded")
             owed.fail("the bridge failed", JSONRPC_INTERNAL_ERROR, describe(error))
         finally:
             owed.settled.set()
+
+    def _give_up(self, owed: _Owed) -> None:
+        if owed.ids:
+            what = "may have run" if owed.is_started else "was not sent"
+            owed.fail(f"the bridge ended before the answer came; the request {what}", JSONRPC_SERVER_ERROR)
 
     def _drop_waiting(self, id: Any) -> bool:
         """Forgets the request of this id if it has not been sent yet; then the server need not hear
@@ -841,9 +807,9 @@ def _owed_for(payload: Any) -> Iterator[_Owed]:
 
 def _only_reads(method: Any) -> bool:
     """Whether a message of this method may arrive twice. An answer may: the first one counts."""
-    if method is None or method in _READING_METHODS:
-        return True
-    return isinstance(method, str) and method.endswith(("/list", "/get"))
+    if not isinstance(method, str):
+        return method is None
+    return method in _READING_METHODS or method.endswith(("/list", "/get"))
 
 
 def _encode(payload: Any, content_type: str) -> tuple[bytes, str]:
@@ -1064,41 +1030,3 @@ async def _room() -> None:
     """Waits until the client has read enough of what it got."""
     if _writer is not None:
         await _writer.room()
-
-
-# --- The command line ---
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"Error: {message}", file=sys.stderr)
-        sys.exit(2)
-
-
-def _endpoint(url: str, rest: list[str], environ: Mapping[str, str]) -> str:
-    """The address that the original posts to; the path alone is changed, and only where no
-    transport is asked for."""
-    if environ.get("MCP_TRANSPORT") or any(option.startswith("--transport") for option in rest):
-        return url
-    try:
-        parts = urlsplit(url.strip())
-    except ValueError:
-        # The native command says what is wrong.
-        return url
-    last = parts.path.rstrip("/").rpartition("/")[2]
-    if not (parts.scheme and parts.netloc) or last in {"mcp", "sse"}:
-        # What stands at `sse` the native command finds out.
-        return url
-    return urlunsplit(parts._replace(path=parts.path.rstrip("/") + "/mcp/"))
-
-
-def _run_program() -> NoReturn:
-    from mcp_gangway._program import exec_bridge
-
-    exec_bridge(*bridge_command(sys.argv[1:], os.environ))
-
-
-if __name__ == "__main__":
-    _run_program()

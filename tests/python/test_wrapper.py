@@ -781,6 +781,7 @@ async def test_after_all_retries_there_is_one_error(sent: list[Any], monkeypatch
         ([call(1, "tools/list"), call(2)], [1, 2]),
         (call(1, "tasks/cancel"), [1]),
         (call(1, "logging/setLevel"), [1]),
+        (call(1, cast(Any, ["no", "text"])), [1]),
         (notification("notifications/message"), []),
     ],
 )
@@ -967,6 +968,20 @@ async def test_a_shutdown_ends_the_wait_for_stdin_at_once(
     await wrapper.main_async(SETTINGS)
     assert time.monotonic() - began < 2
     assert ids_and_codes(sent) == [("x", -32000)]
+
+
+@pytest.mark.asyncio
+async def test_a_request_that_sees_the_shutdown_itself_gets_an_error_too(
+    intake: list[Any], sent: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def make_request(*_: Any) -> None:
+        wrapper._mark_shutdown()
+
+    monkeypatch.setattr(wrapper, "make_request", make_request)
+    intake += [call("x"), call("y"), asyncio.Event()]
+    await asyncio.wait_for(wrapper.main_async(wrapper.Settings("u", None, concurrency=1)), 5)
+    assert ids_and_codes(sent) == [("x", -32000), ("y", -32000)]
+    assert [item["error"]["message"].split()[-1] for item in sent] == ["run", "sent"]
 
 
 @pytest.mark.asyncio
