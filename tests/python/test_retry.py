@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import mcp_gangway
 import pytest
-from http_server import CUT, HANG, Answer, chunked, serving, whole
+from http_server import CUT, HANG, Answer, Pause, chunked, serving, whole
 from mcp_gangway import retry
 from mcp_gangway.retry import ResilientHttpClient, RetriesExhausted
 
@@ -259,6 +259,17 @@ async def test_only_the_opening_of_a_stream_is_repeated(naps: list[float]) -> No
                     received.append(chunk)
     assert received == [b"first"]
     assert len(server.requests) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_stream_stays_open_as_long_as_it_is_read(client_class: Any) -> None:
+    answer = chunked(b"a", Pause(0.2), b"b", Pause(0.2), b"c")
+    async with serving(answer) as server, ResilientHttpClient(client_class=client_class) as client:
+        assert await open_and_read(client, "POST", server.url) == (200, b"abc")
+        async with client.stream("POST", server.url) as response:
+            first = await response.aiter_bytes().__anext__()
+            assert first == b"a"
+            assert server.open_connections >= 1
 
 
 @pytest.mark.asyncio

@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from types import SimpleNamespace
@@ -725,6 +726,46 @@ async def test_messages_of_our_own_client_are_answers_too(sent: list[Any]) -> No
     assert ids_and_codes(sent[3:]) == [(1, -32603), (1, -32700)]
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", [NDJSON, SSE, "ours"])
+async def test_a_stdout_that_is_not_read_holds_up_the_reply(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck(Bytes):
+        is_read = threading.Event()
+
+        def write(self, data: Any) -> int:
+            self.is_read.wait(10)
+            return super().write(data)
+
+    class Counted(Reply):
+        taken = 0
+
+        async def aiter_bytes(self) -> AsyncIterator[bytes]:
+            async for chunk in super().aiter_bytes():
+                Counted.taken += 1
+                yield chunk
+
+    messages = [notification(n=number, text="x" * 100_000) for number in range(200)]
+    lines = [json.dumps(message, separators=(",", ":")).encode() + b"\n" for message in messages]
+    stdout = Stuck()
+    monkeypatch.setattr(sys, "stdout", WithBuffer(stdout))
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(wrapper._written_by_a_thread())
+        if kind == "ours":
+            server = await stack.enter_async_context(serving(chunked(*lines, content_type=NDJSON)))
+            client = await stack.enter_async_context(mcp_gangway.AsyncClient())
+            settings = wrapper.Settings(server.url, None)
+            forwarding = asyncio.create_task(wrapper.forward_once(cast(Any, client), settings, {"a": 1}))
+        else:
+            chunks = map(event, messages) if kind == SSE else lines
+            forwarding = asyncio.create_task(cast(Any, forward(Counted(kind, *chunks))))
+        await asyncio.sleep(0.3)
+        assert not forwarding.done()
+        assert Counted.taken < 20
+        stdout.is_read.set()
+        await asyncio.wait_for(forwarding, 10)
+    assert stdout.getvalue() == b"".join(lines)
+
+
 # --- make_request ---
 
 
@@ -975,6 +1016,7 @@ async def test_a_request_that_sees_the_shutdown_itself_gets_an_error_too(
     intake: list[Any], sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def make_request(*_: Any) -> None:
+        await asyncio.sleep(0.05)
         wrapper._mark_shutdown()
 
     monkeypatch.setattr(wrapper, "make_request", make_request)
