@@ -227,7 +227,9 @@ impl Clients {
             proxy: config.proxy.clone(),
             connect: config.timeouts.connect,
             ping: config.timeouts.ping,
-            ..HttpSettings::default()
+            idle_for: config.idle_for,
+            idle_connections: config.idle_connections,
+            version: config.http_version,
         };
         let here = HttpClient::new(settings.clone())?;
         // Two pools of connections only where there is something to hide.

@@ -85,12 +85,7 @@ impl Bridge {
     }
 
     /// Gives it bytes of its client's; the future is set when there is room for more.
-    fn write(
-        &self,
-        completions: &Bound<'_, Completions>,
-        future: Py<PyAny>,
-        bytes: Vec<u8>,
-    ) -> PyResult<Operation> {
+    fn write(&self, completions: &Bound<'_, Completions>, future: Py<PyAny>, bytes: Vec<u8>) -> PyResult<Operation> {
         let Some(input) = lock(&self.input).clone() else {
             return Err(PyRuntimeError::new_err("the bridge takes no more input: it was closed"));
         };
@@ -156,4 +151,3 @@ impl AsyncRead for Reader {
         Poll::Ready(Ok(()))
     }
 }
-

@@ -125,7 +125,8 @@ impl HttpClient {
         let Some(client) = lock(&self.client).clone() else {
             return Err(PyRuntimeError::new_err("Cannot send a request, as the client has been closed."));
         };
-        let request = request(method, url, headers, body).map_err(|failure| failure.into_exception(completions.py()))?;
+        let request =
+            request(method, url, headers, body).map_err(|failure| failure.into_exception(completions.py()))?;
         let (connect, read, pool) = timeout;
         let limits = Limits { pool: seconds(pool)?, connect: seconds(connect)?, read: seconds(read)? };
         let connections = Arc::clone(&self.connections);
