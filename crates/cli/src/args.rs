@@ -16,7 +16,7 @@ use clap::{
     Parser,
     error::{ContextKind, ContextValue, ErrorKind},
 };
-use gangway::{ClientIdentity, Config, Error, Proxy, ProxyUrl, TransportMode};
+use gangway::{ClientIdentity, Config, Error, Proxy, ProxyUrl, TransportMode, http_client::HttpVersion};
 use tracing::level_filters::LevelFilter;
 use url::{Host, Url};
 
@@ -144,6 +144,18 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL", help_heading = "Network")]
     proxy: Option<String>,
 
+    /// Speak only HTTP/2, even without TLS [$HTTP2] [default: what the server offers]
+    #[arg(long, help_heading = "Network")]
+    http2: bool,
+
+    /// Connections that are kept while nobody uses them [$HTTP_POOL_SIZE] [default: no limit]
+    #[arg(long, value_name = "COUNT", help_heading = "Network")]
+    http_pool_size: Option<String>,
+
+    /// How long they are kept [$HTTP_POOL_IDLE_TIMEOUT] [default: 50]
+    #[arg(long, value_name = "SECONDS", help_heading = "Network", allow_negative_numbers = true)]
+    http_pool_idle_timeout: Option<String>,
+
     /// off, error, warn, info, debug or trace [$MCP_WRAPPER_LOG_LEVEL, $LOG_LEVEL] [default: warn]
     #[arg(long, value_name = "LEVEL", help_heading = "Log")]
     log_level: Option<String>,
@@ -268,6 +280,18 @@ impl Settings {
                 None => text_variable(env, "no_proxy")?,
             };
             config.proxy = Proxy::Url { url, except: except.map(|hosts| hosts.text) };
+        }
+
+        if typed.http2 || is_set(env, "HTTP2")? {
+            config.http_version = HttpVersion::Http2;
+        }
+        if let Some(given) = option_or(typed.http_pool_size, "--http-pool-size", env, "HTTP_POOL_SIZE")? {
+            config.idle_connections = if given.text.trim() == "0" { 0 } else { count(&given)? };
+        }
+        let idle_for =
+            option_or(typed.http_pool_idle_timeout, "--http-pool-idle-timeout", env, "HTTP_POOL_IDLE_TIMEOUT")?;
+        if let Some(given) = idle_for {
+            config.idle_for = time(&given)?;
         }
 
         let log = log_settings(typed.log_level, typed.log_file, typed.log_format, env)?;
@@ -579,6 +603,21 @@ mod tests {
         }
         assert!(mistake(&[SERVER], &[("CONCURRENCY", "many")]).starts_with("CONCURRENCY: "));
         assert!(settings(&[SERVER, "--drain-timeout", "0"], &[]).unwrap().config.timeouts.drain.is_zero());
+    }
+
+    #[test]
+    fn the_pool_and_the_version_are_set_as_for_ibms_port() {
+        let set = |args: &[&str], env: &[(&str, &str)]| {
+            let config = settings(&[&[SERVER], args].concat(), env).unwrap().config;
+            (config.http_version, config.idle_connections, config.idle_for.as_secs())
+        };
+        assert_eq!(set(&[], &[("HTTP2", "false")]), (HttpVersion::Auto, usize::MAX, 50));
+        let args = ["--http2", "--http-pool-size", "3", "--http-pool-idle-timeout", "7"];
+        let env = [("HTTP2", "true"), ("HTTP_POOL_SIZE", "0"), ("HTTP_POOL_IDLE_TIMEOUT", "9")];
+        assert_eq!(set(&args, &env), (HttpVersion::Http2, 3, 7));
+        assert_eq!(set(&[], &env), (HttpVersion::Http2, 0, 9));
+        assert!(mistake(&[SERVER, "--http-pool-size=x"], &[]).starts_with("--http-pool-size: "));
+        assert!(mistake(&[SERVER], &[("HTTP2", "maybe")]).starts_with("HTTP2: "));
     }
 
     #[test]

@@ -8,7 +8,10 @@ use std::{fmt, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use url::{Position, Url};
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    http_client::{HttpSettings, HttpVersion},
+};
 
 /// Headers that the protocol or HTTP itself sets; a user's value would break the session (R97).
 const RESERVED: &[&str] = &[
@@ -41,6 +44,12 @@ pub struct Config {
     pub tls: Tls,
     /// The way out of the local network.
     pub proxy: Proxy,
+    /// Which version of HTTP is spoken.
+    pub http_version: HttpVersion,
+    /// How many connections to the server are kept while nobody uses them (no limit).
+    pub idle_connections: usize,
+    /// How long they are kept (50 s).
+    pub idle_for: Duration,
     /// Which of MCP's HTTP transports the server is spoken to with.
     pub transport: TransportMode,
     /// The folder for large messages on their way: unlinked files that only this process can read. The system's folder for
@@ -57,12 +66,16 @@ impl Config {
     /// # Errors
     /// A text that is no absolute `http` or `https` URL.
     pub fn new(url: &str) -> Result<Self, Error> {
+        let HttpSettings { tls, proxy, version, idle_connections, idle_for, .. } = HttpSettings::default();
         Ok(Self {
             url: ServerUrl::parse(url)?,
             timeouts: Timeouts::default(),
             limits: Limits::default(),
-            tls: Tls::default(),
-            proxy: Proxy::System,
+            tls,
+            proxy,
+            http_version: version,
+            idle_connections,
+            idle_for,
             transport: TransportMode::Auto,
             spool_folder: std::env::temp_dir(),
             header_source: None,

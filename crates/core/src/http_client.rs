@@ -12,7 +12,7 @@ mod proxy;
 mod reach;
 mod tls;
 
-use std::{future::poll_fn, pin::Pin, sync::Arc, time::Duration};
+use std::{future::poll_fn, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri, header};
@@ -26,8 +26,6 @@ use hyper_util::{
 use self::{
     connect::{BoxError, Connector},
     expand::Expander,
-    reach::Trace,
-    tls::Identity,
 };
 use crate::{
     config::{Proxy, Tls},
@@ -40,9 +38,11 @@ const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("mcp-gangway/",
 const ENCODINGS: HeaderValue = HeaderValue::from_static("zstd,gzip,deflate,br");
 /// The longest that the answer to a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// The most that the headers of one HTTP/2 reply may hold, in bytes. With HTTP/1.1 it is 100 headers and
-/// `MOST_BUFFERED`.
+/// The most that the headers of one reply may hold, in bytes; with HTTP/1.1 it is also 100 headers.
 const MOST_HEADERS: u32 = 64 << 10;
+/// What an HTTP/1.1 connection reads at once, at most, and each open reply may hold in memory: a larger buffer is no
+/// quicker. It must take the headers.
+const READ_BUFFER: usize = MOST_HEADERS as usize;
 
 /// How connections are made and kept.
 #[derive(Clone, Debug)]
@@ -96,18 +96,12 @@ pub enum HttpVersion {
 pub struct HttpClient<B> {
     client: Client<Connector, B>,
     connector: Connector,
-    identity: Arc<Identity>,
     settings: HttpSettings,
 }
 
 impl<B> Clone for HttpClient<B> {
     fn clone(&self) -> Self {
-        Self {
-            client: self.client.clone(),
-            connector: self.connector.clone(),
-            identity: Arc::clone(&self.identity),
-            settings: self.settings.clone(),
-        }
+        Self { client: self.client.clone(), connector: self.connector.clone(), settings: self.settings.clone() }
     }
 }
 
@@ -128,9 +122,8 @@ where
     /// # Errors
     /// Certificates or keys that cannot be used.
     pub fn new(settings: HttpSettings) -> Result<Self, Error> {
-        let identity = Identity::read(&settings.tls)?;
-        let connector = Connector::new(&settings, &identity)?;
-        Ok(Self { client: builder(&settings).build(connector.clone()), connector, identity, settings })
+        let connector = Connector::new(&settings)?;
+        Ok(Self { client: builder(&settings).build(connector.clone()), connector, settings })
     }
 
     /// The same client without its connections, which only those keep that have a request under way. The system's proxies
@@ -139,14 +132,15 @@ where
     pub fn renewed(&self) -> Self {
         let connector = self.connector.with_proxies(&self.settings.proxy);
         let client = builder(&self.settings).build(connector.clone());
-        Self { client, connector, identity: Arc::clone(&self.identity), settings: self.settings.clone() }
+        Self { client, connector, settings: self.settings.clone() }
     }
 
     /// Sends a request to its absolute `http` or `https` URI, and gives the head of the response, whatever its status.
     ///
     /// # Errors
     /// Whatever kept a response from coming. [`Error::is_connect`] tells that nothing was sent.
-    pub async fn send(&self, mut request: Request<B>) -> Result<Response<Body>, Error> {
+    // No `async fn`: the code of one is made anew in each crate that awaits it, and with this all of HTTP.
+    pub fn send(&self, mut request: Request<B>) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<B> {
         let uri = request.uri().clone();
         let headers = request.headers_mut();
         headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
@@ -156,24 +150,20 @@ where
         {
             headers.entry(header::PROXY_AUTHORIZATION).or_insert_with(|| credentials.clone());
         }
-        match self.client.request(request).await {
-            Ok(response) => Ok(Body::of(response)),
-            Err(error) => {
-                let trace = Trace { uri: &uri, proxy: self.proxy(&uri), asked: self.identity.asked() };
-                Err(trace.explain(error))
+        let (response, connector) = (self.client.request(request), self.connector.clone());
+        async move {
+            match response.await {
+                Ok(response) => Ok(Body::of(response)),
+                Err(error) => Err(connector.explain(error, &uri)),
             }
         }
     }
 
     /// The error that a response with status 407 stands for, if it can be a proxy that speaks in the server's place.
     pub(crate) fn refused_by_proxy(&self, uri: &Uri) -> Option<Error> {
-        let (fault, summary) = reach::wants_credentials(&self.proxy(uri)?);
+        let way = self.connector.proxies().between(uri)?;
+        let (fault, summary) = reach::wants_credentials(&way.proxy());
         Some(Error::new(fault, summary))
-    }
-
-    /// The proxy on the way to this URI, without credentials.
-    fn proxy(&self, uri: &Uri) -> Option<String> {
-        self.connector.proxies().between(uri).map(|way| way.proxy())
     }
 }
 
@@ -184,6 +174,7 @@ fn builder(settings: &HttpSettings) -> Builder {
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(settings.idle_for)
         .pool_max_idle_per_host(settings.idle_connections)
+        .http1_max_buf_size(READ_BUFFER)
         .http2_only(settings.version == HttpVersion::Http2)
         .http2_keep_alive_interval(settings.ping)
         .http2_keep_alive_timeout(settings.ping.min(PING_TIMEOUT))

@@ -181,13 +181,14 @@ impl Transport {
         Err(Error::new(Fault::Status, format!("{} redirects in circles; check the URL", self.url)))
     }
 
-    async fn send(
-        &self,
-        clients: &Clients,
-        url: &ServerUrl,
+    // No `async fn`, for the reason that `HttpClient::send` is none.
+    fn send<'a>(
+        &'a self,
+        clients: &'a Clients,
+        url: &'a ServerUrl,
         mut request: Request<Watched>,
         user: &UserHeaders,
-    ) -> Result<Response<Body>, Error> {
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<'a> {
         *request.uri_mut() = url.as_uri().clone();
         // A `Cookie` header of the user's own is left alone.
         let cookies = self.cookies.header(url).filter(|_| !user.headers.contains_key(header::COOKIE));
@@ -195,15 +196,18 @@ impl Transport {
             request.headers_mut().insert(header::COOKIE, cookies);
         }
         let client = clients.of(url);
-        let response = client.send(request).await?;
-        self.cookies.learn(response.headers(), url);
-        // What a proxy says of itself in the server's place.
-        if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED
-            && let Some(refusal) = client.refused_by_proxy(url.as_uri())
-        {
-            return Err(refusal.with_status(response.status()));
+        let response = client.send(request);
+        async move {
+            let response = response.await?;
+            self.cookies.learn(response.headers(), url);
+            // What a proxy says of itself in the server's place.
+            if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+                && let Some(refusal) = client.refused_by_proxy(url.as_uri())
+            {
+                return Err(refusal.with_status(response.status()));
+            }
+            Ok(response)
         }
-        Ok(response)
     }
 }
 
@@ -223,7 +227,9 @@ impl Clients {
             proxy: config.proxy.clone(),
             connect: config.timeouts.connect,
             ping: config.timeouts.ping,
-            ..HttpSettings::default()
+            idle_for: config.idle_for,
+            idle_connections: config.idle_connections,
+            version: config.http_version,
         };
         let here = HttpClient::new(settings.clone())?;
         // Two pools of connections only where there is something to hide.

@@ -14,25 +14,28 @@ use std::{
 
 use http::{Uri, uri::Scheme};
 use hyper_util::{
-    client::legacy::connect::{
-        Connected, Connection, HttpConnector,
-        dns::{GaiResolver, Name},
+    client::legacy::{
+        Error as ClientError,
+        connect::{
+            Connected, Connection, HttpConnector,
+            dns::{GaiResolver, Name},
+        },
     },
     rt::TokioIo,
 };
-use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::timeout,
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
 use super::{
     HttpSettings, HttpVersion,
     proxy::{Proxies, Way},
-    tls::{self, Identity},
+    reach::Trace,
+    tls::{Identity, Tls, Trust},
 };
 use crate::{config::Proxy, error::Error};
 
@@ -79,22 +82,27 @@ struct Means {
     to_server: Direct,
     to_proxy: Direct,
     proxies: Proxies,
+    identity: Arc<Identity>,
     limit: Duration,
 }
 
 impl Connector {
     /// # Errors
-    /// Certificates that cannot be read.
-    pub(super) fn new(settings: &HttpSettings, identity: &Arc<Identity>) -> Result<Self, Error> {
-        let mut tls = tls::client_config(&settings.tls, identity)?;
+    /// Certificates or keys that cannot be used.
+    pub(super) fn new(settings: &HttpSettings) -> Result<Self, Error> {
+        let identity = Identity::read(&settings.tls)?;
+        let trust = Trust::read(&settings.tls)?;
+        let tls = Tls::new(
+            &trust,
+            &identity,
+            match settings.version {
+                HttpVersion::Auto => &[H2, b"http/1.1"],
+                HttpVersion::Http1 => &[b"http/1.1"],
+                HttpVersion::Http2 => &[H2],
+            },
+        );
         // A proxy is another party than the server: it does not see who the user is there.
-        let mut tls_to_proxy = tls.clone();
-        tls_to_proxy.client_auth_cert_resolver = Identity::none();
-        tls.alpn_protocols = match settings.version {
-            HttpVersion::Auto => vec![H2.to_vec(), b"http/1.1".to_vec()],
-            HttpVersion::Http1 => vec![b"http/1.1".to_vec()],
-            HttpVersion::Http2 => vec![H2.to_vec()],
-        };
+        let tls_to_proxy = Tls::new(&trust, &Identity::none(), &[]);
 
         let mut tcp = HttpConnector::new_with_resolver(Names::new());
         tcp.enforce_http(false);
@@ -108,26 +116,34 @@ impl Connector {
         tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
 
         Ok(Self(Arc::new(Means {
-            to_server: Direct { tcp: tcp.clone(), tls: Arc::new(tls).into() },
-            to_proxy: Direct { tcp, tls: Arc::new(tls_to_proxy).into() },
+            to_server: Direct { tcp: tcp.clone(), tls },
+            to_proxy: Direct { tcp, tls: tls_to_proxy },
             proxies: Proxies::new(&settings.proxy),
+            identity,
             limit: settings.connect,
         })))
     }
 
     /// The same with other proxies.
     pub(super) fn with_proxies(&self, proxy: &Proxy) -> Self {
-        let Means { to_server, to_proxy, limit, .. } = &*self.0;
+        let Means { to_server, to_proxy, identity, limit, .. } = &*self.0;
         Self(Arc::new(Means {
             to_server: to_server.clone(),
             to_proxy: to_proxy.clone(),
             proxies: Proxies::new(proxy),
+            identity: Arc::clone(identity),
             limit: *limit,
         }))
     }
 
     pub(super) fn proxies(&self) -> &Proxies {
         &self.0.proxies
+    }
+
+    /// What it means that a request to this URI failed.
+    pub(super) fn explain(&self, error: ClientError, uri: &Uri) -> Error {
+        let proxy = self.0.proxies.between(uri).map(|way| way.proxy());
+        Trace { uri, proxy, asked: self.0.identity.asked() }.explain(error)
     }
 
     async fn connect(&self, target: &Uri) -> Result<Stream, Failure> {
@@ -165,7 +181,7 @@ impl Service<Uri> for Connector {
 #[derive(Clone)]
 pub(super) struct Direct {
     tcp: HttpConnector<Names>,
-    tls: TlsConnector,
+    tls: Arc<Tls>,
 }
 
 impl std::fmt::Debug for Direct {
@@ -186,8 +202,7 @@ impl Direct {
         if target.scheme() != Some(&Scheme::HTTPS) {
             return Ok(stream);
         }
-        let name = ServerName::try_from(bare_host(target).to_owned())?;
-        let stream = self.tls.connect(name, stream).await?;
+        let stream = self.tls.secure(bare_host(target), stream).await?;
         Ok(Stream { layer: Layer::Tls(Box::new(stream)), is_forwarded: false })
     }
 }

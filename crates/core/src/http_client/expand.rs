@@ -102,3 +102,132 @@ impl Expander {
         if is_whole { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use http::HeaderValue;
+
+    use super::*;
+
+    const CODINGS: [&str; 4] = ["gzip", "deflate", "br", "zstd"];
+
+    /// `text` in this coding: what must be sent before a flush, and the rest.
+    fn compressed(coding: &str, text: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        fn parts<W: Write>(mut encoder: W, text: &[u8], taken: impl Fn(&mut W) -> Vec<u8>) -> (Vec<u8>, W) {
+            encoder.write_all(text).unwrap();
+            encoder.flush().unwrap();
+            (taken(&mut encoder), encoder)
+        }
+        let level = flate2::Compression::default();
+        match coding {
+            "gzip" => {
+                let encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+                let (head, encoder) = parts(encoder, text, |encoder| std::mem::take(encoder.get_mut()));
+                (head, encoder.finish().unwrap())
+            }
+            "deflate" => {
+                let encoder = flate2::write::ZlibEncoder::new(Vec::new(), level);
+                let (head, encoder) = parts(encoder, text, |encoder| std::mem::take(encoder.get_mut()));
+                (head, encoder.finish().unwrap())
+            }
+            "br" => {
+                let encoder = brotli::CompressorWriter::new(Vec::new(), 4096, 5, 22);
+                let (head, encoder) = parts(encoder, text, |encoder| std::mem::take(encoder.get_mut()));
+                (head, encoder.into_inner())
+            }
+            _ => {
+                let encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
+                let (head, encoder) = parts(encoder, text, |encoder| std::mem::take(encoder.get_mut()));
+                (head, encoder.finish().unwrap())
+            }
+        }
+    }
+
+    fn expander(coding: &str) -> Expander {
+        let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_str(coding).unwrap())]);
+        Expander::of(&headers).unwrap()
+    }
+
+    /// What can be had after this piece.
+    fn expand(expander: &mut Expander, piece: &[u8]) -> io::Result<Vec<u8>> {
+        expander.feed(Bytes::copy_from_slice(piece));
+        let mut text = Vec::new();
+        while let Some(block) = expander.next()? {
+            assert!(block.len() <= BLOCK);
+            text.extend_from_slice(&block);
+        }
+        Ok(text)
+    }
+
+    fn whole(coding: &str, pieces: &[&[u8]]) -> io::Result<Vec<u8>> {
+        let mut expander = expander(coding);
+        let mut text = Vec::new();
+        for piece in pieces {
+            text.extend(expand(&mut expander, piece)?);
+        }
+        expander.finish().map(|()| text)
+    }
+
+    #[test]
+    fn a_text_is_the_same_at_every_cut_and_none_before_its_end() {
+        let text = b"an event, and an event, and another one";
+        for coding in CODINGS {
+            let (mut body, rest) = compressed(coding, text);
+            body.extend(rest);
+            for cut in 0..=body.len() {
+                let (head, tail) = body.split_at(cut);
+                assert_eq!(whole(coding, &[head, tail]).unwrap(), text, "{coding} cut at {cut}");
+                let is_whole = cut == 0 || cut == body.len();
+                assert_eq!(whole(coding, &[head]).is_ok(), is_whole, "{coding} ended at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn texts_follow_each_other() {
+        for coding in CODINGS {
+            let body: Vec<u8> = [&b"one, "[..], b"two"]
+                .iter()
+                .map(|text| compressed(coding, text))
+                .flat_map(|(head, rest)| [head, rest].concat())
+                .collect();
+            for cut in 0..=body.len() {
+                let (head, tail) = body.split_at(cut);
+                assert_eq!(whole(coding, &[head, tail]).unwrap(), b"one, two", "{coding} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_that_has_come_is_held_back() {
+        // What fills the block to the last byte, nearly, or by far.
+        for length in [1, 100, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK, 100 * BLOCK] {
+            let text = vec![b' '; length];
+            for coding in CODINGS {
+                let (head, rest) = compressed(coding, &text);
+                let mut expander = expander(coding);
+                assert_eq!(expand(&mut expander, &head).unwrap().len(), length, "{coding}");
+                assert!(expand(&mut expander, &rest).unwrap().is_empty());
+                expander.finish().unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_what_it_says() {
+        for coding in CODINGS {
+            assert!(whole(coding, &[b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}"]).is_err(), "{coding}");
+            let (mut body, rest) = compressed(coding, b"text");
+            body.extend(rest);
+            body.extend(b"{\"id\":1}");
+            assert!(whole(coding, &[&body]).is_err(), "{coding} with more after it");
+        }
+        for unknown in ["", "identity", "compress", "gzip, br"] {
+            let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(unknown))]);
+            assert!(Expander::of(&headers).is_none(), "{unknown}");
+        }
+        assert_eq!(whole(" X-GZIP ", &[]).unwrap(), b"");
+    }
+}

@@ -4,8 +4,12 @@
 //! they serve: so a change of them is a compile error, not a wrong message.
 
 use std::{
+    convert::Infallible,
+    future::{Ready, ready},
     io,
+    mem::discriminant,
     net::{IpAddr, SocketAddr},
+    task::{Context, Poll},
 };
 
 use http::{HeaderMap, HeaderValue, Uri, header, uri::Scheme};
@@ -16,6 +20,7 @@ use hyper_util::{
     },
     rt::TokioIo,
 };
+use tokio::io::{Join, Sink, join, sink};
 use tower_service::Service;
 
 use super::{
@@ -124,10 +129,39 @@ async fn socks(proxy: &Intercept, to_proxy: Direct, target: &Uri) -> Result<Stre
         }
         socks.call(target).await
     };
-    connected.map(TokioIo::into_inner).map_err(|error| match error {
-        SocksError::Inner(error) => Failure::NoProxy(error),
-        error => Failure::Refused(error.into()),
-    })
+    match connected {
+        Ok(stream) => Ok(stream.into_inner()),
+        Err(SocksError::Inner(error)) => Err(Failure::NoProxy(error)),
+        Err(error) if is_about_credentials(&error).await => Err(Failure::Credentials),
+        Err(error) => Err(Failure::Refused(error.into())),
+    }
+}
+
+/// Whether a SOCKS proxy wants credentials, or others. What says so is a variant of a type that cannot be named here, so
+/// it is compared with a specimen: what comes of a proxy that refuses each way to say who one is.
+async fn is_about_credentials(error: &SocksError) -> bool {
+    let SocksError::V5(error) = error else { return false };
+    let specimen = SocksV5::new(Uri::default(), Aloof).call(Uri::from_static("socks://host:1")).await;
+    matches!(specimen, Err(AloofError::V5(specimen)) if discriminant(&specimen) == discriminant(error))
+}
+
+/// Connects with a SOCKS proxy that exists in memory only and takes no one.
+struct Aloof;
+
+type AloofError = <SocksV5<Aloof> as Service<Uri>>::Error;
+
+impl Service<Uri> for Aloof {
+    type Response = TokioIo<Join<&'static [u8], Sink>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        ready(Ok(TokioIo::new(join(&[5, 0xff], sink()))))
+    }
 }
 
 /// An address of the target, of the kind that version 4 of SOCKS knows if that is in use.

@@ -50,7 +50,7 @@ impl Trace<'_> {
             Failure::NoProxy(_) if find::<NoAddress>(failure).is_some() => {
                 (Fault::Dns, format!("the host of the proxy {proxy} has no address; check --proxy or HTTPS_PROXY"))
             }
-            Failure::NoProxy(_) if find::<rustls::Error>(failure).is_some() => {
+            Failure::NoProxy(_) | Failure::Refused(_) if find::<rustls::Error>(failure).is_some() => {
                 (Fault::Tls, format!("no secure connection to the proxy {proxy}; --ca-cert adds an authority"))
             }
             Failure::NoProxy(_) => {
@@ -59,16 +59,10 @@ impl Trace<'_> {
                 (Fault::Connect, summary)
             }
             Failure::Credentials => wants_credentials(proxy),
-            Failure::Refused(_) => {
-                let summary = if proxy.starts_with("socks") {
-                    format!("the proxy {proxy} gives no way to {url}; check its credentials and rules, or use NO_PROXY")
-                } else {
-                    format!(
-                        "the proxy {proxy} refuses the way to {url}; ask who runs it, or put the host into NO_PROXY"
-                    )
-                };
-                (Fault::Connect, summary)
-            }
+            Failure::Refused(_) => (
+                Fault::Connect,
+                format!("the proxy {proxy} gives no way to {url}; ask who runs it, or put the host into NO_PROXY"),
+            ),
             Failure::NoServer(_) | Failure::TimedOut => self.judge_server(failure),
         }
     }
@@ -128,8 +122,9 @@ impl Trace<'_> {
 
 /// What a proxy means by 407.
 pub(super) fn wants_credentials(proxy: &str) -> (Fault, String) {
+    let scheme = proxy.split_once(':').map_or("http", |(scheme, _)| scheme);
     let summary =
-        format!("the proxy {proxy} wants credentials, or others; put them into its URL: http://USER:PASSWORD@HOST");
+        format!("the proxy {proxy} wants credentials, or others; put them into its URL: {scheme}://USER:PASSWORD@HOST");
     (Fault::Proxy, summary)
 }
 

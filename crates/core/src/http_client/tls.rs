@@ -1,8 +1,8 @@
 //! How the server's certificate is judged: by the system's trust store and the user's certificates; what the bridge
 //! shows of its own; and what it means when the two sides do not come together.
 //!
-//! Rule: nothing is loaded before a certificate is there to be judged. Reading the system's store takes milliseconds,
-//! and a bridge to an `http` URL never needs it.
+//! Rule: nothing is loaded before it is needed. Reading the system's store takes milliseconds, and cryptography alone
+//! a part of memory; a bridge to an `http` URL never needs them.
 
 use std::{
     sync::{
@@ -24,34 +24,81 @@ use rustls::{
     sign::CertifiedKey,
 };
 use rustls_platform_verifier::Verifier;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
+use super::connect::BoxError;
 use crate::{
-    config::{ClientIdentity, Shown, Tls},
+    config::{ClientIdentity, Shown, Tls as Settings},
     error::Error,
 };
 
-/// The TLS settings of a client with this identity. Which versions of HTTP it offers is for the caller to say.
-///
-/// # Errors
-/// Certificates that cannot be read.
-pub(super) fn client_config(tls: &Tls, identity: &Arc<Identity>) -> Result<ClientConfig, Error> {
-    let provider = provider();
-    let trust = if tls.insecure {
-        Trust::Anyone
-    } else {
-        Trust::System { extra: certificates(&tls.ca_certificates)?, verifier: OnceLock::new() }
-    };
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::config("TLS cannot be set up").with_source(error))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Judge { provider, trust }))
-        .with_client_cert_resolver(Arc::clone(identity) as Arc<dyn ResolvesClientCert>);
-    Ok(config)
+/// Makes connections secure.
+pub(super) struct Tls {
+    trust: Arc<Trust>,
+    identity: Arc<Identity>,
+    /// The versions of HTTP that the server may choose from, by their names in ALPN.
+    versions: &'static [&'static [u8]],
+    connector: OnceLock<Result<TlsConnector, TlsError>>,
+}
+
+impl Tls {
+    pub(super) fn new(trust: &Arc<Trust>, identity: &Arc<Identity>, versions: &'static [&'static [u8]]) -> Arc<Self> {
+        let (trust, identity) = (Arc::clone(trust), Arc::clone(identity));
+        Arc::new(Self { trust, identity, versions, connector: OnceLock::new() })
+    }
+
+    /// A secure stream to this host over one that is not.
+    ///
+    /// # Errors
+    /// The host has no name or address that TLS knows, or the two sides did not come together.
+    pub(super) async fn secure<S>(&self, host: &str, stream: S) -> Result<TlsStream<S>, BoxError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = ServerName::try_from(host.to_owned())?;
+        let connector = self.connector.get_or_init(|| self.connector()).as_ref().map_err(Clone::clone)?;
+        Ok(connector.connect(name, stream).await?)
+    }
+
+    fn connector(&self) -> Result<TlsConnector, TlsError> {
+        let provider = provider();
+        let judge = Judge { provider: Arc::clone(&provider), trust: Arc::clone(&self.trust) };
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(judge))
+            .with_client_cert_resolver(Arc::clone(&self.identity) as Arc<dyn ResolvesClientCert>);
+        config.alpn_protocols = self.versions.iter().map(|version| version.to_vec()).collect();
+        Ok(Arc::new(config).into())
+    }
 }
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// Whose certificates are accepted.
+#[derive(Debug)]
+pub(super) enum Trust {
+    /// Those that the system's store and `extra` vouch for. They are read when the first certificate comes.
+    System { extra: Vec<CertificateDer<'static>>, verifier: OnceLock<Result<Verifier, TlsError>> },
+    /// Every one's, as the user asked; the handshake's signatures are still checked.
+    Anyone,
+}
+
+impl Trust {
+    /// What the settings say.
+    ///
+    /// # Errors
+    /// Certificates that cannot be read.
+    pub(super) fn read(settings: &Settings) -> Result<Arc<Self>, Error> {
+        Ok(Arc::new(if settings.insecure {
+            Self::Anyone
+        } else {
+            Self::System { extra: certificates(&settings.ca_certificates)?, verifier: OnceLock::new() }
+        }))
+    }
 }
 
 fn certificates(files: &[Vec<u8>]) -> Result<Vec<CertificateDer<'static>>, Error> {
@@ -101,8 +148,8 @@ impl Identity {
     /// # Errors
     /// A certificate or key that cannot be read or used, or that do not belong together. None of them says what is in
     /// the files.
-    pub(super) fn read(tls: &Tls) -> Result<Arc<Self>, Error> {
-        let key = tls.client.as_ref().map(certified_key).transpose()?;
+    pub(super) fn read(settings: &Settings) -> Result<Arc<Self>, Error> {
+        let key = settings.client.as_ref().map(certified_key).transpose()?;
         Ok(Arc::new(Self { key, asked: AtomicBool::new(false) }))
     }
 
@@ -280,15 +327,7 @@ fn names(presented: &[String]) -> String {
 #[derive(Debug)]
 struct Judge {
     provider: Arc<CryptoProvider>,
-    trust: Trust,
-}
-
-#[derive(Debug)]
-enum Trust {
-    /// The system's store and `extra`, read when the first certificate comes.
-    System { extra: Vec<CertificateDer<'static>>, verifier: OnceLock<Result<Verifier, TlsError>> },
-    /// Every certificate, as the user asked; the handshake's signatures are still checked.
-    Anyone,
+    trust: Arc<Trust>,
 }
 
 impl ServerCertVerifier for Judge {
@@ -300,7 +339,7 @@ impl ServerCertVerifier for Judge {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
-        let Trust::System { extra, verifier } = &self.trust else {
+        let Trust::System { extra, verifier } = &*self.trust else {
             return Ok(ServerCertVerified::assertion());
         };
         verifier

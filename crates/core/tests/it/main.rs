@@ -18,6 +18,8 @@ mod endless;
 mod failures;
 /// What becomes of a request for each way in which it can die.
 mod faults;
+/// The HTTP client alone: bodies, versions, connections.
+mod http_client;
 /// The transport of 2024-11-05, and how it is found.
 mod http_sse;
 /// What may overtake what, and how many at once; cancellation.

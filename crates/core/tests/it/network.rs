@@ -245,6 +245,18 @@ async fn r93_the_ways_through_a_proxy_behind_tls() {
 }
 
 #[tokio::test]
+async fn r93_a_proxy_is_shown_no_client_certificate() {
+    let authority = Authority::new();
+    let host = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    // It would accept the certificate, if it were shown.
+    let proxy = Proxy::start_tls(Manner::Open, authority.server_config_of(&host, Some(&authority))).await;
+    let config = trusting(proxy.config("https://mcp.invalid/mcp", "https", ""), &authority);
+    let message = expect_failure(identified(config, &authority), "tls").await;
+    assert!(message.contains("no secure connection to the proxy"), "{message}");
+    assert!(proxy.seen().is_empty());
+}
+
+#[tokio::test]
 async fn r93_socks5_looks_names_up_itself_and_exceptions_are_direct() {
     let mut server = Server::start().await;
     let proxy = Proxy::start(Manner::Open).await;
@@ -292,20 +304,22 @@ async fn the_proxys_failures(scheme: &str, url: &str) {
     let mut config = refusing.config(url, scheme, "");
     let at = gangway::ProxyUrl::parse(&format!("{scheme}://user:hunter2@proxy.invalid:1")).unwrap();
     config.proxy = gangway::Proxy::Url { url: at, except: None };
-    let message = expect_failure(config, if scheme == "http" { "dns" } else { "connect" }).await;
+    let message = expect_failure(config, "dns").await;
     assert!(message.contains(&format!("the proxy {scheme}://proxy.invalid:1")), "{message}");
 
     // No credentials, or the wrong ones.
     for user in ["", "user:hunter2@"] {
-        let message =
-            expect_failure(asking.config(url, scheme, user), if scheme == "http" { "proxy" } else { "connect" }).await;
-        assert!(message.contains(&format!("the proxy {} ", asking.url(scheme, ""))), "{message}");
-        assert!(message.contains("credentials"), "{message}");
+        asking.seen();
+        let message = expect_failure(asking.config(url, scheme, user), "proxy").await;
+        assert!(message.contains(&format!("the proxy {} wants credentials", asking.url(scheme, ""))), "{message}");
+        assert_eq!(asking.seen().len(), 1, "they do not become right by being sent again");
     }
 
     // Not this way. A proxy that forwards says so in the server's place.
     let kind = if is_forwarded { "http_status" } else { "connect" };
-    let message = expect_failure(refusing.config(url, scheme, "user:hunter2@"), kind).await;
+    // One that asks for no credentials takes none by SOCKS.
+    let user = if scheme == "http" { "user:hunter2@" } else { "" };
+    let message = expect_failure(refusing.config(url, scheme, user), kind).await;
     assert!(is_forwarded || message.contains(&format!("the proxy {} ", refusing.url(scheme, ""))), "{message}");
 }
 

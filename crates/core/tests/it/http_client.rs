@@ -1,0 +1,124 @@
+//! The HTTP client alone, as others than the bridge use it.
+
+use gangway::{
+    Proxy,
+    http_client::{HttpClient, HttpSettings, HttpVersion},
+};
+use http::{Request, Version};
+
+use crate::support::{Authority, H2Server, Server, closed_port};
+use crate::transport::Encoder;
+
+fn post(url: &str) -> Request<String> {
+    Request::post(url).body("text".to_owned()).unwrap()
+}
+
+fn direct() -> HttpSettings {
+    let mut settings = HttpSettings::default();
+    settings.proxy = Proxy::None;
+    settings
+}
+
+#[tokio::test]
+async fn a_body_as_it_came_and_expanded() {
+    let mut server = Server::start().await;
+    let client = HttpClient::new(direct()).unwrap();
+    for (name, mut encoder) in Encoder::all() {
+        let mut body = encoder.flushed("expanded");
+        body.extend(encoder.end());
+        for is_raw in [true, false] {
+            let sending = client.send(post(&format!("{}/mcp", server.origin())));
+            let answering = async {
+                let post = server.next("a request").await;
+                assert_eq!(post.text(), "text");
+                assert_eq!(post.header("accept-encoding"), Some("zstd,gzip,deflate,br"));
+                assert_eq!(post.header("user-agent"), Some(concat!("mcp-gangway/", env!("CARGO_PKG_VERSION"))));
+                post.respond(200, &[("Content-Encoding", name)], &body).await;
+            };
+            let (response, ()) = tokio::join!(sending, answering);
+            let (head, mut response) = response.unwrap().into_parts();
+            assert_eq!(head.version, Version::HTTP_11);
+            assert_eq!(head.headers["content-encoding"], name);
+            let mut read = Vec::new();
+            while let Some(chunk) = if is_raw { response.raw_chunk().await } else { response.chunk().await }.unwrap() {
+                read.extend_from_slice(&chunk);
+            }
+            assert_eq!(read, if is_raw { &body[..] } else { b"expanded" }, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_request_says_itself_is_left_alone() {
+    let mut server = Server::start().await;
+    let client = HttpClient::new(direct()).unwrap();
+    let mut request = post(&format!("{}/mcp", server.origin()));
+    let own = [("user-agent", "mine"), ("accept-encoding", "identity")];
+    for (name, value) in own {
+        request.headers_mut().insert(name, value.parse().unwrap());
+    }
+    let answering = async {
+        let post = server.next("a request").await;
+        for (name, value) in own {
+            assert_eq!(post.header(name), Some(value));
+        }
+        post.accepted().await;
+    };
+    let (response, ()) = tokio::join!(client.send(request), answering);
+    assert_eq!(response.unwrap().status(), 202);
+}
+
+#[tokio::test]
+async fn the_version_that_is_asked_for() {
+    let authority = Authority::new();
+    let mut server = H2Server::start(authority.server_config("localhost")).await;
+    let (url, mut settings) = (server.url(), direct());
+    settings.tls.ca_certificates = vec![authority.pem()];
+    for version in [HttpVersion::Auto, HttpVersion::Http2] {
+        settings.version = version;
+        let client = HttpClient::new(settings.clone()).unwrap();
+        let answering = async { server.next().await.json("{}") };
+        let (response, ()) = tokio::join!(client.send(post(&url)), answering);
+        assert_eq!(response.unwrap().version(), Version::HTTP_2, "{version:?}");
+    }
+    // This server speaks nothing else.
+    settings.version = HttpVersion::Http1;
+    let error = HttpClient::new(settings).unwrap().send(post(&url)).await.unwrap_err();
+    assert!(error.is_connect(), "{error}");
+}
+
+#[tokio::test]
+async fn connections_are_kept_as_long_as_is_wanted() {
+    let mut server = Server::start().await;
+    let mut settings = direct();
+    let url = format!("{}/mcp", server.origin());
+    let mut connections = async |client: &HttpClient<String>| {
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let answering = async {
+                let post = server.next("a request").await;
+                seen.push(post.connection);
+                post.accepted().await;
+            };
+            let (response, ()) = tokio::join!(client.send(post(&url)), answering);
+            assert!(response.unwrap().into_body().chunk().await.unwrap().is_none());
+        }
+        seen
+    };
+    let client = HttpClient::new(settings.clone()).unwrap();
+    assert_eq!(connections(&client).await, [0, 0]);
+    assert_eq!(connections(&client.clone()).await, [0, 0]);
+    assert_eq!(connections(&client.renewed()).await, [1, 1]);
+    settings.idle_connections = 0;
+    assert_eq!(connections(&HttpClient::new(settings).unwrap()).await, [2, 3]);
+}
+
+#[tokio::test]
+async fn nobody_there() {
+    let (_port, address) = closed_port();
+    let client = HttpClient::new(direct()).unwrap();
+    let error = client.send(post(&format!("http://user:hunter2@{address}/?hunter2"))).await.unwrap_err();
+    assert!(error.is_connect() && !error.is_config(), "{error}");
+    assert!(error.to_string().contains(&format!("cannot connect to http://{address}/?…")), "{error}");
+    assert!(!format!("{error:?} {client:?}").contains("hunter2"), "{error:?}");
+}
