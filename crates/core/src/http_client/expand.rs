@@ -216,6 +216,21 @@ mod tests {
     }
 
     #[test]
+    fn a_text_that_outgrows_its_last_piece_has_an_end() {
+        for length in [BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK] {
+            let text = vec![b' '; length];
+            for coding in CODINGS {
+                let (mut body, rest) = compressed(coding, &text);
+                body.extend(rest);
+                assert_eq!(whole(coding, &[&body]).unwrap().len(), length, "{coding}");
+                for end in 1..body.len() {
+                    assert!(whole(coding, &[&body[..end]]).is_err(), "{coding} of {length} ended at {end}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_is_not_what_it_says() {
         for coding in CODINGS {
             assert!(whole(coding, &[b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}"]).is_err(), "{coding}");
