@@ -16,7 +16,7 @@ import httpx_sse
 import mcp_gangway
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable
 
 #: Connections that may be open, and kept: as many as calls at once, so that nobody waits or connects anew.
 CONNECTIONS = 100
@@ -152,23 +152,28 @@ CLIENTS: dict[str, Callable[[], Any]] = {
 }
 
 
-def gangway_parser(chunks: Iterable[bytes]) -> Iterator[str]:
+def gangway_parser(chunks: Iterable[bytes]) -> int:
     """This package's parser."""
+    length = 0
     parser = mcp_gangway.SseParser()
     for chunk in chunks:
         for event in parser.feed(chunk):
-            yield event.data
+            length += len(event.data)
+    return length
 
 
-def httpx_sse_parser(chunks: Iterable[bytes]) -> Iterator[str]:
+def httpx_sse_parser(chunks: Iterable[bytes]) -> int:
     """httpx-sse, with the bytes coming as from httpx."""
+    length = 0
     response = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=chunks)
     for event in httpx_sse.EventSource(response).iter_sse():
-        yield event.data
+        length += len(event.data)
+    return length
 
 
-def by_hand(chunks: Iterable[bytes]) -> Iterator[str]:
+def by_hand(chunks: Iterable[bytes]) -> int:
     """What programs write themselves: events end at an empty line, their fields are cut off their lines."""
+    length = 0
     buffer = b""
     for chunk in chunks:
         buffer += chunk
@@ -186,7 +191,13 @@ def by_hand(chunks: Iterable[bytes]) -> Iterator[str]:
                     with suppress(ValueError):
                         fields["retry"] = str(int(value))
             if data:
-                yield "\n".join(data)
+                length += len("\n".join(data))
+    return length
 
 
-PARSERS = {"mcp_gangway": gangway_parser, "httpx-sse": httpx_sse_parser, "by hand": by_hand}
+#: Each reads the data of all events as text, and says how long it is together.
+PARSERS: dict[str, Callable[[Iterable[bytes]], int]] = {
+    "mcp_gangway": gangway_parser,
+    "httpx-sse": httpx_sse_parser,
+    "by hand": by_hand,
+}
