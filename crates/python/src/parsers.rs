@@ -22,6 +22,7 @@ const LONG: usize = 32 << 10;
 
 /// One of the Server-Sent Events. Its fields are read like those of any Python object, without a call into this module.
 #[pyclass(frozen, module = "mcp_gangway")]
+#[expect(clippy::struct_field_names, reason = "they are Python's names")]
 pub(crate) struct Event {
     #[pyo3(get)]
     event: Py<PyString>,
@@ -158,16 +159,16 @@ impl SseParser {
 }
 
 impl SseParser {
-    fn event<'py>(&mut self, py: Python<'py>, event: streams::Event) -> PyResult<Bound<'py, PyAny>> {
+    fn event<'py>(&mut self, py: Python<'py>, event: &streams::Event) -> PyResult<Bound<'py, PyAny>> {
         let streams::Event { name, data, id, retry } = event;
-        let (text, is_broken) = text(py, &data)?;
+        let (text, is_broken) = text(py, data)?;
         let event = Event {
-            event: if name.is_empty() { intern!(py, "message").clone().unbind() } else { self.name.text(py, &name)? },
+            event: if name.is_empty() { intern!(py, "message").clone().unbind() } else { self.name.text(py, name)? },
             data: text.unbind(),
-            id: id.map_or_else(|| Ok(intern!(py, "").clone().unbind()), |id| self.id.text(py, &id))?,
-            retry,
+            id: id.as_ref().map_or_else(|| Ok(intern!(py, "").clone().unbind()), |id| self.id.text(py, id))?,
+            retry: *retry,
             // Without the chunk that it came in.
-            broken: is_broken.then(|| Bytes::copy_from_slice(&data)),
+            broken: is_broken.then(|| Bytes::copy_from_slice(data)),
         };
         Ok(event.into_pyobject(py)?.into_any())
     }
@@ -259,10 +260,10 @@ impl<T> Found<T> {
     fn into_list<'py>(
         self,
         py: Python<'py>,
-        mut each: impl FnMut(Python<'py>, T) -> PyResult<Bound<'py, PyAny>>,
+        mut each: impl FnMut(Python<'py>, &T) -> PyResult<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
-        for item in self.items {
+        for item in &self.items {
             list.append(each(py, item)?)?;
         }
         let Some(error) = self.error else { return Ok(list) };
@@ -273,8 +274,8 @@ impl<T> Found<T> {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "that of an event can fail")]
-fn bytes<'py>(py: Python<'py>, bytes: Bytes) -> PyResult<Bound<'py, PyAny>> {
-    Ok(PyBytes::new(py, &bytes).into_any())
+fn bytes<'py>(py: Python<'py>, bytes: &Bytes) -> PyResult<Bound<'py, PyAny>> {
+    Ok(PyBytes::new(py, bytes).into_any())
 }
 
 fn reading<T: Send>(py: Python<'_>, length: usize, read: impl Send + FnOnce() -> T) -> T {
