@@ -406,11 +406,15 @@ class Request:
         self.url = URL(url, params)
         self.headers = Headers(headers)
         self.content, kind = _body(content, data, json)
-        if kind is not None:
-            self.headers.setdefault("Content-Type", kind)
+        if kind is not None and "Content-Type" not in self.headers:
+            self.headers["Content-Type"] = kind
 
     def __repr__(self) -> str:
         return f"<Request({self.method!r}, {self.url.sent()!r})>"
+
+
+#: Made once, which ``json.dumps`` with these options does for every call.
+_JSON = _json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _body(content: bytes | str | None, data: RequestData | None, json: Any) -> tuple[bytes | None, str | None]:
@@ -426,6 +430,5 @@ def _body(content: bytes | str | None, data: RequestData | None, json: Any) -> t
     if data:
         return encoded(data).encode("ascii"), "application/x-www-form-urlencoded"
     if json is not None:
-        text = _json.dumps(json, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        return text.encode("utf-8"), "application/json"
+        return _JSON.encode(json).encode("utf-8"), "application/json"
     return None, None

@@ -2,15 +2,17 @@
 //!
 //! Rule: what is long is read without the interpreter lock; for what is short, giving it up costs more than it brings.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use gangway::streams::{self, Messages, SseEvents, TextLines};
 use pyo3::{
-    exceptions::PyTypeError,
+    exceptions::{PyTypeError, PyUnicodeDecodeError},
     intern,
     prelude::*,
     pybacked::PyBackedBytes,
     sync::PyOnceLock,
-    types::{PyBytes, PyList, PyString},
+    types::{PyBytes, PyList, PyString, PyTuple},
 };
 
 use crate::failure::Failure;
@@ -18,126 +20,132 @@ use crate::failure::Failure;
 /// From this many bytes on, a chunk is read without the interpreter lock.
 const LONG: usize = 32 << 10;
 
-/// One of the Server-Sent Events.
-#[pyclass(frozen, module = "mcp_gangway", eq, hash)]
+/// One of the Server-Sent Events. Its fields are read like those of any Python object, without a call into this module.
+#[pyclass(frozen, module = "mcp_gangway")]
+#[expect(clippy::struct_field_names, reason = "they are Python's names")]
 pub(crate) struct Event {
-    event: streams::Event,
-    /// The data as text, once somebody has asked for it.
-    text: PyOnceLock<Py<PyString>>,
-}
-
-impl PartialEq for Event {
-    fn eq(&self, other: &Self) -> bool {
-        self.event == other.event
-    }
-}
-
-impl std::hash::Hash for Event {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.event.name.hash(state);
-        self.event.data.hash(state);
-    }
-}
-
-impl Event {
-    /// An event out of `chunk`; a short one has bytes of its own, and does not keep the chunk.
-    fn of(event: &streams::Event, chunk: usize) -> Self {
-        let data = if event.data.len() < chunk / 2 { own(&event.data) } else { event.data.clone() };
-        let (name, id) = (own(&event.name), event.id.as_ref().map(own));
-        Self { event: streams::Event { name, data, id, retry: event.retry }, text: PyOnceLock::new() }
-    }
-}
-
-/// Most names and ids are empty, and that takes no memory.
-fn own(bytes: &Bytes) -> Bytes {
-    if bytes.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(bytes) }
+    #[pyo3(get)]
+    event: Py<PyString>,
+    #[pyo3(get)]
+    data: Py<PyString>,
+    #[pyo3(get)]
+    id: Py<PyString>,
+    retry: Option<Duration>,
+    /// The data as it came, where its text stands for something else.
+    broken: Option<Bytes>,
 }
 
 #[pymethods]
 impl Event {
     #[new]
     #[pyo3(signature = (*, event = None, data = None, id = None, retry = None))]
-    fn new(event: Option<String>, data: Option<String>, id: Option<String>, retry: Option<u64>) -> Self {
-        let name = event.filter(|name| name != "message").unwrap_or_default();
-        let event = streams::Event {
-            name: name.into(),
-            data: data.unwrap_or_default().into(),
-            id: id.map(Bytes::from),
-            retry: retry.map(std::time::Duration::from_millis),
-        };
-        Self { event, text: PyOnceLock::new() }
-    }
-
-    #[getter]
-    fn event(&self, py: Python<'_>) -> Py<PyString> {
-        match &*self.event.name {
-            b"" => intern!(py, "message").clone().unbind(),
-            name => text(py, name),
+    fn new(
+        py: Python<'_>,
+        event: Option<&Bound<'_, PyString>>,
+        data: Option<&Bound<'_, PyString>>,
+        id: Option<&Bound<'_, PyString>>,
+        retry: Option<u64>,
+    ) -> Self {
+        let text = |text: Option<&Bound<'_, PyString>>| text.unwrap_or(intern!(py, "")).clone().unbind();
+        let name = event.filter(|name| name.is_truthy().unwrap_or(true));
+        Self {
+            event: name.unwrap_or(intern!(py, "message")).clone().unbind(),
+            data: text(data),
+            id: text(id),
+            retry: retry.map(Duration::from_millis),
+            broken: None,
         }
     }
 
     #[getter]
-    fn data(&self, py: Python<'_>) -> Py<PyString> {
-        self.text.get_or_init(py, || text(py, &self.event.data)).clone_ref(py)
-    }
-
-    #[getter]
-    fn data_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.event.data)
-    }
-
-    #[getter]
-    fn id(&self, py: Python<'_>) -> Py<PyString> {
-        text(py, self.event.id.as_deref().unwrap_or_default())
+    fn data_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        match &self.broken {
+            Some(bytes) => Ok(PyBytes::new(py, bytes)),
+            None => self.data.bind(py).encode_utf8(),
+        }
     }
 
     #[getter]
     fn retry(&self) -> Option<u128> {
-        self.event.retry.map(|retry| retry.as_millis())
+        self.retry.map(|retry| retry.as_millis())
     }
 
     fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        LOADS.import(py, "json", "loads")?.call1((self.data(py),))
+        LOADS.import(py, "json", "loads")?.call1((&self.data,))
+    }
+
+    fn __eq__(&self, py: Python<'_>, other: &Self) -> PyResult<bool> {
+        let fields = |event: &Self| PyTuple::new(py, [&event.event, &event.data, &event.id]);
+        Ok(self.retry == other.retry && self.broken == other.broken && fields(self)?.eq(fields(other)?)?)
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        PyTuple::new(py, [&self.event, &self.data, &self.id])?.hash()
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let repr = |value: Py<PyString>| value.bind(py).repr().map(|text| text.to_string());
+        let repr = |value: &Py<PyString>| value.bind(py).repr().map(|text| text.to_string());
         let retry = self.retry().map_or_else(|| "None".to_owned(), |retry| retry.to_string());
         Ok(format!(
             "Event(event={}, data={}, id={}, retry={retry})",
-            repr(self.event(py))?,
-            repr(self.data(py))?,
-            repr(self.id(py))?
+            repr(&self.event)?,
+            repr(&self.data)?,
+            repr(&self.id)?
         ))
     }
 }
 
-/// Text with U+FFFD for what is not UTF-8.
-fn text(py: Python<'_>, bytes: &[u8]) -> Py<PyString> {
-    PyString::new(py, &String::from_utf8_lossy(bytes)).unbind()
+/// Text with U+FFFD for what is not UTF-8, and whether there is that.
+fn text<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<(Bound<'py, PyString>, bool)> {
+    match PyString::from_bytes(py, bytes) {
+        Err(error) if error.is_instance_of::<PyUnicodeDecodeError>(py) => {
+            Ok((PyString::new(py, &String::from_utf8_lossy(bytes)), true))
+        }
+        text => Ok((text?, false)),
+    }
+}
+
+/// A text that is often the same again, and then the same object.
+#[derive(Default)]
+struct Again(Option<(Bytes, Py<PyString>)>);
+
+impl Again {
+    fn text(&mut self, py: Python<'_>, bytes: &Bytes) -> PyResult<Py<PyString>> {
+        if let Some((last, text)) = &self.0
+            && last == bytes
+        {
+            return Ok(text.clone_ref(py));
+        }
+        let text = text(py, bytes)?.0.unbind();
+        self.0 = Some((Bytes::copy_from_slice(bytes), text.clone_ref(py)));
+        Ok(text)
+    }
 }
 
 /// Server-Sent Events out of chunks.
 #[pyclass(module = "mcp_gangway")]
-pub(crate) struct SseParser(SseEvents);
+pub(crate) struct SseParser {
+    events: SseEvents,
+    name: Again,
+    id: Again,
+}
 
 #[pymethods]
 impl SseParser {
     #[new]
     #[pyo3(signature = (*, max_event_bytes = LIMIT))]
     fn new(max_event_bytes: u64) -> Self {
-        Self(SseEvents::new(max_event_bytes))
+        Self { events: SseEvents::new(max_event_bytes), name: Again::default(), id: Again::default() }
     }
 
     fn feed<'py>(&mut self, py: Python<'py>, chunk: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
         let chunk = bytes_of(chunk)?;
-        let length = chunk.len();
-        let events = reading(py, length, || {
-            self.0.feed(chunk);
-            Found::all(|| self.0.next())
+        let events = reading(py, chunk.len(), || {
+            self.events.feed(chunk);
+            Found::all(|| self.events.next())
         });
-        events.into_list(py, |py, event| Ok(Event::of(event, length).into_pyobject(py)?.into_any()))
+        events.into_list(py, |py, event| self.event(py, event))
     }
 
     #[pyo3(signature = (*, incomplete = false))]
@@ -145,8 +153,24 @@ impl SseParser {
         if !incomplete {
             return Ok(PyList::empty(py));
         }
-        self.0.finish();
-        Found::all(|| self.0.next()).into_list(py, |py, event| Ok(Event::of(event, 0).into_pyobject(py)?.into_any()))
+        self.events.finish();
+        Found::all(|| self.events.next()).into_list(py, |py, event| self.event(py, event))
+    }
+}
+
+impl SseParser {
+    fn event<'py>(&mut self, py: Python<'py>, event: &streams::Event) -> PyResult<Bound<'py, PyAny>> {
+        let streams::Event { name, data, id, retry } = event;
+        let (text, is_broken) = text(py, data)?;
+        let event = Event {
+            event: if name.is_empty() { intern!(py, "message").clone().unbind() } else { self.name.text(py, name)? },
+            data: text.unbind(),
+            id: id.as_ref().map_or_else(|| Ok(intern!(py, "").clone().unbind()), |id| self.id.text(py, id))?,
+            retry: *retry,
+            // Without the chunk that it came in.
+            broken: is_broken.then(|| Bytes::copy_from_slice(data)),
+        };
+        Ok(event.into_pyobject(py)?.into_any())
     }
 }
 
@@ -236,10 +260,12 @@ impl<T> Found<T> {
     fn into_list<'py>(
         self,
         py: Python<'py>,
-        each: impl Fn(Python<'py>, &T) -> PyResult<Bound<'py, PyAny>>,
+        mut each: impl FnMut(Python<'py>, &T) -> PyResult<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
-        let items: Vec<_> = self.items.iter().map(|item| each(py, item)).collect::<PyResult<_>>()?;
-        let list = PyList::new(py, items)?;
+        let list = PyList::empty(py);
+        for item in &self.items {
+            list.append(each(py, item)?)?;
+        }
         let Some(error) = self.error else { return Ok(list) };
         let error = Failure::from(error).into_exception(py);
         error.value(py).setattr(intern!(py, "complete"), list)?;

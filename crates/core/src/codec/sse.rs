@@ -260,6 +260,8 @@ impl State {
             b"data" => return self.add_data(source, range),
             // However it arrived, it is more than any other field can mean.
             _ if is_long => {}
+            // The name that most events have keeps nothing of their chunk.
+            b"event" if value == MESSAGE => self.name = Bytes::from_static(MESSAGE),
             b"event" => self.name = text.slice(range),
             b"id" if !value.contains(&0) => self.id = Some(text.slice(range)),
             b"retry" => self.retry = milliseconds(value).or(self.retry),
@@ -298,6 +300,7 @@ impl State {
 /// The longest line that is carried from chunk to chunk. No field but `data` has a meaning that takes more.
 pub(crate) const LONGEST_CARRIED: usize = 16 << 10;
 static LINE_FEED: Bytes = Bytes::from_static(b"\n");
+const MESSAGE: &[u8] = b"message";
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// A part of a value, unless it is empty.

@@ -1,0 +1,203 @@
+"""The ways to do the same thing that are measured beside one another.
+
+Rule: each gives what its users get, and takes what they give it: a message goes in as an object, an answer comes out as
+one, and an event with its data as text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import httpx_sse
+import mcp_gangway
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+#: Connections that may be open, and kept: as many as calls at once, so that nobody waits or connects anew.
+CONNECTIONS = 100
+HEADERS = {"Accept": "application/json, text/event-stream"}
+
+
+class Gangway:
+    """This package."""
+
+    def __init__(self) -> None:
+        limits = mcp_gangway.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
+        self._client = mcp_gangway.AsyncClient(headers=HEADERS, limits=limits, timeout=60)
+
+    async def call(self, url: str, message: dict[str, Any]) -> Any:
+        return (await self._client.post(url, json=message)).json()
+
+    async def events(self, url: str, message: dict[str, Any]) -> AsyncIterator[str]:
+        async with self._client.stream("POST", url, json=message) as response:
+            async for event in response.aiter_sse():
+                yield event.data
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+class Httpx:
+    """httpx over h11, with httpx-sse for events."""
+
+    def __init__(self, **options: Any) -> None:
+        limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
+        self._client = httpx.AsyncClient(headers=HEADERS, limits=limits, timeout=60, **options)
+
+    async def call(self, url: str, message: dict[str, Any]) -> Any:
+        return (await self._client.post(url, json=message)).json()
+
+    async def events(self, url: str, message: dict[str, Any]) -> AsyncIterator[str]:
+        async with self._client.stream("POST", url, json=message) as response:
+            async for event in httpx_sse.EventSource(response).aiter_sse():
+                yield event.data
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+class Transport(Httpx):
+    """httpx over this package's transport."""
+
+    def __init__(self) -> None:
+        limits = mcp_gangway.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
+        super().__init__(transport=mcp_gangway.AsyncHTTPTransport(limits=limits))
+
+
+class Raw:
+    """A socket of asyncio, and no more of HTTP than this one server needs: what no client can do without."""
+
+    def __init__(self) -> None:
+        self._idle: list[_Connection] = []
+
+    async def call(self, url: str, message: dict[str, Any]) -> Any:
+        async with self._connection(url) as connection:
+            connection.send(message)
+            return json.loads(await connection.whole())
+
+    async def events(self, url: str, message: dict[str, Any]) -> AsyncIterator[str]:
+        async with self._connection(url) as connection:
+            connection.send(message)
+            # The end of the chunked body, as the server writes it.
+            rest = b""
+            while not rest.endswith(b"\r\n0\r\n\r\n"):
+                *events, rest = (rest + await connection.receive()).split(b"\n\n")
+                for event in events:
+                    yield event.partition(b"data: ")[2].decode()
+
+    async def close(self) -> None:
+        for connection in self._idle:
+            connection.transport.close()
+
+    @asynccontextmanager
+    async def _connection(self, url: str) -> AsyncIterator[_Connection]:
+        if self._idle:
+            connection = self._idle.pop()
+        else:
+            parts = httpx.URL(url)
+            loop = asyncio.get_running_loop()
+            _, connection = await loop.create_connection(lambda: _Connection(parts), parts.host, parts.port or 80)
+        yield connection
+        self._idle.append(connection)
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, url: httpx.URL) -> None:
+        self._before = (
+            f"POST {url.path} HTTP/1.1\r\nHost: {url.netloc.decode()}\r\nAccept: {HEADERS['Accept']}\r\n"
+            "Content-Type: application/json\r\nContent-Length: "
+        )
+        self._received = b""
+        self._waiter: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received = self._received + data if self._received else data
+        if self._waiter is not None:
+            self._waiter.set_result(None)
+            self._waiter = None
+
+    def send(self, message: dict[str, Any]) -> None:
+        body = json.dumps(message, separators=(",", ":"))
+        self.transport.write(f"{self._before}{len(body)}\r\n\r\n{body}".encode())
+
+    async def receive(self) -> bytes:
+        if not self._received:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        data, self._received = self._received, b""
+        return data
+
+    async def whole(self) -> bytes:
+        data = await self.receive()
+        head, _, body = data.partition(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
+        while len(body) < length:
+            body += await self.receive()
+        return body
+
+
+CLIENTS: dict[str, Callable[[], Any]] = {
+    "mcp_gangway": Gangway,
+    "httpx": Httpx,
+    "httpx over mcp_gangway": Transport,
+    "raw socket": Raw,
+}
+
+
+def gangway_parser(chunks: Iterable[bytes]) -> int:
+    """This package's parser."""
+    length = 0
+    parser = mcp_gangway.SseParser()
+    for chunk in chunks:
+        for event in parser.feed(chunk):
+            length += len(event.data)
+    return length
+
+
+def httpx_sse_parser(chunks: Iterable[bytes]) -> int:
+    """httpx-sse, with the bytes coming as from httpx."""
+    length = 0
+    response = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=chunks)
+    for event in httpx_sse.EventSource(response).iter_sse():
+        length += len(event.data)
+    return length
+
+
+def by_hand(chunks: Iterable[bytes]) -> int:
+    """What programs write themselves: events end at an empty line, their fields are cut off their lines."""
+    length = 0
+    buffer = b""
+    for chunk in chunks:
+        buffer += chunk
+        while (end := buffer.find(b"\n\n")) >= 0:
+            event, buffer = buffer[:end], buffer[end + 2 :]
+            fields = {"event": "message", "id": ""}
+            data = []
+            for line in event.decode().split("\n"):
+                name, _, value = line.partition(":")
+                if name == "data":
+                    data.append(value.removeprefix(" "))
+                elif name in fields:
+                    fields[name] = value.removeprefix(" ")
+                elif name == "retry":
+                    with suppress(ValueError):
+                        fields["retry"] = str(int(value))
+            if data:
+                length += len("\n".join(data))
+    return length
+
+
+#: Each reads the data of all events as text, and says how long it is together.
+PARSERS: dict[str, Callable[[Iterable[bytes]], int]] = {
+    "mcp_gangway": gangway_parser,
+    "httpx-sse": httpx_sse_parser,
+    "by hand": by_hand,
+}
