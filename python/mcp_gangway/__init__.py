@@ -8,45 +8,130 @@ The interface is that of httpx where there is one, with streams of events, lines
                 print(event.json())
 """
 
+from __future__ import annotations
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ._bridge import Bridge, BridgeSettings, ForwardedRequest, forward_request, run
-from ._client import AsyncClient
-from ._exceptions import *  # noqa: F403  Its __all__ is part of this one.
-from ._exceptions import __all__ as _exception_names
-from ._models import URL, Headers, Limits, Request, Timeout
-from ._native import VERSION as __version__
-from ._native import Event, NdjsonParser, SseParser
-from ._response import Response
-
 if TYPE_CHECKING:
+    from ._bridge import Bridge, BridgeSettings, ForwardedRequest, forward_request, run
+    from ._client import AsyncClient
+    from ._exceptions import (
+        CloseError,
+        ConnectError,
+        ConnectTimeout,
+        DecodingError,
+        HTTPError,
+        HTTPStatusError,
+        InvalidMessage,
+        InvalidURL,
+        LocalProtocolError,
+        MessageTooLarge,
+        NetworkError,
+        PoolTimeout,
+        ProtocolError,
+        ProxyError,
+        ReadError,
+        ReadTimeout,
+        RemoteProtocolError,
+        RequestError,
+        ResponseNotRead,
+        StreamClosed,
+        StreamConsumed,
+        StreamError,
+        TimeoutException,
+        TooManyRedirects,
+        TransportError,
+        UnsupportedProtocol,
+        WriteError,
+        WriteTimeout,
+    )
     from ._httpx import AsyncHTTPTransport as AsyncHTTPTransport
+    from ._models import URL, Headers, Limits, Request, Timeout
+    from ._native import VERSION as __version__
+    from ._native import Event, NdjsonParser, SseParser
+    from ._response import Response
 
 __all__ = [
     "URL",
     "AsyncClient",
     "Bridge",
     "BridgeSettings",
+    "CloseError",
+    "ConnectError",
+    "ConnectTimeout",
+    "DecodingError",
     "Event",
     "ForwardedRequest",
+    "HTTPError",
+    "HTTPStatusError",
     "Headers",
+    "InvalidMessage",
+    "InvalidURL",
     "Limits",
+    "LocalProtocolError",
+    "MessageTooLarge",
     "NdjsonParser",
+    "NetworkError",
+    "PoolTimeout",
+    "ProtocolError",
+    "ProxyError",
+    "ReadError",
+    "ReadTimeout",
+    "RemoteProtocolError",
     "Request",
+    "RequestError",
     "Response",
+    "ResponseNotRead",
     "SseParser",
+    "StreamClosed",
+    "StreamConsumed",
+    "StreamError",
     "Timeout",
+    "TimeoutException",
+    "TooManyRedirects",
+    "TransportError",
+    "UnsupportedProtocol",
+    "WriteError",
+    "WriteTimeout",
     "__version__",
     "forward_request",
     "run",
-    *_exception_names,
 ]
+
+#: Where the names come from. They are looked up when they are asked for: `python -m mcp_gangway` becomes another
+#: program, and waits for nothing that it does not need.
+_MODULES = {
+    "Bridge": "_bridge",
+    "BridgeSettings": "_bridge",
+    "ForwardedRequest": "_bridge",
+    "forward_request": "_bridge",
+    "run": "_bridge",
+    "AsyncClient": "_client",
+    "URL": "_models",
+    "Headers": "_models",
+    "Limits": "_models",
+    "Request": "_models",
+    "Timeout": "_models",
+    "Event": "_native",
+    "NdjsonParser": "_native",
+    "SseParser": "_native",
+    "Response": "_response",
+    # It needs httpx, which not everybody has: so it is not in __all__ either.
+    "AsyncHTTPTransport": "_httpx",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # It needs httpx, which not everybody has: so it is not in __all__ either.
-    if name == "AsyncHTTPTransport":
-        from ._httpx import AsyncHTTPTransport
+    if name == "__version__":
+        value = import_module("._native", __name__).VERSION
+    elif name in _MODULES or name in __all__:
+        value = getattr(import_module(f".{_MODULES.get(name, '_exceptions')}", __name__), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
-        return AsyncHTTPTransport
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
