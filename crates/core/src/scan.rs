@@ -859,6 +859,7 @@ impl Nesting {
 #[inline]
 fn is_simple_escape(byte: u8) -> bool {
     // A comparison with each would be a jump that cannot be foreseen.
+    #[expect(clippy::indexing_slicing, reason = "the compiler does it")]
     const SIMPLE: [bool; 256] = {
         let mut simple = [false; 256];
         let mut escapes: &[u8] = br#""\/bfnrt"#;
