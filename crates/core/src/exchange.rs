@@ -19,7 +19,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tokio::{
     sync::SemaphorePermit,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, Sleep, sleep, timeout, timeout_at},
 };
 
 use crate::{
@@ -444,8 +444,10 @@ impl Exchange<'_> {
 
     /// Reads a body to its end. Gives the error that broke it off, if one did.
     async fn read(&mut self, reply: &mut Reply, decoder: &mut Decoder) -> Result<Option<Error>, Error> {
+        // It says when to look whether the time is over. One for each chunk would be a twentieth of what a chunk of 1 KiB costs.
+        let mut timer = pin!(sleep(Duration::ZERO));
         let broken = loop {
-            match self.in_time(reply.chunk()).await? {
+            match self.chunk(reply, timer.as_mut()).await? {
                 Ok(Some(chunk)) => decoder.feed(chunk)?,
                 Ok(None) => break None,
                 Err(error) => break Some(error),
@@ -459,6 +461,28 @@ impl Exchange<'_> {
         decoder.finish(broken.is_none());
         self.hand_on(decoder).await?;
         Ok(broken)
+    }
+
+    /// The next bytes of a reply, for which the server may take its idle time.
+    async fn chunk(
+        &self,
+        reply: &mut Reply,
+        mut timer: Pin<&mut Sleep>,
+    ) -> Result<Result<Option<Bytes>, Error>, Error> {
+        let since = Instant::now();
+        let mut chunk = pin!(reply.chunk());
+        loop {
+            tokio::select! {
+                biased;
+                chunk = &mut chunk => return Ok(chunk),
+                () = &mut timer => {}
+            }
+            match self.silence_ends(since).into_iter().chain(self.deadline()).min() {
+                Some(end) if end > Instant::now() => timer.as_mut().reset(end),
+                Some(_) => return Err(self.out_of_time()),
+                None => return Ok(chunk.await),
+            }
+        }
     }
 
     /// Hands on what the decoder has. An answer that could not be kept is an error.

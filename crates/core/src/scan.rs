@@ -858,7 +858,18 @@ impl Nesting {
 /// Whether the byte makes an escape with the backslash before it alone.
 #[inline]
 fn is_simple_escape(byte: u8) -> bool {
-    matches!(byte, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't')
+    // A comparison with each would be a jump that cannot be foreseen.
+    #[expect(clippy::indexing_slicing, reason = "the compiler does it")]
+    const SIMPLE: [bool; 256] = {
+        let mut simple = [false; 256];
+        let mut escapes: &[u8] = br#""\/bfnrt"#;
+        while let [escape, others @ ..] = escapes {
+            simple[*escape as usize] = true;
+            escapes = others;
+        }
+        simple
+    };
+    SIMPLE.get(usize::from(byte)).is_some_and(|is_simple| *is_simple)
 }
 
 #[inline]
@@ -904,8 +915,12 @@ fn skip_escapes(bytes: &[u8], at: &mut usize) -> bool {
     while let Some(block) = bytes.get(*at..).and_then(<[u8]>::first_chunk) {
         let Marks { stops, high } = marks(block);
         let mut left = stops;
-        // Going from mark to mark needs no look at the text, so that one does not wait for the other.
+        // Going from mark to mark needs no look at the text, so that one does not wait for the other. Where none is left the
+        // length is a constant, so that the next block does not wait for this one.
         let length = loop {
+            if left == 0 {
+                break 64;
+            }
             let place = left.trailing_zeros();
             let text = block.get(place as usize..).unwrap_or_default();
             match text {
