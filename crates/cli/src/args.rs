@@ -20,6 +20,8 @@ use gangway::{ClientIdentity, Config, Error, Proxy, ProxyUrl, TransportMode};
 use tracing::level_filters::LevelFilter;
 use url::{Host, Url};
 
+#[cfg(feature = "oauth")]
+use crate::sign_in::Command;
 use crate::{
     headers::Headers,
     logging::{self, LogSettings},
@@ -34,6 +36,13 @@ const LARGEST_LIMIT: u64 = 1 << 40;
 
 /// More seconds than this are a typing error (31 years), and less than what the clocks of all systems can add.
 const MOST_SECONDS: f64 = 1e9;
+
+const USAGE: &str = if cfg!(feature = "oauth") {
+    "mcp-gangway [OPTIONS] URL
+       mcp-gangway login|logout|status [OPTIONS] URL"
+} else {
+    "mcp-gangway [OPTIONS] URL"
+};
 
 const EXAMPLES: &str = r#"Examples:
   mcp-gangway https://example.com/mcp
@@ -61,7 +70,7 @@ Exit status:
 #[command(
     name = "mcp-gangway",
     version,
-    override_usage = "mcp-gangway [OPTIONS] URL",
+    override_usage = USAGE,
     after_help = EXAMPLES,
     args_override_self = true,
     max_term_width = 100
@@ -71,6 +80,10 @@ pub(crate) struct Args {
     /// Address of the MCP server, like https://example.com/mcp [$MCP_SERVER_URL]
     #[arg(value_name = "URL")]
     server: Option<String>,
+
+    /// Only there after the name of a command: then this is the address.
+    #[arg(hide = true)]
+    server_of_command: Option<String>,
 
     /// The same, as an option
     #[arg(long, value_name = "URL", help_heading = "Server")]
@@ -155,7 +168,14 @@ pub(crate) struct Args {
     /// text or json (one object a line) [default: text]
     #[arg(long, value_name = "FORMAT", help_heading = "Log")]
     log_format: Option<String>,
+
+    #[cfg(feature = "oauth")]
+    #[command(flatten)]
+    sign_in: crate::sign_in::Options,
 }
+
+const TOO_MANY: &str =
+    "one argument is too many; put quotes around a value that holds a space, as in --auth 'Bearer TOKEN'";
 
 /// What clap found wrong, in one line. Its own text is longer, and quotes what was typed: the half of an unquoted
 /// `--auth Bearer TOKEN`, for one.
@@ -168,9 +188,7 @@ pub(crate) fn explain(error: &clap::Error) -> String {
     let option = culprit.split('=').next().unwrap_or_default();
     let what = match error.kind() {
         ErrorKind::UnknownArgument if option.starts_with('-') => format!("there is no option {option}"),
-        ErrorKind::UnknownArgument => {
-            "one argument is too many; put quotes around a value that holds a space, as in --auth 'Bearer TOKEN'".into()
-        }
+        ErrorKind::UnknownArgument => TOO_MANY.into(),
         ErrorKind::InvalidValue => format!("{culprit} needs a value"),
         ErrorKind::TooManyValues => format!("{option} takes no value"),
         ErrorKind::InvalidUtf8 => "an argument is not UTF-8 text".into(),
@@ -186,6 +204,9 @@ pub(crate) type Environment = Arc<dyn Fn(&str) -> Option<OsString> + Send + Sync
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) config: Config,
+    /// What to do in the place of bridging.
+    #[cfg(feature = "oauth")]
+    pub(crate) command: Option<Command>,
     pub(crate) log: LogSettings,
     /// What works, but probably not as the user means it.
     warnings: Vec<String>,
@@ -202,6 +223,15 @@ impl Settings {
         let mut warnings = Vec::new();
         let mut notes = Vec::new();
 
+        #[cfg(feature = "oauth")]
+        let command = typed.server.as_deref().and_then(Command::named);
+        #[cfg(feature = "oauth")]
+        if command.is_some() {
+            typed.server = typed.server_of_command.take();
+        }
+        if typed.server_of_command.is_some() {
+            return Err(Error::config(format!("{TOO_MANY} (see mcp-gangway --help)")));
+        }
         let given = server_url(&mut typed, env)?;
         let transport = match option_or(typed.transport.take(), "--transport", env, "MCP_TRANSPORT")? {
             Some(name) => transport(&name)?,
@@ -271,7 +301,18 @@ impl Settings {
         }
 
         let log = log_settings(typed.log_level, typed.log_file, typed.log_format, env)?;
-        Ok(Self { config, log, warnings, notes })
+        #[cfg(feature = "oauth")]
+        {
+            config.oauth = typed.sign_in.meaning(config.url.to_string(), env)?;
+        }
+        Ok(Self {
+            config,
+            #[cfg(feature = "oauth")]
+            command,
+            log,
+            warnings,
+            notes,
+        })
     }
 
     /// Tells the log what the user should know about the settings.
@@ -316,7 +357,12 @@ pub(crate) fn text_variable(env: &Environment, name: &str) -> Result<Option<Give
         .map_err(|_| Error::config(format!("{name}: the value is not UTF-8 text")))
 }
 
-fn option_or(typed: Option<String>, option: &str, env: &Environment, name: &str) -> Result<Option<Given>, Error> {
+pub(crate) fn option_or(
+    typed: Option<String>,
+    option: &str,
+    env: &Environment,
+    name: &str,
+) -> Result<Option<Given>, Error> {
     typed.map_or_else(|| text_variable(env, name), |text| Ok(Some(Given::new(option, text))))
 }
 
@@ -452,13 +498,13 @@ fn time(given: &Given) -> Result<Duration, Error> {
 }
 
 /// A time that something takes: none at all would refuse everything.
-fn some_time(given: &Given) -> Result<Duration, Error> {
+pub(crate) fn some_time(given: &Given) -> Result<Duration, Error> {
     Some(time(given)?)
         .filter(|time| !time.is_zero())
         .ok_or_else(|| given.mistake("the time must be longer than 0 seconds"))
 }
 
-fn is_set(env: &Environment, name: &str) -> Result<bool, Error> {
+pub(crate) fn is_set(env: &Environment, name: &str) -> Result<bool, Error> {
     let Some(given) = text_variable(env, name)? else { return Ok(false) };
     match given.text.trim().to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" => Ok(true),

@@ -7,9 +7,13 @@
 //! mistake of the user is one line on stderr and exit status 2; no failing stderr can end or stop the bridge.
 
 mod args;
+#[cfg(feature = "oauth")]
+mod browser;
 mod command;
 mod headers;
 mod logging;
+#[cfg(feature = "oauth")]
+mod sign_in;
 mod stop;
 
 use std::{
@@ -39,14 +43,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return Failure::usage(args::explain(&error)).report(),
     };
     let environment: Environment = Arc::new(|name| env::var_os(name));
-    match Settings::new(typed, &environment).map_err(Failure::from).and_then(bridge) {
+    match Settings::new(typed, &environment).map_err(Failure::from).and_then(follow) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
-/// From settings that are known to be good to the end of the last open request.
-fn bridge(settings: Settings) -> Result<(), Failure> {
+/// From settings that are known to be good to the end of the last open request, or of the command that they name.
+fn follow(settings: Settings) -> Result<(), Failure> {
     logging::start(&settings.log)?;
     settings.log_remarks();
     // One thread: a round trip costs less without hand-overs, and a bridge waits far more than it works.
@@ -54,6 +58,10 @@ fn bridge(settings: Settings) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::system("cannot start the event loop", &error))?;
+    #[cfg(feature = "oauth")]
+    if let Some(command) = settings.command {
+        return Ok(runtime.block_on(command.run(&settings.config))?);
+    }
     let outcome = runtime.block_on(async {
         let stop = stop::requested().map_err(|error| Failure::system("cannot watch for signals", &error))?;
         Ok(gangway::run(settings.config, stdio::input(), stdio::output(), stop).await?)

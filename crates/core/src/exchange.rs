@@ -40,6 +40,8 @@ pub(crate) use self::{modern::Listing, to_modern::Events};
 
 /// How long the server may take to accept the cancellation of a request that timed out.
 const CANCELLATION_TIME: Duration = Duration::from_secs(5);
+/// What is kept of a request's time for the answer that the bridge gives itself.
+const ANSWER_TIME: Duration = Duration::from_millis(500);
 /// How long a client's probe for the modern protocol may take.
 const PROBE_TIME: Duration = Duration::from_secs(4);
 
@@ -105,6 +107,8 @@ struct Exchange<'a> {
 enum Remedy {
     NewSession,
     NewCredentials,
+    /// Those that are good for more.
+    MoreScope,
     /// The server's tools are listed anew (R64).
     NewList,
     OtherProtocol,
@@ -345,8 +349,8 @@ impl Exchange<'_> {
         let bridge = self.bridge;
         let status = reply.status();
         let error = status_error(status).with_retry_after(reply.retry_after());
-        if self.reauthorize(&reply).await? {
-            return Ok(Step::Again);
+        if let Some(step) = self.reauthorize(&reply).await? {
+            return Ok(step);
         }
         let body = reply.error_body().await;
         let answer = self.answer_in(&body);
@@ -380,12 +384,30 @@ impl Exchange<'_> {
         Err(error.with_detail(&String::from_utf8_lossy(&body)))
     }
 
-    /// Asks for new credentials, once, where the reply refuses those that were sent. True if there are some.
-    async fn reauthorize(&mut self, reply: &Reply) -> Result<bool, Error> {
-        if reply.status() != StatusCode::UNAUTHORIZED || !self.first(Remedy::NewCredentials) {
-            return Ok(false);
+    /// Asks for new credentials where the reply refuses those that were sent, as often as that may help. Gives what
+    /// follows if there are some.
+    async fn reauthorize(&mut self, reply: &Reply) -> Result<Option<Step>, Error> {
+        let credentials = &self.bridge.transport.credentials;
+        let remedy = if reply.status() == StatusCode::FORBIDDEN { Remedy::MoreScope } else { Remedy::NewCredentials };
+        let tries = self.remedies.iter().filter(|tried| **tried == remedy).count();
+        if tries >= credentials.most_tries(reply.refusal()) {
+            return Ok(None);
         }
-        self.bridge.transport.credentials.renew(reply.user()).await
+        self.remedies.push(remedy);
+        // The user may take long to sign in.
+        self.permit = None;
+        let renewed = tokio::select! {
+            biased;
+            // The server has turned the request away, so there is nothing to cancel.
+            () = self.pending.withdrawn() => return Ok(Some(Step::Done)),
+            renewed = credentials.renew(reply.refusal(), self.time_left()) => {
+                renewed.map_err(|error| error.with_may_have_run(self.may_have_run))?
+            }
+        };
+        if self.lane.counts {
+            self.permit = self.in_time_left(self.bridge.permits.acquire()).await?.ok();
+        }
+        Ok(renewed.then_some(Step::Again))
     }
 
     /// The answer to the request in the body of a refusal, if it holds one. Whatever id the server has put there, it can
@@ -693,6 +715,12 @@ impl Exchange<'_> {
     /// Until when the server waited for the client, if it did. That time is not the server's.
     fn client_took_until(&self) -> Option<Instant> {
         self.pending.held()?.client_took_until()
+    }
+
+    /// How long the request may still take, if there is a limit, less a moment for its answer.
+    fn time_left(&self) -> Option<Duration> {
+        let left = self.deadline()?.saturating_duration_since(Instant::now());
+        Some(left.saturating_sub(ANSWER_TIME))
     }
 
     fn has_time_for(&self, wait: Duration) -> bool {

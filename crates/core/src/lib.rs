@@ -17,6 +17,8 @@ mod intake;
 pub mod internals;
 mod listen;
 mod message;
+#[cfg(feature = "oauth")]
+pub mod oauth;
 mod own;
 mod payload;
 mod pending;
