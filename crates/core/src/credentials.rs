@@ -104,10 +104,11 @@ impl Credentials {
             StatusCode::UNAUTHORIZED if self.signs_in(refusal.sent).is_some() => 2,
             StatusCode::UNAUTHORIZED => 1,
             #[cfg(feature = "oauth")]
-            StatusCode::FORBIDDEN
-                if self.signs_in(refusal.sent).is_some() && Challenge::of(refusal.headers).wants_more_scope() =>
-            {
-                3
+            StatusCode::FORBIDDEN if self.signs_in(refusal.sent).is_some() => {
+                let challenge = Challenge::of(refusal.headers);
+                // What was granted and is wanted again will not be better the next time.
+                let is_granted = refusal.sent.token.as_ref().is_some_and(|token| token.covers(&challenge));
+                if challenge.wants_more_scope() && !is_granted { 3 } else { 0 }
             }
             _ => 0,
         }

@@ -65,9 +65,12 @@ pub(crate) enum Kind {
     Storage,
     /// The client: it did not answer what the server asked it in the course of the request.
     InputRefused,
-    /// The user, or the authorization server: there is no token, or none yet.
+    /// The user: the server wants a sign-in, which is under way.
     #[cfg(feature = "oauth")]
     SignIn,
+    /// The user, or the authorization server: the sign-in failed.
+    #[cfg(feature = "oauth")]
+    NoToken,
     /// The bridge ends before the answer came.
     Shutdown,
     /// This process's own stdin or stdout failed.
@@ -106,6 +109,8 @@ impl Kind {
             Self::InputRefused => "input_refused",
             #[cfg(feature = "oauth")]
             Self::SignIn => "sign_in",
+            #[cfg(feature = "oauth")]
+            Self::NoToken => "sign_in_failed",
             Self::Shutdown => "shutdown",
             Self::Stdio => "stdio",
         }
@@ -228,7 +233,7 @@ impl Error {
         self.0.url.as_deref()
     }
 
-    /// There is no token, or none yet.
+    /// There is no token yet, as the user has not signed in.
     #[cfg(feature = "oauth")]
     pub(crate) fn is_sign_in(&self) -> bool {
         self.0.kind == Kind::SignIn

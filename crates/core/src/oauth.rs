@@ -315,6 +315,11 @@ impl Token {
         self.stale_from.is_some_and(|from| from <= SystemTime::now())
     }
 
+    /// Whether it is good for what the server asks.
+    pub(crate) fn covers(&self, challenge: &Challenge) -> bool {
+        challenge.scopes().all(|scope| self.scopes.iter().any(|granted| granted == scope))
+    }
+
     fn has_expired(&self) -> bool {
         self.expiry.is_some_and(|expiry| expiry <= SystemTime::now())
     }
@@ -346,8 +351,7 @@ impl Need {
 
     fn is_met_by(&self, token: &Token) -> bool {
         let is_other = self.instead_of.as_ref().is_none_or(|old| old.header != token.header);
-        let is_enough = || self.challenge.scopes().all(|scope| token.scopes.iter().any(|granted| granted == scope));
-        is_other && !token.has_expired() && (!self.more || is_enough())
+        is_other && !token.has_expired() && (!self.more || token.covers(&self.challenge))
     }
 }
 
@@ -420,7 +424,7 @@ impl SignIn {
                 Some((Err(error), _)) => Err(error.repeated()),
                 None => Err(pending(None)),
             },
-            Ok(Err(_)) => Err(Error::new(Fault::SignIn, "the sign-in broke off")),
+            Ok(Err(_)) => Err(Error::new(Fault::NoToken, "the sign-in broke off")),
             Err(_) => Err(pending(prompt.borrow().as_ref())),
         }
     }
@@ -508,7 +512,7 @@ impl Shared {
             }
         }
         if need.ahead && self.settings.grant != Grant::ClientCredentials {
-            return Err(Error::new(Fault::SignIn, "the token cannot be renewed"));
+            return Err(Error::new(Fault::NoToken, "the token cannot be renewed"));
         }
         let scopes = if need.more {
             let granted = need.instead_of.as_ref().map(|token| token.scopes.as_slice()).unwrap_or_default();
@@ -532,7 +536,7 @@ impl Shared {
 
 fn token_of(record: &Record, need: &Need) -> Result<Token, Error> {
     Token::of(record, &need.challenge)
-        .ok_or_else(|| Error::new(Fault::SignIn, "the token has characters that no header may carry"))
+        .ok_or_else(|| Error::new(Fault::NoToken, "the token has characters that no header may carry"))
 }
 
 /// The user has not signed in yet.

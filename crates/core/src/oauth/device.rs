@@ -45,10 +45,10 @@ impl Place<'_> {
     ) -> Result<(), Error> {
         let Some(endpoint) = self.text("device_authorization_endpoint") else {
             let summary = format!("{} knows no sign-in by device code; leave out --device", self.key.issuer);
-            return Err(Error::new(Fault::SignIn, summary));
+            return Err(Error::new(Fault::NoToken, summary));
         };
         let (id, secret) = self.device_client(record, scopes).await?;
-        let unusable = |error: url::ParseError| Error::new(Fault::SignIn, "an endpoint is no URL").with_source(error);
+        let unusable = |error: url::ParseError| Error::new(Fault::NoToken, "an endpoint is no URL").with_source(error);
         let mut client = DeviceClient::new(ClientId::new(id.clone()))
             .set_token_uri(TokenUrl::new(self.metadata.token_endpoint.clone()).map_err(unusable)?)
             .set_device_authorization_url(DeviceAuthorizationUrl::new(endpoint.to_owned()).map_err(unusable)?)
@@ -109,7 +109,7 @@ impl Place<'_> {
         }
         let refused = |why: &str| {
             let summary = format!("{}: {why}; --client-id gives a client that is known there", self.key.issuer);
-            Error::new(Fault::SignIn, summary)
+            Error::new(Fault::NoToken, summary)
         };
         let endpoint = self.metadata.registration_endpoint.as_ref();
         let endpoint = endpoint.ok_or_else(|| refused("it registers no clients"))?;
@@ -152,5 +152,5 @@ where
     E: std::error::Error + Send + Sync + 'static,
     T: oauth2::ErrorResponse + Send + Sync + 'static,
 {
-    Error::new(Fault::SignIn, "the sign-in by device code failed").with_source(error)
+    Error::new(Fault::NoToken, "the sign-in by device code failed").with_source(error)
 }

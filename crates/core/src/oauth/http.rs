@@ -135,7 +135,7 @@ impl Http {
                 None => return self.gathered(response).await,
             }
         }
-        Err(Error::new(Fault::SignIn, format!("{url} redirects in circles")))
+        Err(Error::new(Fault::NoToken, format!("{url} redirects in circles")))
     }
 
     /// What may be sent where.
@@ -144,7 +144,7 @@ impl Http {
         if is_metadata_of_server || is_confidential(url.as_url()) {
             return Ok(());
         }
-        Err(Error::new(Fault::SignIn, format!("{url} is not used: only https keeps secret what is sent there")))
+        Err(Error::new(Fault::NoToken, format!("{url} is not used: only https keeps secret what is sent there")))
     }
 
     async fn gathered(&self, response: http::Response<crate::http_client::Body>) -> Result<HttpResponse, Error> {

@@ -170,9 +170,9 @@ impl<'a> Place<'a> {
         let state = parameter(&url, "state").unwrap_or_default();
         show(Prompt::Browser { url: url.into() });
         let arrival = timeout(SIGN_IN_TIME, callback.arrival(&state)).await;
-        let arrival = arrival.map_err(|_| Error::new(Fault::SignIn, "nobody has signed in"))?;
+        let arrival = arrival.map_err(|_| Error::new(Fault::NoToken, "nobody has signed in"))?;
         let arrival =
-            arrival.map_err(|error| Error::new(Fault::SignIn, "the browser cannot come back").with_source(error))?;
+            arrival.map_err(|error| Error::new(Fault::NoToken, "the browser cannot come back").with_source(error))?;
         let outcome = self.exchange(&arrival, &state, record).await;
         match &outcome {
             Ok(()) => arrival.tell(Ok(())).await,
@@ -187,7 +187,7 @@ impl<'a> Place<'a> {
         self.check_issuer(issuer)?;
         let code = arrival.answer.as_ref().map_err(|denial| {
             let error =
-                Error::new(Fault::SignIn, format!("the authorization server refused the sign-in: {}", denial.error));
+                Error::new(Fault::NoToken, format!("the authorization server refused the sign-in: {}", denial.error));
             error.with_detail(denial.description.as_deref().unwrap_or_default())
         })?;
         self.http.take_refusal();
@@ -209,7 +209,7 @@ impl<'a> Place<'a> {
             return Ok(());
         }
         let summary = "the answer to the sign-in does not come from the authorization server that was asked; not used";
-        Err(Error::new(Fault::SignIn, summary))
+        Err(Error::new(Fault::NoToken, summary))
     }
 
     /// Where the browser comes back to: the port that the user wants, or that the client is registered with, or any.
@@ -222,7 +222,7 @@ impl<'a> Place<'a> {
         };
         callback.map_err(|error| {
             let summary = format!("port {port} of 127.0.0.1 cannot be listened on; --callback-port gives another");
-            Error::new(Fault::SignIn, summary).with_source(error)
+            Error::new(Fault::NoToken, summary).with_source(error)
         })
     }
 
@@ -274,7 +274,7 @@ impl<'a> Place<'a> {
     /// The authorization request with what the user wants in it.
     fn completed(&self, url: &str) -> Result<Url, Error> {
         let mut url =
-            Url::parse(url).map_err(|error| Error::new(Fault::SignIn, "no URL to sign in at").with_source(error))?;
+            Url::parse(url).map_err(|error| Error::new(Fault::NoToken, "no URL to sign in at").with_source(error))?;
         if let Some(instead) = self.http.instead() {
             let query = replaced(url.query_pairs(), &instead);
             url.set_query(Some(&query));
@@ -313,7 +313,7 @@ impl<'a> Place<'a> {
             spawn_blocking(move || runtime.block_on(manager.exchange_client_credentials(&config)).map(drop));
         exchanged
             .await
-            .map_err(|error| Error::new(Fault::SignIn, "the sign-in broke off").with_source(error))?
+            .map_err(|error| Error::new(Fault::NoToken, "the sign-in broke off").with_source(error))?
             .map_err(failed)?;
         record.tokens = Some(granted(&self.tokens).await?);
         Ok(())
@@ -353,7 +353,7 @@ impl<'a> Place<'a> {
 /// What rmcp was granted.
 async fn granted(tokens: &InMemoryCredentialStore) -> Result<StoredCredentials, Error> {
     let granted = tokens.load().await.map_err(|error| failure("there is no token", error))?;
-    checked(granted.ok_or_else(|| Error::new(Fault::SignIn, "there is no token"))?)
+    checked(granted.ok_or_else(|| Error::new(Fault::NoToken, "there is no token"))?)
 }
 
 /// The tokens, if they are of the one kind that can be sent.
@@ -361,7 +361,7 @@ pub(super) fn checked(granted: StoredCredentials) -> Result<StoredCredentials, E
     match granted.token_response.as_ref().map(|tokens| tokens.token_type()) {
         Some(BasicTokenType::Bearer) => Ok(granted),
         _ => Err(Error::new(
-            Fault::SignIn,
+            Fault::NoToken,
             "the authorization server gave a token of another kind than Bearer; not used",
         )),
     }
@@ -408,11 +408,11 @@ fn origin(url: &str) -> String {
 
 fn refused(metadata: &AuthorizationMetadata, why: &str) -> Error {
     let who = metadata.issuer.as_deref().unwrap_or(&metadata.authorization_endpoint);
-    Error::new(Fault::SignIn, format!("the authorization server {who} cannot be used: {why}"))
+    Error::new(Fault::NoToken, format!("the authorization server {who} cannot be used: {why}"))
 }
 
 pub(super) fn failure(what: &str, error: AuthError) -> Error {
-    Error::new(Fault::SignIn, what.to_owned()).with_source(error)
+    Error::new(Fault::NoToken, what.to_owned()).with_source(error)
 }
 
 /// An error with what is known beside.

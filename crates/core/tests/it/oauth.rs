@@ -123,7 +123,7 @@ async fn a_refusal_is_told_to_the_user_and_to_the_client() {
     let page = come_back(&request, &denial).await;
     assert!(page.contains("access_denied: &lt;b&gt;no&lt;/b&gt;") && !page.contains("<b>"), "{page}");
     let failure = client.expect_error("1").await;
-    assert_eq!((failure.kind(), failure.may_have_run()), ("sign_in", false), "{failure:?}");
+    assert_eq!((failure.kind(), failure.may_have_run()), ("sign_in_failed", false), "{failure:?}");
     assert!(failure.message.contains("access_denied"), "{failure:?}");
     // Nobody is asked again at once.
     client.send(call("2")).await;
@@ -283,6 +283,11 @@ async fn more_scope_is_asked_for_with_what_was_granted_and_three_times_at_most()
     let post = with_token(&mut server, "token-8").await;
     post.respond(403, &[("WWW-Authenticate", &scope("more"))], "").await;
     assert_eq!(client.expect_error("1").await.status(), Some(403));
+    // What is granted and not enough does not get better by being asked for again.
+    client.send(call("2")).await;
+    let post = with_token(&mut server, "token-8").await;
+    post.respond(403, &[("WWW-Authenticate", &scope("admin"))], "").await;
+    assert_eq!(client.expect_error("2").await.status(), Some(403));
     client.finish(&mut server).await;
 }
 
