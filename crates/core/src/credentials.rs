@@ -92,7 +92,7 @@ impl Credentials {
             self.read(&current).await?;
         }
         #[cfg(feature = "oauth")]
-        self.refresh(&current).await;
+        self.complete().await;
         Ok(self.peek())
     }
 
@@ -181,9 +181,12 @@ impl Credentials {
         self.sign_in.as_ref()
     }
 
-    /// Has a token renewed that will soon expire. If that fails it is used as long as the server takes it.
-    async fn refresh(&self, current: &UserHeaders) {
-        let Some((sign_in, token)) = self.sign_in.as_ref().zip(current.token.as_ref()) else { return };
+    /// Takes a token that has come meanwhile, and has one renewed that will soon expire. If that fails it is used as long as
+    /// the server takes it.
+    async fn complete(&self) {
+        let Some(sign_in) = self.signs_in(&self.peek()) else { return };
+        let Some(token) = &sign_in.found() else { return };
+        self.install(Arc::clone(token));
         if !token.is_stale() {
             return;
         }

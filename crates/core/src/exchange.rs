@@ -22,6 +22,8 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
+#[cfg(feature = "oauth")]
+use crate::provisional;
 use crate::{
     bridge::Bridge,
     codec::Decoder,
@@ -223,6 +225,9 @@ impl Exchange<'_> {
             }
         }
         if !self.pending.is_of_session() && !self.is_initialize() {
+            if bridge.session().is_provisional() {
+                return self.attempt_handshake().await;
+            }
             bridge.renewal.over().await;
             if self.is_behind() {
                 return Ok(Step::Again);
@@ -232,6 +237,18 @@ impl Exchange<'_> {
             Transport::Http => self.attempt_http().await,
             Transport::Sse => self.attempt_sse().await,
         }
+    }
+
+    /// The client has a session that the server knows nothing of. A request needs a real one; the rest has no addressee.
+    async fn attempt_handshake(&mut self) -> Result<Step, Error> {
+        if self.message.kind() != Kind::Request {
+            #[cfg(feature = "oauth")]
+            self.bridge.show_sign_in();
+            return Ok(Step::Done);
+        }
+        let epoch = self.bridge.session().epoch();
+        self.bridge.renew(epoch).await.map_err(|error| error.with_may_have_run(false))?;
+        Ok(Step::Again)
     }
 
     /// Streamable HTTP: the reply to the POST holds the answer.
@@ -396,18 +413,37 @@ impl Exchange<'_> {
         self.remedies.push(remedy);
         // The user may take long to sign in.
         self.permit = None;
+        #[cfg(feature = "oauth")]
+        self.bridge.show_sign_in();
         let renewed = tokio::select! {
             biased;
             // The server has turned the request away, so there is nothing to cancel.
             () = self.pending.withdrawn() => return Ok(Some(Step::Done)),
-            renewed = credentials.renew(reply.refusal(), self.time_left()) => {
-                renewed.map_err(|error| error.with_may_have_run(self.may_have_run))?
-            }
+            renewed = credentials.renew(reply.refusal(), self.time_left()) => renewed,
+        };
+        let renewed = match renewed {
+            #[cfg(feature = "oauth")]
+            Err(error) if error.is_sign_in() && self.answer_provisionally().await => return Ok(Some(Step::Done)),
+            renewed => renewed.map_err(|error| error.with_may_have_run(self.may_have_run))?,
         };
         if self.lane.counts {
             self.permit = self.in_time_left(self.bridge.permits.acquire()).await?.ok();
         }
         Ok(renewed.then_some(Step::Again))
+    }
+
+    /// Answers a handshake in the server's place, as the user takes too long to sign in. False if it is none.
+    #[cfg(feature = "oauth")]
+    async fn answer_provisionally(&self) -> bool {
+        let Some(answer) = provisional::answer(&self.message).filter(|_| !self.pending.is_own()) else { return false };
+        if self.pending.claim_answer() {
+            if self.is_initialize() {
+                self.bridge.session().promised(&self.message);
+                self.bridge.await_sign_in();
+            }
+            self.bridge.output.send(answer.into_line()).await;
+        }
+        true
     }
 
     /// The answer to the request in the body of a refusal, if it holds one. Whatever id the server has put there, it can

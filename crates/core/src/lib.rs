@@ -22,6 +22,8 @@ pub mod oauth;
 mod own;
 mod payload;
 mod pending;
+#[cfg(feature = "oauth")]
+mod provisional;
 mod questions;
 mod renewal;
 mod retry;

@@ -29,10 +29,14 @@ use std::{
 
 use ::http::HeaderValue;
 use oauth2::TokenResponse as _;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 
 pub(crate) use self::challenge::Challenge;
 use self::{
+    callback::Arrival,
     http::Clients,
     sign_in::Place,
     store::{Record, Store},
@@ -362,6 +366,7 @@ type Outcome = Result<Arc<Token>, Arc<Error>>;
 pub(crate) struct SignIn {
     shared: Arc<Shared>,
     latest: Mutex<Option<Run>>,
+    begun: Notify,
 }
 
 #[derive(Debug)]
@@ -394,7 +399,7 @@ impl SignIn {
     pub(crate) fn new(config: &Config) -> Option<Self> {
         let settings = config.oauth.clone()?;
         let shared = Shared { config: config.clone(), store: Store::new(settings.folder.clone()), settings };
-        Some(Self { shared: Arc::new(shared), latest: Mutex::default() })
+        Some(Self { shared: Arc::new(shared), latest: Mutex::default(), begun: Notify::new() })
     }
 
     /// How long a request waits for a sign-in.
@@ -436,6 +441,16 @@ impl SignIn {
         outcome.is_ok_and(|outcome| matches!(*outcome, Some((Ok(_), _))))
     }
 
+    /// The last token that there was.
+    pub(crate) fn found(&self) -> Option<Arc<Token>> {
+        self.latest().as_ref().and_then(Run::token)
+    }
+
+    /// Waits until a sign-in is begun, after one that has ended.
+    pub(crate) async fn next_begins(&self) {
+        self.begun.notified().await;
+    }
+
     /// Waits until the user is asked to sign in.
     pub(crate) async fn prompt(&self) -> Option<Prompt> {
         let mut prompt = self.latest().as_ref().map(|run| run.prompt.clone())?;
@@ -448,22 +463,53 @@ impl SignIn {
         let shared = Arc::clone(&self.shared);
         let before = old.and_then(|run| run.token());
         let is_ahead = need.ahead;
+        self.begun.notify_one();
         let task = tokio::spawn(async move {
-            let show = |prompt: Prompt| {
-                (shared.settings.show)(&prompt);
-                let _ = shown.send(Some(prompt));
-            };
-            let outcome = shared.obtain(&need, &show).await;
+            let user = User { show: Arc::clone(&shared.settings.show), shown, browser: Mutex::default() };
+            let outcome = shared.obtain(&need, &user).await.map(Arc::new).map_err(Arc::new);
             if let Err(error) = &outcome {
                 tracing::warn!(error = %error, detail = error.detail(), "no token");
             }
-            let _ = found.send(Some((outcome.map(Arc::new).map_err(Arc::new), Instant::now())));
+            let _ = found.send(Some((outcome.clone(), Instant::now())));
+            user.tell(&outcome).await;
         });
         Run { begun: Instant::now(), outcome, prompt, before, is_ahead, _task: Task(task.abort_handle()) }
     }
 
     fn latest(&self) -> MutexGuard<'_, Option<Run>> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever signs in.
+struct User {
+    show: Arc<dyn Fn(&Prompt) + Send + Sync>,
+    shown: watch::Sender<Option<Prompt>>,
+    /// The browser, from when it has come back until there is something to tell.
+    browser: Mutex<Option<Arrival>>,
+}
+
+impl User {
+    fn ask(&self, prompt: Prompt) {
+        (self.show)(&prompt);
+        let _ = self.shown.send(Some(prompt));
+    }
+
+    fn has_come(&self, browser: Arrival) {
+        *self.browser.lock().unwrap_or_else(PoisonError::into_inner) = Some(browser);
+    }
+
+    /// Says what came of it, once it is true.
+    async fn tell(self, outcome: &Outcome) {
+        let browser = self.browser.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Some(browser) = browser else { return };
+        match outcome {
+            Ok(_) => browser.tell(Ok(())).await,
+            Err(error) => {
+                let why = error.detail().map_or_else(|| error.to_string(), |detail| format!("{error}: {detail}"));
+                browser.tell(Err(&why)).await;
+            }
+        }
     }
 }
 
@@ -490,7 +536,7 @@ impl Run {
 
 impl Shared {
     /// The way to a token, from what is kept to the user.
-    async fn obtain(&self, need: &Need, show: &(dyn Fn(Prompt) + Send + Sync)) -> Result<Token, Error> {
+    async fn obtain(&self, need: &Need, user: &User) -> Result<Token, Error> {
         let clients = Clients::new(&self.config)?;
         let mut place = Place::find(&self.settings, &self.config.url, clients, &need.challenge).await?;
         let _lock = self.store.lock(&place.key).await;
@@ -521,8 +567,8 @@ impl Shared {
             place.first_scopes().await
         };
         let outcome = match self.settings.grant {
-            Grant::Browser => place.by_browser(&mut record, &scopes, show).await,
-            Grant::Device => place.by_device(&mut record, &scopes, show).await,
+            Grant::Browser => place.by_browser(&mut record, &scopes, user).await,
+            Grant::Device => place.by_device(&mut record, &scopes, user).await,
             Grant::ClientCredentials => place.by_credentials(&mut record, scopes).await,
         };
         // A client that was registered is kept also if nobody has signed in.

@@ -264,7 +264,10 @@ impl Names {
             Reach::Nobody => false,
             _ => match host.parse() {
                 Ok(other) => Reach::of(other) == reach,
-                Err(_) => self.find(host).await?.iter().any(|other| Reach::of(other.ip()) == reach),
+                // A host without an address, as where only a proxy knows one, is near nothing.
+                Err(_) => {
+                    self.find(host).await.is_ok_and(|found| found.iter().any(|other| Reach::of(other.ip()) == reach))
+                }
             },
         };
         if is_alike { Ok(()) } else { Err(NoAddress::Forbidden) }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
 use super::{
-    Prompt,
+    Prompt, User,
     http::Directly,
     now,
     sign_in::{Place, checked},
@@ -37,12 +37,7 @@ impl Place<'_> {
     ///
     /// # Errors
     /// The user or the authorization server refused, it took too long, or the server knows no such grant.
-    pub(super) async fn by_device(
-        &self,
-        record: &mut Record,
-        scopes: &[String],
-        show: &(dyn Fn(Prompt) + Send + Sync),
-    ) -> Result<(), Error> {
+    pub(super) async fn by_device(&self, record: &mut Record, scopes: &[String], user: &User) -> Result<(), Error> {
         let Some(endpoint) = self.text("device_authorization_endpoint") else {
             let summary = format!("{} knows no sign-in by device code; leave out --device", self.key.issuer);
             return Err(Error::new(Fault::NoToken, summary));
@@ -63,7 +58,7 @@ impl Place<'_> {
         let complete = details.verification_uri_complete().map(|url| url.secret().clone());
         let url = details.verification_uri().to_string();
         self.http.may_show(complete.as_deref().unwrap_or(&url)).await?;
-        show(Prompt::Device { url, complete, code: details.user_code().secret().clone() });
+        user.ask(Prompt::Device { url, complete, code: details.user_code().secret().clone() });
         let request = client.exchange_device_access_token(&details).add_extra_param("resource", &self.key.resource);
         let tokens = request.request_async(&http, sleep, None).await.map_err(failed)?;
         let granted = tokens.scopes().map(|scopes| scopes.iter().map(|scope| scope.to_string()).collect());

@@ -22,7 +22,7 @@ use tokio::{runtime::Handle, task::spawn_blocking, time::timeout};
 use url::Url;
 
 use super::{
-    Credential, OAuth, Prompt, Resource,
+    Credential, OAuth, Prompt, Resource, User,
     callback::{Arrival, Callback, redirect_uri},
     challenge::Challenge,
     http::{Clients, Http, Instead, replaced},
@@ -157,7 +157,7 @@ impl<'a> Place<'a> {
         &mut self,
         record: &mut Record,
         scopes: &[String],
-        show: &(dyn Fn(Prompt) + Send + Sync),
+        user: &User,
     ) -> Result<(), Error> {
         let failed = |error| failure("the sign-in cannot begin", error);
         let callback = self.callback(record).await?;
@@ -168,16 +168,13 @@ impl<'a> Place<'a> {
         let url = self.completed(&url)?;
         self.http.may_show(url.as_str()).await?;
         let state = parameter(&url, "state").unwrap_or_default();
-        show(Prompt::Browser { url: url.into() });
+        user.ask(Prompt::Browser { url: url.into() });
         let arrival = timeout(SIGN_IN_TIME, callback.arrival(&state)).await;
         let arrival = arrival.map_err(|_| Error::new(Fault::NoToken, "nobody has signed in"))?;
         let arrival =
             arrival.map_err(|error| Error::new(Fault::NoToken, "the browser cannot come back").with_source(error))?;
         let outcome = self.exchange(&arrival, &state, record).await;
-        match &outcome {
-            Ok(()) => arrival.tell(Ok(())).await,
-            Err(error) => arrival.tell(Err(&full(error))).await,
-        }
+        user.has_come(arrival);
         outcome
     }
 
@@ -413,9 +410,4 @@ fn refused(metadata: &AuthorizationMetadata, why: &str) -> Error {
 
 pub(super) fn failure(what: &str, error: AuthError) -> Error {
     Error::new(Fault::NoToken, what.to_owned()).with_source(error)
-}
-
-/// An error with what is known beside.
-pub(super) fn full(error: &Error) -> String {
-    error.detail().map_or_else(|| error.to_string(), |detail| format!("{error}: {detail}"))
 }

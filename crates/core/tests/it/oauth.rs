@@ -9,9 +9,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use url::Url;
 
 use crate::support::{
-    Client, Exchange, Server, call,
+    Client, Exchange, INITIALIZED, Server, VERSION, call,
     issuer::{Issuer, come_back, query, signing_in, visit},
-    within,
+    modern, request, within,
 };
 
 /// A server, its authorization server, settings, the prompts, and a folder for the tokens.
@@ -354,8 +354,8 @@ async fn a_request_waits_so_long_and_later_ones_are_told_where_to_sign_in() {
     refuse(&mut server, &issuer).await;
     assert_eq!(client.expect_error("2").await.data["url"].as_str(), Some(&*url));
     issuer.approve(&url).await;
+    // The page came after the token.
     client.send(call("3")).await;
-    refuse(&mut server, &issuer).await;
     let answer = with_token(&mut server, "token-2").await.answer("{}").await;
     client.expect(answer).await;
     assert!(prompts.try_recv().is_err());
@@ -452,6 +452,75 @@ async fn a_folder_that_cannot_be_written_costs_no_sign_in() {
     issuer.approve(&prompted(&mut prompts).await).await;
     unauthorized(with_token(&mut server, "token-2").await, &issuer).await;
     let answer = with_token(&mut server, "token-3").await.answer("{}").await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+}
+
+/// An `initialize`, with these capabilities of the client's.
+fn initialize(capabilities: &str) -> String {
+    let params = format!(
+        r#"{{"protocolVersion":"{VERSION}","capabilities":{capabilities},"clientInfo":{{"name":"c","version":"1"}}}}"#
+    );
+    request("1", "initialize", &params)
+}
+
+#[tokio::test]
+async fn a_slow_sign_in_does_not_hold_up_the_handshake() {
+    let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
+    config.oauth.as_mut().unwrap().login_wait = Duration::from_millis(300);
+    let mut client = Client::start(config);
+    client.send(initialize(r#"{"elicitation":{"url":{}}}"#)).await;
+    refuse(&mut server, &issuer).await;
+    let url = prompted(&mut prompts).await;
+    let provisional = client.value("a provisional answer").await;
+    assert_eq!(provisional["result"]["protocolVersion"], VERSION);
+    assert_eq!(provisional["result"]["serverInfo"]["name"], "mcp-gangway");
+    client.send(INITIALIZED).await;
+    let question = client.value("a question").await;
+    assert_eq!((&question["method"], &question["params"]["url"]), (&json!("elicitation/create"), &json!(url)));
+    client.send(call("2")).await;
+    let again = server.post().await;
+    assert_eq!(again.rpc_method(), "initialize");
+    unauthorized(again, &issuer).await;
+    assert_eq!(client.expect_error("2").await.data["url"].as_str(), Some(&*url));
+
+    issuer.approve(&url).await;
+    let real = with_token(&mut server, "token-2").await;
+    assert_eq!(real.rpc_method(), "initialize");
+    real.initialized(Some("s"), VERSION).await;
+    let begun = with_token(&mut server, "token-2").await;
+    assert_eq!((begun.rpc_method(), begun.header("mcp-session-id")), ("notifications/initialized".into(), Some("s")));
+    begun.accepted().await;
+    let mut told = Vec::new();
+    while told.len() < 4 {
+        told.push(client.value("a notification").await["method"].as_str().unwrap_or_default().to_owned());
+    }
+    told.sort();
+    let lists = ["prompts", "resources", "tools"].map(|list| format!("notifications/{list}/list_changed"));
+    assert_eq!(told, [&["notifications/cancelled".to_owned()][..], &lists].concat(), "the question is taken back");
+    client.send(call("3")).await;
+    let post = with_token(&mut server, "token-2").await;
+    assert_eq!(post.header("mcp-session-id"), Some("s"));
+    let answer = post.answer("{}").await;
+    client.expect(answer).await;
+    client.has_session("s");
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn a_probe_is_answered_in_time() {
+    let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
+    config.oauth.as_mut().unwrap().login_wait = Duration::from_millis(300);
+    let mut client = Client::start(config);
+    client.send(modern("1", "server/discover", "")).await;
+    refuse(&mut server, &issuer).await;
+    let url = prompted(&mut prompts).await;
+    let provisional = client.value("a provisional answer").await;
+    assert_eq!(provisional["result"]["supportedVersions"], json!(["2026-07-28"]));
+    issuer.approve(&url).await;
+    server.expect_get();
+    client.send(modern("2", "prompts/list", "")).await;
+    let answer = with_token(&mut server, "token-2").await.answer(r#"{"resultType":"complete","prompts":[]}"#).await;
     client.expect(answer).await;
     client.finish(&mut server).await;
 }
