@@ -20,8 +20,6 @@ use gangway::{ClientIdentity, Config, Error, Proxy, ProxyUrl, TransportMode};
 use tracing::level_filters::LevelFilter;
 use url::{Host, Url};
 
-#[cfg(feature = "oauth")]
-use crate::sign_in::Command;
 use crate::{
     headers::Headers,
     logging::{self, LogSettings},
@@ -80,10 +78,6 @@ pub(crate) struct Args {
     /// Address of the MCP server, like https://example.com/mcp [$MCP_SERVER_URL]
     #[arg(value_name = "URL")]
     server: Option<String>,
-
-    /// Only there after the name of a command: then this is the address.
-    #[arg(hide = true)]
-    server_of_command: Option<String>,
 
     /// The same, as an option
     #[arg(long, value_name = "URL", help_heading = "Server")]
@@ -174,9 +168,6 @@ pub(crate) struct Args {
     sign_in: crate::sign_in::Options,
 }
 
-const TOO_MANY: &str =
-    "one argument is too many; put quotes around a value that holds a space, as in --auth 'Bearer TOKEN'";
-
 /// What clap found wrong, in one line. Its own text is longer, and quotes what was typed: the half of an unquoted
 /// `--auth Bearer TOKEN`, for one.
 pub(crate) fn explain(error: &clap::Error) -> String {
@@ -188,7 +179,9 @@ pub(crate) fn explain(error: &clap::Error) -> String {
     let option = culprit.split('=').next().unwrap_or_default();
     let what = match error.kind() {
         ErrorKind::UnknownArgument if option.starts_with('-') => format!("there is no option {option}"),
-        ErrorKind::UnknownArgument => TOO_MANY.into(),
+        ErrorKind::UnknownArgument => {
+            "one argument is too many; put quotes around a value that holds a space, as in --auth 'Bearer TOKEN'".into()
+        }
         ErrorKind::InvalidValue => format!("{culprit} needs a value"),
         ErrorKind::TooManyValues => format!("{option} takes no value"),
         ErrorKind::InvalidUtf8 => "an argument is not UTF-8 text".into(),
@@ -204,9 +197,6 @@ pub(crate) type Environment = Arc<dyn Fn(&str) -> Option<OsString> + Send + Sync
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) config: Config,
-    /// What to do in the place of bridging.
-    #[cfg(feature = "oauth")]
-    pub(crate) command: Option<Command>,
     pub(crate) log: LogSettings,
     /// What works, but probably not as the user means it.
     warnings: Vec<String>,
@@ -223,15 +213,6 @@ impl Settings {
         let mut warnings = Vec::new();
         let mut notes = Vec::new();
 
-        #[cfg(feature = "oauth")]
-        let command = typed.server.as_deref().and_then(Command::named);
-        #[cfg(feature = "oauth")]
-        if command.is_some() {
-            typed.server = typed.server_of_command.take();
-        }
-        if typed.server_of_command.is_some() {
-            return Err(Error::config(format!("{TOO_MANY} (see mcp-gangway --help)")));
-        }
         let given = server_url(&mut typed, env)?;
         let transport = match option_or(typed.transport.take(), "--transport", env, "MCP_TRANSPORT")? {
             Some(name) => transport(&name)?,
@@ -305,14 +286,7 @@ impl Settings {
         {
             config.oauth = typed.sign_in.meaning(config.url.to_string(), env)?;
         }
-        Ok(Self {
-            config,
-            #[cfg(feature = "oauth")]
-            command,
-            log,
-            warnings,
-            notes,
-        })
+        Ok(Self { config, log, warnings, notes })
     }
 
     /// Tells the log what the user should know about the settings.

@@ -5,6 +5,7 @@
 //! whether or not a browser opens.
 
 use std::{
+    ffi::OsString,
     io::{self, Write},
     path::PathBuf,
     time::{Duration, SystemTime},
@@ -214,14 +215,16 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// The command with this name.
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        match name {
-            "login" => Some(Self::Login),
-            "logout" => Some(Self::Logout),
-            "status" => Some(Self::Status),
-            _ => None,
-        }
+    /// Takes the name of a command out of the arguments, where it comes first after the program's name.
+    pub(crate) fn take(args: &mut Vec<OsString>) -> Option<Self> {
+        let command = match args.get(1)?.to_str()? {
+            "login" => Self::Login,
+            "logout" => Self::Logout,
+            "status" => Self::Status,
+            _ => return None,
+        };
+        args.remove(1);
+        Some(command)
     }
 
     /// Does it, and says on stdout what came of it.

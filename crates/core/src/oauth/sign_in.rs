@@ -13,7 +13,7 @@
 use std::{sync::Arc, time::Duration};
 
 use base64::Engine as _;
-use oauth2::{TokenResponse as _, basic::BasicTokenType};
+use oauth2::basic::BasicTokenType;
 use rmcp::transport::auth::{
     AuthError, AuthorizationManager, AuthorizationMetadata, AuthorizationMetadataSource, ClientCredentialsConfig,
     CredentialStore as _, InMemoryCredentialStore, JwtSigningAlgorithm, OAuthClientConfig, StoredCredentials,
@@ -355,7 +355,7 @@ async fn granted(tokens: &InMemoryCredentialStore) -> Result<StoredCredentials, 
 
 /// The tokens, if they are of the one kind that can be sent.
 pub(super) fn checked(granted: StoredCredentials) -> Result<StoredCredentials, Error> {
-    match granted.token_response.as_ref().map(|tokens| tokens.token_type()) {
+    match granted.token_response.as_ref().map(oauth2::TokenResponse::token_type) {
         Some(BasicTokenType::Bearer) => Ok(granted),
         _ => Err(Error::new(
             Fault::NoToken,
