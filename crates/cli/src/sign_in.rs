@@ -38,6 +38,8 @@ const OURS: [&str; 8] = [
 /// The options.
 #[derive(Args)]
 #[command(next_help_heading = "Signing in")]
+#[allow(clippy::doc_markdown, reason = "the help is read as plain text")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Options {
     /// Do not sign in where the server asks for it [$MCP_NO_OAUTH]
     #[arg(long)]
@@ -122,7 +124,7 @@ impl Options {
             return Err(Error::config("MCP_CLIENT_PRIVATE_KEY: a key is only for --client-credentials"));
         }
         let document = option_or(self.client_metadata_url, "--client-metadata-url", env, "MCP_CLIENT_METADATA_URL")?;
-        oauth.client_metadata_url = document.map(metadata_url).transpose()?;
+        oauth.client_metadata_url = document.as_ref().map(metadata_url).transpose()?;
         let scopes = option_or(self.scope, "--scope", env, "MCP_SCOPE")?.map(|given| given.text).unwrap_or_default();
         oauth.scopes = scopes.split_whitespace().map(str::to_owned).collect();
         oauth.resource = match option_or(self.resource, "--resource", env, "MCP_RESOURCE")? {
@@ -159,7 +161,7 @@ fn credential(env: &Environment) -> Result<Option<Credential>, Error> {
     }
 }
 
-fn metadata_url(given: Given) -> Result<String, Error> {
+fn metadata_url(given: &Given) -> Result<String, Error> {
     match Url::parse(given.text.trim()) {
         Ok(url) if url.scheme() == "https" && url.path() != "/" => Ok(given.text.trim().to_owned()),
         _ => Err(given.mistake("this is no https URL with a path")),

@@ -98,6 +98,7 @@ impl Credentials {
 
     /// How often a message may be sent again after a refusal with this status. What the server says decides, too, but
     /// for limits: a message is not sent for ever to a server that takes no credentials.
+    #[cfg_attr(not(feature = "oauth"), expect(clippy::unused_self, reason = "whether there are sign-ins is a setting"))]
     pub(crate) fn most_tries(&self, refusal: Refusal<'_>) -> usize {
         match refusal.status {
             #[cfg(feature = "oauth")]

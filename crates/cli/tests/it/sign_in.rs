@@ -192,13 +192,13 @@ fn the_browser_is_opened_without_a_shell() {
     use std::os::unix::fs::PermissionsExt;
 
     let (server, folder) = (Guarded::start(), tempfile::tempdir().unwrap());
-    let (opener, opened) = (folder.path().join("xdg-open"), folder.path().join("opened"));
+    let (script, opened) = (folder.path().join("xdg-open"), folder.path().join("opened"));
     std::fs::write(
-        &opener,
+        &script,
         "#!/bin/sh\nprintf '%s %s' \"$#\" \"$1\" > \"$OPENED.part\"; mv \"$OPENED.part\" \"$OPENED\"\n",
     )
     .unwrap();
-    std::fs::set_permissions(&opener, std::fs::Permissions::from_mode(0o700)).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700)).unwrap();
     let mut command = server.command(&["--authorize-param", "x=$(id);`id`'\"& y"], folder.path());
     let search = format!("{}:/usr/bin:/bin", folder.path().display());
     command.env_remove("MCP_NO_BROWSER").envs([("PATH", &*search), ("DISPLAY", ":0")]).env("OPENED", &opened);

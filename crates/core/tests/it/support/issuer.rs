@@ -102,11 +102,7 @@ impl Issuer {
     /// The user signs in, and the browser comes back; gives the page that it shows.
     pub(crate) async fn approve(&self, url: &str) -> String {
         let request = query(url);
-        let mut state = self.state();
-        state.count += 1;
-        let code = format!("code-{}", state.count);
-        state.codes.insert(code.clone(), request.clone());
-        drop(state);
+        let code = self.state().code(&request);
         come_back(&request, &[("code", &code), ("iss", &self.origin())]).await
     }
 }
@@ -228,6 +224,14 @@ fn answer(
 }
 
 impl State {
+    /// A code for this authorization request.
+    fn code(&mut self, request: &Form) -> String {
+        self.count += 1;
+        let code = format!("code-{}", self.count);
+        self.codes.insert(code.clone(), request.clone());
+        code
+    }
+
     fn token(&mut self, form: &Form) -> (u16, Value) {
         let refusal = |error: &str| (400, json!({"error": error, "error_description": "so it is"}));
         let mut scope = form.get("scope").cloned();
