@@ -519,8 +519,8 @@ impl Run {
         match &*self.outcome.borrow() {
             None => false,
             Some((Ok(token), _)) => !need.is_met_by(token),
-            // Nobody was bothered by that one.
-            Some((Err(_), _)) if self.is_ahead => true,
+            // The user was not asked by that one.
+            Some((Err(_), _)) if self.is_ahead && !need.ahead => true,
             Some((Err(_), end)) => end.elapsed() > PAUSE,
         }
     }

@@ -259,7 +259,7 @@ impl Drop for Bridge {
 }
 
 /// Waits until something is so.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "oauth"))]
 pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {

@@ -11,7 +11,7 @@ use url::Url;
 use crate::support::{
     Client, Exchange, INITIALIZED, Server, VERSION, call,
     issuer::{Issuer, come_back, query, signing_in, visit},
-    modern, request, within,
+    modern, request, response, within,
 };
 
 /// A server, its authorization server, settings, the prompts, and a folder for the tokens.
@@ -305,6 +305,31 @@ async fn a_changed_authorization_server_means_a_new_client_and_no_old_token() {
     client.expect(answer).await;
     assert_eq!((issuer.state().tokens.len(), other.state().registrations.len()), (1, 1));
     assert_eq!(other.state().tokens[0]["grant_type"], "authorization_code");
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn a_token_may_expire_while_a_tool_runs() {
+    let (mut server, issuer, config, mut prompts, _folder) = scene().await;
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    refuse(&mut server, &issuer).await;
+    issuer.approve(&prompted(&mut prompts).await).await;
+    let mut post = with_token(&mut server, "token-2").await;
+    server.expect_get();
+    post.sse().await;
+    post.chunk("retry: 5\nid: 0\ndata:\n\n").await;
+    post.end().await;
+    let get = server.get().await;
+    assert_eq!(get.header("authorization"), Some("Bearer token-2"));
+    unauthorized(get, &issuer).await;
+    let mut get = server.get().await;
+    assert_eq!((get.header("authorization"), get.header("last-event-id")), (Some("Bearer token-3"), Some("0")));
+    get.sse().await;
+    let answer = response("1", "{}");
+    get.event(&answer).await;
+    get.end().await;
+    client.expect(answer).await;
     client.finish(&mut server).await;
 }
 
