@@ -35,6 +35,7 @@ use crate::{
     pending::Pending,
     retry::{self, Tries},
     route::Transport,
+    splice::Object,
     transport::Reply,
 };
 
@@ -450,6 +451,9 @@ impl Exchange<'_> {
     /// only mean this request.
     fn answer_in(&self, body: &Bytes) -> Option<Message> {
         let answer = Message::one(body.clone()).filter(|answer| answer.kind() == Kind::Response)?;
+        // In OAuth's own refusals the error is a word (RFC 6749, 5.2), which is no answer in JSON-RPC.
+        let is_answer = |whole: Object<'_>| whole.get("result").is_some() || whole.object("error").is_some();
+        Object::of(answer.text()).filter(|whole| is_answer(*whole))?;
         self.pending.id().map(|id| answer.with_id(id))
     }
 

@@ -222,7 +222,9 @@ pub async fn login(config: &Config) -> Result<(), Error> {
     let source = SignIn::new(config).ok_or_else(|| Error::config("signing in is turned off"))?;
     let need = Need::default();
     // The limit is the sign-in's own.
-    source.token(&need, Duration::from_hours(1)).await.map(drop)
+    let outcome = source.token(&need, Duration::from_hours(1)).await;
+    source.has_told().await;
+    outcome.map(drop)
 }
 
 /// What is kept of a sign-in, with nothing secret in it.
@@ -457,6 +459,13 @@ impl SignIn {
         prompt.wait_for(Option::is_some).await.ok()?.clone()
     }
 
+    /// Waits until the browser has been told what came of it, where there is one.
+    async fn has_told(&self) {
+        let Some(mut prompt) = self.latest().as_ref().map(|run| run.prompt.clone()) else { return };
+        // Its sender lives as long as the user is dealt with.
+        while prompt.changed().await.is_ok() {}
+    }
+
     fn begin(&self, need: Need, old: Option<Run>) -> Run {
         let (found, outcome) = watch::channel(None);
         let (shown, prompt) = watch::channel(None);
@@ -595,7 +604,9 @@ fn pending(prompt: Option<&Prompt>) -> Error {
         Some(prompt @ Prompt::Browser { .. }) => {
             Error::new(Fault::SignIn, "sign in first, at the URL in data.url, then try again").with_url(prompt.url())
         }
-        None => Error::new(Fault::SignIn, "the sign-in is not over yet; try again"),
+        None => {
+            Error::new(Fault::SignIn, "a sign-in is under way, here or in another window; try again when it is over")
+        }
     }
 }
 
