@@ -33,13 +33,13 @@ async function main(kind, url) {
   session.client.onerror = (error) => complaints.push(String(error));
   const ended = watch(session.transport);
   const connected = session.connect(MCP_CONFORMANCE_PROTOCOL_VERSION, { probe: !steps.unprobed });
+  const done = connected.then(() => steps(session, { kind, url, ...context }));
   if (steps.refusal) {
     // The SDK 2.x has its own words for it.
     const message = kind === "modern" ? /did not offer pinned protocol version/ : steps.refusal;
-    return assert.rejects(connected, { message });
+    return assert.rejects(done, { message });
   }
-  await connected;
-  await steps(session, { kind, url, ...context });
+  await done;
   await session.client.close();
   assert.deepEqual(await ended, { code: 0, signal: null });
   assert.deepEqual(complaints, []);
