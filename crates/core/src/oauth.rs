@@ -5,7 +5,7 @@
 //!                                                    grant = browser (callback) | device | client credentials
 //! ```
 //!
-//! A [`SignIn`] belongs to one bridge. It does nothing before the first refusal. Then one [`Run`] at a time finds a token,
+//! A `SignIn` belongs to one bridge. It does nothing before the first refusal. Then one `Run` at a time finds a token,
 //! in a task of its own: whoever needs one waits for that, at most as long as the settings say, and is told where to sign
 //! in if it takes longer. Across processes it is a lock that lets one run after the other, and the later ones find what
 //! the first has kept.
