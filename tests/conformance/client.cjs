@@ -37,7 +37,8 @@ async function main(kind, url) {
   if (steps.refusal) {
     // The SDK 2.x has its own words for it.
     const message = kind === "modern" ? /did not offer pinned protocol version/ : steps.refusal;
-    return assert.rejects(done, { message });
+    await assert.rejects(done, { message });
+    return session.client.close();
   }
   await done;
   await session.client.close();

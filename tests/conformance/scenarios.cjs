@@ -171,8 +171,9 @@ const SIGN_INS = {
   "scope-from-scopes-supported": {},
   "scope-omitted-when-undefined": {},
   "scope-step-up": {},
-  // The server wants what it has been given already.
-  "scope-retry-limit": { refusal: /HTTP 403/ },
+  // The server wants what it has been given already. At the newest wire that is so from the handshake on, and a legacy
+  // client is told why its own was refused.
+  "scope-retry-limit": { refusal: /HTTP 403|Missing MCP-Protocol-Version header/ },
   "token-endpoint-auth-basic": {},
   "token-endpoint-auth-post": {},
   "token-endpoint-auth-none": {},
