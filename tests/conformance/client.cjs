@@ -9,6 +9,9 @@
 "use strict";
 
 const assert = require("node:assert/strict");
+const fs = require("node:fs");
+const os = require("node:os");
+const path = require("node:path");
 const CLIENTS = require("./clients.cjs");
 const SCENARIOS = require("./scenarios.cjs");
 
@@ -22,14 +25,33 @@ async function main(kind, url) {
   assert(steps, `scenarios.cjs has no steps for ${MCP_CONFORMANCE_SCENARIO}`);
 
   const complaints = [];
-  const session = CLIENTS[kind]({ command: MCP_GANGWAY_BIN, args: [url], stderr: "inherit" });
+  const context = JSON.parse(MCP_CONFORMANCE_CONTEXT ?? "{}");
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "conformance-"));
+  process.on("exit", () => fs.rmSync(folder, { recursive: true, force: true }));
+  const env = { ...user(folder), ...steps.environment?.(context) };
+  const session = CLIENTS[kind]({ command: MCP_GANGWAY_BIN, args: [url], env, stderr: "inherit" });
   session.client.onerror = (error) => complaints.push(String(error));
   const ended = watch(session.transport);
-  await session.connect(MCP_CONFORMANCE_PROTOCOL_VERSION, { probe: !steps.unprobed });
-  await steps(session, { kind, url, ...JSON.parse(MCP_CONFORMANCE_CONTEXT ?? "{}") });
+  const connected = session.connect(MCP_CONFORMANCE_PROTOCOL_VERSION, { probe: !steps.unprobed });
+  const done = connected.then(() => steps(session, { kind, url, ...context }));
+  if (steps.refusal) {
+    // The SDK 2.x has its own words for it.
+    const message = kind === "modern" ? /did not offer pinned protocol version/ : steps.refusal;
+    await assert.rejects(done, { message });
+    return session.client.close();
+  }
+  await done;
   await session.client.close();
   assert.deepEqual(await ended, { code: 0, signal: null });
   assert.deepEqual(complaints, []);
+}
+
+// A user who signs in wherever a browser is opened, and the place for what is kept of that.
+function user(folder) {
+  const browser = path.join(folder, "xdg-open");
+  fs.writeFileSync(browser, `#!/bin/sh\nexec "${process.execPath}" -e 'fetch(process.argv[1])' "$1"\n`, { mode: 0o700 });
+  const search = [folder, process.env.PATH].join(path.delimiter);
+  return { PATH: search, DISPLAY: ":0", MCP_STATE_FOLDER: path.join(folder, "state") };
 }
 
 // Tell how the bridge ends; the SDKs do not, and signal it when it is late.

@@ -152,6 +152,70 @@ const SCENARIOS = {
   },
 };
 
+// What is behind a sign-in: one tool, or one for each scope.
+async function signedIn({ client }) {
+  for (const name of await toolNames(client)) assert.equal(await call(client, name, {}), "test");
+}
+
+// Each of these begins with a sign-in, and what the suite judges is that; here is who the client is, if it matters, and
+// why the sign-in is refused, if it must be.
+const SIGN_INS = {
+  "metadata-default": {},
+  "metadata-var1": {},
+  "metadata-var2": {},
+  "metadata-var3": {},
+  "basic-cimd": {
+    environment: () => ({ MCP_CLIENT_METADATA_URL: "https://conformance-test.local/client-metadata.json" }),
+  },
+  "scope-from-www-authenticate": {},
+  "scope-from-scopes-supported": {},
+  "scope-omitted-when-undefined": {},
+  "scope-step-up": {},
+  // The server wants what it has been given already. At the newest wire that is so from the handshake on, and a legacy
+  // client is told why its own was refused.
+  "scope-retry-limit": { refusal: /HTTP 403|Missing MCP-Protocol-Version header/ },
+  "token-endpoint-auth-basic": {},
+  "token-endpoint-auth-post": {},
+  "token-endpoint-auth-none": {},
+  "pre-registration": {
+    environment: ({ client_id, client_secret }) => ({ MCP_CLIENT_ID: client_id, MCP_CLIENT_SECRET: client_secret }),
+  },
+  "2025-03-26-oauth-metadata-backcompat": {},
+  "2025-03-26-oauth-endpoint-fallback": {},
+  "resource-mismatch": { refusal: /none is possible/ },
+  "offline-access-scope": {},
+  "offline-access-not-supported": {},
+  "authorization-server-migration": {},
+  "iss-supported": {},
+  "iss-not-advertised": {},
+  "iss-supported-missing": { refusal: /does not come from/ },
+  "iss-wrong-issuer": { refusal: /does not come from/ },
+  "iss-unexpected": { refusal: /does not come from/ },
+  "iss-normalized": { refusal: /does not come from/ },
+  "metadata-issuer-mismatch": { refusal: /none is possible/ },
+  "client-credentials-jwt": {
+    environment: ({ client_id, private_key_pem }) => ({
+      MCP_CLIENT_CREDENTIALS: "1",
+      MCP_CLIENT_ID: client_id,
+      MCP_CLIENT_PRIVATE_KEY: private_key_pem,
+    }),
+  },
+  "client-credentials-basic": {
+    environment: ({ client_id, client_secret }) => ({
+      MCP_CLIENT_CREDENTIALS: "1",
+      MCP_CLIENT_ID: client_id,
+      MCP_CLIENT_SECRET: client_secret,
+    }),
+  },
+  "enterprise-managed-authorization": {},
+  dpop: {},
+  "dpop-nonce": {},
+  "wif-jwt-bearer": {},
+};
+for (const [name, more] of Object.entries(SIGN_INS)) {
+  SCENARIOS[`auth/${name}`] = Object.assign((session) => signedIn(session), more);
+}
+
 // The SDK's probe would take the one refusal.
 SCENARIOS["request-metadata"].unprobed = true;
 

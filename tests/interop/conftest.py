@@ -85,6 +85,8 @@ class Running:
             return servers.everything(self.folder, sse="sse" in features)
         if kind == "unsteady":
             return servers.unsteady(self.folder)
+        if kind == "guarded":
+            return servers.guarded(self.folder)
         if kind == "python":
             return servers.python_server(self.folder, json_response=json_response)
         backend = self["python-sse"]

@@ -55,6 +55,17 @@ def unsteady(folder: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
+def guarded(folder: Path) -> Iterator[Server]:
+    """Our own guarded.cjs."""
+    port = free_port()
+    log = folder / "guarded.log"
+    command = ["node", str(HERE / "guarded.cjs"), str(port)]
+    with process(command, log, {"NODE_PATH": str(INSTALLED / "node_modules")}) as running:
+        wait_for_port(port, running, log)
+        yield Server(f"http://127.0.0.1:{port}/mcp", log)
+
+
+@contextlib.contextmanager
 def eras(folder: Path, mode: str) -> Iterator[Server]:
     """Our own eras.cjs; in mode python our own eras.py."""
     port = free_port()

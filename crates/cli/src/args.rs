@@ -35,6 +35,13 @@ const LARGEST_LIMIT: u64 = 1 << 40;
 /// More seconds than this are a typing error (31 years), and less than what the clocks of all systems can add.
 const MOST_SECONDS: f64 = 1e9;
 
+const USAGE: &str = if cfg!(feature = "oauth") {
+    "mcp-gangway [OPTIONS] URL
+       mcp-gangway login|logout|status [OPTIONS] URL"
+} else {
+    "mcp-gangway [OPTIONS] URL"
+};
+
 const EXAMPLES: &str = r#"Examples:
   mcp-gangway https://example.com/mcp
   mcp-gangway --header 'Authorization: Bearer ${TOKEN}' https://example.com/mcp
@@ -61,7 +68,7 @@ Exit status:
 #[command(
     name = "mcp-gangway",
     version,
-    override_usage = "mcp-gangway [OPTIONS] URL",
+    override_usage = USAGE,
     after_help = EXAMPLES,
     args_override_self = true,
     max_term_width = 100
@@ -167,6 +174,10 @@ pub(crate) struct Args {
     /// text or json (one object a line) [default: text]
     #[arg(long, value_name = "FORMAT", help_heading = "Log")]
     log_format: Option<String>,
+
+    #[cfg(feature = "oauth")]
+    #[command(flatten)]
+    sign_in: crate::sign_in::Options,
 }
 
 /// What clap found wrong, in one line. Its own text is longer, and quotes what was typed: the half of an unquoted
@@ -295,6 +306,10 @@ impl Settings {
         }
 
         let log = log_settings(typed.log_level, typed.log_file, typed.log_format, env)?;
+        #[cfg(feature = "oauth")]
+        {
+            config.oauth = typed.sign_in.meaning(config.url.to_string(), env)?;
+        }
         Ok(Self { config, log, warnings, notes })
     }
 
@@ -340,7 +355,12 @@ pub(crate) fn text_variable(env: &Environment, name: &str) -> Result<Option<Give
         .map_err(|_| Error::config(format!("{name}: the value is not UTF-8 text")))
 }
 
-fn option_or(typed: Option<String>, option: &str, env: &Environment, name: &str) -> Result<Option<Given>, Error> {
+pub(crate) fn option_or(
+    typed: Option<String>,
+    option: &str,
+    env: &Environment,
+    name: &str,
+) -> Result<Option<Given>, Error> {
     typed.map_or_else(|| text_variable(env, name), |text| Ok(Some(Given::new(option, text))))
 }
 
@@ -476,13 +496,13 @@ fn time(given: &Given) -> Result<Duration, Error> {
 }
 
 /// A time that something takes: none at all would refuse everything.
-fn some_time(given: &Given) -> Result<Duration, Error> {
+pub(crate) fn some_time(given: &Given) -> Result<Duration, Error> {
     Some(time(given)?)
         .filter(|time| !time.is_zero())
         .ok_or_else(|| given.mistake("the time must be longer than 0 seconds"))
 }
 
-fn is_set(env: &Environment, name: &str) -> Result<bool, Error> {
+pub(crate) fn is_set(env: &Environment, name: &str) -> Result<bool, Error> {
     let Some(given) = text_variable(env, name)? else { return Ok(false) };
     match given.text.trim().to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" => Ok(true),

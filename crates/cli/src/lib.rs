@@ -7,9 +7,13 @@
 //! mistake of the user is one line on stderr and exit status 2; no failing stderr can end or stop the bridge.
 
 mod args;
+#[cfg(feature = "oauth")]
+mod browser;
 mod command;
 mod headers;
 mod logging;
+#[cfg(feature = "oauth")]
+mod sign_in;
 mod stop;
 
 use std::{
@@ -22,14 +26,23 @@ use std::{
 
 use clap::Parser;
 use gangway::stdio;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    runtime::Runtime,
+};
 
 use crate::args::{Args, Environment, Settings};
+#[cfg(feature = "oauth")]
+use crate::sign_in::Command;
 
 /// Runs the command with `args`, the program's name first, until the client, a signal or the parent's death ends it.
 ///
 /// The status is 0 for every end that somebody asked for, 2 for a mistake in the settings, 1 for any other failure.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    #[cfg_attr(not(feature = "oauth"), expect(unused_mut, reason = "there are no commands to take out"))]
+    let mut args: Vec<_> = args.into_iter().collect();
+    #[cfg(feature = "oauth")]
+    let command = Command::take(&mut args);
     let typed = match Args::try_parse_from(args) {
         Ok(typed) => typed,
         Err(page) if !page.use_stderr() => {
@@ -40,7 +53,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return Failure::usage(args::explain(&error)).report(),
     };
     let environment: Environment = Arc::new(|name| env::var_os(name));
-    match Settings::new(typed, &environment).map_err(Failure::from).and_then(bridge) {
+    let settings = Settings::new(typed, &environment).map_err(Failure::from);
+    let done = settings.and_then(|settings| {
+        #[cfg(feature = "oauth")]
+        if let Some(command) = command {
+            return follow(command, &settings);
+        }
+        bridge(settings)
+    });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
@@ -73,15 +94,19 @@ where
     Ok(())
 }
 
+/// Does what a command says in the place of bridging.
+#[cfg(feature = "oauth")]
+fn follow(command: Command, settings: &Settings) -> Result<(), Failure> {
+    logging::start(&settings.log)?;
+    settings.log_remarks();
+    Ok(runtime()?.block_on(command.run(&settings.config))?)
+}
+
 /// From settings that are known to be good to the end of the last open request.
 fn bridge(settings: Settings) -> Result<(), Failure> {
     logging::start(&settings.log)?;
     settings.log_remarks();
-    // One thread: a round trip costs less without hand-overs, and a bridge waits far more than it works.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::system("cannot start the event loop", &error))?;
+    let runtime = runtime()?;
     let outcome = runtime.block_on(async {
         let stop = stop::requested().map_err(|error| Failure::system("cannot watch for signals", &error))?;
         Ok(gangway::run(settings.config, stdio::input(), stdio::output(), stop).await?)
@@ -89,6 +114,12 @@ fn bridge(settings: Settings) -> Result<(), Failure> {
     // A thread that waits for a line on stdin cannot be woken, and must not hold the exit.
     runtime.shutdown_background();
     outcome.map(|end| tracing::info!("ended: {end:?}"))
+}
+
+/// One thread: a round trip costs less without hand-overs, and a bridge waits far more than it works.
+fn runtime() -> Result<Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|error| Failure::system("cannot start the event loop", &error))
 }
 
 /// What ends the command before its time: one line for the user, and the exit status.

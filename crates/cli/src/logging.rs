@@ -69,6 +69,13 @@ pub(crate) fn start(settings: &LogSettings) -> Result<(), Error> {
     Ok(())
 }
 
+/// Says something to the user on stderr, whatever the log does; if nobody reads there, nobody waits.
+#[cfg(feature = "oauth")]
+pub(crate) fn say(line: &str) {
+    let line = format!("mcp-gangway: {line}\n");
+    let _ = (&Sink::new(Target::Stderr)).write(line.as_bytes());
+}
+
 /// Opens a file that is only for its owner: a log names servers and tools.
 fn append(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();

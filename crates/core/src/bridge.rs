@@ -81,6 +81,8 @@ where
         eras: Mutex::default(),
         listing: Listing::default(),
         questions: Questions::default(),
+        #[cfg(feature = "oauth")]
+        asked: crate::provisional::Asked::default(),
         events: Events::default(),
         parked: Parked::default(),
         subscriptions: Subscriptions::default(),
@@ -167,6 +169,8 @@ pub(crate) struct Bridge {
     eras: Mutex<Eras>,
     pub(crate) listing: Listing,
     pub(crate) questions: Questions,
+    #[cfg(feature = "oauth")]
+    pub(crate) asked: crate::provisional::Asked,
     pub(crate) events: Events,
     pub(crate) parked: Parked,
     pub(crate) subscriptions: Subscriptions,

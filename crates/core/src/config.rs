@@ -57,6 +57,9 @@ pub struct Config {
     pub spool_folder: PathBuf,
     /// Where headers come from that may change while the bridge runs.
     pub header_source: Option<HeaderSource>,
+    /// How to sign in where the server asks for it and `headers` have no `Authorization`; off unless set.
+    #[cfg(feature = "oauth")]
+    pub oauth: Option<crate::oauth::OAuth>,
     headers: HeaderMap,
 }
 
@@ -79,6 +82,8 @@ impl Config {
             transport: TransportMode::Auto,
             spool_folder: std::env::temp_dir(),
             header_source: None,
+            #[cfg(feature = "oauth")]
+            oauth: None,
             headers: HeaderMap::new(),
         })
     }

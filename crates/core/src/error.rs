@@ -24,6 +24,8 @@ struct Inner {
     /// What is known beyond kind and status.
     fate: Option<Fate>,
     detail: Option<String>,
+    /// Where the user can do something about it.
+    url: Option<String>,
 }
 
 type Cause = Box<dyn StdError + Send + Sync>;
@@ -63,6 +65,12 @@ pub(crate) enum Kind {
     Storage,
     /// The client: it did not answer what the server asked it in the course of the request.
     InputRefused,
+    /// The user: the server wants a sign-in, which is under way.
+    #[cfg(feature = "oauth")]
+    SignIn,
+    /// The user, or the authorization server: the sign-in failed.
+    #[cfg(feature = "oauth")]
+    NoToken,
     /// The bridge ends before the answer came.
     Shutdown,
     /// This process's own stdin or stdout failed.
@@ -99,6 +107,10 @@ impl Kind {
             Self::TooLarge => "too_large",
             Self::Storage => "storage",
             Self::InputRefused => "input_refused",
+            #[cfg(feature = "oauth")]
+            Self::SignIn => "sign_in",
+            #[cfg(feature = "oauth")]
+            Self::NoToken => "sign_in_failed",
             Self::Shutdown => "shutdown",
             Self::Stdio => "stdio",
         }
@@ -117,6 +129,7 @@ impl Error {
             attempts: None,
             fate: None,
             detail: None,
+            url: None,
         }))
     }
 
@@ -164,6 +177,22 @@ impl Error {
         self
     }
 
+    /// Says where the user can do something about it.
+    #[cfg(feature = "oauth")]
+    pub(crate) fn with_url(mut self, url: &str) -> Self {
+        self.0.url = Some(url.to_owned());
+        self
+    }
+
+    /// The same error for another who waits for the same.
+    #[cfg(feature = "oauth")]
+    pub(crate) fn repeated(&self) -> Self {
+        let Inner { kind, summary, status, url, .. } = &*self.0;
+        let mut other = Self::new(*kind, summary.clone());
+        (other.0.status, other.0.url, other.0.detail) = (*status, url.clone(), self.detail());
+        other
+    }
+
     /// A setting, or a combination of settings, cannot be used.
     pub fn is_config(&self) -> bool {
         self.0.kind == Kind::Config
@@ -197,6 +226,17 @@ impl Error {
     /// Whether the server may have acted on the request; `None` where that is no question.
     pub fn may_have_run(&self) -> Option<bool> {
         self.0.may_have_run
+    }
+
+    /// Where the user can do something about it, like signing in.
+    pub fn url(&self) -> Option<&str> {
+        self.0.url.as_deref()
+    }
+
+    /// There is no token yet, as the user has not signed in.
+    #[cfg(feature = "oauth")]
+    pub(crate) fn is_sign_in(&self) -> bool {
+        self.0.kind == Kind::SignIn
     }
 
     /// How often the request was sent, if more than once.

@@ -22,6 +22,8 @@ use tokio::{
     time::{Instant, Sleep, sleep, timeout, timeout_at},
 };
 
+#[cfg(feature = "oauth")]
+use crate::provisional;
 use crate::{
     bridge::Bridge,
     codec::Decoder,
@@ -33,6 +35,7 @@ use crate::{
     pending::Pending,
     retry::{self, Tries},
     route::Transport,
+    splice::Object,
     transport::Reply,
 };
 
@@ -40,6 +43,8 @@ pub(crate) use self::{modern::Listing, to_modern::Events};
 
 /// How long the server may take to accept the cancellation of a request that timed out.
 const CANCELLATION_TIME: Duration = Duration::from_secs(5);
+/// What is kept of a request's time for the answer that the bridge gives itself.
+const ANSWER_TIME: Duration = Duration::from_millis(500);
 /// How long a client's probe for the modern protocol may take.
 const PROBE_TIME: Duration = Duration::from_secs(4);
 
@@ -105,6 +110,8 @@ struct Exchange<'a> {
 enum Remedy {
     NewSession,
     NewCredentials,
+    /// Those that are good for more.
+    MoreScope,
     /// The server's tools are listed anew (R64).
     NewList,
     OtherProtocol,
@@ -219,6 +226,9 @@ impl Exchange<'_> {
             }
         }
         if !self.pending.is_of_session() && !self.is_initialize() {
+            if bridge.session().is_provisional() {
+                return self.attempt_handshake().await;
+            }
             bridge.renewal.over().await;
             if self.is_behind() {
                 return Ok(Step::Again);
@@ -228,6 +238,18 @@ impl Exchange<'_> {
             Transport::Http => self.attempt_http().await,
             Transport::Sse => self.attempt_sse().await,
         }
+    }
+
+    /// The client has a session that the server knows nothing of. A request needs a real one; the rest has no addressee.
+    async fn attempt_handshake(&mut self) -> Result<Step, Error> {
+        if self.message.kind() != Kind::Request {
+            #[cfg(feature = "oauth")]
+            self.bridge.show_sign_in();
+            return Ok(Step::Done);
+        }
+        let epoch = self.bridge.session().epoch();
+        self.bridge.renew(epoch).await.map_err(|error| error.with_may_have_run(false))?;
+        Ok(Step::Again)
     }
 
     /// Streamable HTTP: the reply to the POST holds the answer.
@@ -345,8 +367,8 @@ impl Exchange<'_> {
         let bridge = self.bridge;
         let status = reply.status();
         let error = status_error(status).with_retry_after(reply.retry_after());
-        if self.reauthorize(&reply).await? {
-            return Ok(Step::Again);
+        if let Some(step) = self.reauthorize(&reply).await? {
+            return Ok(step);
         }
         let body = reply.error_body().await;
         let answer = self.answer_in(&body);
@@ -380,18 +402,58 @@ impl Exchange<'_> {
         Err(error.with_detail(&String::from_utf8_lossy(&body)))
     }
 
-    /// Asks for new credentials, once, where the reply refuses those that were sent. True if there are some.
-    async fn reauthorize(&mut self, reply: &Reply) -> Result<bool, Error> {
-        if reply.status() != StatusCode::UNAUTHORIZED || !self.first(Remedy::NewCredentials) {
-            return Ok(false);
+    /// Asks for new credentials where the reply refuses those that were sent, as often as that may help. Gives what
+    /// follows if there are some.
+    async fn reauthorize(&mut self, reply: &Reply) -> Result<Option<Step>, Error> {
+        let credentials = &self.bridge.transport.credentials;
+        let remedy = if reply.status() == StatusCode::FORBIDDEN { Remedy::MoreScope } else { Remedy::NewCredentials };
+        let tries = self.remedies.iter().filter(|tried| **tried == remedy).count();
+        if tries >= credentials.most_tries(reply.refusal()) {
+            return Ok(None);
         }
-        self.bridge.transport.credentials.renew(reply.user()).await
+        self.remedies.push(remedy);
+        // The user may take long to sign in.
+        self.permit = None;
+        #[cfg(feature = "oauth")]
+        self.bridge.show_sign_in();
+        let renewed = tokio::select! {
+            biased;
+            // The server has turned the request away, so there is nothing to cancel.
+            () = self.pending.withdrawn() => return Ok(Some(Step::Done)),
+            renewed = credentials.renew(reply.refusal(), self.time_left()) => renewed,
+        };
+        let renewed = match renewed {
+            #[cfg(feature = "oauth")]
+            Err(error) if error.is_sign_in() && self.answer_provisionally().await => return Ok(Some(Step::Done)),
+            renewed => renewed.map_err(|error| error.with_may_have_run(self.may_have_run))?,
+        };
+        if self.lane.counts {
+            self.permit = self.in_time_left(self.bridge.permits.acquire()).await?.ok();
+        }
+        Ok(renewed.then_some(Step::Again))
+    }
+
+    /// Answers a handshake in the server's place, as the user takes too long to sign in. False if it is none.
+    #[cfg(feature = "oauth")]
+    async fn answer_provisionally(&self) -> bool {
+        let Some(answer) = provisional::answer(&self.message).filter(|_| !self.pending.is_own()) else { return false };
+        if self.pending.claim_answer() {
+            if self.is_initialize() {
+                self.bridge.session().promised(&self.message);
+                self.bridge.await_sign_in();
+            }
+            self.bridge.output.send(answer.into_line()).await;
+        }
+        true
     }
 
     /// The answer to the request in the body of a refusal, if it holds one. Whatever id the server has put there, it can
     /// only mean this request.
     fn answer_in(&self, body: &Bytes) -> Option<Message> {
         let answer = Message::one(body.clone()).filter(|answer| answer.kind() == Kind::Response)?;
+        // In OAuth's own refusals the error is a word (RFC 6749, 5.2), which is no answer in JSON-RPC.
+        let is_answer = |whole: Object<'_>| whole.get("result").is_some() || whole.object("error").is_some();
+        Object::of(answer.text()).filter(|whole| is_answer(*whole))?;
         self.pending.id().map(|id| answer.with_id(id))
     }
 
@@ -717,6 +779,12 @@ impl Exchange<'_> {
     /// Until when the server waited for the client, if it did. That time is not the server's.
     fn client_took_until(&self) -> Option<Instant> {
         self.pending.held()?.client_took_until()
+    }
+
+    /// How long the request may still take, if there is a limit, less a moment for its answer.
+    fn time_left(&self) -> Option<Duration> {
+        let left = self.deadline()?.saturating_duration_since(Instant::now());
+        Some(left.saturating_sub(ANSWER_TIME))
     }
 
     fn has_time_for(&self, wait: Duration) -> bool {

@@ -6,6 +6,7 @@
 //! Rule: a request is sent once. It is sent again only if its connection turned out to be closed before a byte of the
 //! request was written.
 
+mod addresses;
 mod connect;
 mod expand;
 mod proxy;
@@ -23,6 +24,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 
+pub use self::addresses::Addresses;
 use self::{
     connect::{BoxError, Connector},
     expand::Expander,
@@ -64,6 +66,8 @@ pub struct HttpSettings {
     pub idle_connections: usize,
     /// Which version of HTTP is spoken.
     pub version: HttpVersion,
+    /// Which addresses are connected to.
+    pub addresses: Addresses,
 }
 
 impl Default for HttpSettings {
@@ -76,6 +80,7 @@ impl Default for HttpSettings {
             idle_for: Duration::from_secs(50),
             idle_connections: usize::MAX,
             version: HttpVersion::Auto,
+            addresses: Addresses::Any,
         }
     }
 }
@@ -157,6 +162,12 @@ where
                 Err(error) => Err(connector.explain(error, &uri)),
             }
         }
+    }
+
+    /// Finds out whether the settings let a request be sent there, without sending one.
+    #[cfg(feature = "oauth")]
+    pub(crate) async fn may_reach(&self, uri: &Uri) -> Result<(), Error> {
+        self.connector.judge(uri).await
     }
 
     /// The error that a response with status 407 stands for, if it can be a proxy that speaks in the server's place.

@@ -17,9 +17,13 @@ mod intake;
 pub mod internals;
 mod listen;
 mod message;
+#[cfg(feature = "oauth")]
+pub mod oauth;
 mod own;
 mod payload;
 mod pending;
+#[cfg(feature = "oauth")]
+mod provisional;
 mod questions;
 mod renewal;
 mod retry;

@@ -367,6 +367,8 @@ pub(crate) fn error_reply(id: Option<&Id>, error: &Error) -> Bytes {
         #[serde(skip_serializing_if = "Option::is_none")]
         attempts: Option<u32>,
         #[serde(skip_serializing_if = "Option::is_none")]
+        url: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         detail: Option<String>,
     }
     let body = Body {
@@ -379,6 +381,7 @@ pub(crate) fn error_reply(id: Option<&Id>, error: &Error) -> Bytes {
             retry_after: error.retry_after().map(|wait| wait.as_secs()),
             may_have_run: error.may_have_run(),
             attempts: error.attempts(),
+            url: error.url(),
             detail: error.detail(),
         },
     };

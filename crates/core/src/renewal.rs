@@ -66,18 +66,26 @@ impl Bridge {
         if self.session().epoch() != epoch {
             return Ok(());
         }
-        if self.renewal.failures() != failures {
+        let is_provisional = self.session().is_provisional();
+        if self.renewal.failures() != failures && !is_provisional {
             // It failed while this one waited; to try for each in turn would keep the last one waiting for long.
             return Err(Error::new(Fault::SessionLost, "the server has lost the session, and a new one failed"));
         }
-        self.set_up().await.inspect_err(|_| self.renewal.failed())
+        self.set_up().await.inspect_err(|_| self.renewal.failed())?;
+        #[cfg(feature = "oauth")]
+        if is_provisional {
+            self.tell_of_changed_lists().await;
+        }
+        Ok(())
     }
 
     async fn set_up(self: &Arc<Self>) -> Result<(), Error> {
         let Some(initialize) = self.session().initialize().cloned() else {
             return Err(Error::new(Fault::SessionLost, "the server has lost the session"));
         };
-        tracing::info!("the server has lost the session; a new one is set up");
+        if !self.session().is_provisional() {
+            tracing::info!("the server has lost the session; a new one is set up");
+        }
         let replay = self.session().replay();
         let answer = self.call(&initialize, Origin::Session).await?;
         let failed = |why: &str| {

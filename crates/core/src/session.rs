@@ -56,6 +56,18 @@ impl Session {
         *self = Self { epoch: epoch + 1, ..Self::default() };
     }
 
+    /// The client's `initialize` was answered in the server's place, which has not heard of it yet.
+    #[cfg(feature = "oauth")]
+    pub(crate) fn promised(&mut self, initialize: &Message) {
+        self.close();
+        self.initialize = Some(initialize.clone());
+    }
+
+    /// Whether the client has a session that the server knows nothing of.
+    pub(crate) fn is_provisional(&self) -> bool {
+        self.initialize.is_some() && self.offer.is_none()
+    }
+
     /// The client's `initialize` was answered with this offer. Both sides speak its version from now on (R25).
     pub(crate) fn negotiated(&mut self, initialize: &Message, offer: Offer) {
         self.for_modern = false;
@@ -92,7 +104,12 @@ impl Session {
             Some(old) if offer.version != old.version => {
                 Err(format!("it speaks protocol {}, not {}", offer.version, old.version))
             }
-            _ => self.grants(offer),
+            Some(_) => self.grants(offer),
+            // So far, nothing was granted by anybody.
+            None => {
+                self.offer = Some(offer.clone());
+                Ok(())
+            }
         }
     }
 

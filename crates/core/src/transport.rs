@@ -22,7 +22,7 @@ use tokio::{sync::SetOnce, time::timeout};
 use crate::{
     config::{Config, ServerUrl},
     cookies::Cookies,
-    credentials::{Credentials, UserHeaders},
+    credentials::{Credentials, Refusal, UserHeaders},
     error::{Error, Kind as Fault},
     headers,
     http_client::{Body, HttpClient, HttpSettings},
@@ -101,8 +101,8 @@ impl Transport {
         last_event_id: Option<&Bytes>,
     ) -> Result<Reply, Error> {
         let reply = self.get_once(&session, last_event_id).await?;
-        if reply.status() == StatusCode::UNAUTHORIZED {
-            match self.credentials.renew(reply.user()).await {
+        if self.credentials.most_tries(reply.refusal()) > 0 {
+            match self.credentials.renew(reply.refusal(), None).await {
                 Ok(true) => return self.get_once(&session, last_event_id).await,
                 Ok(false) => {}
                 Err(error) => tracing::warn!(error = %error, "no new credentials for the stream"),
@@ -230,6 +230,7 @@ impl Clients {
             idle_for: config.idle_for,
             idle_connections: config.idle_connections,
             version: config.http_version,
+            ..HttpSettings::default()
         };
         let here = HttpClient::new(settings.clone())?;
         // Two pools of connections only where there is something to hide.
@@ -288,9 +289,9 @@ impl Reply {
         body.into()
     }
 
-    /// The user's headers that were sent.
-    pub(crate) fn user(&self) -> &UserHeaders {
-        &self.user
+    /// What it says to the headers that were sent, should it be a refusal.
+    pub(crate) fn refusal(&self) -> Refusal<'_> {
+        Refusal { sent: &self.user, status: self.status(), headers: self.response.headers() }
     }
 
     /// The next bytes of the body, decompressed; `None` at its end.

@@ -15,6 +15,8 @@ mod log;
 mod memory;
 mod mistakes;
 mod reach;
+#[cfg(feature = "oauth")]
+mod sign_in;
 #[cfg(unix)]
 mod stop;
 #[cfg(unix)]

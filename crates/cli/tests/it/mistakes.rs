@@ -19,6 +19,7 @@ fn complaint(command: &mut Command) -> String {
     line
 }
 
+#[cfg(feature = "oauth")]
 #[test]
 fn help() {
     let [long, short] = ["--help", "-h"].map(|flag| {
@@ -32,6 +33,7 @@ fn help() {
     JSON-RPC lines from stdin go to the server, and what it answers comes to stdout as it arrives
 
     Usage: mcp-gangway [OPTIONS] URL
+           mcp-gangway login|logout|status [OPTIONS] URL
 
     Arguments:
       [URL]  Address of the MCP server, like https://example.com/mcp [$MCP_SERVER_URL]
@@ -82,6 +84,30 @@ fn help() {
                                  $LOG_LEVEL] [default: warn]
           --log-file <PATH>      File to append the log to, in place of stderr [$MCP_LOG_FILE]
           --log-format <FORMAT>  text or json (one object a line) [default: text]
+
+    Signing in:
+          --no-oauth                      Do not sign in where the server asks for it [$MCP_NO_OAUTH]
+          --no-browser                    Only print the URL to sign in at [$MCP_NO_BROWSER]
+          --device                        Sign in on another device, with a code [$MCP_DEVICE_LOGIN]
+          --client-credentials            Use the client's own credentials, without a user
+                                          [$MCP_CLIENT_CREDENTIALS]
+          --client-id <ID>                Client that the authorization server knows [$MCP_CLIENT_ID];
+                                          its secret or key is in $MCP_CLIENT_SECRET or
+                                          $MCP_CLIENT_PRIVATE_KEY (PEM)
+          --client-metadata-url <URL>     https URL of a client ID metadata document, used where the
+                                          server reads such [$MCP_CLIENT_METADATA_URL]
+          --scope <SCOPES>                Scopes to ask for, separated by spaces [$MCP_SCOPE] [default:
+                                          what the server asks for]
+          --resource <URI>                What the token is for; none leaves that out [$MCP_RESOURCE]
+                                          [default: what the server says]
+          --authorize-param <NAME=VALUE>  Another parameter for the authorization request; may be
+                                          repeated
+          --callback-port <PORT>          Port of 127.0.0.1 that the browser comes back to
+                                          [$MCP_CALLBACK_PORT] [default: any]
+          --login-wait <SECONDS>          How long a request waits for the user to sign in
+                                          [$MCP_LOGIN_WAIT] [default: 20]
+          --state-folder <PATH>           Folder for what is kept of sign-ins [$MCP_STATE_FOLDER]
+                                          [default: the user's, for the state of programs]
 
     Examples:
       mcp-gangway https://example.com/mcp

@@ -146,7 +146,9 @@ pub(crate) fn read_request(reader: &mut impl BufRead) -> Option<Request> {
         headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, value)| value.parse().unwrap());
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
+    // What is no JSON is a text.
+    let text = || Value::from(String::from_utf8_lossy(&body));
+    let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap_or_else(|_| text()) };
     Some(Request { method, target, headers, body })
 }
 
@@ -211,7 +213,17 @@ impl Bridge {
     /// Reads stderr up to the line that contains `part`.
     #[cfg(unix)]
     pub(crate) fn wait_for_log(&self, part: &str) {
-        while !self.stderr.as_ref().unwrap().recv_timeout(LIMIT).expect("the line in the log").contains(part) {}
+        self.log_line(part);
+    }
+
+    /// The same, with the line.
+    pub(crate) fn log_line(&self, part: &str) -> String {
+        loop {
+            let line = self.stderr.as_ref().unwrap().recv_timeout(LIMIT).expect("the line in the log");
+            if line.contains(part) {
+                return line;
+            }
+        }
     }
 
     pub(crate) fn close_stdin(&mut self) {
@@ -243,6 +255,16 @@ impl Drop for Bridge {
         // Fails if it has ended, which is well.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Waits until something is so.
+#[cfg(all(target_os = "linux", feature = "oauth"))]
+pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < LIMIT, "waited {LIMIT:?} for {what}");
+        thread::sleep(Duration::from_millis(2));
     }
 }
 

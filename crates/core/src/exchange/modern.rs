@@ -61,8 +61,8 @@ impl Exchange<'_> {
         let bridge = self.bridge;
         let status = reply.status();
         let error = status_error(status).with_retry_after(reply.retry_after());
-        if self.reauthorize(&reply).await? {
-            return Ok(Step::Again);
+        if let Some(step) = self.reauthorize(&reply).await? {
+            return Ok(step);
         }
         let body = reply.error_body().await;
         let answer = self.answer_in(&body);

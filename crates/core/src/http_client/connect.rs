@@ -5,7 +5,7 @@
 use std::{
     error::Error as StdError,
     io::{self, IoSlice},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -33,6 +33,7 @@ use tower_service::Service;
 
 use super::{
     HttpSettings, HttpVersion,
+    addresses::{Addresses, Reach},
     proxy::{Proxies, Way},
     reach::Trace,
     tls::{Identity, Tls, Trust},
@@ -69,10 +70,15 @@ pub(super) enum Failure {
     NoServer(#[source] BoxError),
 }
 
-/// The name of a host has no address.
+/// A host has no address to connect to.
 #[derive(Debug, thiserror::Error)]
-#[error("no address")]
-pub(super) struct NoAddress(#[from] io::Error);
+pub(super) enum NoAddress {
+    #[error("no address")]
+    Unknown(#[from] io::Error),
+    /// It has none that the settings allow.
+    #[error("an address that not everybody reaches")]
+    Forbidden,
+}
 
 /// Connects to servers, directly or through proxies.
 #[derive(Clone)]
@@ -83,6 +89,7 @@ struct Means {
     to_proxy: Direct,
     proxies: Proxies,
     identity: Arc<Identity>,
+    names: Names,
     limit: Duration,
 }
 
@@ -104,34 +111,42 @@ impl Connector {
         // A proxy is another party than the server: it does not see who the user is there.
         let tls_to_proxy = Tls::new(&trust, &Identity::none(), &[]);
 
-        let mut tcp = HttpConnector::new_with_resolver(Names::new());
+        let names = Names::within(settings.addresses.clone());
+        // The user has chosen the proxy, wherever it is.
+        let tcp = |names| Self::tcp(names, settings.connect);
+        Ok(Self(Arc::new(Means {
+            to_server: Direct { tcp: tcp(names.clone()), tls },
+            to_proxy: Direct { tcp: tcp(Names::new()), tls: tls_to_proxy },
+            proxies: Proxies::new(&settings.proxy),
+            identity,
+            names,
+            limit: settings.connect,
+        })))
+    }
+
+    fn tcp(names: Names, limit: Duration) -> HttpConnector<Names> {
+        let mut tcp = HttpConnector::new_with_resolver(names);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         // Shared out among the addresses of a host, so that one that is dead leaves time for the others.
-        tcp.set_connect_timeout(Some(settings.connect));
+        tcp.set_connect_timeout(Some(limit));
         tcp.set_keepalive(Some(PROBE_AFTER));
         tcp.set_keepalive_interval(Some(PROBE_EVERY));
         tcp.set_keepalive_retries(Some(PROBES));
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
         tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
-
-        Ok(Self(Arc::new(Means {
-            to_server: Direct { tcp: tcp.clone(), tls },
-            to_proxy: Direct { tcp, tls: tls_to_proxy },
-            proxies: Proxies::new(&settings.proxy),
-            identity,
-            limit: settings.connect,
-        })))
+        tcp
     }
 
     /// The same with other proxies.
     pub(super) fn with_proxies(&self, proxy: &Proxy) -> Self {
-        let Means { to_server, to_proxy, identity, limit, .. } = &*self.0;
+        let Means { to_server, to_proxy, identity, names, limit, .. } = &*self.0;
         Self(Arc::new(Means {
             to_server: to_server.clone(),
             to_proxy: to_proxy.clone(),
             proxies: Proxies::new(proxy),
             identity: Arc::clone(identity),
+            names: names.clone(),
             limit: *limit,
         }))
     }
@@ -142,12 +157,31 @@ impl Connector {
 
     /// What it means that a request to this URI failed.
     pub(super) fn explain(&self, error: ClientError, uri: &Uri) -> Error {
+        self.trace(uri).explain(error)
+    }
+
+    /// Finds out whether the host of a URI may be connected to. What a proxy makes of a name is not known.
+    #[cfg(feature = "oauth")]
+    pub(super) async fn judge(&self, target: &Uri) -> Result<(), Error> {
+        let Means { names, proxies, .. } = &*self.0;
+        let judged = match bare_host(target).parse() {
+            Ok(address) => names.judge(address).await,
+            Err(_) if proxies.between(target).is_some() => Ok(()),
+            Err(_) => names.allowed(bare_host(target)).await.map(drop),
+        };
+        judged.map_err(|forbidden| self.trace(target).of_way(&Failure::NoServer(forbidden.into())))
+    }
+
+    fn trace<'a>(&self, uri: &'a Uri) -> Trace<'a> {
         let proxy = self.0.proxies.between(uri).map(|way| way.proxy());
-        Trace { uri, proxy, asked: self.0.identity.asked() }.explain(error)
+        Trace { uri, proxy, asked: self.0.identity.asked() }
     }
 
     async fn connect(&self, target: &Uri) -> Result<Stream, Failure> {
-        let Means { to_server, to_proxy, proxies, .. } = &*self.0;
+        let Means { to_server, to_proxy, proxies, names, .. } = &*self.0;
+        if let Ok(address) = bare_host(target).parse() {
+            names.judge(address).await.map_err(|forbidden| Failure::NoServer(forbidden.into()))?;
+        }
         let Some(way) = proxies.between(target) else {
             return to_server.connect(target).await.map_err(Failure::NoServer);
         };
@@ -222,13 +256,60 @@ impl Service<Uri> for Direct {
     }
 }
 
-/// The addresses of names.
+/// The addresses of names, as far as they may be connected to.
 #[derive(Clone, Debug)]
-pub(super) struct Names(GaiResolver);
+pub(super) struct Names {
+    resolver: GaiResolver,
+    allowed: Addresses,
+}
 
 impl Names {
     pub(super) fn new() -> Self {
-        Self(GaiResolver::new())
+        Self::within(Addresses::Any)
+    }
+
+    /// Only addresses of these.
+    pub(super) fn within(allowed: Addresses) -> Self {
+        Self { resolver: GaiResolver::new(), allowed }
+    }
+
+    /// Finds out whether this address may be connected to.
+    async fn judge(&self, address: IpAddr) -> Result<(), NoAddress> {
+        let Addresses::Like(host) = &self.allowed else { return Ok(()) };
+        let reach = Reach::of(address);
+        let is_alike = match reach {
+            Reach::Everybody => true,
+            Reach::Nobody => false,
+            _ => match host.parse() {
+                Ok(other) => Reach::of(other) == reach,
+                // A host without an address, as where only a proxy knows one, is near nothing.
+                Err(_) => {
+                    self.find(host).await.is_ok_and(|found| found.iter().any(|other| Reach::of(other.ip()) == reach))
+                }
+            },
+        };
+        if is_alike { Ok(()) } else { Err(NoAddress::Forbidden) }
+    }
+
+    /// The addresses of a name that may be connected to; one that may not does not spoil the others.
+    async fn allowed(&self, name: &str) -> Result<Vec<SocketAddr>, NoAddress> {
+        let mut allowed = Vec::new();
+        for address in self.find(name).await? {
+            if self.judge(address.ip()).await.is_ok() {
+                allowed.push(address);
+            }
+        }
+        if allowed.is_empty() { Err(NoAddress::Forbidden) } else { Ok(allowed) }
+    }
+
+    /// All addresses of a name.
+    async fn find(&self, name: &str) -> Result<Vec<SocketAddr>, NoAddress> {
+        // By definition (RFC 6761), and not all name services know that it has both (R94).
+        if name.eq_ignore_ascii_case("localhost") {
+            return Ok(vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()]);
+        }
+        let name = name.parse::<Name>().map_err(io::Error::other)?;
+        Ok(self.resolver.clone().call(name).await?.collect())
     }
 }
 
@@ -242,13 +323,8 @@ impl Service<Name> for Names {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        // By definition (RFC 6761), and not all name services know that it has both (R94).
-        if name.as_str().eq_ignore_ascii_case("localhost") {
-            let both = vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
-            return Box::pin(std::future::ready(Ok(both.into_iter())));
-        }
-        let addresses = self.0.call(name);
-        Box::pin(async { Ok(addresses.await?.collect::<Vec<_>>().into_iter()) })
+        let this = self.clone();
+        Box::pin(async move { Ok(this.allowed(name.as_str()).await?.into_iter()) })
     }
 }
 

@@ -37,6 +37,13 @@ impl Trace<'_> {
         if is_unread { explained.with_fate(Fate::Unread) } else { explained }
     }
 
+    /// The same where no connection was tried.
+    #[cfg(feature = "oauth")]
+    pub(super) fn of_way(&self, failure: &Failure) -> Error {
+        let (fault, summary) = self.judge_way(failure);
+        Error::new(fault, summary)
+    }
+
     /// No connection was made.
     fn judge_way(&self, failure: &Failure) -> (Fault, String) {
         let url = Shown(self.uri);
@@ -70,8 +77,15 @@ impl Trace<'_> {
     /// The server was not reached.
     fn judge_server(&self, failure: &Failure) -> (Fault, String) {
         let (url, via) = (Shown(self.uri), self.via());
-        if find::<NoAddress>(failure).is_some() {
-            return (Fault::Dns, format!("the host of {url} has no address; check the URL and the network"));
+        match find::<NoAddress>(failure) {
+            Some(NoAddress::Unknown(_)) => {
+                return (Fault::Dns, format!("the host of {url} has no address; check the URL and the network"));
+            }
+            Some(NoAddress::Forbidden) => {
+                let summary = format!("{url} is on this machine or its network, where the MCP server is not");
+                return (Fault::Dns, summary);
+            }
+            None => {}
         }
         if let Some(error) = find::<rustls::Error>(failure) {
             return (Fault::Tls, tls::explain(error, &url, self.asked));

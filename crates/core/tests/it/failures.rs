@@ -398,3 +398,15 @@ async fn r44_silence_while_the_bridge_drains() {
     told.accepted().await;
     client.finish(&mut server).await;
 }
+
+#[tokio::test]
+async fn a_refusal_in_the_form_of_oauth_is_no_answer() {
+    let (mut server, mut client) = dialogue().await;
+    client.send(call("1")).await;
+    let post = server.post().await;
+    post.respond_as(403, "application/json", r#"{"error":"insufficient_scope","error_description":"no"}"#).await;
+    let failure = client.expect_error("1").await;
+    assert_eq!(failure.status(), Some(403));
+    assert!(failure.data["detail"].as_str().unwrap().contains("insufficient_scope"));
+    client.finish(&mut server).await;
+}

@@ -32,6 +32,9 @@ mod listens;
 mod modern;
 /// Companies' networks and hostile peers: certificates of both sides, proxies, cookies, redirects, endless headers.
 mod network;
+/// Signing in where a server asks for it.
+#[cfg(feature = "oauth")]
+mod oauth;
 /// What the bridge takes the server for, and what makes it think again.
 mod probes;
 /// What the server pushes, and streams that break and go on.

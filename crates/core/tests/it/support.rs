@@ -12,6 +12,8 @@ mod client;
 #[allow(dead_code, reason = "the soak uses the rest of it")]
 pub(crate) mod fault_proxy;
 mod h2;
+#[cfg(feature = "oauth")]
+pub(crate) mod issuer;
 #[allow(dead_code, reason = "the soak uses the rest of it")]
 pub(crate) mod model;
 mod modern;

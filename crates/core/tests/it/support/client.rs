@@ -275,7 +275,7 @@ struct ErrorObject {
 
 /// The id and the content of an error that the bridge made; its form is that of the design.
 fn failure(line: &[u8]) -> (String, Failure) {
-    const FIELDS: &[&str] = &["source", "kind", "httpStatus", "retryAfter", "mayHaveRun", "attempts", "detail"];
+    const FIELDS: &[&str] = &["source", "kind", "httpStatus", "retryAfter", "mayHaveRun", "attempts", "url", "detail"];
     let line: ErrorLine = serde_json::from_slice(line)
         .unwrap_or_else(|error| panic!("no error of the bridge ({error}): {}", shown(line)));
     let ErrorObject { code, message, data } = line.error;

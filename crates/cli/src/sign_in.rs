@@ -1,0 +1,348 @@
+//! Signing in, as the command line has it: its options, where tokens are kept, how the user is asked, and the commands
+//! `login`, `logout` and `status`.
+//!
+//! Rules: secrets come from the environment alone; the URL to sign in at is always on stderr, whatever the log does, and
+//! whether or not a browser opens.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use clap::Args;
+use gangway::{
+    Config, Error,
+    oauth::{self, Credential, Grant, OAuth, Prompt, Resource, Secret},
+};
+use url::Url;
+
+use crate::{
+    args::{Environment, Given, is_set, option_or, some_time, text_variable, variable},
+    browser, logging,
+};
+
+/// Parameters of an authorization request that nobody else may set.
+const OURS: [&str; 8] = [
+    "client_id",
+    "code_challenge",
+    "code_challenge_method",
+    "redirect_uri",
+    "resource",
+    "response_type",
+    "scope",
+    "state",
+];
+
+/// The options.
+#[derive(Args)]
+#[command(next_help_heading = "Signing in")]
+#[allow(clippy::doc_markdown, reason = "the help is read as plain text")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+pub(crate) struct Options {
+    /// Do not sign in where the server asks for it [$MCP_NO_OAUTH]
+    #[arg(long)]
+    no_oauth: bool,
+
+    /// Only print the URL to sign in at [$MCP_NO_BROWSER]
+    #[arg(long)]
+    no_browser: bool,
+
+    /// Sign in on another device, with a code [$MCP_DEVICE_LOGIN]
+    #[arg(long)]
+    device: bool,
+
+    /// Use the client's own credentials, without a user [$MCP_CLIENT_CREDENTIALS]
+    #[arg(long)]
+    client_credentials: bool,
+
+    /// Client that the authorization server knows [$MCP_CLIENT_ID]; its secret or key is in $MCP_CLIENT_SECRET or
+    /// $MCP_CLIENT_PRIVATE_KEY (PEM)
+    #[arg(long, value_name = "ID")]
+    client_id: Option<String>,
+
+    /// https URL of a client ID metadata document, used where the server reads such [$MCP_CLIENT_METADATA_URL]
+    #[arg(long, value_name = "URL")]
+    client_metadata_url: Option<String>,
+
+    /// Scopes to ask for, separated by spaces [$MCP_SCOPE] [default: what the server asks for]
+    #[arg(long, value_name = "SCOPES")]
+    scope: Option<String>,
+
+    /// What the token is for; none leaves that out [$MCP_RESOURCE] [default: what the server says]
+    #[arg(long, value_name = "URI")]
+    resource: Option<String>,
+
+    /// Another parameter for the authorization request; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    authorize_param: Vec<String>,
+
+    /// Port of 127.0.0.1 that the browser comes back to [$MCP_CALLBACK_PORT] [default: any]
+    #[arg(long, value_name = "PORT")]
+    callback_port: Option<String>,
+
+    /// How long a request waits for the user to sign in [$MCP_LOGIN_WAIT] [default: 20]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    login_wait: Option<String>,
+
+    /// Folder for what is kept of sign-ins [$MCP_STATE_FOLDER] [default: the user's, for the state of programs]
+    #[arg(long, value_name = "PATH")]
+    state_folder: Option<PathBuf>,
+}
+
+impl Options {
+    /// What they mean; nothing if signing in is turned off. `server` is shown to the user.
+    ///
+    /// # Errors
+    /// Whatever cannot be used as it was given.
+    pub(crate) fn meaning(self, server: String, env: &Environment) -> Result<Option<OAuth>, Error> {
+        if self.no_oauth || is_set(env, "MCP_NO_OAUTH")? {
+            return Ok(None);
+        }
+        let opens = !(self.no_browser || is_set(env, "MCP_NO_BROWSER")?);
+        let mut oauth = OAuth::new(move |prompt| ask(prompt, &server, opens));
+        let is_device = self.device || is_set(env, "MCP_DEVICE_LOGIN")?;
+        let is_own_user = self.client_credentials || is_set(env, "MCP_CLIENT_CREDENTIALS")?;
+        oauth.grant = match (is_device, is_own_user) {
+            (true, true) => return Err(Error::config("--device and --client-credentials exclude each other")),
+            (true, false) => Grant::Device,
+            (false, true) => Grant::ClientCredentials,
+            (false, false) => Grant::Browser,
+        };
+        oauth.client_id = option_or(self.client_id, "--client-id", env, "MCP_CLIENT_ID")?.map(|given| given.text);
+        oauth.credential = credential(env)?;
+        if oauth.credential.is_some() && oauth.client_id.is_none() {
+            return Err(Error::config("there are credentials of a client, but no --client-id that they belong to"));
+        }
+        if oauth.grant == Grant::ClientCredentials && oauth.credential.is_none() {
+            return Err(Error::config(
+                "--client-credentials: set MCP_CLIENT_SECRET or MCP_CLIENT_PRIVATE_KEY, and --client-id",
+            ));
+        }
+        if oauth.grant != Grant::ClientCredentials && matches!(oauth.credential, Some(Credential::Key(_))) {
+            return Err(Error::config("MCP_CLIENT_PRIVATE_KEY: a key is only for --client-credentials"));
+        }
+        let document = option_or(self.client_metadata_url, "--client-metadata-url", env, "MCP_CLIENT_METADATA_URL")?;
+        oauth.client_metadata_url = document.as_ref().map(metadata_url).transpose()?;
+        let scopes = option_or(self.scope, "--scope", env, "MCP_SCOPE")?.map(|given| given.text).unwrap_or_default();
+        oauth.scopes = scopes.split_whitespace().map(str::to_owned).collect();
+        oauth.resource = match option_or(self.resource, "--resource", env, "MCP_RESOURCE")? {
+            None => Resource::Found,
+            Some(given) if given.text.trim() == "none" => Resource::None,
+            Some(given) => match Url::parse(given.text.trim()) {
+                Ok(url) if url.fragment().is_none() => Resource::This(given.text.trim().to_owned()),
+                _ => return Err(given.mistake("this is no absolute URI without a fragment")),
+            },
+        };
+        oauth.parameters = self.authorize_param.into_iter().map(parameter).collect::<Result<_, _>>()?;
+        if let Some(given) = option_or(self.callback_port, "--callback-port", env, "MCP_CALLBACK_PORT")? {
+            let port = given.text.trim().parse().ok().filter(|port| *port != 0);
+            oauth.callback_port = Some(port.ok_or_else(|| given.mistake("this is no port from 1 to 65535"))?);
+        }
+        if let Some(given) = option_or(self.login_wait, "--login-wait", env, "MCP_LOGIN_WAIT")? {
+            oauth.login_wait = some_time(&given)?;
+        }
+        let folder = self.state_folder.or_else(|| variable(env, "MCP_STATE_FOLDER").map(PathBuf::from));
+        oauth.folder = folder.or_else(|| state_folder(env));
+        Ok(Some(oauth))
+    }
+}
+
+fn credential(env: &Environment) -> Result<Option<Credential>, Error> {
+    let secret = text_variable(env, "MCP_CLIENT_SECRET")?;
+    let key = text_variable(env, "MCP_CLIENT_PRIVATE_KEY")?;
+    match (secret, key) {
+        (Some(_), Some(_)) => Err(Error::config("MCP_CLIENT_SECRET and MCP_CLIENT_PRIVATE_KEY exclude each other")),
+        (Some(given), None) => Ok(Some(Credential::Secret(Secret::new(given.text)))),
+        // Files that set variables often have a text in one line.
+        (None, Some(given)) => Ok(Some(Credential::Key(Secret::new(given.text.replace("\\n", "\n"))))),
+        (None, None) => Ok(None),
+    }
+}
+
+fn metadata_url(given: &Given) -> Result<String, Error> {
+    match Url::parse(given.text.trim()) {
+        Ok(url) if url.scheme() == "https" && url.path() != "/" => Ok(given.text.trim().to_owned()),
+        _ => Err(given.mistake("this is no https URL with a path")),
+    }
+}
+
+fn parameter(text: String) -> Result<(String, String), Error> {
+    let given = Given::new("--authorize-param", text);
+    match given.text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !OURS.contains(&name) => Ok((name.to_owned(), value.to_owned())),
+        Some((name, _)) if !name.is_empty() => Err(given.mistake(format!("{name} is set by the sign-in itself"))),
+        _ => Err(given.mistake("write NAME=VALUE")),
+    }
+}
+
+/// Where programs keep their state, on this system.
+fn state_folder(env: &Environment) -> Option<PathBuf> {
+    let absolute = |name| variable(env, name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = if cfg!(windows) {
+        absolute("LOCALAPPDATA")?
+    } else if cfg!(target_os = "macos") {
+        absolute("HOME")?.join("Library/Application Support")
+    } else {
+        absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?
+    };
+    Some(base.join("mcp-gangway"))
+}
+
+/// Asks the user to sign in.
+fn ask(prompt: &Prompt, server: &str, opens: bool) {
+    match prompt {
+        Prompt::Browser { url } => {
+            logging::say(&format!("{server} asks you to sign in: {url}"));
+            if opens && let Err(error) = browser::open(url) {
+                tracing::debug!(%error, "no browser was opened");
+            }
+        }
+        Prompt::Device { url, complete, code } => {
+            logging::say(&format!("{server} asks you to sign in: open {url} on any device and type in {code}"));
+            if let Some(complete) = complete {
+                logging::say(&format!("or open {complete}"));
+            }
+        }
+    }
+}
+
+/// What the command can do in the place of bridging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    Login,
+    Logout,
+    Status,
+}
+
+impl Command {
+    /// Takes the name of a command out of the arguments, where it comes first after the program's name.
+    pub(crate) fn take(args: &mut Vec<OsString>) -> Option<Self> {
+        let command = match args.get(1)?.to_str()? {
+            "login" => Self::Login,
+            "logout" => Self::Logout,
+            "status" => Self::Status,
+            _ => return None,
+        };
+        args.remove(1);
+        Some(command)
+    }
+
+    /// Does it, and says on stdout what came of it.
+    ///
+    /// # Errors
+    /// It failed.
+    pub(crate) async fn run(self, config: &Config) -> Result<(), Error> {
+        let server = &config.url;
+        let text = match self {
+            Self::Login => {
+                oauth::login(config).await?;
+                format!("signed in at {server}\n")
+            }
+            Self::Logout => match oauth::logout(config).await? {
+                0 => format!("not signed in at {server}\n"),
+                _ => format!("signed out of {server}; the authorization server may still know the tokens\n"),
+            },
+            Self::Status => match &*oauth::status(config) {
+                [] => format!("not signed in at {server}\n"),
+                all => all.iter().map(shown).collect(),
+            },
+        };
+        // Who does not want to read it need not.
+        let _ = io::stdout().write_all(text.as_bytes());
+        Ok(())
+    }
+}
+
+fn shown(status: &oauth::Status) -> String {
+    let token = match (status.is_signed_in, status.expiry) {
+        (false, _) => "none".to_owned(),
+        (true, None) => "no expiry known".to_owned(),
+        (true, Some(expiry)) => match expiry.duration_since(SystemTime::now()) {
+            Ok(left) => format!("expires in {}", rough(left)),
+            Err(late) => format!("expired {} ago", rough(late.duration())),
+        },
+    };
+    let refresh = if status.can_refresh { "yes" } else { "no" };
+    let scopes = if status.scopes.is_empty() { "not said".to_owned() } else { status.scopes.join(" ") };
+    format!(
+        "resource: {}\n  authorization server: {}\n  client: {}\n  scopes: {scopes}\n  token: {token}\n  renewable: {refresh}\n",
+        status.resource,
+        status.issuer,
+        status.client_id.as_deref().unwrap_or("none"),
+    )
+}
+
+/// A time in its largest unit.
+fn rough(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (count, unit) = match seconds {
+        0..120 => (seconds, "s"),
+        120..7200 => (seconds / 60, "min"),
+        7200..172_800 => (seconds / 3600, "h"),
+        _ => (seconds / 86_400, "days"),
+    };
+    format!("{count} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, ffi::OsString, sync::Arc};
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn meaning(args: &[&str], env: &[(&str, &str)]) -> Result<Option<OAuth>, String> {
+        let env: HashMap<_, _> = env.iter().map(|(name, value)| (name.to_string(), OsString::from(value))).collect();
+        let env: Environment = Arc::new(move |name| env.get(name).cloned());
+        let typed = Typed::try_parse_from([&["x"], args].concat()).unwrap();
+        typed.options.meaning("server".into(), &env).map_err(|error| {
+            assert!(error.is_config());
+            error.to_string()
+        })
+    }
+
+    #[test]
+    fn options_win_over_variables() {
+        assert!(meaning(&["--no-oauth"], &[]).unwrap().is_none());
+        assert!(meaning(&[], &[("MCP_NO_OAUTH", "1")]).unwrap().is_none());
+        let env = [("MCP_CLIENT_ID", "a"), ("MCP_CLIENT_SECRET", "hunter2"), ("MCP_SCOPE", "x"), ("HOME", "/h")];
+        let args = ["--client-id", "b", "--scope", "r  w", "--resource", "none", "--callback-port", "7777"];
+        let args = [&args[..], &["--login-wait", "1.5", "--authorize-param", "audience=a=b"]].concat();
+        let oauth = meaning(&args, &env).unwrap().unwrap();
+        assert_eq!(oauth.client_id.as_deref(), Some("b"));
+        assert_eq!((oauth.scopes.join(","), oauth.resource.clone()), ("r,w".to_owned(), Resource::None));
+        assert_eq!((oauth.callback_port, oauth.login_wait), (Some(7777), Duration::from_millis(1500)));
+        assert_eq!(oauth.parameters, [("audience".to_owned(), "a=b".to_owned())]);
+        assert!(!format!("{oauth:?}").contains("hunter2"));
+        #[cfg(target_os = "linux")]
+        assert_eq!(oauth.folder, Some("/h/.local/state/mcp-gangway".into()));
+    }
+
+    #[test]
+    fn a_mistake_says_where_it_is() {
+        for (args, env, part) in [
+            (&["--device", "--client-credentials"][..], &[][..], "exclude"),
+            (&["--client-credentials"], &[], "MCP_CLIENT_SECRET"),
+            (&[], &[("MCP_CLIENT_SECRET", "hunter2")], "--client-id"),
+            (&["--client-id", "a"], &[("MCP_CLIENT_PRIVATE_KEY", "hunter2")], "only for --client-credentials"),
+            (&["--client-metadata-url", "http://a/b"], &[], "https"),
+            (&["--resource", "x"], &[], "--resource: "),
+            (&["--authorize-param", "state=x"], &[], "state is set"),
+            (&["--authorize-param", "x"], &[], "NAME=VALUE"),
+            (&["--callback-port", "0"], &[], "--callback-port: "),
+            (&["--login-wait", "0"], &[], "--login-wait: "),
+        ] {
+            let line = meaning(args, env).unwrap_err();
+            assert!(line.contains(part) && !line.contains("hunter2"), "{line}");
+        }
+    }
+}

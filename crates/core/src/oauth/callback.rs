@@ -1,0 +1,237 @@
+//! Where the browser comes back to: a listener on 127.0.0.1 for as long as one sign-in takes (RFC 8252, 7.3).
+//!
+//! Rule: only a request with this sign-in's `state` ends the wait; whatever else comes, an old tab or a stranger's guess,
+//! gets a page that says so. Every page is text, which nobody can put anything else into: it is escaped, and its policy
+//! allows neither scripts nor anything from elsewhere.
+
+use std::{io, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinSet,
+    time::timeout,
+};
+use url::Url;
+
+const PATH: &str = "/callback";
+/// The longest head of a request that is read, in bytes.
+const LONGEST_HEAD: usize = 32 << 10;
+/// How long a browser may take to send one, or to take a page.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+
+/// The listener.
+pub(super) struct Callback {
+    listener: TcpListener,
+    port: u16,
+}
+
+/// What the browser brought.
+pub(super) struct Arrival {
+    /// The authorization code, or the error in its place.
+    pub(super) answer: Result<String, Denial>,
+    /// Who says that it has sent the browser (RFC 9207).
+    pub(super) issuer: Option<String>,
+    browser: TcpStream,
+}
+
+/// Why there is no code, as the authorization server says it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Denial {
+    pub(super) error: String,
+    pub(super) description: Option<String>,
+}
+
+impl Callback {
+    /// Listens on a port, or on any with 0.
+    pub(super) async fn bind(port: u16) -> io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+        let port = listener.local_addr()?.port();
+        Ok(Self { listener, port })
+    }
+
+    pub(super) fn redirect_uri(&self) -> String {
+        redirect_uri(self.port)
+    }
+
+    /// Waits for the browser to come back from the sign-in with this state.
+    pub(super) async fn arrival(self, state: &str) -> io::Result<Arrival> {
+        let (arrived, mut arrivals) = mpsc::channel(1);
+        // Browsers also open connections that they do not use, so none must hold up the others.
+        let mut visits = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => {
+                    let (browser, _) = accepted?;
+                    let (state, arrived) = (state.to_owned(), arrived.clone());
+                    visits.spawn(async move {
+                        if let Some(arrival) = visit(browser, &state).await {
+                            let _ = arrived.send(arrival).await;
+                        }
+                    });
+                }
+                Some(arrival) = arrivals.recv() => return Ok(arrival),
+            }
+            while visits.try_join_next().is_some() {}
+        }
+    }
+}
+
+/// Where the browser is sent back to on this port.
+pub(super) fn redirect_uri(port: u16) -> String {
+    format!("http://127.0.0.1:{port}{PATH}")
+}
+
+impl Arrival {
+    /// Tells the user in the browser what came of it.
+    pub(super) async fn tell(mut self, outcome: Result<(), &str>) {
+        let page = match outcome {
+            Ok(()) => page("200 OK", "You are signed in", "You can close this window."),
+            Err(why) => page("400 Bad Request", "You are not signed in", why),
+        };
+        show(&mut self.browser, &page).await;
+    }
+}
+
+/// One connection. Whatever is not what is waited for is answered here.
+async fn visit(mut browser: TcpStream, state: &str) -> Option<Arrival> {
+    let target = timeout(REQUEST_TIME, target(&mut browser)).await.ok()??;
+    let (status, why) = match read(&target, state) {
+        Ok((answer, issuer)) => return Some(Arrival { answer, issuer, browser }),
+        Err(Stray::Elsewhere) => ("404 Not Found", "There is nothing here."),
+        Err(Stray::OtherState) => (
+            "400 Bad Request",
+            "This page belongs to no sign-in that is under way. Use the newest link, or start again from your application.",
+        ),
+        Err(Stray::Nothing) => ("400 Bad Request", "The authorization server has sent neither a code nor an error."),
+    };
+    show(&mut browser, &page(status, "You are not signed in", why)).await;
+    None
+}
+
+/// The target of the GET request that a browser sends.
+async fn target(browser: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        let room = LONGEST_HEAD.checked_sub(head.len())? as u64;
+        if browser.take(room).read_buf(&mut head).await.ok()? == 0 {
+            return None;
+        }
+    }
+    let line = std::str::from_utf8(&head).ok()?.lines().next()?;
+    let (target, version) = line.strip_prefix("GET ")?.split_once(' ')?;
+    version.starts_with("HTTP/1.").then(|| target.to_owned())
+}
+
+/// Why a request is not the one that is waited for.
+#[derive(Debug, PartialEq, Eq)]
+enum Stray {
+    Elsewhere,
+    OtherState,
+    Nothing,
+}
+
+type Answer = (Result<String, Denial>, Option<String>);
+
+fn read(target: &str, state: &str) -> Result<Answer, Stray> {
+    let url = Url::options().base_url(Url::parse("http://127.0.0.1").ok().as_ref()).parse(target);
+    let url = url.ok().filter(|url| url.path() == PATH).ok_or(Stray::Elsewhere)?;
+    // A parameter that is there twice says nothing (RFC 6749, 3.1).
+    let parameter = |name: &str| {
+        let mut values = url.query_pairs().filter(|(key, _)| key == name);
+        values.next().filter(|_| values.next().is_none()).map(|(_, value)| value.into_owned())
+    };
+    if parameter("state").as_deref() != Some(state) {
+        return Err(Stray::OtherState);
+    }
+    let answer = match (parameter("error"), parameter("code")) {
+        (Some(error), _) => Err(Denial { error, description: parameter("error_description") }),
+        (None, Some(code)) => Ok(code),
+        (None, None) => return Err(Stray::Nothing),
+    };
+    Ok((answer, parameter("iss")))
+}
+
+fn page(status: &str, title: &str, text: &str) -> String {
+    let (title, text) = (escaped(title), escaped(text));
+    let body = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{title}</title>\n<h1>{title}</h1>\n<p>{text}</p>\n</html>\n"
+    );
+    format!(
+        "HTTP/1.1 {status}\r\n\
+         Content-Type: text/html; charset=utf-8\r\n\
+         Content-Length: {}\r\n\
+         Content-Security-Policy: default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n\
+         X-Content-Type-Options: nosniff\r\n\
+         Referrer-Policy: no-referrer\r\n\
+         Cache-Control: no-store\r\n\
+         Connection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+async fn show(browser: &mut TcpStream, page: &str) {
+    // The browser may be gone, which changes nothing.
+    let _ = timeout(REQUEST_TIME, async {
+        browser.write_all(page.as_bytes()).await?;
+        browser.shutdown().await
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_waited_for_is_taken() {
+        let code = |code: &str| Ok::<_, Denial>(code.to_owned());
+        assert_eq!(read("/callback?code=c&state=s", "s"), Ok((code("c"), None)));
+        assert_eq!(
+            read("/callback?iss=https%3A%2F%2Fa&state=s&code=c+d", "s"),
+            Ok((code("c d"), Some("https://a".into())))
+        );
+        let denial = Denial { error: "access_denied".into(), description: Some("<b>no</b>".into()) };
+        assert_eq!(
+            read("/callback?error=access_denied&error_description=%3Cb%3Eno%3C/b%3E&state=s", "s"),
+            Ok((Err(denial), None))
+        );
+        for (target, stray) in [
+            ("/callback?code=c&state=t", Stray::OtherState),
+            ("/callback?code=c", Stray::OtherState),
+            ("/callback?code=c&state=s&state=s", Stray::OtherState),
+            ("/callback?state=s", Stray::Nothing),
+            ("/callback?state=s&code=c&code=d", Stray::Nothing),
+            ("/favicon.ico?code=c&state=s", Stray::Elsewhere),
+            ("/", Stray::Elsewhere),
+            ("http://[", Stray::Elsewhere),
+        ] {
+            assert_eq!(read(target, "s"), Err(stray), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_text() {
+        let page = page("400 Bad Request", "t", "<script>alert('x')</script> & \"y\"");
+        assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;y&quot;"), "{page}");
+        assert!(page.contains("default-src 'none'"));
+        let (head, body) = page.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
+    }
+}

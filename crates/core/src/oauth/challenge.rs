@@ -1,0 +1,186 @@
+//! What a refusal says about the credentials that it wants: the `Bearer` challenge among its `WWW-Authenticate` headers
+//! (RFC 9110, 11.6.1; RFC 6750, 3).
+//!
+//! Rule: a name or a comma in quotes is text. What cannot be read ends the reading; what came before it counts.
+
+use std::fmt::Write as _;
+
+use http::{HeaderMap, header::WWW_AUTHENTICATE};
+
+/// The parameters of a `Bearer` challenge that matter here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Challenge {
+    pub(super) resource_metadata: Option<String>,
+    pub(super) scope: Option<String>,
+    error: Option<String>,
+}
+
+impl Challenge {
+    /// The challenge in a response's headers: the first that says where the metadata is, else the first of all.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut all: Vec<Self> = Vec::new();
+        for value in headers.get_all(WWW_AUTHENTICATE) {
+            // Header values may be Latin-1; what matters here is not.
+            read(&String::from_utf8_lossy(value.as_bytes()), &mut all);
+        }
+        let best = all.iter().position(|one| one.resource_metadata.is_some()).unwrap_or(0);
+        if best < all.len() { all.swap_remove(best) } else { Self::default() }
+    }
+
+    /// Whether the token is good, but for less than this request needs.
+    pub(crate) fn wants_more_scope(&self) -> bool {
+        self.error.as_deref() == Some("insufficient_scope") && self.scopes().next().is_some()
+    }
+
+    /// The scopes that are asked for.
+    pub(super) fn scopes(&self) -> impl Iterator<Item = &str> {
+        self.scope.iter().flat_map(|scope| scope.split_ascii_whitespace())
+    }
+
+    /// The same as a header of its own.
+    pub(super) fn to_header(&self) -> Option<String> {
+        let mut header = "Bearer".to_owned();
+        for (name, value) in [("resource_metadata", &self.resource_metadata), ("scope", &self.scope)] {
+            let Some(value) = value else { continue };
+            let separator = if header.len() > "Bearer".len() { ", " } else { " " };
+            let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+            // A string takes whatever is written to it.
+            let _ = write!(header, "{separator}{name}=\"{value}\"");
+        }
+        (header.len() > "Bearer".len()).then_some(header)
+    }
+}
+
+/// Adds the `Bearer` challenges of one header's value.
+fn read(text: &str, all: &mut Vec<Challenge>) {
+    let mut rest = Rest(text);
+    let mut is_bearer = false;
+    while rest.begin_element() {
+        let Some(name) = rest.token() else { return };
+        if !rest.take('=') {
+            is_bearer = name.eq_ignore_ascii_case("bearer");
+            if is_bearer {
+                all.push(Challenge::default());
+            }
+            continue;
+        }
+        let Some(value) = rest.value() else { return };
+        if let Some(challenge) = all.last_mut().filter(|_| is_bearer) {
+            let place = match name.to_ascii_lowercase().as_str() {
+                "resource_metadata" => &mut challenge.resource_metadata,
+                "scope" => &mut challenge.scope,
+                "error" => &mut challenge.error,
+                _ => continue,
+            };
+            place.get_or_insert(value);
+        }
+    }
+}
+
+/// What is not read yet.
+struct Rest<'a>(&'a str);
+
+impl<'a> Rest<'a> {
+    /// Passes over what separates. False at the end.
+    fn begin_element(&mut self) -> bool {
+        self.0 = self.0.trim_start_matches([' ', '\t', ',']);
+        !self.0.is_empty()
+    }
+
+    /// A scheme or a name.
+    fn token(&mut self) -> Option<&'a str> {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~/:".contains(c);
+        let end = self.0.find(|c| !is_part(c)).unwrap_or(self.0.len());
+        let (token, rest) = self.0.split_at(end);
+        self.0 = rest;
+        (!token.is_empty()).then_some(token)
+    }
+
+    fn take(&mut self, wanted: char) -> bool {
+        match self.0.trim_start_matches([' ', '\t']).strip_prefix(wanted) {
+            Some(rest) => self.0 = rest,
+            None => return false,
+        }
+        true
+    }
+
+    fn value(&mut self) -> Option<String> {
+        if !self.take('"') {
+            self.0 = self.0.trim_start_matches([' ', '\t']);
+            // The padding of credentials in base64 has nothing behind it.
+            let value = self.token().unwrap_or_default().to_owned();
+            self.0 = self.0.trim_start_matches('=');
+            return Some(value);
+        }
+        let mut value = String::new();
+        let mut chars = self.0.char_indices();
+        while let Some((at, c)) = chars.next() {
+            match c {
+                '"' => {
+                    self.0 = self.0.get(at + 1..).unwrap_or_default();
+                    return Some(value);
+                }
+                '\\' => value.push(chars.next()?.1),
+                c => value.push(c),
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn challenge(values: &[&str]) -> Challenge {
+        let values = values.iter().map(|value| (WWW_AUTHENTICATE, HeaderValue::from_str(value).unwrap()));
+        let mut headers = HeaderMap::new();
+        for (name, value) in values {
+            headers.append(name, value);
+        }
+        Challenge::of(&headers)
+    }
+
+    #[test]
+    fn the_bearer_challenge_is_found_among_others() {
+        let url = "https://a.example/.well-known/oauth-protected-resource";
+        for values in [
+            &[&*format!(r#"Bearer resource_metadata="{url}", scope="a b""#)][..],
+            &[&*format!(r#"bearer realm="x, Bearer scope=\"no\"" ,scope = "a b",RESOURCE_METADATA={url}"#)],
+            &[
+                "Negotiate abc==",
+                r#"Basic realm="x", scope="no""#,
+                &*format!(r#"Bearer scope="a b", resource_metadata="{url}""#),
+            ],
+            &[&*format!(
+                r#"Negotiate, Digest qop="auth", Bearer scope="a b", resource_metadata="{url}", Basic realm="y""#
+            )],
+            &[r#"Bearer scope="other""#, &*format!(r#"Bearer scope="a b", resource_metadata="{url}""#)],
+        ] {
+            let challenge = challenge(values);
+            assert_eq!(challenge.resource_metadata.as_deref(), Some(url), "{values:?}");
+            assert_eq!(challenge.scopes().collect::<Vec<_>>(), ["a", "b"], "{values:?}");
+        }
+        for values in [&[][..], &[r#"Basic scope="a""#], &["Bearer"], &[r#"Bearer scope="open"#], &["="]] {
+            assert_eq!(challenge(values), Challenge::default(), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_challenge_with_scopes_can_be_met_by_more_of_them() {
+        assert!(challenge(&[r#"Bearer error="insufficient_scope", scope="w""#]).wants_more_scope());
+        assert!(!challenge(&[r#"Bearer error="insufficient_scope""#]).wants_more_scope());
+        assert!(!challenge(&[r#"Bearer error="invalid_token", scope="w""#]).wants_more_scope());
+        let text = r#"Bearer error_description="error=\"insufficient_scope\"", scope="w""#;
+        assert!(!challenge(&[text]).wants_more_scope());
+    }
+
+    #[test]
+    fn it_can_be_written_again() {
+        let written = r#"Bearer resource_metadata="https://a/\"b\\", scope="a b""#;
+        assert_eq!(challenge(&[&format!("{written}, error=\"x\"")]).to_header().as_deref(), Some(written));
+        assert_eq!(Challenge::default().to_header(), None);
+    }
+}

@@ -1,0 +1,298 @@
+//! The requests of signing in, on the bridge's own HTTP client: with its proxies, its authorities and its timeouts.
+//!
+//! Rules: nothing secret leaves without TLS, but to this machine; what the MCP server names is not reached in networks
+//! where it is not itself; a body is bounded; and the client certificate that the user has for the server is for that
+//! server alone.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::Full;
+use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
+use rmcp::transport::auth::{
+    OAuthHttpClient, OAuthHttpClientError, OAuthHttpClientFuture, OAuthHttpRedirectPolicy, OAuthHttpRequest,
+};
+use serde::Deserialize;
+use tokio::time::timeout;
+use url::{Host, Url, form_urlencoded};
+
+use crate::{
+    codec::is_event_stream,
+    config::{Config, ServerUrl},
+    error::{Error, Kind as Fault},
+    headers,
+    http_client::{Addresses, HttpClient, HttpSettings},
+};
+
+/// The largest answer that is read, in bytes.
+const LARGEST: usize = 1 << 20;
+/// The longest that one request may take.
+const LONGEST: Duration = Duration::from_secs(30);
+const MOST_REDIRECTS: usize = 5;
+
+/// The two HTTP clients, as the MCP server's own origin is the only one that the user has chosen.
+#[derive(Clone, Debug)]
+pub(super) struct Clients {
+    server: ServerUrl,
+    here: HttpClient<Full<Bytes>>,
+    elsewhere: HttpClient<Full<Bytes>>,
+}
+
+impl Clients {
+    /// # Errors
+    /// TLS settings that cannot be used.
+    pub(super) fn new(config: &Config) -> Result<Self, Error> {
+        let here = HttpSettings {
+            tls: config.tls.clone(),
+            proxy: config.proxy.clone(),
+            connect: config.timeouts.connect,
+            ..HttpSettings::default()
+        };
+        let mut elsewhere = here.clone();
+        elsewhere.tls.client = None;
+        let host = config.url.as_uri().host().unwrap_or_default();
+        elsewhere.addresses = Addresses::Like(host.trim_matches(['[', ']']).to_owned());
+        Ok(Self { server: config.url.clone(), here: HttpClient::new(here)?, elsewhere: HttpClient::new(elsewhere)? })
+    }
+}
+
+/// The requests of one sign-in.
+#[derive(Debug)]
+pub(super) struct Http {
+    clients: Clients,
+    /// What stands in requests for tokens in the place of the resource that rmcp would put there; none if nothing does.
+    resource: Mutex<Option<Instead>>,
+    /// The error code of the last refusal in the form of RFC 6749, 5.2. The libraries above make a text of it.
+    refusal: Mutex<Option<String>>,
+}
+
+/// What is sent as the resource.
+#[derive(Clone, Debug)]
+pub(super) enum Instead {
+    This(String),
+    Nothing,
+}
+
+impl Http {
+    pub(super) fn new(clients: Clients) -> Arc<Self> {
+        Arc::new(Self { clients, resource: Mutex::default(), refusal: Mutex::default() })
+    }
+
+    /// From now on, this is the resource that tokens are asked for.
+    pub(super) fn replace_resource(&self, instead: Option<Instead>) {
+        *self.resource.lock().unwrap_or_else(PoisonError::into_inner) = instead;
+    }
+
+    pub(super) fn instead(&self) -> Option<Instead> {
+        self.resource.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why the authorization server has said no since this was last asked, if it has.
+    pub(super) fn take_refusal(&self) -> Option<String> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether the user may be sent there, by the same rules.
+    ///
+    /// # Errors
+    /// What speaks against it.
+    pub(super) async fn may_show(&self, url: &str) -> Result<(), Error> {
+        let url = ServerUrl::parse(url)?;
+        self.judge(&Method::POST, &url)?;
+        if self.clients.server.is_origin_of(&url) {
+            Ok(())
+        } else {
+            self.clients.elsewhere.may_reach(url.as_uri()).await
+        }
+    }
+
+    /// Sends a request, and gives the response whatever its status.
+    ///
+    /// # Errors
+    /// No response came, or nothing may be sent there.
+    pub(super) async fn send(&self, request: HttpRequest, follow: bool) -> Result<HttpResponse, Error> {
+        let (head, body) = request.into_parts();
+        let body = Bytes::from(self.with_resource(&head.headers, body));
+        let mut url = ServerUrl::parse(&head.uri.to_string())?;
+        for _ in 0..=MOST_REDIRECTS {
+            self.judge(&head.method, &url)?;
+            let mut request = Request::new(Full::new(body.clone()));
+            *request.method_mut() = head.method.clone();
+            *request.uri_mut() = url.as_uri().clone();
+            request.headers_mut().clone_from(&head.headers);
+            let is_here = self.clients.server.is_origin_of(&url);
+            let client = if is_here { &self.clients.here } else { &self.clients.elsewhere };
+            let response = client.send(request).await?;
+            // A client that follows any other would have to ask in another way.
+            let keeps = matches!(response.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
+            let location = response.headers().get(header::LOCATION).filter(|_| follow && keeps);
+            match location.and_then(|location| url.join(location.to_str().ok()?)) {
+                Some(next) => url = next,
+                None => return self.gathered(response).await,
+            }
+        }
+        Err(Error::new(Fault::NoToken, format!("{url} redirects in circles")))
+    }
+
+    /// What may be sent where.
+    fn judge(&self, method: &Method, url: &ServerUrl) -> Result<(), Error> {
+        let is_metadata_of_server = method == Method::GET && self.clients.server.is_origin_of(url);
+        if is_metadata_of_server || is_confidential(url.as_url()) {
+            return Ok(());
+        }
+        Err(Error::new(Fault::NoToken, format!("{url} is not used: only https keeps secret what is sent there")))
+    }
+
+    async fn gathered(&self, response: http::Response<crate::http_client::Body>) -> Result<HttpResponse, Error> {
+        let (head, mut stream) = response.into_parts();
+        let mut body = Vec::new();
+        // A stream of events is no document, and may have no end.
+        if !is_event_stream(headers::content_type(&head.headers)) {
+            while let Some(chunk) = stream.chunk().await? {
+                if body.len() + chunk.len() > LARGEST {
+                    return Err(Error::new(Fault::TooLarge, format!("an answer is over {LARGEST} bytes")));
+                }
+                body.extend_from_slice(&chunk);
+            }
+        }
+        if head.status.is_client_error() {
+            #[derive(Deserialize)]
+            struct Refusal {
+                error: String,
+            }
+            let refusal = serde_json::from_slice::<Refusal>(&body).ok().map(|refusal| refusal.error);
+            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
+        }
+        Ok(HttpResponse::from_parts(head, body))
+    }
+
+    /// A form with the resource that is wanted in it.
+    fn with_resource(&self, headers: &http::HeaderMap, body: Vec<u8>) -> Vec<u8> {
+        let is_form = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/x-www-form-urlencoded");
+        match self.instead() {
+            Some(instead) if is_form => replaced(form_urlencoded::parse(&body), &instead).into_bytes(),
+            _ => body,
+        }
+    }
+}
+
+/// A form or a query of these pairs, with what is wanted in the place of the resource.
+pub(super) fn replaced(pairs: form_urlencoded::Parse<'_>, instead: &Instead) -> String {
+    let mut out = form_urlencoded::Serializer::new(String::new());
+    out.extend_pairs(pairs.filter(|(name, _)| name != "resource"));
+    if let Instead::This(resource) = instead {
+        out.append_pair("resource", resource);
+    }
+    out.finish()
+}
+
+/// Whether nobody else reads what is sent there: it is secure, or does not leave this machine.
+fn is_confidential(url: &Url) -> bool {
+    let is_loopback = match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    };
+    url.scheme() == "https" || (url.scheme() == "http" && is_loopback)
+}
+
+impl OAuthHttpClient for Http {
+    fn execute(&self, request: OAuthHttpRequest) -> OAuthHttpClientFuture<'_> {
+        let OAuthHttpRequest { request, redirect_policy, timeout: limit, .. } = request;
+        let follow = redirect_policy == OAuthHttpRedirectPolicy::Follow;
+        Box::pin(async move {
+            let sent = timeout(limit.unwrap_or(LONGEST), self.send(request, follow)).await;
+            Ok(sent.map_err(|_| too_slow())??)
+        })
+    }
+}
+
+/// The same for the `oauth2` crate, where it is used without rmcp.
+pub(super) struct Directly<'a>(pub(super) &'a Http);
+
+/// An error as a source of others.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) struct Sent(OAuthHttpClientError);
+
+impl<'c> AsyncHttpClient<'c> for Directly<'_> {
+    type Error = Sent;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<HttpResponse, Sent>> + Send + 'c>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(async move {
+            let sent = timeout(LONGEST, self.0.send(request, false)).await;
+            sent.unwrap_or_else(|_| Err(too_slow())).map_err(|error| Sent(error.into()))
+        })
+    }
+}
+
+fn too_slow() -> Error {
+    Error::new(Fault::Timeout, format!("no answer within {} s", LONGEST.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn http(server: &str) -> Arc<Http> {
+        Http::new(Clients::new(&Config::new(server).unwrap()).unwrap())
+    }
+
+    #[test]
+    fn what_is_secret_needs_tls() {
+        let http = http("http://mcp.example/mcp");
+        for (method, url, allowed) in [
+            (Method::GET, "http://mcp.example/.well-known/oauth-protected-resource", true),
+            (Method::POST, "http://mcp.example/token", false),
+            (Method::GET, "http://as.example/", false),
+            (Method::POST, "https://as.example/token", true),
+            (Method::POST, "http://localhost:1/token", true),
+            (Method::POST, "http://127.0.0.1:1/token", true),
+            (Method::POST, "http://[::1]:1/token", true),
+            (Method::POST, "http://localhost.example/token", false),
+        ] {
+            let verdict = http.judge(&method, &ServerUrl::parse(url).unwrap());
+            assert_eq!(verdict.is_ok(), allowed, "{method} {url}");
+        }
+    }
+
+    #[test]
+    fn another_resource_takes_the_place_of_the_found_one() {
+        let http = http("https://mcp.example/mcp");
+        let form = http::HeaderMap::from_iter([(
+            header::CONTENT_TYPE,
+            http::HeaderValue::from_static("application/x-www-form-urlencoded"),
+        )]);
+        let body = |headers: &http::HeaderMap| {
+            String::from_utf8(http.with_resource(headers, b"a=b%26&resource=c&resource=d".to_vec())).unwrap()
+        };
+        assert_eq!(body(&form), "a=b%26&resource=c&resource=d");
+        http.replace_resource(Some(Instead::This("https://x/?y".into())));
+        assert_eq!(body(&form), "a=b%26&resource=https%3A%2F%2Fx%2F%3Fy");
+        assert_eq!(body(&http::HeaderMap::new()), "a=b%26&resource=c&resource=d");
+        http.replace_resource(Some(Instead::Nothing));
+        assert_eq!(body(&form), "a=b%26");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_the_server_gives_leads_to_no_neighbour() {
+        let http = http("https://mcp.example/mcp");
+        for url in [
+            "http://127.0.0.1:1/",
+            "https://10.0.0.1/",
+            "https://[::1]/",
+            "https://169.254.169.254/",
+            "https://localhost/",
+        ] {
+            let request = Request::get(url).body(Vec::new()).unwrap();
+            let error = http.send(request, false).await.unwrap_err();
+            assert!(error.to_string().contains("where the MCP server is not"), "{url}: {error}");
+        }
+    }
+}

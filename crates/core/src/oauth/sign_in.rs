@@ -1,0 +1,413 @@
+//! The ways to a token: which authorization server stands for the MCP server, which client we are there, and the grant.
+//!
+//! What the specification asks of a client is rmcp's: where the metadata is, the checks of issuer and resource, PKCE,
+//! registration, the requests for tokens. Here is what it leaves to its users, and what it leaves out:
+//!
+//! - Metadata that does not speak of PKCE is refused, as 2025-11-25 and later have it; rmcp goes on.
+//! - The resource can be another than the one that was found, or left out, and authorization requests can have other
+//!   parameters beside; rmcp has no settings for either.
+//! - A refusal of the authorization request is told, once its issuer is known to be the right one.
+//!
+//! Rule: what the authorization server says is shown only if it is known that it has said so.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::Engine as _;
+use oauth2::basic::BasicTokenType;
+use rmcp::transport::auth::{
+    AuthError, AuthorizationManager, AuthorizationMetadata, AuthorizationMetadataSource, ClientCredentialsConfig,
+    CredentialStore as _, InMemoryCredentialStore, JwtSigningAlgorithm, OAuthClientConfig, StoredCredentials,
+};
+use tokio::{runtime::Handle, task::spawn_blocking, time::timeout};
+use url::Url;
+
+use super::{
+    Credential, OAuth, Prompt, Resource, User,
+    callback::{Arrival, Callback, redirect_uri},
+    challenge::Challenge,
+    http::{Clients, Http, Instead, replaced},
+    store::{Client, Key, Record},
+};
+use crate::{
+    config::ServerUrl,
+    error::{Error, Kind as Fault},
+};
+
+/// How long the user has to sign in.
+const SIGN_IN_TIME: Duration = Duration::from_mins(10);
+/// What the client is called where it is registered.
+pub(super) const CLIENT_NAME: &str = "mcp-gangway";
+
+/// The authorization server that the MCP server has named, and what it is asked for.
+pub(super) struct Place<'a> {
+    pub(super) settings: &'a OAuth,
+    pub(super) metadata: AuthorizationMetadata,
+    pub(super) key: Key,
+    pub(super) http: Arc<Http>,
+    manager: AuthorizationManager,
+    /// What rmcp reads and writes while it works; the record is what is kept.
+    tokens: InMemoryCredentialStore,
+}
+
+impl<'a> Place<'a> {
+    /// Finds it, from what the server's refusal says or from where its metadata should be.
+    ///
+    /// # Errors
+    /// There is none that may be used.
+    pub(super) async fn find(
+        settings: &'a OAuth,
+        server: &ServerUrl,
+        clients: Clients,
+        challenge: &Challenge,
+    ) -> Result<Self, Error> {
+        let failed = |error| failure(&format!("{server} wants a sign-in, and none is possible"), error);
+        let http = Http::new(clients);
+        let base = without_secrets(server);
+        let oauth_http = Arc::clone(&http);
+        let mut manager =
+            AuthorizationManager::new_with_oauth_http_client(base.clone(), oauth_http).await.map_err(failed)?;
+        let tokens = InMemoryCredentialStore::new();
+        manager.set_credential_store(tokens.clone());
+        let found = manager.resolve_metadata_from_challenge(challenge.to_header().as_deref()).await.map_err(failed)?;
+        let metadata = found.metadata;
+        let is_published = found.source == AuthorizationMetadataSource::ProtectedResourceMetadata;
+        if is_published && metadata.code_challenge_methods_supported.is_none() {
+            let what = "its metadata does not say that it supports PKCE, which a sign-in needs";
+            return Err(refused(&metadata, what));
+        }
+        let resource = found_resource(&mut manager, &metadata).await.map_err(failed)?;
+        let resource = if is_published { resource } else { resource.trim_end_matches('/').to_owned() };
+        let (resource, instead) = match &settings.resource {
+            Resource::Found if is_published => (resource, None),
+            Resource::Found => (resource.clone(), Some(Instead::This(resource))),
+            Resource::This(other) => (other.clone(), Some(Instead::This(other.clone()))),
+            Resource::None => (resource, Some(Instead::Nothing)),
+        };
+        http.replace_resource(instead);
+        let issuer = metadata.issuer.clone().unwrap_or_else(|| origin(&metadata.token_endpoint));
+        let key = Key { issuer, resource, client: settings.named_client() };
+        Ok(Self { settings, metadata, key, http, manager, tokens })
+    }
+
+    /// The scopes to ask for at first: those that the user wants, else those that the server does.
+    pub(super) async fn first_scopes(&self) -> Vec<String> {
+        if self.settings.scopes.is_empty() {
+            self.manager.select_initial_scopes(&[]).await
+        } else {
+            self.settings.scopes.clone()
+        }
+    }
+
+    /// Those that were granted and those that are missing (SEP-2350).
+    pub(super) fn more_scopes(&self, granted: &[String], missing: &Challenge) -> Vec<String> {
+        let mut scopes = Vec::new();
+        let asked = granted.iter().chain(&self.settings.scopes).map(String::as_str);
+        let offered = self.metadata.scopes_supported.iter().flatten().map(String::as_str);
+        // With it there are refresh tokens where they are not there anyway (SEP-2207).
+        let offline = offered.filter(|scope| *scope == "offline_access");
+        for scope in asked.chain(missing.scopes()).chain(offline) {
+            if !scopes.iter().any(|known| known == scope) {
+                scopes.push(scope.to_owned());
+            }
+        }
+        scopes
+    }
+
+    /// Asks for new tokens with the old ones. False if the authorization server does not take them any more, or not from
+    /// this client.
+    ///
+    /// # Errors
+    /// It could not be asked, or gave no usable answer.
+    pub(super) async fn refresh(&mut self, record: &mut Record) -> Result<bool, Error> {
+        let Some(stored) = record.tokens.clone() else { return Ok(false) };
+        let failed = |error| failure("the tokens cannot be renewed", error);
+        let mut config = OAuthClientConfig::new(&stored.client_id, redirect_uri(0));
+        config.client_secret = match &record.client {
+            Some(client) if client.id == stored.client_id => client.secret.clone(),
+            _ => self.settings.secret(),
+        };
+        self.manager.configure_client(config).map_err(failed)?;
+        self.tokens.save(stored).await.map_err(failed)?;
+        self.http.take_refusal();
+        match self.manager.refresh_token().await {
+            Ok(_) => {
+                record.tokens = Some(granted(&self.tokens).await?);
+                Ok(true)
+            }
+            Err(error) => {
+                // rmcp tells only one refusal from a failure (`invalid_grant`).
+                let refusal = self.http.take_refusal();
+                let is_over = matches!(error, AuthError::TokenRefreshRejected(_) | AuthError::AuthorizationRequired);
+                if !is_over && refusal.is_none() {
+                    return Err(failed(error));
+                }
+                tracing::info!(error = %error, "the tokens cannot be renewed any more");
+                record.tokens = None;
+                forget_unknown_client(record, refusal.as_deref());
+                Ok(false)
+            }
+        }
+    }
+
+    /// The authorization code grant: the user signs in with a browser, which comes back to this machine.
+    ///
+    /// # Errors
+    /// The user or the authorization server refused, or it took too long.
+    pub(super) async fn by_browser(
+        &mut self,
+        record: &mut Record,
+        scopes: &[String],
+        user: &User,
+    ) -> Result<(), Error> {
+        let failed = |error| failure("the sign-in cannot begin", error);
+        let callback = self.callback(record).await?;
+        let config = self.client(record, &callback.redirect_uri(), scopes).await?;
+        self.manager.configure_client(config).map_err(failed)?;
+        let scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
+        let url = self.manager.get_authorization_url(&scopes).await.map_err(failed)?;
+        let url = self.completed(&url)?;
+        self.http.may_show(url.as_str()).await?;
+        let state = parameter(&url, "state").unwrap_or_default();
+        user.ask(Prompt::Browser { url: url.into() });
+        let arrival = timeout(SIGN_IN_TIME, callback.arrival(&state)).await;
+        let arrival = arrival.map_err(|_| Error::new(Fault::NoToken, "nobody has signed in"))?;
+        let arrival =
+            arrival.map_err(|error| Error::new(Fault::NoToken, "the browser cannot come back").with_source(error))?;
+        let outcome = self.exchange(&arrival, &state, record).await;
+        user.has_come(arrival);
+        outcome
+    }
+
+    /// What the browser brought becomes tokens.
+    async fn exchange(&self, arrival: &Arrival, state: &str, record: &mut Record) -> Result<(), Error> {
+        let issuer = arrival.issuer.as_deref();
+        self.check_issuer(issuer)?;
+        let code = arrival.answer.as_ref().map_err(|denial| {
+            let error =
+                Error::new(Fault::NoToken, format!("the authorization server refused the sign-in: {}", denial.error));
+            error.with_detail(denial.description.as_deref().unwrap_or_default())
+        })?;
+        self.http.take_refusal();
+        let exchanged = self.manager.exchange_code_for_token_with_issuer(code, state, issuer).await;
+        exchanged.map_err(|error| {
+            forget_unknown_client(record, self.http.take_refusal().as_deref());
+            failure("the authorization server gave no token", error)
+        })?;
+        record.tokens = Some(granted(&self.tokens).await?);
+        Ok(())
+    }
+
+    /// Who has sent the browser back must be who was asked (RFC 9207, 2.4): as it stands, in refusals too.
+    fn check_issuer(&self, issuer: Option<&str>) -> Result<(), Error> {
+        let asked = self.metadata.issuer.as_deref();
+        let mut is_wrong = issuer.is_some() && issuer != asked;
+        is_wrong |= issuer.is_none() && self.supports("authorization_response_iss_parameter_supported");
+        if !is_wrong {
+            return Ok(());
+        }
+        let summary = "the answer to the sign-in does not come from the authorization server that was asked; not used";
+        Err(Error::new(Fault::NoToken, summary))
+    }
+
+    /// Where the browser comes back to: the port that the user wants, or that the client is registered with, or any.
+    async fn callback(&self, record: &Record) -> Result<Callback, Error> {
+        let registered = record.client.as_ref().and_then(|client| Url::parse(&client.redirect_uri).ok()?.port());
+        let port = self.settings.callback_port.or(registered).unwrap_or(0);
+        let callback = match Callback::bind(port).await {
+            Err(_) if self.settings.callback_port.is_none() && port != 0 => Callback::bind(0).await,
+            callback => callback,
+        };
+        callback.map_err(|error| {
+            let summary = format!("port {port} of 127.0.0.1 cannot be listened on; --callback-port gives another");
+            Error::new(Fault::NoToken, summary).with_source(error)
+        })
+    }
+
+    /// Who we are there, in the specification's order: a client that the user has, one with a metadata document, one that
+    /// was registered before, one that is registered now.
+    async fn client(
+        &mut self,
+        record: &mut Record,
+        redirect_uri: &str,
+        scopes: &[String],
+    ) -> Result<OAuthClientConfig, Error> {
+        let new = |id: &str, secret: Option<String>| {
+            let mut config = OAuthClientConfig::new(id, redirect_uri).with_scopes(scopes.to_vec());
+            config.client_secret = secret;
+            config
+        };
+        if let Some(id) = &self.settings.client_id {
+            return Ok(new(id, self.settings.secret()));
+        }
+        if let Some(url) = self.metadata_document() {
+            return Ok(new(url, None));
+        }
+        if let Some(client) = record.client.as_ref().filter(|client| client.redirect_uri == redirect_uri) {
+            return Ok(new(&client.id, client.secret.clone()));
+        }
+        if self.metadata.registration_endpoint.is_none() {
+            return Err(refused(&self.metadata, "it registers no clients; --client-id gives one that it knows"));
+        }
+        let scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
+        let registered = self.manager.register_client(CLIENT_NAME, redirect_uri, &scopes).await;
+        let config = registered.map_err(|error| {
+            let hint = "a client cannot be registered; --client-id gives one that is known there";
+            failure(&format!("{}: {hint}", self.key.issuer), error)
+        })?;
+        record.client = Some(Client {
+            id: config.client_id.clone(),
+            secret: config.client_secret.clone(),
+            redirect_uri: redirect_uri.to_owned(),
+        });
+        Ok(config)
+    }
+
+    /// The document that says who we are, where it is of use.
+    pub(super) fn metadata_document(&self) -> Option<&'a str> {
+        let url = self.settings.client_metadata_url.as_deref();
+        url.filter(|_| self.supports("client_id_metadata_document_supported"))
+    }
+
+    /// The authorization request with what the user wants in it.
+    fn completed(&self, url: &str) -> Result<Url, Error> {
+        let mut url =
+            Url::parse(url).map_err(|error| Error::new(Fault::NoToken, "no URL to sign in at").with_source(error))?;
+        if let Some(instead) = self.http.instead() {
+            let query = replaced(url.query_pairs(), &instead);
+            url.set_query(Some(&query));
+        }
+        url.query_pairs_mut().extend_pairs(&self.settings.parameters);
+        Ok(url)
+    }
+
+    /// The client credentials grant: the client is its own user (SEP-1046).
+    ///
+    /// # Errors
+    /// The authorization server refused, or could not be asked.
+    pub(super) async fn by_credentials(mut self, record: &mut Record, scopes: Vec<String>) -> Result<(), Error> {
+        let failed = |error| failure("the authorization server gave no token for the client's credentials", error);
+        let missing = || Error::config("client credentials need a client; --client-id gives one");
+        let client_id = self.settings.client_id.clone().ok_or_else(missing)?;
+        let resource = Some(self.key.resource.clone());
+        let config = match self.settings.credential.as_ref().ok_or_else(missing)? {
+            Credential::Secret(secret) => {
+                ClientCredentialsConfig::ClientSecret { client_id, client_secret: secret.0.clone(), scopes, resource }
+            }
+            Credential::Key(pem) => ClientCredentialsConfig::PrivateKeyJwt {
+                client_id,
+                signing_algorithm: self.signing_algorithm(&pem.0),
+                signing_key: pem.0.clone().into_bytes(),
+                token_endpoint_audience: None,
+                scopes,
+                resource,
+            },
+        };
+        self.manager.validate_client_credentials_metadata(&config).map_err(failed)?;
+        self.manager.configure_client_credentials(&config).map_err(failed)?;
+        let (manager, runtime) = (self.manager, Handle::current());
+        // rmcp's future holds what must stay on its thread, so it gets one.
+        let exchanged =
+            spawn_blocking(move || runtime.block_on(manager.exchange_client_credentials(&config)).map(drop));
+        exchanged
+            .await
+            .map_err(|error| Error::new(Fault::NoToken, "the sign-in broke off").with_source(error))?
+            .map_err(failed)?;
+        record.tokens = Some(granted(&self.tokens).await?);
+        Ok(())
+    }
+
+    /// The algorithm for a key: what its curve says, or for RSA the first that the authorization server takes.
+    fn signing_algorithm(&self, pem: &str) -> JwtSigningAlgorithm {
+        // How the object identifiers of the two curves stand in the key's DER.
+        const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+        const P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
+        let text: String =
+            pem.lines().filter(|line| !line.starts_with("-----")).flat_map(|line| line.trim().chars()).collect();
+        let der = base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default();
+        let names = |curve: &[u8]| der.windows(curve.len()).any(|part| part == curve);
+        if names(P256) {
+            return JwtSigningAlgorithm::ES256;
+        }
+        if names(P384) {
+            return JwtSigningAlgorithm::ES384;
+        }
+        let offered = self.metadata.additional_fields.get("token_endpoint_auth_signing_alg_values_supported");
+        let offered = offered.and_then(|names| names.as_array()).into_iter().flatten();
+        let known = offered.filter_map(|name| match name.as_str()? {
+            "RS256" => Some(JwtSigningAlgorithm::RS256),
+            "RS384" => Some(JwtSigningAlgorithm::RS384),
+            "RS512" => Some(JwtSigningAlgorithm::RS512),
+            _ => None,
+        });
+        known.into_iter().next().unwrap_or(JwtSigningAlgorithm::RS256)
+    }
+
+    pub(super) fn supports(&self, what: &str) -> bool {
+        self.metadata.additional_fields.get(what).and_then(serde_json::Value::as_bool).unwrap_or(false)
+    }
+}
+
+/// What rmcp was granted.
+async fn granted(tokens: &InMemoryCredentialStore) -> Result<StoredCredentials, Error> {
+    let granted = tokens.load().await.map_err(|error| failure("there is no token", error))?;
+    checked(granted.ok_or_else(|| Error::new(Fault::NoToken, "there is no token"))?)
+}
+
+/// The tokens, if they are of the one kind that can be sent.
+pub(super) fn checked(granted: StoredCredentials) -> Result<StoredCredentials, Error> {
+    match granted.token_response.as_ref().map(oauth2::TokenResponse::token_type) {
+        Some(BasicTokenType::Bearer) => Ok(granted),
+        _ => Err(Error::new(
+            Fault::NoToken,
+            "the authorization server gave a token of another kind than Bearer; not used",
+        )),
+    }
+}
+
+/// A client that the authorization server does not know is registered anew the next time.
+fn forget_unknown_client(record: &mut Record, refusal: Option<&str>) {
+    if matches!(refusal, Some("invalid_client" | "unauthorized_client")) {
+        record.client = None;
+    }
+}
+
+/// The resource that was found: rmcp keeps it to itself, but puts it into each authorization request.
+async fn found_resource(
+    manager: &mut AuthorizationManager,
+    metadata: &AuthorizationMetadata,
+) -> Result<String, AuthError> {
+    let mut any = metadata.clone();
+    any.response_types_supported = None;
+    any.code_challenge_methods_supported = Some(vec!["S256".to_owned()]);
+    manager.set_metadata(any);
+    manager.configure_client(OAuthClientConfig::new(CLIENT_NAME, redirect_uri(0)))?;
+    let url = manager.get_authorization_url(&[]).await?;
+    manager.set_metadata(metadata.clone());
+    Ok(parameter(&Url::parse(&url)?, "resource").unwrap_or_default())
+}
+
+fn parameter(url: &Url, name: &str) -> Option<String> {
+    url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+}
+
+/// The server's URL without what may be secret in it, which is nothing for an authorization server.
+fn without_secrets(server: &ServerUrl) -> Url {
+    let mut url = server.as_url().clone();
+    url.set_query(None);
+    // Fails for URLs without a host, which this is not.
+    let _ = (url.set_username(""), url.set_password(None));
+    url
+}
+
+fn origin(url: &str) -> String {
+    Url::parse(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
+}
+
+fn refused(metadata: &AuthorizationMetadata, why: &str) -> Error {
+    let who = metadata.issuer.as_deref().unwrap_or(&metadata.authorization_endpoint);
+    Error::new(Fault::NoToken, format!("the authorization server {who} cannot be used: {why}"))
+}
+
+pub(super) fn failure(what: &str, error: AuthError) -> Error {
+    Error::new(Fault::NoToken, what.to_owned()).with_source(error)
+}

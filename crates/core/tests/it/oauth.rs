@@ -1,0 +1,551 @@
+//! Signing in where a server asks for it.
+
+use std::time::Duration;
+
+use gangway::oauth::{self, Credential, Grant, Prompt, Resource, Secret};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::sync::mpsc::UnboundedReceiver;
+use url::Url;
+
+use crate::support::{
+    Client, Exchange, INITIALIZED, Server, VERSION, call,
+    issuer::{Issuer, come_back, query, signing_in, visit},
+    modern, request, response, within,
+};
+
+/// A server, its authorization server, settings, the prompts, and a folder for the tokens.
+async fn scene() -> (Server, Issuer, gangway::Config, UnboundedReceiver<Prompt>, TempDir) {
+    let server = Server::start().await;
+    let issuer = Issuer::of(&server).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (config, prompts) = signing_in(&server, folder.path());
+    (server, issuer, config, prompts, folder)
+}
+
+async fn prompted(prompts: &mut UnboundedReceiver<Prompt>) -> String {
+    within("a prompt", prompts.recv()).await.unwrap().url().to_owned()
+}
+
+/// Takes a request without a token, and refuses it.
+async fn refuse(server: &mut Server, issuer: &Issuer) {
+    let post = server.post().await;
+    assert_eq!(post.header("authorization"), None);
+    unauthorized(post, issuer).await;
+}
+
+async fn unauthorized(post: Exchange, issuer: &Issuer) {
+    post.respond(401, &[("WWW-Authenticate", &issuer.challenge(""))], "").await;
+}
+
+async fn with_token(server: &mut Server, token: &str) -> Exchange {
+    let post = server.post().await;
+    assert_eq!(post.header("authorization"), Some(&*format!("Bearer {token}")));
+    post
+}
+
+#[tokio::test]
+async fn the_message_waits_for_the_sign_in_and_is_sent_again() {
+    let (mut server, issuer, config, mut prompts, folder) = scene().await;
+    let mut client = Client::start(config.clone());
+    client.send(call("1")).await;
+    client.send(call("2")).await;
+    refuse(&mut server, &issuer).await;
+    refuse(&mut server, &issuer).await;
+    let url = prompted(&mut prompts).await;
+    let request = query(&url);
+    assert_eq!(request["response_type"], "code");
+    assert_eq!(request["code_challenge_method"], "S256");
+    assert_eq!(request["resource"], format!("{}/mcp", server.origin()));
+    assert_eq!(request["scope"], "read");
+    assert!(request["state"].len() >= 16);
+    assert!(request["redirect_uri"].starts_with("http://127.0.0.1:"));
+    {
+        let state = issuer.state();
+        let [registration] = &*state.registrations else { panic!("one registration") };
+        assert_eq!(registration["application_type"], "native");
+        assert_eq!(registration["redirect_uris"], json!([request["redirect_uri"]]));
+    }
+    let page = issuer.approve(&url).await;
+    assert!(page.contains("You are signed in") && !page.contains("<script"), "{page}");
+    let (one, two) = (with_token(&mut server, "token-2").await, with_token(&mut server, "token-2").await);
+    let answers = [one.answer("{}").await, two.answer("{}").await];
+    client.expect_all(answers).await;
+    let form = issuer.state().tokens[0].clone();
+    assert_eq!(form["resource"], request["resource"]);
+    client.finish(&mut server).await;
+
+    // The next bridge finds the token.
+    let mut client = Client::start(config.clone());
+    client.send(call("1")).await;
+    refuse(&mut server, &issuer).await;
+    let answer = with_token(&mut server, "token-2").await.answer("{}").await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+    assert!(prompts.try_recv().is_err());
+    assert_eq!(issuer.state().tokens.len(), 1);
+
+    let [status] = &*oauth::status(&config) else { panic!("one record") };
+    assert!(status.is_signed_in && status.can_refresh && status.expiry.is_some());
+    assert_eq!((status.issuer.clone(), status.scopes.join(" ")), (issuer.origin(), "read".to_owned()));
+    let shown = format!("{status:?}");
+    assert!(!shown.contains("token-") && !shown.contains("refresh-"), "{shown}");
+    assert_eq!(oauth::logout(&config).await.unwrap(), 1);
+    assert!(oauth::status(&config).is_empty());
+    drop(folder);
+}
+
+#[tokio::test]
+async fn a_credential_of_the_users_own_is_not_replaced() {
+    let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
+    config.set_authorization("Bearer own").unwrap();
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    unauthorized(with_token(&mut server, "own").await, &issuer).await;
+    assert_eq!(client.expect_error("1").await.status(), Some(401));
+    client.finish(&mut server).await;
+    assert!(prompts.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_to_the_user_and_to_the_client() {
+    let (mut server, issuer, config, mut prompts, _folder) = scene().await;
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    refuse(&mut server, &issuer).await;
+    let request = query(&prompted(&mut prompts).await);
+    let redirect = Url::parse(&request["redirect_uri"]).unwrap();
+    for (stray, status) in [("/favicon.ico", "404"), ("/callback?code=x&state=y", "400"), ("/callback", "400")] {
+        let page = visit(&redirect.join(stray).unwrap()).await;
+        assert!(page.starts_with(&format!("HTTP/1.1 {status} ")), "{page}");
+    }
+    let denial = [("error", "access_denied"), ("error_description", "<b>no</b>"), ("iss", &issuer.origin())];
+    let page = come_back(&request, &denial).await;
+    assert!(page.contains("access_denied: &lt;b&gt;no&lt;/b&gt;") && !page.contains("<b>"), "{page}");
+    let failure = client.expect_error("1").await;
+    assert_eq!((failure.kind(), failure.may_have_run()), ("sign_in_failed", false), "{failure:?}");
+    assert!(failure.message.contains("access_denied"), "{failure:?}");
+    // Nobody is asked again at once.
+    client.send(call("2")).await;
+    refuse(&mut server, &issuer).await;
+    assert!(client.expect_error("2").await.message.contains("access_denied"));
+    assert!(prompts.try_recv().is_err());
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn an_answer_of_another_issuer_is_not_used() {
+    for answer in
+        [&[("code", "x"), ("iss", "https://evil.example")][..], &[("error", "hunter2"), ("iss", "")], &[("code", "x")]]
+    {
+        let (mut server, issuer, config, mut prompts, _folder) = scene().await;
+        let mut client = Client::start(config);
+        client.send(call("1")).await;
+        refuse(&mut server, &issuer).await;
+        let page = come_back(&query(&prompted(&mut prompts).await), answer).await;
+        assert!(page.contains("does not come from") && !page.contains("hunter2"), "{page}");
+        assert!(client.expect_error("1").await.message.contains("does not come from"));
+        client.finish(&mut server).await;
+        assert!(issuer.state().tokens.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_may_not_be_used_is_refused_with_a_reason() {
+    let none = json!({});
+    for (metadata, resource, reason) in [
+        (json!({"code_challenge_methods_supported": null}), none.clone(), "PKCE"),
+        (json!({"code_challenge_methods_supported": ["plain"]}), none.clone(), "PKCE"),
+        (json!({"issuer": "https://evil.example"}), none.clone(), "mismatch"),
+        (json!({"authorization_endpoint": "http://as.example/authorize"}), none.clone(), "only https"),
+        (json!({"authorization_endpoint": "file:///etc/passwd"}), none.clone(), "not http or https"),
+        (json!({"registration_endpoint": "https://10.0.0.1/"}), none.clone(), "where the MCP server is not"),
+        (json!({"registration_endpoint": null}), none.clone(), "--client-id"),
+        (none.clone(), json!({"resource": "https://other.example/mcp"}), "mismatch"),
+        (none.clone(), json!({"authorization_servers": ["https://192.168.0.1"]}), "none published"),
+    ] {
+        let (mut server, issuer, config, mut prompts, _folder) = scene().await;
+        issuer.state().metadata = metadata;
+        issuer.state().resource_metadata = resource;
+        let mut client = Client::start(config);
+        client.send(call("1")).await;
+        refuse(&mut server, &issuer).await;
+        let failure = client.expect_error("1").await;
+        assert!(format!("{failure:?}").contains(reason), "{reason}: {failure:?}");
+        assert!(prompts.try_recv().is_err(), "{reason}");
+        client.finish(&mut server).await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_ahead_of_its_end_and_once_for_many_calls() {
+    let (mut server, issuer, config, mut prompts, _folder) = scene().await;
+    // Four fifths of nothing are over at once.
+    issuer.state().life = 0;
+    let mut client = Client::start(config);
+    let ids: Vec<_> = (1..=64).map(|id| id.to_string()).collect();
+    for id in &ids {
+        client.send(call(id)).await;
+    }
+    for _ in &ids {
+        refuse(&mut server, &issuer).await;
+    }
+    issuer.approve(&prompted(&mut prompts).await).await;
+    let mut answers = Vec::new();
+    for _ in &ids {
+        answers.push(with_token(&mut server, "token-3").await.answer("{}").await);
+    }
+    client.expect_all(answers).await;
+    assert_eq!(issuer.state().tokens.len(), 2, "one sign-in, one refresh");
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn a_refused_token_is_renewed_once_for_many_calls() {
+    let (mut server, issuer, config, mut prompts, _folder) = scene().await;
+    let mut client = Client::start(config);
+    client.send(call("0")).await;
+    refuse(&mut server, &issuer).await;
+    issuer.approve(&prompted(&mut prompts).await).await;
+    let answer = with_token(&mut server, "token-2").await.answer("{}").await;
+    client.expect(answer).await;
+    let ids: Vec<_> = (1..=64).map(|id| id.to_string()).collect();
+    for id in &ids {
+        client.send(call(id)).await;
+    }
+    for _ in &ids {
+        unauthorized(with_token(&mut server, "token-2").await, &issuer).await;
+    }
+    let mut answers = Vec::new();
+    for _ in &ids {
+        answers.push(with_token(&mut server, "token-3").await.answer("{}").await);
+    }
+    client.expect_all(answers).await;
+    let form = issuer.state().tokens[1].clone();
+    assert_eq!((issuer.state().tokens.len(), &*form["refresh_token"]), (2, "refresh-2"));
+    assert_eq!(form["resource"], format!("{}/mcp", server.origin()));
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn a_refused_refresh_token_leads_to_a_new_sign_in() {
+    let (mut server, issuer, config, mut prompts, _folder) = scene().await;
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    refuse(&mut server, &issuer).await;
+    issuer.approve(&prompted(&mut prompts).await).await;
+    issuer.state().refreshes = false;
+    unauthorized(with_token(&mut server, "token-2").await, &issuer).await;
+    issuer.approve(&prompted(&mut prompts).await).await;
+    // A server that takes no token gets no third one.
+    unauthorized(with_token(&mut server, "token-4").await, &issuer).await;
+    assert_eq!(client.expect_error("1").await.status(), Some(401));
+    client.finish(&mut server).await;
+    assert_eq!(issuer.state().registrations.len(), 1);
+    assert!(prompts.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_after_its_renewal_leads_to_a_new_sign_in() {
+    let (mut server, issuer, config, mut prompts, _folder) = scene().await;
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    refuse(&mut server, &issuer).await;
+    issuer.approve(&prompted(&mut prompts).await).await;
+    let answer = with_token(&mut server, "token-2").await.answer("{}").await;
+    client.expect(answer).await;
+    client.send(call("2")).await;
+    unauthorized(with_token(&mut server, "token-2").await, &issuer).await;
+    unauthorized(with_token(&mut server, "token-3").await, &issuer).await;
+    issuer.approve(&prompted(&mut prompts).await).await;
+    let answer = with_token(&mut server, "token-5").await.answer("{}").await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn more_scope_is_asked_for_with_what_was_granted_and_three_times_at_most() {
+    let (mut server, issuer, config, mut prompts, _folder) = scene().await;
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    refuse(&mut server, &issuer).await;
+    issuer.approve(&prompted(&mut prompts).await).await;
+    let scope = |scope: &str| issuer.challenge(&format!(r#", error="insufficient_scope", scope="{scope}""#));
+    let mut granted = "read".to_owned();
+    for (token, wanted) in [("token-2", "write"), ("token-4", "admin"), ("token-6", "read root")] {
+        let post = with_token(&mut server, token).await;
+        post.respond(403, &[("WWW-Authenticate", &scope(wanted))], "").await;
+        let url = prompted(&mut prompts).await;
+        granted = format!("{granted} {}", wanted.trim_start_matches("read "));
+        assert_eq!(query(&url)["scope"], granted);
+        issuer.approve(&url).await;
+    }
+    let post = with_token(&mut server, "token-8").await;
+    post.respond(403, &[("WWW-Authenticate", &scope("more"))], "").await;
+    assert_eq!(client.expect_error("1").await.status(), Some(403));
+    // What is granted and not enough does not get better by being asked for again.
+    client.send(call("2")).await;
+    let post = with_token(&mut server, "token-8").await;
+    post.respond(403, &[("WWW-Authenticate", &scope("admin"))], "").await;
+    assert_eq!(client.expect_error("2").await.status(), Some(403));
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn a_changed_authorization_server_means_a_new_client_and_no_old_token() {
+    let (mut server, issuer, config, mut prompts, _folder) = scene().await;
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    refuse(&mut server, &issuer).await;
+    issuer.approve(&prompted(&mut prompts).await).await;
+    let other = Issuer::of(&server).await;
+    unauthorized(with_token(&mut server, "token-2").await, &other).await;
+    other.approve(&prompted(&mut prompts).await).await;
+    let answer = with_token(&mut server, "token-2").await.answer("{}").await;
+    client.expect(answer).await;
+    assert_eq!((issuer.state().tokens.len(), other.state().registrations.len()), (1, 1));
+    assert_eq!(other.state().tokens[0]["grant_type"], "authorization_code");
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn a_token_may_expire_while_a_tool_runs() {
+    let (mut server, issuer, config, mut prompts, _folder) = scene().await;
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    refuse(&mut server, &issuer).await;
+    issuer.approve(&prompted(&mut prompts).await).await;
+    let mut post = with_token(&mut server, "token-2").await;
+    server.expect_get();
+    post.sse().await;
+    post.chunk("retry: 5\nid: 0\ndata:\n\n").await;
+    post.end().await;
+    let get = server.get().await;
+    assert_eq!(get.header("authorization"), Some("Bearer token-2"));
+    unauthorized(get, &issuer).await;
+    let mut get = server.get().await;
+    assert_eq!((get.header("authorization"), get.header("last-event-id")), (Some("Bearer token-3"), Some("0")));
+    get.sse().await;
+    let answer = response("1", "{}");
+    get.event(&answer).await;
+    get.end().await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn two_bridges_ask_once() {
+    let (mut server, issuer, config, mut prompts, _folder) = scene().await;
+    let (mut one, mut two) = (Client::start(config.clone()), Client::start(config));
+    one.send(call("1")).await;
+    two.send(call("1")).await;
+    refuse(&mut server, &issuer).await;
+    refuse(&mut server, &issuer).await;
+    issuer.approve(&prompted(&mut prompts).await).await;
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        answers.push(with_token(&mut server, "token-2").await.answer("{}").await);
+    }
+    one.expect(&answers[0]).await;
+    two.expect(&answers[1]).await;
+    // Both find that token refused; one of them renews it.
+    one.send(call("2")).await;
+    two.send(call("2")).await;
+    for _ in 0..2 {
+        unauthorized(with_token(&mut server, "token-2").await, &issuer).await;
+    }
+    for _ in 0..2 {
+        with_token(&mut server, "token-3").await.answer("{}").await;
+    }
+    one.line("its answer").await;
+    two.line("its answer").await;
+    assert_eq!(issuer.state().tokens.len(), 2);
+    assert!(prompts.try_recv().is_err());
+    one.finish(&mut server).await;
+    two.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn a_request_waits_so_long_and_later_ones_are_told_where_to_sign_in() {
+    let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
+    config.oauth.as_mut().unwrap().login_wait = Duration::from_millis(300);
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    refuse(&mut server, &issuer).await;
+    let url = prompted(&mut prompts).await;
+    let failure = client.expect_error("1").await;
+    assert_eq!((failure.kind(), failure.data["url"].as_str()), ("sign_in", Some(&*url)), "{failure:?}");
+    client.send(call("2")).await;
+    refuse(&mut server, &issuer).await;
+    assert_eq!(client.expect_error("2").await.data["url"].as_str(), Some(&*url));
+    issuer.approve(&url).await;
+    // The page came after the token.
+    client.send(call("3")).await;
+    let answer = with_token(&mut server, "token-2").await.answer("{}").await;
+    client.expect(answer).await;
+    assert!(prompts.try_recv().is_err());
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn a_device_code_needs_no_browser() {
+    let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
+    config.oauth.as_mut().unwrap().grant = Grant::Device;
+    issuer.state().device_waits = 1;
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    refuse(&mut server, &issuer).await;
+    let Some(Prompt::Device { url, code, .. }) = within("a prompt", prompts.recv()).await else { panic!("a code") };
+    assert_eq!((url, code), (format!("{}/type", issuer.origin()), "ABCD".to_owned()));
+    let answer = with_token(&mut server, "token-1").await.answer("{}").await;
+    client.expect(answer).await;
+    {
+        let state = issuer.state();
+        assert!(state.registrations[0]["grant_types"].to_string().contains("device_code"));
+        assert_eq!(state.tokens.len(), 2);
+        assert_eq!(state.tokens[1]["resource"], format!("{}/mcp", server.origin()));
+    }
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn a_client_can_be_its_own_user() {
+    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    for credential in [Credential::Secret(Secret::new("hunter2".into())), Credential::Key(Secret::new(key))] {
+        let has_key = matches!(credential, Credential::Key(_));
+        let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
+        let settings = config.oauth.as_mut().unwrap();
+        settings.grant = Grant::ClientCredentials;
+        settings.client_id = Some("robot".to_owned());
+        settings.credential = Some(credential);
+        let mut client = Client::start(config);
+        client.send(call("1")).await;
+        refuse(&mut server, &issuer).await;
+        // There is nothing to refresh; a new one is given at once.
+        unauthorized(with_token(&mut server, "token-1").await, &issuer).await;
+        let answer = with_token(&mut server, "token-2").await.answer("{}").await;
+        client.expect(answer).await;
+        let form = issuer.state().tokens[0].clone();
+        assert_eq!((&*form["grant_type"], &*form["scope"]), ("client_credentials", "read"));
+        assert_eq!(form["resource"], format!("{}/mcp", server.origin()));
+        if has_key {
+            assert!(form["client_assertion"].split('.').count() == 3 && !form.contains_key("client_secret"));
+        } else {
+            assert_eq!((&*form["client_id"], &*form["client_secret"]), ("robot", "hunter2"));
+        }
+        client.finish(&mut server).await;
+        assert!(issuer.state().registrations.is_empty() && prompts.try_recv().is_err());
+    }
+}
+
+#[tokio::test]
+async fn the_users_wishes_are_in_the_requests() {
+    for (resource, expected) in [(Resource::This("urn:x:y".into()), Some("urn:x:y")), (Resource::None, None)] {
+        let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
+        let settings = config.oauth.as_mut().unwrap();
+        settings.resource = resource;
+        settings.scopes = vec!["a".to_owned(), "b".to_owned()];
+        settings.parameters = vec![("audience".to_owned(), "x&y".to_owned())];
+        settings.client_id = Some("known".to_owned());
+        settings.credential = Some(Credential::Secret(Secret::new("hunter2".into())));
+        let mut client = Client::start(config);
+        client.send(call("1")).await;
+        refuse(&mut server, &issuer).await;
+        let url = prompted(&mut prompts).await;
+        let request = query(&url);
+        assert_eq!((&*request["scope"], &*request["audience"], &*request["client_id"]), ("a b", "x&y", "known"));
+        assert_eq!(request.get("resource").map(String::as_str), expected);
+        issuer.approve(&url).await;
+        let answer = with_token(&mut server, "token-2").await.answer("{}").await;
+        client.expect(answer).await;
+        let form = issuer.state().tokens[0].clone();
+        assert_eq!(form.get("resource").map(String::as_str), expected);
+        assert!(form["authorization"].starts_with("Basic "));
+        client.finish(&mut server).await;
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_written_costs_no_sign_in() {
+    let (mut server, issuer, mut config, mut prompts, folder) = scene().await;
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    config.oauth.as_mut().unwrap().folder = Some(file.join("folder"));
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    refuse(&mut server, &issuer).await;
+    issuer.approve(&prompted(&mut prompts).await).await;
+    unauthorized(with_token(&mut server, "token-2").await, &issuer).await;
+    let answer = with_token(&mut server, "token-3").await.answer("{}").await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+}
+
+/// An `initialize`, with these capabilities of the client's.
+fn initialize(capabilities: &str) -> String {
+    let params = format!(
+        r#"{{"protocolVersion":"{VERSION}","capabilities":{capabilities},"clientInfo":{{"name":"c","version":"1"}}}}"#
+    );
+    request("1", "initialize", &params)
+}
+
+#[tokio::test]
+async fn a_slow_sign_in_does_not_hold_up_the_handshake() {
+    let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
+    config.oauth.as_mut().unwrap().login_wait = Duration::from_millis(300);
+    let mut client = Client::start(config);
+    client.send(initialize(r#"{"elicitation":{"url":{}}}"#)).await;
+    refuse(&mut server, &issuer).await;
+    let url = prompted(&mut prompts).await;
+    let provisional = client.value("a provisional answer").await;
+    assert_eq!(provisional["result"]["protocolVersion"], VERSION);
+    assert_eq!(provisional["result"]["serverInfo"]["name"], "mcp-gangway");
+    client.send(INITIALIZED).await;
+    let question = client.value("a question").await;
+    assert_eq!((&question["method"], &question["params"]["url"]), (&json!("elicitation/create"), &json!(url)));
+    client.send(call("2")).await;
+    let again = server.post().await;
+    assert_eq!(again.rpc_method(), "initialize");
+    unauthorized(again, &issuer).await;
+    assert_eq!(client.expect_error("2").await.data["url"].as_str(), Some(&*url));
+
+    issuer.approve(&url).await;
+    let real = with_token(&mut server, "token-2").await;
+    assert_eq!(real.rpc_method(), "initialize");
+    real.initialized(Some("s"), VERSION).await;
+    let begun = with_token(&mut server, "token-2").await;
+    assert_eq!((begun.rpc_method(), begun.header("mcp-session-id")), ("notifications/initialized".into(), Some("s")));
+    begun.accepted().await;
+    let mut told = Vec::new();
+    while told.len() < 4 {
+        told.push(client.value("a notification").await["method"].as_str().unwrap_or_default().to_owned());
+    }
+    told.sort();
+    let lists = ["prompts", "resources", "tools"].map(|list| format!("notifications/{list}/list_changed"));
+    assert_eq!(told, [&["notifications/cancelled".to_owned()][..], &lists].concat(), "the question is taken back");
+    client.send(call("3")).await;
+    let post = with_token(&mut server, "token-2").await;
+    assert_eq!(post.header("mcp-session-id"), Some("s"));
+    let answer = post.answer("{}").await;
+    client.expect(answer).await;
+    client.has_session("s");
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn a_probe_is_answered_in_time() {
+    let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
+    config.oauth.as_mut().unwrap().login_wait = Duration::from_millis(300);
+    let mut client = Client::start(config);
+    client.send(modern("1", "server/discover", "")).await;
+    refuse(&mut server, &issuer).await;
+    let url = prompted(&mut prompts).await;
+    let provisional = client.value("a provisional answer").await;
+    assert_eq!(provisional["result"]["supportedVersions"], json!(["2026-07-28"]));
+    issuer.approve(&url).await;
+    server.expect_get();
+    client.send(modern("2", "prompts/list", "")).await;
+    let answer = with_token(&mut server, "token-2").await.answer(r#"{"resultType":"complete","prompts":[]}"#).await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+}

@@ -1,0 +1,286 @@
+//! An authorization server with a mind of its own: it registers, asks no user, gives tokens `token-1`, `token-2` …, and
+//! keeps a list of what it was asked. A test changes what it says by changing its [`State`].
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use gangway::{
+    Config,
+    oauth::{OAuth, Prompt},
+};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinHandle,
+};
+use url::{Url, form_urlencoded};
+
+use super::{Server, within};
+
+/// The parameters of a form or query.
+pub(crate) type Form = HashMap<String, String>;
+
+/// The authorization server of one MCP server.
+pub(crate) struct Issuer {
+    pub(crate) address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    serving: JoinHandle<()>,
+}
+
+/// What it says, and what it was asked.
+pub(crate) struct State {
+    /// What its metadata says beside, or in the place of, what is said anyway.
+    pub(crate) metadata: Value,
+    /// The same for the metadata of the MCP server.
+    pub(crate) resource_metadata: Value,
+    /// Seconds that a token lives which was not refreshed.
+    pub(crate) life: u64,
+    /// Whether refresh tokens are given and taken.
+    pub(crate) refreshes: bool,
+    /// What is granted, in the place of what is asked for.
+    pub(crate) grants: Option<String>,
+    /// How often a device must ask before its user is done.
+    pub(crate) device_waits: usize,
+    pub(crate) registrations: Vec<Value>,
+    /// The forms that the token endpoint got, with the `Authorization` header as `authorization`.
+    pub(crate) tokens: Vec<Form>,
+    codes: HashMap<String, Form>,
+    refresh_tokens: HashSet<String>,
+    count: usize,
+}
+
+impl Issuer {
+    /// An authorization server for this MCP server.
+    pub(crate) async fn of(server: &Server) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(Mutex::new(State {
+            metadata: json!({}),
+            resource_metadata: json!({}),
+            life: 3600,
+            refreshes: true,
+            grants: None,
+            device_waits: 0,
+            registrations: Vec::new(),
+            tokens: Vec::new(),
+            codes: HashMap::new(),
+            refresh_tokens: HashSet::new(),
+            count: 0,
+        }));
+        let (shared, resource) = (Arc::clone(&state), format!("{}/mcp", server.origin()));
+        let serving = tokio::spawn(async move {
+            loop {
+                let Ok((socket, _)) = listener.accept().await else { return };
+                let (state, resource) = (Arc::clone(&shared), resource.clone());
+                tokio::spawn(async move { serve(socket, address, &state, &resource).await });
+            }
+        });
+        Self { address, state, serving }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub(crate) fn origin(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What the MCP server says with a 401, or with these parameters more.
+    pub(crate) fn challenge(&self, more: &str) -> String {
+        format!(r#"Bearer resource_metadata="{}/resource"{more}"#, self.origin())
+    }
+
+    /// The user signs in, and the browser comes back; gives the page that it shows.
+    pub(crate) async fn approve(&self, url: &str) -> String {
+        let request = query(url);
+        let code = self.state().code(&request);
+        come_back(&request, &[("code", &code), ("iss", &self.origin())]).await
+    }
+}
+
+impl Drop for Issuer {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// The parameters of a URL.
+pub(crate) fn query(url: &str) -> Form {
+    Url::parse(url).unwrap().query_pairs().into_owned().collect()
+}
+
+/// The browser goes where the authorization request wanted it to, with these parameters; gives the whole response.
+pub(crate) async fn come_back(request: &Form, parameters: &[(&str, &str)]) -> String {
+    let mut url = Url::parse(&request["redirect_uri"]).unwrap();
+    url.query_pairs_mut().extend_pairs(parameters).append_pair("state", &request["state"]);
+    visit(&url).await
+}
+
+/// A GET of a URL at this machine.
+pub(crate) async fn visit(url: &Url) -> String {
+    within("a page", async {
+        let mut socket = TcpStream::connect((url.host_str().unwrap(), url.port().unwrap())).await.unwrap();
+        let target = &url[url::Position::BeforePath..];
+        socket.write_all(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+        let mut page = String::new();
+        socket.read_to_string(&mut page).await.unwrap();
+        page
+    })
+    .await
+}
+
+/// Settings for signing in at `server`, and the prompts that the user sees.
+pub(crate) fn signing_in(server: &Server, folder: &Path) -> (Config, mpsc::UnboundedReceiver<Prompt>) {
+    let (show, prompts) = mpsc::unbounded_channel();
+    let mut oauth = OAuth::new(move |prompt| {
+        let _ = show.send(prompt.clone());
+    });
+    oauth.folder = Some(folder.to_owned());
+    let mut config = server.config();
+    config.oauth = Some(oauth);
+    (config, prompts)
+}
+
+async fn serve(mut socket: TcpStream, address: SocketAddr, state: &Mutex<State>, resource: &str) {
+    let mut request = Vec::new();
+    let (head, body) = loop {
+        if socket.read_buf(&mut request).await.unwrap_or(0) == 0 {
+            return;
+        }
+        let text = String::from_utf8_lossy(&request).into_owned();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = header(head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        if body.len() >= length {
+            break (head.to_owned(), body.to_owned());
+        }
+    };
+    let target = head.split(' ').nth(1).unwrap_or_default();
+    let (status, answer) = answer(target, &head, &body, address, &mut state.lock().unwrap(), resource);
+    let answer = answer.to_string();
+    let response = format!(
+        "HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{answer}",
+        answer.len()
+    );
+    let _ = socket.write_all(response.as_bytes()).await;
+}
+
+fn answer(
+    target: &str,
+    head: &str,
+    body: &str,
+    address: SocketAddr,
+    state: &mut State,
+    resource: &str,
+) -> (u16, Value) {
+    let origin = format!("http://{address}");
+    match target {
+        "/resource" => {
+            let said = json!({"resource": resource, "authorization_servers": [origin], "scopes_supported": ["read"]});
+            (200, merged(said, &state.resource_metadata))
+        }
+        "/.well-known/oauth-authorization-server" => {
+            let said = json!({
+                "issuer": origin,
+                "authorization_endpoint": format!("{origin}/authorize"),
+                "token_endpoint": format!("{origin}/token"),
+                "registration_endpoint": format!("{origin}/register"),
+                "device_authorization_endpoint": format!("{origin}/device"),
+                "response_types_supported": ["code"],
+                "code_challenge_methods_supported": ["S256"],
+                "authorization_response_iss_parameter_supported": true,
+            });
+            (200, merged(said, &state.metadata))
+        }
+        "/register" => {
+            let registration: Value = serde_json::from_str(body).unwrap();
+            state.registrations.push(registration.clone());
+            let id = format!("client-{}", state.registrations.len());
+            (201, json!({"client_id": id, "redirect_uris": registration["redirect_uris"]}))
+        }
+        "/device" => {
+            let uri = format!("{origin}/type");
+            (
+                200,
+                json!({"device_code": "d", "user_code": "ABCD", "verification_uri": uri, "expires_in": 60, "interval": 0}),
+            )
+        }
+        "/token" => {
+            let mut form: Form = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+            form.extend(header(head, "authorization").map(|value| ("authorization".to_owned(), value.to_owned())));
+            state.tokens.push(form.clone());
+            state.token(&form)
+        }
+        _ => (404, json!({})),
+    }
+}
+
+impl State {
+    /// A code for this authorization request.
+    fn code(&mut self, request: &Form) -> String {
+        self.count += 1;
+        let code = format!("code-{}", self.count);
+        self.codes.insert(code.clone(), request.clone());
+        code
+    }
+
+    fn token(&mut self, form: &Form) -> (u16, Value) {
+        let refusal = |error: &str| (400, json!({"error": error, "error_description": "so it is"}));
+        let mut scope = form.get("scope").cloned();
+        match form["grant_type"].as_str() {
+            "authorization_code" => {
+                let Some(request) = self.codes.remove(&form["code"]) else { return refusal("invalid_grant") };
+                let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(form["code_verifier"].as_bytes()));
+                if request["code_challenge"] != challenge || request["code_challenge_method"] != "S256" {
+                    return refusal("invalid_grant");
+                }
+                scope = request.get("scope").cloned();
+            }
+            "refresh_token" if self.refreshes && self.refresh_tokens.remove(&form["refresh_token"]) => {}
+            "refresh_token" => return refusal("invalid_grant"),
+            "urn:ietf:params:oauth:grant-type:device_code" if self.device_waits > 0 => {
+                self.device_waits -= 1;
+                return refusal("authorization_pending");
+            }
+            "urn:ietf:params:oauth:grant-type:device_code" | "client_credentials" => {}
+            _ => return refusal("unsupported_grant_type"),
+        }
+        let life = if form["grant_type"] == "refresh_token" { 3600 } else { self.life };
+        self.count += 1;
+        let count = self.count;
+        let mut answer = json!({"access_token": format!("token-{count}"), "token_type": "Bearer", "expires_in": life});
+        if let Some(scope) = self.grants.clone().or(scope) {
+            answer["scope"] = scope.into();
+        }
+        if self.refreshes && form["grant_type"] != "client_credentials" {
+            self.refresh_tokens.insert(format!("refresh-{count}"));
+            answer["refresh_token"] = format!("refresh-{count}").into();
+        }
+        (200, answer)
+    }
+}
+
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let line = head.lines().find(|line| line.split(':').next().is_some_and(|own| own.eq_ignore_ascii_case(name)))?;
+    Some(line.split_once(':')?.1.trim())
+}
+
+/// An object with the members of another in it; null takes one away.
+fn merged(mut object: Value, other: &Value) -> Value {
+    let members = object.as_object_mut().unwrap();
+    for (name, value) in other.as_object().unwrap() {
+        match value {
+            Value::Null => drop(members.remove(name)),
+            value => drop(members.insert(name.clone(), value.clone())),
+        }
+    }
+    object
+}
