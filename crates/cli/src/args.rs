@@ -156,12 +156,18 @@ pub(crate) struct Args {
     http2: bool,
 
     /// Connections that are kept while nobody uses them [$HTTP_POOL_SIZE] [default: no limit]
-    #[arg(long, value_name = "COUNT", help_heading = "Network")]
-    http_pool_size: Option<String>,
+    #[arg(long, alias = "http-pool-size", value_name = "COUNT", help_heading = "Network")]
+    pool_size: Option<String>,
 
     /// How long they are kept [$HTTP_POOL_IDLE_TIMEOUT] [default: 50]
-    #[arg(long, value_name = "SECONDS", help_heading = "Network", allow_negative_numbers = true)]
-    http_pool_idle_timeout: Option<String>,
+    #[arg(
+        long,
+        alias = "http-pool-idle-timeout",
+        value_name = "SECONDS",
+        help_heading = "Network",
+        allow_negative_numbers = true
+    )]
+    pool_idle: Option<String>,
 
     /// off, error, warn, info, debug or trace [$MCP_WRAPPER_LOG_LEVEL, $LOG_LEVEL] [default: warn]
     #[arg(long, value_name = "LEVEL", help_heading = "Log")]
@@ -296,12 +302,10 @@ impl Settings {
         if typed.http2 || is_set(env, "HTTP2")? {
             config.http_version = HttpVersion::Http2;
         }
-        if let Some(given) = option_or(typed.http_pool_size, "--http-pool-size", env, "HTTP_POOL_SIZE")? {
+        if let Some(given) = option_or(typed.pool_size, "--pool-size", env, "HTTP_POOL_SIZE")? {
             config.idle_connections = if given.text.trim() == "0" { 0 } else { count(&given)? };
         }
-        let idle_for =
-            option_or(typed.http_pool_idle_timeout, "--http-pool-idle-timeout", env, "HTTP_POOL_IDLE_TIMEOUT")?;
-        if let Some(given) = idle_for {
+        if let Some(given) = option_or(typed.pool_idle, "--pool-idle", env, "HTTP_POOL_IDLE_TIMEOUT")? {
             config.idle_for = time(&given)?;
         }
 
@@ -636,7 +640,7 @@ mod tests {
         let env = [("HTTP2", "true"), ("HTTP_POOL_SIZE", "0"), ("HTTP_POOL_IDLE_TIMEOUT", "9")];
         assert_eq!(set(&args, &env), (HttpVersion::Http2, 3, 7));
         assert_eq!(set(&[], &env), (HttpVersion::Http2, 0, 9));
-        assert!(mistake(&[SERVER, "--http-pool-size=x"], &[]).starts_with("--http-pool-size: "));
+        assert!(mistake(&[SERVER, "--http-pool-size=x"], &[]).starts_with("--pool-size: "));
         assert!(mistake(&[SERVER], &[("HTTP2", "maybe")]).starts_with("HTTP2: "));
     }
 

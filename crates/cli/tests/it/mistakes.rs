@@ -71,13 +71,18 @@ fn help() {
           --drain-timeout <SECONDS>    Longest time for open requests after stdin has ended [default: 5]
 
     Network:
-          --ca-cert <PATH>      PEM file with certificates to trust beside the system's [$TLS_CERT]
-          --client-cert <PATH>  PEM file with a certificate to show to the server, and maybe its key
-                                [$TLS_CLIENT_CERT]
-          --client-key <PATH>   PEM file with the private key of that certificate [$TLS_CLIENT_KEY]
-          --insecure            Trust any certificate: only for tests [$INSECURE]
-          --proxy <URL>         Proxy (http, https, socks5, socks5h) for all hosts but those in NO_PROXY
-                                [default: the system's]
+          --ca-cert <PATH>       PEM file with certificates to trust beside the system's [$TLS_CERT]
+          --client-cert <PATH>   PEM file with a certificate to show to the server, and maybe its key
+                                 [$TLS_CLIENT_CERT]
+          --client-key <PATH>    PEM file with the private key of that certificate [$TLS_CLIENT_KEY]
+          --insecure             Trust any certificate: only for tests [$INSECURE]
+          --proxy <URL>          Proxy (http, https, socks5, socks5h) for all hosts but those in
+                                 NO_PROXY [default: the system's]
+          --http2                Speak only HTTP/2, even without TLS [$HTTP2] [default: what the server
+                                 offers]
+          --pool-size <COUNT>    Connections that are kept while nobody uses them [$HTTP_POOL_SIZE]
+                                 [default: no limit]
+          --pool-idle <SECONDS>  How long they are kept [$HTTP_POOL_IDLE_TIMEOUT] [default: 50]
 
     Log:
           --log-level <LEVEL>    off, error, warn, info, debug or trace [$MCP_WRAPPER_LOG_LEVEL,
