@@ -73,8 +73,8 @@ struct State {
     carried: Pieces,
     /// What was carried of the last line that a chunk's end has cut.
     line: Bytes,
-    /// What a long line is, whose beginning is not carried any more.
-    long: Option<Long>,
+    /// What the rest of a line is, whose beginning is not carried any more.
+    rest: Option<Rest>,
     /// The last line ended by CR: a LF that follows belongs to it.
     after_cr: bool,
     /// The stream's first line, which may open with a byte order mark, is over.
@@ -107,9 +107,9 @@ enum Found {
     End(Bytes),
 }
 
-/// What a line is whose beginning is not carried any more.
+/// What the rest of a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Long {
+enum Rest {
     /// The rest is data.
     Data,
     /// The rest does not matter.
@@ -136,8 +136,8 @@ impl Sse {
         state.skipping = true;
         state.next_value = None;
         state.has_data = false;
-        if state.long.is_some() {
-            state.long = Some(Long::Other);
+        if state.rest.is_some() {
+            state.rest = Some(Rest::Other);
         }
     }
 
@@ -185,9 +185,7 @@ impl State {
                 continue;
             }
             let start = self.at;
-            // Many lines are empty.
-            let length = if text.first() == Some(&b'\n') { Some(0) } else { memchr::memchr2(b'\n', b'\r', text) };
-            let found = match length {
+            let found = match length_of_line(text) {
                 None => {
                     self.at = chunk.len();
                     self.carry(chunk, start..chunk.len())
@@ -206,11 +204,11 @@ impl State {
 
     /// A line, or the rest of one, that is complete.
     fn line(&mut self, chunk: &Bytes, range: Range<usize>) -> Option<Found> {
-        if self.long.is_none() && self.carried.len() == 0 {
+        if self.rest.is_none() && self.carried.len() == 0 {
             return if range.is_empty() { self.dispatch() } else { self.interpret(chunk, range, Source::Chunk) };
         }
         let found = self.carry(chunk, range);
-        if self.long.take().is_some() {
+        if self.rest.take().is_some() {
             return found;
         }
         let line = self.carried.take();
@@ -219,29 +217,36 @@ impl State {
         found
     }
 
-    /// Takes a piece of a line. The value of a long `data` line goes on its way at once; of other lines that are long, more
-    /// than any field can mean, the rest does not matter.
+    /// Takes a piece of a line. The value of a `data` line goes on its way at once, if it is written as most servers do or
+    /// long; of other lines that are long, more than any field can mean, the rest does not matter.
     fn carry(&mut self, chunk: &Bytes, range: Range<usize>) -> Option<Found> {
-        match self.long {
-            Some(Long::Data) => return more_data(Source::Chunk, range),
-            Some(Long::Other) => return None,
+        match self.rest {
+            Some(Rest::Data) => return more_data(Source::Chunk, range),
+            Some(Rest::Other) => return None,
             None if self.skipping => {
                 // Only whether the line is empty matters now, for that ends the event.
-                self.long = (!range.is_empty()).then_some(Long::Other);
+                self.rest = (!range.is_empty()).then_some(Rest::Other);
                 return None;
             }
-            None => self.carried.push(chunk.slice(range)),
+            None => {}
         }
+        let text = chunk.get(range.clone()).unwrap_or_default();
+        if let (0, Some((DATA, value))) = (self.carried.len(), text.split_first_chunk()) {
+            self.has_begun = true;
+            self.rest = Some(Rest::Data);
+            return self.add_data(Source::Chunk, range.end - value.len()..range.end);
+        }
+        self.carried.push(chunk.slice(range));
         if self.carried.len() <= LONGEST_CARRIED {
             return None;
         }
         self.line = self.carried.take();
         let line = self.line.clone();
         let Some(value) = self.without_mark(&line).strip_prefix(b"data:") else {
-            self.long = Some(Long::Other);
+            self.rest = Some(Rest::Other);
             return None;
         };
-        self.long = Some(Long::Data);
+        self.rest = Some(Rest::Data);
         let length = value.strip_prefix(b" ").unwrap_or(value).len();
         self.add_data(Source::Line, line.len() - length..line.len())
     }
@@ -253,15 +258,20 @@ impl State {
         if self.skipping {
             return None;
         }
-        let (name, value) = field(line);
         // The value is what the line ends with.
+        if let Some((DATA, value)) = line.split_first_chunk() {
+            return self.add_data(source, end - value.len()..end);
+        }
+        if let Some((EVENT_MESSAGE, [])) = line.split_first_chunk() {
+            self.name = Bytes::from_static(MESSAGE);
+            return None;
+        }
+        let (name, value) = field(line);
         let range = end - value.len()..end;
         match name {
             b"data" => return self.add_data(source, range),
             // However it arrived, it is more than any other field can mean.
             _ if is_long => {}
-            // The name that most events have keeps nothing of their chunk.
-            b"event" if value == MESSAGE => self.name = Bytes::from_static(MESSAGE),
             b"event" => self.name = text.slice(range),
             b"id" if !value.contains(&0) => self.id = Some(text.slice(range)),
             b"retry" => self.retry = milliseconds(value).or(self.retry),
@@ -300,8 +310,23 @@ impl State {
 /// The longest line that is carried from chunk to chunk. No field but `data` has a meaning that takes more.
 pub(crate) const LONGEST_CARRIED: usize = 16 << 10;
 static LINE_FEED: Bytes = Bytes::from_static(b"\n");
+// What nearly all lines are, as nearly all servers write them: known at sight, without a search or the grammar.
+const DATA: &[u8; 6] = b"data: ";
+const EVENT_MESSAGE: &[u8; 14] = b"event: message";
+/// Keeps nothing of the chunk that names it.
 const MESSAGE: &[u8] = b"message";
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// Up to where the first line goes, if it ends here.
+fn length_of_line(text: &[u8]) -> Option<usize> {
+    if text.first() == Some(&b'\n') {
+        return Some(0);
+    }
+    if let Some((EVENT_MESSAGE, [b'\n', ..])) = text.split_first_chunk() {
+        return Some(EVENT_MESSAGE.len());
+    }
+    memchr::memchr2(b'\n', b'\r', text)
+}
 
 /// A part of a value, unless it is empty.
 fn more_data(source: Source, value: Range<usize>) -> Option<Found> {
