@@ -2,7 +2,7 @@
 //!
 //! Rule: what is long is read without the interpreter lock; for what is short, giving it up costs more than it brings.
 
-use std::time::Duration;
+use std::{iter, time::Duration};
 
 use bytes::Bytes;
 use gangway::streams::{self, Messages, SseEvents, TextLines};
@@ -32,7 +32,7 @@ pub(crate) struct Event {
     id: Py<PyString>,
     retry: Option<Duration>,
     /// The data as it came, where its text stands for something else.
-    broken: Option<Bytes>,
+    broken: Option<Py<PyBytes>>,
 }
 
 #[pymethods]
@@ -60,7 +60,7 @@ impl Event {
     #[getter]
     fn data_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         match &self.broken {
-            Some(bytes) => Ok(PyBytes::new(py, bytes)),
+            Some(bytes) => Ok(bytes.bind(py).clone()),
             None => self.data.bind(py).encode_utf8(),
         }
     }
@@ -76,8 +76,8 @@ impl Event {
     }
 
     fn __eq__(&self, py: Python<'_>, other: &Self) -> PyResult<bool> {
-        let fields = |event: &Self| PyTuple::new(py, [&event.event, &event.data, &event.id]);
-        Ok(self.retry == other.retry && self.broken == other.broken && fields(self)?.eq(fields(other)?)?)
+        let fields = |event: &Self| (&event.event, &event.data, &event.id, &event.broken).into_pyobject(py);
+        Ok(self.retry == other.retry && fields(self)?.eq(fields(other)?)?)
     }
 
     fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
@@ -123,42 +123,14 @@ impl Again {
     }
 }
 
-/// Server-Sent Events out of chunks.
-#[pyclass(module = "mcp_gangway")]
-pub(crate) struct SseParser {
-    events: SseEvents,
+/// The texts of events.
+#[derive(Default)]
+struct Texts {
     name: Again,
     id: Again,
 }
 
-#[pymethods]
-impl SseParser {
-    #[new]
-    #[pyo3(signature = (*, max_event_bytes = LIMIT))]
-    fn new(max_event_bytes: u64) -> Self {
-        Self { events: SseEvents::new(max_event_bytes), name: Again::default(), id: Again::default() }
-    }
-
-    fn feed<'py>(&mut self, py: Python<'py>, chunk: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
-        let chunk = bytes_of(chunk)?;
-        let events = reading(py, chunk.len(), || {
-            self.events.feed(chunk);
-            Found::all(|| self.events.next())
-        });
-        events.into_list(py, |py, event| self.event(py, event))
-    }
-
-    #[pyo3(signature = (*, incomplete = false))]
-    fn finish<'py>(&mut self, py: Python<'py>, incomplete: bool) -> PyResult<Bound<'py, PyList>> {
-        if !incomplete {
-            return Ok(PyList::empty(py));
-        }
-        self.events.finish();
-        Found::all(|| self.events.next()).into_list(py, |py, event| self.event(py, event))
-    }
-}
-
-impl SseParser {
+impl Texts {
     fn event<'py>(&mut self, py: Python<'py>, event: &streams::Event) -> PyResult<Bound<'py, PyAny>> {
         let streams::Event { name, data, id, retry } = event;
         let (text, is_broken) = text(py, data)?;
@@ -167,10 +139,41 @@ impl SseParser {
             data: text.unbind(),
             id: id.as_ref().map_or_else(|| Ok(intern!(py, "").clone().unbind()), |id| self.id.text(py, id))?,
             retry: *retry,
-            // Without the chunk that it came in.
-            broken: is_broken.then(|| Bytes::copy_from_slice(data)),
+            broken: is_broken.then(|| PyBytes::new(py, data).unbind()),
         };
         Ok(event.into_pyobject(py)?.into_any())
+    }
+}
+
+/// Server-Sent Events out of chunks.
+#[pyclass(module = "mcp_gangway")]
+pub(crate) struct SseParser {
+    events: SseEvents,
+    texts: Texts,
+}
+
+#[pymethods]
+impl SseParser {
+    #[new]
+    #[pyo3(signature = (*, max_event_bytes = LIMIT))]
+    fn new(max_event_bytes: u64) -> Self {
+        Self { events: SseEvents::new(max_event_bytes), texts: Texts::default() }
+    }
+
+    fn feed<'py>(&mut self, py: Python<'py>, chunk: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
+        let chunk = bytes_of(chunk)?;
+        let length = chunk.len();
+        self.events.feed(chunk);
+        list(py, length, || self.events.next(), |event| self.texts.event(py, &event))
+    }
+
+    #[pyo3(signature = (*, incomplete = false))]
+    fn finish<'py>(&mut self, py: Python<'py>, incomplete: bool) -> PyResult<Bound<'py, PyList>> {
+        if !incomplete {
+            return Ok(PyList::empty(py));
+        }
+        self.events.finish();
+        list(py, 0, || self.events.next(), |event| self.texts.event(py, &event))
     }
 }
 
@@ -188,16 +191,14 @@ impl NdjsonParser {
 
     fn feed<'py>(&mut self, py: Python<'py>, chunk: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
         let chunk = bytes_of(chunk)?;
-        reading(py, chunk.len(), || {
-            self.0.feed(chunk);
-            Found::all(|| self.0.next())
-        })
-        .into_list(py, bytes)
+        let length = chunk.len();
+        self.0.feed(chunk);
+        list(py, length, || self.0.next(), |line| Ok(PyBytes::new(py, &line)))
     }
 
     fn finish<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let mut last = self.0.finish();
-        Found::all(|| last.take()).into_list(py, bytes)
+        list(py, 0, || last.take(), |line| Ok(PyBytes::new(py, &line)))
     }
 }
 
@@ -215,22 +216,23 @@ impl MessageParser {
 
     fn feed<'py>(&mut self, py: Python<'py>, chunk: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
         let chunk = bytes_of(chunk)?;
-        reading(py, chunk.len(), || match self.0.feed(chunk) {
-            Ok(()) => Found::all(|| self.0.next()),
-            Err(error) => Found { items: Vec::new(), error: Some(error) },
-        })
-        .into_list(py, bytes)
+        let length = chunk.len();
+        // To take it may be work, too, and its error is one of the items'.
+        let mut chunk = Some(chunk);
+        let next = || match chunk.take().map(|chunk| self.0.feed(chunk)) {
+            Some(Err(error)) => Some(Err(error)),
+            _ => self.0.next(),
+        };
+        list(py, length, next, |message| Ok(PyBytes::new(py, &message)))
     }
 
     fn finish<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         // A body of one document is read here.
-        let found = py.detach(|| {
-            self.0.finish();
-            Found::all(|| self.0.next())
-        });
+        py.detach(|| self.0.finish());
+        let found = list(py, LONG, || self.0.next(), |message| Ok(PyBytes::new(py, &message)));
         match self.0.rejected() {
             Some(error) => Err(Failure::no_message(&error).into_exception(py)),
-            None => found.into_list(py, bytes),
+            None => found,
         }
     }
 }
@@ -238,48 +240,35 @@ impl MessageParser {
 /// The default limit of all parsers, in bytes: that of the bridge.
 const LIMIT: u64 = 4 << 30;
 
-/// What a chunk completed, and the first of it that is over the limit.
-struct Found<T> {
-    items: Vec<T>,
-    error: Option<gangway::Error>,
+/// The list of what a parser has after a chunk of this length. If something is wrong with one item, the exception has the
+/// others, which are not lost.
+fn list<'py, T: Send, O: IntoPyObject<'py>>(
+    py: Python<'py>,
+    length: usize,
+    next: impl FnMut() -> Option<Result<T, gangway::Error>> + Send,
+    make: impl FnMut(T) -> PyResult<O>,
+) -> PyResult<Bound<'py, PyList>> {
+    let items = iter::from_fn(next);
+    if length < LONG { list_of(py, items, make) } else { list_of(py, py.detach(|| items.collect::<Vec<_>>()), make) }
 }
 
-impl<T> Found<T> {
-    fn all(mut next: impl FnMut() -> Option<Result<T, gangway::Error>>) -> Self {
-        let mut found = Self { items: Vec::new(), error: None };
-        while let Some(item) = next() {
-            match item {
-                Ok(item) => found.items.push(item),
-                Err(error) => found.error = found.error.or(Some(error)),
-            }
+fn list_of<'py, T, O: IntoPyObject<'py>>(
+    py: Python<'py>,
+    items: impl IntoIterator<Item = Result<T, gangway::Error>>,
+    mut make: impl FnMut(T) -> PyResult<O>,
+) -> PyResult<Bound<'py, PyList>> {
+    let (mut objects, mut failure) = (Vec::new(), None);
+    for item in items {
+        match item.map_err(|error| Failure::from(error).into_exception(py)).and_then(&mut make) {
+            Ok(object) => objects.push(object),
+            Err(error) => failure = failure.or(Some(error)),
         }
-        found
     }
-
-    /// The list of them. What is beside an error is with the exception, and not lost.
-    fn into_list<'py>(
-        self,
-        py: Python<'py>,
-        mut each: impl FnMut(Python<'py>, &T) -> PyResult<Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyList>> {
-        let list = PyList::empty(py);
-        for item in &self.items {
-            list.append(each(py, item)?)?;
-        }
-        let Some(error) = self.error else { return Ok(list) };
-        let error = Failure::from(error).into_exception(py);
-        error.value(py).setattr(intern!(py, "complete"), list)?;
-        Err(error)
-    }
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "that of an event can fail")]
-fn bytes<'py>(py: Python<'py>, bytes: &Bytes) -> PyResult<Bound<'py, PyAny>> {
-    Ok(PyBytes::new(py, bytes).into_any())
-}
-
-fn reading<T: Send>(py: Python<'_>, length: usize, read: impl Send + FnOnce() -> T) -> T {
-    if length < LONG { read() } else { py.detach(read) }
+    // Of known length it is made at once.
+    let list = PyList::new(py, objects)?;
+    let Some(failure) = failure else { return Ok(list) };
+    failure.value(py).setattr(intern!(py, "complete"), list)?;
+    Err(failure)
 }
 
 /// The bytes of a bytes-like object; those of `bytes` are not copied.
