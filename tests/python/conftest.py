@@ -61,6 +61,14 @@ class Authority:
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
+    def server_files(self) -> tuple[Path, Path]:
+        """The files of a server on 127.0.0.1: its certificate and its key."""
+        theirs = self._authority.issue_cert("127.0.0.1")
+        certificate, key = self.path.with_name("server.crt"), self.path.with_name("server.key")
+        certificate.write_bytes(b"".join(blob.bytes() for blob in theirs.cert_chain_pems))
+        theirs.private_key_pem.write_to_path(key)
+        return certificate, key
+
     def client(self) -> ssl.SSLContext:
         """The context of a client that trusts this authority."""
         return ssl.create_default_context(cafile=str(self.path))

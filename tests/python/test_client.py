@@ -21,6 +21,8 @@ import httpx
 import pytest
 from conftest import Authority
 from http_server import CUT, HANG, Answer, Pause, Request, Server, chunked, raw, serving, whole
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
 
 pytestmark = [
     pytest.mark.asyncio,
@@ -937,20 +939,64 @@ def proxy(seen: SeenByProxy, *, refuses: bool = False) -> Any:
             await reader.read()
             return
         host, _, port = target.decode().rpartition(":")
-        there_reader, there_writer = await asyncio.open_connection(host, int(port))
+        there = await asyncio.open_connection(host, int(port))
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await tunnel((reader, writer), there)
 
-        async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            try:
-                while data := await source.read(65536):
-                    sink.write(data)
-                    await sink.drain()
-            except ConnectionError:
-                pass
-            finally:
-                sink.close()
+    return serve
 
-        await asyncio.gather(copy(reader, there_writer), copy(there_reader, writer))
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def tunnel(one: Streams, other: Streams) -> None:
+    async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                sink.write(data)
+                await sink.drain()
+        except ConnectionError:
+            pass
+        finally:
+            sink.close()
+
+    await asyncio.gather(copy(one[0], other[1]), copy(other[0], one[1]))
+
+
+def socks(targets: list[tuple[str, str]], *, reply: int = 0) -> Any:
+    """A SOCKS5 proxy for one user (RFC 1928, 1929). Who asks for what is in `targets`; all leads to this machine."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def text() -> str:
+            return (await reader.readexactly((await reader.readexactly(1))[0])).decode()
+
+        assert await reader.readexactly(1) == b"\x05"
+        if "\x02" not in await text():
+            writer.write(b"\x05\xff")
+            await writer.drain()
+            return
+        writer.write(b"\x05\x02")
+        assert await reader.readexactly(1) == b"\x01"
+        credentials = f"{await text()}:{await text()}"
+        if credentials != "us@er:pass":
+            writer.write(b"\x01\x01")
+            await writer.drain()
+            return
+        writer.write(b"\x01\x00")
+        assert await reader.readexactly(3) == b"\x05\x01\x00"
+        kind = (await reader.readexactly(1))[0]
+        if kind == 3:
+            host = await text()
+        else:
+            family, length = (socket.AF_INET, 4) if kind == 1 else (socket.AF_INET6, 16)
+            host = socket.inet_ntop(family, await reader.readexactly(length))
+        port = int.from_bytes(await reader.readexactly(2), "big")
+        targets.append((credentials, f"{host}:{port}"))
+        writer.write(bytes([5, reply, 0, 1, 127, 0, 0, 1, 0, 0]))
+        if reply:
+            await writer.drain()
+            return
+        await tunnel((reader, writer), await asyncio.open_connection("127.0.0.1", port))
 
     return serve
 
@@ -984,6 +1030,49 @@ async def test_a_proxy_that_refuses(api: ModuleType, authority: Authority) -> No
             with pytest.raises(api.ProxyError):
                 await client.get("https://server.invalid/")
             assert (await client.get("http://server.invalid/")).status_code == 407
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_socks_proxy(api: ModuleType, authority: Authority, scheme: str) -> None:
+    targets: list[tuple[str, str]] = []
+    tls = authority.server() if scheme == "https" else None
+    async with serving(echo, tls=tls) as server, listening(socks(targets)) as port:
+        target = f"localhost:{server.url.split(':')[2].split('/')[0]}"
+        client = api.AsyncClient(proxy=f"socks5h://us%40er:pass@127.0.0.1:{port}", verify=authority.client())
+        async with client:
+            for _ in range(2):
+                seen = (await client.post(f"{scheme}://{target}/a?b", content=b"x" * 100_000)).json()
+                assert (seen["target"], seen["headers"]["host"], len(seen["body"])) == ("/a?b", target, 100_000)
+                assert "proxy-authorization" not in seen["headers"]
+    # The proxy got the name, and the connection was used again.
+    assert targets == [("us@er:pass", target)]
+
+
+async def test_who_looks_names_up(api: ModuleType) -> None:
+    for scheme, is_proxy in (("socks5h", True), ("socks5", api is httpx)):
+        targets: list[tuple[str, str]] = []
+        async with serving(echo) as server, listening(socks(targets)) as port:
+            async with api.AsyncClient(proxy=f"{scheme}://us%40er:pass@127.0.0.1:{port}") as client:
+                assert (await client.get(server.url.replace("127.0.0.1", "localhost"))).status_code == 200
+        assert targets[0][1].startswith("localhost:") == is_proxy
+
+
+@pytest.mark.parametrize("url", ["http://server.invalid/", "https://server.invalid/"])
+async def test_a_socks_proxy_that_refuses(api: ModuleType, url: str) -> None:
+    targets: list[tuple[str, str]] = []
+    # 2: connection not allowed.
+    async with listening(socks(targets, reply=2)) as port:
+        for user in ("", "us%40er:wrong@"):
+            async with api.AsyncClient(proxy=f"socks5h://{user}127.0.0.1:{port}") as client:
+                with pytest.raises(api.ProxyError) as caught:
+                    await client.get(url)
+            assert "wrong" not in str(caught.value)
+        assert targets == []
+        async with api.AsyncClient(proxy=f"socks5h://us%40er:pass@127.0.0.1:{port}") as client:
+            # Ours is for what the user's proxy settings can mend.
+            with pytest.raises(api.ProxyError if api is httpx else api.ConnectError):
+                await client.get(url)
+    assert len(targets) == 1
 
 
 async def test_a_proxy_that_is_not_there(api: ModuleType) -> None:
@@ -1055,11 +1144,70 @@ async def test_certificates_of_clients(api: ModuleType, authority: Authority, ho
                 await client.get(server.url)
 
 
-async def test_http_2(api: ModuleType, authority: Authority) -> None:
-    context = authority.server()
-    async with serving(echo, tls=context) as server:
-        async with api.AsyncClient(verify=str(authority.path), http2=True) as client:
-            # A server that speaks HTTP/1.1 alone gets that.
+@contextlib.asynccontextmanager
+async def hypercorn_serving(authority: Authority | None = None) -> AsyncIterator[str]:
+    """A server of others' that speaks HTTP/2, behind TLS if there is an authority: its URL. It tells what came."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        length, more = 0, True
+        while more:
+            part = await receive()
+            length, more = length + len(part["body"]), part["more_body"]
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        seen = {key: scope[key] for key in ("http_version", "method", "path", "client")}
+        text = json.dumps({**seen, "headers": headers, "length": length}).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-a", b"1"), (b"x-a", b"2")]})
+        for piece in (text[:1], text[1:20], text[20:]):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    config = Config()
+    # It closes what it is given.
+    config.bind = [f"fd://{listener.detach()}"]
+    config.errorlog = None
+    if authority is not None:
+        config.certfile, config.keyfile = map(str, authority.server_files())
+    stop = asyncio.Event()
+    running = asyncio.create_task(serve(app, config, shutdown_trigger=stop.wait))
+    try:
+        yield f"http{'' if authority is None else 's'}://127.0.0.1:{port}/a%20b?c"
+    finally:
+        stop.set()
+        await running
+
+
+async def test_http_2_where_the_server_offers_it(api: ModuleType, authority: Authority) -> None:
+    async with hypercorn_serving(authority) as url:
+        for http2, version in ((True, "2"), (False, "1.1")):
+            async with api.AsyncClient(verify=authority.client(), http2=http2) as client:
+                responses = await asyncio.gather(
+                    *[client.post(url, content=b"x" * 100_000 * number, headers={"X-B": "3"}) for number in range(10)]
+                )
+            for number, response in enumerate(responses):
+                seen = response.json()
+                assert (response.http_version, seen["http_version"]) == (f"HTTP/{version}", version)
+                assert (seen["method"], seen["path"], seen["length"]) == ("POST", "/a b", 100_000 * number)
+                assert seen["headers"]["x-b"] == "3"
+                assert response.headers.get_list("x-a") == ["1", "2"]
+            # One connection for all of them, and several without HTTP/2, which has them one by one.
+            assert (len({tuple(response.json()["client"]) for response in responses}) == 1) == http2
+
+
+async def test_http_2_without_tls(api: ModuleType) -> None:
+    async with hypercorn_serving() as url, api.AsyncClient(http1=False, http2=True) as client:
+        response = await client.post(url, content=b"x" * 1_000_000)
+        assert (response.http_version, response.json()["length"]) == ("HTTP/2", 1_000_000)
+        async with client.stream("GET", url) as response:
+            assert b"".join([chunk async for chunk in response.aiter_bytes()]).startswith(b'{"http_version": "2"')
+
+
+async def test_http_2_where_the_server_does_not_offer_it(api: ModuleType, authority: Authority) -> None:
+    async with serving(echo, tls=authority.server()) as server:
+        async with api.AsyncClient(verify=authority.client(), http2=True) as client:
             assert (await client.get(server.url)).http_version == "HTTP/1.1"
 
 
