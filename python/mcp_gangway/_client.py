@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from os import PathLike
@@ -25,6 +25,7 @@ from ._models import (
     Limits,
     ParamTypes,
     Request,
+    RequestContent,
     RequestData,
     Timeout,
     TimeoutTypes,
@@ -33,6 +34,7 @@ from ._models import (
 )
 from ._native import HttpClient
 from ._response import Response
+from ._upload import UploadTask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,10 +42,12 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, TypedDict, Unpack
 
+    from ._native import Upload
+
     class RequestOptions(TypedDict, total=False):
         """The named arguments of :meth:`AsyncClient.request`."""
 
-        content: bytes | str | None
+        content: RequestContent | None
         data: RequestData | None
         json: Any
         params: ParamTypes
@@ -130,7 +134,7 @@ class AsyncClient:
         method: str,
         url: str,
         *,
-        content: bytes | str | None = None,
+        content: RequestContent | None = None,
         data: RequestData | None = None,
         json: Any = None,
         params: ParamTypes = None,
@@ -153,7 +157,7 @@ class AsyncClient:
         method: str,
         url: str,
         *,
-        content: bytes | str | None = None,
+        content: RequestContent | None = None,
         data: RequestData | None = None,
         json: Any = None,
         params: ParamTypes = None,
@@ -164,7 +168,8 @@ class AsyncClient:
         """Sends a request, and reads all of its response.
 
         Args:
-            content: The body, as it is.
+            content: The body, as it is. An async iterable of bytes is sent while it is iterated, in chunked encoding
+                unless the headers have its length.
             data: A form, or the body as it is.
             json: A body in JSON.
             params: Added to the URL's query.
@@ -201,7 +206,7 @@ class AsyncClient:
         method: str,
         url: str,
         *,
-        content: bytes | str | None = None,
+        content: RequestContent | None = None,
         data: RequestData | None = None,
         json: Any = None,
         params: ParamTypes = None,
@@ -249,24 +254,33 @@ class AsyncClient:
     ) -> Response:
         request = _signed(request, self.auth if isinstance(auth, _Unset) else auth)
         times = self.timeout if isinstance(timeout, _Unset) else Timeout(timeout)
+        upload: UploadTask | None = None
+        if isinstance(request.content, AsyncIterable):
+            upload = UploadTask(request.content, times.write)
+            body: bytes | Upload | None = upload.native
+        else:
+            body = request.content
         begun = perf_counter()
-        try:
-            native = await complete(
-                lambda completions, future: self._native.send(
-                    completions,
-                    future,
-                    request.method,
-                    request.url.sent(),
-                    request.headers.raw,
-                    request.content,
-                    (times.connect, times.read, times.pool),
-                    whole,
-                )
+        sending = complete(
+            lambda completions, future: self._native.send(
+                completions,
+                future,
+                request.method,
+                request.url.sent(),
+                request.headers.raw,
+                body,
+                (times.connect, times.read, times.pool),
+                whole,
             )
+        )
+        try:
+            native = await (sending if upload is None else upload.beside(sending))
         except RequestError as error:
             error.request = request
             raise
-        return Response(native, request, timedelta(seconds=perf_counter() - begun))
+        if upload is not None and whole:
+            upload.stop()
+        return Response(native, request, timedelta(seconds=perf_counter() - begun), upload)
 
 
 def _signed(request: Request, auth: AuthTypes) -> Request:

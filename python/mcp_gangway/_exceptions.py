@@ -175,10 +175,10 @@ class StreamError(RuntimeError):
 
 
 class StreamConsumed(StreamError):
-    """The body was read before, or is being read."""
+    """A body that there is only once was read before, or is being read."""
 
-    def __init__(self) -> None:
-        super().__init__("The response's body was read already: it arrives only once.")
+    def __init__(self, message: str = "The response's body was read already: it arrives only once.") -> None:
+        super().__init__(message)
 
 
 class StreamClosed(StreamError):
@@ -199,6 +199,7 @@ class ResponseNotRead(StreamError):
 _CLASSES: dict[str, type[RequestError]] = {
     "connect_timeout": ConnectTimeout,
     "read_timeout": ReadTimeout,
+    "write_timeout": WriteTimeout,
     "pool_timeout": PoolTimeout,
     "dns": ConnectError,
     "connect": ConnectError,
@@ -216,6 +217,7 @@ _CLASSES: dict[str, type[RequestError]] = {
 _TIMEOUTS: dict[type[RequestError], str] = {
     ConnectTimeout: "connecting took",
     ReadTimeout: "the server was silent for",
+    WriteTimeout: "the server took nothing of the body for",
     PoolTimeout: "all connections were in use for",
 }
 

@@ -70,15 +70,22 @@ class AsyncHTTPTransport(AsyncBaseTransport):
         """Sends a request of httpx, and opens its response."""
         package = sys.modules[type(request).__module__.partition(".")[0]]
         times = request.extensions.get("timeout", {})
-        # Host and length follow from URL and body.
+        # Host and length follow from URL and body, but not the length of a body that is made while it is sent.
+        follows = {b"transfer-encoding", b"connection"}
+        content: Any
+        try:
+            content = request.content
+            follows.add(b"content-length")
+        except package.RequestNotRead:
+            content = request.stream
         own_host = (b"host", request.url.netloc)
         headers = [(name.lower(), value) for name, value in request.headers.raw]
         try:
             sent = Request(
                 request.method,
                 str(request.url),
-                headers=[pair for pair in headers if pair[0] not in _OWN and pair != own_host],
-                content=await request.aread(),
+                headers=[pair for pair in headers if pair[0] not in follows and pair != own_host],
+                content=content,
             )
             response = await self._client._send(
                 sent,
@@ -99,9 +106,6 @@ class AsyncHTTPTransport(AsyncBaseTransport):
     async def aclose(self) -> None:
         """Takes no more requests."""
         await self._client.aclose()
-
-
-_OWN = (b"content-length", b"transfer-encoding", b"connection")
 
 
 class _Body:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json as _json
 import re
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Union
 from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit, urlunsplit
 
@@ -25,6 +25,7 @@ TimeoutTypes = Union["Timeout", float, tuple[float | None, ...], None]
 #: Values of a query or a form.
 Primitive = str | int | float | bool | None
 ParamTypes = Mapping[str, Primitive | Iterable[Primitive]] | Iterable[tuple[str, Primitive]] | str | bytes | None
+RequestContent = bytes | str | AsyncIterable[bytes]
 RequestData = bytes | str | Mapping[str, Primitive | Iterable[Primitive]]
 
 
@@ -298,7 +299,7 @@ class Timeout:
         timeout: What counts where nothing else is said.
         connect: Address, TCP, proxy and TLS together.
         read: The longest silence of the server, also while it is to take the request.
-        write: Taken for compatibility: ``read`` covers it.
+        write: The longest that the server may take nothing of a body from an iterator. ``read`` covers other bodies.
         pool: The longest wait for a connection to become free.
 
     >>> Timeout(5.0, read=None)
@@ -398,7 +399,7 @@ class Request:
         *,
         params: ParamTypes = None,
         headers: HeaderTypes = None,
-        content: bytes | str | None = None,
+        content: RequestContent | None = None,
         data: RequestData | None = None,
         json: Any = None,
     ) -> None:
@@ -417,14 +418,18 @@ class Request:
 _JSON = _json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def _body(content: bytes | str | None, data: RequestData | None, json: Any) -> tuple[bytes | None, str | None]:
-    """The bytes of a body, and the content type that follows from how it was given."""
+def _body(
+    content: RequestContent | None, data: RequestData | None, json: Any
+) -> tuple[bytes | AsyncIterable[bytes] | None, str | None]:
+    """The bytes of a body, or what makes them, and the content type that follows from how it was given."""
     if content is not None:
         if isinstance(content, str):
             return content.encode("utf-8"), None
         if isinstance(content, (bytes, bytearray, memoryview)):
             return bytes(content), None
-        raise TypeError(f"content is bytes or str, not {type(content).__name__}")
+        if isinstance(content, AsyncIterable):
+            return content, None
+        raise TypeError(f"content is bytes, str or an async iterable of bytes, not {type(content).__name__}")
     if isinstance(data, (bytes, str)):
         return _body(data, None, None)
     if data:

@@ -17,6 +17,7 @@ __all__ = [
     "NdjsonParser",
     "Operation",
     "SseParser",
+    "Upload",
     "message_headers",
 ]
 
@@ -62,9 +63,19 @@ class HttpClient:
         method: str,
         url: str,
         headers: Sequence[tuple[bytes, bytes]],
-        body: bytes | None,
+        body: bytes | Upload | None,
         timeout: tuple[float | None, float | None, float | None],
         whole: bool,
+    ) -> Operation: ...
+    def close(self) -> None: ...
+
+@final
+class Upload:
+    """The body of a request while it is made."""
+
+    def __new__(cls) -> Upload: ...
+    def write(
+        self, completions: Completions, future: asyncio.Future[Any], piece: bytes | None, limit: float | None
     ) -> Operation: ...
     def close(self) -> None: ...
 
@@ -138,7 +149,11 @@ class Event:
 
 @final
 class SseParser:
-    """Server-Sent Events out of chunks that are cut anywhere, by the WHATWG rules."""
+    """Server-Sent Events out of chunks that are cut anywhere, by the WHATWG rules.
+
+    Args:
+        max_event_bytes: The most that the data of one event may hold (4 GiB).
+    """
 
     def __new__(cls, *, max_event_bytes: int = ...) -> SseParser: ...
     def feed(self, chunk: Buffer) -> list[Event]:
@@ -154,7 +169,11 @@ class SseParser:
 
 @final
 class NdjsonParser:
-    """Lines out of chunks that are cut anywhere, without their ends and without those that are blank."""
+    """Lines out of chunks that are cut anywhere, without their ends and without those that are blank.
+
+    Args:
+        max_line_bytes: The most that one line may hold (4 GiB).
+    """
 
     def __new__(cls, *, max_line_bytes: int = ...) -> NdjsonParser: ...
     def feed(self, chunk: Buffer) -> list[bytes]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Protocol
 
+    from ._upload import UploadTask
+
     T = TypeVar("T")
 
     class _Parser(Protocol[T]):
@@ -37,8 +39,11 @@ if TYPE_CHECKING:
 class Response:
     """A response of :class:`AsyncClient`. Programs do not make it themselves."""
 
-    def __init__(self, native: HttpResponse, request: Request, elapsed: timedelta) -> None:
+    def __init__(
+        self, native: HttpResponse, request: Request, elapsed: timedelta, upload: UploadTask | None = None
+    ) -> None:
         self._native = native
+        self._upload = upload
         self._content = native.content
         self._is_consumed = self._content is not None
         self._is_closed = self._is_consumed
@@ -270,6 +275,8 @@ class Response:
     def close(self) -> None:
         """The same, for where nothing can be awaited."""
         self._is_closed = True
+        if self._upload is not None:
+            self._upload.stop()
         self._native.close()
 
     def __repr__(self) -> str:
@@ -308,6 +315,8 @@ class Response:
                     yield chunk
         except RequestError as error:
             error.request = self.request
+            if self._upload is not None:
+                self._upload.check()
             raise
         finally:
             # Also for whoever stops in between.

@@ -247,7 +247,7 @@ async def _read(reader: asyncio.StreamReader) -> Request | None:
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     if headers.get("transfer-encoding", "").lower() == "chunked":
         body = b""
-        while size := int((await reader.readline()).split(b";")[0], 16):
+        while size := int((await reader.readuntil(b"\n")).split(b";")[0], 16):
             body += await reader.readexactly(size)
             await reader.readline()
         await reader.readline()

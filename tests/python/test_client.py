@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import httpx
+import mcp_gangway
 import pytest
 from conftest import Authority
 from http_server import CUT, HANG, Answer, Pause, Request, Server, chunked, raw, serving, whole
@@ -912,6 +913,174 @@ async def test_large_bodies_both_ways(api: ModuleType) -> None:
     body = bytes(range(256)) * 40_000
     async with serving(lambda request: whole(request.body)) as server, api.AsyncClient() as client:
         assert (await client.post(server.url, content=body)).content == body
+
+
+# Bodies that are made while they are sent
+
+
+async def pieces(*parts: Any) -> AsyncIterator[Any]:
+    """An async generator of a body: exceptions are raised, events awaited."""
+    for part in parts:
+        if isinstance(part, Exception):
+            raise part
+        if isinstance(part, asyncio.Event):
+            await part.wait()
+        else:
+            yield part
+
+
+class Again:
+    """What can be iterated more than once."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"a"
+        yield b""
+        yield b"bc"
+
+
+async def test_a_body_of_an_async_iterable(api: ModuleType) -> None:
+    async with serving(echo) as server, api.AsyncClient() as client:
+        for content, body in ((pieces(b"a", b"", b"bc"), "abc"), (Again(), "abc"), (pieces(), "")):
+            seen = (await client.post(server.url, content=content)).json()
+            assert seen["body"] == body
+            assert seen["headers"]["transfer-encoding"] == "chunked"
+            assert "content-length" not in seen["headers"]
+            assert "content-type" not in seen["headers"]
+        seen = (await client.put(server.url, content=pieces(b"abc"), headers={"Content-Length": "3"})).json()
+        assert (seen["body"], seen["headers"]["content-length"]) == ("abc", "3")
+        assert "transfer-encoding" not in seen["headers"]
+    assert server.connections == 1
+
+
+async def test_a_body_over_http_2(api: ModuleType, authority: Authority) -> None:
+    async with hypercorn_serving(authority) as url:
+        async with api.AsyncClient(verify=authority.client(), http2=True) as client:
+            content = pieces(*[b"x" * 10_000] * 100)
+            assert (await client.post(url, content=content)).json()["length"] == 1_000_000
+
+
+async def test_a_generator_is_sent_once(api: ModuleType) -> None:
+    async with serving(echo) as server, api.AsyncClient() as client:
+        request = client.build_request("POST", server.url, content=pieces(b"a"))
+        assert (await client.send(request)).json()["body"] == "a"
+        with pytest.raises(api.StreamConsumed):
+            await client.send(request)
+        request = client.build_request("POST", server.url, content=Again())
+        for _ in range(2):
+            assert (await client.send(request)).json()["body"] == "abc"
+
+
+async def test_a_body_as_fast_as_the_server_takes_it(api: ModuleType) -> None:
+    taken = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield b"x" * (1 << 20)
+
+    async def never_reads(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(60)
+
+    async with listening(never_reads) as port, api.AsyncClient() as client:
+        with pytest.raises(api.WriteTimeout):
+            await client.post(f"http://127.0.0.1:{port}/", content=endless(), timeout=api.Timeout(5, write=0.5))
+    # What buffers take, of which the kernel's are the largest.
+    assert 1 <= taken < 20
+
+
+async def test_a_body_may_take_longer_than_its_answer(api: ModuleType) -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            await asyncio.sleep(0.1)
+            yield b"a"
+
+    async with serving(echo) as server, api.AsyncClient(timeout=api.Timeout(5, read=0.2)) as client:
+        assert (await client.post(server.url, content=slow())).json()["body"] == "aaaa"
+    async with serving(raw(HANG)) as server, api.AsyncClient(timeout=api.Timeout(5, read=0.2)) as client:
+        with pytest.raises(api.ReadTimeout):
+            await client.post(server.url, content=slow())
+
+
+async def test_what_a_body_raises(api: ModuleType) -> None:
+    async with serving(echo) as server, api.AsyncClient() as client:
+        mine = KeyError("mine")
+        with pytest.raises(KeyError) as caught:
+            await client.post(server.url, content=pieces(b"a", mine))
+        assert caught.value is mine
+        with pytest.raises(TypeError):
+            await client.post(server.url, content=pieces("text"))
+        await server.until(lambda server: server.open_connections == 0)
+        # What was not whole has not been taken for a request.
+        assert server.requests == []
+        assert (await client.post(server.url, content=pieces(b"a"))).json()["body"] == "a"
+
+
+async def test_a_request_that_ends_before_its_body(api: ModuleType) -> None:
+    forever = asyncio.Event()
+    ended: list[str] = []
+
+    async def content() -> AsyncIterator[bytes]:
+        try:
+            yield b"a"
+            await forever.wait()
+        except BaseException as error:
+            ended.append(type(error).__name__)
+            raise
+
+    async with serving(echo) as server, api.AsyncClient() as client:
+        sending = asyncio.create_task(client.post(server.url, content=content()))
+        await server.until(lambda server: server.open_connections == 1)
+        await asyncio.sleep(0.05)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        await server.until(lambda server: server.open_connections == 0)
+    assert ended == ["CancelledError"]
+    with pytest.raises(api.ConnectError):
+        async with api.AsyncClient() as client:
+            await client.post(f"http://127.0.0.1:{unused_port()}/", content=pieces(b"a", b"b", b"c"))
+
+
+async def test_an_answer_before_the_end_of_the_body() -> None:
+    """Only ours reads it then: httpx first sends all of the body."""
+
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"a\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
+        # The second half of the talk.
+        await reader.readuntil(b"b\r\n")
+        writer.write(b"3\r\ntwo\r\n0\r\n\r\n")
+        await reader.read()
+
+    heard = asyncio.Event()
+    content = pieces(b"a", heard, b"b", asyncio.Event())
+    async with listening(answers) as port, mcp_gangway.AsyncClient() as client:
+        async with client.stream("POST", f"http://127.0.0.1:{port}/", content=content) as response:
+            chunks = []
+            async for chunk in response.aiter_bytes():
+                chunks.append(chunk)
+                heard.set()
+    assert chunks == [b"one", b"two"]
+    # Nobody waits for the rest of the body.
+    await asyncio.sleep(0)
+    assert content.ag_frame is None  # type: ignore[attr-defined]
+
+
+async def test_a_body_that_breaks_its_answer_off() -> None:
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"a\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
+        await reader.read()
+
+    heard, mine = asyncio.Event(), KeyError("mine")
+    async with listening(answers) as port, mcp_gangway.AsyncClient() as client:
+        content = pieces(b"a", heard, mine)
+        async with client.stream("POST", f"http://127.0.0.1:{port}/", content=content) as response:
+            with pytest.raises(KeyError) as caught:
+                async for _ in response.aiter_bytes():
+                    heard.set()
+    assert caught.value is mine
 
 
 # Proxies and TLS

@@ -52,8 +52,8 @@ async def test_the_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
             if inspect.iscoroutine(result):
                 await result
     asked = [request.json()["method"] for request in server.requests]
-    assert asked == ["ping", "tools/call", "tools/list", "ping"]
+    assert asked == ["ping", "ping", "tools/call", "tools/list", "ping"]
     shown = capsys.readouterr().out
     assert "200 HTTP/1.1 application/json" in shown
     assert "message 1 {'jsonrpc': '2.0', 'method': 'notifications/progress'" in shown
-    assert 'b\'{"jsonrpc": "2.0", "id": 3' in shown
+    assert 'b\'{"jsonrpc": "2.0", "id": 4' in shown

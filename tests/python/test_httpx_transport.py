@@ -68,8 +68,12 @@ async def test_a_body_that_is_made_while_it_is_sent(package: ModuleType) -> None
         yield b"b"
 
     async with serving(echo) as server, client(package) as http:
-        assert (await http.post(server.url, content=parts())).json()["body"] == "ab"
-        assert (await http.post(server.url, files={"f": b"file"})).status_code == 200
+        seen = (await http.post(server.url, content=parts())).json()
+        assert (seen["body"], seen["headers"]["transfer-encoding"]) == ("ab", "chunked")
+        seen = (await http.post(server.url, files={"f": b"file"})).json()
+        assert "file" in seen["body"] and seen["headers"]["content-length"] == str(len(seen["body"]))
+        with pytest.raises(RuntimeError, match="sync request"):
+            await http.post(server.url, content=iter([b"a"]))
 
 
 async def test_a_stream_arrives_piece_by_piece(package: ModuleType) -> None:

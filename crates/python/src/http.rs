@@ -16,7 +16,8 @@ use gangway::{
     http_client::{Body, HttpClient as Client, HttpSettings, HttpVersion},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header, response::Parts};
-use http_body_util::Full;
+use http_body::Body as _;
+use http_body_util::{Either, Full};
 use hyper_util::client::legacy::connect::capture_connection;
 use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
@@ -35,6 +36,7 @@ use crate::{
     completions::{Completions, Finish, Operation, lock},
     failure::Failure,
     runtime::{self, Process},
+    upload::{Consumed, Pieces, Upload},
 };
 
 /// Longer than any connection takes: the times are those of the requests.
@@ -44,9 +46,19 @@ const NO_LIMIT: Duration = Duration::from_hours(24);
 #[pyclass(frozen, module = "mcp_gangway._native")]
 pub(crate) struct HttpClient {
     /// None once it is closed.
-    client: Mutex<Option<Client<Full<Bytes>>>>,
+    client: Mutex<Option<Client<Content>>>,
     connections: Arc<Semaphore>,
     process: Process,
+}
+
+/// What is sent: all of it at once, or as Python makes it.
+type Content = Either<Full<Bytes>, Pieces>;
+
+/// The same from Python.
+#[derive(FromPyObject)]
+enum Given<'py> {
+    Whole(PyBackedBytes),
+    Made(Bound<'py, Upload>),
 }
 
 /// The times of one request, in seconds: connect, read, pool. None for no limit.
@@ -119,13 +131,21 @@ impl HttpClient {
         method: &str,
         url: &str,
         headers: Vec<(PyBackedBytes, PyBackedBytes)>,
-        body: Option<&[u8]>,
+        body: Option<Given<'_>>,
         timeout: Times,
         whole: bool,
     ) -> PyResult<Operation> {
         self.process.check("client")?;
         let Some(client) = lock(&self.client).clone() else {
             return Err(PyRuntimeError::new_err("Cannot send a request, as the client has been closed."));
+        };
+        let (body, consumed) = match body {
+            Some(Given::Made(upload)) => {
+                let (pieces, consumed) = upload.get().body()?;
+                (Either::Right(pieces), Some(consumed))
+            }
+            Some(Given::Whole(bytes)) => (Either::Left(Full::new(Bytes::copy_from_slice(&bytes))), None),
+            None => (Either::Left(Full::default()), None),
         };
         let request =
             request(method, url, headers, body).map_err(|failure| failure.into_exception(completions.py()))?;
@@ -135,7 +155,7 @@ impl HttpClient {
         Completions::spawn(completions, future, async move {
             let permit = within(limits.pool, "pool_timeout", connections.acquire_owned()).await?;
             let permit = permit.map_err(|_| Failure::closed())?;
-            let response = sent(&client, request, &limits).await?;
+            let response = sent(&client, request, consumed, &limits).await?;
             let response = if whole {
                 HttpResponse::whole(response, limits.read).await?
             } else {
@@ -168,11 +188,10 @@ fn request(
     method: &str,
     url: &str,
     headers: Vec<(PyBackedBytes, PyBackedBytes)>,
-    body: Option<&[u8]>,
-) -> Result<Request<Full<Bytes>>, Failure> {
+    body: Content,
+) -> Result<Request<Content>, Failure> {
     let invalid = |what: &str| Failure::new("invalid_request", format!("{what} cannot be sent in HTTP"));
-    let is_empty = body.is_none_or(<[u8]>::is_empty);
-    let body = Full::new(body.map(Bytes::copy_from_slice).unwrap_or_default());
+    let is_empty = body.is_end_stream();
     let mut request = Request::new(body);
     *request.method_mut() = Method::from_bytes(method.as_bytes()).map_err(|_| invalid("the method"))?;
     *request.uri_mut() = Uri::try_from(url).map_err(|_| Failure::new("invalid_url", "the URL cannot be used"))?;
@@ -191,10 +210,11 @@ fn request(
     Ok(request)
 }
 
-/// Sends it, and waits for the head of its response.
+/// Sends it, and waits for the head of its response. While a body is made, a server that waits for it is not silent.
 async fn sent(
-    client: &Client<Full<Bytes>>,
-    mut request: Request<Full<Bytes>>,
+    client: &Client<Content>,
+    mut request: Request<Content>,
+    consumed: Option<Consumed>,
     limits: &Limits,
 ) -> Result<Response<Body>, Failure> {
     let mut connection = capture_connection(&mut request);
@@ -203,11 +223,21 @@ async fn sent(
         response = &mut sending => return Ok(response?),
         connected = within(limits.connect, "connect_timeout", connection.wait_for_connection_metadata()) => drop(connected?),
     }
+    if let Some(consumed) = consumed {
+        tokio::select! {
+            response = &mut sending => return Ok(response?),
+            _ = consumed => {}
+        }
+    }
     Ok(within(limits.read, "read_timeout", sending).await??)
 }
 
 /// Waits for `work`, but not longer than this.
-async fn within<T>(limit: Option<Duration>, kind: &'static str, work: impl Future<Output = T>) -> Result<T, Failure> {
+pub(crate) async fn within<T>(
+    limit: Option<Duration>,
+    kind: &'static str,
+    work: impl Future<Output = T>,
+) -> Result<T, Failure> {
     let Some(limit) = limit else { return Ok(work.await) };
     time::timeout(limit, work).await.map_err(|_| Failure::new(kind, format!("more than {} s", limit.as_secs_f64())))
 }
@@ -367,7 +397,7 @@ pub(crate) fn taken<'py>(py: Python<'py>, chunks: &Chunks) -> PyResult<Option<Bo
     Ok(Some(list.into_any()))
 }
 
-fn seconds(value: Option<f64>) -> PyResult<Option<Duration>> {
+pub(crate) fn seconds(value: Option<f64>) -> PyResult<Option<Duration>> {
     let duration = value.map(Duration::try_from_secs_f64).transpose();
     duration.map_err(|_| PyValueError::new_err("a timeout is a number of seconds from 0 on, or None"))
 }

@@ -12,6 +12,7 @@ mod failure;
 mod http;
 mod parsers;
 mod runtime;
+mod upload;
 
 use pyo3::prelude::*;
 
@@ -23,6 +24,7 @@ mod native {
         completions::{Completions, Operation},
         http::{HttpClient, HttpResponse, message_headers},
         parsers::{Event, MessageParser, NdjsonParser, SseParser},
+        upload::Upload,
     };
 
     #[pymodule_export]

@@ -1,0 +1,101 @@
+//! The body of a request that Python makes while it is sent.
+//!
+//! Rule: one piece waits, so who makes them feels how fast the server takes them. A body that was not ended is never taken
+//! for a whole one: it breaks its request off.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Mutex,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::Frame;
+use pyo3::{exceptions::PyRuntimeError, prelude::*};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    completions::{Completions, Finish, Operation, lock},
+    failure::Failure,
+    http::{seconds, within},
+};
+
+/// The end at which Python puts the pieces in.
+#[pyclass(frozen, module = "mcp_gangway._native")]
+pub(crate) struct Upload {
+    /// None once it is closed.
+    sender: Mutex<Option<mpsc::Sender<Option<Bytes>>>>,
+    /// None once it is sent.
+    body: Mutex<Option<(Pieces, Consumed)>>,
+}
+
+/// Ready when a body has been consumed to its end, or is not wanted any more.
+pub(crate) type Consumed = oneshot::Receiver<()>;
+
+#[pymethods]
+impl Upload {
+    #[new]
+    fn new() -> Self {
+        let (sender, receiver) = mpsc::channel(1);
+        let (wanted, consumed) = oneshot::channel();
+        let pieces = Pieces { receiver, _wanted: wanted };
+        Self { sender: Mutex::new(Some(sender)), body: Mutex::new(Some((pieces, consumed))) }
+    }
+
+    /// Gives the next piece, or None for the end; the future gets whether it is wanted, when there is room for it.
+    fn write(
+        &self,
+        completions: &Bound<'_, Completions>,
+        future: Py<PyAny>,
+        piece: Option<&[u8]>,
+        limit: Option<f64>,
+    ) -> PyResult<Operation> {
+        let piece = piece.map(Bytes::copy_from_slice);
+        let limit = seconds(limit)?;
+        let Some(sender) = lock(&self.sender).clone() else {
+            return Err(PyRuntimeError::new_err("the body was closed"));
+        };
+        Completions::spawn(completions, future, async move {
+            let is_wanted = within(limit, "write_timeout", sender.send(piece)).await?.is_ok();
+            Ok::<Finish, Failure>(Box::new(move |py| Ok(is_wanted.into_pyobject(py)?.to_owned().into_any().unbind())))
+        })
+    }
+
+    /// No piece comes any more. If it was not ended, its request fails.
+    fn close(&self) {
+        lock(&self.sender).take();
+    }
+}
+
+impl Upload {
+    /// The end from which it is sent.
+    ///
+    /// # Errors
+    /// It was sent already.
+    pub(crate) fn body(&self) -> PyResult<(Pieces, Consumed)> {
+        lock(&self.body).take().ok_or_else(|| PyRuntimeError::new_err("the body was sent already"))
+    }
+}
+
+/// What has been put in, as a body.
+pub(crate) struct Pieces {
+    receiver: mpsc::Receiver<Option<Bytes>>,
+    /// Its end is what tells.
+    _wanted: oneshot::Sender<()>,
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        Poll::Ready(match ready!(self.receiver.poll_recv(context)) {
+            Some(piece) => piece.map(|piece| Ok(Frame::data(piece))),
+            None => Some(Err(io::Error::other("the program did not end the request's body"))),
+        })
+    }
+}
