@@ -244,6 +244,10 @@ class Silent(asyncio.Protocol):
         if b"GET /stream" in data:
             self.transport.write(HEAD)
 
+async def endless():
+    yield b"a"
+    await asyncio.get_running_loop().create_future()
+
 async def main():
     loop = asyncio.get_running_loop()
     loop.slow_callback_duration = 3600  # Which the development mode would tell of.
@@ -259,7 +263,8 @@ async def main():
             pass
 
     tasks = [asyncio.ensure_future(read()) for _ in range(COUNT // 2)]
-    tasks += [asyncio.ensure_future(client.get(url + "/pending")) for _ in range(COUNT // 2)]
+    tasks += [asyncio.ensure_future(client.get(url + "/pending")) for _ in range(COUNT // 4)]
+    tasks += [asyncio.ensure_future(client.post(url, content=endless())) for _ in range(COUNT // 4)]
     while len(kept) < COUNT or len(streams) < COUNT // 2:
         await asyncio.sleep(0.01)
     print("open", flush=True)
@@ -306,6 +311,8 @@ import mcp_gangway
 async def serve(reader, writer):
     try:
         while head := await reader.readuntil(b"\\r\\n\\r\\n"):
+            if b"HTTP/1.1" not in head:
+                continue  # It is the end of a body.
             if b"/stream" in head:
                 writer.write(b"HTTP/1.1 200 OK\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n")
                 writer.write(b"c\\r\\ndata: hello\\n\\r\\n1\\r\\n\\n\\r\\n")
@@ -327,12 +334,17 @@ def memory():
 def descriptors():
     return len(os.listdir("/proc/self/fd"))
 
+async def pieces(has_end):
+    yield b"a"
+    if not has_end:
+        await asyncio.get_running_loop().create_future()
+
 async def main():
     listener = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = "http://127.0.0.1:%d" % listener.sockets[0].getsockname()[1]
     async with mcp_gangway.AsyncClient() as client:
         async def one(number):
-            kind = number % 5
+            kind = number % 7
             if kind == 0:
                 await client.post(url, json={"number": number})
             elif kind == 1:
@@ -347,6 +359,10 @@ async def main():
                 await asyncio.sleep(0)
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+            elif kind in (4, 5):
+                # The server answers before it has the body, whose end is not waited for; or the body has none.
+                async with client.stream("POST", url + "/stream", content=pieces(kind == 4)) as response:
+                    assert [event.data async for event in response.aiter_sse()] == ["hello"]
             else:
                 try:
                     await client.get("http://127.0.0.1:9/")
