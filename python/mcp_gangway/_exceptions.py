@@ -119,7 +119,7 @@ class CloseError(NetworkError):
 
 
 class ProxyError(TransportError):
-    """The proxy refused."""
+    """The proxy wants credentials, or others."""
 
 
 class UnsupportedProtocol(TransportError):

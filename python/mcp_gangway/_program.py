@@ -33,8 +33,7 @@ def find() -> Path:
         if path.is_file():
             return path
     raise FileNotFoundError(
-        f"the native command {_NAME} is not in {', '.join(folders)}: "
-        "install the package again (pip install mcp-gangway)"
+        f"the native command {_NAME} is not in {', '.join(folders)}: install the package again, with pip"
     )
 
 
