@@ -989,6 +989,21 @@ async def test_a_body_as_fast_as_the_server_takes_it(api: ModuleType) -> None:
     assert 1 <= taken < 20
 
 
+async def test_a_body_that_waits_for_a_connection(api: ModuleType) -> None:
+    """As long as nothing is sent, no server is slow to take it."""
+
+    async def answer(request: Request) -> Answer:
+        await asyncio.sleep(0 if request.body else 0.6)
+        return echo(request)
+
+    limits, timeout = api.Limits(max_connections=1), api.Timeout(5, write=0.2)
+    async with serving(answer) as server, api.AsyncClient(limits=limits, timeout=timeout) as client:
+        first = asyncio.create_task(client.get(server.url))
+        await server.until(lambda server: len(server.requests) == 1)
+        assert (await client.post(server.url, content=pieces(b"a", b"b", b"c"))).json()["body"] == "abc"
+        await first
+
+
 async def test_a_body_may_take_longer_than_its_answer(api: ModuleType) -> None:
     async def slow() -> AsyncIterator[bytes]:
         for _ in range(4):

@@ -26,6 +26,8 @@ use crate::{
 pub(crate) struct Upload {
     /// None once it is closed.
     sender: Mutex<Option<mpsc::Sender<Option<Bytes>>>>,
+    /// Ready when the first piece is asked for, up to which nobody is slow. None once that was waited for.
+    begun: Mutex<Option<oneshot::Receiver<()>>>,
     /// None once it is sent.
     body: Mutex<Option<(Pieces, Consumed)>>,
 }
@@ -38,12 +40,18 @@ impl Upload {
     #[new]
     fn new() -> Self {
         let (sender, receiver) = mpsc::channel(1);
+        let (first_poll, begun) = oneshot::channel();
         let (wanted, consumed) = oneshot::channel();
-        let pieces = Pieces { receiver, _wanted: wanted };
-        Self { sender: Mutex::new(Some(sender)), body: Mutex::new(Some((pieces, consumed))) }
+        let pieces = Pieces { receiver, first_poll: Some(first_poll), _wanted: wanted };
+        Self {
+            sender: Mutex::new(Some(sender)),
+            begun: Mutex::new(Some(begun)),
+            body: Mutex::new(Some((pieces, consumed))),
+        }
     }
 
-    /// Gives the next piece, or None for the end; the future gets whether it is wanted, when there is room for it.
+    /// Gives the next piece, or None for the end; the future gets whether it is wanted, when there is room for it. `limit` is
+    /// for a server that takes nothing.
     fn write(
         &self,
         completions: &Bound<'_, Completions>,
@@ -56,7 +64,11 @@ impl Upload {
         let Some(sender) = lock(&self.sender).clone() else {
             return Err(PyRuntimeError::new_err("the body was closed"));
         };
+        let begun = lock(&self.begun).take();
         Completions::spawn(completions, future, async move {
+            if let Some(begun) = begun {
+                let _ = begun.await;
+            }
             let is_wanted = within(limit, "write_timeout", sender.send(piece)).await?.is_ok();
             Ok::<Finish, Failure>(Box::new(move |py| Ok(is_wanted.into_pyobject(py)?.to_owned().into_any().unbind())))
         })
@@ -81,6 +93,7 @@ impl Upload {
 /// What has been put in, as a body.
 pub(crate) struct Pieces {
     receiver: mpsc::Receiver<Option<Bytes>>,
+    first_poll: Option<oneshot::Sender<()>>,
     /// Its end is what tells.
     _wanted: oneshot::Sender<()>,
 }
@@ -93,6 +106,9 @@ impl http_body::Body for Pieces {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if let Some(first_poll) = self.first_poll.take() {
+            let _ = first_poll.send(());
+        }
         Poll::Ready(match ready!(self.receiver.poll_recv(context)) {
             Some(piece) => piece.map(|piece| Ok(Frame::data(piece))),
             None => Some(Err(io::Error::other("the program did not end the request's body"))),
