@@ -1361,7 +1361,9 @@ async def hypercorn_serving(authority: Authority | None = None) -> AsyncIterator
         yield f"http{'' if authority is None else 's'}://127.0.0.1:{port}/a%20b?c"
     finally:
         stop.set()
-        await running
+        # It trips over a client that leaves at the same time.
+        with contextlib.suppress(ssl.SSLError):
+            await running
 
 
 async def test_http_2_where_the_server_offers_it(api: ModuleType, authority: Authority) -> None:
