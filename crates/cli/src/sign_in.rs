@@ -14,7 +14,7 @@ use std::{
 use clap::Args;
 use gangway::{
     Config, Error,
-    oauth::{self, Credential, Grant, OAuth, Prompt, Resource, Secret},
+    oauth::{self, Credential, Grant, Kept, Keychain, OAuth, Prompt, Resource, Secret},
 };
 use url::Url;
 
@@ -86,6 +86,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     login_wait: Option<String>,
 
+    /// Keep sign-ins in files, not in a keychain [$MCP_NO_KEYCHAIN]
+    #[arg(long)]
+    no_keychain: bool,
+
     /// Folder for what is kept of sign-ins [$MCP_STATE_FOLDER] [default: the user's, for the state of programs]
     #[arg(long, value_name = "PATH")]
     state_folder: Option<PathBuf>,
@@ -142,6 +146,9 @@ impl Options {
         }
         if let Some(given) = option_or(self.login_wait, "--login-wait", env, "MCP_LOGIN_WAIT")? {
             oauth.login_wait = some_time(&given)?;
+        }
+        if !(self.no_keychain || is_set(env, "MCP_NO_KEYCHAIN")?) {
+            oauth.keychain = Keychain::of_user(|name| variable(env, name));
         }
         let folder = self.state_folder.or_else(|| variable(env, "MCP_STATE_FOLDER").map(PathBuf::from));
         oauth.folder = folder.or_else(|| state_folder(env));
@@ -244,7 +251,7 @@ impl Command {
                 0 => format!("not signed in at {server}\n"),
                 _ => format!("signed out of {server}; the authorization server may still know the tokens\n"),
             },
-            Self::Status => match &*oauth::status(config) {
+            Self::Status => match &*oauth::status(config).await? {
                 [] => format!("not signed in at {server}\n"),
                 all => all.iter().map(shown).collect(),
             },
@@ -266,8 +273,12 @@ fn shown(status: &oauth::Status) -> String {
     };
     let refresh = if status.can_refresh { "yes" } else { "no" };
     let scopes = if status.scopes.is_empty() { "not said".to_owned() } else { status.scopes.join(" ") };
+    let kept = match &status.kept {
+        Kept::Keychain => "the system's keychain".to_owned(),
+        Kept::File(path) => path.display().to_string(),
+    };
     format!(
-        "resource: {}\n  authorization server: {}\n  client: {}\n  scopes: {scopes}\n  token: {token}\n  renewable: {refresh}\n",
+        "resource: {}\n  authorization server: {}\n  client: {}\n  scopes: {scopes}\n  token: {token}\n  renewable: {refresh}\n  kept in: {kept}\n",
         status.resource,
         status.issuer,
         status.client_id.as_deref().unwrap_or("none"),

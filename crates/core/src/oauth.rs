@@ -16,6 +16,7 @@ mod callback;
 mod challenge;
 mod device;
 mod http;
+mod keychain;
 mod lock;
 mod sign_in;
 mod store;
@@ -41,6 +42,7 @@ use self::{
     sign_in::Place,
     store::{Record, Store},
 };
+pub use self::{keychain::Keychain, store::Kept};
 use crate::{
     config::{Config, ServerUrl},
     error::{Error, Kind as Fault},
@@ -76,7 +78,9 @@ pub struct OAuth {
     pub callback_port: Option<u16>,
     /// How long a request waits for a sign-in before it is answered with an error (20 s).
     pub login_wait: Duration,
-    /// The folder for what is kept; without one, nothing is kept when the process ends.
+    /// Where sign-ins are kept first; none unless set.
+    pub keychain: Option<Keychain>,
+    /// The folder for what no keychain keeps; without one, that is gone when the process ends.
     pub folder: Option<PathBuf>,
     show: Arc<dyn Fn(&Prompt) + Send + Sync>,
 }
@@ -182,6 +186,7 @@ impl OAuth {
             parameters: Vec::new(),
             callback_port: None,
             login_wait: Duration::from_secs(20),
+            keychain: None,
             folder: None,
             show: Arc::new(show),
         }
@@ -245,12 +250,18 @@ pub struct Status {
     pub expiry: Option<SystemTime>,
     /// Whether it can be renewed without the user.
     pub can_refresh: bool,
+    /// Where all this is kept.
+    pub kept: Kept,
 }
 
 /// What is kept for the server of these settings. Nothing is sent.
-pub fn status(config: &Config) -> Vec<Status> {
-    let records = config.oauth.iter().flat_map(|settings| records(settings, &config.url).1);
-    let status = |record: Record| Status {
+///
+/// # Errors
+/// There is a keychain, and it cannot be read.
+pub async fn status(config: &Config) -> Result<Vec<Status>, Error> {
+    let Some(settings) = &config.oauth else { return Ok(Vec::new()) };
+    let (_, records) = records(settings, &config.url).await?;
+    let status = |(record, kept): (Record, Kept)| Status {
         client_id: record
             .client
             .as_ref()
@@ -262,8 +273,9 @@ pub fn status(config: &Config) -> Vec<Status> {
         can_refresh: record.can_refresh(),
         issuer: record.key.issuer,
         resource: record.key.resource,
+        kept,
     };
-    records.map(status).collect()
+    Ok(records.into_iter().map(status).collect())
 }
 
 /// Forgets what is kept for the server of these settings; gives how much that was. Nothing is sent.
@@ -272,21 +284,24 @@ pub fn status(config: &Config) -> Vec<Status> {
 /// It cannot be removed.
 pub async fn logout(config: &Config) -> Result<usize, Error> {
     let Some(settings) = &config.oauth else { return Ok(0) };
-    let (store, records) = records(settings, &config.url);
-    for record in &records {
+    let (store, records) = records(settings, &config.url).await?;
+    for (record, _) in &records {
         let _lock = store.lock(&record.key).await;
-        let removed = store.remove(&record.key);
+        let removed = store.remove(&record.key).await;
         removed.map_err(|error| Error::new(Fault::Storage, "the tokens cannot be removed").with_source(error))?;
     }
     Ok(records.len())
 }
 
-fn records(settings: &OAuth, server: &ServerUrl) -> (Store, Vec<Record>) {
-    let store = Store::new(settings.folder.clone());
-    let mut records = store.all();
-    records
-        .retain(|record| record.server == server.as_url().as_str() || record.key.resource == server.as_url().as_str());
-    (store, records)
+async fn records(settings: &OAuth, server: &ServerUrl) -> Result<(Store, Vec<(Record, Kept)>), Error> {
+    let store = Store::new(settings.keychain.clone(), settings.folder.clone());
+    let mut records = store.all().await.map_err(|failure| {
+        let summary = "the system's keychain cannot be read; --no-keychain leaves what is in it alone";
+        Error::new(Fault::Storage, summary).with_source(failure)
+    })?;
+    let server = server.as_url().as_str();
+    records.retain(|(record, _)| record.server == server || record.key.resource == server);
+    Ok((store, records))
 }
 
 /// A token as it is sent.
@@ -400,7 +415,8 @@ impl SignIn {
     /// The source for these settings, if signing in is not turned off. Nothing is read or set up before it is needed.
     pub(crate) fn new(config: &Config) -> Option<Self> {
         let settings = config.oauth.clone()?;
-        let shared = Shared { config: config.clone(), store: Store::new(settings.folder.clone()), settings };
+        let store = Store::new(settings.keychain.clone(), settings.folder.clone());
+        let shared = Shared { config: config.clone(), store, settings };
         Some(Self { shared: Arc::new(shared), latest: Mutex::default(), begun: Notify::new() })
     }
 
@@ -551,7 +567,7 @@ impl Shared {
         let _lock = self.store.lock(&place.key).await;
         let server = self.config.url.as_url().as_str();
         let mut record =
-            self.store.load(&place.key).unwrap_or_else(|| Record::new(place.key.clone(), server.to_owned()));
+            self.store.load(&place.key).await.unwrap_or_else(|| Record::new(place.key.clone(), server.to_owned()));
         if let Some(token) = Token::of(&record, &need.challenge).filter(|token| need.is_met_by(token)) {
             return Ok(token);
         }
@@ -559,7 +575,7 @@ impl Shared {
             need.instead_of.as_ref().and_then(|token| token.renewed).is_some_and(|at| at.elapsed() < YOUNG);
         if !need.more && record.can_refresh() && !was_just_renewed {
             let renewed = place.refresh(&mut record).await;
-            self.store.save(&record);
+            self.store.save(&record).await;
             if renewed? {
                 let token = token_of(&record, need)?;
                 tracing::info!("the token is renewed");
@@ -582,7 +598,7 @@ impl Shared {
         };
         // A client that was registered is kept also if nobody has signed in.
         server.clone_into(&mut record.server);
-        self.store.save(&record);
+        self.store.save(&record).await;
         outcome?;
         tracing::info!(issuer = record.key.issuer, "signed in");
         token_of(&record, need)

@@ -111,6 +111,7 @@ fn help() {
                                           [$MCP_CALLBACK_PORT] [default: any]
           --login-wait <SECONDS>          How long a request waits for the user to sign in
                                           [$MCP_LOGIN_WAIT] [default: 20]
+          --no-keychain                   Keep sign-ins in files, not in a keychain [$MCP_NO_KEYCHAIN]
           --state-folder <PATH>           Folder for what is kept of sign-ins [$MCP_STATE_FOLDER]
                                           [default: the user's, for the state of programs]
 

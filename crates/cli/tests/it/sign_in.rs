@@ -43,7 +43,8 @@ impl Guarded {
     /// The command for this server, with a folder of the test's own.
     fn command(&self, args: &[&str], folder: &Path) -> Command {
         let mut command = command([args, &[&self.url(), "--state-folder", folder.to_str().unwrap()]].concat());
-        command.env("MCP_NO_BROWSER", "1");
+        // Nor does it touch the keychain of whoever runs the tests.
+        command.env("MCP_NO_BROWSER", "1").env("MCP_NO_KEYCHAIN", "1");
         command
     }
 }
@@ -130,7 +131,9 @@ fn the_commands_sign_in_tell_and_sign_out() {
     // Who is signed in is not asked again.
     assert!(say("login").starts_with("signed in at"));
     let status = say("status");
-    for part in [&*format!("resource: {}", server.url()), "client: c", "expires in 59 min", "renewable: yes"] {
+    for part in
+        [&*format!("resource: {}", server.url()), "client: c", "expires in 59 min", "renewable: yes", "kept in: /"]
+    {
         assert!(status.contains(part), "{part}: {status}");
     }
     assert!(!status.contains("token-1"), "{status}");

@@ -1,9 +1,10 @@
-//! What is kept of a sign-in: the client that the authorization server knows us as, and its tokens, in one file for each
-//! issuer, resource and client.
+//! What is kept of a sign-in: the client that the authorization server knows us as, and its tokens, in one record for each
+//! issuer, resource and client. It is in the system's keychain, else in a file, else in memory: each where the one before does
+//! not serve.
 //!
-//! Rules: a file is only for its owner (0600, in a folder of 0700), is written whole and put in place at once, and holds
-//! what it says it does, or counts for nothing. A folder that cannot be written to costs no sign-in: what was to be kept is
-//! kept in memory then.
+//! Rules: a file is only for its owner (0600, in a folder of 0700), is written whole and put in place at once. A record holds
+//! what its name says, or counts for nothing. Where there are two, as a keychain may refuse at one time and serve at another,
+//! the one with the newer tokens counts: older ones have been used up.
 
 use std::{
     collections::HashMap,
@@ -20,7 +21,10 @@ use rmcp::transport::auth::StoredCredentials;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::lock;
+use super::{
+    keychain::{Failure, Keychain},
+    lock,
+};
 
 /// Whose tokens they are, for what, and from whom.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -68,6 +72,11 @@ impl Record {
         Self { key, server, client: None, tokens: None }
     }
 
+    /// When the tokens were given, as far as is known.
+    fn given_at(&self) -> Option<u64> {
+        self.tokens.as_ref()?.token_received_at
+    }
+
     /// When the access token expires, as far as is known.
     pub(super) fn expiry(&self) -> Option<SystemTime> {
         let tokens = self.tokens.as_ref()?;
@@ -87,18 +96,28 @@ impl fmt::Debug for Record {
     }
 }
 
+/// Where a record is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// In the system's keychain.
+    Keychain,
+    /// In this file.
+    File(PathBuf),
+}
+
 /// All records.
 #[derive(Debug)]
 pub(super) struct Store {
+    keychain: Option<Keychain>,
     folder: Option<PathBuf>,
     /// Those that could not be written.
     memory: Mutex<HashMap<Key, Record>>,
 }
 
 impl Store {
-    /// The records in a folder, which need not be there yet; without one they last as long as this.
-    pub(super) fn new(folder: Option<PathBuf>) -> Self {
-        Self { folder, memory: Mutex::default() }
+    /// The records in a keychain and in a folder, which need not be there yet; without either they last as long as this.
+    pub(super) fn new(keychain: Option<Keychain>, folder: Option<PathBuf>) -> Self {
+        Self { keychain, folder, memory: Mutex::default() }
     }
 
     /// Waits until no other process changes the record with this key.
@@ -109,15 +128,33 @@ impl Store {
         lock::take(&folder.join(format!("{}.lock", key.name()))).await
     }
 
-    pub(super) fn load(&self, key: &Key) -> Option<Record> {
+    pub(super) async fn load(&self, key: &Key) -> Option<Record> {
         if let Some(record) = self.memory().get(key) {
             return Some(record.clone());
         }
-        read(&self.path(key)?).filter(|record| record.key == *key)
+        let in_file = self.path(key).and_then(|path| read(&path));
+        let in_keychain = match &self.keychain {
+            Some(keychain) => keychain.get(&key.name()).await.unwrap_or_else(|failure| {
+                tell(&failure);
+                None
+            }),
+            None => None,
+        };
+        let in_keychain = in_keychain.and_then(|secret| parsed(&secret));
+        // A file is written after the keychain, as it goes when the keychain takes its record: it wins where both are of one age.
+        let found = in_keychain.into_iter().chain(in_file).filter(|record| record.key == *key);
+        found.max_by_key(Record::given_at)
     }
 
     /// Keeps a record in the place of what was there.
-    pub(super) fn save(&self, record: &Record) {
+    pub(super) async fn save(&self, record: &Record) {
+        if self.save_in_keychain(record).await {
+            self.memory().remove(&record.key);
+            if let Err(error) = self.remove_file(&record.key) {
+                tracing::debug!(%error, "the tokens are in the keychain, but older ones stay in a file");
+            }
+            return;
+        }
         let Some(path) = self.path(&record.key) else {
             self.memory().insert(record.key.clone(), record.clone());
             return;
@@ -132,21 +169,54 @@ impl Store {
         }
     }
 
-    /// All that is kept in the folder, in no order.
-    pub(super) fn all(&self) -> Vec<Record> {
-        let Some(entries) = self.folder.as_ref().and_then(|folder| fs::read_dir(folder).ok()) else {
-            return Vec::new();
-        };
-        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-        paths.filter(|path| path.extension().is_some_and(|end| end == "json")).filter_map(|path| read(&path)).collect()
+    async fn save_in_keychain(&self, record: &Record) -> bool {
+        let Some(keychain) = &self.keychain else { return false };
+        let Ok(secret) = serde_json::to_vec(record) else { return false };
+        let label = format!("mcp-gangway: {}", record.key.resource);
+        let saved = keychain.set(&record.key.name(), &label, &secret).await;
+        saved.inspect_err(tell).is_ok()
     }
 
-    /// Forgets a record.
+    /// All that is kept in the keychain and the folder, in no order.
     ///
     /// # Errors
-    /// Its file cannot be removed.
-    pub(super) fn remove(&self, key: &Key) -> io::Result<()> {
+    /// There is a keychain, and it does not say.
+    pub(super) async fn all(&self) -> Result<Vec<(Record, Kept)>, Failure> {
+        let mut found = Vec::new();
+        if let Some(keychain) = &self.keychain {
+            let secrets = match keychain.all().await {
+                Err(failure @ Failure::Absent(_)) => {
+                    tell(&failure);
+                    Vec::new()
+                }
+                answer => answer?,
+            };
+            found.extend(secrets.iter().filter_map(|secret| Some((parsed(secret)?, Kept::Keychain))));
+        }
+        let entries = self.folder.as_ref().and_then(|folder| fs::read_dir(folder).ok());
+        let paths = entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+        let paths = paths.filter(|path| path.extension().is_some_and(|end| end == "json"));
+        found.extend(paths.filter_map(|path| Some((read(&path)?, Kept::File(path)))));
+        Ok(found)
+    }
+
+    /// Forgets a record, wherever it is.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub(super) async fn remove(&self, key: &Key) -> Result<(), Failure> {
         self.memory().remove(key);
+        self.remove_file(key).map_err(|error| Failure::Refused(error.into()))?;
+        match &self.keychain {
+            Some(keychain) => match keychain.remove(&key.name()).await {
+                Err(Failure::Absent(_)) => Ok(()),
+                outcome => outcome,
+            },
+            None => Ok(()),
+        }
+    }
+
+    fn remove_file(&self, key: &Key) -> io::Result<()> {
         match self.path(key).map(fs::remove_file) {
             Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -162,10 +232,24 @@ impl Store {
     }
 }
 
+/// Says that a keychain does not serve: an old matter where there is none.
+fn tell(failure: &Failure) {
+    match failure {
+        Failure::Absent(why) => tracing::debug!(%why, "no keychain; what is kept of sign-ins is in files"),
+        failure => tracing::info!(%failure, "the keychain cannot be used; what is kept of sign-ins is in files"),
+    }
+}
+
 fn read(path: &Path) -> Option<Record> {
-    let text = fs::read(path).ok()?;
-    let record = serde_json::from_slice(&text);
-    record.inspect_err(|error| tracing::warn!(path = %path.display(), line = error.line(), "no tokens in it")).ok()
+    let record = parsed(&fs::read(path).ok()?);
+    if record.is_none() {
+        tracing::warn!(path = %path.display(), "no tokens in it");
+    }
+    record
+}
+
+fn parsed(text: &[u8]) -> Option<Record> {
+    serde_json::from_slice(text).ok()
 }
 
 fn write(path: &Path, record: &Record) -> io::Result<()> {
@@ -202,19 +286,19 @@ mod tests {
         Record { client: Some(client), ..Record::new(key, "https://mcp/".into()) }
     }
 
-    #[test]
-    fn records_are_kept_apart_and_only_for_their_owner() {
+    #[tokio::test]
+    async fn records_are_kept_apart_and_only_for_their_owner() {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("state/mcp-gangway");
-        let store = Store::new(Some(folder.clone()));
-        assert!(store.load(&key(None)).is_none());
-        store.save(&record(key(None), "a"));
-        store.save(&record(key(Some("b")), "b"));
-        let fresh = Store::new(Some(folder.clone()));
-        assert_eq!(fresh.load(&key(None)).unwrap().client.unwrap().id, "a");
-        assert_eq!(fresh.load(&key(Some("b"))).unwrap().client.unwrap().id, "b");
-        assert!(fresh.load(&key(Some(""))).is_none());
-        assert_eq!(fresh.all().len(), 2);
+        let store = Store::new(None, Some(folder.clone()));
+        assert!(store.load(&key(None)).await.is_none());
+        store.save(&record(key(None), "a")).await;
+        store.save(&record(key(Some("b")), "b")).await;
+        let fresh = Store::new(None, Some(folder.clone()));
+        assert_eq!(fresh.load(&key(None)).await.unwrap().client.unwrap().id, "a");
+        assert_eq!(fresh.load(&key(Some("b"))).await.unwrap().client.unwrap().id, "b");
+        assert!(fresh.load(&key(Some(""))).await.is_none());
+        assert_eq!(fresh.all().await.unwrap().len(), 2);
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
@@ -222,30 +306,49 @@ mod tests {
             assert_eq!(mode(&folder), 0o700);
             assert_eq!(mode(&store.path(&key(None)).unwrap()), 0o600);
         }
-        fresh.remove(&key(None)).unwrap();
-        fresh.remove(&key(None)).unwrap();
-        assert!(store.load(&key(None)).is_none());
+        fresh.remove(&key(None)).await.unwrap();
+        fresh.remove(&key(None)).await.unwrap();
+        assert!(store.load(&key(None)).await.is_none());
     }
 
-    #[test]
-    fn a_file_counts_for_nothing_if_it_is_not_what_its_name_says() {
+    #[tokio::test]
+    async fn a_file_counts_for_nothing_if_it_is_not_what_its_name_says() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::new(Some(folder.path().to_owned()));
-        store.save(&record(key(Some("other")), "x"));
+        let store = Store::new(None, Some(folder.path().to_owned()));
+        store.save(&record(key(Some("other")), "x")).await;
         fs::rename(store.path(&key(Some("other"))).unwrap(), store.path(&key(None)).unwrap()).unwrap();
-        assert!(store.load(&key(None)).is_none());
+        assert!(store.load(&key(None)).await.is_none());
         fs::write(store.path(&key(None)).unwrap(), b"{").unwrap();
-        assert!(store.load(&key(None)).is_none());
+        assert!(store.load(&key(None)).await.is_none());
     }
 
-    #[test]
-    fn what_cannot_be_written_is_kept_in_memory() {
+    #[tokio::test]
+    async fn what_cannot_be_written_is_kept_in_memory() {
         let file = tempfile::NamedTempFile::new().unwrap();
         // No folder can be made inside of a file.
         for folder in [None, Some(file.path().join("folder"))] {
-            let store = Store::new(folder);
-            store.save(&record(key(None), "a"));
-            assert_eq!(store.load(&key(None)).unwrap().client.unwrap().id, "a");
+            let store = Store::new(None, folder);
+            store.save(&record(key(None), "a")).await;
+            assert_eq!(store.load(&key(None)).await.unwrap().client.unwrap().id, "a");
+        }
+    }
+
+    /// Buses that lead to no keychain: one that is not there, and one that says nothing.
+    #[cfg(all(feature = "keychain", unix, not(target_os = "macos")))]
+    #[tokio::test(start_paused = true)]
+    async fn a_keychain_that_does_not_serve_costs_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let socket = home.path().join("silent");
+        let _listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        for (bus, is_told) in [(home.path().join("none"), false), (socket, true)] {
+            let bus = format!("unix:path={}", bus.display());
+            let keychain = Keychain::of_user(|name| (name == "DBUS_SESSION_BUS_ADDRESS").then(|| bus.clone().into()));
+            let store = Store::new(keychain, Some(home.path().join("state")));
+            store.save(&record(key(None), "a")).await;
+            assert_eq!(store.load(&key(None)).await.unwrap().client.unwrap().id, "a");
+            assert_eq!(store.all().await.is_err(), is_told, "{bus}");
+            assert_eq!(store.remove(&key(None)).await.is_err(), is_told, "{bus}");
+            assert!(store.load(&key(None)).await.is_none());
         }
     }
 

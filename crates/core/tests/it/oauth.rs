@@ -85,13 +85,13 @@ async fn the_message_waits_for_the_sign_in_and_is_sent_again() {
     assert!(prompts.try_recv().is_err());
     assert_eq!(issuer.state().tokens.len(), 1);
 
-    let [status] = &*oauth::status(&config) else { panic!("one record") };
+    let [status] = &*oauth::status(&config).await.unwrap() else { panic!("one record") };
     assert!(status.is_signed_in && status.can_refresh && status.expiry.is_some());
     assert_eq!((status.issuer.clone(), status.scopes.join(" ")), (issuer.origin(), "read".to_owned()));
     let shown = format!("{status:?}");
     assert!(!shown.contains("token-") && !shown.contains("refresh-"), "{shown}");
     assert_eq!(oauth::logout(&config).await.unwrap(), 1);
-    assert!(oauth::status(&config).is_empty());
+    assert!(oauth::status(&config).await.unwrap().is_empty());
     drop(folder);
 }
 

@@ -1,0 +1,127 @@
+//! The system's keychain, for what is kept of sign-ins: a Secret Service on the session's bus (GNOME's, KDE's and others'), on
+//! macOS the Keychain, on Windows the Credential Manager. Each has a file of its own below, all with the same functions.
+//!
+//! Rules: nothing is asked, opened or started before a record is looked up. Nobody is asked to unlock anything, as there may be
+//! nobody to see that. A keychain that does not answer in time is not asked again by this process, so that what waits for a token
+//! is held up once.
+
+#[cfg_attr(all(feature = "keychain", target_os = "macos"), path = "keychain/macos.rs")]
+#[cfg_attr(all(feature = "keychain", windows), path = "keychain/windows.rs")]
+#[cfg_attr(all(feature = "keychain", unix, not(target_os = "macos")), path = "keychain/secret_service.rs")]
+#[cfg_attr(not(feature = "keychain"), path = "keychain/none.rs")]
+mod system;
+
+use std::{
+    ffi::OsString,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::timeout;
+
+/// The longest that it may take over one question.
+const LONGEST: Duration = Duration::from_secs(3);
+/// What the records are found by, beside their names.
+#[cfg(feature = "keychain")]
+const APPLICATION: &str = "mcp-gangway";
+
+/// The user's keychain.
+#[derive(Clone, Debug)]
+pub struct Keychain {
+    system: Arc<system::Keychain>,
+    is_silent: Arc<AtomicBool>,
+}
+
+impl Keychain {
+    /// The one of this user, if the system may have such. `environment` looks variables up, as some say where it is.
+    pub fn of_user(environment: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
+        let system = system::Keychain::of_user(environment)?;
+        Some(Self { system: Arc::new(system), is_silent: Arc::default() })
+    }
+
+    /// The secret with this name.
+    pub(super) async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+        self.ask(self.system.get(name)).await
+    }
+
+    /// All secrets of this program.
+    pub(super) async fn all(&self) -> Result<Vec<Vec<u8>>, Failure> {
+        self.ask(self.system.all()).await
+    }
+
+    /// Keeps a secret in the place of what has its name. `label` is shown where users look at their keychain.
+    pub(super) async fn set(&self, name: &str, label: &str, secret: &[u8]) -> Result<(), Failure> {
+        self.ask(self.system.set(name, label, secret)).await
+    }
+
+    /// Forgets the secret with this name, if there is one.
+    pub(super) async fn remove(&self, name: &str) -> Result<(), Failure> {
+        self.ask(self.system.remove(name)).await
+    }
+
+    async fn ask<T>(&self, question: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        if self.is_silent.load(Ordering::Relaxed) {
+            return Err(Failure::Silent);
+        }
+        timeout(LONGEST, question).await.unwrap_or_else(|_| {
+            self.is_silent.store(true, Ordering::Relaxed);
+            Err(Failure::Silent)
+        })
+    }
+}
+
+/// Why it does not serve.
+#[derive(Debug, thiserror::Error)]
+#[cfg_attr(
+    not(all(feature = "keychain", unix, not(target_os = "macos"))),
+    allow(dead_code, reason = "not all have each")
+)]
+pub(super) enum Failure {
+    #[error("there is none")]
+    Absent(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("it is locked")]
+    Locked,
+    #[error("it does not answer")]
+    Silent,
+    #[error("{0}")]
+    Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+#[cfg(test)]
+#[cfg(all(feature = "keychain", unix, not(target_os = "macos")))]
+mod tests {
+    use super::*;
+
+    fn keychain(variables: &[(&str, &str)]) -> Keychain {
+        let variable = |wanted: &str| variables.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.into());
+        Keychain::of_user(variable).unwrap()
+    }
+
+    fn bus(variables: &[(&str, &str)]) -> String {
+        keychain(variables).system.bus.clone()
+    }
+
+    #[test]
+    fn the_bus_is_the_sessions() {
+        assert_eq!(bus(&[("DBUS_SESSION_BUS_ADDRESS", "unix:path=/a"), ("XDG_RUNTIME_DIR", "/b")]), "unix:path=/a");
+        assert_eq!(bus(&[("DBUS_SESSION_BUS_ADDRESS", ""), ("XDG_RUNTIME_DIR", "/b")]), "unix:path=/b/bus");
+        assert!(bus(&[]).starts_with("unix:path=/run/user/"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_answer_is_asked_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bus");
+        let _listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let address = format!("unix:path={}", path.display());
+        let keychain = keychain(&[("DBUS_SESSION_BUS_ADDRESS", &address)]);
+        let asked = tokio::time::Instant::now();
+        assert!(matches!(keychain.get("a").await, Err(Failure::Silent)));
+        assert_eq!(asked.elapsed().as_secs(), LONGEST.as_secs());
+        assert!(matches!(keychain.clone().set("a", "A", b"a").await, Err(Failure::Silent)));
+        assert_eq!(asked.elapsed().as_secs(), LONGEST.as_secs());
+    }
+}

@@ -1,0 +1,80 @@
+//! The Keychain of macOS: generic passwords in the user's login keychain.
+//!
+//! Its functions block, so each question gets a thread. They would ask the user where a keychain is locked, or where another
+//! build of this program has made an item; that is turned off meanwhile, and the question is refused then.
+
+use std::ffi::OsString;
+
+use security_framework::{
+    base::Error,
+    item::{ItemClass, ItemSearchOptions, Limit},
+    os::macos::keychain::SecKeychain,
+    passwords::{PasswordOptions, delete_generic_password, generic_password, set_generic_password},
+};
+use tokio::task::spawn_blocking;
+
+use super::{APPLICATION, Failure};
+
+/// What `SecBase.h` calls `errSecItemNotFound`.
+const NOT_FOUND: i32 = -25300;
+/// `errSecInteractionNotAllowed`.
+const NEEDS_USER: i32 = -25308;
+
+#[derive(Debug)]
+pub(super) struct Keychain;
+
+impl Keychain {
+    #[expect(clippy::unnecessary_wraps, reason = "a program built without keychains has none")]
+    pub(super) fn of_user(_: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
+        Some(Self)
+    }
+
+    pub(super) async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let name = name.to_owned();
+        quietly(move || found(secret(&name))).await
+    }
+
+    pub(super) async fn all(&self) -> Result<Vec<Vec<u8>>, Failure> {
+        quietly(|| {
+            let mut options = ItemSearchOptions::new();
+            options.class(ItemClass::generic_password()).service(APPLICATION).load_attributes(true).limit(Limit::All);
+            let items = found(options.search())?.unwrap_or_default();
+            let names = items.iter().filter_map(|item| item.simplify_dict()?.remove("acct"));
+            names.map(|name| secret(&name)).collect()
+        })
+        .await
+    }
+
+    pub(super) async fn set(&self, name: &str, _label: &str, secret: &[u8]) -> Result<(), Failure> {
+        let (name, secret) = (name.to_owned(), secret.to_owned());
+        quietly(move || set_generic_password(APPLICATION, &name, &secret)).await
+    }
+
+    pub(super) async fn remove(&self, name: &str) -> Result<(), Failure> {
+        let name = name.to_owned();
+        quietly(move || found(delete_generic_password(APPLICATION, &name)).map(drop)).await
+    }
+}
+
+fn secret(name: &str) -> Result<Vec<u8>, Error> {
+    generic_password(PasswordOptions::new_generic_password(APPLICATION, name))
+}
+
+/// None where there is no such item.
+fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.code() == NOT_FOUND => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks in a thread, and the user nothing.
+async fn quietly<T: Send + 'static>(ask: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Failure> {
+    let answer = spawn_blocking(move || {
+        let _quiet = SecKeychain::disable_user_interaction()?;
+        ask()
+    });
+    let answer = answer.await.map_err(|error| Failure::Refused(error.into()))?;
+    answer.map_err(|error| if error.code() == NEEDS_USER { Failure::Locked } else { Failure::Refused(error.into()) })
+}

@@ -1,0 +1,150 @@
+//! A Secret Service (freedesktop.org), over the session's bus.
+//!
+//! Secrets pass the bus as they are ("plain"): its socket is the user's alone, and whoever may listen there may ask for the
+//! secrets as well. A connection lives as long as one question.
+
+use std::{collections::HashMap, ffi::OsString};
+
+use zbus::{
+    Connection, DynamicType, ObjectPath, OwnedObjectPath, OwnedVariant, Variant, connection, fdo, message::Message,
+};
+
+use super::{APPLICATION, Failure};
+
+const SERVICE: &str = "org.freedesktop.secrets";
+const PATH: &str = "/org/freedesktop/secrets";
+const SERVICE_INTERFACE: &str = "org.freedesktop.Secret.Service";
+const COLLECTION: &str = "org.freedesktop.Secret.Collection";
+const ITEM: &str = "org.freedesktop.Secret.Item";
+/// What stands where there is no object.
+const NOTHING: &str = "/";
+
+/// A secret on the bus: its session, parameters of its encryption, itself, and its kind.
+type Secret = (OwnedObjectPath, Vec<u8>, Vec<u8>, String);
+
+#[derive(Debug)]
+pub(super) struct Keychain {
+    /// The address of the session's bus.
+    pub(super) bus: String,
+}
+
+impl Keychain {
+    /// Clients often start the bridge with few variables. So the bus is also looked for where systemd has it.
+    #[expect(clippy::unnecessary_wraps, reason = "a program built without keychains has none")]
+    pub(super) fn of_user(environment: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
+        let text = |name| environment(name)?.into_string().ok().filter(|text| !text.is_empty());
+        let folder =
+            || text("XDG_RUNTIME_DIR").unwrap_or_else(|| format!("/run/user/{}", rustix::process::geteuid().as_raw()));
+        let bus = text("DBUS_SESSION_BUS_ADDRESS").unwrap_or_else(|| format!("unix:path={}/bus", folder()));
+        Some(Self { bus })
+    }
+
+    pub(super) async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+        Ok(Service::connect(&self.bus).await?.secrets(&named(name)).await?.pop())
+    }
+
+    pub(super) async fn all(&self) -> Result<Vec<Vec<u8>>, Failure> {
+        Service::connect(&self.bus).await?.secrets(&HashMap::from([("application", APPLICATION)])).await
+    }
+
+    pub(super) async fn set(&self, name: &str, label: &str, secret: &[u8]) -> Result<(), Failure> {
+        Service::connect(&self.bus).await?.create(&named(name), label, secret).await
+    }
+
+    pub(super) async fn remove(&self, name: &str) -> Result<(), Failure> {
+        let service = Service::connect(&self.bus).await?;
+        for item in service.items(&named(name)).await? {
+            let prompt: OwnedObjectPath = service.call(&item, ITEM, "Delete", &()).await?.body().deserialize()?;
+            done(&prompt)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a record is found by.
+fn named(name: &str) -> HashMap<&str, &str> {
+    HashMap::from([("application", APPLICATION), ("record", name)])
+}
+
+/// Whether it is done without asking the user, which is what the prompt is for.
+fn done(prompt: &OwnedObjectPath) -> Result<(), Failure> {
+    if prompt.as_str() == NOTHING { Ok(()) } else { Err(Failure::Refused("it wants to ask its user first".into())) }
+}
+
+/// The service, on a connection of its own.
+struct Service(Connection);
+
+impl Service {
+    async fn connect(bus: &str) -> Result<Self, Failure> {
+        let connected = connection::Builder::address(bus).build().await;
+        connected.map(Self).map_err(|error| Failure::Absent(error.into()))
+    }
+
+    async fn call<B>(&self, path: &ObjectPath<'_>, interface: &str, method: &str, body: &B) -> Result<Message, Failure>
+    where
+        B: serde::Serialize + DynamicType,
+    {
+        Ok(self.0.call_method(Some(SERVICE), path, Some(interface), method, body).await?)
+    }
+
+    async fn call_service<B>(&self, method: &str, body: &B) -> Result<Message, Failure>
+    where
+        B: serde::Serialize + DynamicType,
+    {
+        self.call(&ObjectPath::from_static_str(PATH)?, SERVICE_INTERFACE, method, body).await
+    }
+
+    /// A session for secrets as they are.
+    async fn session(&self) -> Result<OwnedObjectPath, Failure> {
+        let opened = self.call_service("OpenSession", &("plain", Variant::from(""))).await?;
+        let (_, session): (OwnedVariant, OwnedObjectPath) = opened.body().deserialize()?;
+        Ok(session)
+    }
+
+    async fn items(&self, attributes: &HashMap<&str, &str>) -> Result<Vec<OwnedObjectPath>, Failure> {
+        let found = self.call_service("SearchItems", attributes).await?;
+        let (unlocked, locked): (Vec<OwnedObjectPath>, Vec<OwnedObjectPath>) = found.body().deserialize()?;
+        if locked.is_empty() { Ok(unlocked) } else { Err(Failure::Locked) }
+    }
+
+    async fn secrets(&self, attributes: &HashMap<&str, &str>) -> Result<Vec<Vec<u8>>, Failure> {
+        let items = self.items(attributes).await?;
+        if items.is_empty() {
+            return Ok(Vec::new());
+        }
+        let session = self.session().await?;
+        let secrets = self.call_service("GetSecrets", &(items, session)).await?;
+        let secrets: HashMap<OwnedObjectPath, Secret> = secrets.body().deserialize()?;
+        Ok(secrets.into_values().map(|(_, _, secret, _)| secret).collect())
+    }
+
+    async fn create(&self, attributes: &HashMap<&str, &str>, label: &str, secret: &[u8]) -> Result<(), Failure> {
+        let collection = self.call_service("ReadAlias", &"default").await?;
+        let collection: OwnedObjectPath = collection.body().deserialize()?;
+        if collection.as_str() == NOTHING {
+            return Err(Failure::Absent("no keyring is the default one".into()));
+        }
+        let properties = HashMap::from([
+            ("org.freedesktop.Secret.Item.Label", Variant::from(label)),
+            ("org.freedesktop.Secret.Item.Attributes", Variant::from(attributes.clone())),
+        ]);
+        let secret = (self.session().await?, [0_u8; 0].as_slice(), secret, "application/json");
+        let replace = true;
+        let created = self.call(&collection, COLLECTION, "CreateItem", &(properties, secret, replace)).await?;
+        let (_, prompt): (OwnedObjectPath, OwnedObjectPath) = created.body().deserialize()?;
+        done(&prompt)
+    }
+}
+
+impl From<zbus::Error> for Failure {
+    fn from(error: zbus::Error) -> Self {
+        const LOCKED: &str = "org.freedesktop.Secret.Error.IsLocked";
+        match &error {
+            zbus::Error::MethodError(name, ..) if name.as_str() == LOCKED => Self::Locked,
+            zbus::Error::FDO(refusal) if matches!(**refusal, fdo::Error::ServiceUnknown(_)) => {
+                Self::Absent(error.into())
+            }
+            _ => Self::Refused(error.into()),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The Credential Manager of Windows: generic credentials of this user on this machine.
+//!
+//! It takes 2560 bytes for one credential, and a record with long tokens does not fit: that is a refusal like others. Its
+//! functions block, so each question gets a thread.
+
+use std::{collections::HashMap, ffi::OsString};
+
+use keyring_core::{Entry, Error, api::CredentialStoreApi};
+use tokio::task::spawn_blocking;
+use windows_native_keyring_store::Store;
+
+use super::{APPLICATION, Failure};
+
+#[derive(Debug)]
+pub(super) struct Keychain;
+
+impl Keychain {
+    #[expect(clippy::unnecessary_wraps, reason = "a program built without keychains has none")]
+    pub(super) fn of_user(_: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
+        Some(Self)
+    }
+
+    pub(super) async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let name = name.to_owned();
+        in_thread(move |store| found(entry(store, &name)?.get_secret())).await
+    }
+
+    pub(super) async fn all(&self) -> Result<Vec<Vec<u8>>, Failure> {
+        in_thread(|store| {
+            let pattern = format!(r"\.{APPLICATION}$");
+            let entries = store.search(&HashMap::from([("pattern", pattern.as_str())]))?;
+            entries.iter().map(Entry::get_secret).collect()
+        })
+        .await
+    }
+
+    pub(super) async fn set(&self, name: &str, _label: &str, secret: &[u8]) -> Result<(), Failure> {
+        let (name, secret) = (name.to_owned(), secret.to_owned());
+        in_thread(move |store| entry(store, &name)?.set_secret(&secret)).await
+    }
+
+    pub(super) async fn remove(&self, name: &str) -> Result<(), Failure> {
+        let name = name.to_owned();
+        in_thread(move |store| found(entry(store, &name)?.delete_credential()).map(drop)).await
+    }
+}
+
+/// A credential that does not go along to other machines of the user's domain, as files do not.
+fn entry(store: &Store, name: &str) -> Result<Entry, Error> {
+    store.build(APPLICATION, name, Some(&HashMap::from([("persistence", "Local")])))
+}
+
+/// None where there is no such credential.
+fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(Error::NoEntry) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn in_thread<T: Send + 'static>(
+    ask: impl FnOnce(&Store) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Failure> {
+    let answer = spawn_blocking(move || ask(&*Store::new()?));
+    let answer = answer.await.map_err(|error| Failure::Refused(error.into()))?;
+    answer.map_err(|error| Failure::Refused(error.into()))
+}
