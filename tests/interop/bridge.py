@@ -105,6 +105,7 @@ def talk(client: Client, launched: Launch, steps: list[Step]) -> Dialogue:
         "launch": launched.parameters(),
         "mode": client.mode,
         "stderr": str(launched.stderr),
+        "browser": [sys.executable, str(HERE / "consent.py")],
         "steps": [step.plan() for step in steps],
     }
     running = subprocess.Popen(

@@ -1,23 +1,27 @@
-"""Signing in at the authorization server of the TypeScript SDK, in a real browser, by the Python SDK 1.x."""
+"""Signing in at the authorization server of the TypeScript SDK: in a real browser, and by a user who is slow."""
 
 import asyncio
 import os
-import re
 import shutil
 import sys
 import time
-import urllib.parse
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp import McpError
 
-from servers import HERE, Server, open_url
+from bridge import CLIENTS, talk
+from dialogues import Step
+from servers import HERE, Server
 from test_command import call, connect, launch  # noqa: F401 (a fixture)
 
 PAGE_LIMIT = 20.0
+ASKED = ["elicitation", "Sign in to use this server."]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Has the bridge keep its sign-ins in a folder, and leave the keychain of whoever runs the tests alone."""
+    return {"MCP_STATE_FOLDER": str(folder / "state"), "MCP_NO_KEYCHAIN": "1"}
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium")
@@ -28,12 +32,8 @@ def test_a_browser_signs_in(running: Any, launch: Any, tmp_path: Path) -> None: 
     opener = tmp_path / "xdg-open"
     opener.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{HERE}/browser.py" "$1" "{said}"\n')
     opener.chmod(0o700)
-    environment = {
-        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
-        "DISPLAY": ":0",
-        "MCP_STATE_FOLDER": str(tmp_path / "state"),
-    }
-    launched = launch(server.url, "--log-level", "debug", env=environment)
+    desktop = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "DISPLAY": ":0"}
+    launched = launch(server.url, "--log-level", "debug", env=environment(tmp_path) | desktop)
     before = server.log.stat().st_size
 
     async def dialogue() -> list[str]:
@@ -60,32 +60,25 @@ def test_a_browser_signs_in(running: Any, launch: Any, tmp_path: Path) -> None: 
     assert granted == ["registered: mcp-gangway", "granted: code", "granted: refresh"]
 
 
-def test_a_slow_user(running: Any, launch: Any, tmp_path: Path) -> None:  # noqa: F811
-    """The client's handshake does not wait for the user; then calls say where to sign in, and go on once that is done."""
-    server: Server = running["guarded"]
-    environment = {"MCP_STATE_FOLDER": str(tmp_path / "state")}
-    launched = launch(server.url, "--no-browser", "--login-wait", "1", env=environment)
-
-    async def dialogue() -> None:
-        async with connect(launched, initialize=False) as session:
-            provisional = await session.initialize()
-            assert provisional.serverInfo.name == "mcp-gangway"
-            assert provisional.capabilities.tools.listChanged
-            with pytest.raises(McpError) as refusal:
-                await session.list_tools()
-            assert refusal.value.error.data["kind"] == "sign_in"
-            await asyncio.to_thread(consent, refusal.value.error.data["url"])
-            assert (await call(session, "whoami")).startswith("token ")
-            assert [tool.name for tool in (await session.list_tools()).tools] == ["whoami", "expire"]
-
-    asyncio.run(dialogue())
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_slow_user(running: Any, launch: Any, tmp_path: Path, name: str) -> None:  # noqa: F811
+    """No client's handshake waits for the user. A call says where to sign in; then a client with a session is told that
+    the tools have changed, and calls go on."""
+    client, server = CLIENTS[name], running["guarded"]
+    launched = launch(server.url, "--no-browser", "--login-wait", "1", env=environment(tmp_path))
+    whoami = {"tool": "whoami", "arguments": {}}
+    steps = [
+        Step("sign in", "sign_in", whoami, {}, [] if client.modern else [ASKED, ["tools changed"]], apart=True),
+        Step("whoami", "call", whoami, {}),
+        Step("tools", "list_tools", {}, {"tools": ["expire", "whoami"]}),
+    ]
+    dialogue = talk(client, launched, steps)
+    report = dialogue.report
+    assert (report["failure"], report["complaints"], dialogue.lingered) == (None, [], False)
+    assert report["server"] in ("mcp-gangway", None)
+    outcome, events = report["steps"]["sign in"].values()
+    assert events == steps[0].events
+    assert outcome["error"] == -32603
+    assert report["steps"]["whoami"]["outcome"]["text"].startswith("token ")
+    assert report["steps"]["tools"]["outcome"] == steps[2].outcome
     assert launched.status() == "0"
-
-
-def consent(url: str) -> None:
-    """Sign in as a browser would that somebody clicks in."""
-    with open_url(urllib.request.Request(url), timeout=PAGE_LIMIT) as page:
-        (chosen,) = re.findall(r'name="id" value="(.+?)"', page.read().decode())
-    form = urllib.parse.urlencode({"id": chosen}).encode()
-    with open_url(urllib.request.Request(urllib.parse.urljoin(url, "/consent"), form), timeout=PAGE_LIMIT) as page:
-        assert "You are signed in" in page.read().decode()

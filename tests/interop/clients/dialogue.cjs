@@ -4,8 +4,10 @@
 // CommonJS, because it finds the SDKs by NODE_PATH, away from this folder.
 "use strict";
 
+const { execFile } = require("node:child_process");
 const fs = require("node:fs");
 const { setTimeout } = require("node:timers/promises");
+const { promisify } = require("node:util");
 
 const STEP_LIMIT = 8;
 const DIALOGUE_LIMIT = 16;
@@ -67,8 +69,13 @@ class Dialogue {
         this.events.push(["sampling", prompt]);
         return { role: "assistant", model: "parrot", content: { type: "text", text: `${prompt}? Yes.` } };
       },
-      "elicitation/create": ({ params }) => {
+      "elicitation/create": async ({ params }) => {
         this.events.push(["elicitation", params.message]);
+        if (params.mode === "url") {
+          // In a modern dialogue this is what the call waits for; else its error has the URL as well.
+          if (this.modern) await this.browse(params.url);
+          return { action: "accept" };
+        }
         return { action: "accept", content: PERSON };
       },
       "roots/list": () => {
@@ -101,6 +108,20 @@ class Dialogue {
   call(step) {
     if (step.progress) this.onProgress = this.noteProgress;
     return this.callTool(step.tool, step.arguments, step.progress);
+  }
+
+  async signIn(step) {
+    try {
+      return await this.callTool(step.tool, step.arguments);
+    } catch (error) {
+      await this.browse(error.data.url);
+      return { error: error.code, message: this.messageOf(error) };
+    }
+  }
+
+  async browse(url) {
+    const [browser, ...args] = this.plan.browser;
+    await promisify(execFile)(browser, [...args, url]);
   }
 
   async callReleased(step) {

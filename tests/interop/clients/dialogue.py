@@ -2,7 +2,8 @@
 
 A client script reads its plan as one JSON object from stdin and prints one JSON report:
 
-    plan:    {"launch": {"command", "args", "env"}, "stderr": path, "mode": mode, "steps": [step, ...]}
+    plan:    {"launch": {"command", "args", "env"}, "stderr": path, "mode": mode, "browser": [what opens URLs],
+              "steps": [step, ...]}
     mode:    "legacy" for revisions with a handshake, "2026-07-28" for that one, "auto" to ask for it first
     step:    {"name", "do": one of the methods of Dialogue below, and what that needs,
               "events": how many to wait for before the step is over, where they need not come before its outcome}
@@ -55,6 +56,7 @@ class Sdk(Protocol):
     async def unsubscribe(self, uri: str) -> None: ...
     async def cancel(self, call: "asyncio.Task[Outcome]") -> None: ...
     def rpc_error(self, error: Exception) -> Outcome | None: ...
+    def sign_in_url(self, error: Exception) -> str: ...
 
 
 class Dialogue:
@@ -110,6 +112,19 @@ class Dialogue:
             return await self.sdk.call(step["tool"], step["arguments"], None)
         self.on_progress = self.note_progress
         return await self.sdk.call(step["tool"], step["arguments"], ignore_progress)
+
+    async def sign_in(self, step: dict[str, Any]) -> Outcome:
+        """Call a tool that needs a sign-in. The outcome is the call's, or the error, which says where to sign in."""
+        try:
+            return await self.sdk.call(step["tool"], step["arguments"], None)
+        except Exception as error:
+            await self.browse(self.sdk.sign_in_url(error))
+            return self.sdk.rpc_error(error)
+
+    async def browse(self, url: str) -> None:
+        """Have the user's browser open a URL."""
+        browser = await asyncio.create_subprocess_exec(*self.plan["browser"], url)
+        assert await browser.wait() == 0
 
     async def call_released(self, step: dict[str, Any]) -> Outcome:
         """Call a tool that answers only after a second call, made when the first one's progress is seen."""
@@ -212,6 +227,11 @@ class Callbacks:
 
     async def elicitation(self, _: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
         self.dialogue.saw("elicitation", params.message)
+        if params.mode == "url":
+            # In a modern dialogue this is what the call waits for; else its error has the URL as well.
+            if self.dialogue.sdk.modern:
+                await self.dialogue.browse(params.url)
+            return types.ElicitResult(action="accept")
         return types.ElicitResult(action="accept", content=PERSON)
 
     async def roots(self, _: Any) -> types.ListRootsResult:

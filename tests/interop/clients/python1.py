@@ -36,6 +36,8 @@ async def talk(dialogue: Dialogue) -> None:
 class Sdk1:
     """What a dialogue needs, by the client session of the SDK 1.x."""
 
+    modern = False
+
     def __init__(self, session: ClientSession) -> None:
         self.session = session
         self.call_ids: dict[asyncio.Task[Any] | None, types.RequestId] = {}
@@ -83,6 +85,9 @@ class Sdk1:
         if isinstance(error, McpError):
             return {"error": error.error.code, "message": error.error.message}
         return None
+
+    def sign_in_url(self, error: McpError) -> str:
+        return error.error.data["url"]
 
 
 if __name__ == "__main__":

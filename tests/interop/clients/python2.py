@@ -100,6 +100,9 @@ class Sdk2:
             return {"error": error.code, "message": error.message}
         return None
 
+    def sign_in_url(self, error: MCPError) -> str:
+        return error.data["url"]
+
 
 if __name__ == "__main__":
     main(talk)
