@@ -6,6 +6,8 @@
 //! transport where the server is an old one (R54).
 
 mod modern;
+#[cfg(feature = "oauth")]
+mod sign_in;
 mod to_legacy;
 mod to_modern;
 
@@ -22,8 +24,6 @@ use tokio::{
     time::{Instant, Sleep, sleep, timeout, timeout_at},
 };
 
-#[cfg(feature = "oauth")]
-use crate::provisional;
 use crate::{
     bridge::Bridge,
     codec::Decoder,
@@ -127,6 +127,10 @@ enum Step {
 
 impl Exchange<'_> {
     async fn carry(&mut self) -> Result<(), Error> {
+        #[cfg(feature = "oauth")]
+        if !self.sign_in_is_over().await? {
+            return Ok(());
+        }
         if !self.turn_comes().await? {
             return Ok(());
         }
@@ -433,20 +437,6 @@ impl Exchange<'_> {
         Ok(renewed.then_some(Step::Again))
     }
 
-    /// Answers a handshake in the server's place, as the user takes too long to sign in. False if it is none.
-    #[cfg(feature = "oauth")]
-    async fn answer_provisionally(&self) -> bool {
-        let Some(answer) = provisional::answer(&self.message).filter(|_| !self.pending.is_own()) else { return false };
-        if self.pending.claim_answer() {
-            if self.is_initialize() {
-                self.bridge.session().promised(&self.message);
-                self.bridge.await_sign_in();
-            }
-            self.bridge.output.send(answer.into_line()).await;
-        }
-        true
-    }
-
     /// The answer to the request in the body of a refusal, if it holds one. Whatever id the server has put there, it can
     /// only mean this request.
     fn answer_in(&self, body: &Bytes) -> Option<Message> {
@@ -614,7 +604,12 @@ impl Exchange<'_> {
                 if let Some(caller) = self.pending.take_caller() {
                     let _ = caller.send(Err(error));
                 } else {
-                    self.bridge.output.send(error_reply(Some(id), &error)).await;
+                    #[cfg(feature = "oauth")]
+                    let question = self.question_for(&error);
+                    #[cfg(not(feature = "oauth"))]
+                    let question = None::<Message>;
+                    let answer = question.map_or_else(|| error_reply(Some(id), &error).into(), Message::into_line);
+                    self.bridge.output.send(answer).await;
                 }
             }
             (Err(error), None) => {

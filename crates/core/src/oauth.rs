@@ -475,6 +475,16 @@ impl SignIn {
         prompt.wait_for(Option::is_some).await.ok()?.clone()
     }
 
+    /// What the user was asked, if that is so far.
+    pub(crate) fn shown(&self) -> Option<Prompt> {
+        self.latest().as_ref()?.prompt.borrow().clone()
+    }
+
+    /// The error of a request that does not wait for the user any longer.
+    pub(crate) fn pending(&self) -> Error {
+        pending(self.shown().as_ref())
+    }
+
     /// Waits until the browser has been told what came of it, where there is one.
     async fn has_told(&self) {
         let Some(mut prompt) = self.latest().as_ref().map(|run| run.prompt.clone()) else { return };

@@ -1,8 +1,11 @@
-//! What a client is told while its user signs in (issue of every client's time limit for the handshake).
+//! What a client is told while its user signs in, as clients have a time limit for the handshake and for each call.
 //!
 //! The handshake is answered in the server's place, with what makes a client look again later; what it asks then gets an
 //! error that says where to sign in. When the token is there the bridge makes the real handshake, as it does for a session
 //! that is lost, and tells the client that all lists have changed.
+//!
+//! A client that can show URLs is asked to show this one: in a session by a request of the bridge's, in the modern protocol by a
+//! result that asks for input (MRTR), after which the client makes its request again, as often as it takes.
 //!
 //! Rule: only what the bridge can stand for is promised. It speaks every version itself, and lists that are empty or missing
 //! are told from others when they are asked for.
@@ -13,13 +16,17 @@ use serde_json::{Value, json};
 
 use crate::{
     bridge::Bridge,
+    era::modern_to_legacy::{input_required, is_question, says_no},
     message::Message,
     oauth::{Prompt, SignIn},
     own::own_id,
+    splice::{Object, Splice},
 };
 
 const NAME: &str = "mcp-gangway";
 const LATER: &str = "The user has to sign in first. Until then, requests fail and say where.";
+/// What a modern client brings back when it makes a request again. It stands for nothing that is kept here.
+const STATE: &str = "mcp-gangway: signing in";
 /// The lists that may be other ones than a client believes.
 const LISTS: [&str; 3] = ["tools", "resources", "prompts"];
 
@@ -29,7 +36,7 @@ pub(crate) struct Asked(Mutex<Option<String>>);
 
 impl Asked {
     /// Whether this URL was not put to the user yet; now it is.
-    fn is_new(&self, url: &str) -> bool {
+    pub(crate) fn is_new(&self, url: &str) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         last.replace(url.to_owned()).as_deref() != Some(url)
     }
@@ -66,6 +73,48 @@ pub(crate) fn answer(request: &Message) -> Option<Message> {
 
 fn response(request: &Message, result: &Value) -> Option<Message> {
     Message::one(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, request.id()?.as_str()))
+}
+
+/// The result that asks a modern client to show its user where to sign in, if it can. A request that goes on with something
+/// else already would lose that.
+pub(crate) fn question(request: &Message, prompt: &Prompt) -> Option<Message> {
+    let question = elicitation(&json!({"mode": "url", "url": prompt.url(), "message": what_to_do(prompt)}))?;
+    let goes_on = request.params()?.get("requestState").is_some();
+    (!goes_on && is_question(request, &question)).then(|| input_required(request, STATE, &[question]))
+}
+
+/// The result that has a modern client make its request again, as the user has not signed in yet.
+pub(crate) fn later(request: &Message) -> Message {
+    input_required(request, STATE, &[])
+}
+
+/// A request that was answered by one of these results and comes again.
+pub(crate) struct Again {
+    /// As it was at first.
+    pub(crate) request: Message,
+    /// The user does not want to sign in.
+    pub(crate) is_declined: bool,
+}
+
+pub(crate) fn again(request: &Message) -> Option<Again> {
+    let params = Object::of(request.text())?.object("params")?;
+    params.string("requestState").filter(|state| state == STATE)?;
+    let responses = params.object("inputResponses");
+    let is_declined = responses.is_some_and(|all| all.members().any(|member| says_no(member.value)));
+    let mut splice = Splice::new(request.text());
+    splice.edit(params, &[], |member| member.is("requestState") || member.is("inputResponses"));
+    Some(Again { request: Message::one(splice.finish())?, is_declined })
+}
+
+fn elicitation(params: &Value) -> Option<Message> {
+    Message::one(format!(r#"{{"jsonrpc":"2.0","id":0,"method":"elicitation/create","params":{params}}}"#))
+}
+
+fn what_to_do(prompt: &Prompt) -> String {
+    match prompt {
+        Prompt::Browser { .. } => "Sign in to use this server.".to_owned(),
+        Prompt::Device { code, .. } => format!("Sign in to use this server. Your code is {code}."),
+    }
 }
 
 /// Whether the client can show a URL to its user, as it says in its `initialize`.
@@ -119,19 +168,23 @@ impl Bridge {
     }
 
     async fn elicit(&self, prompt: &Prompt, sign_in: &SignIn) {
-        let id = own_id();
-        let message = match prompt {
-            Prompt::Browser { .. } => "Sign in to use this server.".to_owned(),
-            Prompt::Device { code, .. } => format!("Sign in to use this server. Your code is {code}."),
-        };
-        let params = json!({"mode": "url", "elicitationId": NAME.to_owned() + id.as_str().trim_matches('"'), "url": prompt.url(), "message": message});
-        let asked =
-            Message::one(format!(r#"{{"jsonrpc":"2.0","id":0,"method":"elicitation/create","params":{params}}}"#));
+        let id = NAME.to_owned() + own_id().as_str().trim_matches('"');
+        let asked = elicitation(
+            &json!({"mode": "url", "elicitationId": id, "url": prompt.url(), "message": what_to_do(prompt)}),
+        );
         let Some(asked) = asked else { return };
+        let done = sign_in.is_done();
+        tokio::pin!(done);
         // Whatever the user answers, what counts is the sign-in; when that is over, nobody waits for the answer.
-        tokio::select! {
-            _ = self.questions.ask(std::slice::from_ref(&asked), &self.output) => {}
-            _ = sign_in.is_done() => {}
+        let is_signed_in = tokio::select! {
+            _ = self.questions.ask(std::slice::from_ref(&asked), &self.output) => done.await,
+            is_signed_in = &mut done => is_signed_in,
+        };
+        if is_signed_in {
+            let told = json!({"jsonrpc": "2.0", "method": "notifications/elicitation/complete", "params": {"elicitationId": id}});
+            if let Some(told) = Message::one(told.to_string()) {
+                self.output.send(told.into_line()).await;
+            }
         }
     }
 }

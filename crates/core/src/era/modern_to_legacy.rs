@@ -330,8 +330,8 @@ pub(crate) fn is_question(request: &Message, question: &Message) -> bool {
     }
 }
 
-/// The answer to a client's request that tells it to ask its user first. The questions are known as `r0`, `r1` and so on, in
-/// their order, and the client's retry brings back `state`.
+/// The answer to a client's request that tells it to ask its user first, or without questions to make it again. The
+/// questions are known as `r0`, `r1` and so on, in their order, and the client's retry brings back `state`.
 pub(crate) fn input_required(request: &Message, state: &str, questions: &[Message]) -> Message {
     let requests = questions.iter().enumerate().map(|(number, question)| {
         let method = serde_json::Value::from(question.method());
@@ -339,11 +339,9 @@ pub(crate) fn input_required(request: &Message, state: &str, questions: &[Messag
         format!(r#""r{number}":{{"method":{method}{params}}}"#)
     });
     let requests = requests.collect::<Vec<_>>().join(",");
+    let requests = if requests.is_empty() { requests } else { format!(r#""inputRequests":{{{requests}}},"#) };
     let state = serde_json::Value::from(state);
-    answer_of(
-        request,
-        &format!(r#"{{"resultType":"input_required","inputRequests":{{{requests}}},"requestState":{state}}}"#),
-    )
+    answer_of(request, &format!(r#"{{"resultType":"input_required",{requests}"requestState":{state}}}"#))
 }
 
 /// The response to a request of the server's, from the client's response to the question that it became, in JSON.
@@ -355,12 +353,14 @@ pub(crate) fn response(question: &Message, input: &str) -> Message {
 /// ([`Answered::InputRequired`]): if it was made again, the same would be asked again. `None` if the user did not
 /// say no.
 pub(crate) fn declined(request: &Message, responses: &[(String, String)]) -> Option<Message> {
-    let says_no = |response: &str| {
-        let action = Object::of(response).and_then(|response| response.string("action"));
-        action.is_some_and(|action| action == "decline" || action == "cancel")
-    };
     let fault = Fault::new(INTERNAL_ERROR, "the server wants the user to open a URL first, which was declined");
     responses.iter().any(|(_, response)| says_no(response)).then(|| fault.answer(request))
+}
+
+/// Whether this response to an elicitation, in JSON, is the user's no.
+pub(crate) fn says_no(response: &str) -> bool {
+    let action = Object::of(response).and_then(|response| response.string("action"));
+    action.is_some_and(|action| action == "decline" || action == "cancel")
 }
 
 /// The answer to a ping of the server's.

@@ -517,12 +517,13 @@ async fn a_slow_sign_in_does_not_hold_up_the_handshake() {
     assert_eq!((begun.rpc_method(), begun.header("mcp-session-id")), ("notifications/initialized".into(), Some("s")));
     begun.accepted().await;
     let mut told = Vec::new();
-    while told.len() < 4 {
+    while told.len() < 5 {
         told.push(client.value("a notification").await["method"].as_str().unwrap_or_default().to_owned());
     }
     told.sort();
     let lists = ["prompts", "resources", "tools"].map(|list| format!("notifications/{list}/list_changed"));
-    assert_eq!(told, [&["notifications/cancelled".to_owned()][..], &lists].concat(), "the question is taken back");
+    let over = ["notifications/cancelled", "notifications/elicitation/complete"].map(str::to_owned);
+    assert_eq!(told, [&over[..], &lists].concat(), "the question is taken back");
     client.send(call("3")).await;
     let post = with_token(&mut server, "token-2").await;
     assert_eq!(post.header("mcp-session-id"), Some("s"));
@@ -546,6 +547,68 @@ async fn a_probe_is_answered_in_time() {
     server.expect_get();
     client.send(modern("2", "prompts/list", "")).await;
     let answer = with_token(&mut server, "token-2").await.answer(r#"{"resultType":"complete","prompts":[]}"#).await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn a_client_that_shows_where_to_sign_in_is_told_when_that_is_done() {
+    let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
+    config.oauth.as_mut().unwrap().login_wait = Duration::from_millis(200);
+    let mut client = Client::start(config);
+    client.send(initialize(r#"{"elicitation":{"url":{}}}"#)).await;
+    refuse(&mut server, &issuer).await;
+    let url = prompted(&mut prompts).await;
+    client.value("a provisional answer").await;
+    client.send(INITIALIZED).await;
+    let question = client.value("a question").await;
+    client.send(json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept"}}).to_string()).await;
+    issuer.approve(&url).await;
+    let mut told = client.value("a notification").await;
+    while told["method"] != "notifications/elicitation/complete" {
+        assert_ne!(told["method"], "notifications/cancelled", "it was answered");
+        told = client.value("a notification").await;
+    }
+    assert_eq!(told["params"]["elicitationId"], question["params"]["elicitationId"]);
+}
+
+/// A request of a modern client that can show URLs, with these members more.
+fn prompt_with_urls(id: &str, more: &str) -> String {
+    let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"url":{}}}}"#;
+    request(id, "prompts/get", &format!(r#"{{"name":"p"{more},{meta}}}"#))
+}
+
+#[tokio::test]
+async fn a_modern_client_shows_where_to_sign_in_and_asks_again() {
+    let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
+    config.oauth.as_mut().unwrap().login_wait = Duration::from_millis(200);
+    let mut client = Client::start(config);
+    client.send(prompt_with_urls("1", "")).await;
+    refuse(&mut server, &issuer).await;
+    let url = prompted(&mut prompts).await;
+    let asked = client.value("a question").await;
+    let (result, question) = (&asked["result"], &asked["result"]["inputRequests"]["r0"]);
+    assert_eq!((&asked["id"], &result["resultType"]), (&json!(1), &json!("input_required")), "{asked}");
+    let params = &question["params"];
+    assert_eq!((&question["method"], &params["mode"]), (&json!("elicitation/create"), &json!("url")));
+    assert_eq!(params["url"], json!(url));
+    let state = result["requestState"].to_string();
+
+    // As long as the user takes it comes back, without a question.
+    let again = |answer: &str| format!(r#","requestState":{state},"inputResponses":{{"r0":{{"action":"{answer}"}}}}"#);
+    client.send(prompt_with_urls("2", &again("accept"))).await;
+    let waits = client.value("an answer").await;
+    assert_eq!(waits["result"], json!({"resultType": "input_required", "requestState": result["requestState"]}));
+    // A user who does not want to is told where it would be.
+    client.send(prompt_with_urls("3", &again("decline"))).await;
+    assert_eq!(client.expect_error("3").await.data["url"].as_str(), Some(&*url));
+
+    client.send(prompt_with_urls("4", &format!(r#","requestState":{state}"#))).await;
+    issuer.approve(&url).await;
+    let post = with_token(&mut server, "token-2").await;
+    let sent = post.value();
+    assert_eq!((&sent["params"]["name"], sent["params"].get("requestState")), (&json!("p"), None), "{sent}");
+    let answer = post.answer(r#"{"resultType":"complete","messages":[]}"#).await;
     client.expect(answer).await;
     client.finish(&mut server).await;
 }
