@@ -63,6 +63,9 @@ const provider = {
     if (kept?.client !== client.client_id || wanted?.href !== resource.href) throw new InvalidGrantError("no such token");
     return grant(client, kept.scopes, "refresh");
   },
+  revokeToken: async (_, { token }) => {
+    console.log(`revoked: ${tokens.delete(token) || refreshTokens.delete(token)}`);
+  },
   verifyAccessToken: async (token) => {
     if (!tokens.has(token)) throw new InvalidTokenError("no such token");
     return tokens.get(token);

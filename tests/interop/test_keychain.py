@@ -112,7 +112,7 @@ def user(binary: str, running: Any, tmp_path: Path) -> Iterator[User]:
 
 @needs_keyring
 def test_a_sign_in_is_kept_in_the_keychain(user: User) -> None:
-    """Not in a file; the next bridge finds it there; `status` says so, and `logout` removes it."""
+    """Not in a file; the next bridge finds it there; `status` says so, and `logout` removes it and has it revoked."""
     user.start_keyring()
     user.sign_in()
     assert user.files() == []
@@ -122,7 +122,9 @@ def test_a_sign_in_is_kept_in_the_keychain(user: User) -> None:
     token, log = user.call()
     assert token.startswith("token ")
     assert "asks you to sign in" not in log
-    assert user.do("logout").stdout.startswith("signed out")
+    before = user.server.log.stat().st_size
+    assert user.do("logout").stdout == f"signed out of {user.server.url}\n"
+    assert user.server.log.read_bytes()[before:].decode().count("revoked: true") == 2
     assert user.do("status").stdout.startswith("not signed in")
 
 

@@ -13,8 +13,8 @@ use std::{
 
 use clap::Args;
 use gangway::{
-    Config, Error,
-    oauth::{self, Credential, Grant, Kept, Keychain, OAuth, Prompt, Resource, Secret},
+    Config, Error, ServerUrl,
+    oauth::{self, Credential, Grant, Kept, Keychain, OAuth, Prompt, Resource, Revocation, Secret},
 };
 use url::Url;
 
@@ -58,7 +58,7 @@ pub(crate) struct Options {
     client_credentials: bool,
 
     /// Client that the authorization server knows [$MCP_CLIENT_ID]; its secret or key is in $MCP_CLIENT_SECRET or
-    /// $MCP_CLIENT_PRIVATE_KEY (PEM)
+    /// $MCP_CLIENT_PRIVATE_KEY (PEM; RSA, P-256 or P-384)
     #[arg(long, value_name = "ID")]
     client_id: Option<String>,
 
@@ -247,9 +247,9 @@ impl Command {
                 oauth::login(config).await?;
                 format!("signed in at {server}\n")
             }
-            Self::Logout => match oauth::logout(config).await? {
-                0 => format!("not signed in at {server}\n"),
-                _ => format!("signed out of {server}; the authorization server may still know the tokens\n"),
+            Self::Logout => match &*oauth::logout(config).await? {
+                [] => format!("not signed in at {server}\n"),
+                all => all.iter().map(|revocation| signed_out(server, revocation)).collect(),
             },
             Self::Status => match &*oauth::status(config).await? {
                 [] => format!("not signed in at {server}\n"),
@@ -260,6 +260,15 @@ impl Command {
         let _ = io::stdout().write_all(text.as_bytes());
         Ok(())
     }
+}
+
+fn signed_out(server: &ServerUrl, revocation: &Revocation) -> String {
+    let rest = match revocation {
+        Revocation::Done => String::new(),
+        Revocation::NotOffered => "; the authorization server does not offer to revoke the tokens".to_owned(),
+        Revocation::Failed(error) => format!("; the tokens are forgotten, but maybe not revoked: {error}"),
+    };
+    format!("signed out of {server}{rest}\n")
 }
 
 fn shown(status: &oauth::Status) -> String {

@@ -18,6 +18,7 @@ mod device;
 mod http;
 mod keychain;
 mod lock;
+mod revoke;
 mod sign_in;
 mod store;
 
@@ -278,19 +279,49 @@ pub async fn status(config: &Config) -> Result<Vec<Status>, Error> {
     Ok(records.into_iter().map(status).collect())
 }
 
-/// Forgets what is kept for the server of these settings; gives how much that was. Nothing is sent.
+/// What an authorization server knows of tokens that were forgotten.
+#[derive(Debug)]
+pub enum Revocation {
+    /// They are good for nothing any more.
+    Done,
+    /// As much as before, as it does not offer to revoke them.
+    NotOffered,
+    /// That is not certain, for this reason.
+    Failed(Error),
+}
+
+/// Has the tokens for the server of these settings revoked, where the authorization server offers that, and forgets them
+/// whatever comes of it. Gives what did, for each record that was kept.
 ///
 /// # Errors
-/// It cannot be removed.
-pub async fn logout(config: &Config) -> Result<usize, Error> {
-    let Some(settings) = &config.oauth else { return Ok(0) };
+/// They cannot be removed.
+pub async fn logout(config: &Config) -> Result<Vec<Revocation>, Error> {
+    let Some(settings) = &config.oauth else { return Ok(Vec::new()) };
     let (store, records) = records(settings, &config.url).await?;
+    let mut revocations = Vec::new();
     for (record, _) in &records {
         let _lock = store.lock(&record.key).await;
+        revocations.push(match revoke(config, settings, record).await {
+            Ok(true) => Revocation::Done,
+            Ok(false) => Revocation::NotOffered,
+            Err(error) => Revocation::Failed(error),
+        });
         let removed = store.remove(&record.key).await;
         removed.map_err(|error| Error::new(Fault::Storage, "the tokens cannot be removed").with_source(error))?;
     }
-    Ok(records.len())
+    Ok(revocations)
+}
+
+async fn revoke(config: &Config, settings: &OAuth, record: &Record) -> Result<bool, Error> {
+    if record.tokens.is_none() {
+        return Ok(true);
+    }
+    let place = Place::find(settings, &config.url, Clients::new(config)?, &Challenge::default()).await?;
+    if place.key.issuer != record.key.issuer {
+        let summary = "the server has another authorization server now, which is not told of the tokens";
+        return Err(Error::new(Fault::NoToken, summary));
+    }
+    place.revoke(record).await
 }
 
 async fn records(settings: &OAuth, server: &ServerUrl) -> Result<(Store, Vec<(Record, Kept)>), Error> {

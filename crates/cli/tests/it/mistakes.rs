@@ -98,7 +98,7 @@ fn help() {
                                           [$MCP_CLIENT_CREDENTIALS]
           --client-id <ID>                Client that the authorization server knows [$MCP_CLIENT_ID];
                                           its secret or key is in $MCP_CLIENT_SECRET or
-                                          $MCP_CLIENT_PRIVATE_KEY (PEM)
+                                          $MCP_CLIENT_PRIVATE_KEY (PEM; RSA, P-256 or P-384)
           --client-metadata-url <URL>     https URL of a client ID metadata document, used where the
                                           server reads such [$MCP_CLIENT_METADATA_URL]
           --scope <SCOPES>                Scopes to ask for, separated by spaces [$MCP_SCOPE] [default:

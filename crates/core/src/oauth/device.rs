@@ -128,18 +128,6 @@ impl Place<'_> {
             .map_err(|error| refused("its registration cannot be read").with_source(error))?;
         Ok((registered.client_id, registered.client_secret.filter(|secret| !secret.is_empty())))
     }
-
-    /// Whether a client's secret goes into the form, because the header is not offered.
-    fn takes_secrets_in_forms(&self) -> bool {
-        let methods = self.metadata.additional_fields.get("token_endpoint_auth_methods_supported");
-        let methods = methods.and_then(|methods| methods.as_array());
-        let offers = |name| methods.is_some_and(|methods| methods.iter().any(|method| method == name));
-        offers("client_secret_post") && !offers("client_secret_basic")
-    }
-
-    fn text(&self, name: &str) -> Option<&str> {
-        self.metadata.additional_fields.get(name).and_then(serde_json::Value::as_str)
-    }
 }
 
 fn failed<E, T>(error: RequestTokenError<E, T>) -> Error

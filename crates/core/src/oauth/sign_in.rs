@@ -122,10 +122,7 @@ impl<'a> Place<'a> {
         let Some(stored) = record.tokens.clone() else { return Ok(false) };
         let failed = |error| failure("the tokens cannot be renewed", error);
         let mut config = OAuthClientConfig::new(&stored.client_id, redirect_uri(0));
-        config.client_secret = match &record.client {
-            Some(client) if client.id == stored.client_id => client.secret.clone(),
-            _ => self.settings.secret(),
-        };
+        config.client_secret = self.secret_of(record);
         self.manager.configure_client(config).map_err(failed)?;
         self.tokens.save(stored).await.map_err(failed)?;
         self.http.take_refusal();
@@ -340,6 +337,27 @@ impl<'a> Place<'a> {
             _ => None,
         });
         known.into_iter().next().unwrap_or(JwtSigningAlgorithm::RS256)
+    }
+
+    /// The secret of the client that a record's tokens were given to.
+    pub(super) fn secret_of(&self, record: &Record) -> Option<String> {
+        let id = record.tokens.as_ref().map(|tokens| &tokens.client_id);
+        match &record.client {
+            Some(client) if Some(&client.id) == id => client.secret.clone(),
+            _ => self.settings.secret(),
+        }
+    }
+
+    /// Whether a client's secret goes into the form, because the header is not offered.
+    pub(super) fn takes_secrets_in_forms(&self) -> bool {
+        let methods = self.metadata.additional_fields.get("token_endpoint_auth_methods_supported");
+        let methods = methods.and_then(|methods| methods.as_array());
+        let offers = |name| methods.is_some_and(|methods| methods.iter().any(|method| method == name));
+        offers("client_secret_post") && !offers("client_secret_basic")
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.metadata.additional_fields.get(name).and_then(serde_json::Value::as_str)
     }
 
     pub(super) fn supports(&self, what: &str) -> bool {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use gangway::oauth::{self, Credential, Grant, Prompt, Resource, Secret};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use gangway::oauth::{self, Credential, Grant, Prompt, Resource, Revocation, Secret};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -32,6 +33,21 @@ async fn refuse(server: &mut Server, issuer: &Issuer) {
     let post = server.post().await;
     assert_eq!(post.header("authorization"), None);
     unauthorized(post, issuer).await;
+}
+
+/// Signs out, while the server tells where its metadata is.
+async fn sign_out(server: &mut Server, issuer: &Issuer, config: &gangway::Config) -> Vec<Revocation> {
+    server.expect_get();
+    let tell = async {
+        loop {
+            let get = server.next("a question for the metadata").await;
+            unauthorized(get, issuer).await;
+        }
+    };
+    tokio::select! {
+        revocations = oauth::logout(config) => revocations.unwrap(),
+        () = tell => unreachable!(),
+    }
 }
 
 async fn unauthorized(post: Exchange, issuer: &Issuer) {
@@ -90,9 +106,49 @@ async fn the_message_waits_for_the_sign_in_and_is_sent_again() {
     assert_eq!((status.issuer.clone(), status.scopes.join(" ")), (issuer.origin(), "read".to_owned()));
     let shown = format!("{status:?}");
     assert!(!shown.contains("token-") && !shown.contains("refresh-"), "{shown}");
-    assert_eq!(oauth::logout(&config).await.unwrap(), 1);
+    assert!(matches!(&*sign_out(&mut server, &issuer, &config).await, [Revocation::NotOffered]));
     assert!(oauth::status(&config).await.unwrap().is_empty());
     drop(folder);
+}
+
+#[tokio::test]
+async fn who_signs_out_has_the_tokens_revoked() {
+    for (endpoint, secret, fault) in [
+        ("/revoke", None, None),
+        ("/revoke", Some("hunter2"), None),
+        ("/nowhere", None, Some("404")),
+        // Whatever the server says, tokens go nowhere without TLS.
+        ("http://as.example/revoke", None, Some("only https")),
+    ] {
+        let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
+        let endpoint = if endpoint.starts_with('/') { issuer.origin() + endpoint } else { endpoint.to_owned() };
+        issuer.state().metadata = json!({"revocation_endpoint": endpoint});
+        let settings = config.oauth.as_mut().unwrap();
+        settings.client_id = Some("known".to_owned());
+        settings.credential = secret.map(|secret| Credential::Secret(Secret::new(secret.into())));
+        let mut client = Client::start(config.clone());
+        client.send(call("1")).await;
+        refuse(&mut server, &issuer).await;
+        issuer.approve(&prompted(&mut prompts).await).await;
+        let answer = with_token(&mut server, "token-2").await.answer("{}").await;
+        client.expect(answer).await;
+        client.finish(&mut server).await;
+
+        let revocations = sign_out(&mut server, &issuer, &config).await;
+        match (&*revocations, fault) {
+            ([Revocation::Done], None) => {}
+            ([Revocation::Failed(error)], Some(fault)) => assert!(error.to_string().contains(fault), "{error}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(oauth::status(&config).await.unwrap().is_empty(), "forgotten all the same");
+        let state = issuer.state();
+        let tokens: Vec<_> = state.revocations.iter().map(|form| &*form["token"]).collect();
+        assert_eq!(tokens, if fault.is_none() { &["refresh-2", "token-2"][..] } else { &[] });
+        for form in &state.revocations {
+            assert_eq!(form.get("authorization").map(String::as_str), secret.map(|_| "Basic a25vd246aHVudGVyMg=="));
+            assert_eq!(form.contains_key("client_id"), secret.is_none());
+        }
+    }
 }
 
 #[tokio::test]
@@ -435,6 +491,34 @@ async fn a_client_can_be_its_own_user() {
         }
         client.finish(&mut server).await;
         assert!(issuer.state().registrations.is_empty() && prompts.try_recv().is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_key_signs_as_its_kind_does_and_the_server_takes() {
+    for (kind, taken, expected) in [
+        (&rcgen::PKCS_ECDSA_P256_SHA256, json!(null), "ES256"),
+        (&rcgen::PKCS_ECDSA_P384_SHA384, json!(null), "ES384"),
+        (&rcgen::PKCS_RSA_SHA256, json!(null), "RS256"),
+        (&rcgen::PKCS_RSA_SHA256, json!(["PS256", "RS512", "RS256"]), "RS512"),
+    ] {
+        let (mut server, issuer, mut config, _prompts, _folder) = scene().await;
+        issuer.state().metadata = json!({"token_endpoint_auth_signing_alg_values_supported": taken});
+        let settings = config.oauth.as_mut().unwrap();
+        settings.grant = Grant::ClientCredentials;
+        settings.client_id = Some("robot".to_owned());
+        let key = rcgen::KeyPair::generate_for(kind).unwrap().serialize_pem();
+        settings.credential = Some(Credential::Key(Secret::new(key)));
+        let mut client = Client::start(config);
+        client.send(call("1")).await;
+        refuse(&mut server, &issuer).await;
+        let answer = with_token(&mut server, "token-1").await.answer("{}").await;
+        client.expect(answer).await;
+        let form = issuer.state().tokens[0].clone();
+        let head = form["client_assertion"].split('.').next().unwrap();
+        let head: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(head).unwrap()).unwrap();
+        assert_eq!(head["alg"], expected);
+        client.finish(&mut server).await;
     }
 }
 

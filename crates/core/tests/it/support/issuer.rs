@@ -52,6 +52,8 @@ pub(crate) struct State {
     pub(crate) registrations: Vec<Value>,
     /// The forms that the token endpoint got, with the `Authorization` header as `authorization`.
     pub(crate) tokens: Vec<Form>,
+    /// The forms that the revocation endpoint got, likewise.
+    pub(crate) revocations: Vec<Form>,
     codes: HashMap<String, Form>,
     refresh_tokens: HashSet<String>,
     count: usize,
@@ -71,6 +73,7 @@ impl Issuer {
             device_waits: 0,
             registrations: Vec::new(),
             tokens: Vec::new(),
+            revocations: Vec::new(),
             codes: HashMap::new(),
             refresh_tokens: HashSet::new(),
             count: 0,
@@ -213,9 +216,12 @@ fn answer(
                 json!({"device_code": "d", "user_code": "ABCD", "verification_uri": uri, "expires_in": 60, "interval": 0}),
             )
         }
+        "/revoke" => {
+            state.revocations.push(form(head, body));
+            (200, json!({}))
+        }
         "/token" => {
-            let mut form: Form = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
-            form.extend(header(head, "authorization").map(|value| ("authorization".to_owned(), value.to_owned())));
+            let form = form(head, body);
             state.tokens.push(form.clone());
             state.token(&form)
         }
@@ -266,6 +272,13 @@ impl State {
         }
         (200, answer)
     }
+}
+
+/// The form, with the `Authorization` header as one of its members.
+fn form(head: &str, body: &str) -> Form {
+    let mut form: Form = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+    form.extend(header(head, "authorization").map(|value| ("authorization".to_owned(), value.to_owned())));
+    form
 }
 
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {

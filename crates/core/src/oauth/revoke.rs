@@ -1,0 +1,62 @@
+//! Signing out at the authorization server (RFC 7009), where it offers that: a token that is forgotten here is then good for
+//! nothing anywhere.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::{Request, header};
+use oauth2::TokenResponse as _;
+use url::form_urlencoded::{self, byte_serialize};
+
+use super::{sign_in::Place, store::Record};
+use crate::error::{Error, Kind as Fault};
+
+impl Place<'_> {
+    /// Has all tokens of a record revoked. False if the authorization server does not offer that.
+    ///
+    /// # Errors
+    /// It refused, or could not be asked.
+    pub(super) async fn revoke(&self, record: &Record) -> Result<bool, Error> {
+        let Some(endpoint) = self.text("revocation_endpoint") else { return Ok(false) };
+        let Some(stored) = &record.tokens else { return Ok(true) };
+        let Some(tokens) = &stored.token_response else { return Ok(true) };
+        // With the refresh token everything ends at many servers, but at none must it.
+        let refresh = tokens.refresh_token().map(|token| (token.secret(), "refresh_token"));
+        for (token, kind) in refresh.into_iter().chain([(tokens.access_token().secret(), "access_token")]) {
+            self.revoke_one(endpoint, &stored.client_id, self.secret_of(record).as_deref(), (token, kind)).await?;
+        }
+        Ok(true)
+    }
+
+    async fn revoke_one(
+        &self,
+        endpoint: &str,
+        client: &str,
+        secret: Option<&str>,
+        (token, kind): (&String, &str),
+    ) -> Result<(), Error> {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("token", token).append_pair("token_type_hint", kind);
+        let mut request = Request::post(endpoint).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        match secret {
+            Some(secret) if !self.takes_secrets_in_forms() => {
+                request = request.header(header::AUTHORIZATION, basic(client, secret))
+            }
+            Some(secret) => drop(form.append_pair("client_id", client).append_pair("client_secret", secret)),
+            None => drop(form.append_pair("client_id", client)),
+        }
+        let request = request.body(form.finish().into_bytes());
+        let request = request
+            .map_err(|error| Error::new(Fault::NoToken, "the revocation endpoint is no URL").with_source(error))?;
+        let response = self.http.send(request, false).await?;
+        if response.status().is_success() {
+            return Ok(());
+        }
+        let summary = format!("the authorization server answers {} to the revocation", response.status());
+        Err(Error::new(Fault::NoToken, summary).with_detail(&String::from_utf8_lossy(response.body())))
+    }
+}
+
+/// As RFC 6749, 2.3.1, has it.
+fn basic(client: &str, secret: &str) -> String {
+    let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
+    format!("Basic {}", STANDARD.encode(format!("{}:{}", encoded(client), encoded(secret))))
+}
