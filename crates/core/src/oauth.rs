@@ -31,6 +31,7 @@ use std::{
 
 use ::http::HeaderValue;
 use oauth2::TokenResponse as _;
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Notify, watch},
     time::timeout,
@@ -40,6 +41,7 @@ pub(crate) use self::challenge::Challenge;
 use self::{
     callback::Arrival,
     http::Clients,
+    lock::Held,
     sign_in::Place,
     store::{Record, Store},
 };
@@ -146,7 +148,7 @@ pub enum Resource {
 }
 
 /// Where the user signs in.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 pub enum Prompt {
     /// In a browser, at this URL.
     Browser {
@@ -300,7 +302,7 @@ pub async fn logout(config: &Config) -> Result<Vec<Revocation>, Error> {
     let (store, records) = records(settings, &config.url).await?;
     let mut revocations = Vec::new();
     for (record, _) in &records {
-        let _lock = store.lock(&record.key).await;
+        let _lock = store.lock(&record.key, |_| ()).await;
         revocations.push(match revoke(config, settings, record).await {
             Ok(true) => Revocation::Done,
             Ok(false) => Revocation::NotOffered,
@@ -556,8 +558,15 @@ struct User {
 }
 
 impl User {
-    fn ask(&self, prompt: Prompt) {
+    /// Asks for a sign-in, here and wherever another process waits for the lock.
+    fn ask(&self, prompt: Prompt, lock: Option<&Held>) {
         (self.show)(&prompt);
+        lock.inspect(|lock| lock.tell(&prompt));
+        self.is_asked(prompt);
+    }
+
+    /// Another process asks, or this one has.
+    fn is_asked(&self, prompt: Prompt) {
         let _ = self.shown.send(Some(prompt));
     }
 
@@ -605,7 +614,8 @@ impl Shared {
     async fn obtain(&self, need: &Need, user: &User) -> Result<Token, Error> {
         let clients = Clients::new(&self.config)?;
         let mut place = Place::find(&self.settings, &self.config.url, clients, &need.challenge).await?;
-        let _lock = self.store.lock(&place.key).await;
+        let lock = self.store.lock(&place.key, |prompt| user.is_asked(prompt)).await;
+        let lock = lock.as_ref();
         let server = self.config.url.as_url().as_str();
         let mut record =
             self.store.load(&place.key).await.unwrap_or_else(|| Record::new(place.key.clone(), server.to_owned()));
@@ -633,8 +643,8 @@ impl Shared {
             place.first_scopes().await
         };
         let outcome = match self.settings.grant {
-            Grant::Browser => place.by_browser(&mut record, &scopes, user).await,
-            Grant::Device => place.by_device(&mut record, &scopes, user).await,
+            Grant::Browser => place.by_browser(&mut record, &scopes, user, lock).await,
+            Grant::Device => place.by_device(&mut record, &scopes, user, lock).await,
             Grant::ClientCredentials => place.by_credentials(&mut record, scopes).await,
         };
         // A client that was registered is kept also if nobody has signed in.

@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use super::{
     Prompt, User,
     http::Directly,
+    lock::Held,
     now,
     sign_in::{Place, checked},
     store::{Client, Record},
@@ -37,7 +38,13 @@ impl Place<'_> {
     ///
     /// # Errors
     /// The user or the authorization server refused, it took too long, or the server knows no such grant.
-    pub(super) async fn by_device(&self, record: &mut Record, scopes: &[String], user: &User) -> Result<(), Error> {
+    pub(super) async fn by_device(
+        &self,
+        record: &mut Record,
+        scopes: &[String],
+        user: &User,
+        lock: Option<&Held>,
+    ) -> Result<(), Error> {
         let Some(endpoint) = self.text("device_authorization_endpoint") else {
             let summary = format!("{} knows no sign-in by device code; leave out --device", self.key.issuer);
             return Err(Error::new(Fault::NoToken, summary));
@@ -58,7 +65,7 @@ impl Place<'_> {
         let complete = details.verification_uri_complete().map(|url| url.secret().clone());
         let url = details.verification_uri().to_string();
         self.http.may_show(complete.as_deref().unwrap_or(&url)).await?;
-        user.ask(Prompt::Device { url, complete, code: details.user_code().secret().clone() });
+        user.ask(Prompt::Device { url, complete, code: details.user_code().secret().clone() }, lock);
         let request = client.exchange_device_access_token(&details).add_extra_param("resource", &self.key.resource);
         let tokens = request.request_async(&http, sleep, None).await.map_err(failed)?;
         let granted = tokens.scopes().map(|scopes| scopes.iter().map(|scope| scope.to_string()).collect());

@@ -38,7 +38,7 @@ impl Place<'_> {
         let mut request = Request::post(endpoint).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
         match secret {
             Some(secret) if !self.takes_secrets_in_forms() => {
-                request = request.header(header::AUTHORIZATION, basic(client, secret))
+                request = request.header(header::AUTHORIZATION, basic(client, secret));
             }
             Some(secret) => drop(form.append_pair("client_id", client).append_pair("client_secret", secret)),
             None => drop(form.append_pair("client_id", client)),

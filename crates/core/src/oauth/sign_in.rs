@@ -26,6 +26,7 @@ use super::{
     callback::{Arrival, Callback, redirect_uri},
     challenge::Challenge,
     http::{Clients, Http, Instead, replaced},
+    lock::Held,
     store::{Client, Key, Record},
 };
 use crate::{
@@ -155,6 +156,7 @@ impl<'a> Place<'a> {
         record: &mut Record,
         scopes: &[String],
         user: &User,
+        lock: Option<&Held>,
     ) -> Result<(), Error> {
         let failed = |error| failure("the sign-in cannot begin", error);
         let callback = self.callback(record).await?;
@@ -165,7 +167,7 @@ impl<'a> Place<'a> {
         let url = self.completed(&url)?;
         self.http.may_show(url.as_str()).await?;
         let state = parameter(&url, "state").unwrap_or_default();
-        user.ask(Prompt::Browser { url: url.into() });
+        user.ask(Prompt::Browser { url: url.into() }, lock);
         let arrival = timeout(SIGN_IN_TIME, callback.arrival(&state)).await;
         let arrival = arrival.map_err(|_| Error::new(Fault::NoToken, "nobody has signed in"))?;
         let arrival =

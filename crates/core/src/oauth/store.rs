@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
+    Prompt,
     keychain::{Failure, Keychain},
     lock,
 };
@@ -120,12 +121,12 @@ impl Store {
         Self { keychain, folder, memory: Mutex::default() }
     }
 
-    /// Waits until no other process changes the record with this key.
-    pub(super) async fn lock(&self, key: &Key) -> Option<lock::Held> {
+    /// Waits until no other process changes the record with this key; `hear` is told where that one asks the user to sign in.
+    pub(super) async fn lock(&self, key: &Key, hear: impl Fn(Prompt)) -> Option<lock::Held> {
         let folder = self.folder.as_ref()?;
         // Where it cannot be made, there is nothing to lock.
         let _ = make(folder);
-        lock::take(&folder.join(format!("{}.lock", key.name()))).await
+        lock::take(&folder.join(format!("{}.lock", key.name())), hear).await
     }
 
     pub(super) async fn load(&self, key: &Key) -> Option<Record> {

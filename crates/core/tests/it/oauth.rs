@@ -550,6 +550,44 @@ async fn the_users_wishes_are_in_the_requests() {
 }
 
 #[tokio::test]
+async fn who_waits_for_another_bridge_names_its_url_and_opens_nothing() {
+    let (mut server, issuer, config, mut prompts, folder) = scene().await;
+    let mut one = Client::start(config);
+    one.send(call("1")).await;
+    refuse(&mut server, &issuer).await;
+    let url = prompted(&mut prompts).await;
+
+    let (mut config, mut others) = signing_in(&server, folder.path());
+    config.oauth.as_mut().unwrap().login_wait = Duration::from_millis(500);
+    let mut two = Client::start(config);
+    two.send(call("2")).await;
+    refuse(&mut server, &issuer).await;
+    assert_eq!(two.expect_error("2").await.data["url"].as_str(), Some(&*url));
+    issuer.approve(&url).await;
+    let answer = with_token(&mut server, "token-2").await.answer("{}").await;
+    one.expect(answer).await;
+    // It may take a moment to see that the other is done, and its requests do not wait any more.
+    let answer = loop {
+        two.send(call("3")).await;
+        let post = server.post().await;
+        if post.header("authorization").is_some() {
+            break post.answer("{}").await;
+        }
+        unauthorized(post, &issuer).await;
+        tokio::select! {
+            post = server.post() => break post.answer("{}").await,
+            _ = two.expect_error("3") => {}
+        }
+    };
+    two.expect(answer).await;
+    one.finish(&mut server).await;
+    two.finish(&mut server).await;
+    assert!(others.try_recv().is_err());
+    let left = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+    assert!(left.into_iter().all(|path| path.extension().unwrap() != "prompt"), "it is of no use any more");
+}
+
+#[tokio::test]
 async fn a_folder_that_cannot_be_written_costs_no_sign_in() {
     let (mut server, issuer, mut config, mut prompts, folder) = scene().await;
     let file = folder.path().join("file");
