@@ -51,7 +51,7 @@ function user(folder) {
   const browser = path.join(folder, "xdg-open");
   fs.writeFileSync(browser, `#!/bin/sh\nexec "${process.execPath}" -e 'fetch(process.argv[1])' "$1"\n`, { mode: 0o700 });
   const search = [folder, process.env.PATH].join(path.delimiter);
-  return { PATH: search, DISPLAY: ":0", MCP_STATE_FOLDER: path.join(folder, "state") };
+  return { PATH: search, DISPLAY: ":0", MCP_STATE_FOLDER: path.join(folder, "state"), MCP_NO_KEYCHAIN: "1" };
 }
 
 // Tell how the bridge ends; the SDKs do not, and signal it when it is late.

@@ -25,6 +25,7 @@ mod store;
 use std::{
     fmt,
     path::PathBuf,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -222,17 +223,23 @@ impl fmt::Debug for OAuth {
     }
 }
 
+/// What comes of a command. No `async fn` gives it: the code of one is made anew in each crate that awaits it, and with these
+/// all of signing in.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
 /// Signs in at the server of these settings, if it asks for that and there is no token for it yet. Waits for the user.
 ///
 /// # Errors
 /// No sign-in is possible, or it failed.
-pub async fn login(config: &Config) -> Result<(), Error> {
-    let source = SignIn::new(config).ok_or_else(|| Error::config("signing in is turned off"))?;
-    let need = Need::default();
-    // The limit is the sign-in's own.
-    let outcome = source.token(&need, Duration::from_hours(1)).await;
-    source.has_told().await;
-    outcome.map(drop)
+pub fn login(config: &Config) -> Answer<'_, ()> {
+    Box::pin(async move {
+        let source = SignIn::new(config).ok_or_else(|| Error::config("signing in is turned off"))?;
+        let need = Need::default();
+        // The limit is the sign-in's own.
+        let outcome = source.token(&need, Duration::from_hours(1)).await;
+        source.has_told().await;
+        outcome.map(drop)
+    })
 }
 
 /// What is kept of a sign-in, with nothing secret in it.
@@ -261,24 +268,26 @@ pub struct Status {
 ///
 /// # Errors
 /// There is a keychain, and it cannot be read.
-pub async fn status(config: &Config) -> Result<Vec<Status>, Error> {
-    let Some(settings) = &config.oauth else { return Ok(Vec::new()) };
-    let (_, records) = records(settings, &config.url).await?;
-    let status = |(record, kept): (Record, Kept)| Status {
-        client_id: record
-            .client
-            .as_ref()
-            .map(|client| client.id.clone())
-            .or_else(|| Some(record.tokens.as_ref()?.client_id.clone())),
-        scopes: record.tokens.as_ref().map(|tokens| tokens.granted_scopes.clone()).unwrap_or_default(),
-        is_signed_in: record.tokens.is_some(),
-        expiry: record.expiry(),
-        can_refresh: record.can_refresh(),
-        issuer: record.key.issuer,
-        resource: record.key.resource,
-        kept,
-    };
-    Ok(records.into_iter().map(status).collect())
+pub fn status(config: &Config) -> Answer<'_, Vec<Status>> {
+    Box::pin(async move {
+        let Some(settings) = &config.oauth else { return Ok(Vec::new()) };
+        let (_, records) = records(settings, &config.url).await?;
+        let status = |(record, kept): (Record, Kept)| Status {
+            client_id: record
+                .client
+                .as_ref()
+                .map(|client| client.id.clone())
+                .or_else(|| Some(record.tokens.as_ref()?.client_id.clone())),
+            scopes: record.tokens.as_ref().map(|tokens| tokens.granted_scopes.clone()).unwrap_or_default(),
+            is_signed_in: record.tokens.is_some(),
+            expiry: record.expiry(),
+            can_refresh: record.can_refresh(),
+            issuer: record.key.issuer,
+            resource: record.key.resource,
+            kept,
+        };
+        Ok(records.into_iter().map(status).collect())
+    })
 }
 
 /// What an authorization server knows of tokens that were forgotten.
@@ -297,21 +306,23 @@ pub enum Revocation {
 ///
 /// # Errors
 /// They cannot be removed.
-pub async fn logout(config: &Config) -> Result<Vec<Revocation>, Error> {
-    let Some(settings) = &config.oauth else { return Ok(Vec::new()) };
-    let (store, records) = records(settings, &config.url).await?;
-    let mut revocations = Vec::new();
-    for (record, _) in &records {
-        let _lock = store.lock(&record.key, |_| ()).await;
-        revocations.push(match revoke(config, settings, record).await {
-            Ok(true) => Revocation::Done,
-            Ok(false) => Revocation::NotOffered,
-            Err(error) => Revocation::Failed(error),
-        });
-        let removed = store.remove(&record.key).await;
-        removed.map_err(|error| Error::new(Fault::Storage, "the tokens cannot be removed").with_source(error))?;
-    }
-    Ok(revocations)
+pub fn logout(config: &Config) -> Answer<'_, Vec<Revocation>> {
+    Box::pin(async move {
+        let Some(settings) = &config.oauth else { return Ok(Vec::new()) };
+        let (store, records) = records(settings, &config.url).await?;
+        let mut revocations = Vec::new();
+        for (record, _) in &records {
+            let _lock = store.lock(&record.key, |_| ()).await;
+            revocations.push(match revoke(config, settings, record).await {
+                Ok(true) => Revocation::Done,
+                Ok(false) => Revocation::NotOffered,
+                Err(error) => Revocation::Failed(error),
+            });
+            let removed = store.remove(&record.key).await;
+            removed.map_err(|error| Error::new(Fault::Storage, "the tokens cannot be removed").with_source(error))?;
+        }
+        Ok(revocations)
+    })
 }
 
 async fn revoke(config: &Config, settings: &OAuth, record: &Record) -> Result<bool, Error> {

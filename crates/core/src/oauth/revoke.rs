@@ -33,18 +33,18 @@ impl Place<'_> {
         secret: Option<&str>,
         (token, kind): (&String, &str),
     ) -> Result<(), Error> {
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        form.append_pair("token", token).append_pair("token_type_hint", kind);
         let mut request = Request::post(endpoint).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let mut members = vec![("token", token.as_str()), ("token_type_hint", kind)];
         match secret {
             Some(secret) if !self.takes_secrets_in_forms() => {
                 request = request.header(header::AUTHORIZATION, basic(client, secret));
             }
-            Some(secret) => drop(form.append_pair("client_id", client).append_pair("client_secret", secret)),
-            None => drop(form.append_pair("client_id", client)),
+            Some(secret) => members.extend([("client_id", client), ("client_secret", secret)]),
+            None => members.push(("client_id", client)),
         }
-        let request = request.body(form.finish().into_bytes());
+        let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(members).finish();
         let request = request
+            .body(form.into_bytes())
             .map_err(|error| Error::new(Fault::NoToken, "the revocation endpoint is no URL").with_source(error))?;
         let response = self.http.send(request, false).await?;
         if response.status().is_success() {
