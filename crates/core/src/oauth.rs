@@ -18,6 +18,7 @@ mod device;
 mod http;
 mod keychain;
 mod lock;
+mod register;
 mod revoke;
 mod sign_in;
 mod store;
@@ -329,10 +330,13 @@ async fn revoke(config: &Config, settings: &OAuth, record: &Record) -> Result<bo
     if record.tokens.is_none() {
         return Ok(true);
     }
-    let place = Place::find(settings, &config.url, Clients::new(config)?, &Challenge::default()).await?;
+    let mut place = Place::find(settings, &config.url, Clients::new(config)?, &Challenge::default()).await?;
     if place.key.issuer != record.key.issuer {
         let summary = "the server has another authorization server now, which is not told of the tokens";
         return Err(Error::new(Fault::NoToken, summary));
+    }
+    if let Some(client) = &record.client {
+        place.prove_as(client);
     }
     place.revoke(record).await
 }

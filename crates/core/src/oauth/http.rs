@@ -110,6 +110,11 @@ impl Http {
         }
     }
 
+    /// The same as [`Self::send`], in limited time.
+    pub(super) async fn ask(&self, request: HttpRequest, follow: bool) -> Result<HttpResponse, Error> {
+        timeout(LONGEST, self.send(request, follow)).await.map_err(|_| too_slow())?
+    }
+
     /// Sends a request, and gives the response whatever its status.
     ///
     /// # Errors
@@ -225,10 +230,7 @@ impl<'c> AsyncHttpClient<'c> for Directly<'_> {
     type Future = std::pin::Pin<Box<dyn Future<Output = Result<HttpResponse, Sent>> + Send + 'c>>;
 
     fn call(&'c self, request: HttpRequest) -> Self::Future {
-        Box::pin(async move {
-            let sent = timeout(LONGEST, self.0.send(request, false)).await;
-            sent.unwrap_or_else(|_| Err(too_slow())).map_err(|error| Sent(error.into()))
-        })
+        Box::pin(async move { self.0.ask(request, false).await.map_err(|error| Sent(error.into())) })
     }
 }
 

@@ -46,7 +46,7 @@ impl Place<'_> {
         let request = request
             .body(form.into_bytes())
             .map_err(|error| Error::new(Fault::NoToken, "the revocation endpoint is no URL").with_source(error))?;
-        let response = self.http.send(request, false).await?;
+        let response = self.http.ask(request, false).await?;
         if response.status().is_success() {
             return Ok(());
         }

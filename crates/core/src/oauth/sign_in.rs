@@ -1,9 +1,10 @@
 //! The ways to a token: which authorization server stands for the MCP server, which client we are there, and the grant.
 //!
-//! What the specification asks of a client is rmcp's: where the metadata is, the checks of issuer and resource, PKCE,
-//! registration, the requests for tokens. Here is what it leaves to its users, and what it leaves out:
+//! What the specification asks of a client is rmcp's: where the metadata is, the checks of issuer and resource, PKCE, the
+//! requests for tokens. Here is what it leaves to its users, and what it leaves out:
 //!
-//! - Metadata that does not speak of PKCE is refused, as 2025-11-25 and later have it; rmcp goes on.
+//! - Metadata that does not speak of PKCE is refused, as 2025-11-25 and later have it; rmcp goes on. So is one without S256,
+//!   which rmcp looks at only where it registers a client itself.
 //! - The resource can be another than the one that was found, or left out, and authorization requests can have other
 //!   parameters beside; rmcp has no settings for either.
 //! - A refusal of the authorization request is told, once its issuer is known to be the right one.
@@ -27,7 +28,8 @@ use super::{
     challenge::Challenge,
     http::{Clients, Http, Instead, replaced},
     lock::Held,
-    store::{Client, Key, Record},
+    register::{METHODS, Registration},
+    store::{Key, Record},
 };
 use crate::{
     config::ServerUrl,
@@ -45,7 +47,7 @@ pub(super) struct Place<'a> {
     pub(super) metadata: AuthorizationMetadata,
     pub(super) key: Key,
     pub(super) http: Arc<Http>,
-    manager: AuthorizationManager,
+    pub(super) manager: AuthorizationManager,
     /// What rmcp reads and writes while it works; the record is what is kept.
     tokens: InMemoryCredentialStore,
 }
@@ -72,8 +74,12 @@ impl<'a> Place<'a> {
         let found = manager.resolve_metadata_from_challenge(challenge.to_header().as_deref()).await.map_err(failed)?;
         let metadata = found.metadata;
         let is_published = found.source == AuthorizationMetadataSource::ProtectedResourceMetadata;
-        if is_published && metadata.code_challenge_methods_supported.is_none() {
-            let what = "its metadata does not say that it supports PKCE, which a sign-in needs";
+        let has_pkce = match &metadata.code_challenge_methods_supported {
+            Some(methods) => methods.iter().any(|method| method == "S256"),
+            None => !is_published,
+        };
+        if !has_pkce {
+            let what = "its metadata does not say that it supports PKCE with S256, which a sign-in needs";
             return Err(refused(&metadata, what));
         }
         let resource = found_resource(&mut manager, &metadata).await.map_err(failed)?;
@@ -124,6 +130,9 @@ impl<'a> Place<'a> {
         let failed = |error| failure("the tokens cannot be renewed", error);
         let mut config = OAuthClientConfig::new(&stored.client_id, redirect_uri(0));
         config.client_secret = self.secret_of(record);
+        if let Some(client) = &record.client {
+            self.prove_as(client);
+        }
         self.manager.configure_client(config).map_err(failed)?;
         self.tokens.save(stored).await.map_err(failed)?;
         self.http.take_refusal();
@@ -241,24 +250,16 @@ impl<'a> Place<'a> {
         if let Some(url) = self.metadata_document() {
             return Ok(new(url, None));
         }
-        if let Some(client) = record.client.as_ref().filter(|client| client.redirect_uri == redirect_uri) {
-            return Ok(new(&client.id, client.secret.clone()));
-        }
-        if self.metadata.registration_endpoint.is_none() {
-            return Err(refused(&self.metadata, "it registers no clients; --client-id gives one that it knows"));
-        }
-        let scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
-        let registered = self.manager.register_client(CLIENT_NAME, redirect_uri, &scopes).await;
-        let config = registered.map_err(|error| {
-            let hint = "a client cannot be registered; --client-id gives one that is known there";
-            failure(&format!("{}: {hint}", self.key.issuer), error)
-        })?;
-        record.client = Some(Client {
-            id: config.client_id.clone(),
-            secret: config.client_secret.clone(),
-            redirect_uri: redirect_uri.to_owned(),
-        });
-        Ok(config)
+        let known = record.client.clone().filter(|client| client.redirect_uri == redirect_uri);
+        let client = match known {
+            Some(client) => {
+                self.prove_as(&client);
+                client
+            }
+            None => self.register(&Registration::browser(redirect_uri, scopes)).await?,
+        };
+        record.client = Some(client.clone());
+        Ok(new(&client.id, client.secret))
     }
 
     /// The document that says who we are, where it is of use.
@@ -352,7 +353,7 @@ impl<'a> Place<'a> {
 
     /// Whether a client's secret goes into the form, because the header is not offered.
     pub(super) fn takes_secrets_in_forms(&self) -> bool {
-        let methods = self.metadata.additional_fields.get("token_endpoint_auth_methods_supported");
+        let methods = self.metadata.additional_fields.get(METHODS);
         let methods = methods.and_then(|methods| methods.as_array());
         let offers = |name| methods.is_some_and(|methods| methods.iter().any(|method| method == name));
         offers("client_secret_post") && !offers("client_secret_basic")

@@ -66,6 +66,9 @@ pub(super) struct Client {
     pub(super) id: String,
     pub(super) secret: Option<String>,
     pub(super) redirect_uri: String,
+    /// How it proves itself, if the server has said so.
+    #[serde(default)]
+    pub(super) method: Option<String>,
 }
 
 impl Record {
@@ -282,8 +285,12 @@ mod tests {
     }
 
     fn record(key: Key, id: &str) -> Record {
-        let client =
-            Client { id: id.into(), secret: Some("hunter2".into()), redirect_uri: "http://127.0.0.1:1/".into() };
+        let client = Client {
+            id: id.into(),
+            secret: Some("hunter2".into()),
+            redirect_uri: "http://127.0.0.1:1/".into(),
+            method: None,
+        };
         Record { client: Some(client), ..Record::new(key, "https://mcp/".into()) }
     }
 

@@ -523,6 +523,40 @@ async fn a_key_signs_as_its_kind_does_and_the_server_takes() {
 }
 
 #[tokio::test]
+async fn a_registered_client_proves_itself_as_the_server_has_said() {
+    for (method, in_header, in_form) in
+        [("client_secret_basic", true, false), ("client_secret_post", false, true), ("none", false, false)]
+    {
+        let (mut server, issuer, config, mut prompts, _folder) = scene().await;
+        // What is said of all clients is not what is said of this one.
+        issuer.state().metadata =
+            json!({"token_endpoint_auth_methods_supported": ["none", "client_secret_basic", "client_secret_post"]});
+        issuer.state().registered = json!({"client_secret": "hunter2", "token_endpoint_auth_method": method});
+        let mut client = Client::start(config.clone());
+        client.send(call("1")).await;
+        refuse(&mut server, &issuer).await;
+        issuer.approve(&prompted(&mut prompts).await).await;
+        // The next bridge, which refreshes, still knows.
+        let answer = with_token(&mut server, "token-2").await.answer("{}").await;
+        client.expect(answer).await;
+        client.finish(&mut server).await;
+        let mut client = Client::start(config);
+        client.send(call("1")).await;
+        refuse(&mut server, &issuer).await;
+        unauthorized(with_token(&mut server, "token-2").await, &issuer).await;
+        let answer = with_token(&mut server, "token-3").await.answer("{}").await;
+        client.expect(answer).await;
+        client.finish(&mut server).await;
+        let state = issuer.state();
+        assert_eq!(state.tokens.len(), 2);
+        for form in &state.tokens {
+            let shown = (form.contains_key("authorization"), form.contains_key("client_secret"));
+            assert_eq!(shown, (in_header, in_form), "{method}: {form:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_users_wishes_are_in_the_requests() {
     for (resource, expected) in [(Resource::This("urn:x:y".into()), Some("urn:x:y")), (Resource::None, None)] {
         let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;

@@ -49,6 +49,8 @@ pub(crate) struct State {
     pub(crate) grants: Option<String>,
     /// How often a device must ask before its user is done.
     pub(crate) device_waits: usize,
+    /// What a registration is answered with beside the id.
+    pub(crate) registered: Value,
     pub(crate) registrations: Vec<Value>,
     /// The forms that the token endpoint got, with the `Authorization` header as `authorization`.
     pub(crate) tokens: Vec<Form>,
@@ -71,6 +73,7 @@ impl Issuer {
             refreshes: true,
             grants: None,
             device_waits: 0,
+            registered: json!({}),
             registrations: Vec::new(),
             tokens: Vec::new(),
             revocations: Vec::new(),
@@ -207,7 +210,8 @@ fn answer(
             let registration: Value = serde_json::from_str(body).unwrap();
             state.registrations.push(registration.clone());
             let id = format!("client-{}", state.registrations.len());
-            (201, json!({"client_id": id, "redirect_uris": registration["redirect_uris"]}))
+            let said = json!({"client_id": id, "redirect_uris": registration["redirect_uris"]});
+            (201, merged(said, &state.registered))
         }
         "/device" => {
             let uri = format!("{origin}/type");
