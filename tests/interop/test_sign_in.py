@@ -28,9 +28,9 @@ def environment(folder: Path) -> dict[str, str]:
 def test_a_browser_signs_in(running: Any, launch: Any, tmp_path: Path) -> None:  # noqa: F811
     """The bridge opens the browser, which consents by a click; the token is renewed, and kept for the next bridge."""
     server: Server = running["guarded"]
-    said = tmp_path / "said"
+    said, complaint = tmp_path / "said", tmp_path / "complaint"
     opener = tmp_path / "xdg-open"
-    opener.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{HERE}/browser.py" "$1" "{said}"\n')
+    opener.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{HERE}/browser.py" "$1" "{said}" 2>"{complaint}"\n')
     opener.chmod(0o700)
     desktop = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "DISPLAY": ":0"}
     launched = launch(server.url, "--log-level", "debug", env=environment(tmp_path) | desktop)
@@ -45,7 +45,7 @@ def test_a_browser_signs_in(running: Any, launch: Any, tmp_path: Path) -> None: 
     assert launched.status() == "0"
     deadline = time.monotonic() + PAGE_LIMIT
     while not said.exists():
-        assert time.monotonic() < deadline, "the browser shows nothing"
+        assert time.monotonic() < deadline, f"the browser shows nothing: {complaint.read_text()}"
         time.sleep(0.05)
     assert "You are signed in" in said.read_text()
 
