@@ -12,11 +12,15 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use memchr::memmem;
 use serde_json::{Value, json};
 
 use crate::{
     bridge::Bridge,
-    era::modern_to_legacy::{input_required, is_question, says_no},
+    era::{
+        Era,
+        modern_to_legacy::{input_required, is_question, says_no},
+    },
     message::Message,
     oauth::{Prompt, SignIn},
     own::own_id,
@@ -97,6 +101,10 @@ pub(crate) struct Again {
 }
 
 pub(crate) fn again(request: &Message) -> Option<Again> {
+    // Hardly any request is one, which this tells sooner than a look at all members.
+    if request.era() != Era::Modern || memmem::find(request.bytes(), STATE.as_bytes()).is_none() {
+        return None;
+    }
     let params = Object::of(request.text())?.object("params")?;
     params.string("requestState").filter(|state| state == STATE)?;
     let responses = params.object("inputResponses");
