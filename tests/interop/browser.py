@@ -23,7 +23,8 @@ TEXT = 'document.readyState === "complete" && !document.querySelector("button") 
 
 def main(url: str, said: Path) -> None:
     """Do what the module says."""
-    with tempfile.TemporaryDirectory() as profile, Chromium(profile) as browser:
+    # Processes of a browser that was ended may still write there.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, Chromium(profile) as browser:
         browser.open(url)
         x, y = browser.wait_for(BUTTON)
         for kind in ("mousePressed", "mouseReleased"):
