@@ -672,6 +672,7 @@ fn command(options: &Options) -> String {
     } else {
         words.extend(list("--rounds", &[options.rounds.to_string()]));
     }
+    words.extend(list("--limit", &[options.limit.to_string()]));
     if options.record.is_some() {
         words.push("--record".to_owned());
     }

@@ -1,9 +1,10 @@
 //! Server-Sent Events by the WHATWG rules (HTML, 9.2.6 "Interpreting an event stream"; R46), as a push parser.
 //!
 //! Lines end at LF, CR or CRLF and are found by one search over each chunk; the grammar of a complete line is a small
-//! winnow parser. An event's data is handed on in parts as it arrives, each a slice of its chunk, and it is complete at the
-//! byte that completes it: one ended by CR does not wait for the LF that may follow. Only the beginning of a line that a
-//! chunk's end cuts is carried, up to [`LONGEST_CARRIED`]; so the size of an event is whoever gathers it to judge.
+//! winnow parser, which those that nearly all servers write do not need. An event's data is handed on in parts as it
+//! arrives, each a slice of its chunk, and it is complete at the byte that completes it: one ended by CR does not wait for
+//! the LF that may follow. Only the beginning of a line that a chunk's end cuts is carried, up to [`LONGEST_CARRIED`]; so the
+//! size of an event is whoever gathers it to judge.
 //!
 //! Where the rules ask for decoded text this parser keeps bytes: data is cut at ASCII characters or chunks' ends only, and
 //! who reads it decides about invalid UTF-8.
@@ -272,6 +273,7 @@ impl State {
             b"data" => return self.add_data(source, range),
             // However it arrived, it is more than any other field can mean.
             _ if is_long => {}
+            b"event" if value == MESSAGE => self.name = Bytes::from_static(MESSAGE),
             b"event" => self.name = text.slice(range),
             b"id" if !value.contains(&0) => self.id = Some(text.slice(range)),
             b"retry" => self.retry = milliseconds(value).or(self.retry),
