@@ -25,11 +25,8 @@ use std::{
 };
 
 use clap::Parser;
-use gangway::stdio;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    runtime::Runtime,
-};
+use gangway::stdio::{self, Stdout};
+use tokio::{io::AsyncRead, runtime::Runtime};
 
 use crate::args::{Args, Environment, Settings};
 #[cfg(feature = "oauth")]
@@ -72,17 +69,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 ///
 /// # Errors
 /// What would end the command with another status than 0.
-pub async fn embedded<R, W>(
+pub async fn embedded(
     options: impl IntoIterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<OsString> + Send + Sync + 'static,
-    input: R,
-    output: W,
-    stop: impl Future<Output = ()>,
-) -> Result<(), Failure>
-where
-    R: AsyncRead + Send + Unpin + 'static,
-    W: AsyncWrite + Send + Unpin + 'static,
-{
+    input: impl AsyncRead + Send + Unpin + 'static,
+    output: impl Into<Stdout>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Failure> {
     let options = std::iter::once("mcp-gangway".into()).chain(options);
     let typed = Args::try_parse_from(options).map_err(|error| Failure::usage(args::explain(&error)))?;
     let environment: Environment = Arc::new(environment);

@@ -2,14 +2,14 @@
 
 use std::{
     io,
-    pin::pin,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use http::HeaderMap;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::AsyncRead,
     sync::Semaphore,
     task::JoinSet,
     time::{Instant, sleep_until, timeout, timeout_at},
@@ -35,7 +35,7 @@ use crate::{
     renewal::Renewal,
     route::Route,
     session::Session,
-    stdio::{self, Output},
+    stdio::{self, Output, Stdout},
     subscriptions::Subscriptions,
     transport::Transport,
 };
@@ -66,11 +66,32 @@ pub enum End {
 /// # Errors
 /// Settings that cannot be used, or an `input` that cannot be read. What happens between client and server is no error
 /// here: it is answered to the client.
-pub async fn run<R, W>(config: Config, input: R, output: W, stop: impl Future<Output = ()>) -> Result<End, Error>
-where
-    R: AsyncRead + Send + Unpin + 'static,
-    W: AsyncWrite + Send + Unpin + 'static,
-{
+pub fn run(
+    config: Config,
+    input: impl AsyncRead + Send + Unpin + 'static,
+    output: impl Into<Stdout>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Pin<Box<dyn Future<Output = Result<End, Error>> + Send>> {
+    run_boxed(config, Box::new(input), output.into(), Box::pin(stop))
+}
+
+/// The same for one set of types, and no `async fn`: of one, and all that it calls, the code is made anew in each crate that
+/// awaits it.
+fn run_boxed(
+    config: Config,
+    input: Box<dyn AsyncRead + Send + Unpin>,
+    output: Stdout,
+    stop: Pin<Box<dyn Future<Output = ()> + Send>>,
+) -> Pin<Box<dyn Future<Output = Result<End, Error>> + Send>> {
+    Box::pin(connect(config, input, output, stop))
+}
+
+async fn connect(
+    config: Config,
+    input: Box<dyn AsyncRead + Send + Unpin>,
+    output: Stdout,
+    mut stop: Pin<Box<dyn Future<Output = ()> + Send>>,
+) -> Result<End, Error> {
     let (lines, queue) = Output::new();
     let bridge = Arc::new(Bridge {
         transport: Transport::new(&config)?,
@@ -97,7 +118,6 @@ where
     });
     let mut writer = JoinSet::new();
     writer.spawn(stdio::write(output, queue));
-    let mut stop = pin!(stop);
     let mut input = Input::new(input, config.limits.outgoing);
     let mut intake = Intake::new(Arc::clone(&bridge));
     let mut listener = JoinSet::new();

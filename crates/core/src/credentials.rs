@@ -17,7 +17,7 @@ use crate::oauth::{Challenge, Need, SignIn, Token};
 use crate::{
     config::{Config, HeaderSource},
     error::Error,
-    headers,
+    headers, http_client,
 };
 
 /// The headers in use and where new ones come from.
@@ -48,7 +48,7 @@ pub(crate) struct UserHeaders {
 impl UserHeaders {
     fn new(headers: HeaderMap, version: u64, usable: bool) -> Self {
         Self {
-            post: headers::post(&headers),
+            post: http_client::with_defaults(headers::post(&headers)),
             headers,
             version,
             usable,

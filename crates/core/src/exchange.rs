@@ -28,6 +28,7 @@ use crate::{
     bridge::Bridge,
     codec::Decoder,
     config::ServerUrl,
+    credentials::Refusal,
     era::{self, Era, Road},
     error::{Error, Fate, Kind as Fault},
     intake::Lane,
@@ -240,7 +241,7 @@ impl Exchange<'_> {
         }
         match bridge.route.current() {
             Transport::Http => self.attempt_http().await,
-            Transport::Sse => self.attempt_sse().await,
+            Transport::Sse => Box::pin(self.attempt_sse()).await,
         }
     }
 
@@ -347,7 +348,9 @@ impl Exchange<'_> {
             Era::Legacy if bare => {}
             Era::Legacy => bridge.session().apply(headers),
         };
-        let post = bridge.transport.post(target, self.message.bytes().clone(), session, &self.pending.delivery);
+        let body = self.message.bytes().clone();
+        // Pinned here, as a future that is handed on takes its room twice, and each request has this one's.
+        let post = pin!(bridge.transport.post(target, body, session, &self.pending.delivery));
         let reply = self.in_time(post).await??;
         tracing::debug!(method = self.message.method(), status = reply.status().as_u16(), "reply");
         Ok(reply)
@@ -371,7 +374,7 @@ impl Exchange<'_> {
         let bridge = self.bridge;
         let status = reply.status();
         let error = status_error(status).with_retry_after(reply.retry_after());
-        if let Some(step) = self.reauthorize(&reply).await? {
+        if let Some(step) = self.reauthorize(reply.refusal()).await? {
             return Ok(step);
         }
         let body = reply.error_body().await;
@@ -408,11 +411,11 @@ impl Exchange<'_> {
 
     /// Asks for new credentials where the reply refuses those that were sent, as often as that may help. Gives what
     /// follows if there are some.
-    async fn reauthorize(&mut self, reply: &Reply) -> Result<Option<Step>, Error> {
+    async fn reauthorize(&mut self, refusal: Refusal<'_>) -> Result<Option<Step>, Error> {
         let credentials = &self.bridge.transport.credentials;
-        let remedy = if reply.status() == StatusCode::FORBIDDEN { Remedy::MoreScope } else { Remedy::NewCredentials };
+        let remedy = if refusal.status == StatusCode::FORBIDDEN { Remedy::MoreScope } else { Remedy::NewCredentials };
         let tries = self.remedies.iter().filter(|tried| **tried == remedy).count();
-        if tries >= credentials.most_tries(reply.refusal()) {
+        if tries >= credentials.most_tries(refusal) {
             return Ok(None);
         }
         self.remedies.push(remedy);
@@ -424,7 +427,7 @@ impl Exchange<'_> {
             biased;
             // The server has turned the request away, so there is nothing to cancel.
             () = self.pending.withdrawn() => return Ok(Some(Step::Done)),
-            renewed = credentials.renew(reply.refusal(), self.time_left()) => renewed,
+            renewed = credentials.renew(refusal, self.time_left()) => renewed,
         };
         let renewed = match renewed {
             #[cfg(feature = "oauth")]
@@ -486,7 +489,7 @@ impl Exchange<'_> {
             retry = decoder.retry().or(retry);
             let wait = retry.unwrap_or(self.bridge.timeouts.reconnect);
             tracing::debug!(method = self.message.method(), ?wait, "the stream broke; it is taken up again");
-            match self.resume(last_event_id, wait).await? {
+            match Box::pin(self.resume(last_event_id, wait)).await? {
                 Ok(rest) => reply = rest,
                 Err(refusal) => return Err(failure.with_source(refusal)),
             }
@@ -569,7 +572,7 @@ impl Exchange<'_> {
         for failures in 0.. {
             self.in_time_since(since, sleep(pause)).await?;
             let session = |headers: &mut HeaderMap| bridge.session().apply(headers);
-            let get = bridge.transport.get(session, Some(last_event_id));
+            let get = pin!(bridge.transport.get(session, Some(last_event_id)));
             let error = match self.in_time_since(since, get).await? {
                 Ok(reply) if reply.status().is_success() => return Ok(Ok(reply)),
                 Ok(reply) => status_error(reply.status()).with_retry_after(reply.retry_after()),
@@ -628,7 +631,7 @@ impl Exchange<'_> {
         self.bridge.table.remove(self.pending);
         self.release();
         if let Some(cancellation) = cancellation {
-            self.cancel_upstream(&cancellation).await;
+            Box::pin(self.cancel_upstream(&cancellation)).await;
             self.bridge.table.remove(&cancellation);
         }
     }

@@ -1,7 +1,7 @@
 //! The HTTP client: requests on pooled connections, HTTP/1.1 and HTTP/2, and bodies with or without what compresses them.
 //!
-//! It adds to hyper and hyper-util what they leave to others: how a server is reached (names, proxies, TLS), what
-//! expands a body, and errors that say who is at fault and what helps. Redirects, cookies and retries are the caller's.
+//! It adds to hyper what that leaves to others: how a server is reached (names, proxies, TLS), which connections are kept,
+//! what expands a body, and errors that say who is at fault and what helps. Redirects, cookies and retries are the caller's.
 //!
 //! Rule: a request is sent once. It is sent again only if its connection turned out to be closed before a byte of the
 //! request was written.
@@ -9,25 +9,32 @@
 mod addresses;
 mod connect;
 mod expand;
+mod http1;
+mod pool;
 mod proxy;
 mod reach;
 mod tls;
 
-use std::{future::poll_fn, pin::Pin, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Uri, header};
-use http_body::Body as _;
-use hyper::body::Incoming;
-use hyper_util::{
-    client::legacy::{Builder, Client},
-    rt::{TokioExecutor, TokioTimer},
-};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
+use http_body::{Body as _, Frame};
+use hyper::{body::Incoming, client::conn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 pub use self::addresses::Addresses;
 use self::{
-    connect::{BoxError, Connector},
+    connect::{BoxError, Connector, Failure, Unanswered},
     expand::Expander,
+    http1::{Http1, Responding},
+    pool::{Connection, Origin, Pool},
 };
 use crate::{
     config::{Proxy, Tls},
@@ -42,6 +49,8 @@ const ENCODINGS: HeaderValue = HeaderValue::from_static("zstd,gzip,deflate,br");
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// The most that the headers of one reply may hold, in bytes; with HTTP/1.1 it is also 100 headers.
 const MOST_HEADERS: u32 = 64 << 10;
+/// The headers that most requests have beside the user's: those of HTTP and of a session.
+const OTHER_HEADERS: usize = 6;
 /// What an HTTP/1.1 connection reads at once, at most, and each open reply may hold in memory: a larger buffer is no
 /// quicker. It must take the headers.
 const READ_BUFFER: usize = MOST_HEADERS as usize;
@@ -97,114 +106,228 @@ pub enum HttpVersion {
     Http2,
 }
 
+/// What a request can carry.
+pub trait RequestBody: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static {}
+
+impl<B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static> RequestBody for B {}
+
 /// An HTTP client for requests with bodies of type `B`. Clones share its connections.
-pub struct HttpClient<B> {
-    client: Client<Connector, B>,
+pub struct HttpClient<B>(Arc<Inner<B>>);
+
+struct Inner<B> {
+    pool: Arc<Pool<B>>,
     connector: Connector,
+    http1: conn::http1::Builder,
+    http2: conn::http2::Builder<TokioExecutor>,
     settings: HttpSettings,
 }
 
 impl<B> Clone for HttpClient<B> {
     fn clone(&self) -> Self {
-        Self { client: self.client.clone(), connector: self.connector.clone(), settings: self.settings.clone() }
+        Self(Arc::clone(&self.0))
     }
 }
 
 impl<B> std::fmt::Debug for HttpClient<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HttpClient").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("HttpClient").field("settings", &self.0.settings).finish_non_exhaustive()
     }
 }
 
-impl<B> HttpClient<B>
-where
-    B: http_body::Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl<B: RequestBody> HttpClient<B> {
     /// Sets up a client; it connects when there is something to send.
     ///
     /// # Errors
     /// Certificates or keys that cannot be used.
     pub fn new(settings: HttpSettings) -> Result<Self, Error> {
         let connector = Connector::new(&settings)?;
-        Ok(Self { client: builder(&settings).build(connector.clone()), connector, settings })
+        Ok(Self::with(connector, settings))
     }
 
     /// The same client without its connections, which only those keep that have a request under way. The system's proxies
     /// are found anew: the machine may be in another network now.
     #[must_use]
     pub fn renewed(&self) -> Self {
-        let connector = self.connector.with_proxies(&self.settings.proxy);
-        let client = builder(&self.settings).build(connector.clone());
-        Self { client, connector, settings: self.settings.clone() }
+        let Inner { connector, settings, .. } = &*self.0;
+        Self::with(connector.with_proxies(&settings.proxy), settings.clone())
+    }
+
+    fn with(connector: Connector, settings: HttpSettings) -> Self {
+        let mut http1 = conn::http1::Builder::new();
+        http1.max_buf_size(READ_BUFFER);
+        let mut http2 = conn::http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .keep_alive_interval(settings.ping)
+            .keep_alive_timeout(settings.ping.min(PING_TIMEOUT))
+            .max_header_list_size(MOST_HEADERS);
+        let pool = Pool::new(settings.idle_for, settings.idle_connections);
+        Self(Arc::new(Inner { pool, connector, http1, http2, settings }))
     }
 
     /// Sends a request to its absolute `http` or `https` URI, and gives the head of the response, whatever its status.
     ///
     /// # Errors
     /// Whatever kept a response from coming. [`Error::is_connect`] tells that nothing was sent.
+    pub fn send(&self, request: Request<B>) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<B> {
+        self.send_and_tell(request, || ())
+    }
+
+    /// The same, and tells when there is a connection to send the request on.
+    ///
+    /// # Errors
+    /// As for `send`.
     // No `async fn`: the code of one is made anew in each crate that awaits it, and with this all of HTTP.
-    pub fn send(&self, mut request: Request<B>) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<B> {
-        let uri = request.uri().clone();
-        let headers = request.headers_mut();
-        headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
-        headers.entry(header::ACCEPT_ENCODING).or_insert(ENCODINGS);
-        if let Some(way) = self.connector.proxies().between(&uri)
+    pub fn send_and_tell<T: FnOnce() + Send>(
+        &self,
+        mut request: Request<B>,
+        connected: T,
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<B, T> {
+        add_defaults(request.headers_mut());
+        if let Some(way) = self.0.connector.proxies().between(request.uri())
             && let Some(credentials) = way.credentials()
         {
-            headers.entry(header::PROXY_AUTHORIZATION).or_insert_with(|| credentials.clone());
+            request.headers_mut().entry(header::PROXY_AUTHORIZATION).or_insert_with(|| credentials.clone());
         }
-        let (response, connector) = (self.client.request(request), self.connector.clone());
-        async move {
-            match response.await {
-                Ok(response) => Ok(Body::of(response)),
-                Err(error) => Err(connector.explain(error, &uri)),
-            }
-        }
+        Arc::clone(&self.0).exchange(request, connected)
     }
 
     /// Finds out whether the settings let a request be sent there, without sending one.
     #[cfg(feature = "oauth")]
     pub(crate) async fn may_reach(&self, uri: &Uri) -> Result<(), Error> {
-        self.connector.judge(uri).await
+        self.0.connector.judge(uri).await
     }
 
     /// The error that a response with status 407 stands for, if it can be a proxy that speaks in the server's place.
     pub(crate) fn refused_by_proxy(&self, uri: &Uri) -> Option<Error> {
-        let way = self.connector.proxies().between(uri)?;
+        let way = self.0.connector.proxies().between(uri)?;
         let (fault, summary) = reach::wants_credentials(&way.proxy());
         Some(Error::new(fault, summary))
     }
 }
 
-fn builder(settings: &HttpSettings) -> Builder {
-    let mut builder = Client::builder(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(settings.idle_for)
-        .pool_max_idle_per_host(settings.idle_connections)
-        .http1_max_buf_size(READ_BUFFER)
-        .http2_only(settings.version == HttpVersion::Http2)
-        .http2_keep_alive_interval(settings.ping)
-        .http2_keep_alive_timeout(settings.ping.min(PING_TIMEOUT))
-        .http2_max_header_list_size(MOST_HEADERS);
-    builder
+/// Headers to be copied for many requests, which get others besides: with what the client would add to each, and an index
+/// that need not grow.
+pub(crate) fn with_defaults(mut headers: HeaderMap) -> HeaderMap {
+    add_defaults(&mut headers);
+    headers.reserve(OTHER_HEADERS);
+    headers
+}
+
+fn add_defaults(headers: &mut HeaderMap) {
+    headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
+    headers.entry(header::ACCEPT_ENCODING).or_insert(ENCODINGS);
+}
+
+impl<B: RequestBody> Inner<B> {
+    async fn exchange(
+        self: Arc<Self>,
+        mut request: Request<B>,
+        connected: impl FnOnce(),
+    ) -> Result<Response<Body>, Error> {
+        let uri = request.uri().clone();
+        let mut connected = Some(connected);
+        loop {
+            let connection = self.connection(&uri).await;
+            let (connection, is_new) = connection.map_err(|error| self.connector.explain(error, &uri))?;
+            if let Some(connected) = connected.take() {
+                connected();
+            }
+            let sent = match connection {
+                Connection::Http1(mut http1) => {
+                    http1.send(request).await.map(|response| Body::of(response, Some(http1)))
+                }
+                Connection::Http2(mut sender) => {
+                    sender.try_send_request(request).await.map(|response| Body::of(response, None))
+                }
+            };
+            let mut error = match sent {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            match error.take_message() {
+                // The connection was closed while it was idle.
+                Some(unsent) if !is_new => {
+                    request = unsent;
+                    *request.uri_mut() = uri.clone();
+                }
+                unsent => {
+                    let error = Unanswered::Broken { error: error.into_error(), is_unsent: unsent.is_some() };
+                    return Err(self.connector.explain(error, &uri));
+                }
+            }
+        }
+    }
+
+    /// A connection, and whether it is a new one. While one is being made, another that gets free will do as well.
+    async fn connection(self: &Arc<Self>, uri: &Uri) -> Result<(Connection<B>, bool), Unanswered> {
+        let Some(origin) = Origin::of(uri) else {
+            return Err(Failure::NoServer("the URL is not absolute".into()).into());
+        };
+        if let Some(kept) = self.pool.take(&origin) {
+            return Ok((kept, false));
+        }
+        let added = self.pool.added(&origin);
+        let inner = Arc::clone(self);
+        let mut connecting = Box::pin(inner.connect(uri.clone(), origin.clone()));
+        loop {
+            tokio::select! {
+                biased;
+                connection = &mut connecting => return Ok((connection?, true)),
+                () = added.notified() => {}
+            }
+            let Some(kept) = self.pool.take(&origin) else { continue };
+            if matches!(kept, Connection::Http2(_)) {
+                // There is enough of it for all.
+                added.notify_one();
+            }
+            let pool = Arc::clone(&self.pool);
+            tokio::spawn(async move {
+                if let Ok(Connection::Http1(connection)) = connecting.await {
+                    pool.put(connection);
+                }
+            });
+            return Ok((kept, false));
+        }
+    }
+
+    async fn connect(self: Arc<Self>, uri: Uri, origin: Origin) -> Result<Connection<B>, Unanswered> {
+        let broken = |error| Unanswered::Broken { error, is_unsent: true };
+        let stream = self.connector.connect(&uri).await?;
+        if !stream.chose_http2() && self.settings.version != HttpVersion::Http2 {
+            let http1 = Http1::new(stream, &self.http1, &uri, origin, &self.pool).await;
+            return http1.map(Connection::Http1).map_err(broken);
+        }
+        // One will do for all.
+        if let Some(kept) = self.pool.take(&origin) {
+            return Ok(kept);
+        }
+        let (mut sender, connection) = self.http2.handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection broke");
+            }
+        });
+        sender.ready().await.map_err(broken)?;
+        self.pool.share(&origin, sender.clone());
+        Ok(Connection::Http2(sender))
+    }
 }
 
 /// The body of a response, piece by piece. What was read in one way is not there for the other.
 #[derive(Debug)]
 pub struct Body {
     raw: Incoming,
+    /// The connection that it comes on, if that is this body's alone.
+    connection: Option<Box<dyn Responding>>,
     /// What expands it, if it is compressed in a way that is known.
     expander: Option<Expander>,
 }
 
 impl Body {
-    fn of(response: Response<Incoming>) -> Response<Self> {
+    fn of(response: Response<Incoming>, connection: Option<Box<dyn Responding>>) -> Response<Self> {
         let expander = Expander::of(response.headers());
-        response.map(|raw| Self { raw, expander })
+        response.map(|raw| Self { raw, connection, expander })
     }
 
     /// The next bytes, decompressed; `None` at the end. The response's headers still say how it was compressed.
@@ -234,12 +357,39 @@ impl Body {
     /// The body broke off.
     pub async fn raw_chunk(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
-            let frame = poll_fn(|context| Pin::new(&mut self.raw).poll_frame(context)).await;
-            let Some(frame) = frame.transpose().map_err(broke_off)? else { return Ok(None) };
+            let frame = poll_fn(|context| self.poll_frame(context)).await;
+            let Some(frame) = frame.transpose().map_err(broke_off)? else {
+                self.release();
+                return Ok(None);
+            };
             // Trailers say nothing to anyone here.
             if let Ok(data) = frame.into_data() {
                 return Ok(Some(data));
             }
+        }
+    }
+
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let frame = Pin::new(&mut self.raw).poll_frame(context);
+        let Some(connection) = self.connection.as_mut().filter(|_| frame.is_pending()) else { return frame };
+        // Whether it has ended is told by the body.
+        let _ = connection.drive(context);
+        Pin::new(&mut self.raw).poll_frame(context)
+    }
+
+    /// The connection is there for others.
+    fn release(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.release();
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        // There may be nothing left of it, as where it is empty.
+        if self.raw.is_end_stream() {
+            self.release();
         }
     }
 }

@@ -360,16 +360,24 @@ impl Spooled {
         Self { patch: Some(patch), ..self.clone() }
     }
 
+    /// Its bytes: those of the file before what stands in the place of others, that, and those after it.
+    pub(crate) fn stretches(&self) -> (Range<u64>, Bytes, Range<u64>) {
+        let Range { start, end } = self.range;
+        match &self.patch {
+            Some((gone, put)) => (start..gone.start, put.clone(), gone.end..end),
+            None => (start..end, Bytes::new(), end..end),
+        }
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Its bytes, block by block.
-    pub(crate) fn blocks(&self) -> impl Iterator<Item = io::Result<Bytes>> + use<> {
-        let Self { file, range, patch } = self.clone();
-        let (before, put, after) = match patch {
-            Some((gone, put)) => (range.start..gone.start, put, gone.end..range.end),
-            None => (range, Bytes::new(), 0..0),
-        };
-        let rest = Arc::clone(&file);
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = io::Result<Bytes>> {
+        let (before, put, after) = self.stretches();
         let put = (!put.is_empty()).then_some(Ok(put));
-        read(file, before).chain(put).chain(read(rest, after))
+        blocks(&self.file, before).chain(put).chain(blocks(&self.file, after))
     }
 
     /// All of it, in memory.
@@ -385,15 +393,15 @@ impl Spooled {
     }
 }
 
-/// The blocks of a part of a file.
-fn read(file: Arc<File>, mut range: Range<u64>) -> impl Iterator<Item = io::Result<Bytes>> {
+/// The bytes of a part of a file, block by block.
+pub(crate) fn blocks(file: &File, mut range: Range<u64>) -> impl Iterator<Item = io::Result<Bytes>> {
     std::iter::from_fn(move || {
         let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(BLOCK).min(BLOCK);
         if length == 0 {
             return None;
         }
         let mut block = BytesMut::zeroed(length);
-        Some(match read_at(&file, &mut block, range.start) {
+        Some(match read_at(file, &mut block, range.start) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => {
                 range.start += count as u64;

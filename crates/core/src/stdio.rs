@@ -10,7 +10,9 @@
 
 use std::{
     collections::VecDeque,
+    fs::File,
     io, mem,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -20,7 +22,10 @@ use tokio::{
     sync::{Notify, Semaphore},
 };
 
-use crate::{message::blank_line_breaks, payload::Spooled};
+use crate::{
+    message::blank_line_breaks,
+    payload::{self, Spooled},
+};
 
 /// This process's stdin. Call it inside a tokio runtime.
 pub fn input() -> Box<dyn AsyncRead + Send + Unpin> {
@@ -32,12 +37,34 @@ pub fn input() -> Box<dyn AsyncRead + Send + Unpin> {
 }
 
 /// This process's stdout. Call it inside a tokio runtime.
-pub fn output() -> Box<dyn AsyncWrite + Send + Unpin> {
+pub fn output() -> Stdout {
     #[cfg(unix)]
     if let Some(output) = polled::output() {
         return output;
     }
-    Box::new(tokio::io::stdout())
+    tokio::io::stdout().into()
+}
+
+/// Where a bridge's lines go: this process's stdout, or any other writer.
+pub struct Stdout(Writer);
+
+enum Writer {
+    /// What is in a file gets there without a copy.
+    #[cfg(target_os = "linux")]
+    Pipe(tokio::net::unix::pipe::Sender),
+    Other(Box<dyn AsyncWrite + Send + Unpin>),
+}
+
+impl<W: AsyncWrite + Send + Unpin + 'static> From<W> for Stdout {
+    fn from(writer: W) -> Self {
+        Self(Writer::Other(Box::new(writer)))
+    }
+}
+
+impl std::fmt::Debug for Stdout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stdout").finish_non_exhaustive()
+    }
 }
 
 /// Bytes that may wait for stdout.
@@ -219,7 +246,7 @@ impl Drop for Queue {
 ///
 /// # Errors
 /// Stdout cannot be written, for one because its reader is gone.
-pub(crate) async fn write(mut output: impl AsyncWrite + Unpin, queue: Queue) -> io::Result<()> {
+pub(crate) async fn write(mut output: Stdout, queue: Queue) -> io::Result<()> {
     while queue.has_more().await {
         while let Some(batch) = queue.take() {
             match batch {
@@ -229,7 +256,7 @@ pub(crate) async fn write(mut output: impl AsyncWrite + Unpin, queue: Queue) -> 
                     queue.0.room.add_permits(room);
                 }
                 Batch::Long(line, room) => {
-                    write_long(&mut output, &line).await?;
+                    output.write_line(&line).await?;
                     queue.0.room.add_permits(room);
                 }
             }
@@ -239,26 +266,62 @@ pub(crate) async fn write(mut output: impl AsyncWrite + Unpin, queue: Queue) -> 
     Ok(())
 }
 
-async fn write_long(output: &mut (impl AsyncWrite + Unpin), line: &Line) -> io::Result<()> {
-    match line {
-        Line::Memory { bytes, line_breaks: false } => output.write_all(bytes).await,
-        Line::Memory { bytes, line_breaks: true } => {
-            for block in bytes.chunks(BATCH) {
-                let mut block = block.to_vec();
-                blank_line_breaks(&mut block);
-                output.write_all(&block).await?;
-            }
-            Ok(())
-        }
-        Line::Spooled { spooled, line_breaks } => {
-            for block in spooled.blocks() {
-                let mut block = BytesMut::from(block?);
-                if *line_breaks {
+impl Stdout {
+    async fn write_line(&mut self, line: &Line) -> io::Result<()> {
+        match line {
+            Line::Memory { bytes, line_breaks: false } => self.write_all(bytes).await,
+            Line::Memory { bytes, line_breaks: true } => {
+                for block in bytes.chunks(BATCH) {
+                    let mut block = block.to_vec();
                     blank_line_breaks(&mut block);
+                    self.write_all(&block).await?;
                 }
-                output.write_all(&block).await?;
+                Ok(())
             }
-            Ok(())
+            Line::Spooled { spooled, line_breaks: false } => {
+                let (before, put, after) = spooled.stretches();
+                self.write_file(spooled.file(), before).await?;
+                self.write_all(&put).await?;
+                self.write_file(spooled.file(), after).await
+            }
+            Line::Spooled { spooled, line_breaks: true } => {
+                for block in spooled.blocks() {
+                    let mut block = BytesMut::from(block?);
+                    blank_line_breaks(&mut block);
+                    self.write_all(&block).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes a part of a file.
+    async fn write_file(&mut self, file: &File, range: Range<u64>) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        let range = match &self.0 {
+            Writer::Pipe(pipe) => polled::splice(file, range, pipe).await?,
+            Writer::Other(_) => range,
+        };
+        for block in payload::blocks(file, range) {
+            self.write_all(&block?).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.0 {
+            #[cfg(target_os = "linux")]
+            Writer::Pipe(pipe) => pipe.write_all(bytes).await,
+            Writer::Other(writer) => writer.write_all(bytes).await,
+        }
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        match &mut self.0 {
+            // Nothing waits on this side of it.
+            #[cfg(target_os = "linux")]
+            Writer::Pipe(_) => Ok(()),
+            Writer::Other(writer) => writer.flush().await,
         }
     }
 }
@@ -267,6 +330,8 @@ async fn write_long(output: &mut (impl AsyncWrite + Unpin), line: &Line) -> io::
 mod polled {
     //! Stdin and stdout as descriptors that the runtime polls.
 
+    #[cfg(target_os = "linux")]
+    use std::{fs::File, ops::Range};
     use std::{
         io,
         os::fd::{AsFd, OwnedFd},
@@ -274,36 +339,64 @@ mod polled {
         task::{Context, Poll, ready},
     };
 
+    #[cfg(target_os = "linux")]
+    use rustix::pipe::SpliceFlags;
     use rustix::{
         fs::{FileType, fstat},
         net::{RecvFlags, SendFlags, recv, send},
     };
-    use tokio::{
-        io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd},
-        net::unix::pipe,
-    };
+    use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd};
+    #[cfg(target_os = "linux")]
+    use tokio::net::unix::pipe;
+
+    use super::Stdout;
+    #[cfg(target_os = "linux")]
+    use super::Writer;
+
+    /// The most that one call hands on: what a pipe can hold if its reader lets it (`fcntl(2)`).
+    #[cfg(target_os = "linux")]
+    const MOST_SPLICED: usize = 1 << 20;
 
     pub(super) fn input() -> Option<Box<dyn AsyncRead + Send + Unpin>> {
         let stdin = io::stdin();
         match file_type(&stdin)? {
             // Only Linux gives a file of its own to who opens a descriptor's path.
-            FileType::Fifo if cfg!(target_os = "linux") => {
-                Some(Box::new(pipe::OpenOptions::new().open_receiver("/proc/self/fd/0").ok()?))
-            }
+            #[cfg(target_os = "linux")]
+            FileType::Fifo => Some(Box::new(pipe::OpenOptions::new().open_receiver("/proc/self/fd/0").ok()?)),
             FileType::Socket => Some(Box::new(Socket::new(&stdin, Interest::READABLE)?)),
             _ => None,
         }
     }
 
-    pub(super) fn output() -> Option<Box<dyn AsyncWrite + Send + Unpin>> {
+    pub(super) fn output() -> Option<Stdout> {
         let stdout = io::stdout();
         match file_type(&stdout)? {
-            FileType::Fifo if cfg!(target_os = "linux") => {
-                Some(Box::new(pipe::OpenOptions::new().open_sender("/proc/self/fd/1").ok()?))
-            }
-            FileType::Socket => Some(Box::new(Socket::new(&stdout, Interest::WRITABLE)?)),
+            #[cfg(target_os = "linux")]
+            FileType::Fifo => Some(Stdout(Writer::Pipe(pipe::OpenOptions::new().open_sender("/proc/self/fd/1").ok()?))),
+            FileType::Socket => Some(Socket::new(&stdout, Interest::WRITABLE)?.into()),
             _ => None,
         }
+    }
+
+    /// Lets a pipe have a part of a file, whose pages the kernel hands on as they are. Gives what is left of the part, which
+    /// is nothing, or all of it where the file system does not do that.
+    #[cfg(target_os = "linux")]
+    pub(super) async fn splice(file: &File, mut range: Range<u64>, pipe: &pipe::Sender) -> io::Result<Range<u64>> {
+        while !range.is_empty() {
+            pipe.writable().await?;
+            let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX).min(MOST_SPLICED);
+            let moved = pipe.try_io(|| {
+                Ok(rustix::pipe::splice(file, Some(&mut range.start), pipe, None, length, SpliceFlags::NONBLOCK)?)
+            });
+            match moved {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(range)
     }
 
     fn file_type(stream: &impl AsFd) -> Option<FileType> {
@@ -373,7 +466,7 @@ mod tests {
         }
         drop(output);
         let (near, mut far) = tokio::io::duplex(1000);
-        let writer = tokio::spawn(write(near, queue));
+        let writer = tokio::spawn(write(near.into(), queue));
         let mut written = String::new();
         far.read_to_string(&mut written).await.unwrap();
         writer.await.unwrap().unwrap();
@@ -387,8 +480,10 @@ mod tests {
             let bytes = Bytes::from("[\r\n1]\n".repeat(size / 6));
             output.send(Line::Memory { bytes: bytes.clone(), line_breaks: true }).await;
             drop(output);
+            let (near, mut far) = tokio::io::duplex(1000);
+            tokio::spawn(write(near.into(), queue));
             let mut written = Vec::new();
-            write(&mut written, queue).await.unwrap();
+            far.read_to_end(&mut written).await.unwrap();
             let expected = String::from_utf8_lossy(&bytes).replace(['\r', '\n'], " ") + "\n";
             assert!(written == expected.as_bytes(), "{size}");
         }
@@ -408,7 +503,7 @@ mod tests {
     async fn r15_a_reader_that_stops_makes_senders_wait() {
         let (output, queue) = Output::new();
         let (near, mut far) = tokio::io::duplex(1000);
-        tokio::spawn(write(near, queue));
+        tokio::spawn(write(near.into(), queue));
         let sender = output.clone();
         let sent = tokio::spawn(async move {
             for _ in 0..100 {

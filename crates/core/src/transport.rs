@@ -181,14 +181,13 @@ impl Transport {
         Err(Error::new(Fault::Status, format!("{} redirects in circles; check the URL", self.url)))
     }
 
-    // No `async fn`, for the reason that `HttpClient::send` is none.
-    fn send<'a>(
-        &'a self,
-        clients: &'a Clients,
-        url: &'a ServerUrl,
+    async fn send(
+        &self,
+        clients: &Clients,
+        url: &ServerUrl,
         mut request: Request<Watched>,
         user: &UserHeaders,
-    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<'a> {
+    ) -> Result<Response<Body>, Error> {
         *request.uri_mut() = url.as_uri().clone();
         // A `Cookie` header of the user's own is left alone.
         let cookies = self.cookies.header(url).filter(|_| !user.headers.contains_key(header::COOKIE));
@@ -196,18 +195,15 @@ impl Transport {
             request.headers_mut().insert(header::COOKIE, cookies);
         }
         let client = clients.of(url);
-        let response = client.send(request);
-        async move {
-            let response = response.await?;
-            self.cookies.learn(response.headers(), url);
-            // What a proxy says of itself in the server's place.
-            if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED
-                && let Some(refusal) = client.refused_by_proxy(url.as_uri())
-            {
-                return Err(refusal.with_status(response.status()));
-            }
-            Ok(response)
+        let response = client.send(request).await?;
+        self.cookies.learn(response.headers(), url);
+        // What a proxy says of itself in the server's place.
+        if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            && let Some(refusal) = client.refused_by_proxy(url.as_uri())
+        {
+            return Err(refusal.with_status(response.status()));
         }
+        Ok(response)
     }
 }
 

@@ -18,7 +18,6 @@ use gangway::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header, response::Parts};
 use http_body::Body as _;
 use http_body_util::{Either, Full};
-use hyper_util::client::legacy::connect::capture_connection;
 use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
     prelude::*,
@@ -26,7 +25,7 @@ use pyo3::{
     types::{PyBytes, PyList},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     task::AbortHandle,
     time,
 };
@@ -213,15 +212,17 @@ fn request(
 /// Sends it, and waits for the head of its response. While a body is made, a server that waits for it is not silent.
 async fn sent(
     client: &Client<Content>,
-    mut request: Request<Content>,
+    request: Request<Content>,
     consumed: Option<Consumed>,
     limits: &Limits,
 ) -> Result<Response<Body>, Failure> {
-    let mut connection = capture_connection(&mut request);
-    let mut sending = std::pin::pin!(client.send(request));
+    let (tell, connected) = oneshot::channel();
+    let mut sending = std::pin::pin!(client.send_and_tell(request, move || {
+        let _ = tell.send(());
+    }));
     tokio::select! {
         response = &mut sending => return Ok(response?),
-        connected = within(limits.connect, "connect_timeout", connection.wait_for_connection_metadata()) => drop(connected?),
+        connected = within(limits.connect, "connect_timeout", connected) => drop(connected?),
     }
     if let Some(consumed) = consumed {
         tokio::select! {

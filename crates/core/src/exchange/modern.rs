@@ -61,7 +61,7 @@ impl Exchange<'_> {
         let bridge = self.bridge;
         let status = reply.status();
         let error = status_error(status).with_retry_after(reply.retry_after());
-        if let Some(step) = self.reauthorize(&reply).await? {
+        if let Some(step) = self.reauthorize(reply.refusal()).await? {
             return Ok(step);
         }
         let body = reply.error_body().await;
@@ -135,7 +135,7 @@ impl Exchange<'_> {
             if is_live {
                 lost = Instant::now();
             }
-            reply = match self.open_again(failure, lost).await? {
+            reply = match Box::pin(self.open_again(failure, lost)).await? {
                 Ok(reply) => reply,
                 Err(refusal) => return self.refused_modern(refusal, 0).await,
             };

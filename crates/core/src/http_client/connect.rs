@@ -14,12 +14,9 @@ use std::{
 
 use http::{Uri, uri::Scheme};
 use hyper_util::{
-    client::legacy::{
-        Error as ClientError,
-        connect::{
-            Connected, Connection, HttpConnector,
-            dns::{GaiResolver, Name},
-        },
+    client::legacy::connect::{
+        HttpConnector,
+        dns::{GaiResolver, Name},
     },
     rt::TokioIo,
 };
@@ -53,7 +50,6 @@ const UNACKNOWLEDGED: Duration = Duration::from_mins(1);
 const H2: &[u8] = b"h2";
 
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
-type Connecting<E> = Pin<Box<dyn Future<Output = Result<TokioIo<Stream>, E>> + Send>>;
 
 /// Where the way to a server ended.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +64,21 @@ pub(super) enum Failure {
     Refused(#[source] BoxError),
     #[error("the server is not reached")]
     NoServer(#[source] BoxError),
+}
+
+/// Why a request got no response.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    /// There was no connection.
+    Unreached(Failure),
+    /// It broke, or brought no HTTP. `is_unsent`: nothing of the request had been written.
+    Broken { error: hyper::Error, is_unsent: bool },
+}
+
+impl From<Failure> for Unanswered {
+    fn from(failure: Failure) -> Self {
+        Self::Unreached(failure)
+    }
 }
 
 /// A host has no address to connect to.
@@ -155,8 +166,8 @@ impl Connector {
         &self.0.proxies
     }
 
-    /// What it means that a request to this URI failed.
-    pub(super) fn explain(&self, error: ClientError, uri: &Uri) -> Error {
+    /// What it means that a request to this URI got no response.
+    pub(super) fn explain(&self, error: Unanswered, uri: &Uri) -> Error {
         self.trace(uri).explain(error)
     }
 
@@ -177,7 +188,15 @@ impl Connector {
         Trace { uri, proxy, asked: self.0.identity.asked() }
     }
 
-    async fn connect(&self, target: &Uri) -> Result<Stream, Failure> {
+    /// A connection with where `target` points, or with the proxy that requests for it go to.
+    ///
+    /// # Errors
+    /// Where the way there ended.
+    pub(super) async fn connect(&self, target: &Uri) -> Result<Stream, Failure> {
+        timeout(self.0.limit, self.find_way(target)).await.unwrap_or(Err(Failure::TimedOut))
+    }
+
+    async fn find_way(&self, target: &Uri) -> Result<Stream, Failure> {
         let Means { to_server, to_proxy, proxies, names, .. } = &*self.0;
         if let Ok(address) = bare_host(target).parse() {
             names.judge(address).await.map_err(|forbidden| Failure::NoServer(forbidden.into()))?;
@@ -190,24 +209,6 @@ impl Connector {
             return Ok(Stream { is_forwarded: true, ..stream });
         }
         to_server.secure(stream, target).await.map_err(Failure::NoServer)
-    }
-}
-
-impl Service<Uri> for Connector {
-    type Response = TokioIo<Stream>;
-    type Error = Failure;
-    type Future = Connecting<Failure>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, target: Uri) -> Self::Future {
-        let this = self.clone();
-        Box::pin(async move {
-            let connected = timeout(this.0.limit, this.connect(&target)).await;
-            connected.unwrap_or(Err(Failure::TimedOut)).map(TokioIo::new)
-        })
     }
 }
 
@@ -244,7 +245,7 @@ impl Direct {
 impl Service<Uri> for Direct {
     type Response = TokioIo<Stream>;
     type Error = BoxError;
-    type Future = Connecting<BoxError>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
@@ -346,13 +347,15 @@ enum Layer {
     Tls(Box<TlsStream<Stream>>),
 }
 
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        let connected = Connected::new().proxy(self.is_forwarded);
-        match &self.layer {
-            Layer::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(H2) => connected.negotiated_h2(),
-            _ => connected,
-        }
+impl Stream {
+    /// Whether the peer is a proxy that sends requests on.
+    pub(super) fn is_forwarded(&self) -> bool {
+        self.is_forwarded
+    }
+
+    /// Whether HTTP/2 was chosen in the TLS handshake.
+    pub(super) fn chose_http2(&self) -> bool {
+        matches!(&self.layer, Layer::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(H2))
     }
 }
 

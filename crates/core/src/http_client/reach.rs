@@ -5,10 +5,9 @@
 use std::{error::Error as StdError, io};
 
 use http::{Uri, uri::Scheme};
-use hyper_util::client::legacy::Error as ClientError;
 
 use super::{
-    connect::{Failure, NoAddress},
+    connect::{Failure, NoAddress, Unanswered},
     tls::{self, Asked},
 };
 use crate::{
@@ -27,14 +26,19 @@ pub(super) struct Trace<'a> {
 
 impl Trace<'_> {
     /// The error to give: the party at fault, and one line on what failed and what to do.
-    pub(super) fn explain(&self, error: ClientError) -> Error {
-        let (fault, summary) = match find::<Failure>(&error) {
-            Some(failure) => self.judge_way(failure),
-            None => self.judge_connection(&error),
-        };
-        let is_unread = was_refused_unread(&error);
-        let explained = Error::new(fault, summary).with_source(error);
-        if is_unread { explained.with_fate(Fate::Unread) } else { explained }
+    pub(super) fn explain(&self, error: Unanswered) -> Error {
+        match error {
+            Unanswered::Unreached(failure) => {
+                let (fault, summary) = self.judge_way(&failure);
+                Error::new(fault, summary).with_source(failure)
+            }
+            Unanswered::Broken { error, is_unsent } => {
+                let (fault, summary) = self.judge_connection(&error);
+                let is_unread = is_unsent || was_refused_unread(&error);
+                let explained = Error::new(fault, summary).with_source(error);
+                if is_unread { explained.with_fate(Fate::Unread) } else { explained }
+            }
+        }
     }
 
     /// The same where no connection was tried.
@@ -103,7 +107,7 @@ impl Trace<'_> {
     }
 
     /// A connection was made, and broke or brought nonsense.
-    fn judge_connection(&self, error: &ClientError) -> (Fault, String) {
+    fn judge_connection(&self, error: &hyper::Error) -> (Fault, String) {
         let url = Shown(self.uri);
         if let Some(error) = find::<rustls::Error>(error)
             && tls::is_about_client_certificate(error, self.asked)
@@ -144,7 +148,7 @@ pub(super) fn wants_credentials(proxy: &str) -> (Fault, String) {
 
 /// Whether the server has said in HTTP/2 that it did not process the request (RFC 9113, 6.8 and 8.7): it goes away in
 /// good order, or refuses the stream.
-fn was_refused_unread(error: &ClientError) -> bool {
+fn was_refused_unread(error: &hyper::Error) -> bool {
     find::<h2::Error>(error).is_some_and(|error| {
         let went = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
         let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);

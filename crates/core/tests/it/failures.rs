@@ -375,11 +375,21 @@ async fn r44_the_whole_time_includes_the_wait_for_a_place() {
     client.send(request("2", "tools/list", "{}")).await;
     let failures = client.expect_errors(&["1", "2"]).await;
     assert!(failures.iter().all(|failure| failure.kind() == "timeout"), "{failures:?}");
-    assert_eq!(failures.iter().filter(|failure| failure.may_have_run()).count(), 1, "{failures:?}");
+    // The other one gets the place when the first gives it up, which is in the last moment of its own time or not at all.
     // Only what has left can be cancelled.
-    let told = server.post().await;
-    assert_eq!(told.cancelled_id().as_deref(), Some("1"));
-    told.accepted().await;
+    let mut left = failures.iter().filter(|failure| failure.may_have_run()).count();
+    assert!(left > 0, "{failures:?}");
+    let mut held = Vec::new();
+    while left > 0 {
+        let post = server.post().await;
+        if post.cancelled_id().is_some() {
+            post.accepted().await;
+            left -= 1;
+        } else {
+            assert_eq!(post.id().as_deref(), Some("2"));
+            held.push(post);
+        }
+    }
     client.finish(&mut server).await;
 }
 

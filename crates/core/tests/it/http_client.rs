@@ -1,12 +1,19 @@
 //! The HTTP client alone, as others than the bridge use it.
 
+use std::time::Duration;
+
 use gangway::{
-    Proxy,
+    Proxy, ProxyUrl,
     http_client::{HttpClient, HttpSettings, HttpVersion},
 };
 use http::{Request, Version};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 
-use crate::support::{Authority, H2Server, Server, closed_port};
+use crate::support::{Authority, H2Server, Server, closed_port, within};
 use crate::transport::Encoder;
 
 fn post(url: &str) -> Request<String> {
@@ -111,6 +118,93 @@ async fn connections_are_kept_as_long_as_is_wanted() {
     assert_eq!(connections(&client.renewed()).await, [1, 1]);
     settings.idle_connections = 0;
     assert_eq!(connections(&HttpClient::new(settings).unwrap()).await, [2, 3]);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_idle_for_too_long_is_closed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+    let mut settings = direct();
+    settings.idle_for = Duration::from_millis(50);
+    let client = HttpClient::new(settings).unwrap();
+    let serving = async {
+        let mut connection = listener.accept().await.unwrap().0;
+        accept_request(&mut connection).await;
+        connection
+    };
+    let (response, mut connection) = tokio::join!(client.send(post(&url)), serving);
+    drop(response.unwrap());
+    assert_eq!(within("the end of the connection", connection.read(&mut [0])).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_the_server_closed_while_it_was_idle_is_closed_here_too() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+    let client = HttpClient::new(direct()).unwrap();
+    for _ in 0..3 {
+        let serving = async {
+            let mut connection = listener.accept().await.unwrap().0;
+            accept_request(&mut connection).await;
+            connection
+        };
+        let (response, mut connection) = tokio::join!(client.send(post(&url)), serving);
+        drop(response.unwrap());
+        connection.shutdown().await.unwrap();
+        assert_eq!(within("the other half's end", connection.read(&mut [0])).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_gets_free_serves_who_waits_for_another() {
+    // A proxy that makes one connection, and is silent about all others.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut settings = direct();
+    let proxy = format!("socks5h://{}", listener.local_addr().unwrap());
+    settings.proxy = Proxy::Url { url: ProxyUrl::parse(&proxy).unwrap(), except: None };
+    let client = HttpClient::new(settings).unwrap();
+    let send = async || client.send(post("http://name.invalid/mcp")).await.unwrap().status();
+    let serving = async {
+        let mut connection = listener.accept().await.unwrap().0;
+        let silent = listener.accept().await.unwrap();
+        connection.read_exact(&mut [0; 3]).await.unwrap();
+        connection.write_all(&[5, 0]).await.unwrap();
+        connection.read_exact(&mut [0; 7 + "name.invalid".len()]).await.unwrap();
+        connection.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await.unwrap();
+        accept_request(&mut connection).await;
+        accept_request(&mut connection).await;
+        silent
+    };
+    let (one, other, _) = within("both responses", async { tokio::join!(send(), send(), serving) }).await;
+    assert_eq!((one.as_u16(), other.as_u16()), (202, 202));
+}
+
+#[tokio::test]
+async fn requests_that_come_together_share_a_connection_of_http_2() {
+    let authority = Authority::new();
+    let mut server = H2Server::start(authority.server_config("localhost")).await;
+    let mut settings = direct();
+    settings.tls.ca_certificates = vec![authority.pem()];
+    let client = HttpClient::new(settings).unwrap();
+    let mut requests: JoinSet<_> = (0..8).map(|_| client.send(post(&server.url()))).collect();
+    let mut connections = Vec::new();
+    for _ in 0..8 {
+        let exchange = server.next().await;
+        connections.push(exchange.connection);
+        exchange.json("{}");
+        assert_eq!(requests.join_next().await.unwrap().unwrap().unwrap().status(), 200);
+    }
+    connections.dedup();
+    assert_eq!(connections.len(), 1, "{connections:?}");
+}
+
+/// Reads a request as `post` makes it, and accepts it.
+async fn accept_request(connection: &mut TcpStream) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\ntext") {
+        assert_ne!(within("a request", connection.read_buf(&mut request)).await.unwrap(), 0);
+    }
+    connection.write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await.unwrap();
 }
 
 #[tokio::test]

@@ -1,0 +1,149 @@
+//! One connection of HTTP/1.1.
+//!
+//! Who uses it drives it, so that no other task has to be woken for each piece that goes out or comes in: the one that
+//! waits for a response, then the one that reads its body, and between requests the pool.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::{Arc, Weak},
+    task::{Context, Poll},
+};
+
+use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
+use hyper::{
+    body::Incoming,
+    client::conn::{TrySendError, http1},
+};
+use hyper_util::rt::TokioIo;
+
+use super::{
+    RequestBody,
+    connect::Stream,
+    pool::{Origin, Pool},
+};
+
+/// A connection, and what each request on it needs.
+pub(super) struct Http1<B> {
+    sender: http1::SendRequest<B>,
+    /// `None` when it has ended.
+    connection: Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>,
+    origin: Origin,
+    host: Option<HeaderValue>,
+    /// The peer is a proxy that wants the whole URI.
+    is_forwarded: bool,
+    pool: Weak<Pool<B>>,
+}
+
+/// A connection whose response is under way, whatever the requests on it carry.
+pub(super) trait Responding: Send {
+    /// Sends and receives what can be. Ready when the connection has ended.
+    fn drive(&mut self, context: &mut Context<'_>) -> Poll<()>;
+
+    /// Gives it back when the response has come to its end.
+    fn release(self: Box<Self>);
+}
+
+impl<B: RequestBody> Http1<B> {
+    /// Speaks HTTP/1.1 on a stream.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub(super) async fn new(
+        stream: Stream,
+        settings: &http1::Builder,
+        uri: &Uri,
+        origin: Origin,
+        pool: &Arc<Pool<B>>,
+    ) -> hyper::Result<Box<Self>> {
+        let is_forwarded = stream.is_forwarded();
+        let (sender, connection) = settings.handshake(TokioIo::new(stream)).await?;
+        let connection = Some(Box::pin(connection) as _);
+        Ok(Box::new(Self { sender, connection, origin, host: host(uri), is_forwarded, pool: Arc::downgrade(pool) }))
+    }
+
+    /// Sends a request, and waits for the head of its response.
+    ///
+    /// # Errors
+    /// The connection broke. The error has the request with it if nothing of it was sent.
+    // No `async fn`, which would keep room for the request as it came.
+    pub(super) fn send(
+        &mut self,
+        mut request: Request<B>,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> + Send + use<'_, B> {
+        if let Some(host) = &self.host {
+            request.headers_mut().entry(header::HOST).or_insert_with(|| host.clone());
+        }
+        if !self.is_forwarded {
+            let path = request.uri().path_and_query().cloned();
+            *request.uri_mut() = path.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
+        }
+        let response = self.sender.try_send_request(request);
+        async move {
+            let mut response = pin!(response);
+            poll_fn(|context| {
+                // Whether it has ended is told by the response.
+                let _ = drive(&mut self.connection, context);
+                response.as_mut().poll(context)
+            })
+            .await
+        }
+    }
+}
+
+impl<B> Http1<B> {
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Whether it can take a request.
+    pub(super) fn is_free(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    pub(super) fn drive(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        drive(&mut self.connection, context)
+    }
+}
+
+impl<B: Send + 'static> Responding for Http1<B> {
+    fn drive(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        drive(&mut self.connection, context)
+    }
+
+    fn release(self: Box<Self>) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.put(self);
+        }
+    }
+}
+
+impl fmt::Debug for dyn Responding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Http1")
+    }
+}
+
+fn drive(
+    connection: &mut Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>,
+    context: &mut Context<'_>,
+) -> Poll<()> {
+    let Some(driven) = connection else { return Poll::Ready(()) };
+    driven.as_mut().poll(context).map(|ended| {
+        // Whoever waits for a response has been told.
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection broke");
+        }
+        *connection = None;
+    })
+}
+
+/// What the header `Host` says: the port only if it is not the scheme's own.
+fn host(uri: &Uri) -> Option<HeaderValue> {
+    let host = uri.host()?;
+    match (uri.port_u16(), uri.scheme_str()) {
+        (None, _) | (Some(80), Some("http")) | (Some(443), Some("https")) => HeaderValue::from_str(host).ok(),
+        (Some(port), _) => HeaderValue::try_from(format!("{host}:{port}")).ok(),
+    }
+}

@@ -1,0 +1,206 @@
+//! Connections between one request and the next: those of HTTP/1.1 while nobody uses them, and those of HTTP/2, which many
+//! use at once.
+//!
+//! Rule: a connection is handed out if it is open as far as this process can know, and is kept for so long and in such
+//! numbers as the settings say.
+
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    hash::{Hash, Hasher},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use http::{
+    Uri,
+    uri::{Authority, Scheme},
+};
+use hyper::client::conn::http2;
+use tokio::{
+    runtime::Handle,
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+use super::http1::Http1;
+
+/// Where a request goes: scheme, host and port, letter by letter (a host that is written in two ways has connections for
+/// each, which is no harm).
+#[derive(Clone, Eq)]
+pub(super) struct Origin {
+    is_secure: bool,
+    authority: Authority,
+}
+
+/// A connection to send a request on.
+pub(super) enum Connection<B> {
+    Http1(Box<Http1<B>>),
+    Http2(http2::SendRequest<B>),
+}
+
+/// The connections that are kept.
+pub(super) struct Pool<B> {
+    kept: Mutex<Kept<B>>,
+    idle_for: Duration,
+    /// For one origin.
+    most_idle: usize,
+}
+
+struct Kept<B> {
+    origins: HashMap<Origin, Connections<B>>,
+    /// What wakes the task that watches the idle ones, if there is one.
+    watcher: Option<Waker>,
+}
+
+struct Connections<B> {
+    /// The last one is the one that was used last.
+    idle: Vec<Idle<B>>,
+    shared: Option<http2::SendRequest<B>>,
+    /// There is one more: who is about to connect takes it, if it comes sooner.
+    added: Arc<Notify>,
+}
+
+struct Idle<B> {
+    connection: Box<Http1<B>>,
+    /// `None` if it is kept as long as the server keeps it.
+    until: Option<Instant>,
+}
+
+impl Origin {
+    /// `None` if the URI is not absolute.
+    pub(super) fn of(uri: &Uri) -> Option<Self> {
+        Some(Self { is_secure: uri.scheme()? == &Scheme::HTTPS, authority: uri.authority()?.clone() })
+    }
+}
+
+// As text, since to compare and hash an authority whatever its letters' case takes as long as all else that is done here.
+impl PartialEq for Origin {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_secure == other.is_secure && self.authority.as_str() == other.authority.as_str()
+    }
+}
+
+impl Hash for Origin {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.is_secure.hash(state);
+        self.authority.as_str().hash(state);
+    }
+}
+
+impl<B> Pool<B> {
+    pub(super) fn new(idle_for: Duration, most_idle: usize) -> Arc<Self> {
+        let kept = Mutex::new(Kept { origins: HashMap::new(), watcher: None });
+        Arc::new(Self { kept, idle_for, most_idle })
+    }
+
+    /// A connection with this origin, if there is one.
+    pub(super) fn take(&self, origin: &Origin) -> Option<Connection<B>> {
+        let mut kept = self.kept();
+        let connections = kept.origins.get_mut(origin)?;
+        if let Some(shared) = connections.shared.take_if(|shared| !shared.is_closed()) {
+            return Some(Connection::Http2(connections.shared.insert(shared).clone()));
+        }
+        let now = Instant::now();
+        while let Some(Idle { connection, until }) = connections.idle.pop() {
+            if connection.is_free() && until.is_none_or(|until| now < until) {
+                return Some(Connection::Http1(connection));
+            }
+        }
+        None
+    }
+
+    /// What tells that there is one more connection with this origin.
+    pub(super) fn added(&self, origin: &Origin) -> Arc<Notify> {
+        Arc::clone(&self.kept().of(origin).added)
+    }
+}
+
+impl<B: Send + 'static> Pool<B> {
+    /// Keeps a connection that nobody uses any more, unless it is closed or there are enough.
+    pub(super) fn put(self: &Arc<Self>, mut connection: Box<Http1<B>>) {
+        // Nobody would see it close.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let until = Instant::now().checked_add(self.idle_for);
+        let mut kept = self.kept();
+        let watcher = kept.watcher.clone();
+        let mut context = Context::from_waker(watcher.as_ref().unwrap_or(Waker::noop()));
+        if connection.drive(&mut context).is_ready() || !connection.is_free() {
+            return;
+        }
+        let connections = kept.of(connection.origin());
+        if connections.idle.len() >= self.most_idle {
+            return;
+        }
+        connections.idle.push(Idle { connection, until });
+        connections.added.notify_one();
+        if watcher.is_none() {
+            kept.watcher = Some(Waker::noop().clone());
+            drop(runtime.spawn(watch(Arc::downgrade(self))));
+        }
+    }
+
+    /// Lets all share this connection with the origin.
+    pub(super) fn share(&self, origin: &Origin, connection: http2::SendRequest<B>) {
+        let mut kept = self.kept();
+        let connections = kept.of(origin);
+        connections.shared = Some(connection);
+        connections.added.notify_one();
+    }
+}
+
+/// Closes connections that have been idle for too long, and forgets those that the server has closed.
+async fn watch<B>(pool: Weak<Pool<B>>) {
+    let mut due = pin!(sleep_until(Instant::now()));
+    poll_fn(|context| {
+        let Some(pool) = pool.upgrade() else { return Poll::Ready(()) };
+        let mut kept = pool.kept();
+        loop {
+            let now = Instant::now();
+            kept.origins.retain(|_, connections| connections.are_of_use(now, context));
+            let idle = || kept.origins.values().flat_map(|connections| &connections.idle);
+            if idle().next().is_none() {
+                kept.watcher = None;
+                return Poll::Ready(());
+            }
+            if let Some(next) = idle().filter_map(|idle| idle.until).min() {
+                due.as_mut().reset(next);
+                if due.as_mut().poll(context).is_ready() {
+                    continue;
+                }
+            }
+            kept.watcher = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+    })
+    .await;
+}
+
+impl<B> Pool<B> {
+    fn kept(&self) -> MutexGuard<'_, Kept<B>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B> Kept<B> {
+    fn of(&mut self, origin: &Origin) -> &mut Connections<B> {
+        self.origins.entry(origin.clone()).or_insert_with(|| Connections {
+            idle: Vec::new(),
+            shared: None,
+            added: Arc::default(),
+        })
+    }
+}
+
+impl<B> Connections<B> {
+    /// Lets go of what is closed or has been idle for too long. False if nothing is left, and nobody waits for more.
+    fn are_of_use(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
+        self.idle.retain_mut(|Idle { connection, until }| {
+            until.is_none_or(|until| now < until) && connection.drive(context).is_pending()
+        });
+        self.shared.take_if(|shared| shared.is_closed());
+        !self.idle.is_empty() || self.shared.is_some() || Arc::strong_count(&self.added) > 1
+    }
+}
