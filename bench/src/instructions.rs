@@ -18,9 +18,8 @@ use clap::Args;
 
 use crate::{
     Result,
-    bridge::{Bridge, Call, Processors},
-    measure::Server,
-    peers::Peer,
+    bridge::{Bridge, Call},
+    callgrind::{LIMIT, Output},
     server::Format,
 };
 
@@ -29,8 +28,6 @@ use crate::{
 const TOLERANCE: f64 = 2.0;
 /// The life of the command with one call: start, handshake, call, end.
 const LIFE: &str = "start-call-end";
-/// A path that takes longer under valgrind hangs.
-const LIMIT: Duration = Duration::from_mins(2);
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -134,44 +131,12 @@ fn counted(program: &Path, arguments: &[&str]) -> Result<u64> {
 
 /// Instructions of the command from its start through a first call to its end.
 fn life(gangway: &Path) -> Result<u64> {
-    let (server, file) = (Server::start()?, Output::new());
-    let mut words = vec!["valgrind".to_owned()];
-    words.extend(file.options());
-    words.extend([gangway.to_string_lossy().into_owned(), "{url}".to_owned()]);
-    let peer = Peer { name: String::new(), environment: Vec::new(), words, version: String::new() };
-    let until = Instant::now() + LIMIT;
-    let mut bridge = Bridge::start(&peer, &server.url, Processors::default(), false)?;
-    bridge.open(until)?;
-    bridge.call(1, &Call::Text { size: 100, format: Format::Json }, until)?;
-    bridge.end(until)?;
-    file.total()
-}
-
-/// Where callgrind writes.
-struct Output {
-    file: PathBuf,
-}
-
-impl Output {
-    fn new() -> Self {
-        Self { file: env::temp_dir().join(format!("callgrind.{}", std::process::id())) }
-    }
-
-    fn options(&self) -> [String; 2] {
-        ["--tool=callgrind".to_owned(), format!("--callgrind-out-file={}", self.file.display())]
-    }
-
-    fn total(&self) -> Result<u64> {
-        let text = fs::read_to_string(&self.file)?;
-        let line = text.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));
-        Ok(line.ok_or("callgrind counted nothing")?.trim().parse()?)
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.file);
-    }
+    let live = |bridge: &mut Bridge, until| {
+        bridge.open(until)?;
+        bridge.call(1, &Call::Text { size: 100, format: Format::Json }, until)?;
+        Ok(())
+    };
+    Output::of_life(&[&gangway.to_string_lossy(), "{url}"], &[], live)?.total()
 }
 
 /// The file: a line of conditions and a line for each figure.
