@@ -4,7 +4,14 @@
 //! Rule: what runs only later or for few (large answers, translation between eras, sign-in, errors) is not in the list, as all
 //! in it is in memory. Names are written without what a compiler or a version adds to them, so that the list outlives both.
 
-use std::{collections::BTreeSet, fmt::Write, fs, ops::Range, path::PathBuf, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    fs,
+    ops::Range,
+    path::PathBuf,
+    time::Instant,
+};
 
 use clap::Args;
 
@@ -97,18 +104,21 @@ impl Executed {
     /// begin with an address, or with its distance from the one before. A name stands only where its number is new.
     fn read(text: &str, program: &str) -> Result<Self> {
         let mut executed = Self::default();
-        let (mut objects, mut inside, mut address) = (BTreeSet::new(), false, 0_u64);
+        let (mut objects, mut names) = (BTreeSet::new(), BTreeMap::new());
+        let (mut inside, mut address) = (false, 0_u64);
         for line in text.lines() {
-            if let Some((key @ ("ob" | "cob"), value)) = line.split_once('=') {
+            if let Some((key @ ("ob" | "cob" | "fn" | "cfn"), value)) = line.split_once('=') {
                 let (number, name) = value.split_once(' ').unwrap_or((value, ""));
-                if name == program {
-                    objects.insert(number.to_owned());
+                match key {
+                    "ob" | "cob" if name == program => drop(objects.insert(number)),
+                    "fn" | "cfn" if !name.is_empty() => drop(names.insert(number, name)),
+                    _ => {}
                 }
-                if key == "ob" {
-                    inside = objects.contains(number);
+                match key {
+                    "ob" => inside = objects.contains(number),
+                    "fn" if inside => executed.functions.extend(names.get(number).map(ToString::to_string)),
+                    _ => {}
                 }
-            } else if let Some(("fn" | "cfn", value)) = line.split_once('=') {
-                executed.functions.extend(value.split_once(' ').map(|(_, name)| name.to_owned()));
             } else if let Some(place) = line.split(' ').next().filter(|place| line.len() > place.len()) {
                 address = match place.as_bytes() {
                     [b'0', b'x', ..] => u64::from_str_radix(place.trim_start_matches("0x"), 16)?,
@@ -149,7 +159,7 @@ fn section(file: &[u8], name: &str) -> Option<Range<u64>> {
     Some(start..start + size)
 }
 
-/// A symbol of Rust's without hashes, for which any may stand.
+/// A symbol without hashes and versions, for which any may stand.
 fn pattern(symbol: &str) -> Option<String> {
     // Callgrind counts the levels of a recursion.
     let symbol = symbol.split('\'').next().unwrap_or_default();
@@ -172,8 +182,14 @@ fn pattern(symbol: &str) -> Option<String> {
             }
         }
         Some(pattern + "*")
+    } else if let Some((_, name)) = symbol.strip_prefix("aws_lc_").and_then(|rest| rest.split_once(char::is_alphabetic))
+    {
+        // Its version is in its names.
+        let start = symbol.len() - name.len() - 1;
+        Some(format!("aws_lc_*{}", symbol.get(start..)?))
     } else {
-        (symbol == "main").then(|| symbol.to_owned())
+        // What has no name is shown by its address, or in brackets.
+        symbol.starts_with(|first: char| first.is_ascii_alphabetic()).then(|| symbol.to_owned())
     }
 }
 
@@ -199,7 +215,8 @@ SECTIONS
     }
     text.push_str(
         "        )
-        /* What the compiler thinks unlikely: small, and some of it always runs. */
+        /* What runs before `main`, and what the compiler thinks unlikely: small, and some of it always runs. */
+        *(.text.startup.*)
         *(.text.unlikely.*)
     }
 }
@@ -224,7 +241,8 @@ mod tests {
                 Some("_RINvNtCs*_4core3ptr4dropNtCs*_5alloc3VecECs*_3std*"),
             ),
             ("main", Some("main")),
-            ("aws_lc_0_1_0_OPENSSL_cpuid_setup", None),
+            ("aws_lc_0_1_0_OPENSSL_cpuid_setup", Some("aws_lc_*OPENSSL_cpuid_setup")),
+            ("0x0000000000243520", None),
             ("(below main)", None),
         ] {
             assert_eq!(pattern(symbol).as_deref(), expected);
@@ -234,12 +252,13 @@ mod tests {
     #[test]
     fn only_the_program_counts() {
         let text = "positions: instr line\n\nob=(1) /lib/libc.so\nfn=(1) puts\n0x40000 0 1\n+4 0 1\n\nob=(2) /bin/it\n\
-                    fn=(2) one\n0x10000 0 1\n+3 0 1\ncob=(1)\ncfn=(3) two\ncalls=1 0x40000 0\n* 0 7\n-2 0 1\n0x30000 0 1\n";
+                    fn=(2) one\n0x10000 0 1\n+3 0 1\ncob=(1)\ncfn=(3) two\ncalls=1 0x40000 0\n* 0 7\n\
+                    cfn=(4) three\ncalls=1 0x30000 0\n* 0 1\n-2 0 1\nfn=(4)\n0x30000 0 1\n";
         let executed = Executed::read(text, "/bin/it").unwrap();
         assert_eq!(executed.addresses.iter().copied().collect::<Vec<_>>(), [0x10000, 0x10001, 0x10003, 0x30000]);
         assert_eq!(executed.blocks_outside(&(0x10001..0x20000)), 2 * AROUND);
         assert_eq!(executed.blocks_outside(&(0x10000..0x20000)), AROUND);
-        assert!(executed.functions.contains("two"));
+        assert_eq!(executed.functions.iter().collect::<Vec<_>>(), ["one", "three"]);
     }
 
     #[test]

@@ -99,6 +99,7 @@ fn follow(command: Command, settings: &Settings) -> Result<(), Failure> {
 fn bridge(settings: Settings) -> Result<(), Failure> {
     logging::start(&settings.log)?;
     settings.log_remarks();
+    keep_freed_memory();
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
         let stop = stop::requested().map_err(|error| Failure::system("cannot watch for signals", &error))?;
@@ -107,6 +108,15 @@ fn bridge(settings: Settings) -> Result<(), Failure> {
     // A thread that waits for a line on stdin cannot be woken, and must not hold the exit.
     runtime.shutdown_background();
     outcome.map(|end| tracing::info!("ended: {end:?}"))
+}
+
+/// Lets the allocator keep 1 MiB of freed memory at the end of the heap. The C library gives it back as soon as there are
+/// 128 KiB, which are two read buffers, and has to ask for it again, page by page. It keeps twice as much as the largest
+/// block that it took from the system for itself and gave back (`mallopt(3)`, `M_MMAP_THRESHOLD`), so it gets such a block.
+fn keep_freed_memory() {
+    if cfg!(all(target_os = "linux", target_env = "gnu")) {
+        drop(std::hint::black_box(Vec::<u8>::with_capacity(512 << 10)));
+    }
 }
 
 /// One thread: a round trip costs less without hand-overs, and a bridge waits far more than it works.

@@ -17,6 +17,7 @@ use hyper::{
     client::conn::{TrySendError, http1},
 };
 use hyper_util::rt::TokioIo;
+use tokio::runtime::Handle;
 
 use super::{
     RequestBody,
@@ -115,6 +116,15 @@ impl<B: Send + 'static> Responding for Http1<B> {
     fn release(self: Box<Self>) {
         if let Some(pool) = self.pool.upgrade() {
             pool.put(self);
+        }
+    }
+}
+
+impl<B> Drop for Http1<B> {
+    fn drop(&mut self) {
+        // Without its sender it ends in good order, with the last words of TLS, or at once if something is under way.
+        if let (Some(connection), Ok(runtime)) = (self.connection.take(), Handle::try_current()) {
+            drop(runtime.spawn(connection));
         }
     }
 }

@@ -104,8 +104,10 @@ impl<B> Pool<B> {
             return Some(Connection::Http2(connections.shared.insert(shared).clone()));
         }
         let now = Instant::now();
-        while let Some(Idle { connection, until }) = connections.idle.pop() {
-            if connection.is_free() && until.is_none_or(|until| now < until) {
+        while let Some(Idle { mut connection, until }) = connections.idle.pop() {
+            // From here on it is not the watcher's, which would wake for all that happens on it.
+            let is_open = connection.drive(&mut Context::from_waker(Waker::noop())).is_pending();
+            if is_open && connection.is_free() && until.is_none_or(|until| now < until) {
                 return Some(Connection::Http1(connection));
             }
         }

@@ -1,6 +1,6 @@
 //! The HTTP client alone, as others than the bridge use it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use gangway::{
     Proxy, ProxyUrl,
@@ -8,10 +8,11 @@ use gangway::{
 };
 use http::{Request, Version};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
     task::JoinSet,
 };
+use tokio_rustls::TlsAcceptor;
 
 use crate::support::{Authority, H2Server, Server, closed_port, within};
 use crate::transport::Encoder;
@@ -138,6 +139,27 @@ async fn a_connection_that_was_idle_for_too_long_is_closed() {
 }
 
 #[tokio::test]
+async fn a_connection_with_tls_ends_as_tls_has_it() {
+    let authority = Authority::new();
+    let tls = TlsAcceptor::from(Arc::new(authority.server_config("localhost")));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}/mcp", listener.local_addr().unwrap().port());
+    let mut settings = direct();
+    settings.tls.ca_certificates = vec![authority.pem()];
+    settings.idle_for = Duration::from_millis(50);
+    let client = HttpClient::new(settings).unwrap();
+    let serving = async {
+        let mut connection = tls.accept(listener.accept().await.unwrap().0).await.unwrap();
+        accept_request(&mut connection).await;
+        connection
+    };
+    let (response, mut connection) = tokio::join!(client.send(post(&url)), serving);
+    drop(response.unwrap());
+    // Without the alert `close_notify` it would be an error.
+    assert_eq!(within("the end of the connection", connection.read(&mut [0])).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn a_connection_that_the_server_closed_while_it_was_idle_is_closed_here_too() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mcp", listener.local_addr().unwrap());
@@ -199,7 +221,7 @@ async fn requests_that_come_together_share_a_connection_of_http_2() {
 }
 
 /// Reads a request as `post` makes it, and accepts it.
-async fn accept_request(connection: &mut TcpStream) {
+async fn accept_request(connection: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\ntext") {
         assert_ne!(within("a request", connection.read_buf(&mut request)).await.unwrap(), 0);
