@@ -19,7 +19,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -387,8 +387,9 @@ impl Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        // There may be nothing left of it, as where it is empty.
-        if self.raw.is_end_stream() {
+        // What nobody wanted to read may have come to its end, as where it is empty.
+        let is_over = |frame| matches!(frame, Poll::Ready(None));
+        if self.connection.is_some() && is_over(self.poll_frame(&mut Context::from_waker(Waker::noop()))) {
             self.release();
         }
     }

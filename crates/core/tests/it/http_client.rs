@@ -202,6 +202,29 @@ async fn a_connection_that_gets_free_serves_who_waits_for_another() {
 }
 
 #[tokio::test]
+async fn an_empty_body_need_not_be_read_for_its_connection_to_be_kept() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+    let client = HttpClient::new(direct()).unwrap();
+    let serving = async {
+        let mut connection = listener.accept().await.unwrap().0;
+        for head in
+            ["Content-Length: 0\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "Content-Length: 0\r\n\r\n"]
+        {
+            read_request(&mut connection).await;
+            connection.write_all(format!("HTTP/1.1 202 Accepted\r\n{head}").as_bytes()).await.unwrap();
+        }
+        connection
+    };
+    let sending = async {
+        for _ in 0..3 {
+            drop(client.send(post(&url)).await.unwrap());
+        }
+    };
+    within("three requests on one connection", async { tokio::join!(serving, sending) }).await;
+}
+
+#[tokio::test]
 async fn requests_that_come_together_share_a_connection_of_http_2() {
     let authority = Authority::new();
     let mut server = H2Server::start(authority.server_config("localhost")).await;
@@ -220,12 +243,17 @@ async fn requests_that_come_together_share_a_connection_of_http_2() {
     assert_eq!(connections.len(), 1, "{connections:?}");
 }
 
-/// Reads a request as `post` makes it, and accepts it.
-async fn accept_request(connection: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+/// Reads a request as `post` makes it.
+async fn read_request(connection: &mut (impl AsyncRead + Unpin)) {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\ntext") {
         assert_ne!(within("a request", connection.read_buf(&mut request)).await.unwrap(), 0);
     }
+}
+
+/// The same, and accepts it.
+async fn accept_request(connection: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    read_request(connection).await;
     connection.write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await.unwrap();
 }
 
