@@ -278,27 +278,26 @@ impl Gatherer {
                     many.extend_from_slice(piece);
                     return Ok(Held::Many(many, share));
                 };
-                let file = storage.file().map_err(|error| no_file(&error))?;
-                let held = spool(file, BytesMut::with_capacity(BLOCK), &many)?;
+                let mut file = storage.file().map_err(|error| no_file(&error))?;
+                file.write_all(&many).map_err(|error| no_file(&error))?;
                 drop((many, share));
-                self.add(held, piece)
+                self.add(Held::File(file, BytesMut::with_capacity(BLOCK)), piece)
             }
-            Held::File(file, block) => spool(file, block, piece),
+            Held::File(mut file, mut block) => {
+                if block.len() + piece.len() > BLOCK {
+                    file.write_all(&block).map_err(|error| no_file(&error))?;
+                    block.clear();
+                }
+                if piece.len() > BLOCK {
+                    file.write_all(piece).map_err(|error| no_file(&error))?;
+                } else {
+                    block.extend_from_slice(piece);
+                }
+                Ok(Held::File(file, block))
+            }
             held => Ok(held),
         }
     }
-}
-
-/// Writes to the file in whole blocks, each where a block belongs, which file systems can keep as one; the rest is gathered.
-fn spool(mut file: File, mut block: BytesMut, mut bytes: &[u8]) -> Result<Held, Unkept> {
-    while let Some((head, rest)) = bytes.split_at_checked(BLOCK - block.len()) {
-        block.extend_from_slice(head);
-        file.write_all(&block).map_err(|error| no_file(&error))?;
-        block.clear();
-        bytes = rest;
-    }
-    block.extend_from_slice(bytes);
-    Ok(Held::File(file, block))
 }
 
 /// Bytes with their share.
