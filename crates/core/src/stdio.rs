@@ -489,6 +489,26 @@ mod tests {
         }
     }
 
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_patched_file_leaves_through_a_pipe_as_it_reads() {
+        let mut gatherer = payload::Gatherer::new(u64::MAX, &payload::Storage::used_up());
+        for piece in vec![b'a'; 300_000].chunks(5000) {
+            gatherer.push(Bytes::copy_from_slice(piece)).unwrap();
+        }
+        let payload::Payload::File(spooled) = gatherer.take().unwrap().payload else { panic!("in memory") };
+        let spooled = spooled.patched(99_999..100_001, Bytes::from_static(b"other"));
+        let expected = [&spooled.load().unwrap()[..], b"\n"].concat();
+        let (output, queue) = Output::new();
+        output.send(Line::Spooled { spooled, line_breaks: false }).await;
+        drop(output);
+        let (near, mut far) = tokio::net::unix::pipe::pipe().unwrap();
+        tokio::spawn(write(Stdout(Writer::Pipe(near)), queue));
+        let mut written = Vec::new();
+        far.read_to_end(&mut written).await.unwrap();
+        assert!(written == expected);
+    }
+
     #[tokio::test]
     async fn lines_that_wait_hold_no_more_than_their_own_bytes() {
         let (output, _queue) = Output::new();

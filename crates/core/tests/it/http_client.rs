@@ -128,14 +128,8 @@ async fn a_connection_that_was_idle_for_too_long_is_closed() {
     let mut settings = direct();
     settings.idle_for = Duration::from_millis(50);
     let client = HttpClient::new(settings).unwrap();
-    let serving = async {
-        let mut connection = listener.accept().await.unwrap().0;
-        accept_request(&mut connection).await;
-        connection
-    };
-    let (response, mut connection) = tokio::join!(client.send(post(&url)), serving);
-    drop(response.unwrap());
-    assert_eq!(within("the end of the connection", connection.read(&mut [0])).await.unwrap(), 0);
+    let serving = async { accept_until_the_end(listener.accept().await.unwrap().0).await };
+    tokio::join!(async { drop(client.send(post(&url)).await.unwrap()) }, serving);
 }
 
 #[tokio::test]
@@ -148,15 +142,9 @@ async fn a_connection_with_tls_ends_as_tls_has_it() {
     settings.tls.ca_certificates = vec![authority.pem()];
     settings.idle_for = Duration::from_millis(50);
     let client = HttpClient::new(settings).unwrap();
-    let serving = async {
-        let mut connection = tls.accept(listener.accept().await.unwrap().0).await.unwrap();
-        accept_request(&mut connection).await;
-        connection
-    };
-    let (response, mut connection) = tokio::join!(client.send(post(&url)), serving);
-    drop(response.unwrap());
-    // Without the alert `close_notify` it would be an error.
-    assert_eq!(within("the end of the connection", connection.read(&mut [0])).await.unwrap(), 0);
+    // Without the alert `close_notify` the end would be an error.
+    let serving = async { accept_until_the_end(tls.accept(listener.accept().await.unwrap().0).await.unwrap()).await };
+    tokio::join!(async { drop(client.send(post(&url)).await.unwrap()) }, serving);
 }
 
 #[tokio::test]
@@ -255,6 +243,12 @@ async fn read_request(connection: &mut (impl AsyncRead + Unpin)) {
 async fn accept_request(connection: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     read_request(connection).await;
     connection.write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+}
+
+/// The same, and waits for the regular end of the connection.
+async fn accept_until_the_end(mut connection: impl AsyncRead + AsyncWrite + Unpin) {
+    accept_request(&mut connection).await;
+    assert_eq!(within("the end of the connection", connection.read(&mut [0])).await.unwrap(), 0);
 }
 
 #[tokio::test]
