@@ -273,7 +273,7 @@ impl<B: RequestBody> Inner<B> {
         loop {
             tokio::select! {
                 biased;
-                connection = &mut connecting => return Ok((connection?, true)),
+                connected = &mut connecting => return connected,
                 () = added.notified() => {}
             }
             let Some(kept) = self.pool.take(&origin) else { continue };
@@ -283,7 +283,7 @@ impl<B: RequestBody> Inner<B> {
             }
             let pool = Arc::clone(&self.pool);
             tokio::spawn(async move {
-                if let Ok(Connection::Http1(connection)) = connecting.await {
+                if let Ok((Connection::Http1(connection), _)) = connecting.await {
                     pool.put(connection);
                 }
             });
@@ -291,16 +291,17 @@ impl<B: RequestBody> Inner<B> {
         }
     }
 
-    async fn connect(self: Arc<Self>, uri: Uri, origin: Origin) -> Result<Connection<B>, Unanswered> {
+    /// A new connection, or one that another request made meanwhile, and which of the two it is.
+    async fn connect(self: Arc<Self>, uri: Uri, origin: Origin) -> Result<(Connection<B>, bool), Unanswered> {
         let broken = |error| Unanswered::Broken { error, is_unsent: true };
         let stream = self.connector.connect(&uri).await?;
         if !stream.chose_http2() && self.settings.version != HttpVersion::Http2 {
             let http1 = Http1::new(stream, &self.http1, &uri, origin, &self.pool).await;
-            return http1.map(Connection::Http1).map_err(broken);
+            return http1.map(|http1| (Connection::Http1(http1), true)).map_err(broken);
         }
         // One will do for all.
         if let Some(kept) = self.pool.take(&origin) {
-            return Ok(kept);
+            return Ok((kept, false));
         }
         let (mut sender, connection) = self.http2.handshake(TokioIo::new(stream)).await.map_err(broken)?;
         tokio::spawn(async move {
@@ -310,7 +311,7 @@ impl<B: RequestBody> Inner<B> {
         });
         sender.ready().await.map_err(broken)?;
         self.pool.share(&origin, sender.clone());
-        Ok(Connection::Http2(sender))
+        Ok((Connection::Http2(sender), true))
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) struct Http1<B> {
     pool: Weak<Pool<B>>,
 }
 
-/// A connection whose response is under way, whatever the requests on it carry.
+/// A connection, whatever the requests on it carry.
 pub(super) trait Responding: Send {
     /// Sends and receives what can be. Ready when the connection has ended.
     fn drive(&mut self, context: &mut Context<'_>) -> Poll<()>;
@@ -101,10 +101,6 @@ impl<B> Http1<B> {
     /// Whether it can take a request.
     pub(super) fn is_free(&self) -> bool {
         self.sender.is_ready()
-    }
-
-    pub(super) fn drive(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        drive(&mut self.connection, context)
     }
 }
 

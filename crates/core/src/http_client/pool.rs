@@ -25,7 +25,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::http1::Http1;
+use super::http1::{Http1, Responding as _};
 
 /// Where a request goes: scheme, host and port, letter by letter (a host that is written in two ways has connections for
 /// each, which is no harm).
@@ -90,7 +90,7 @@ impl Hash for Origin {
     }
 }
 
-impl<B> Pool<B> {
+impl<B: Send + 'static> Pool<B> {
     pub(super) fn new(idle_for: Duration, most_idle: usize) -> Arc<Self> {
         let kept = Mutex::new(Kept { origins: HashMap::new(), watcher: None });
         Arc::new(Self { kept, idle_for, most_idle })
@@ -118,9 +118,7 @@ impl<B> Pool<B> {
     pub(super) fn added(&self, origin: &Origin) -> Arc<Notify> {
         Arc::clone(&self.kept().of(origin).added)
     }
-}
 
-impl<B: Send + 'static> Pool<B> {
     /// Keeps a connection that nobody uses any more, unless it is closed or there are enough.
     pub(super) fn put(self: &Arc<Self>, mut connection: Box<Http1<B>>) {
         // Nobody would see it close.
@@ -154,7 +152,7 @@ impl<B: Send + 'static> Pool<B> {
 }
 
 /// Closes connections that have been idle for too long, and forgets those that the server has closed.
-async fn watch<B>(pool: Weak<Pool<B>>) {
+async fn watch<B: Send + 'static>(pool: Weak<Pool<B>>) {
     let mut due = pin!(sleep_until(Instant::now()));
     poll_fn(|context| {
         let Some(pool) = pool.upgrade() else { return Poll::Ready(()) };
@@ -196,7 +194,7 @@ impl<B> Kept<B> {
     }
 }
 
-impl<B> Connections<B> {
+impl<B: Send + 'static> Connections<B> {
     /// Lets go of what is closed or has been idle for too long. False if nothing is left, and nobody waits for more.
     fn are_of_use(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
         self.idle.retain_mut(|Idle { connection, until }| {
