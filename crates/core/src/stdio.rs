@@ -8,6 +8,13 @@
 //! Lines leave in the order they were queued, short ones in batches of one write each. The queue holds a bounded number of
 //! bytes: a client that does not read makes those who answer wait.
 
+#[cfg(target_os = "linux")]
+mod pipe;
+#[cfg(unix)]
+mod socket;
+
+#[cfg(unix)]
+use std::os::fd::AsFd;
 use std::{
     collections::VecDeque,
     fs::File,
@@ -17,11 +24,19 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+#[cfg(unix)]
+use rustix::fs::{FileType, fstat};
+#[cfg(unix)]
+use tokio::io::Interest;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     sync::{Notify, Semaphore},
 };
 
+#[cfg(target_os = "linux")]
+use self::pipe::Pipe;
+#[cfg(unix)]
+use self::socket::Socket;
 use crate::{
     message::blank_line_breaks,
     payload::{self, Spooled},
@@ -30,7 +45,7 @@ use crate::{
 /// This process's stdin. Call it inside a tokio runtime.
 pub fn input() -> Box<dyn AsyncRead + Send + Unpin> {
     #[cfg(unix)]
-    if let Some(input) = polled::input() {
+    if let Some(input) = polled_input() {
         return input;
     }
     Box::new(tokio::io::stdin())
@@ -39,7 +54,7 @@ pub fn input() -> Box<dyn AsyncRead + Send + Unpin> {
 /// This process's stdout. Call it inside a tokio runtime.
 pub fn output() -> Stdout {
     #[cfg(unix)]
-    if let Some(output) = polled::output() {
+    if let Some(output) = polled_output() {
         return output;
     }
     tokio::io::stdout().into()
@@ -49,9 +64,8 @@ pub fn output() -> Stdout {
 pub struct Stdout(Writer);
 
 enum Writer {
-    /// What is in a file gets there without a copy.
     #[cfg(target_os = "linux")]
-    Pipe(tokio::net::unix::pipe::Sender),
+    Pipe(Pipe),
     Other(Box<dyn AsyncWrite + Send + Unpin>),
 }
 
@@ -67,14 +81,44 @@ impl std::fmt::Debug for Stdout {
     }
 }
 
-/// Bytes that may wait for stdout.
+#[cfg(unix)]
+fn polled_input() -> Option<Box<dyn AsyncRead + Send + Unpin>> {
+    let stdin = io::stdin();
+    match file_type(&stdin)? {
+        // Only Linux gives a file of its own to who opens a descriptor's path.
+        #[cfg(target_os = "linux")]
+        FileType::Fifo => Some(Box::new(pipe::stdin()?)),
+        FileType::Socket => Some(Box::new(Socket::new(&stdin, Interest::READABLE)?)),
+        _ => None,
+    }
+}
+
+#[cfg(unix)]
+fn polled_output() -> Option<Stdout> {
+    let stdout = io::stdout();
+    match file_type(&stdout)? {
+        #[cfg(target_os = "linux")]
+        FileType::Fifo => Some(Stdout(Writer::Pipe(Pipe::stdout()?))),
+        FileType::Socket => Some(Socket::new(&stdout, Interest::WRITABLE)?.into()),
+        _ => None,
+    }
+}
+
+#[cfg(unix)]
+fn file_type(stream: &impl AsFd) -> Option<FileType> {
+    fstat(stream).ok().map(|stat| FileType::from_raw_mode(stat.st_mode))
+}
+
+/// Bytes that may wait for stdout. A few batches, so that one is gathered while another leaves.
 const ROOM: usize = 1 << 20;
 /// What a line costs in the queue beside its bytes.
 const OVERHEAD: usize = 256;
 /// What a line costs whose bytes are in a file: a descriptor, and the block that is in memory while it is written.
 const SPOOLED: usize = 64 << 10;
-/// What is gathered for one write, which is what a pipe takes. A longer line has a write of its own.
-const BATCH: usize = 64 << 10;
+/// A line of this length has a write of its own; shorter ones are gathered.
+const LONG: usize = 64 << 10;
+/// What is gathered for one write, which is what a pipe of Linux is made to hold.
+const BATCH: usize = 256 << 10;
 
 /// The writing end of the queue before stdout.
 #[derive(Clone, Debug)]
@@ -178,7 +222,7 @@ impl Waiting {
     fn put(&self, line: Line, cost: usize) {
         let batches = &mut *self.batches();
         match line {
-            Line::Memory { bytes, line_breaks } if bytes.len() < BATCH => batches.put_short(&bytes, line_breaks, cost),
+            Line::Memory { bytes, line_breaks } if bytes.len() < LONG => batches.put_short(&bytes, line_breaks, cost),
             line => {
                 batches.ready.push_back(Batch::Long(line, cost));
                 batches.put_short(b"", false, 0);
@@ -271,7 +315,7 @@ impl Stdout {
         match line {
             Line::Memory { bytes, line_breaks: false } => self.write_all(bytes).await,
             Line::Memory { bytes, line_breaks: true } => {
-                for block in bytes.chunks(BATCH) {
+                for block in bytes.chunks(LONG) {
                     let mut block = block.to_vec();
                     blank_line_breaks(&mut block);
                     self.write_all(&block).await?;
@@ -298,8 +342,8 @@ impl Stdout {
     /// Writes a part of a file.
     async fn write_file(&mut self, file: &File, range: Range<u64>) -> io::Result<()> {
         #[cfg(target_os = "linux")]
-        let range = match &self.0 {
-            Writer::Pipe(pipe) => polled::splice(file, range, pipe).await?,
+        let range = match &mut self.0 {
+            Writer::Pipe(pipe) => pipe.splice(file, range).await?,
             Writer::Other(_) => range,
         };
         for block in payload::blocks(file, range) {
@@ -326,131 +370,6 @@ impl Stdout {
     }
 }
 
-#[cfg(unix)]
-mod polled {
-    //! Stdin and stdout as descriptors that the runtime polls.
-
-    #[cfg(target_os = "linux")]
-    use std::{fs::File, ops::Range};
-    use std::{
-        io,
-        os::fd::{AsFd, OwnedFd},
-        pin::Pin,
-        task::{Context, Poll, ready},
-    };
-
-    #[cfg(target_os = "linux")]
-    use rustix::pipe::SpliceFlags;
-    use rustix::{
-        fs::{FileType, fstat},
-        net::{RecvFlags, SendFlags, recv, send},
-    };
-    use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd};
-    #[cfg(target_os = "linux")]
-    use tokio::net::unix::pipe;
-
-    use super::Stdout;
-    #[cfg(target_os = "linux")]
-    use super::Writer;
-
-    /// The most that one call hands on: what a pipe can hold if its reader lets it (`fcntl(2)`).
-    #[cfg(target_os = "linux")]
-    const MOST_SPLICED: usize = 1 << 20;
-
-    pub(super) fn input() -> Option<Box<dyn AsyncRead + Send + Unpin>> {
-        let stdin = io::stdin();
-        match file_type(&stdin)? {
-            // Only Linux gives a file of its own to who opens a descriptor's path.
-            #[cfg(target_os = "linux")]
-            FileType::Fifo => Some(Box::new(pipe::OpenOptions::new().open_receiver("/proc/self/fd/0").ok()?)),
-            FileType::Socket => Some(Box::new(Socket::new(&stdin, Interest::READABLE)?)),
-            _ => None,
-        }
-    }
-
-    pub(super) fn output() -> Option<Stdout> {
-        let stdout = io::stdout();
-        match file_type(&stdout)? {
-            #[cfg(target_os = "linux")]
-            FileType::Fifo => Some(Stdout(Writer::Pipe(pipe::OpenOptions::new().open_sender("/proc/self/fd/1").ok()?))),
-            FileType::Socket => Some(Socket::new(&stdout, Interest::WRITABLE)?.into()),
-            _ => None,
-        }
-    }
-
-    /// Lets a pipe have a part of a file, whose pages the kernel hands on as they are. Gives what is left of the part, which
-    /// is nothing, or all of it where the file system does not do that.
-    #[cfg(target_os = "linux")]
-    pub(super) async fn splice(file: &File, mut range: Range<u64>, pipe: &pipe::Sender) -> io::Result<Range<u64>> {
-        while !range.is_empty() {
-            pipe.writable().await?;
-            let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX).min(MOST_SPLICED);
-            let moved = pipe.try_io(|| {
-                Ok(rustix::pipe::splice(file, Some(&mut range.start), pipe, None, length, SpliceFlags::NONBLOCK)?)
-            });
-            match moved {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => {}
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(range)
-    }
-
-    fn file_type(stream: &impl AsFd) -> Option<FileType> {
-        fstat(stream).ok().map(|stat| FileType::from_raw_mode(stat.st_mode))
-    }
-
-    struct Socket(AsyncFd<OwnedFd>);
-
-    impl Socket {
-        fn new(stream: &impl AsFd, interest: Interest) -> Option<Self> {
-            let descriptor = stream.as_fd().try_clone_to_owned().ok()?;
-            #[expect(
-                deprecated,
-                reason = "its successor is unsafe for types that may change their descriptor; OwnedFd cannot"
-            )]
-            let socket = AsyncFd::with_interest(descriptor, interest);
-            socket.ok().map(Self)
-        }
-    }
-
-    impl AsyncRead for Socket {
-        fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            loop {
-                let mut ready = ready!(self.0.poll_read_ready(cx))?;
-                let read = ready.try_io(|socket| Ok(recv(socket, buf.initialize_unfilled(), RecvFlags::DONTWAIT)?.1));
-                if let Ok(read) = read {
-                    buf.advance(read?);
-                    return Poll::Ready(Ok(()));
-                }
-            }
-        }
-    }
-
-    impl AsyncWrite for Socket {
-        fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-            loop {
-                let mut ready = ready!(self.0.poll_write_ready(cx))?;
-                let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-                if let Ok(written) = ready.try_io(|socket| Ok(send(socket, bytes, flags)?)) {
-                    return Poll::Ready(written);
-                }
-            }
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncReadExt as _;
@@ -460,7 +379,8 @@ mod tests {
     #[tokio::test]
     async fn lines_leave_in_order_whatever_their_size() {
         let (output, queue) = Output::new();
-        let lines = ["a".repeat(10), "b".repeat(BATCH - 1), "c".repeat(5), "d".repeat(BATCH * 3), "e".into()];
+        let several = ["b"; BATCH / LONG + 1].map(|b| b.repeat(LONG - 1));
+        let lines = [&["a".repeat(10)], &several[..], &["c".repeat(5), "d".repeat(LONG * 3), "e".into()]].concat();
         for line in &lines {
             output.send(Bytes::from(line.clone())).await;
         }
@@ -475,7 +395,7 @@ mod tests {
 
     #[tokio::test]
     async fn r2_line_breaks_become_spaces_whatever_the_size() {
-        for size in [10, BATCH - 7, BATCH, 3 * BATCH + 7] {
+        for size in [10, LONG - 7, LONG, 3 * LONG + 7] {
             let (output, queue) = Output::new();
             let bytes = Bytes::from("[\r\n1]\n".repeat(size / 6));
             output.send(Line::Memory { bytes: bytes.clone(), line_breaks: true }).await;
@@ -503,7 +423,7 @@ mod tests {
         output.send(Line::Spooled { spooled, line_breaks: false }).await;
         drop(output);
         let (near, mut far) = tokio::net::unix::pipe::pipe().unwrap();
-        tokio::spawn(write(Stdout(Writer::Pipe(near)), queue));
+        tokio::spawn(write(Stdout(Writer::Pipe(near.into())), queue));
         let mut written = Vec::new();
         far.read_to_end(&mut written).await.unwrap();
         assert!(written == expected);
@@ -513,7 +433,7 @@ mod tests {
     async fn lines_that_wait_hold_no_more_than_their_own_bytes() {
         let (output, _queue) = Output::new();
         let read = Bytes::from(vec![b'x'; 1 << 20]);
-        for length in [100, BATCH - 1] {
+        for length in [100, LONG - 1] {
             output.send(read.slice(..length)).await;
             assert!(read.is_unique(), "{length}");
         }
