@@ -14,13 +14,15 @@ use std::{
 
 use rustls::{
     AlertDescription as Alert, CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError,
-    InvalidMessage, PeerIncompatible, RootCertStore, SignatureScheme,
+    InvalidMessage, OtherError, PeerIncompatible, RootCertStore, SignatureScheme,
     client::{
         ResolvesClientCert,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_name,
     },
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
+    server::ParsedCertificate,
     sign::CertifiedKey,
 };
 use rustls_platform_verifier::Verifier;
@@ -288,9 +290,18 @@ fn explain_certificate(error: &CertificateError, url: &Shown<'_>) -> String {
             format!("the certificate of {url} is not meant for servers; its owner needs another")
         }
         CertificateError::BadEncoding => format!("the certificate of {url} is malformed"),
+        error if is_authority(error) => {
+            format!("the certificate of {url} is an authority's own; give it by --ca-cert to trust it as the server's")
+        }
         // What the system's own judge found, or what has no better name.
         _ => format!("the certificate of {url} is not accepted; --ca-cert adds an authority to trust"),
     }
+}
+
+/// Whether a certificate is refused as a server's because it is an authority's.
+fn is_authority(error: &CertificateError) -> bool {
+    let CertificateError::Other(OtherError(error)) = error else { return false };
+    matches!(error.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
 /// A date in the form of HTTP, if it has one.
@@ -342,11 +353,20 @@ impl ServerCertVerifier for Judge {
         let Trust::System { extra, verifier } = &*self.trust else {
             return Ok(ServerCertVerified::assertion());
         };
-        verifier
+        let judged = verifier
             .get_or_init(|| Verifier::new_with_extra_roots(extra.iter().cloned(), Arc::clone(&self.provider)))
             .as_ref()
             .map_err(Clone::clone)?
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match judged {
+            // A server may show what `openssl req -x509` makes, which is an authority's certificate. Whoever gives just that
+            // to be trusted means the server, and OpenSSL takes it so. That it is in time was seen before this error.
+            Err(TlsError::InvalidCertificate(error)) if is_authority(&error) && extra.contains(end_entity) => {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            judged => judged,
+        }
     }
 
     fn verify_tls12_signature(

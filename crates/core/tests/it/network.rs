@@ -134,6 +134,30 @@ async fn r93_each_fault_of_a_certificate_is_named() {
 }
 
 #[tokio::test]
+async fn r93_a_server_whose_certificate_is_an_authoritys_own() {
+    let own = |host: &str| CertificateParams::new(vec![host.to_owned()]).unwrap();
+    let authority = Authority::with(own("localhost"));
+    let mut server = Server::start_tls(authority.own_server_config()).await;
+    let mut client = Client::start(trusting(server.config(), &authority));
+    expect_service(&mut client, &mut server).await;
+    client.finish(&mut server).await;
+
+    let mut expired = own("localhost");
+    (expired.not_before, expired.not_after) = (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 2, 3));
+    for (params, is_trusted, said) in [
+        (own("localhost"), false, "an authority's own; give it by --ca-cert"),
+        (own("example.com"), true, "is for example.com; use"),
+        (expired, true, "has expired Sat, 03 Feb 2001"),
+    ] {
+        let authority = Authority::with(params);
+        let server = Server::start_tls(authority.own_server_config()).await;
+        let trusted = if is_trusted { authority } else { Authority::with(own("localhost")) };
+        let message = expect_failure(trusting(server.config(), &trusted), "tls").await;
+        assert!(message.contains(said), "{said}: {message}");
+    }
+}
+
+#[tokio::test]
 async fn r93_what_is_no_tls_or_an_old_one() {
     for (reply, kind, said) in [
         (&b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"[..], "tls", "speaks no TLS"),

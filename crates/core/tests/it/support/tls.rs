@@ -8,7 +8,12 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_rustls::{
     TlsAcceptor,
-    rustls::{RootCertStore, ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer, server::WebPkiClientVerifier},
+    rustls::{
+        RootCertStore, ServerConfig,
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, PrivateKeyDer},
+        server::WebPkiClientVerifier,
+    },
 };
 
 use super::within;
@@ -27,8 +32,13 @@ impl Authority {
     /// A new one of this name.
     pub(crate) fn named(name: &str) -> Self {
         let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
+        Self::with(params)
+    }
+
+    /// A new one with this certificate.
+    pub(crate) fn with(mut params: CertificateParams) -> Self {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
         Self { issuer: CertifiedIssuer::self_signed(params, key).expect("a certificate") }
     }
@@ -47,21 +57,12 @@ impl Authority {
     pub(crate) fn server_config_of(&self, params: &CertificateParams, clients: Option<&Authority>) -> ServerConfig {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .expect("known versions");
-        let config = match clients {
-            None => config.with_no_client_auth(),
-            Some(authority) => {
-                let mut roots = RootCertStore::empty();
-                roots.add(authority.issuer.der().clone()).expect("a certificate");
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build();
-                config.with_client_cert_verifier(verifier.expect("an authority"))
-            }
-        };
-        config.with_single_cert(vec![certificate.der().clone()], key).expect("a key that fits")
+        server_config(certificate.der(), &key, clients)
+    }
+
+    /// Settings of a server that shows the authority's own certificate.
+    pub(crate) fn own_server_config(&self) -> ServerConfig {
+        server_config(self.issuer.der(), self.issuer.key(), None)
     }
 
     /// A certificate for a client, and its key.
@@ -70,6 +71,24 @@ impl Authority {
         let certificate = CertificateParams::default().signed_by(&key, &self.issuer).expect("a certificate");
         (certificate.pem(), key.serialize_pem())
     }
+}
+
+fn server_config(certificate: &CertificateDer<'static>, key: &KeyPair, clients: Option<&Authority>) -> ServerConfig {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("known versions");
+    let config = match clients {
+        None => config.with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(authority.issuer.der().clone()).expect("a certificate");
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build();
+            config.with_client_cert_verifier(verifier.expect("an authority"))
+        }
+    };
+    let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+    config.with_single_cert(vec![certificate.clone()], key).expect("a key that fits")
 }
 
 /// A server that speaks nothing but HTTP/2, for `https://localhost`.
