@@ -30,6 +30,7 @@ const PIECE: usize = 16 << 10;
 
 /// Reads one text after the other: [`Scanner::feed`] its bytes, then [`Scanner::finish`].
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent")]
 pub(crate) struct Scanner {
     state: State,
     /// Why the state is [`State::Broken`].
@@ -40,6 +41,8 @@ pub(crate) struct Scanner {
     digits: u8,
     /// Whether the string that is being read is a member's name.
     in_name: bool,
+    /// Whether that has had an escape.
+    has_escape: bool,
     nesting: Nesting,
     /// The depth at which names are compared; 0 where none are.
     watched: u32,
@@ -159,6 +162,7 @@ impl Scanner {
             letters: b"",
             digits: 0,
             in_name: false,
+            has_escape: false,
             nesting: Nesting::default(),
             watched: 0,
             next: Role::Other,
@@ -509,6 +513,7 @@ impl Scanner {
     #[inline]
     fn begin_name(&mut self, bytes: &[u8], at: &mut usize) -> State {
         self.in_name = true;
+        self.has_escape = false;
         if self.nesting.depth == self.watched {
             self.kept_from = Some(self.place(*at));
         }
@@ -537,7 +542,7 @@ impl Scanner {
     fn end_watched_name(&mut self, bytes: &[u8], at: usize) {
         let Some(name) = self.take_kept(bytes, at) else { return };
         let plain;
-        let name: &[u8] = if memchr::memchr(b'\\', &name).is_some() {
+        let name: &[u8] = if self.has_escape {
             // A name with a lone surrogate has no Rust spelling, and is none of ours.
             plain = serde_json::from_slice::<String>(&name).unwrap_or_default();
             plain.as_bytes()
@@ -608,16 +613,13 @@ impl Scanner {
     fn take_kept<'a>(&mut self, bytes: &'a [u8], at: usize) -> Option<Cow<'a, [u8]>> {
         let start = self.kept_from.take()?;
         let here = self.here(bytes, start, at);
+        let is_whole = mem::replace(&mut self.is_kept_whole, true) && self.kept.len() + here.len() <= LONGEST_KEPT;
+        if self.kept.is_empty() {
+            return is_whole.then_some(Cow::Borrowed(here));
+        }
         let mut kept = mem::take(&mut self.kept);
-        let is_whole = mem::replace(&mut self.is_kept_whole, true) && kept.len() + here.len() <= LONGEST_KEPT;
-        if !is_whole {
-            return None;
-        }
-        if kept.is_empty() {
-            return Some(Cow::Borrowed(here));
-        }
         kept.extend_from_slice(here);
-        Some(Cow::Owned(kept))
+        is_whole.then_some(Cow::Owned(kept))
     }
 
     /// The part of this piece from `start`, a place in the text, or from its beginning if that is later.
@@ -647,13 +649,14 @@ impl Scanner {
                     *at += 1;
                     return self.end_string(bytes, at);
                 }
-                Some(b'\\') if bytes.get(*at + 1).is_some_and(|next| is_simple_escape(*next)) => {
-                    *at += 2;
-                    after_escape = true;
-                }
                 Some(b'\\') => {
+                    self.has_escape = true;
                     *at += 1;
-                    return State::Escape;
+                    if !bytes.get(*at).is_some_and(|next| is_simple_escape(*next)) {
+                        return State::Escape;
+                    }
+                    *at += 1;
+                    after_escape = true;
                 }
                 Some(0..0x20) => return self.wrong(*at, Expected::NoControl),
                 Some(_) => after_escape = false,
