@@ -429,6 +429,21 @@ mod tests {
         assert!(written == expected);
     }
 
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_file_that_cannot_be_spliced_is_copied() {
+        let path = "/proc/self/auxv";
+        let (text, file) = (std::fs::read(path).unwrap(), File::open(path).unwrap());
+        let (near, mut far) = tokio::net::unix::pipe::pipe().unwrap();
+        let mut pipe = Pipe::from(near);
+        let range = 16..text.len() as u64;
+        assert_eq!(pipe.splice(&file, range.clone()).await.unwrap(), range, "another file is needed here");
+        Stdout(Writer::Pipe(pipe)).write_file(&file, range).await.unwrap();
+        let mut written = Vec::new();
+        far.read_to_end(&mut written).await.unwrap();
+        assert_eq!(written, text[16..]);
+    }
+
     #[tokio::test]
     async fn lines_that_wait_hold_no_more_than_their_own_bytes() {
         let (output, _queue) = Output::new();
