@@ -352,6 +352,11 @@ impl Body {
         }
     }
 
+    /// Whether all of it has come.
+    pub(crate) fn is_over(&self) -> bool {
+        self.raw.is_end_stream()
+    }
+
     /// The next bytes as they came; `None` at the end.
     ///
     /// # Errors
