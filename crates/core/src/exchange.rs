@@ -396,11 +396,10 @@ impl Exchange<'_> {
         let status = reply.status();
         let error = status_error(status).with_retry_after(reply.retry_after());
         let page = reply.page(&bridge.storage, self.message.kind() == Kind::Request).await;
-        let (answer, is_own) = self.answer_in(&page);
-        if let Some(step) = self.reauthorize(reply.refusal(), is_own).await? {
+        let (answer, may_go_again) = self.answer_in(status, &page);
+        if let Some(step) = self.reauthorize(reply.refusal(), may_go_again).await? {
             return Ok(step);
         }
-        let may_go_again = self.may_go_again(is_own);
         if self.is_initialize() {
             if answer.as_ref().is_some_and(|answer| self.speaks_another_era(status, answer)) {
                 self.refusal = answer;
@@ -419,7 +418,7 @@ impl Exchange<'_> {
                     }
                 }
             }
-        } else if !self.pending.is_of_session() && bridge.session().is_lost(status, &page, is_own) {
+        } else if !self.pending.is_of_session() && bridge.session().is_lost(status, &page, !may_go_again) {
             if !may_go_again {
                 // The next message finds another session.
                 let bridge = Arc::clone(bridge);
@@ -440,15 +439,10 @@ impl Exchange<'_> {
         Err(error.with_detail(&String::from_utf8_lossy(&page.text)))
     }
 
-    /// Whether the message may be sent again after a refusal, once what stood in its way is gone. `is_own`: the refusal has
-    /// the request's id, so that it may be the answer of what ran (see the table in `retry.rs`).
-    fn may_go_again(&self, is_own: bool) -> bool {
-        !is_own || only_reads(self.message.method())
-    }
 
     /// Asks for new credentials where the reply refuses those that were sent, as often as that may help. Gives what
-    /// follows if there are some. `is_own`: the refusal has the request's id.
-    async fn reauthorize(&mut self, refusal: Refusal<'_>, is_own: bool) -> Result<Option<Step>, Error> {
+    /// follows if there are some.
+    async fn reauthorize(&mut self, refusal: Refusal<'_>, may_go_again: bool) -> Result<Option<Step>, Error> {
         let credentials = &self.bridge.transport.credentials;
         let remedy = if refusal.status == StatusCode::FORBIDDEN { Remedy::MoreScope } else { Remedy::NewCredentials };
         let tries = self.remedies.iter().filter(|tried| **tried == remedy).count();
@@ -457,7 +451,7 @@ impl Exchange<'_> {
         }
         self.remedies.push(remedy);
         // Who asks for credentials by HTTP has not let the message through.
-        if !self.may_go_again(is_own) && !refusal.headers.contains_key(header::WWW_AUTHENTICATE) {
+        if !may_go_again && !refusal.headers.contains_key(header::WWW_AUTHENTICATE) {
             if let Err(error) = credentials.renew(refusal, Some(Duration::ZERO)).await {
                 tracing::debug!(error = %error, "no new credentials for the next message");
             }
@@ -483,15 +477,18 @@ impl Exchange<'_> {
     }
 
     /// The answer to the request in the body of a refusal, if it holds one: whatever id the server has put there, it can
-    /// only mean this request. Says whether it is the request's own.
-    fn answer_in(&self, page: &Page) -> (Option<Message>, bool) {
+    /// only mean this request. Says whether the request may be sent again, once what stood in its way is gone: not if the
+    /// answer has the request's own id, and so may be that of what ran (see the table in `retry.rs`).
+    fn answer_in(&self, status: StatusCode, page: &Page) -> (Option<Message>, bool) {
         // In OAuth's own refusals the error is a word (RFC 6749, 5.2), which is no answer in JSON-RPC.
         let is_answer = |whole: Object<'_>| whole.get("result").is_some() || whole.object("error").is_some();
         let answer = page.response.as_ref().filter(|response| {
             response.is_spooled() || Object::of(response.text()).is_some_and(is_answer)
         });
-        let (Some(answer), Some(id)) = (answer, self.pending.id()) else { return (None, false) };
-        (Some(answer.with_id(id)), answer.id().is_some_and(|theirs| theirs.means(id)))
+        let (Some(answer), Some(id)) = (answer, self.pending.id()) else { return (None, true) };
+        let is_own = answer.id().is_some_and(|theirs| theirs.means(id));
+        let is_protocols = status == StatusCode::BAD_REQUEST && answer.error().is_some_and(|(code, _)| era::is_reserved(code));
+        (Some(answer.with_id(id)), !is_own || is_protocols || only_reads(self.message.method()))
     }
 
     /// The session that the message was sent in is gone; it was not looked at, and goes into the next one.

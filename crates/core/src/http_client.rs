@@ -39,6 +39,7 @@ use self::{
 use crate::{
     config::{Proxy, Tls},
     error::{Error, Kind as Fault},
+    memory::{self, Budget},
 };
 
 /// What a request says of its sender if it says nothing itself.
@@ -77,6 +78,8 @@ pub struct HttpSettings {
     pub version: HttpVersion,
     /// Which addresses are connected to.
     pub addresses: Addresses,
+    /// What decompresses replies takes its memory from here.
+    pub(crate) expanding: Budget,
 }
 
 impl Default for HttpSettings {
@@ -90,6 +93,7 @@ impl Default for HttpSettings {
             idle_connections: usize::MAX,
             version: HttpVersion::Auto,
             addresses: Addresses::Any,
+            expanding: Budget::new(memory::EXPANDING),
         }
     }
 }
@@ -235,10 +239,12 @@ impl<B: RequestBody> Inner<B> {
             }
             let sent = match connection {
                 Connection::Http1(mut http1) => {
-                    http1.send(request).await.map(|response| Body::of(response, Some(http1)))
+                    let sent = http1.send(request).await;
+                    sent.map(|response| Body::of(response, Some(http1), &self.settings.expanding))
                 }
                 Connection::Http2(mut sender) => {
-                    sender.try_send_request(request).await.map(|response| Body::of(response, None))
+                    let sent = sender.try_send_request(request).await;
+                    sent.map(|response| Body::of(response, None, &self.settings.expanding))
                 }
             };
             let mut error = match sent {
@@ -322,12 +328,16 @@ pub struct Body {
     /// The connection that it comes on, if that is this body's alone.
     connection: Option<Box<dyn Responding>>,
     /// What expands it, if it is compressed in a way that is known.
-    expander: Option<Expander>,
+    expander: Option<Box<Expander>>,
 }
 
 impl Body {
-    fn of(response: Response<Incoming>, connection: Option<Box<dyn Responding>>) -> Response<Self> {
-        let expander = Expander::of(response.headers());
+    fn of(
+        response: Response<Incoming>,
+        connection: Option<Box<dyn Responding>>,
+        expanding: &Budget,
+    ) -> Response<Self> {
+        let expander = Expander::of(response.headers(), expanding).map(Box::new);
         response.map(|raw| Self { raw, connection, expander })
     }
 
@@ -338,7 +348,7 @@ impl Body {
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             if let Some(expander) = &mut self.expander
-                && let Some(expanded) = expander.next().map_err(not_expanded)?
+                && let Some(expanded) = expander.next().await.map_err(not_expanded)?
             {
                 // A small body may expand for long without a wait, and others want their turn.
                 tokio::task::coop::consume_budget().await;

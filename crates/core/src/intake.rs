@@ -18,7 +18,7 @@ use crate::{
     codec::Lines,
     error::{Error, Kind as Fault},
     exchange,
-    memory::{self, Pool, Taken},
+    memory::{self, Budget, Taken},
     message::{Batch, Id, Invalid, Kind, Message, Parsed, error_reply},
     payload::{Gathered, Gatherer, GivenUp, Unkept},
     pending::Pending,
@@ -37,7 +37,7 @@ const LEAST_READ: usize = 2 << 10;
 pub(crate) struct Intake {
     bridge: Arc<Bridge>,
     pub(crate) exchanges: JoinSet<()>,
-    room: Pool,
+    room: Budget,
     /// Room for what has no answer, beside that.
     unanswered: Arc<Semaphore>,
     /// What the next message must wait for (R12): the answer to `initialize`, then the receipt of `initialized` and a
@@ -55,7 +55,7 @@ impl Intake {
         Self {
             bridge,
             exchanges: JoinSet::new(),
-            room: Pool::new(memory::REQUESTS),
+            room: Budget::new(memory::REQUESTS),
             unanswered: Arc::new(Semaphore::new(MOST_UNANSWERED)),
             gate: None,
             shook_hands: false,

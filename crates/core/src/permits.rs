@@ -6,7 +6,7 @@
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-const NOTIFICATIONS: usize = 16;
+const NOTIFICATIONS: usize = 32;
 const RESPONSES: usize = 16;
 const PINGS: usize = 8;
 const SUBSCRIPTIONS: usize = 64;

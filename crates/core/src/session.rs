@@ -195,20 +195,18 @@ impl Session {
     /// that servers use in its place (R40). Without a session nothing can be lost, but for the handshake: a server that now
     /// wants what only modern requests have knows nothing of it.
     ///
-    /// `is_own`: it has the request's id. Then it may be the answer of what ran, which can speak of any other session and
-    /// of any other thing that is not found; so it must say that it means this one.
-    pub(crate) fn is_lost(&self, status: StatusCode, page: &Page, is_own: bool) -> bool {
+    /// `may_be_answer`: it may come from what ran, which can speak of any other session and of any other thing that is not
+    /// found; so it must say that it means this one.
+    pub(crate) fn is_lost(&self, status: StatusCode, page: &Page, may_be_answer: bool) -> bool {
         const CODES: [i64; 4] = [-32_000, -32_001, -32_600, -32_602];
         if !matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) {
             return false;
         }
         match (status, page.response.as_ref().and_then(Message::error)) {
-            (StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST, Some((-32_022..=-32_020, _))) => {
-                self.initialize.is_some() && !self.for_modern
-            }
+            (_, Some((-32_022..=-32_020, _))) => self.initialize.is_some() && !self.for_modern,
             _ if self.id.is_none() => false,
-            (_, Some((code, text))) if is_own => CODES.contains(&code) && names_lost_session(&text),
-            (_, None) if is_own => false,
+            (_, Some((code, text))) if may_be_answer => CODES.contains(&code) && names_lost_session(&text),
+            (_, None) if may_be_answer => false,
             // An unknown method (R68).
             (StatusCode::NOT_FOUND, Some((code, _))) => code != -32_601,
             (StatusCode::NOT_FOUND, None) => true,
@@ -324,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn r38_what_has_the_requests_id_must_name_the_session() {
+    fn r38_what_may_come_from_a_tool_must_name_the_session() {
         let session = initialized("2025-06-18", &[]);
         for (status, code, text, lost) in [
             (404, -32_001, "Session not found", true),

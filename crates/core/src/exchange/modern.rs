@@ -71,14 +71,13 @@ impl Exchange<'_> {
         let status = reply.status();
         let error = status_error(status).with_retry_after(reply.retry_after());
         let page = reply.page(&bridge.storage, self.message.kind() == Kind::Request).await;
-        let (answer, is_own) = self.answer_in(&page);
-        if let Some(step) = self.reauthorize(reply.refusal(), is_own).await? {
+        let (answer, may_go_again) = self.answer_in(status, &page);
+        if let Some(step) = self.reauthorize(reply.refusal(), may_go_again).await? {
             return Ok(step);
         }
         let fault = answer.as_ref().and_then(Message::error);
-        // The code is the protocol's own, and so is the status under it: no tool has run.
         if fault.as_ref().is_some_and(|(code, _)| *code == HEADER_MISMATCH)
-            && status == StatusCode::BAD_REQUEST
+            && may_go_again
             && self.is_tool_call()
             && self.first(Remedy::NewList)
         {
@@ -91,7 +90,7 @@ impl Exchange<'_> {
                 bridge.eras().modern_is(taken);
             }
             if taken == Some(false)
-                && self.may_go_again(is_own)
+                && may_go_again
                 && !self.has_tried(Remedy::OtherProtocol)
                 && !self.pending.is_own()
             {
