@@ -19,13 +19,16 @@ mod stop;
 use std::{
     env,
     ffi::OsString,
-    io::{self, Write},
+    io, panic,
     process::ExitCode,
     sync::Arc,
 };
 
 use clap::Parser;
-use gangway::stdio::{self, Stdout};
+use gangway::{
+    stdio::{self, Stdout},
+    text::shown,
+};
 use tokio::{io::AsyncRead, runtime::Runtime};
 
 use crate::args::{Args, Environment, Settings};
@@ -40,6 +43,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args: Vec<_> = args.into_iter().collect();
     #[cfg(feature = "oauth")]
     let command = Command::take(&mut args);
+    panic::set_hook(Box::new(report_panic));
     let typed = match Args::try_parse_from(args) {
         Ok(typed) => typed,
         Err(page) if !page.use_stderr() => {
@@ -58,6 +62,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         bridge(settings)
     });
+    logging::finish();
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
@@ -82,8 +87,9 @@ pub async fn embedded(
     let settings = Settings::new(typed, &environment)?;
     logging::start(&settings.log)?;
     settings.log_remarks();
-    let end = gangway::run(settings.config, input, output, stop).await?;
-    tracing::info!("ended: {end:?}");
+    let outcome = gangway::run(settings.config, input, output, stop).await;
+    logging::finish();
+    tracing::info!("ended: {:?}", outcome?);
     Ok(())
 }
 
@@ -125,6 +131,11 @@ fn runtime() -> Result<Runtime, Failure> {
     built.map_err(|error| Failure::system("cannot start the event loop", &error))
 }
 
+/// Says what has panicked, as everything is said: the text may hold a peer's.
+fn report_panic(panic: &panic::PanicHookInfo<'_>) {
+    logging::say(&panic.to_string());
+}
+
 /// What ends the command before its time: one line for the user, and the exit status.
 #[derive(Debug)]
 pub struct Failure {
@@ -147,16 +158,19 @@ impl Failure {
     }
 
     fn usage(line: String) -> Self {
-        Self { line, status: 2 }
+        Self::new(line, 2)
     }
 
     fn system(what: &str, error: &io::Error) -> Self {
-        Self { line: format!("{what}: {error}"), status: 1 }
+        Self::new(format!("{what}: {error}"), 1)
     }
 
-    /// Says it, in one line whatever the text holds. Nobody may be reading, and that is no reason to fail.
+    fn new(line: String, status: u8) -> Self {
+        Self { line: shown(line).into_owned(), status }
+    }
+
     fn report(&self) -> ExitCode {
-        let _ = writeln!(io::stderr(), "mcp-gangway: {}", self.line.replace(['\r', '\n'], " "));
+        logging::say(&self.line);
         ExitCode::from(self.status)
     }
 }
@@ -164,6 +178,6 @@ impl Failure {
 impl From<gangway::Error> for Failure {
     fn from(error: gangway::Error) -> Self {
         let line = error.detail().map_or_else(|| error.to_string(), |detail| format!("{error}: {detail}"));
-        Self { line, status: if error.is_config() { 2 } else { 1 } }
+        Self::new(line, if error.is_config() { 2 } else { 1 })
     }
 }

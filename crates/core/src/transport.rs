@@ -26,6 +26,7 @@ use crate::{
     error::{Error, Kind as Fault},
     headers,
     http_client::{Body, HttpClient, HttpSettings},
+    secrets::Concealed,
 };
 
 const MOST_REDIRECTS: usize = 5;
@@ -45,6 +46,8 @@ pub(crate) struct Transport {
     last_used: Mutex<(Instant, SystemTime)>,
     url: ServerUrl,
     pub(crate) credentials: Credentials,
+    #[expect(dead_code, reason = "what is secret in the settings is concealed for as long as they are used")]
+    concealed: Concealed,
 }
 
 impl Transport {
@@ -59,6 +62,7 @@ impl Transport {
             last_used: Mutex::new((Instant::now(), SystemTime::now())),
             url: config.url.clone(),
             credentials: Credentials::new(config),
+            concealed: Concealed::settings(config),
         })
     }
 
