@@ -16,13 +16,7 @@ mod logging;
 mod sign_in;
 mod stop;
 
-use std::{
-    env,
-    ffi::OsString,
-    io, panic,
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{env, ffi::OsString, io, panic, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use gangway::{

@@ -444,8 +444,13 @@ impl Exchange<'_> {
     /// only mean this request.
     fn answer_in(&self, body: &Bytes) -> Option<Message> {
         let answer = Message::one(body.clone()).filter(|answer| answer.kind() == Kind::Response)?;
-        // In OAuth's own refusals the error is a word (RFC 6749, 5.2), which is no answer in JSON-RPC.
-        let is_answer = |whole: Object<'_>| whole.get("result").is_some() || whole.object("error").is_some();
+        // Refusals of OAuth and of gateways have an `error`, too, but not one with a number as in JSON-RPC. They may show
+        // our headers, and so reach the client only as an excerpt.
+        let is_code = |code: &str| code.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+        let is_answer = |whole: Object<'_>| {
+            whole.get("result").is_some()
+                || whole.object("error").and_then(|error| error.get("code")).is_some_and(is_code)
+        };
         Object::of(answer.text()).filter(|whole| is_answer(*whole))?;
         self.pending.id().map(|id| answer.with_id(id))
     }

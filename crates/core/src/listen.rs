@@ -240,9 +240,7 @@ async fn http_sse(bridge: &Arc<Bridge>) {
                 let reading = read(bridge, reply, &mut cursor, |text| {
                     let endpoint = endpoint(bridge.transport.url(), text);
                     let stream = match endpoint {
-                        Ok(endpoint) => {
-                            Stream::Open { concealed: Concealed::url(endpoint.as_url()), endpoint, number }
-                        }
+                        Ok(endpoint) => Stream::Open { concealed: Concealed::url(endpoint.as_url()), endpoint, number },
                         Err(why) => Stream::Down { why: why.into(), refused: true },
                     };
                     let usable = matches!(stream, Stream::Open { .. });

@@ -102,7 +102,9 @@ pub(crate) fn places_in(text: &str) -> Vec<Range<usize>> {
         for value in known.iter().flat_map(|values| values.iter()) {
             for start in value.find_iter(&reading.bytes) {
                 let end = start + value.needle().len();
-                places.push(text.floor_char_boundary(reading.source(start))..text.ceil_char_boundary(reading.source(end)));
+                places.push(
+                    text.floor_char_boundary(reading.source(start))..text.ceil_char_boundary(reading.source(end)),
+                );
             }
         }
     }
@@ -232,7 +234,8 @@ fn readings(text: &str) -> Vec<Reading> {
     let mut from = 0;
     for _ in 0..2 {
         let to = readings.len();
-        let further: Vec<_> = readings.iter().skip(from).flat_map(|it| ESCAPES.iter().filter_map(|e| it.without(e))).collect();
+        let further: Vec<_> =
+            readings.iter().skip(from).flat_map(|it| ESCAPES.iter().filter_map(|e| it.without(e))).collect();
         readings.extend(further);
         from = to;
     }
@@ -253,11 +256,8 @@ enum Meant {
 const PERCENT: Escapes = Escapes { begin: b'%', read: percent };
 
 /// Those of URLs, of JSON and programming languages, and of HTML.
-const ESCAPES: [Escapes; 3] = [
-    PERCENT,
-    Escapes { begin: b'\\', read: backslash },
-    Escapes { begin: b'&', read: entity },
-];
+const ESCAPES: [Escapes; 3] =
+    [PERCENT, Escapes { begin: b'\\', read: backslash }, Escapes { begin: b'&', read: entity }];
 
 fn percent(rest: &[u8]) -> Option<(Meant, usize)> {
     Some((Meant::Byte(u8::try_from(number(rest.get(..2)?, 16)?).ok()?), 2))
@@ -317,7 +317,8 @@ mod tests {
 
     /// Canaries that no other test has in its texts, as the table is the process's.
     fn headers(pairs: &[(&'static str, &str)]) -> Concealed {
-        let pairs = pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()));
+        let pairs =
+            pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()));
         Concealed::headers(&pairs.collect())
     }
 
@@ -334,7 +335,12 @@ mod tests {
             value.bytes().map(write).collect()
         };
         let json = serde_json::to_string(value).unwrap();
-        let html = value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&#34;").replace('\'', "&#x27;");
+        let html = value
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;")
+            .replace('"', "&#34;")
+            .replace('\'', "&#x27;");
         let units = |value: &str| value.encode_utf16().map(|unit| format!("\\u{unit:04X}")).collect::<String>();
         for text in [
             value.to_owned(),
@@ -384,10 +390,8 @@ mod tests {
     #[test]
     fn what_is_secret_in_urls_and_keys_is_known() {
         let mut config = Config::new("https://us%C3%A9r-kanarie:pass%2Fkanarie@h/mcp?key=query%20kanarie&v=1").unwrap();
-        config.proxy = Proxy::Url {
-            url: crate::ProxyUrl::parse("proxy-user:proxy-kanarie@proxy:3128").unwrap(),
-            except: None,
-        };
+        config.proxy =
+            Proxy::Url { url: crate::ProxyUrl::parse("proxy-user:proxy-kanarie@proxy:3128").unwrap(), except: None };
         let key = "-----BEGIN PRIVATE KEY-----\nlinekanarie1\r\nlinekanarie2\n-----END PRIVATE KEY-----\n";
         config.tls.client = Some(crate::ClientIdentity::new(Vec::new(), key.into()));
         let _concealed = Concealed::settings(&config);
@@ -433,7 +437,24 @@ mod tests {
     #[test]
     fn hostile_escapes_are_only_text() {
         let _concealed = headers(&[("x-api-key", "kanarie-escape")]);
-        for text in ["%", "%4", "%zz", "\\", "\\u", "\\u12", "\\ud800", "\\ud800\\u0041", "\\u{", "\\u{110000}", "&", "&#", "&#;", "&#x;", "&#99999999;", "é%\u{e9}"] {
+        for text in [
+            "%",
+            "%4",
+            "%zz",
+            "\\",
+            "\\u",
+            "\\u12",
+            "\\ud800",
+            "\\ud800\\u0041",
+            "\\u{",
+            "\\u{110000}",
+            "&",
+            "&#",
+            "&#;",
+            "&#x;",
+            "&#99999999;",
+            "é%\u{e9}",
+        ] {
             let page = format!("{text}kanarie-escape{text}");
             assert!(shown(page.as_str()).contains("[secret]"), "{text}");
         }

@@ -123,7 +123,10 @@ mod tests {
     fn what_a_peer_says_moves_no_cursor() {
         let hostile = "a\u{1b}[2J\u{9b}31m\u{7}b\r\nc\u{202e}d\u{2028}e\u{7f}\0";
         assert_eq!(shown(hostile), r"a\u{1b}[2J\u{9b}31m\u{7}b  c\u{202e}d e\u{7f}\u{0}");
-        assert_eq!(shown("a\u{ad}b\u{61c}c\u{200b}d\u{2066}e\u{feff}f"), r"a\u{ad}b\u{61c}c\u{200b}d\u{2066}e\u{feff}f");
+        assert_eq!(
+            shown("a\u{ad}b\u{61c}c\u{200b}d\u{2066}e\u{feff}f"),
+            r"a\u{ad}b\u{61c}c\u{200b}d\u{2066}e\u{feff}f"
+        );
         assert_eq!(shown("x\u{e0041}\u{fe0f}\u{e0100}"), r"x\u{e0041}\u{fe0f}\u{e0100}");
         let long = excerpt(&"\u{1b}".repeat(600), 512);
         assert!(long.len() <= 512 && long.ends_with(CUT), "{long}");

@@ -66,7 +66,8 @@ impl Place<'_> {
         let request = request.add_extra_param("resource", &self.key.resource);
         let details: StandardDeviceAuthorizationResponse = request.request_async(&http).await.map_err(failed)?;
         // Written anew, as it is shown: the answer may have anything in it.
-        let complete = details.verification_uri_complete().and_then(|url| Url::parse(url.secret()).ok()).map(String::from);
+        let complete =
+            details.verification_uri_complete().and_then(|url| Url::parse(url.secret()).ok()).map(String::from);
         let url = details.verification_uri().url().to_string();
         let code = excerpt(details.user_code().secret(), LONGEST_CODE);
         self.http.may_show(complete.as_deref().unwrap_or(&url)).await?;
