@@ -46,6 +46,7 @@ import mcp_gangway
 
 # The name is the original's, and what code that replaces it looks for.
 from mcp_gangway import _json as orjson
+from mcp_gangway import _native
 from mcp_gangway._command import OneLineParser, bridge_command
 from mcp_gangway.retry import (
     ResilientHttpClient,
@@ -498,8 +499,16 @@ def setup_logging(level: str | None) -> None:
     number = getattr(logging, name, None)
     logger.setLevel(number if type(number) is int else logging.INFO)
     for handler in logger.handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
+        handler.setFormatter(_OneLine("%(asctime)s %(name)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
     logger.disabled = False
+
+
+class _OneLine(logging.Formatter):
+    """Peers have their part in what is logged: it stays in its line, and is no command to a
+    terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _native.shown(super().format(record))
 
 
 def shutting_down() -> bool:

@@ -37,7 +37,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args: Vec<_> = args.into_iter().collect();
     #[cfg(feature = "oauth")]
     let command = Command::take(&mut args);
-    panic::set_hook(Box::new(report_panic));
+    report_panics();
     let typed = match Args::try_parse_from(args) {
         Ok(typed) => typed,
         Err(page) if !page.use_stderr() => {
@@ -125,9 +125,10 @@ fn runtime() -> Result<Runtime, Failure> {
     built.map_err(|error| Failure::system("cannot start the event loop", &error))
 }
 
-/// Says what has panicked, as everything is said: the text may hold a peer's.
-fn report_panic(panic: &panic::PanicHookInfo<'_>) {
-    logging::say(&panic.to_string());
+/// Has panics said as everything is said, in one line that does nothing: their texts may hold a peer's. For programs that
+/// have this crate in them and no hook of their own; [`run`] does it.
+pub fn report_panics() {
+    panic::set_hook(Box::new(|panic| logging::say(&panic.to_string())));
 }
 
 /// What ends the command before its time: one line for the user, and the exit status.
@@ -173,5 +174,31 @@ impl From<gangway::Error> for Failure {
     fn from(error: gangway::Error) -> Self {
         let line = error.detail().map_or_else(|| error.to_string(), |detail| format!("{error}: {detail}"));
         Self::new(line, if error.is_config() { 2 } else { 1 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Runs itself once more, as the hook is the process's and stderr cannot be looked at from within.
+    #[test]
+    #[expect(clippy::panic, reason = "it is what is tested")]
+    fn a_panic_is_one_line_that_does_nothing() {
+        const CHILD: &str = "PANICS";
+
+        if env::var_os(CHILD).is_some() {
+            report_panics();
+            panic!("a peer said \u{1b}[2J\u{9b}\u{202e}\nforged line");
+        }
+        let test = ["--exact", "tests::a_panic_is_one_line_that_does_nothing", "--nocapture", "--test-threads=1"];
+        let child = Command::new(env::current_exe().unwrap()).args(test).env(CHILD, "1").output().unwrap();
+        let text = String::from_utf8(child.stderr).unwrap();
+        let said: Vec<_> = text.lines().filter(|line| line.contains("a peer said")).collect();
+        assert_eq!(said.len(), 1, "{text}");
+        assert!(said[0].starts_with("mcp-gangway: panicked at "), "{text}");
+        assert!(said[0].ends_with(r"a peer said \u{1b}[2J\u{9b}\u{202e} forged line"), "{text}");
     }
 }
