@@ -185,7 +185,6 @@ mod tests {
 
     /// Runs itself once more, as the hook is the process's and stderr cannot be looked at from within.
     #[test]
-    #[expect(clippy::panic, reason = "it is what is tested")]
     fn a_panic_is_one_line_that_does_nothing() {
         const CHILD: &str = "PANICS";
 
@@ -193,8 +192,8 @@ mod tests {
             report_panics();
             panic!("a peer said \u{1b}[2J\u{9b}\u{202e}\nforged line");
         }
-        let test = ["--exact", "tests::a_panic_is_one_line_that_does_nothing", "--nocapture", "--test-threads=1"];
-        let child = Command::new(env::current_exe().unwrap()).args(test).env(CHILD, "1").output().unwrap();
+        let arguments = ["--exact", "tests::a_panic_is_one_line_that_does_nothing", "--nocapture", "--test-threads=1"];
+        let child = Command::new(env::current_exe().unwrap()).args(arguments).env(CHILD, "1").output().unwrap();
         let text = String::from_utf8(child.stderr).unwrap();
         let said: Vec<_> = text.lines().filter(|line| line.contains("a peer said")).collect();
         assert_eq!(said.len(), 1, "{text}");

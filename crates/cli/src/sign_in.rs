@@ -265,7 +265,7 @@ impl Command {
 
 /// Lines as they may be shown: an authorization server has its part in most.
 fn page(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("{}\n", text::shown(line.as_str()))).collect()
+    lines.iter().map(|line| text::shown(line.as_str()) + "\n").collect()
 }
 
 fn signed_out(server: &ServerUrl, revocation: &Revocation) -> String {

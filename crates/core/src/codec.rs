@@ -196,7 +196,7 @@ impl Decoder {
         if payload.is_blank() {
             return None;
         }
-        let beginning = || payload.in_memory().map(|text| text.get(..64 << 10).unwrap_or(text)).unwrap_or_default();
+        let beginning = || payload.in_memory().map(|text| text.get(..2048).unwrap_or(text)).unwrap_or_default();
         match repaired(payload) {
             Ok(Parsed::One(message)) => return Some(message),
             Ok(Parsed::Batch(elements)) => {

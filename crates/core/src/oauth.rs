@@ -381,7 +381,7 @@ impl Token {
         let ahead = tokens.expires_in().map(|life| AHEAD.min(life / 5));
         let stale_from = expiry.zip(ahead).and_then(|(expiry, ahead)| expiry.checked_sub(ahead));
         let (scopes, challenge) = (stored.granted_scopes.clone(), challenge.clone());
-        let concealed = Concealed::new(tokens.refresh_token().map(|token| token.secret()));
+        let concealed = Concealed::new(tokens.refresh_token().map(oauth2::RefreshToken::secret));
         Some(Self { header, scopes, stale_from, expiry, renewed: None, challenge, concealed })
     }
 

@@ -39,8 +39,8 @@ pub fn excerpt(text: &str, limit: usize) -> String {
 }
 
 /// How much of a text [`excerpt`] looks at, in bytes. It is more than it shows: a secret is not known by its first half.
-pub fn look_at(limit: usize) -> usize {
-    limit.saturating_add(secrets::longest_place())
+pub const fn look_at(limit: usize) -> usize {
+    limit.saturating_add(secrets::LONGEST_BEGINNING)
 }
 
 /// The part of a text before `end` without the secrets that begin there; none if there are none.

@@ -117,7 +117,7 @@ impl Shared {
         if self.is_json {
             let rest = fields.rest.iter().map(|(name, value, _)| ((*name).to_owned(), value.clone()));
             let message = ("message".to_owned(), Value::from(fields.message.as_str()));
-            return Value::from(Map::from_iter(rest.chain([message]))).to_string();
+            return Value::from(rest.chain([message]).collect::<Map<_, _>>()).to_string();
         }
         let mut text = fields.message.clone();
         for (name, value, is_quoted) in &fields.rest {
@@ -132,9 +132,8 @@ impl Shared {
 
     fn write(&self, metadata: &Metadata<'_>, text: &str) {
         let mut time = String::new();
-        if SystemTime.format_time(&mut Writer::new(&mut time)).is_err() {
-            time = "?".to_owned();
-        }
+        // A line without its time is better than none.
+        let _ = SystemTime.format_time(&mut Writer::new(&mut time));
         let (level, target) = (metadata.level(), metadata.target());
         self.sink.write(&if self.is_json {
             format!(r#"{{"timestamp":"{time}","level":"{level}","fields":{text},"target":"{target}"}}"#) + "\n"

@@ -198,15 +198,15 @@ fn bad_lines_of_the_client_do_not_flood_the_log() {
 fn messages_that_fail_do_not_flood_the_log() {
     const MESSAGES: u64 = 2_000;
 
-    let long = "x".repeat(3000);
-    let page = format!("{long}, this is what every page says");
+    let padding = "x".repeat(3000);
+    let page = format!("{padding}, this is what every page says");
     let origin = scripted(move |request| match request.body["method"].as_str() {
         Some("ping") => reply("200 OK", JSON, serde_json::json!({"jsonrpc": "2.0", "id": 1, "result": {}}).to_string()),
         _ => reply("500 No", "", &page),
     });
     let mut bridge = Bridge::start([&format!("{origin}/mcp")]);
     for number in 0..MESSAGES {
-        bridge.send(&format!(r#"{{"jsonrpc":"2.0","method":"notifications/{number}{long}"}}"#));
+        bridge.send(&format!(r#"{{"jsonrpc":"2.0","method":"notifications/{number}{padding}"}}"#));
         if number % 20 == 0 {
             bridge.ask(&request(1, "ping"));
         }

@@ -159,7 +159,8 @@ fn echo(request: &Request) -> Vec<u8> {
     let got = format!("{} {}\n{}", request.method, request.target, request.head());
     let html = got.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&#34;").replace('/', "&#x2F;");
     let percent = |upper: bool| {
-        got.bytes().map(|byte| if upper { format!("%{byte:02X}") } else { format!("%{byte:02x}") }).collect::<String>()
+        let write = |byte: u8| if upper { format!("%{byte:02X}") } else { format!("%{byte:02x}") };
+        got.bytes().map(write).collect::<Vec<_>>().concat()
     };
     let one_line = request.head().replace('\n', "; ");
     let id = &request.body["id"];
@@ -249,7 +250,7 @@ fn what_a_server_sends_back_of_our_secrets_is_blanked() {
             assert!(
                 said.len() > 50 && said.iter().chain(&errors).filter(|text| text.contains("[secret]")).count() > 30
             );
-            let encoded = CANARY.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+            let encoded = CANARY.bytes().map(|byte| format!("%{byte:02x}")).collect::<Vec<_>>().concat();
             for line in errors.iter().chain(&said) {
                 for secret in [CANARY, &encoded, &encoded.to_uppercase(), "a2FuYXJp", "%6Bana"] {
                     assert!(!line.contains(secret), "{variant}: {line}");

@@ -44,7 +44,8 @@ impl Request {
 
     /// All headers, as they came but for the case of their names.
     pub(crate) fn head(&self) -> String {
-        self.headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect()
+        let lines = self.headers.iter().map(|(name, value)| format!("{name}: {value}\n"));
+        lines.collect::<Vec<_>>().concat()
     }
 
     pub(crate) fn calls(&self, method: &str) -> bool {
