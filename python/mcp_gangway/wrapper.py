@@ -499,10 +499,11 @@ def setup_logging(level: str | None) -> None:
         logger.disabled = True
         return
     _flood.forget()
+    # Once, before all handlers.
+    logger.addFilter(_flood)
     number = getattr(logging, name, None)
     logger.setLevel(number if type(number) is int else logging.INFO)
     for handler in logger.handlers:
-        handler.addFilter(_flood)
         handler.setFormatter(_OneLine("%(asctime)s %(name)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
     logger.disabled = False
 
