@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
 
-use crate::text::{self, excerpt};
+use crate::text::excerpt;
 
 /// The longest excerpt of a peer's text that an error carries, in bytes.
 const DETAIL_LIMIT: usize = 512;
@@ -187,7 +187,7 @@ impl Error {
     /// Says where the user can do something about it.
     #[cfg(feature = "oauth")]
     pub(crate) fn with_url(mut self, url: &str) -> Self {
-        self.0.url = Some(text::shown(url).into_owned());
+        self.0.url = Some(crate::text::shown(url).into_owned());
         self
     }
 
