@@ -451,9 +451,7 @@ impl Exchange<'_> {
             } else if answer.is_none() || self.may_renew(epoch) {
                 return self.renew(epoch).await;
             }
-        } else if may_go_again
-            && self.is_behind()
-            && matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST)
+        } else if may_go_again && self.is_behind() && matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST)
         {
             return Ok(Step::Again);
         }
@@ -463,7 +461,6 @@ impl Exchange<'_> {
         }
         Err(error.with_detail(&String::from_utf8_lossy(&page.text)))
     }
-
 
     /// Asks for new credentials where the reply refuses those that were sent, as often as that may help. Gives what
     /// follows if there are some.
@@ -505,14 +502,21 @@ impl Exchange<'_> {
     /// only mean this request. Says whether the request may be sent again, once what stood in its way is gone: not if the
     /// answer has the request's own id, and so may be that of what ran (see the table in `retry.rs`).
     fn answer_in(&self, status: StatusCode, page: &Page) -> (Option<Message>, bool) {
-        // In OAuth's own refusals the error is a word (RFC 6749, 5.2), which is no answer in JSON-RPC.
-        let is_answer = |whole: Object<'_>| whole.get("result").is_some() || whole.object("error").is_some();
-        let answer = page.response.as_ref().filter(|response| {
-            response.is_spooled() || Object::of(response.text()).is_some_and(is_answer)
-        });
+        // Refusals of OAuth and of gateways have an `error`, too, but not one with a number as in JSON-RPC. They may show
+        // our headers, and so reach the client only as an excerpt.
+        let is_code = |code: &str| code.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+        let is_answer = |whole: Object<'_>| {
+            whole.get("result").is_some()
+                || whole.object("error").and_then(|error| error.get("code")).is_some_and(is_code)
+        };
+        let answer = page
+            .response
+            .as_ref()
+            .filter(|response| response.is_spooled() || Object::of(response.text()).is_some_and(is_answer));
         let (Some(answer), Some(id)) = (answer, self.pending.id()) else { return (None, true) };
         let is_own = answer.id().is_some_and(|theirs| theirs.means(id));
-        let is_protocols = status == StatusCode::BAD_REQUEST && answer.error().is_some_and(|(code, _)| era::is_reserved(code));
+        let is_protocols =
+            status == StatusCode::BAD_REQUEST && answer.error().is_some_and(|(code, _)| era::is_reserved(code));
         (Some(answer.with_id(id)), !is_own || is_protocols || only_reads(self.message.method()))
     }
 

@@ -33,11 +33,13 @@ mod renewal;
 mod retry;
 mod route;
 mod scan;
+mod secrets;
 mod session;
 mod splice;
 pub mod stdio;
 pub mod streams;
 mod subscriptions;
+pub mod text;
 mod transport;
 #[cfg(test)]
 mod vectors;

@@ -3,12 +3,13 @@
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use crate::{headers, message::Message, transport::Page};
+use crate::{headers, message::Message, secrets::Concealed, transport::Page};
 
 /// What the server has settled with this client.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     id: Option<HeaderValue>,
+    concealed: Concealed,
     version: Option<HeaderValue>,
     /// The HTTP+SSE stream that it lives and dies with (R53); none over Streamable HTTP.
     stream: Option<u64>,
@@ -40,6 +41,7 @@ impl Session {
         self.stream = stream;
         self.version = None;
         self.id = id.filter(|id| !id.is_empty() && id.as_bytes().iter().all(u8::is_ascii_graphic)).cloned();
+        self.concealed = Concealed::new(&self.id);
         if let Some(id) = &mut self.id {
             id.set_sensitive(true);
         } else if id.is_some() {
