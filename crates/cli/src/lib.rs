@@ -100,6 +100,7 @@ fn bridge(settings: Settings) -> Result<(), Failure> {
     logging::start(&settings.log)?;
     settings.log_remarks();
     keep_freed_memory();
+    gangway::files::raise_limit();
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
         let stop = stop::requested().map_err(|error| Failure::system("cannot watch for signals", &error))?;

@@ -219,7 +219,7 @@ impl Exchange<'_> {
                 () = self.pending.withdrawn() => return Ok(()),
                 () = sleep(wait) => {}
             }
-            self.permit = self.in_time_left(self.bridge.permits.acquire(self.lane.share)).await?;
+            self.permit = self.in_time_left(self.bridge.permits.acquire(self.lane.share)).await??;
         }
     }
 
@@ -234,18 +234,18 @@ impl Exchange<'_> {
             if let Some(target) = follows
                 && !target.decided().await
             {
-                return (false, None);
+                return Ok((false, None));
             }
-            (true, self.bridge.permits.acquire(share).await)
+            Ok((true, self.bridge.permits.acquire(share).await?))
         };
         let turn = async {
             tokio::select! {
                 biased;
-                () = self.pending.withdrawn() => (false, None),
+                () = self.pending.withdrawn() => Ok((false, None)),
                 turn = turn => turn,
             }
         };
-        let (wanted, permit) = self.in_time_left(turn).await?;
+        let (wanted, permit) = self.in_time_left(turn).await??;
         self.permit = permit;
         Ok(self.pending.start() && wanted)
     }
@@ -494,7 +494,7 @@ impl Exchange<'_> {
             Err(error) if error.is_sign_in() && self.answer_provisionally().await => return Ok(Some(Step::Done)),
             renewed => renewed.map_err(|error| error.with_may_have_run(self.may_have_run))?,
         };
-        self.permit = self.in_time_left(self.bridge.permits.acquire(self.lane.share)).await?;
+        self.permit = self.in_time_left(self.bridge.permits.acquire(self.lane.share)).await??;
         Ok(renewed.then_some(Step::Again))
     }
 

@@ -9,6 +9,7 @@ mod credentials;
 mod era;
 mod error;
 mod exchange;
+pub mod files;
 mod headers;
 mod held;
 pub mod http_client;

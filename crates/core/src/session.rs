@@ -5,6 +5,10 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::{headers, message::Message, secrets::Concealed, transport::Page};
 
+/// The most subscriptions to resources that are remembered for another session, and the longest request of one in bytes.
+const MOST_SUBSCRIPTIONS: usize = 1000;
+const LONGEST_SUBSCRIPTION: usize = 16 << 10;
+
 /// What the server has settled with this client.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
@@ -142,7 +146,11 @@ impl Session {
             "resources/subscribe" => {
                 if let Some(uri) = request.uri() {
                     self.subscriptions.retain(|(known, _)| *known != uri);
-                    self.subscriptions.push((uri, request.clone()));
+                    if self.subscriptions.len() < MOST_SUBSCRIPTIONS && request.bytes().len() <= LONGEST_SUBSCRIPTION {
+                        self.subscriptions.push((uri, request.clone()));
+                    } else {
+                        tracing::warn!("a subscription is too much to be remembered; a new session will not have it");
+                    }
                 }
             }
             "resources/unsubscribe" => {
