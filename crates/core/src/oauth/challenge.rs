@@ -1,11 +1,16 @@
 //! What a refusal says about the credentials that it wants: the `Bearer` challenge among its `WWW-Authenticate` headers
 //! (RFC 9110, 11.6.1; RFC 6750, 3).
 //!
-//! Rule: a name or a comma in quotes is text. What cannot be read ends the reading; what came before it counts.
+//! Rules: a name or a comma in quotes is text. What cannot be read ends the reading; what came before it counts. A value that
+//! is longer than any that means well is not read, and the work is linear in what is.
 
 use std::fmt::Write as _;
 
 use http::{HeaderMap, header::WWW_AUTHENTICATE};
+
+/// The longest header value that is read, in bytes, and the most of them.
+const LONGEST: usize = 16 << 10;
+const MOST: usize = 32;
 
 /// The parameters of a `Bearer` challenge that matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,7 +24,7 @@ impl Challenge {
     /// The challenge in a response's headers: the first that says where the metadata is, else the first of all.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut all: Vec<Self> = Vec::new();
-        for value in headers.get_all(WWW_AUTHENTICATE) {
+        for value in headers.get_all(WWW_AUTHENTICATE).iter().filter(|value| value.len() <= LONGEST).take(MOST) {
             // Header values may be Latin-1; what matters here is not.
             read(&String::from_utf8_lossy(value.as_bytes()), &mut all);
         }
@@ -30,6 +35,12 @@ impl Challenge {
     /// Whether the token is good, but for less than this request needs.
     pub(crate) fn wants_more_scope(&self) -> bool {
         self.error.as_deref() == Some("insufficient_scope") && self.scopes().next().is_some()
+    }
+
+    /// Whether a secret stands in it.
+    pub(super) fn holds(&self, secret: &str) -> bool {
+        let texts = [&self.resource_metadata, &self.scope, &self.error];
+        !secret.is_empty() && texts.into_iter().flatten().any(|text| text.contains(secret))
     }
 
     /// The scopes that are asked for.
