@@ -106,7 +106,7 @@ impl Place<'_> {
     {
         let what = "the sign-in by device code failed";
         match self.http.take_forbidden() {
-            Some(forbidden) => explained(what, forbidden),
+            Some(forbidden) => explained(what, &forbidden).with_source(error),
             None => Error::new(Fault::NoToken, what).with_source(error),
         }
     }

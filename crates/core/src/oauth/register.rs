@@ -74,7 +74,7 @@ impl Place<'_> {
         let request = request.map_err(|error| refused("its registration endpoint is no URL").with_source(error))?;
         let response = self.http.ask(request, true).await;
         let response = response.map_err(|error| match self.http.take_forbidden() {
-            Some(forbidden) => explained("a client cannot be registered", forbidden),
+            Some(forbidden) => explained("a client cannot be registered", &forbidden).with_source(error),
             None => refused("a client cannot be registered").with_source(error),
         })?;
         if !response.status().is_success() {

@@ -89,7 +89,7 @@ impl<'a> Place<'a> {
         let metadata = found.metadata;
         if found.source == AuthorizationMetadataSource::LegacyEndpointFallback {
             // That is a guess, and would hide why what the server has named is not used.
-            http.take_forbidden().map_or(Ok(()), |forbidden| Err(explained(&what, forbidden)))?;
+            http.take_forbidden().map_or(Ok(()), |forbidden| Err(explained(&what, &forbidden)))?;
         } else if !metadata.issuer.as_deref().zip(http.document()).is_some_and(|(issuer, at)| keeps(issuer, &at)) {
             return Err(refused(&metadata, "its metadata is not where its issuer keeps it"));
         }
@@ -113,6 +113,8 @@ impl<'a> Place<'a> {
             Resource::None => (resource, Some(Instead::Nothing)),
         };
         http.replace_resource(instead);
+        // Whatever comes of the sign-in goes there, so nobody is asked for one that could not end.
+        http.may_show(&metadata.token_endpoint).await?;
         let issuer = metadata.issuer.clone().unwrap_or_else(|| origin(&metadata.token_endpoint));
         let key = Key { issuer, resource, client: settings.named_client() };
         Ok(Self { settings, metadata, key, http, manager, tokens })
@@ -199,8 +201,6 @@ impl<'a> Place<'a> {
         user.ask(Prompt::Browser { url: url.into() }, lock).await;
         let arrival = timeout(SIGN_IN_TIME, callback.arrival(&state)).await;
         let arrival = arrival.map_err(|_| Error::new(Fault::NoToken, "nobody has signed in"))?;
-        let arrival =
-            arrival.map_err(|error| Error::new(Fault::NoToken, "the browser cannot come back").with_source(error))?;
         let outcome = self.exchange(&arrival, &state, record).await;
         user.has_come(arrival);
         outcome
@@ -476,12 +476,12 @@ fn keeps(issuer: &str, at: &Url) -> bool {
 /// What went wrong, for the reason that the libraries do not tell if there is one.
 fn failure(http: &Http, what: &str, error: AuthError) -> Error {
     match http.take_forbidden() {
-        Some(forbidden) => explained(what, forbidden),
+        Some(forbidden) => explained(what, &forbidden).with_source(error),
         None => Error::new(Fault::NoToken, what.to_owned()).with_source(error),
     }
 }
 
 /// An address was refused, which is why something went wrong.
-pub(super) fn explained(what: &str, forbidden: Error) -> Error {
+pub(super) fn explained(what: &str, forbidden: &Error) -> Error {
     Error::new(Fault::ForbiddenAddress, format!("{what}: {forbidden}"))
 }
