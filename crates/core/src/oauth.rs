@@ -431,10 +431,7 @@ impl Need {
     /// To have another in the place of those headers' that were refused.
     pub(crate) fn after(token: Option<&Arc<Token>>, challenge: Challenge, more: bool) -> Self {
         // A server that echoes what it got does not have it sent elsewhere, or shown.
-        let challenge = match token {
-            Some(token) if challenge.holds(token.secret()) => Challenge::default(),
-            _ => challenge,
-        };
+        let challenge = challenge.without(token.map_or("", |token| token.secret()));
         Self { instead_of: token.cloned(), challenge, more, ahead: false }
     }
 

@@ -137,7 +137,9 @@ impl<'de> Deserialize<'de> for Members {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
                 let mut members = Map::new();
                 for _ in 0..=MOST_MEMBERS {
-                    let Some((name, text)) = map.next_entry::<String, &RawValue>()? else { return Ok(Members(members)) };
+                    let Some((name, text)) = map.next_entry::<String, &RawValue>()? else {
+                        return Ok(Members(members));
+                    };
                     if let Some(value) = member(&name, text.get()) {
                         members.insert(name, value);
                     }

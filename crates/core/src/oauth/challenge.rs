@@ -37,10 +37,12 @@ impl Challenge {
         self.error.as_deref() == Some("insufficient_scope") && self.scopes().next().is_some()
     }
 
-    /// Whether a secret stands in it.
-    pub(super) fn holds(&self, secret: &str) -> bool {
-        let texts = [&self.resource_metadata, &self.scope, &self.error];
-        !secret.is_empty() && texts.into_iter().flatten().any(|text| text.contains(secret))
+    /// The same without the parameters that a secret stands in.
+    pub(super) fn without(mut self, secret: &str) -> Self {
+        for text in [&mut self.resource_metadata, &mut self.scope, &mut self.error] {
+            text.take_if(|text| !secret.is_empty() && text.contains(secret));
+        }
+        self
     }
 
     /// The scopes that are asked for.

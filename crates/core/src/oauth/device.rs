@@ -60,7 +60,8 @@ impl Place<'_> {
         let http = Directly(&self.http);
         let request = client.exchange_device_code().add_scopes(scopes.iter().cloned().map(Scope::new));
         let request = request.add_extra_param("resource", &self.key.resource);
-        let details: StandardDeviceAuthorizationResponse = request.request_async(&http).await.map_err(|error| self.failed(error))?;
+        let details: StandardDeviceAuthorizationResponse =
+            request.request_async(&http).await.map_err(|error| self.failed(error))?;
         let complete = details.verification_uri_complete().map(|url| url.secret().clone());
         let url = details.verification_uri().to_string();
         self.http.may_show(complete.as_deref().unwrap_or(&url)).await?;

@@ -86,7 +86,11 @@ impl Folder {
             let mut file = tempfile::NamedTempFile::new_in(&folder.0.path)?;
             file.write_all(&text)?;
             file.as_file().sync_all()?;
-            if replaces { file.persist(path)? } else { file.persist_noclobber(path)? };
+            if replaces {
+                file.persist(path)?
+            } else {
+                file.persist_noclobber(path)?
+            };
             Ok(())
         })
         .await
@@ -127,7 +131,9 @@ impl Folder {
     /// It cannot be looked at.
     pub(super) async fn names(&self) -> io::Result<Vec<String>> {
         self.within("", |path| {
-            fs::read_dir(path)?.filter_map(|entry| entry.map(|entry| entry.file_name().into_string().ok()).transpose()).collect()
+            fs::read_dir(path)?
+                .filter_map(|entry| entry.map(|entry| entry.file_name().into_string().ok()).transpose())
+                .collect()
         })
         .await
     }
@@ -252,7 +258,11 @@ mod tests {
         for name in ["fifo", "held", "socket", "folder", "link", "device", "dangling"] {
             folder.read(name).await.unwrap_err();
             folder.open_lock(name).await.unwrap_err();
-            assert_eq!(folder.create(name, b"x".to_vec()).await.unwrap_err().kind(), io::ErrorKind::AlreadyExists, "{name}");
+            assert_eq!(
+                folder.create(name, b"x".to_vec()).await.unwrap_err().kind(),
+                io::ErrorKind::AlreadyExists,
+                "{name}"
+            );
             if name != "folder" {
                 folder.write(name, b"ours".to_vec()).await.unwrap();
                 assert_eq!(folder.read(name).await.unwrap(), b"ours", "{name}");
