@@ -5,9 +5,9 @@
 //! Levels below `warn` are for this project's own events; those of the libraries beneath would drown them.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -18,6 +18,8 @@ use tracing_subscriber::{
     fmt::{self, MakeWriter},
     prelude::*,
 };
+
+use crate::files;
 
 /// What the user wants to read, and where.
 #[derive(Debug)]
@@ -54,7 +56,7 @@ pub(crate) fn start(settings: &LogSettings) -> Result<(), Error> {
     let sink = match &settings.file {
         None => Sink::new(Target::Stderr),
         Some(path) => Sink::new(Target::File(
-            append(path)
+            files::append(path)
                 .map_err(|error| Error::config(format!("cannot write the log file {}: {error}", path.display())))?,
         )),
     };
@@ -74,15 +76,6 @@ pub(crate) fn start(settings: &LogSettings) -> Result<(), Error> {
 pub(crate) fn say(line: &str) {
     let line = format!("mcp-gangway: {line}\n");
     let _ = (&Sink::new(Target::Stderr)).write(line.as_bytes());
-}
-
-/// Opens a file that is only for its owner: a log names servers and tools.
-fn append(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
 
 /// Writes what can be written at once, and forgets the rest.
