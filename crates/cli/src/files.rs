@@ -87,7 +87,8 @@ pub(crate) fn append(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::{fs, io::Write};
 

@@ -21,6 +21,7 @@ fn complaint(command: &mut Command) -> String {
 
 #[cfg(feature = "oauth")]
 #[test]
+#[expect(clippy::too_many_lines, reason = "the help is one page")]
 fn help() {
     let [long, short] = ["--help", "-h"].map(|flag| {
         let ended = run(&mut command([flag]));

@@ -48,32 +48,38 @@ impl Reach {
         match address.octets() {
             [127, ..] => Self::Machine,
             [169, 254, ..] => Self::Link,
-            [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Self::Network,
+            [10, ..]
+            | [172, 16..=31, ..]
+            | [192, 168, ..]
             // Of providers' own networks, and of benchmarks (RFC 6598, RFC 2544).
-            [100, 64..=127, ..] | [198, 18 | 19, ..] => Self::Network,
-            // Of this network and of protocols; of documents; of relays that are gone (RFC 7526).
-            [0, ..] | [192, 0, 0, _] => Self::Nobody,
-            [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => Self::Nobody,
-            [192, 88, 99, _] => Self::Nobody,
-            // Of groups, and reserved.
-            [224..=255, ..] => Self::Nobody,
+            | [100, 64..=127, ..]
+            | [198, 18 | 19, ..] => Self::Network,
+            // Of this network and of protocols; of documents; of relays that are gone (RFC 7526); of groups, and reserved.
+            [0 | 224..=255, ..]
+            | [192, 0, 0 | 2, _]
+            | [198, 51, 100, _]
+            | [203, 0, 113, _]
+            | [192, 88, 99, _] => Self::Nobody,
             _ => Self::Everybody,
         }
     }
 
     fn of_v6(address: Ipv6Addr) -> Self {
-        let low = |high: u16, low: u16| Self::of_v4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
         match address.segments() {
             [0, 0, 0, 0, 0, 0, 0, 1] => Self::Machine,
-            // IPv4 in other forms: mapped, translated by the one prefix that all know, and 6to4.
-            [0, 0, 0, 0, 0, 0xffff, g, h] | [0x64, 0xff9b, 0, 0, 0, 0, g, h] | [0x2002, g, h, ..] => low(g, h),
             // Unique local, and site-local as it was before (RFC 3879).
             [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Self::Network,
             [0xfe80..=0xfebf, ..] => Self::Link,
             // Of protocols, Teredo among them, which hides an address of IPv4; of documents.
-            [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Self::Nobody,
-            // A tunnel to an address of IPv4 within its site (ISATAP, RFC 5214).
-            [0x2000..=0x3fff, _, _, _, 0 | 0x200, 0x5efe, g, h] => low(g, h),
+            [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Self::Nobody,
+            // IPv4 in other forms: mapped, translated by the one prefix that all know, 6to4, and a tunnel within a site (ISATAP,
+            // RFC 5214).
+            [0, 0, 0, 0, 0, 0xffff, g, h]
+            | [0x64, 0xff9b, 0, 0, 0, 0, g, h]
+            | [0x2002, g, h, ..]
+            | [0x2000..=0x3fff, _, _, _, 0 | 0x200, 0x5efe, g, h] => {
+                Self::of_v4(Ipv4Addr::from(u32::from(g) << 16 | u32::from(h)))
+            }
             [0x2000..=0x3fff, ..] => Self::Everybody,
             // Nothing else is global unicast: unspecified, IPv4-compatible, the local prefixes of translators, what is
             // discarded, identifiers of segment routing, groups, and what nobody has been given yet.

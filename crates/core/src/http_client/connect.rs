@@ -422,3 +422,35 @@ impl AsyncWrite for Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_host_has_beside_an_address_for_all_is_passed_over() {
+        for (server, given, left) in [
+            ("93.184.216.34", "8.8.8.8 10.0.0.1 127.0.0.1 fec0::1", "8.8.8.8"),
+            ("93.184.216.34", "10.0.0.1 ::1", ""),
+            ("10.1.1.1", "8.8.8.8 10.0.0.1 127.0.0.1 0.0.0.0", "8.8.8.8 10.0.0.1"),
+            ("localhost", "127.0.0.1 10.0.0.1 ::1 ::ffff:127.0.0.1", "127.0.0.1 ::1 ::ffff:127.0.0.1"),
+            ("0.0.0.0", "0.0.0.0 240.0.0.1", ""),
+        ] {
+            let addresses = |text: &str| -> Vec<SocketAddr> {
+                text.split_whitespace().map(|address| (address.parse::<IpAddr>().unwrap(), 0).into()).collect()
+            };
+            let permitted = Names::within(Addresses::Like(server.to_owned())).permitted(addresses(given)).await;
+            assert_eq!(permitted.unwrap_or_default(), addresses(left), "{server}: {given}");
+        }
+    }
+
+    #[test]
+    fn some_names_are_this_machines_by_definition() {
+        for name in ["localhost", "LocalHost", "localhost.", "a.localhost", "a.b.localhost."] {
+            assert!(literal(name).is_some_and(|all| all.iter().all(|address| address.ip().is_loopback())), "{name}");
+        }
+        for name in ["localhost.example", "mylocalhost", "localhost..", "", "."] {
+            assert!(literal(name).is_none(), "{name}");
+        }
+    }
+}

@@ -95,14 +95,12 @@ pub(super) fn tidy(body: &[u8], secrets: &Secrets) -> Vec<u8> {
 
 /// The same of a refusal, which may be any text.
 pub(super) fn tidy_refusal(body: &[u8], secrets: &Secrets) -> Vec<u8> {
-    match serde_json::from_slice(body) {
-        Ok(Members(members)) => written(members, secrets),
-        Err(_) => {
-            let text = String::from_utf8_lossy(body).into_owned();
-            let text = secrets.blanked(text);
-            text.as_bytes()[..text.floor_char_boundary(LONGEST_TEXT)].to_vec()
-        }
+    if let Ok(Members(members)) = serde_json::from_slice(body) {
+        return written(members, secrets);
     }
+    let mut text = secrets.blanked(String::from_utf8_lossy(body).into_owned());
+    text.truncate(text.floor_char_boundary(LONGEST_TEXT));
+    text.into_bytes()
 }
 
 fn written(members: Map<String, Value>, secrets: &Secrets) -> Vec<u8> {

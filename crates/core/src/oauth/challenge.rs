@@ -181,6 +181,53 @@ mod tests {
         }
     }
 
+    /// Headers of a mebibyte in all, and each of one, in the worst of shapes, on a small stack.
+    #[test]
+    fn the_worst_challenges_are_read_in_part() {
+        let parts = [
+            "Bearer ",
+            "Bearer,",
+            ",",
+            "\"",
+            "\\",
+            "=",
+            "a=",
+            "Bearer scope=a,",
+            "scope=\"",
+            "Bearer scope=\"\\",
+            " ",
+            "é",
+        ];
+        let small = std::thread::Builder::new().stack_size(256 << 10).spawn(move || {
+            for part in parts {
+                for (size, count) in [(1 << 20, 1), (LONGEST, (1 << 20) / LONGEST)] {
+                    let text = format!("Bearer {}", part.repeat((size - 7) / part.len()));
+                    let mut headers = HeaderMap::new();
+                    for _ in 0..count {
+                        headers.append(WWW_AUTHENTICATE, HeaderValue::from_bytes(text.as_bytes()).unwrap());
+                    }
+                    let mut all = Vec::new();
+                    read(&text, &mut all);
+                    assert!(all.len() <= text.len() / part.len() + 1);
+                    let challenge = Challenge::of(&headers);
+                    assert!(challenge.scope.is_none_or(|scope| scope.len() <= LONGEST), "{part}");
+                    assert_eq!(challenge.resource_metadata, None, "{part}");
+                }
+            }
+        });
+        small.unwrap().join().unwrap();
+        // What is longer than any that means well is not read, and does not hide what is not.
+        let long = format!("Bearer realm=\"{}\"", "x".repeat(LONGEST));
+        assert_eq!(challenge(&[&long, "Bearer scope=a"]).scope.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_secret_that_was_sent_is_taken_out() {
+        let echoed = challenge(&[r#"Bearer resource_metadata="https://a/?t=hunter2", scope="a", error="hunter2""#]);
+        assert_eq!(echoed.clone().without(""), echoed);
+        assert_eq!(echoed.without("hunter2"), Challenge { scope: Some("a".into()), ..Challenge::default() });
+    }
+
     #[test]
     fn only_a_challenge_with_scopes_can_be_met_by_more_of_them() {
         assert!(challenge(&[r#"Bearer error="insufficient_scope", scope="w""#]).wants_more_scope());

@@ -389,17 +389,33 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_the_server_gives_leads_to_no_neighbour() {
-        let http = http("https://mcp.example/mcp");
-        for url in [
-            "http://127.0.0.1:1/",
-            "https://10.0.0.1/",
-            "https://[::1]/",
-            "https://169.254.169.254/",
-            "https://localhost/",
-        ] {
-            let request = Request::get(url).body(Vec::new()).unwrap();
-            let error = http.send(request, false).await.unwrap_err();
-            assert!(error.to_string().contains("where the MCP server is not"), "{url}: {error}");
+        let proxy = crate::config::ProxyUrl::parse("http://127.0.0.1:1").unwrap();
+        let mut behind_proxy = Config::new("https://mcp.example/mcp").unwrap();
+        behind_proxy.proxy = crate::config::Proxy::Url { url: proxy, except: None };
+        for config in [Config::new("https://mcp.example/mcp").unwrap(), behind_proxy] {
+            let http = Http::new(Clients::new(&config).unwrap());
+            for url in [
+                "http://127.0.0.1:1/",
+                "https://10.0.0.1/",
+                "https://0x0a000001/",
+                "https://012.1/",
+                "https://167772161./",
+                "https://[::1]/",
+                "https://[::ffff:10.0.0.1]/",
+                "https://[fec0::1]/",
+                "https://169.254.169.254/",
+                "https://192.0.0.1/",
+                "https://localhost/",
+                "https://LOCALHOST./",
+                "http://x.localhost:1/",
+            ] {
+                let request = Request::get(url).body(Vec::new()).unwrap();
+                let error = http.send(request, false).await.unwrap_err();
+                assert!(error.to_string().contains("where the MCP server is not"), "{url}: {error}");
+                assert_eq!(error.kind(), "forbidden_address");
+                assert!(http.may_show(url).await.unwrap_err().is_forbidden_address(), "{url}");
+                assert!(http.take_forbidden().is_some_and(|error| error.is_forbidden_address()), "{url}");
+            }
         }
     }
 }

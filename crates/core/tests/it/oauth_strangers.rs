@@ -27,12 +27,12 @@ fn known_client(config: &mut gangway::Config, grant: Grant, credential: Option<C
     settings.credential = credential;
 }
 
-fn secret() -> Option<Credential> {
-    Some(Credential::Secret(Secret::new("canary-secret".into())))
+fn secret() -> Credential {
+    Credential::Secret(Secret::new("canary-secret".into()))
 }
 
-fn key() -> Option<Credential> {
-    Some(Credential::Key(Secret::new(rcgen::KeyPair::generate().unwrap().serialize_pem())))
+fn key() -> Credential {
+    Credential::Key(Secret::new(rcgen::KeyPair::generate().unwrap().serialize_pem()))
 }
 
 /// A call, and the sign-in that it needs; gives the token.
@@ -58,11 +58,11 @@ async fn sign_in(
 #[tokio::test]
 async fn a_client_of_the_users_is_for_one_authorization_server() {
     for (grant, credential) in [
-        (Grant::Browser, secret()),
+        (Grant::Browser, Some(secret())),
         (Grant::Browser, None),
-        (Grant::Device, secret()),
-        (Grant::ClientCredentials, secret()),
-        (Grant::ClientCredentials, key()),
+        (Grant::Device, Some(secret())),
+        (Grant::ClientCredentials, Some(secret())),
+        (Grant::ClientCredentials, Some(key())),
     ] {
         let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
         known_client(&mut config, grant, credential);
@@ -137,7 +137,7 @@ async fn nobody_speaks_for_another_issuer() {
         ("/.well-known/oauth-authorization-server-x", Some(true)),
     ] {
         let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
-        known_client(&mut config, Grant::ClientCredentials, secret());
+        known_client(&mut config, Grant::ClientCredentials, Some(secret()));
         let mut client = Client::start(config);
         let token = sign_in(&mut client, &mut server, &issuer, &mut prompts, Grant::ClientCredentials).await;
 
@@ -285,9 +285,8 @@ fn canaries(issuer: &Issuer) -> Vec<String> {
         .iter()
         .chain(&state.revocations)
         .flatten()
-        .filter_map(|(name, value)| {
-            NAMES.contains(&name.as_str()).then(|| value.trim_start_matches("Basic ").to_owned())
-        })
+        .filter(|(name, _)| NAMES.contains(&name.as_str()))
+        .map(|(_, value)| value.trim_start_matches("Basic ").to_owned())
         .collect();
     found.extend(["canary".to_owned(), "hunter".to_owned()]);
     found.retain(|value| value.len() >= 6);
@@ -300,14 +299,14 @@ async fn no_secret_of_a_sign_in_is_shown_or_goes_elsewhere() {
     let _guard = tracing::subscriber::set_default(log.clone());
     let mut told = String::new();
     for (grant, credential, registered, redirects) in [
-        (Grant::Browser, secret(), false, false),
+        (Grant::Browser, Some(secret()), false, false),
         (Grant::Browser, None, true, false),
-        (Grant::Device, secret(), false, false),
-        (Grant::ClientCredentials, secret(), false, false),
-        (Grant::ClientCredentials, key(), false, false),
-        (Grant::Browser, secret(), false, true),
-        (Grant::Device, secret(), false, true),
-        (Grant::ClientCredentials, secret(), false, true),
+        (Grant::Device, Some(secret()), false, false),
+        (Grant::ClientCredentials, Some(secret()), false, false),
+        (Grant::ClientCredentials, Some(key()), false, false),
+        (Grant::Browser, Some(secret()), false, true),
+        (Grant::Device, Some(secret()), false, true),
+        (Grant::ClientCredentials, Some(secret()), false, true),
     ] {
         let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
         let stranger = Issuer::of(&server).await;
@@ -320,11 +319,9 @@ async fn no_secret_of_a_sign_in_is_shown_or_goes_elsewhere() {
         issuer.state().device = json!({"device_code": "canary-device-code"});
         let mut client = Client::start(config.clone());
         // First all goes well, or it is redirected before there is a token.
-        let token = match redirects {
-            true => None,
-            false => Some(sign_in(&mut client, &mut server, &issuer, &mut prompts, grant).await),
-        };
-        told += &format!("{:?}", oauth::status(&config).await.unwrap());
+        let token =
+            if redirects { None } else { Some(sign_in(&mut client, &mut server, &issuer, &mut prompts, grant).await) };
+        writeln!(told, "{:?}", oauth::status(&config).await.unwrap()).unwrap();
         while prompts.try_recv().is_ok() {}
 
         // Then it echoes all that it gets, or sends it elsewhere; the MCP server echoes the token.
@@ -347,9 +344,9 @@ async fn no_secret_of_a_sign_in_is_shown_or_goes_elsewhere() {
         }
         let failure = client.expect_error("2").await;
         assert_eq!(failure.kind(), "sign_in_failed", "{failure:?}");
-        told += &format!("{failure:?}");
+        writeln!(told, "{failure:?}").unwrap();
         client.finish(&mut server).await;
-        told += &format!("{:?}", sign_out(&mut server, &issuer, &config).await);
+        writeln!(told, "{:?}", sign_out(&mut server, &issuer, &config).await).unwrap();
 
         let mut canaries = canaries(&issuer);
         canaries.extend(token);
