@@ -195,7 +195,7 @@ async fn serve(mut socket: TcpStream, address: SocketAddr, state: &Mutex<State>,
         let location = state.redirects.clone().filter(|_| target == "/token");
         if location.is_some() {
             (307, json!({}), location)
-        } else if state.echoes.iter().any(|path| *path == target) {
+        } else if state.echoes.contains(&target) {
             (400, json!({"error": format!("so it is: {body}"), "error_description": whole, whole: "seen"}), None)
         } else {
             let (status, answer) = answer(target, &head, &body, address, &mut state, resource);
