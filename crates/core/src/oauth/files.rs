@@ -32,6 +32,7 @@ pub(super) struct Folder(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     /// The user knows that something is wrong with it.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "nothing is found out about it there"))]
     is_told: AtomicBool,
 }
 
