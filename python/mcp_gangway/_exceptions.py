@@ -202,6 +202,7 @@ _CLASSES: dict[str, type[RequestError]] = {
     "write_timeout": WriteTimeout,
     "pool_timeout": PoolTimeout,
     "dns": ConnectError,
+    "forbidden_address": ConnectError,
     "connect": ConnectError,
     "tls": ConnectError,
     "proxy": ProxyError,

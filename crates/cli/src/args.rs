@@ -4,13 +4,7 @@
 //! Rules: an option wins over its variable; an empty variable counts as unset; a mistake says where it stands and what to
 //! do, and never shows a value that may be a secret (URL, header, authorization, proxy).
 
-use std::{
-    ffi::OsString,
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{
     Parser,
@@ -21,6 +15,7 @@ use tracing::level_filters::LevelFilter;
 use url::{Host, Url};
 
 use crate::{
+    files,
     headers::Headers,
     logging::{self, LogSettings},
 };
@@ -255,7 +250,7 @@ impl Settings {
 
         let headers = Headers::new(&mut typed, env)?;
         let blank = config.clone();
-        headers.set_all(&mut config, None, &mut warnings)?;
+        headers.set_all(&mut config, None, &mut warnings, files::Time::First)?;
         config.header_source = headers.into_source(blank, &warnings);
 
         if let Some(given) = option_or(typed.concurrency, "--concurrency", env, "CONCURRENCY")? {
@@ -281,8 +276,7 @@ impl Settings {
         }
 
         if let Some((from, path)) = path_or(typed.ca_cert, "--ca-cert", env, "TLS_CERT") {
-            let pem = fs::read(&path).map_err(|error| unreadable(from, &path, &error))?;
-            config.tls.ca_certificates.push(pem);
+            config.tls.ca_certificates.push(files::read(from, &path, files::Time::First)?);
         }
         config.tls.client = client_identity(typed.client_cert, typed.client_key, env)?;
         config.tls.insecure = typed.insecure || is_set(env, "INSECURE")?;
@@ -377,10 +371,6 @@ fn path_or<'a>(
     typed.map(|path| (option, path)).or_else(|| variable(env, name).map(|path| (name, path.into())))
 }
 
-pub(crate) fn unreadable(from: &str, path: &Path, error: &io::Error) -> Error {
-    Error::config(format!("{from}: cannot read {}: {error}", path.display()))
-}
-
 fn client_identity(
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
@@ -388,7 +378,7 @@ fn client_identity(
 ) -> Result<Option<ClientIdentity>, Error> {
     let certificate = path_or(certificate, "--client-cert", env, "TLS_CLIENT_CERT");
     let key = path_or(key, "--client-key", env, "TLS_CLIENT_KEY");
-    let read = |(from, path): (&str, PathBuf)| fs::read(&path).map_err(|error| unreadable(from, &path, &error));
+    let read = |(from, path): (&str, PathBuf)| files::read(from, &path, files::Time::First);
     match (certificate, key) {
         (Some(certificate), None) => {
             let both = read(certificate)?;

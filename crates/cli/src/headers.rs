@@ -1,16 +1,17 @@
 //! The user's headers: from files, variables, options and a command; at the start, and anew when the server refuses them.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use gangway::{Config, Error, HeaderSource};
+use tokio::task::spawn_blocking;
 
 use crate::{
-    args::{Args, Environment, Given, text_variable, unreadable, variable},
+    args::{Args, Environment, Given, text_variable, variable},
     command::AuthCommand,
+    files::{self, Time},
 };
 
 /// Where the user's headers come from.
@@ -19,6 +20,8 @@ pub(crate) struct Headers {
     auth: Option<String>,
     typed: Vec<String>,
     file: Option<PathBuf>,
+    /// What was in the file, if it can be read only once, as a pipe can.
+    once: OnceLock<String>,
     command: Option<AuthCommand>,
     /// The command was typed, so that its value wins over all others.
     is_command_typed: bool,
@@ -44,7 +47,7 @@ impl Headers {
                 .transpose()?,
         };
         let (header, file) = (std::mem::take(&mut typed.header), typed.header_file.take());
-        Ok(Self { env: Arc::clone(env), auth, typed: header, file, command, is_command_typed })
+        Ok(Self { env: Arc::clone(env), auth, typed: header, file, once: OnceLock::new(), command, is_command_typed })
     }
 
     /// Sets all headers in `config`; `authorization` is what the command gave. The environment goes first, so that what
@@ -57,11 +60,12 @@ impl Headers {
         config: &mut Config,
         authorization: Option<&str>,
         warnings: &mut Vec<String>,
+        time: Time,
     ) -> Result<(), Error> {
         let given = authorization
             .zip(self.command.as_ref())
             .map(|(value, command)| Given::new(command.from(), value.to_owned()));
-        let mut collector = Collector { headers: self, config, warnings };
+        let mut collector = Collector { headers: self, config, warnings, time };
         if self.file.is_none()
             && let Some(path) = variable(&self.env, "MCP_HEADER_FILE")
         {
@@ -106,17 +110,21 @@ impl Headers {
         let load = move || -> gangway::LoadedHeaders {
             let headers = Arc::clone(&headers);
             Box::pin(async move {
-                let (headers, blank, known) = &*headers;
-                let authorization = match &headers.command {
+                let authorization = match &headers.0.command {
                     Some(command) => Some(command.run().await?),
                     None => None,
                 };
-                let (mut config, mut warnings) = (blank.clone(), Vec::new());
-                headers.set_all(&mut config, authorization.as_deref(), &mut warnings)?;
-                for warning in warnings.iter().filter(|warning| !known.contains(warning)) {
-                    tracing::warn!("{warning}");
-                }
-                Ok(config.headers().clone())
+                // A file is read, which may take its time.
+                let set = spawn_blocking(move || {
+                    let (headers, blank, known) = &*headers;
+                    let (mut config, mut warnings) = (blank.clone(), Vec::new());
+                    headers.set_all(&mut config, authorization.as_deref(), &mut warnings, Time::Again)?;
+                    for warning in warnings.iter().filter(|warning| !known.contains(warning)) {
+                        tracing::warn!("{warning}");
+                    }
+                    Ok(config.headers().clone())
+                });
+                set.await.unwrap_or_else(|_| Err(Error::config("the headers cannot be read")))
             })
         };
         Some(HeaderSource::new(load, has_command))
@@ -128,11 +136,18 @@ struct Collector<'a> {
     headers: &'a Headers,
     config: &'a mut Config,
     warnings: &'a mut Vec<String>,
+    time: Time,
 }
 
 impl Collector<'_> {
     fn set_file(&mut self, from: &str, path: &Path) -> Result<(), Error> {
-        let text = fs::read_to_string(path).map_err(|error| unreadable(from, path, &error))?;
+        let text = match self.headers.once.get() {
+            Some(text) => text.clone(),
+            None => files::read_text(from, path, self.time)?,
+        };
+        if self.time == Time::First && !path.is_file() {
+            let _ = self.headers.once.set(text.clone());
+        }
         self.set_lines(&Given::new(format!("{from} {}", path.display()), text))
     }
 
@@ -217,9 +232,46 @@ mod tests {
         let headers = Headers::new(&mut typed, &env)?;
         let mut config = Config::new("http://localhost/mcp")?;
         let blank = config.clone();
-        headers.set_all(&mut config, None, &mut Vec::new())?;
+        headers.set_all(&mut config, None, &mut Vec::new(), Time::First)?;
         config.header_source = headers.into_source(blank, &[]);
         Ok(config)
+    }
+
+    /// What a command line and then a refusal make of the file.
+    fn twice(path: &str, between: impl FnOnce()) -> Result<Config, Error> {
+        let mut typed = Args::try_parse_from(["mcp-gangway", "http://localhost/mcp", "--header-file", path]).unwrap();
+        let headers = Headers::new(&mut typed, &(Arc::new(|_: &str| None) as Environment))?;
+        let mut config = Config::new("http://localhost/mcp")?;
+        headers.set_all(&mut config.clone(), None, &mut Vec::new(), Time::First)?;
+        between();
+        headers.set_all(&mut config, None, &mut Vec::new(), Time::Again)?;
+        Ok(config)
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_can_be_read_once_is_read_once() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let path = pipe.to_str().unwrap().to_owned();
+        let writer = std::thread::spawn(move || std::fs::write(&pipe, "A: b").unwrap());
+        assert_eq!(twice(&path, || ()).unwrap().headers()["a"], "b");
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn a_file_that_has_become_something_else_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, "A: b").unwrap();
+        let error = twice(path.to_str().unwrap(), || {
+            std::fs::remove_file(&path).unwrap();
+            std::fs::create_dir(&path).unwrap();
+        });
+        assert!(error.unwrap_err().is_config());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! over HTTP.
 //!
 //! This crate is the shell around [`gangway`]: arguments and environment (`args`), headers and the
-//! command that gives some (`headers`, `command`), the log (`logging`), what ends the
+//! command that gives some (`headers`, `command`), the files that it is told of (`files`), the log (`logging`), what ends the
 //! process (`stop`), and the exit status. Rules: stdout carries nothing but JSON-RPC, `--help` and `--version` apart; a
 //! mistake of the user is one line on stderr and exit status 2; no failing stderr can end or stop the bridge.
 
@@ -10,6 +10,7 @@ mod args;
 #[cfg(feature = "oauth")]
 mod browser;
 mod command;
+mod files;
 mod headers;
 mod logging;
 #[cfg(feature = "oauth")]

@@ -9,11 +9,7 @@ mod flood;
 mod lines;
 mod sink;
 
-use std::{
-    fs::{File, OpenOptions},
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use gangway::{Error, text::excerpt};
 use tracing::level_filters::LevelFilter;
@@ -23,6 +19,8 @@ use self::{
     lines::Lines,
     sink::{Sink, Target},
 };
+
+use crate::files;
 
 /// The longest line that the user is told. URLs to sign in at are shorter.
 const LONGEST_SAID: usize = 8 << 10;
@@ -62,7 +60,7 @@ pub(crate) fn start(settings: &LogSettings) -> Result<(), Error> {
     let sink = match &settings.file {
         None => Sink::new(Target::Stderr),
         Some(path) => Sink::new(Target::File(
-            append(path)
+            files::append(path)
                 .map_err(|error| Error::config(format!("cannot write the log file {}: {error}", path.display())))?,
         )),
     };
@@ -88,15 +86,6 @@ pub(crate) fn finish() {
 /// there, nobody waits.
 pub(crate) fn say(text: &str) {
     Sink::new(Target::Stderr).write(&format!("mcp-gangway: {}\n", excerpt(text, LONGEST_SAID)));
-}
-
-/// Opens a file that is only for its owner: a log names servers and tools.
-fn append(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
 
 #[cfg(test)]

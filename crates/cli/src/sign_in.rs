@@ -63,6 +63,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ID")]
     client_id: Option<String>,
 
+    /// Authorization server that may be used, as it names itself [$MCP_ISSUER] [default: what the server names; for a
+    /// --client-id the first that it named]
+    #[arg(long, value_name = "URL")]
+    issuer: Option<String>,
+
     /// https URL of a client ID metadata document, used where the server reads such [$MCP_CLIENT_METADATA_URL]
     #[arg(long, value_name = "URL")]
     client_metadata_url: Option<String>,
@@ -128,6 +133,9 @@ impl Options {
         if oauth.grant != Grant::ClientCredentials && matches!(oauth.credential, Some(Credential::Key(_))) {
             return Err(Error::config("MCP_CLIENT_PRIVATE_KEY: a key is only for --client-credentials"));
         }
+        if let Some(given) = option_or(self.issuer, "--issuer", env, "MCP_ISSUER")? {
+            oauth.issuer = Some(issuer(&given)?);
+        }
         let document = option_or(self.client_metadata_url, "--client-metadata-url", env, "MCP_CLIENT_METADATA_URL")?;
         oauth.client_metadata_url = document.as_ref().map(metadata_url).transpose()?;
         let scopes = option_or(self.scope, "--scope", env, "MCP_SCOPE")?.map(|given| given.text).unwrap_or_default();
@@ -166,6 +174,16 @@ fn credential(env: &Environment) -> Result<Option<Credential>, Error> {
         // Files that set variables often have a text in one line.
         (None, Some(given)) => Ok(Some(Credential::Key(Secret::new(given.text.replace("\\n", "\n"))))),
         (None, None) => Ok(None),
+    }
+}
+
+/// Issuers are compared to the letter, so what a URL parser makes of one is not used.
+fn issuer(given: &Given) -> Result<String, Error> {
+    match Url::parse(given.text.trim()) {
+        Ok(url) if matches!(url.scheme(), "https" | "http") && url.query().is_none() && url.fragment().is_none() => {
+            Ok(given.text.trim().to_owned())
+        }
+        _ => Err(given.mistake("this is no URL of an authorization server, like https://login.example.com")),
     }
 }
 
@@ -346,8 +364,10 @@ mod tests {
         let env = [("MCP_CLIENT_ID", "a"), ("MCP_CLIENT_SECRET", "hunter2"), ("MCP_SCOPE", "x"), ("HOME", "/h")];
         let args = ["--client-id", "b", "--scope", "r  w", "--resource", "none", "--callback-port", "7777"];
         let args = [&args[..], &["--login-wait", "1.5", "--authorize-param", "audience=a=b"]].concat();
+        let args = [&args[..], &["--issuer", "https://login.example.com/a/"]].concat();
         let oauth = meaning(&args, &env).unwrap().unwrap();
         assert_eq!(oauth.client_id.as_deref(), Some("b"));
+        assert_eq!(oauth.issuer.as_deref(), Some("https://login.example.com/a/"));
         assert_eq!((oauth.scopes.join(","), oauth.resource.clone()), ("r,w".to_owned(), Resource::None));
         assert_eq!((oauth.callback_port, oauth.login_wait), (Some(7777), Duration::from_millis(1500)));
         assert_eq!(oauth.parameters, [("audience".to_owned(), "a=b".to_owned())]);
@@ -363,6 +383,8 @@ mod tests {
             (&["--client-credentials"], &[], "MCP_CLIENT_SECRET"),
             (&[], &[("MCP_CLIENT_SECRET", "hunter2")], "--client-id"),
             (&["--client-id", "a"], &[("MCP_CLIENT_PRIVATE_KEY", "hunter2")], "only for --client-credentials"),
+            (&["--issuer", "login.example.com"], &[], "--issuer: "),
+            (&[], &[("MCP_ISSUER", "https://a/?b")], "MCP_ISSUER: "),
             (&["--client-metadata-url", "http://a/b"], &[], "https"),
             (&["--resource", "x"], &[], "--resource: "),
             (&["--authorize-param", "state=x"], &[], "state is set"),

@@ -39,9 +39,7 @@ impl LongValues {
         for block in message.spooled()?.blocks() {
             let block =
                 block.inspect_err(|error| tracing::warn!(%error, "a large message cannot be read back")).ok()?;
-            for byte in &block {
-                condenser.read(*byte)?;
-            }
+            condenser.read(&block)?;
         }
         let condensed = Message::one(condenser.text)?;
         Some((condensed, Self { message: message.clone(), values: condenser.values }))
@@ -148,8 +146,23 @@ struct Value {
 }
 
 impl Condenser {
-    /// Takes the next byte. `None` if too much is left.
-    fn read(&mut self, byte: u8) -> Option<()> {
+    /// Takes the next bytes. `None` if too much is left.
+    fn read(&mut self, mut bytes: &[u8]) -> Option<()> {
+        while let Some((byte, rest)) = bytes.split_first() {
+            // Most of a large message is one long string.
+            let plain = self.value.as_ref().map_or(0, |value| value.plain_run(bytes));
+            if plain > 0 {
+                self.at += plain as u64;
+                bytes = bytes.get(plain..)?;
+            } else {
+                self.read_byte(*byte);
+                bytes = rest;
+            }
+        }
+        (self.text.len() <= MOST_LEFT).then_some(())
+    }
+
+    fn read_byte(&mut self, byte: u8) {
         let ends_before = self.value.as_ref().is_some_and(|value| value.ends_before(byte));
         if ends_before {
             self.end_value();
@@ -171,7 +184,6 @@ impl Condenser {
             self.token(byte);
             self.at += 1;
         }
-        (self.text.len() <= MOST_LEFT).then_some(())
     }
 
     /// A byte outside of values that are not looked into.
@@ -242,6 +254,15 @@ impl Value {
     /// Whether it is over, and this byte is the first behind it: so it is with numbers and words.
     fn ends_before(&self, byte: u8) -> bool {
         !matches!(self.kind, b'{' | b'[' | b'"') && matches!(byte, b',' | b'}' | b' ' | b'\t' | b'\r' | b'\n')
+    }
+
+    /// How many bytes come before one that changes anything, where none of them is kept.
+    fn plain_run(&self, bytes: &[u8]) -> usize {
+        if self.is_long && self.in_string && !self.after_backslash {
+            memchr::memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len())
+        } else {
+            0
+        }
     }
 
     /// Takes one more byte of it. True if that is the last one.

@@ -149,4 +149,21 @@ mod tests {
         set(&cookies, "http://h/mcp", &odd);
         sent(&cookies, "http://h/mcp");
     }
+    /// The longest cookies that are read, each in the worst of shapes, until they are a mebibyte; on a small stack.
+    #[test]
+    fn the_worst_cookies_leave_a_header_of_bounded_size() {
+        let parts = ["a", ";", "=", "; Path=/", "; Domain=", "\"", "%00", "; Expires=Thu, 01", ", ", "Path=/a;"];
+        let small = std::thread::Builder::new().stack_size(256 << 10).spawn(move || {
+            for part in parts {
+                let cookies = Cookies::new(url("http://h/mcp"));
+                for round in 0..(1 << 20) / LONGEST {
+                    let head = format!("n{round}=v; Path=/");
+                    let cookie = head.clone() + &part.repeat((LONGEST - head.len()) / part.len());
+                    set(&cookies, "http://h/mcp", &[&cookie]);
+                }
+                assert!(sent(&cookies, "http://h/mcp").len() <= MOST * LONGEST, "{part}");
+            }
+        });
+        small.unwrap().join().unwrap();
+    }
 }

@@ -45,6 +45,8 @@ pub(crate) enum Kind {
     InvalidMessage,
     /// The network: the host name has no address.
     Dns,
+    /// The server: it names a host whose address is not one that it may send us to.
+    ForbiddenAddress,
     /// The network: no connection, or it was refused.
     Connect,
     /// The network or the server: no secure connection.
@@ -75,6 +77,9 @@ pub(crate) enum Kind {
     /// The user, or the authorization server: the sign-in failed.
     #[cfg(feature = "oauth")]
     NoToken,
+    /// The server: it names another authorization server than the one that the user's client is for.
+    #[cfg(feature = "oauth")]
+    OtherIssuer,
     /// The bridge ends before the answer came.
     Shutdown,
     /// This process's own stdin or stdout failed.
@@ -101,6 +106,7 @@ impl Kind {
             Self::Parse => "parse",
             Self::InvalidMessage => "invalid_message",
             Self::Dns => "dns",
+            Self::ForbiddenAddress => "forbidden_address",
             Self::Connect => "connect",
             Self::Tls => "tls",
             Self::Proxy => "proxy",
@@ -117,6 +123,8 @@ impl Kind {
             Self::SignIn => "sign_in",
             #[cfg(feature = "oauth")]
             Self::NoToken => "sign_in_failed",
+            #[cfg(feature = "oauth")]
+            Self::OtherIssuer => "other_issuer",
             Self::Shutdown => "shutdown",
             Self::Stdio => "stdio",
             Self::Internal => "internal",
@@ -210,7 +218,13 @@ impl Error {
 
     /// The server could not be reached: no address, no connection, or no secure one. Nothing was sent.
     pub fn is_connect(&self) -> bool {
-        matches!(self.0.kind, Kind::Dns | Kind::Connect | Kind::Tls)
+        matches!(self.0.kind, Kind::Dns | Kind::ForbiddenAddress | Kind::Connect | Kind::Tls)
+    }
+
+    /// A host has an address that it was not connected to on purpose.
+    #[cfg(feature = "oauth")]
+    pub(crate) fn is_forbidden_address(&self) -> bool {
+        self.0.kind == Kind::ForbiddenAddress
     }
 
     /// The server was silent for longer than the limit.

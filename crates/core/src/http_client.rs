@@ -30,6 +30,8 @@ use hyper::{body::Incoming, client::conn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 pub use self::addresses::Addresses;
+#[cfg(feature = "oauth")]
+pub(crate) use self::addresses::is_localhost;
 use self::{
     connect::{BoxError, Connector, Failure, Unanswered},
     expand::Expander,

@@ -12,9 +12,12 @@
 //!
 //! Rule: a token that the server refused is not sent again, and goes to no other server.
 
+mod answer;
+mod binding;
 mod callback;
 mod challenge;
 mod device;
+mod files;
 mod http;
 mod keychain;
 mod lock;
@@ -24,6 +27,7 @@ mod sign_in;
 mod store;
 
 use std::{
+    collections::HashSet,
     fmt,
     path::PathBuf,
     pin::Pin,
@@ -50,7 +54,7 @@ use self::{
 pub use self::{keychain::Keychain, store::Kept};
 use crate::{
     config::{Config, ServerUrl},
-    error::{Error, Kind as Fault},
+    error::{Error, Fate, Kind as Fault},
     own::Task,
     secrets::Concealed,
 };
@@ -72,6 +76,9 @@ pub struct OAuth {
     pub client_id: Option<String>,
     /// How that client proves to be it.
     pub credential: Option<Credential>,
+    /// The authorization server that may be used, to the letter; any that the MCP server names if there is none, and for a
+    /// client of the user's the first.
+    pub issuer: Option<String>,
     /// An `https` URL of a document that says who the client is, for authorization servers that read such.
     pub client_metadata_url: Option<String>,
     /// What to ask for, in the place of what the server says.
@@ -188,6 +195,7 @@ impl OAuth {
             grant: Grant::default(),
             client_id: None,
             credential: None,
+            issuer: None,
             client_metadata_url: None,
             scopes: Vec::new(),
             resource: Resource::default(),
@@ -221,6 +229,7 @@ impl fmt::Debug for OAuth {
             .field("grant", &self.grant)
             .field("client_id", &self.client_id)
             .field("credential", &self.credential)
+            .field("issuer", &self.issuer)
             .field("scopes", &self.scopes)
             .field("login_wait", &self.login_wait)
             .finish_non_exhaustive()
@@ -317,7 +326,7 @@ pub fn logout(config: &Config) -> Answer<'_, Vec<Revocation>> {
         let mut revocations = Vec::new();
         for (record, _) in &records {
             let _lock = store.lock(&record.key, |_| ()).await;
-            revocations.push(match revoke(config, settings, record).await {
+            revocations.push(match revoke(config, settings, &store, record).await {
                 Ok(true) => Revocation::Done,
                 Ok(false) => Revocation::NotOffered,
                 Err(error) => Revocation::Failed(error),
@@ -329,7 +338,7 @@ pub fn logout(config: &Config) -> Answer<'_, Vec<Revocation>> {
     })
 }
 
-async fn revoke(config: &Config, settings: &OAuth, record: &Record) -> Result<bool, Error> {
+async fn revoke(config: &Config, settings: &OAuth, store: &Store, record: &Record) -> Result<bool, Error> {
     if record.tokens.is_none() {
         return Ok(true);
     }
@@ -338,6 +347,7 @@ async fn revoke(config: &Config, settings: &OAuth, record: &Record) -> Result<bo
         let summary = "the server has another authorization server now, which is not told of the tokens";
         return Err(Error::new(Fault::NoToken, summary));
     }
+    place.is_meant(&config.url, store).await?;
     if let Some(client) = &record.client {
         place.prove_as(client);
     }
@@ -392,7 +402,12 @@ impl Token {
 
     /// Whether it is good for what the server asks.
     pub(crate) fn covers(&self, challenge: &Challenge) -> bool {
-        challenge.scopes().all(|scope| self.scopes.iter().any(|granted| granted == scope))
+        let granted: HashSet<_> = self.scopes.iter().map(String::as_str).collect();
+        challenge.scopes().all(|scope| granted.contains(scope))
+    }
+
+    fn secret(&self) -> &str {
+        self.header.to_str().ok().and_then(|header| header.strip_prefix("Bearer ")).unwrap_or_default()
     }
 
     fn has_expired(&self) -> bool {
@@ -421,6 +436,8 @@ impl Need {
 
     /// To have another in the place of those headers' that were refused.
     pub(crate) fn after(token: Option<&Arc<Token>>, challenge: Challenge, more: bool) -> Self {
+        // A server that echoes what it got does not have it sent elsewhere, or shown.
+        let challenge = challenge.without(token.map_or("", |token| token.secret()));
         Self { instead_of: token.cloned(), challenge, more, ahead: false }
     }
 
@@ -498,7 +515,8 @@ impl SignIn {
         match waited {
             Ok(Ok(outcome)) => match &*outcome {
                 Some((Ok(token), _)) => Ok(Arc::clone(token)),
-                Some((Err(error), _)) => Err(error.repeated()),
+                // Sent again, the request would only be refused again.
+                Some((Err(error), _)) => Err(error.repeated().with_fate(Fate::Final)),
                 None => Err(pending(None)),
             },
             Ok(Err(_)) => Err(Error::new(Fault::NoToken, "the sign-in broke off")),
@@ -580,9 +598,11 @@ struct User {
 
 impl User {
     /// Asks for a sign-in, here and wherever another process waits for the lock.
-    fn ask(&self, prompt: Prompt, lock: Option<&Held>) {
+    async fn ask(&self, prompt: Prompt, lock: Option<&Held>) {
         (self.show)(&prompt);
-        lock.inspect(|lock| lock.tell(&prompt));
+        if let Some(lock) = lock {
+            lock.tell(&prompt).await;
+        }
         self.is_asked(prompt);
     }
 
@@ -635,6 +655,7 @@ impl Shared {
     async fn obtain(&self, need: &Need, user: &User) -> Result<Token, Error> {
         let clients = Clients::new(&self.config)?;
         let mut place = Place::find(&self.settings, &self.config.url, clients, &need.challenge).await?;
+        place.is_meant(&self.config.url, &self.store).await?;
         let lock = self.store.lock(&place.key, |prompt| user.is_asked(prompt)).await;
         let lock = lock.as_ref();
         let server = self.config.url.as_url().as_str();

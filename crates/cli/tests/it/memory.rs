@@ -497,6 +497,7 @@ fn replies_that_expand_without_end() {
             server.wait_for("bomb");
         }
         thread::sleep(STALL);
+        println!("{count} of {coding}: {} KiB", (bridge.peak() - bridge.idle) >> 10);
         bridge.expect_less_than(MOST);
     }
 }
@@ -653,7 +654,8 @@ fn a_large_notification_to_many_subscriptions() {
         bridge.send(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"subscriptions/listen","params":{params}}}"#));
     }
     for _ in 0..SUBSCRIPTIONS {
-        assert_eq!(bridge.answer()["method"], "notifications/subscriptions/acknowledged");
+        let acknowledged = bridge.answer();
+        assert_eq!(acknowledged["method"], "notifications/subscriptions/acknowledged", "{acknowledged}");
     }
     go.store(1, Ordering::Release);
     for id in 0..SUBSCRIPTIONS {

@@ -21,6 +21,7 @@ fn complaint(command: &mut Command) -> String {
 
 #[cfg(feature = "oauth")]
 #[test]
+#[expect(clippy::too_many_lines, reason = "the help is one page")]
 fn help() {
     let [long, short] = ["--help", "-h"].map(|flag| {
         let ended = run(&mut command([flag]));
@@ -99,6 +100,9 @@ fn help() {
           --client-id <ID>                Client that the authorization server knows [$MCP_CLIENT_ID];
                                           its secret or key is in $MCP_CLIENT_SECRET or
                                           $MCP_CLIENT_PRIVATE_KEY (PEM; RSA, P-256 or P-384)
+          --issuer <URL>                  Authorization server that may be used, as it names itself
+                                          [$MCP_ISSUER] [default: what the server names; for a
+                                          --client-id the first that it named]
           --client-metadata-url <URL>     https URL of a client ID metadata document, used where the
                                           server reads such [$MCP_CLIENT_METADATA_URL]
           --scope <SCOPES>                Scopes to ask for, separated by spaces [$MCP_SCOPE] [default:

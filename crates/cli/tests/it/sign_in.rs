@@ -5,7 +5,7 @@ use std::{
     io::{BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     sync::{Arc, Mutex},
     thread,
 };
@@ -187,6 +187,28 @@ fn a_crash_leaves_no_lock_behind() {
     approve(&asked(&two));
     assert_eq!(two.answer()["result"]["serverInfo"]["name"], "real");
     two.finish();
+}
+
+/// More come than there are descriptors, and stay.
+#[cfg(target_os = "linux")]
+#[test]
+fn strangers_at_the_port_do_not_end_the_sign_in() {
+    let (server, folder) = (Guarded::start(), tempfile::tempdir().unwrap());
+    let plain = server.command(&[], folder.path());
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 48; exec \"$@\"", "sh"]).arg(plain.get_program()).args(plain.get_args());
+    command.env_clear().envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut bridge = Bridge::spawn(&mut command);
+    bridge.send(INITIALIZE);
+    let url = asked(&bridge);
+    let query: HashMap<_, _> = Url::parse(&url).unwrap().query_pairs().into_owned().collect();
+    let back = Url::parse(&query["redirect_uri"]).unwrap();
+    let at = (back.host_str().unwrap().to_owned(), back.port().unwrap());
+    let _strangers: Vec<_> = (0..200).map(|_| TcpStream::connect((at.0.as_str(), at.1)).unwrap()).collect();
+    assert!(approve(&url).contains("You are signed in"));
+    assert_eq!(bridge.answer()["result"]["serverInfo"]["name"], "real");
+    bridge.finish();
 }
 
 #[cfg(target_os = "linux")]

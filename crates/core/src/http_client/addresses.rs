@@ -1,10 +1,16 @@
 //! Which addresses may be connected to, where it is not the user who has chosen the host.
 //!
-//! Rule: a name that a server gives us leads to nothing that only this machine or its neighbours reach, unless the
-//! server itself is there. A proxy finds addresses by itself, so behind one only hosts that are written as an address
-//! are judged.
+//! Rules: a name that a server gives us leads to nothing that only this machine or its neighbours reach, unless the
+//! server itself is there; and to nothing that is no host's at all. What counts is the address: every IPv6 address that
+//! holds one of IPv4 is as near as that. A proxy finds addresses by itself, so behind one only hosts whose address needs
+//! no asking are judged.
+//!
+//! The networks are those of IANA's registries of special-purpose addresses (RFC 6890) and its list of address space.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 /// Which addresses an HTTP client connects to.
 #[derive(Clone, Debug, Default)]
@@ -12,7 +18,8 @@ pub enum Addresses {
     /// Any.
     #[default]
     Any,
-    /// Those that everybody reaches, and those of the kinds that this host has: a name, or an address without brackets.
+    /// Those that everybody reaches, and those of the kinds that this host has, unless everybody reaches it: a name, or an
+    /// address without brackets.
     Like(String),
 }
 
@@ -38,61 +45,138 @@ impl Reach {
     }
 
     fn of_v4(address: Ipv4Addr) -> Self {
-        let [first, second, ..] = address.octets();
-        match (first, second) {
-            _ if address.is_loopback() => Self::Machine,
-            _ if address.is_link_local() => Self::Link,
-            _ if address.is_private() => Self::Network,
+        match address.octets() {
+            [127, ..] => Self::Machine,
+            [169, 254, ..] => Self::Link,
+            [10, ..]
+            | [172, 16..=31, ..]
+            | [192, 168, ..]
             // Of providers' own networks, and of benchmarks (RFC 6598, RFC 2544).
-            (100, 64..=127) | (198, 18 | 19) => Self::Network,
-            (0 | 224.., _) => Self::Nobody,
+            | [100, 64..=127, ..]
+            | [198, 18 | 19, ..] => Self::Network,
+            // Of this network and of protocols; of documents; of relays that are gone (RFC 7526); of groups, and reserved.
+            [0 | 224..=255, ..]
+            | [192, 0, 0 | 2, _]
+            | [198, 51, 100, _]
+            | [203, 0, 113, _]
+            | [192, 88, 99, _] => Self::Nobody,
             _ => Self::Everybody,
         }
     }
 
     fn of_v6(address: Ipv6Addr) -> Self {
-        let low = |high: u16, low: u16| Self::of_v4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
         match address.segments() {
-            _ if address.is_loopback() => Self::Machine,
-            _ if address.is_unspecified() || address.is_multicast() => Self::Nobody,
-            _ if address.is_unicast_link_local() => Self::Link,
-            _ if address.is_unique_local() => Self::Network,
-            // IPv4 in other forms: mapped, compatible, NAT64, 6to4; and what hides it, Teredo and local NAT64.
-            [0, 0, 0, 0, 0, 0 | 0xffff, g, h] | [0x64, 0xff9b, 0, 0, 0, 0, g, h] | [0x2002, g, h, ..] => low(g, h),
-            [0x2001, 0, ..] | [0x64, 0xff9b, 1, ..] => Self::Nobody,
-            _ => Self::Everybody,
+            [0, 0, 0, 0, 0, 0, 0, 1] => Self::Machine,
+            // Unique local, and site-local as it was before (RFC 3879).
+            [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Self::Network,
+            [0xfe80..=0xfebf, ..] => Self::Link,
+            // Of protocols, Teredo among them, which hides an address of IPv4; of documents.
+            [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Self::Nobody,
+            // IPv4 in other forms: mapped, translated by the one prefix that all know, 6to4, and a tunnel within a site (ISATAP,
+            // RFC 5214).
+            [0, 0, 0, 0, 0, 0xffff, g, h]
+            | [0x64, 0xff9b, 0, 0, 0, 0, g, h]
+            | [0x2002, g, h, ..]
+            | [0x2000..=0x3fff, _, _, _, 0 | 0x200, 0x5efe, g, h] => {
+                Self::of_v4(Ipv4Addr::from(u32::from(g) << 16 | u32::from(h)))
+            }
+            [0x2000..=0x3fff, ..] => Self::Everybody,
+            // Nothing else is global unicast: unspecified, IPv4-compatible, the local prefixes of translators, what is
+            // discarded, identifiers of segment routing, groups, and what nobody has been given yet.
+            _ => Self::Nobody,
         }
     }
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Everybody => "on the internet",
+            Self::Network => "in a private network",
+            Self::Link => "on the local link",
+            Self::Machine => "this machine itself",
+            Self::Nobody => "reserved and no single host's",
+        })
+    }
+}
+
+/// Whether a name is this machine's by definition: `localhost` and what ends in it.
+pub(crate) fn is_localhost(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.rsplit('.').next().is_some_and(|label| label.eq_ignore_ascii_case("localhost"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// The first and the last address of each network of the registries, and their neighbours where those are public.
     #[test]
     fn who_reaches_an_address() {
-        for (address, reach) in [
-            ("93.184.216.34", Reach::Everybody),
-            ("2606:2800:220:1::1", Reach::Everybody),
-            ("127.8.0.1", Reach::Machine),
-            ("::1", Reach::Machine),
-            ("::ffff:127.0.0.1", Reach::Machine),
-            ("10.1.2.3", Reach::Network),
-            ("172.31.0.1", Reach::Network),
-            ("192.168.0.1", Reach::Network),
-            ("100.64.0.1", Reach::Network),
-            ("fd00::1", Reach::Network),
-            ("64:ff9b::10.0.0.1", Reach::Network),
-            ("2002:c0a8:1::", Reach::Network),
-            ("169.254.169.254", Reach::Link),
-            ("fe80::1", Reach::Link),
-            ("0.0.0.0", Reach::Nobody),
-            ("255.255.255.255", Reach::Nobody),
-            ("ff02::1", Reach::Nobody),
-            ("::", Reach::Nobody),
-            ("2001:0:1::", Reach::Nobody),
+        for (reach, addresses) in [
+            (
+                Reach::Everybody,
+                "1.0.0.0 9.255.255.255 11.0.0.0 93.184.216.34 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0 \
+                 169.253.255.255 169.255.0.0 172.15.255.255 172.32.0.0 192.0.1.0 192.0.3.0 192.31.196.1 192.52.193.1 \
+                 192.88.98.255 192.88.100.0 192.167.255.255 192.169.0.0 192.175.48.1 198.17.255.255 198.20.0.0 \
+                 198.51.99.255 198.51.101.0 203.0.112.255 203.0.114.0 223.255.255.255",
+            ),
+            (Reach::Machine, "127.0.0.0 127.8.0.1 127.255.255.255"),
+            (
+                Reach::Network,
+                "10.0.0.0 10.255.255.255 100.64.0.0 100.127.255.255 172.16.0.0 172.31.255.255 192.168.0.0 \
+                 192.168.255.255 198.18.0.0 198.19.255.255",
+            ),
+            (Reach::Link, "169.254.0.0 169.254.169.254 169.254.255.255"),
+            (
+                Reach::Nobody,
+                "0.0.0.0 0.255.255.255 192.0.0.0 192.0.0.8 192.0.0.9 192.0.0.170 192.0.0.255 192.0.2.0 192.0.2.255 \
+                 192.88.99.0 192.88.99.255 198.51.100.0 198.51.100.255 203.0.113.0 203.0.113.255 224.0.0.0 \
+                 239.255.255.255 240.0.0.0 255.255.255.254 255.255.255.255",
+            ),
+            (
+                Reach::Everybody,
+                "2000:: 2001:200:: 2001:db7:: 2001:db9:: 2606:2800:220:1::1 2620:4f:8000::1 3ffe:: 3fff:1000:: \
+                 2a00::5efe:8.8.8.8 2a00::200:5efe:8.8.8.8",
+            ),
+            (Reach::Machine, "::1"),
+            (
+                Reach::Network,
+                "fc00:: fd00::1 fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff fec0:: fec0::1 \
+                 feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+            ),
+            (Reach::Link, "fe80:: fe80::1 febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            (
+                Reach::Nobody,
+                ":: ::2 ::8.8.8.8 ::127.0.0.1 ::10.0.0.1 ::fffe:8.8.8.8 ::ffff:0:8.8.8.8 64:ff9b:1::8.8.8.8 \
+                 64:ff9b:1:ffff:ffff:ffff:ffff:ffff 64:ff9b:0:1::1 100:: 100::ffff:ffff:ffff:ffff 100:0:0:1::1 200:: \
+                 1fff:: 2001:: 2001:0:4136:e378::1 2001:1::1 2001:2::1 2001:3::1 2001:4:112::1 2001:10::1 2001:20::1 \
+                 2001:30::1 2001:1ff:ffff::1 2001:db8:: 2001:db8:ffff:ffff:ffff:ffff:ffff:ffff 3fff:: \
+                 3fff:fff:ffff:ffff:ffff:ffff:ffff:ffff 4000:: 5f00:: 5f00:ffff:: fbff:: fe00:: ff00:: ff02::1 ffff::",
+            ),
         ] {
-            assert_eq!(Reach::of(address.parse().unwrap()), reach, "{address}");
+            for address in addresses.split_whitespace() {
+                assert_eq!(Reach::of(address.parse().unwrap()), reach, "{address}");
+            }
+        }
+    }
+
+    /// What an address of IPv6 hides is as near as what it hides.
+    #[test]
+    fn ipv4_is_itself_in_all_its_clothes() {
+        for address in ["8.8.8.8", "10.0.0.1", "127.0.0.1", "169.254.169.254", "192.0.0.1", "100.64.0.1", "0.0.0.0"] {
+            let plain: Ipv4Addr = address.parse().unwrap();
+            let [a, b, c, d] = plain.octets();
+            let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+            for dressed in [
+                plain.to_ipv6_mapped(),
+                Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),
+                Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1),
+                Ipv6Addr::new(0x2a00, 1, 2, 3, 0, 0x5efe, high, low),
+                Ipv6Addr::new(0x2a00, 1, 2, 3, 0x200, 0x5efe, high, low),
+            ] {
+                assert_eq!(Reach::of(dressed.into()), Reach::of(plain.into()), "{dressed}");
+            }
         }
     }
 }

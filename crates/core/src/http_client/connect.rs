@@ -30,7 +30,7 @@ use tower_service::Service;
 
 use super::{
     HttpSettings, HttpVersion,
-    addresses::{Addresses, Reach},
+    addresses::{Addresses, Reach, is_localhost},
     proxy::{Proxies, Way},
     reach::Trace,
     tls::{Identity, Tls, Trust},
@@ -86,9 +86,9 @@ impl From<Failure> for Unanswered {
 pub(super) enum NoAddress {
     #[error("no address")]
     Unknown(#[from] io::Error),
-    /// It has none that the settings allow.
-    #[error("an address that not everybody reaches")]
-    Forbidden,
+    /// It has none that the settings allow; this is one of those that it has.
+    #[error("{0} is {1}")]
+    Forbidden(IpAddr, Reach),
 }
 
 /// Connects to servers, directly or through proxies.
@@ -175,10 +175,9 @@ impl Connector {
     #[cfg(feature = "oauth")]
     pub(super) async fn judge(&self, target: &Uri) -> Result<(), Error> {
         let Means { names, proxies, .. } = &*self.0;
-        let judged = match bare_host(target).parse() {
-            Ok(address) => names.judge(address).await,
-            Err(_) if proxies.between(target).is_some() => Ok(()),
-            Err(_) => names.allowed(bare_host(target)).await.map(drop),
+        let judged = match names.judge_literal(bare_host(target)).await {
+            Ok(()) if proxies.between(target).is_none() => names.allowed(bare_host(target)).await.map(drop),
+            judged => judged,
         };
         judged.map_err(|forbidden| self.trace(target).of_way(&Failure::NoServer(forbidden.into())))
     }
@@ -198,9 +197,8 @@ impl Connector {
 
     async fn find_way(&self, target: &Uri) -> Result<Stream, Failure> {
         let Means { to_server, to_proxy, proxies, names, .. } = &*self.0;
-        if let Ok(address) = bare_host(target).parse() {
-            names.judge(address).await.map_err(|forbidden| Failure::NoServer(forbidden.into()))?;
-        }
+        let judged = names.judge_literal(bare_host(target)).await;
+        judged.map_err(|forbidden| Failure::NoServer(forbidden.into()))?;
         let Some(way) = proxies.between(target) else {
             return to_server.connect(target).await.map_err(Failure::NoServer);
         };
@@ -274,44 +272,56 @@ impl Names {
         Self { resolver: GaiResolver::new(), allowed }
     }
 
-    /// Finds out whether this address may be connected to.
-    async fn judge(&self, address: IpAddr) -> Result<(), NoAddress> {
-        let Addresses::Like(host) = &self.allowed else { return Ok(()) };
-        let reach = Reach::of(address);
-        let is_alike = match reach {
-            Reach::Everybody => true,
-            Reach::Nobody => false,
-            _ => match host.parse() {
-                Ok(other) => Reach::of(other) == reach,
-                // A host without an address, as where only a proxy knows one, is near nothing.
-                Err(_) => {
-                    self.find(host).await.is_ok_and(|found| found.iter().any(|other| Reach::of(other.ip()) == reach))
-                }
-            },
-        };
-        if is_alike { Ok(()) } else { Err(NoAddress::Forbidden) }
+    /// Finds out whether a host may be connected to whose address is known without asking anybody: not even a proxy is
+    /// asked for another.
+    async fn judge_literal(&self, host: &str) -> Result<(), NoAddress> {
+        match literal(host) {
+            Some(addresses) => self.permitted(addresses).await.map(drop),
+            None => Ok(()),
+        }
     }
 
-    /// The addresses of a name that may be connected to; one that may not does not spoil the others.
-    async fn allowed(&self, name: &str) -> Result<Vec<SocketAddr>, NoAddress> {
-        let mut allowed = Vec::new();
-        for address in self.find(name).await? {
-            if self.judge(address.ip()).await.is_ok() {
-                allowed.push(address);
-            }
-        }
-        if allowed.is_empty() { Err(NoAddress::Forbidden) } else { Ok(allowed) }
+    /// The addresses of a host that may be connected to.
+    async fn allowed(&self, host: &str) -> Result<Vec<SocketAddr>, NoAddress> {
+        let found = self.find(host).await?;
+        self.permitted(found).await
     }
 
-    /// All addresses of a name.
-    async fn find(&self, name: &str) -> Result<Vec<SocketAddr>, NoAddress> {
-        // By definition (RFC 6761), and not all name services know that it has both (R94).
-        if name.eq_ignore_ascii_case("localhost") {
-            return Ok(vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()]);
+    /// Those of these addresses that may be connected to; one that may not does not spoil the others.
+    async fn permitted(&self, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, NoAddress> {
+        let Addresses::Like(host) = &self.allowed else { return Ok(addresses) };
+        let is_for_all = |address: &SocketAddr| Reach::of(address.ip()) == Reach::Everybody;
+        let forbidden = addresses.iter().find(|address| !is_for_all(address)).map(SocketAddr::ip);
+        let Some(forbidden) = forbidden else { return Ok(addresses) };
+        // A host without an address, as where only a proxy knows one, is near nothing. Nor is one that everybody reaches
+        // as well: whoever owns its name can give it any address beside.
+        let at = self.find(host).await.unwrap_or_default();
+        let at = if at.iter().any(is_for_all) { Vec::new() } else { at };
+        addresses.retain(|address| {
+            let reach = Reach::of(address.ip());
+            let is_there = reach != Reach::Nobody && at.iter().any(|other| Reach::of(other.ip()) == reach);
+            reach == Reach::Everybody || is_there
+        });
+        if addresses.is_empty() { Err(NoAddress::Forbidden(forbidden, Reach::of(forbidden))) } else { Ok(addresses) }
+    }
+
+    /// All addresses of a host.
+    async fn find(&self, host: &str) -> Result<Vec<SocketAddr>, NoAddress> {
+        if let Some(addresses) = literal(host) {
+            return Ok(addresses);
         }
-        let name = name.parse::<Name>().map_err(io::Error::other)?;
+        let name = host.parse::<Name>().map_err(io::Error::other)?;
         Ok(self.resolver.clone().call(name).await?.collect())
     }
+}
+
+/// The addresses of a host that nobody needs to be asked for.
+fn literal(host: &str) -> Option<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Some(vec![(address, 0).into()]);
+    }
+    // By definition (RFC 6761, 6.3), and not all name services know that it has both (R94), or that it is no other's.
+    is_localhost(host).then(|| vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()])
 }
 
 impl Service<Name> for Names {
@@ -409,6 +419,38 @@ impl AsyncWrite for Stream {
         match &mut self.layer {
             Layer::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Layer::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_host_has_beside_an_address_for_all_is_passed_over() {
+        for (server, given, left) in [
+            ("93.184.216.34", "8.8.8.8 10.0.0.1 127.0.0.1 fec0::1", "8.8.8.8"),
+            ("93.184.216.34", "10.0.0.1 ::1", ""),
+            ("10.1.1.1", "8.8.8.8 10.0.0.1 127.0.0.1 0.0.0.0", "8.8.8.8 10.0.0.1"),
+            ("localhost", "127.0.0.1 10.0.0.1 ::1 ::ffff:127.0.0.1", "127.0.0.1 ::1 ::ffff:127.0.0.1"),
+            ("0.0.0.0", "0.0.0.0 240.0.0.1", ""),
+        ] {
+            let addresses = |text: &str| -> Vec<SocketAddr> {
+                text.split_whitespace().map(|address| (address.parse::<IpAddr>().unwrap(), 0).into()).collect()
+            };
+            let permitted = Names::within(Addresses::Like(server.to_owned())).permitted(addresses(given)).await;
+            assert_eq!(permitted.unwrap_or_default(), addresses(left), "{server}: {given}");
+        }
+    }
+
+    #[test]
+    fn some_names_are_this_machines_by_definition() {
+        for name in ["localhost", "LocalHost", "localhost.", "a.localhost", "a.b.localhost."] {
+            assert!(literal(name).is_some_and(|all| all.iter().all(|address| address.ip().is_loopback())), "{name}");
+        }
+        for name in ["localhost.example", "mylocalhost", "localhost..", "", "."] {
+            assert!(literal(name).is_none(), "{name}");
         }
     }
 }

@@ -86,9 +86,9 @@ impl Trace<'_> {
             Some(NoAddress::Unknown(_)) => {
                 return (Fault::Dns, format!("the host of {url} has no address; check the URL and the network"));
             }
-            Some(NoAddress::Forbidden) => {
-                let summary = format!("{url} is on this machine or its network, where the MCP server is not");
-                return (Fault::Dns, summary);
+            Some(NoAddress::Forbidden(address, reach)) => {
+                let summary = format!("{url} is not used: {address} is {reach}, where the MCP server is not");
+                return (Fault::ForbiddenAddress, summary);
             }
             None => {}
         }

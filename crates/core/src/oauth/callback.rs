@@ -1,23 +1,30 @@
 //! Where the browser comes back to: a listener on 127.0.0.1 for as long as one sign-in takes (RFC 8252, 7.3).
 //!
 //! Rule: only a request with this sign-in's `state` ends the wait; whatever else comes, an old tab or a stranger's guess,
-//! gets a page that says so. Every page is text, which nobody can put anything else into: it is escaped, and its policy
+//! gets a page that says so. Nobody who comes can end the wait or keep the browser out: there are only so many visits at a
+//! time, and whoever comes takes the place of who has been there longest. Every page is text, which nobody can put anything else into: it is escaped, and its policy
 //! allows neither scripts nor anything from elsewhere.
 
-use std::{io, time::Duration};
+use std::{collections::VecDeque, io, time::Duration};
 
+use memchr::memmem;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use url::Url;
+
+use crate::own::Task;
 
 const PATH: &str = "/callback";
 /// The longest head of a request that is read, in bytes.
 const LONGEST_HEAD: usize = 32 << 10;
+/// The most visits at a time, each of which takes a descriptor.
+const MOST_VISITS: usize = 64;
+/// How long nobody is let in where the system has no descriptor left, or gave up a connection itself.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a browser may take to send one, or to take a page.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
@@ -56,24 +63,37 @@ impl Callback {
     }
 
     /// Waits for the browser to come back from the sign-in with this state.
-    pub(super) async fn arrival(self, state: &str) -> io::Result<Arrival> {
+    pub(super) async fn arrival(self, state: &str) -> Arrival {
         let (arrived, mut arrivals) = mpsc::channel(1);
-        // Browsers also open connections that they do not use, so none must hold up the others.
-        let mut visits = JoinSet::new();
+        // Browsers also open connections that they do not use, so none must hold up the others. The oldest is first.
+        let mut visits = VecDeque::<Task>::new();
         loop {
-            tokio::select! {
-                accepted = self.listener.accept() => {
-                    let (browser, _) = accepted?;
+            let accepted = tokio::select! {
+                biased;
+                Some(arrival) = arrivals.recv() => return arrival,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((browser, _)) => {
+                    visits.retain(|visit| !visit.0.is_finished());
+                    if visits.len() == MOST_VISITS {
+                        visits.pop_front();
+                    }
                     let (state, arrived) = (state.to_owned(), arrived.clone());
-                    visits.spawn(async move {
+                    let visit = tokio::spawn(async move {
                         if let Some(arrival) = visit(browser, &state).await {
                             let _ = arrived.send(arrival).await;
                         }
                     });
+                    visits.push_back(Task(visit.abort_handle()));
                 }
-                Some(arrival) = arrivals.recv() => return Ok(arrival),
+                Err(error) => {
+                    tracing::debug!(%error, "the browser cannot come back yet");
+                    // Its descriptor is of use to who comes next.
+                    visits.pop_front();
+                    sleep(ACCEPT_PAUSE).await;
+                }
             }
-            while visits.try_join_next().is_some() {}
         }
     }
 }
@@ -113,7 +133,10 @@ async fn visit(mut browser: TcpStream, state: &str) -> Option<Arrival> {
 /// The target of the GET request that a browser sends.
 async fn target(browser: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+    let mut searched = 0;
+    while memmem::find(head.get(searched..)?, b"\r\n\r\n").is_none() {
+        // Three bytes of the end may be there already.
+        searched = head.len().saturating_sub(3);
         let room = LONGEST_HEAD.checked_sub(head.len())? as u64;
         if browser.take(room).read_buf(&mut head).await.ok()? == 0 {
             return None;
@@ -198,6 +221,32 @@ async fn show(browser: &mut TcpStream, page: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Strangers who say nothing, or never come to an end, are more than there are places.
+    #[tokio::test]
+    async fn the_browser_gets_in_whoever_else_is_there() {
+        let callback = Callback::bind(0).await.unwrap();
+        let at = ("127.0.0.1", callback.port);
+        let waiting = tokio::spawn(async move { callback.arrival("s").await });
+        let mut strangers = Vec::new();
+        for _ in 0..10 * MOST_VISITS {
+            let mut stranger = TcpStream::connect(at).await.unwrap();
+            stranger.write_all(b"GET /callback?state=").await.unwrap();
+            strangers.push(stranger);
+        }
+        let mut browser = TcpStream::connect(at).await.unwrap();
+        for part in ["GET /callback?code=c&state=s HTTP/1.1\r\nA: b\r", "\n\r", "\n"] {
+            browser.write_all(part.as_bytes()).await.unwrap();
+            browser.flush().await.unwrap();
+        }
+        assert_eq!(waiting.await.unwrap().answer, Ok("c".to_owned()));
+        // Nobody of them holds a descriptor for longer than it is needed.
+        let mut gone = 0;
+        for mut stranger in strangers {
+            gone += usize::from(matches!(stranger.read(&mut [0]).await, Ok(0) | Err(_)));
+        }
+        assert_eq!(gone, 10 * MOST_VISITS);
+    }
 
     #[test]
     fn only_what_was_waited_for_is_taken() {

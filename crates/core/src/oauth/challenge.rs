@@ -1,11 +1,16 @@
 //! What a refusal says about the credentials that it wants: the `Bearer` challenge among its `WWW-Authenticate` headers
 //! (RFC 9110, 11.6.1; RFC 6750, 3).
 //!
-//! Rule: a name or a comma in quotes is text. What cannot be read ends the reading; what came before it counts.
+//! Rules: a name or a comma in quotes is text. What cannot be read ends the reading; what came before it counts. A value that
+//! is longer than any that means well is not read, and the work is linear in what is.
 
 use std::fmt::Write as _;
 
 use http::{HeaderMap, header::WWW_AUTHENTICATE};
+
+/// The longest header value that is read, in bytes, and the most of them.
+const LONGEST: usize = 16 << 10;
+const MOST: usize = 32;
 
 /// The parameters of a `Bearer` challenge that matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,7 +24,7 @@ impl Challenge {
     /// The challenge in a response's headers: the first that says where the metadata is, else the first of all.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut all: Vec<Self> = Vec::new();
-        for value in headers.get_all(WWW_AUTHENTICATE) {
+        for value in headers.get_all(WWW_AUTHENTICATE).iter().filter(|value| value.len() <= LONGEST).take(MOST) {
             // Header values may be Latin-1; what matters here is not.
             read(&String::from_utf8_lossy(value.as_bytes()), &mut all);
         }
@@ -30,6 +35,14 @@ impl Challenge {
     /// Whether the token is good, but for less than this request needs.
     pub(crate) fn wants_more_scope(&self) -> bool {
         self.error.as_deref() == Some("insufficient_scope") && self.scopes().next().is_some()
+    }
+
+    /// The same without the parameters that a secret stands in.
+    pub(super) fn without(mut self, secret: &str) -> Self {
+        for text in [&mut self.resource_metadata, &mut self.scope, &mut self.error] {
+            text.take_if(|text| !secret.is_empty() && text.contains(secret));
+        }
+        self
     }
 
     /// The scopes that are asked for.
@@ -166,6 +179,53 @@ mod tests {
         for values in [&[][..], &[r#"Basic scope="a""#], &["Bearer"], &[r#"Bearer scope="open"#], &["="]] {
             assert_eq!(challenge(values), Challenge::default(), "{values:?}");
         }
+    }
+
+    /// Headers of a mebibyte in all, and each of one, in the worst of shapes, on a small stack.
+    #[test]
+    fn the_worst_challenges_are_read_in_part() {
+        let parts = [
+            "Bearer ",
+            "Bearer,",
+            ",",
+            "\"",
+            "\\",
+            "=",
+            "a=",
+            "Bearer scope=a,",
+            "scope=\"",
+            "Bearer scope=\"\\",
+            " ",
+            "é",
+        ];
+        let small = std::thread::Builder::new().stack_size(256 << 10).spawn(move || {
+            for part in parts {
+                for (size, count) in [(1 << 20, 1), (LONGEST, (1 << 20) / LONGEST)] {
+                    let text = format!("Bearer {}", part.repeat((size - 7) / part.len()));
+                    let mut headers = HeaderMap::new();
+                    for _ in 0..count {
+                        headers.append(WWW_AUTHENTICATE, HeaderValue::from_bytes(text.as_bytes()).unwrap());
+                    }
+                    let mut all = Vec::new();
+                    read(&text, &mut all);
+                    assert!(all.len() <= text.len() / part.len() + 1);
+                    let challenge = Challenge::of(&headers);
+                    assert!(challenge.scope.is_none_or(|scope| scope.len() <= LONGEST), "{part}");
+                    assert_eq!(challenge.resource_metadata, None, "{part}");
+                }
+            }
+        });
+        small.unwrap().join().unwrap();
+        // What is longer than any that means well is not read, and does not hide what is not.
+        let long = format!("Bearer realm=\"{}\"", "x".repeat(LONGEST));
+        assert_eq!(challenge(&[&long, "Bearer scope=a"]).scope.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_secret_that_was_sent_is_taken_out() {
+        let echoed = challenge(&[r#"Bearer resource_metadata="https://a/?t=hunter2", scope="a", error="hunter2""#]);
+        assert_eq!(echoed.clone().without(""), echoed);
+        assert_eq!(echoed.without("hunter2"), Challenge { scope: Some("a".into()), ..Challenge::default() });
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The device grant (RFC 8628), for machines without a browser: the user signs in on another device.
 //!
 //! rmcp has no part in it beyond discovery.
+//!
+//! Rule: it ends when the code does, or when the user's time for a sign-in is over. The numbers that the server gives are made
+//! such that can be waited for before they are read (`answer`).
 
 use oauth2::{
     AuthType, ClientId, ClientSecret, DeviceAuthorizationUrl, RequestTokenError, Scope,
@@ -8,7 +11,7 @@ use oauth2::{
     basic::{BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse},
 };
 use rmcp::transport::auth::{OAuthTokenResponse, StoredCredentials};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use url::Url;
 
 use super::{
@@ -17,7 +20,7 @@ use super::{
     lock::Held,
     now,
     register::Registration,
-    sign_in::{Place, checked},
+    sign_in::{Place, SIGN_IN_TIME, checked, explained},
     store::Record,
 };
 use crate::{
@@ -64,16 +67,20 @@ impl Place<'_> {
         let http = Directly(&self.http);
         let request = client.exchange_device_code().add_scopes(scopes.iter().cloned().map(Scope::new));
         let request = request.add_extra_param("resource", &self.key.resource);
-        let details: StandardDeviceAuthorizationResponse = request.request_async(&http).await.map_err(failed)?;
+        let details: StandardDeviceAuthorizationResponse =
+            request.request_async(&http).await.map_err(|error| self.failed(error))?;
         // Written anew, as it is shown: the answer may have anything in it.
         let complete =
             details.verification_uri_complete().and_then(|url| Url::parse(url.secret()).ok()).map(String::from);
         let url = details.verification_uri().url().to_string();
         let code = excerpt(details.user_code().secret(), LONGEST_CODE);
         self.http.may_show(complete.as_deref().unwrap_or(&url)).await?;
-        user.ask(Prompt::Device { url, complete, code }, lock);
+        user.ask(Prompt::Device { url, complete, code }, lock).await;
         let request = client.exchange_device_access_token(&details).add_extra_param("resource", &self.key.resource);
-        let tokens = request.request_async(&http, sleep, None).await.map_err(failed)?;
+        let time = details.expires_in().min(SIGN_IN_TIME);
+        let tokens = timeout(time, request.request_async(&http, sleep, Some(time))).await;
+        let tokens = tokens.map_err(|_| Error::new(Fault::NoToken, "nobody has typed in the code in time"))?;
+        let tokens = tokens.map_err(|error| self.failed(error))?;
         let granted = tokens.scopes().map(|scopes| scopes.iter().map(|scope| scope.to_string()).collect());
         let granted = granted.unwrap_or_else(|| scopes.to_vec());
         let stored = StoredCredentials::new(id, Some(tokens), granted, Some(now()));
@@ -102,12 +109,16 @@ impl Place<'_> {
         record.client = Some(client.clone());
         Ok((client.id, client.secret))
     }
-}
 
-fn failed<E, T>(error: RequestTokenError<E, T>) -> Error
-where
-    E: std::error::Error + Send + Sync + 'static,
-    T: oauth2::ErrorResponse + Send + Sync + 'static,
-{
-    Error::new(Fault::NoToken, "the sign-in by device code failed").with_source(error)
+    fn failed<E, T>(&self, error: RequestTokenError<E, T>) -> Error
+    where
+        E: std::error::Error + Send + Sync + 'static,
+        T: oauth2::ErrorResponse + Send + Sync + 'static,
+    {
+        let what = "the sign-in by device code failed";
+        match self.http.take_forbidden() {
+            Some(forbidden) => explained(what, &forbidden).with_source(error),
+            None => Error::new(Fault::NoToken, what).with_source(error),
+        }
+    }
 }

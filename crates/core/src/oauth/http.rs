@@ -1,16 +1,17 @@
 //! The requests of signing in, on the bridge's own HTTP client: with its proxies, its authorities and its timeouts.
 //!
-//! Rules: nothing secret leaves without TLS, but to this machine; what the MCP server names is not reached in networks
-//! where it is not itself; a body is bounded; and the client certificate that the user has for the server is for that
-//! server alone.
+//! Rules: nothing secret leaves without TLS, but to this machine, and nothing follows a redirect to another origin; what the
+//! MCP server names is not reached in networks where it is not itself; an answer is bounded, and made fit for who reads it
+//! (`answer`); and the client certificate that the user has for the server is for that server alone. Why an address was
+//! refused is remembered, as the libraries above go on without it and tell something else in the end.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::Full;
 use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
 use rmcp::transport::auth::{
@@ -20,12 +21,16 @@ use serde::Deserialize;
 use tokio::time::timeout;
 use url::{Host, Url, form_urlencoded};
 
+use super::{
+    answer::{Secrets, tidy, tidy_refusal},
+    challenge::Challenge,
+};
 use crate::{
     codec::is_event_stream,
     config::{Config, ServerUrl},
     error::{Error, Kind as Fault},
     headers,
-    http_client::{Addresses, HttpClient, HttpSettings},
+    http_client::{Addresses, HttpClient, HttpSettings, is_localhost},
 };
 
 /// The largest answer that is read, in bytes.
@@ -66,8 +71,20 @@ pub(super) struct Http {
     clients: Clients,
     /// What stands in requests for tokens in the place of the resource that rmcp would put there; none if nothing does.
     resource: Mutex<Option<Instead>>,
-    /// The error code of the last refusal in the form of RFC 6749, 5.2. The libraries above make a text of it.
-    refusal: Mutex<Option<String>>,
+    heard: Mutex<Heard>,
+}
+
+/// What the libraries above do not tell.
+#[derive(Debug, Default)]
+struct Heard {
+    /// The error code of the last refusal in the form of RFC 6749, 5.2. They make a text of it.
+    refusal: Option<String>,
+    /// Why an address was not connected to.
+    forbidden: Option<Error>,
+    /// Where the last document was asked for.
+    document: Option<Url>,
+    /// It is elsewhere, at the same origin, and asked for there next.
+    is_moved: bool,
 }
 
 /// What is sent as the resource.
@@ -79,7 +96,7 @@ pub(super) enum Instead {
 
 impl Http {
     pub(super) fn new(clients: Clients) -> Arc<Self> {
-        Arc::new(Self { clients, resource: Mutex::default(), refusal: Mutex::default() })
+        Arc::new(Self { clients, resource: Mutex::default(), heard: Mutex::default() })
     }
 
     /// From now on, this is the resource that tokens are asked for.
@@ -93,7 +110,17 @@ impl Http {
 
     /// Why the authorization server has said no since this was last asked, if it has.
     pub(super) fn take_refusal(&self) -> Option<String> {
-        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.heard().refusal.take()
+    }
+
+    /// Which address was refused since this was last asked, and why.
+    pub(super) fn take_forbidden(&self) -> Option<Error> {
+        self.heard().forbidden.take()
+    }
+
+    /// Where the last document was asked for that was read.
+    pub(super) fn document(&self) -> Option<Url> {
+        self.heard().document.clone()
     }
 
     /// Whether the user may be sent there, by the same rules.
@@ -103,26 +130,43 @@ impl Http {
     pub(super) async fn may_show(&self, url: &str) -> Result<(), Error> {
         let url = ServerUrl::parse(url)?;
         self.judge(&Method::POST, &url)?;
-        if self.clients.server.is_origin_of(&url) {
-            Ok(())
-        } else {
-            self.clients.elsewhere.may_reach(url.as_uri()).await
+        self.may_reach(&url).await
+    }
+
+    /// Remembers why this URL that the MCP server names is not used, if its address is why. What speaks against it
+    /// otherwise is for those to say who read it.
+    pub(super) async fn note(&self, url: &str) {
+        if let Ok(url) = ServerUrl::parse(url)
+            && let Err(error) = self.may_reach(&url).await
+            && error.is_forbidden_address()
+        {
+            self.heard().forbidden.get_or_insert(error);
         }
+    }
+
+    async fn may_reach(&self, url: &ServerUrl) -> Result<(), Error> {
+        if self.clients.server.is_origin_of(url) {
+            return Ok(());
+        }
+        self.clients.elsewhere.may_reach(url.as_uri()).await
     }
 
     /// The same as [`Self::send`], in limited time.
     pub(super) async fn ask(&self, request: HttpRequest, follow: bool) -> Result<HttpResponse, Error> {
-        timeout(LONGEST, self.send(request, follow)).await.map_err(|_| too_slow())?
+        timeout(LONGEST, self.send(request, follow)).await.map_err(|_| too_slow(LONGEST))?
     }
 
-    /// Sends a request, and gives the response whatever its status.
+    /// Sends a request, and gives the response whatever its status. With `follow`, redirects are followed that lead to the
+    /// same origin.
     ///
     /// # Errors
     /// No response came, or nothing may be sent there.
     pub(super) async fn send(&self, request: HttpRequest, follow: bool) -> Result<HttpResponse, Error> {
         let (head, body) = request.into_parts();
         let body = Bytes::from(self.with_resource(&head.headers, body));
-        let mut url = ServerUrl::parse(&head.uri.to_string())?;
+        let secrets = Secrets::of(&head.headers, &body);
+        let asked = ServerUrl::parse(&head.uri.to_string())?;
+        let mut url = asked.clone();
         for _ in 0..=MOST_REDIRECTS {
             self.judge(&head.method, &url)?;
             let mut request = Request::new(Full::new(body.clone()));
@@ -131,16 +175,56 @@ impl Http {
             request.headers_mut().clone_from(&head.headers);
             let is_here = self.clients.server.is_origin_of(&url);
             let client = if is_here { &self.clients.here } else { &self.clients.elsewhere };
-            let response = client.send(request).await?;
+            let response = client.send(request).await.inspect_err(|error| {
+                if error.is_forbidden_address() {
+                    self.heard().forbidden.get_or_insert_with(|| error.repeated());
+                }
+            })?;
             // A client that follows any other would have to ask in another way.
             let keeps = matches!(response.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
             let location = response.headers().get(header::LOCATION).filter(|_| follow && keeps);
             match location.and_then(|location| url.join(location.to_str().ok()?)) {
-                Some(next) => url = next,
-                None => return self.gathered(response).await,
+                Some(next) if url.is_origin_of(&next) => url = next,
+                Some(next) => {
+                    let summary = format!("{url} redirects to another origin, {next}, which is not followed");
+                    return Err(Error::new(Fault::NoToken, summary));
+                }
+                None => {
+                    let response = self.gathered(response, &secrets).await?;
+                    if head.method == Method::GET {
+                        self.note_document(asked.as_url(), &response).await;
+                    }
+                    return Ok(response);
+                }
             }
         }
         Err(Error::new(Fault::NoToken, format!("{url} redirects in circles")))
+    }
+
+    /// Remembers where a document was found, and what it names that may not be reached.
+    async fn note_document(&self, asked: &Url, response: &HttpResponse) {
+        #[derive(Deserialize)]
+        struct Named {
+            #[serde(default)]
+            authorization_server: Option<String>,
+            #[serde(default)]
+            authorization_servers: Vec<String>,
+        }
+        {
+            let mut heard = self.heard();
+            if !heard.is_moved {
+                heard.document = Some(asked.clone());
+            }
+            heard.is_moved = response.status().is_redirection();
+        }
+        if let Some(pointer) = Challenge::of(response.headers()).resource_metadata {
+            self.note(&pointer).await;
+        }
+        if let Ok(named) = serde_json::from_slice::<Named>(response.body()) {
+            for server in named.authorization_server.iter().chain(&named.authorization_servers) {
+                self.note(server).await;
+            }
+        }
     }
 
     /// What may be sent where.
@@ -152,8 +236,12 @@ impl Http {
         Err(Error::new(Fault::NoToken, format!("{url} is not used: only https keeps secret what is sent there")))
     }
 
-    async fn gathered(&self, response: http::Response<crate::http_client::Body>) -> Result<HttpResponse, Error> {
-        let (head, mut stream) = response.into_parts();
+    async fn gathered(
+        &self,
+        response: http::Response<crate::http_client::Body>,
+        secrets: &Secrets,
+    ) -> Result<HttpResponse, Error> {
+        let (mut head, mut stream) = response.into_parts();
         let mut body = Vec::new();
         // A stream of events is no document, and may have no end.
         if !is_event_stream(headers::content_type(&head.headers)) {
@@ -164,19 +252,25 @@ impl Http {
                 body.extend_from_slice(&chunk);
             }
         }
+        let body = if head.status.is_success() { tidy(&body, secrets) } else { tidy_refusal(&body, secrets) };
+        head.headers = of_use(&head.headers);
         if head.status.is_client_error() {
             #[derive(Deserialize)]
             struct Refusal {
                 error: String,
             }
             let refusal = serde_json::from_slice::<Refusal>(&body).ok().map(|refusal| refusal.error);
-            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
+            self.heard().refusal = refusal;
         }
         Ok(HttpResponse::from_parts(head, body))
     }
 
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A form with the resource that is wanted in it.
-    fn with_resource(&self, headers: &http::HeaderMap, body: Vec<u8>) -> Vec<u8> {
+    fn with_resource(&self, headers: &HeaderMap, body: Vec<u8>) -> Vec<u8> {
         let is_form = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/x-www-form-urlencoded");
         match self.instead() {
             Some(instead) if is_form => replaced(form_urlencoded::parse(&body), &instead).into_bytes(),
@@ -195,12 +289,23 @@ pub(super) fn replaced(pairs: form_urlencoded::Parse<'_>, instead: &Instead) -> 
     out.finish()
 }
 
+/// The headers that are of use to who reads the answer, each once: the challenge as it is understood everywhere here.
+fn of_use(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    for name in [header::CONTENT_TYPE, header::LOCATION] {
+        kept.extend(headers.get(&name).map(|value| (name, value.clone())));
+    }
+    let challenge = Challenge::of(headers).to_header().and_then(|text| HeaderValue::try_from(text).ok());
+    kept.extend(challenge.map(|value| (header::WWW_AUTHENTICATE, value)));
+    kept
+}
+
 /// Whether nobody else reads what is sent there: it is secure, or does not leave this machine.
 fn is_confidential(url: &Url) -> bool {
     let is_loopback = match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Domain(name)) => is_localhost(name),
         None => false,
     };
     url.scheme() == "https" || (url.scheme() == "http" && is_loopback)
@@ -212,7 +317,7 @@ impl OAuthHttpClient for Http {
         let follow = redirect_policy == OAuthHttpRedirectPolicy::Follow;
         Box::pin(async move {
             let sent = timeout(limit.unwrap_or(LONGEST), self.send(request, follow)).await;
-            Ok(sent.map_err(|_| too_slow())??)
+            Ok(sent.map_err(|_| too_slow(LONGEST))??)
         })
     }
 }
@@ -234,8 +339,8 @@ impl<'c> AsyncHttpClient<'c> for Directly<'_> {
     }
 }
 
-fn too_slow() -> Error {
-    Error::new(Fault::Timeout, format!("no answer within {} s", LONGEST.as_secs()))
+pub(super) fn too_slow(limit: Duration) -> Error {
+    Error::new(Fault::Timeout, format!("no answer within {} s", limit.as_secs()))
 }
 
 #[cfg(test)]
@@ -267,34 +372,50 @@ mod tests {
     #[test]
     fn another_resource_takes_the_place_of_the_found_one() {
         let http = http("https://mcp.example/mcp");
-        let form = http::HeaderMap::from_iter([(
+        let form = HeaderMap::from_iter([(
             header::CONTENT_TYPE,
-            http::HeaderValue::from_static("application/x-www-form-urlencoded"),
+            HeaderValue::from_static("application/x-www-form-urlencoded"),
         )]);
-        let body = |headers: &http::HeaderMap| {
+        let body = |headers: &HeaderMap| {
             String::from_utf8(http.with_resource(headers, b"a=b%26&resource=c&resource=d".to_vec())).unwrap()
         };
         assert_eq!(body(&form), "a=b%26&resource=c&resource=d");
         http.replace_resource(Some(Instead::This("https://x/?y".into())));
         assert_eq!(body(&form), "a=b%26&resource=https%3A%2F%2Fx%2F%3Fy");
-        assert_eq!(body(&http::HeaderMap::new()), "a=b%26&resource=c&resource=d");
+        assert_eq!(body(&HeaderMap::new()), "a=b%26&resource=c&resource=d");
         http.replace_resource(Some(Instead::Nothing));
         assert_eq!(body(&form), "a=b%26");
     }
 
     #[tokio::test]
     async fn a_name_that_the_server_gives_leads_to_no_neighbour() {
-        let http = http("https://mcp.example/mcp");
-        for url in [
-            "http://127.0.0.1:1/",
-            "https://10.0.0.1/",
-            "https://[::1]/",
-            "https://169.254.169.254/",
-            "https://localhost/",
-        ] {
-            let request = Request::get(url).body(Vec::new()).unwrap();
-            let error = http.send(request, false).await.unwrap_err();
-            assert!(error.to_string().contains("where the MCP server is not"), "{url}: {error}");
+        let proxy = crate::config::ProxyUrl::parse("http://127.0.0.1:1").unwrap();
+        let mut behind_proxy = Config::new("https://mcp.example/mcp").unwrap();
+        behind_proxy.proxy = crate::config::Proxy::Url { url: proxy, except: None };
+        for config in [Config::new("https://mcp.example/mcp").unwrap(), behind_proxy] {
+            let http = Http::new(Clients::new(&config).unwrap());
+            for url in [
+                "http://127.0.0.1:1/",
+                "https://10.0.0.1/",
+                "https://0x0a000001/",
+                "https://012.1/",
+                "https://167772161./",
+                "https://[::1]/",
+                "https://[::ffff:10.0.0.1]/",
+                "https://[fec0::1]/",
+                "https://169.254.169.254/",
+                "https://192.0.0.1/",
+                "https://localhost/",
+                "https://LOCALHOST./",
+                "http://x.localhost:1/",
+            ] {
+                let request = Request::get(url).body(Vec::new()).unwrap();
+                let error = http.send(request, false).await.unwrap_err();
+                assert!(error.to_string().contains("where the MCP server is not"), "{url}: {error}");
+                assert_eq!(error.kind(), "forbidden_address");
+                assert!(http.may_show(url).await.unwrap_err().is_forbidden_address(), "{url}");
+                assert!(http.take_forbidden().is_some_and(|error| error.is_forbidden_address()), "{url}");
+            }
         }
     }
 }

@@ -5,15 +5,13 @@
 //! a crash leaves nothing behind but a note, which the next one removes. The note is for the user alone (0600).
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
-    io::Write,
-    path::{Path, PathBuf},
+    fs::{self, File, TryLockError},
     time::Duration,
 };
 
 use tokio::time::sleep;
 
-use super::Prompt;
+use super::{Prompt, files::Folder};
 
 /// How often is looked whether another process has given the lock back: there is no way to be told that does not take a
 /// thread, which nothing could end.
@@ -23,52 +21,49 @@ const EVERY: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Held {
-    note: PathBuf,
+    folder: Folder,
+    note: String,
     #[expect(dead_code, reason = "the lock lives as long as the file is open")]
     file: File,
 }
 
 impl Held {
-    fn new(note: PathBuf, file: File) -> Self {
-        let held = Self { note, file };
-        held.forget();
-        held
-    }
-
     /// Tells those who wait where the user is asked to sign in.
-    pub(super) fn tell(&self, prompt: &Prompt) {
-        if let Err(error) = write(&self.note, prompt) {
+    pub(super) async fn tell(&self, prompt: &Prompt) {
+        let Ok(text) = serde_json::to_vec(prompt) else { return };
+        if let Err(error) = self.folder.write(&self.note, text).await {
             tracing::debug!(%error, "other processes do not learn where to sign in");
         }
-    }
-
-    fn forget(&self) {
-        // Mostly there is none.
-        let _ = fs::remove_file(&self.note);
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.forget();
+        // Mostly there is none.
+        let _ = fs::remove_file(self.folder.path(&self.note));
     }
 }
 
-/// Waits for the lock that this file stands for; `hear` is told meanwhile where the user is asked to sign in. None if it
-/// cannot be had at all, as in a folder that cannot be written to: there is nothing to share then either.
-pub(super) async fn take(path: &Path, hear: impl Fn(Prompt)) -> Option<Held> {
-    let file = open(path).inspect_err(|error| tracing::debug!(path = %path.display(), %error, "no lock")).ok()?;
-    let note = path.with_extension("prompt");
+/// Waits for the lock with this name; `hear` is told meanwhile where the user is asked to sign in. None if it cannot be had
+/// at all, as in a folder that cannot be written to: there is nothing to share then either.
+pub(super) async fn take(folder: &Folder, name: &str, hear: impl Fn(Prompt)) -> Option<Held> {
+    let (lock, note) = (format!("{name}.lock"), format!("{name}.prompt"));
+    let no_lock = |error: &std::io::Error| tracing::debug!(path = %folder.path(&lock).display(), %error, "no lock");
+    let file = folder.open_lock(&lock).await.inspect_err(no_lock).ok()?;
     let mut is_waiting = false;
     let mut heard = Vec::new();
     loop {
         match file.try_lock() {
-            Ok(()) => return Some(Held::new(note, file)),
+            Ok(()) => {
+                // One that crashed may have left it.
+                let _ = folder.remove(&note).await;
+                return Some(Held { folder: folder.clone(), note, file });
+            }
             Err(TryLockError::WouldBlock) => {
                 if !std::mem::replace(&mut is_waiting, true) {
                     tracing::info!("another mcp-gangway is signing in there; this one waits for it");
                 }
-                let told = fs::read(&note).unwrap_or_default();
+                let told = folder.read(&note).await.unwrap_or_default();
                 if told != heard {
                     if let Ok(prompt) = serde_json::from_slice(&told) {
                         hear(prompt);
@@ -78,25 +73,9 @@ pub(super) async fn take(path: &Path, hear: impl Fn(Prompt)) -> Option<Held> {
                 sleep(EVERY).await;
             }
             Err(TryLockError::Error(error)) => {
-                tracing::debug!(path = %path.display(), %error, "no lock");
+                no_lock(&error);
                 return None;
             }
         }
     }
-}
-
-fn open(path: &Path) -> std::io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
-}
-
-/// A file that tempfile makes is only for its owner.
-fn write(path: &Path, prompt: &Prompt) -> std::io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(path))?;
-    file.write_all(&serde_json::to_vec(prompt)?)?;
-    file.persist(path)?;
-    Ok(())
 }

@@ -5,7 +5,7 @@ use http::{Request, header};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    sign_in::{CLIENT_NAME, Place},
+    sign_in::{CLIENT_NAME, Place, explained},
     store::Client,
 };
 use crate::error::{Error, Kind as Fault};
@@ -73,7 +73,10 @@ impl Place<'_> {
         let request = Request::post(endpoint).header(header::CONTENT_TYPE, "application/json").body(body);
         let request = request.map_err(|error| refused("its registration endpoint is no URL").with_source(error))?;
         let response = self.http.ask(request, true).await;
-        let response = response.map_err(|error| refused("a client cannot be registered").with_source(error))?;
+        let response = response.map_err(|error| match self.http.take_forbidden() {
+            Some(forbidden) => explained("a client cannot be registered", &forbidden).with_source(error),
+            None => refused("a client cannot be registered").with_source(error),
+        })?;
         if !response.status().is_success() {
             return Err(refused("it does not register a client").with_detail(&String::from_utf8_lossy(response.body())));
         }

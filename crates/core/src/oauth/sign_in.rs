@@ -8,10 +8,13 @@
 //! - The resource can be another than the one that was found, or left out, and authorization requests can have other
 //!   parameters beside; rmcp has no settings for either.
 //! - A refusal of the authorization request is told, once its issuer is known to be the right one.
+//! - Metadata counts only where its issuer keeps it (RFC 8414, 3.3); rmcp takes it from any path with `.well-known` in it, so that
+//!   whoever serves one could speak for any issuer.
+//! - rmcp logs codes and what comes with tokens, so it is silent while it has them.
 //!
 //! Rule: what the authorization server says is shown only if it is known that it has said so.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use base64::Engine as _;
 use oauth2::basic::BasicTokenType;
@@ -20,13 +23,15 @@ use rmcp::transport::auth::{
     CredentialStore as _, InMemoryCredentialStore, JwtSigningAlgorithm, OAuthClientConfig, StoredCredentials,
 };
 use tokio::{runtime::Handle, task::spawn_blocking, time::timeout};
+use tracing::{Dispatch, instrument::WithSubscriber as _};
 use url::Url;
 
 use super::{
     Credential, OAuth, Prompt, Resource, User,
+    answer::Secrets,
     callback::{Arrival, Callback, redirect_uri},
     challenge::Challenge,
-    http::{Clients, Http, Instead, replaced},
+    http::{Clients, Http, Instead, replaced, too_slow},
     lock::Held,
     register::{METHODS, Registration},
     store::{Key, Record},
@@ -36,8 +41,10 @@ use crate::{
     error::{Error, Kind as Fault},
 };
 
+/// How long the authorization server is looked for.
+const FIND_TIME: Duration = Duration::from_mins(2);
 /// How long the user has to sign in.
-const SIGN_IN_TIME: Duration = Duration::from_mins(10);
+pub(super) const SIGN_IN_TIME: Duration = Duration::from_mins(10);
 /// What the client is called where it is registered.
 pub(super) const CLIENT_NAME: &str = "mcp-gangway";
 
@@ -63,16 +70,31 @@ impl<'a> Place<'a> {
         clients: Clients,
         challenge: &Challenge,
     ) -> Result<Self, Error> {
-        let failed = |error| failure(&format!("{server} wants a sign-in, and none is possible"), error);
+        let what = format!("{server} wants a sign-in, and none is possible");
         let http = Http::new(clients);
+        let failed = |error| failure(&http, &what, error);
         let base = without_secrets(server);
         let oauth_http = Arc::clone(&http);
         let mut manager =
             AuthorizationManager::new_with_oauth_http_client(base.clone(), oauth_http).await.map_err(failed)?;
         let tokens = InMemoryCredentialStore::new();
         manager.set_credential_store(tokens.clone());
-        let found = manager.resolve_metadata_from_challenge(challenge.to_header().as_deref()).await.map_err(failed)?;
+        if let Some(pointer) = &challenge.resource_metadata {
+            http.note(pointer).await;
+        }
+        let header = challenge.to_header();
+        let found = timeout(FIND_TIME, manager.resolve_metadata_from_challenge(header.as_deref())).await;
+        let found = found.map_err(|_| Error::new(Fault::NoToken, what.clone()).with_source(too_slow(FIND_TIME)))?;
+        let found = found.map_err(failed)?;
         let metadata = found.metadata;
+        if found.source == AuthorizationMetadataSource::LegacyEndpointFallback {
+            // That is a guess, and would hide why what the server has named is not used.
+            http.take_forbidden().map_or(Ok(()), |forbidden| Err(explained(&what, &forbidden)))?;
+        } else if !metadata.issuer.as_deref().zip(http.document()).is_some_and(|(issuer, at)| keeps(issuer, &at)) {
+            return Err(refused(&metadata, "its metadata is not where its issuer keeps it"));
+        }
+        // What was not used has not been needed.
+        http.take_forbidden();
         let is_published = found.source == AuthorizationMetadataSource::ProtectedResourceMetadata;
         let has_pkce = match &metadata.code_challenge_methods_supported {
             Some(methods) => methods.iter().any(|method| method == "S256"),
@@ -91,6 +113,8 @@ impl<'a> Place<'a> {
             Resource::None => (resource, Some(Instead::Nothing)),
         };
         http.replace_resource(instead);
+        // Whatever comes of the sign-in goes there, so nobody is asked for one that could not end.
+        http.may_show(&metadata.token_endpoint).await?;
         let issuer = metadata.issuer.clone().unwrap_or_else(|| origin(&metadata.token_endpoint));
         let key = Key { issuer, resource, client: settings.named_client() };
         Ok(Self { settings, metadata, key, http, manager, tokens })
@@ -107,17 +131,13 @@ impl<'a> Place<'a> {
 
     /// Those that were granted and those that are missing (SEP-2350).
     pub(super) fn more_scopes(&self, granted: &[String], missing: &Challenge) -> Vec<String> {
-        let mut scopes = Vec::new();
+        let mut known = HashSet::new();
         let asked = granted.iter().chain(&self.settings.scopes).map(String::as_str);
         let offered = self.metadata.scopes_supported.iter().flatten().map(String::as_str);
         // With it there are refresh tokens where they are not there anyway (SEP-2207).
         let offline = offered.filter(|scope| *scope == "offline_access");
-        for scope in asked.chain(missing.scopes()).chain(offline) {
-            if !scopes.iter().any(|known| known == scope) {
-                scopes.push(scope.to_owned());
-            }
-        }
-        scopes
+        let scopes = asked.chain(missing.scopes()).chain(offline);
+        scopes.filter(|scope| known.insert(*scope)).map(str::to_owned).collect()
     }
 
     /// Asks for new tokens with the old ones. False if the authorization server does not take them any more, or not from
@@ -127,7 +147,8 @@ impl<'a> Place<'a> {
     /// It could not be asked, or gave no usable answer.
     pub(super) async fn refresh(&mut self, record: &mut Record) -> Result<bool, Error> {
         let Some(stored) = record.tokens.clone() else { return Ok(false) };
-        let failed = |error| failure("the tokens cannot be renewed", error);
+        let http = Arc::clone(&self.http);
+        let failed = |error| failure(&http, "the tokens cannot be renewed", error);
         let mut config = OAuthClientConfig::new(&stored.client_id, redirect_uri(0));
         config.client_secret = self.secret_of(record);
         if let Some(client) = &record.client {
@@ -136,7 +157,7 @@ impl<'a> Place<'a> {
         self.manager.configure_client(config).map_err(failed)?;
         self.tokens.save(stored).await.map_err(failed)?;
         self.http.take_refusal();
-        match self.manager.refresh_token().await {
+        match self.manager.refresh_token().with_subscriber(Dispatch::none()).await {
             Ok(_) => {
                 record.tokens = Some(granted(&self.tokens).await?);
                 Ok(true)
@@ -167,7 +188,8 @@ impl<'a> Place<'a> {
         user: &User,
         lock: Option<&Held>,
     ) -> Result<(), Error> {
-        let failed = |error| failure("the sign-in cannot begin", error);
+        let http = Arc::clone(&self.http);
+        let failed = |error| failure(&http, "the sign-in cannot begin", error);
         let callback = self.callback(record).await?;
         let config = self.client(record, &callback.redirect_uri(), scopes).await?;
         self.manager.configure_client(config).map_err(failed)?;
@@ -176,11 +198,9 @@ impl<'a> Place<'a> {
         let url = self.completed(&url)?;
         self.http.may_show(url.as_str()).await?;
         let state = parameter(&url, "state").unwrap_or_default();
-        user.ask(Prompt::Browser { url: url.into() }, lock);
+        user.ask(Prompt::Browser { url: url.into() }, lock).await;
         let arrival = timeout(SIGN_IN_TIME, callback.arrival(&state)).await;
         let arrival = arrival.map_err(|_| Error::new(Fault::NoToken, "nobody has signed in"))?;
-        let arrival =
-            arrival.map_err(|error| Error::new(Fault::NoToken, "the browser cannot come back").with_source(error))?;
         let outcome = self.exchange(&arrival, &state, record).await;
         user.has_come(arrival);
         outcome
@@ -191,15 +211,18 @@ impl<'a> Place<'a> {
         let issuer = arrival.issuer.as_deref();
         self.check_issuer(issuer)?;
         let code = arrival.answer.as_ref().map_err(|denial| {
-            let error =
-                Error::new(Fault::NoToken, format!("the authorization server refused the sign-in: {}", denial.error));
-            error.with_detail(denial.description.as_deref().unwrap_or_default())
+            // It stands for this sign-in, which goes on in the browser.
+            let mut secrets = Secrets::default();
+            secrets.add(state);
+            let why = secrets.blanked(format!("the authorization server refused the sign-in: {}", denial.error));
+            Error::new(Fault::NoToken, why)
+                .with_detail(&secrets.blanked(denial.description.clone().unwrap_or_default()))
         })?;
         self.http.take_refusal();
-        let exchanged = self.manager.exchange_code_for_token_with_issuer(code, state, issuer).await;
-        exchanged.map_err(|error| {
+        let exchanged = self.manager.exchange_code_for_token_with_issuer(code, state, issuer);
+        exchanged.with_subscriber(Dispatch::none()).await.map_err(|error| {
             forget_unknown_client(record, self.http.take_refusal().as_deref());
-            failure("the authorization server gave no token", error)
+            failure(&self.http, "the authorization server gave no token", error)
         })?;
         record.tokens = Some(granted(&self.tokens).await?);
         Ok(())
@@ -285,7 +308,9 @@ impl<'a> Place<'a> {
     /// # Errors
     /// The authorization server refused, or could not be asked.
     pub(super) async fn by_credentials(mut self, record: &mut Record, scopes: Vec<String>) -> Result<(), Error> {
-        let failed = |error| failure("the authorization server gave no token for the client's credentials", error);
+        let http = Arc::clone(&self.http);
+        let failed =
+            |error| failure(&http, "the authorization server gave no token for the client's credentials", error);
         let missing = || Error::config("client credentials need a client; --client-id gives one");
         let client_id = self.settings.client_id.clone().ok_or_else(missing)?;
         let resource = Some(self.key.resource.clone());
@@ -306,8 +331,10 @@ impl<'a> Place<'a> {
         self.manager.configure_client_credentials(&config).map_err(failed)?;
         let (manager, runtime) = (self.manager, Handle::current());
         // rmcp's future holds what must stay on its thread, so it gets one.
-        let exchanged =
-            spawn_blocking(move || runtime.block_on(manager.exchange_client_credentials(&config)).map(drop));
+        let exchanged = spawn_blocking(move || {
+            let exchange = manager.exchange_client_credentials(&config).with_subscriber(Dispatch::none());
+            runtime.block_on(exchange).map(drop)
+        });
         exchanged
             .await
             .map_err(|error| Error::new(Fault::NoToken, "the sign-in broke off").with_source(error))?
@@ -370,8 +397,9 @@ impl<'a> Place<'a> {
 
 /// What rmcp was granted.
 async fn granted(tokens: &InMemoryCredentialStore) -> Result<StoredCredentials, Error> {
-    let granted = tokens.load().await.map_err(|error| failure("there is no token", error))?;
-    checked(granted.ok_or_else(|| Error::new(Fault::NoToken, "there is no token"))?)
+    let none = || Error::new(Fault::NoToken, "there is no token");
+    let granted = tokens.load().await.map_err(|error| none().with_source(error))?;
+    checked(granted.ok_or_else(none)?)
 }
 
 /// The tokens, if they are of the one kind that can be sent.
@@ -412,7 +440,7 @@ fn parameter(url: &Url, name: &str) -> Option<String> {
 }
 
 /// The server's URL without what may be secret in it, which is nothing for an authorization server.
-fn without_secrets(server: &ServerUrl) -> Url {
+pub(super) fn without_secrets(server: &ServerUrl) -> Url {
     let mut url = server.as_url().clone();
     url.set_query(None);
     // Fails for URLs without a host, which this is not.
@@ -429,6 +457,31 @@ fn refused(metadata: &AuthorizationMetadata, why: &str) -> Error {
     Error::new(Fault::NoToken, format!("the authorization server {who} cannot be used: {why}"))
 }
 
-pub(super) fn failure(what: &str, error: AuthError) -> Error {
-    Error::new(Fault::NoToken, what.to_owned()).with_source(error)
+/// Whether an issuer keeps its metadata there: at its own origin, in one of the places that the specification of MCP knows.
+fn keeps(issuer: &str, at: &Url) -> bool {
+    let Ok(issuer) = Url::parse(issuer) else { return false };
+    let path = issuer.path().trim_matches('/');
+    let documents = ["/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"];
+    let is_place = |document: &str| {
+        let Some(rest) = at.path().trim_end_matches('/').split_once(document) else { return false };
+        match rest {
+            ("", "") => true,
+            ("", inserted) | (inserted, "") => inserted.strip_prefix('/') == Some(path),
+            _ => false,
+        }
+    };
+    issuer.origin() == at.origin() && documents.into_iter().any(is_place)
+}
+
+/// What went wrong, for the reason that the libraries do not tell if there is one.
+fn failure(http: &Http, what: &str, error: AuthError) -> Error {
+    match http.take_forbidden() {
+        Some(forbidden) => explained(what, &forbidden).with_source(error),
+        None => Error::new(Fault::NoToken, what.to_owned()).with_source(error),
+    }
+}
+
+/// An address was refused, which is why something went wrong.
+pub(super) fn explained(what: &str, forbidden: &Error) -> Error {
+    Error::new(Fault::ForbiddenAddress, format!("{what}: {forbidden}"))
 }

@@ -2,15 +2,15 @@
 //! issuer, resource and client. It is in the system's keychain, else in a file, else in memory: each where the one before does
 //! not serve.
 //!
-//! Rules: a file is only for its owner (0600, in a folder of 0700), is written whole and put in place at once. A record holds
-//! what its name says, or counts for nothing. Where there are two, as a keychain may refuse at one time and serve at another,
-//! the one with the newer tokens counts: older ones have been used up.
+//! Beside the records it keeps to which issuer each client of the user's is bound. That is no secret, and always in a file.
+//!
+//! Rules: a record holds what its name says, or counts for nothing. Where there are two, as a keychain may refuse at one time
+//! and serve at another, the one with the newer tokens counts: older ones have been used up.
 
 use std::{
     collections::HashMap,
-    fmt, fs,
-    io::{self, Write},
-    path::{Path, PathBuf},
+    fmt, io,
+    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -23,9 +23,13 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Prompt,
+    files::Folder,
     keychain::{Failure, Keychain},
     lock,
 };
+
+/// The ending of a record's file.
+const RECORD: &str = ".json";
 
 /// Whose tokens they are, for what, and from whom.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -40,13 +44,43 @@ pub(super) struct Key {
 impl Key {
     /// The name of its file, without an ending.
     fn name(&self) -> String {
-        let mut hash = Sha256::new();
-        for part in [Some(&self.issuer), Some(&self.resource), self.client.as_ref()] {
-            // The length keeps the parts apart.
-            hash.update(part.map_or(u64::MAX, |part| part.len() as u64).to_le_bytes());
-            hash.update(part.map_or("", |part| part));
-        }
-        URL_SAFE_NO_PAD.encode(hash.finalize())
+        name_of([Some(&self.issuer), Some(&self.resource), self.client.as_ref()])
+    }
+
+    fn file(&self) -> String {
+        self.name() + RECORD
+    }
+}
+
+/// A name for these parts, and for no others.
+fn name_of(parts: impl IntoIterator<Item = Option<impl AsRef<str>>>) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        let part = part.as_ref().map(AsRef::as_ref);
+        // The length keeps the parts apart.
+        hash.update(part.map_or(u64::MAX, |part: &str| part.len() as u64).to_le_bytes());
+        hash.update(part.unwrap_or_default());
+    }
+    URL_SAFE_NO_PAD.encode(hash.finalize())
+}
+
+/// Which authorization server a client of the user's is for, as seen from one MCP server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Binding {
+    /// Without user, password and query, which may be secrets that change.
+    pub(super) server: String,
+    pub(super) client: String,
+    pub(super) issuer: String,
+}
+
+impl Binding {
+    fn name(&self) -> String {
+        format!("{}.issuer", name_of([Some(&self.server), Some(&self.client)]))
+    }
+
+    /// The issuer, if this is the binding of that client at that server.
+    fn issuer_for(self, other: &Self) -> Option<String> {
+        (self.server == other.server && self.client == other.client).then_some(self.issuer)
     }
 }
 
@@ -113,30 +147,66 @@ pub enum Kept {
 #[derive(Debug)]
 pub(super) struct Store {
     keychain: Option<Keychain>,
-    folder: Option<PathBuf>,
+    folder: Option<Folder>,
     /// Those that could not be written.
     memory: Mutex<HashMap<Key, Record>>,
+    /// The bindings that could not be written, by name.
+    bindings: Mutex<HashMap<String, Binding>>,
 }
 
 impl Store {
     /// The records in a keychain and in a folder, which need not be there yet; without either they last as long as this.
     pub(super) fn new(keychain: Option<Keychain>, folder: Option<PathBuf>) -> Self {
-        Self { keychain, folder, memory: Mutex::default() }
+        Self { keychain, folder: folder.map(Folder::new), memory: Mutex::default(), bindings: Mutex::default() }
     }
 
     /// Waits until no other process changes the record with this key; `hear` is told where that one asks the user to sign in.
     pub(super) async fn lock(&self, key: &Key, hear: impl Fn(Prompt)) -> Option<lock::Held> {
-        let folder = self.folder.as_ref()?;
-        // Where it cannot be made, there is nothing to lock.
-        let _ = make(folder);
-        lock::take(&folder.join(format!("{}.lock", key.name())), hear).await
+        lock::take(self.folder.as_ref()?, &key.name(), hear).await
+    }
+
+    /// Binds a client, unless it is bound already, and gives the issuer that it is bound to then. Of several processes one
+    /// binds it. `anew` binds it whatever was there, as the user has said to which.
+    ///
+    /// # Errors
+    /// It may be bound, and it cannot be read to whom.
+    pub(super) async fn bind(&self, binding: &Binding, anew: bool) -> io::Result<String> {
+        let name = binding.name();
+        let kept = match &self.folder {
+            Some(folder) if anew => folder.write(&name, text_of(binding)?).await,
+            Some(folder) => match folder.create(&name, text_of(binding)?).await {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    let found = serde_json::from_slice::<Binding>(&folder.read(&name).await?)?;
+                    return found.issuer_for(binding).ok_or_else(|| io::Error::other("it is another client's"));
+                }
+                kept => kept,
+            },
+            None => Err(io::ErrorKind::NotFound.into()),
+        };
+        let mut bindings = self.bindings.lock().unwrap_or_else(PoisonError::into_inner);
+        match kept {
+            Ok(()) => {
+                bindings.remove(&name);
+                Ok(binding.issuer.clone())
+            }
+            Err(error) => {
+                if anew || !bindings.contains_key(&name) {
+                    tracing::warn!(%error, "which authorization server the client is for lasts as long as this process; --issuer says it");
+                    bindings.insert(name.clone(), binding.clone());
+                }
+                Ok(bindings.get(&name).map_or_else(|| binding.issuer.clone(), |bound| bound.issuer.clone()))
+            }
+        }
     }
 
     pub(super) async fn load(&self, key: &Key) -> Option<Record> {
         if let Some(record) = self.memory().get(key) {
             return Some(record.clone());
         }
-        let in_file = self.path(key).and_then(|path| read(&path));
+        let in_file = match &self.folder {
+            Some(folder) => read(folder, &key.file()).await,
+            None => None,
+        };
         let in_keychain = match &self.keychain {
             Some(keychain) => keychain.get(&key.name()).await.unwrap_or_else(|failure| {
                 tell(&failure);
@@ -154,20 +224,23 @@ impl Store {
     pub(super) async fn save(&self, record: &Record) {
         if self.save_in_keychain(record).await {
             self.memory().remove(&record.key);
-            if let Err(error) = self.remove_file(&record.key) {
+            if let Err(error) = self.remove_file(&record.key).await {
                 tracing::debug!(%error, "the tokens are in the keychain, but older ones stay in a file");
             }
             return;
         }
-        let Some(path) = self.path(&record.key) else {
-            self.memory().insert(record.key.clone(), record.clone());
-            return;
+        let written = match (&self.folder, text_of(record)) {
+            (Some(folder), Ok(text)) => folder.write(&record.key.file(), text).await,
+            (Some(_), Err(error)) => Err(error),
+            (None, _) => {
+                self.memory().insert(record.key.clone(), record.clone());
+                return;
+            }
         };
-        match write(&path, record) {
+        match written {
             Ok(()) => drop(self.memory().remove(&record.key)),
             Err(error) => {
-                let path = path.display();
-                tracing::warn!(%path, %error, "the tokens cannot be kept; they last as long as this process");
+                tracing::warn!(%error, "the tokens cannot be kept; they last as long as this process");
                 self.memory().insert(record.key.clone(), record.clone());
             }
         }
@@ -197,10 +270,15 @@ impl Store {
             };
             found.extend(secrets.iter().filter_map(|secret| Some((parsed(secret)?, Kept::Keychain))));
         }
-        let entries = self.folder.as_ref().and_then(|folder| fs::read_dir(folder).ok());
-        let paths = entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-        let paths = paths.filter(|path| path.extension().is_some_and(|end| end == "json"));
-        found.extend(paths.filter_map(|path| Some((read(&path)?, Kept::File(path)))));
+        if let Some(folder) = &self.folder {
+            for name in folder.names().await.unwrap_or_default() {
+                if name.ends_with(RECORD)
+                    && let Some(record) = read(folder, &name).await
+                {
+                    found.push((record, Kept::File(folder.path(&name))));
+                }
+            }
+        }
         Ok(found)
     }
 
@@ -210,7 +288,7 @@ impl Store {
     /// It cannot be removed.
     pub(super) async fn remove(&self, key: &Key) -> Result<(), Failure> {
         self.memory().remove(key);
-        self.remove_file(key).map_err(|error| Failure::Refused(error.into()))?;
+        self.remove_file(key).await.map_err(|error| Failure::Refused(error.into()))?;
         match &self.keychain {
             Some(keychain) => match keychain.remove(&key.name()).await {
                 Err(Failure::Absent(_)) => Ok(()),
@@ -220,15 +298,11 @@ impl Store {
         }
     }
 
-    fn remove_file(&self, key: &Key) -> io::Result<()> {
-        match self.path(key).map(fs::remove_file) {
-            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+    async fn remove_file(&self, key: &Key) -> io::Result<()> {
+        match &self.folder {
+            Some(folder) => folder.remove(&key.file()).await,
+            None => Ok(()),
         }
-    }
-
-    fn path(&self, key: &Key) -> Option<PathBuf> {
-        Some(self.folder.as_ref()?.join(format!("{}.json", key.name())))
     }
 
     fn memory(&self) -> MutexGuard<'_, HashMap<Key, Record>> {
@@ -244,10 +318,18 @@ fn tell(failure: &Failure) {
     }
 }
 
-fn read(path: &Path) -> Option<Record> {
-    let record = parsed(&fs::read(path).ok()?);
+async fn read(folder: &Folder, name: &str) -> Option<Record> {
+    let text = match folder.read(name).await {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return None,
+        Err(error) => {
+            tracing::warn!(path = %folder.path(name).display(), %error, "not used");
+            return None;
+        }
+        Ok(text) => text,
+    };
+    let record = parsed(&text);
     if record.is_none() {
-        tracing::warn!(path = %path.display(), "no tokens in it");
+        tracing::warn!(path = %folder.path(name).display(), "no tokens in it");
     }
     record
 }
@@ -256,28 +338,14 @@ fn parsed(text: &[u8]) -> Option<Record> {
     serde_json::from_slice(text).ok()
 }
 
-fn write(path: &Path, record: &Record) -> io::Result<()> {
-    let folder = path.parent().ok_or(io::ErrorKind::NotFound)?;
-    make(folder)?;
-    // A file that tempfile makes is only for its owner.
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    serde_json::to_writer_pretty(&mut file, record)?;
-    file.flush()?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
-}
-
-fn make(folder: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
+fn text_of(kept: &impl Serialize) -> io::Result<Vec<u8>> {
+    Ok(serde_json::to_vec_pretty(kept)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn key(client: Option<&str>) -> Key {
@@ -310,9 +378,9 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
             assert_eq!(mode(&folder), 0o700);
-            assert_eq!(mode(&store.path(&key(None)).unwrap()), 0o600);
+            assert_eq!(mode(&folder.join(key(None).file())), 0o600);
         }
         fresh.remove(&key(None)).await.unwrap();
         fresh.remove(&key(None)).await.unwrap();
@@ -324,10 +392,47 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(None, Some(folder.path().to_owned()));
         store.save(&record(key(Some("other")), "x")).await;
-        fs::rename(store.path(&key(Some("other"))).unwrap(), store.path(&key(None)).unwrap()).unwrap();
+        let at = |key: Key| folder.path().join(key.file());
+        fs::rename(at(key(Some("other"))), at(key(None))).unwrap();
         assert!(store.load(&key(None)).await.is_none());
-        fs::write(store.path(&key(None)).unwrap(), b"{").unwrap();
+        fs::write(at(key(None)), b"{").unwrap();
         assert!(store.load(&key(None)).await.is_none());
+    }
+
+    fn binding(issuer: &str) -> Binding {
+        Binding { server: "https://mcp/".into(), client: "c".into(), issuer: issuer.into() }
+    }
+
+    #[tokio::test]
+    async fn a_client_stays_bound_until_the_user_says_otherwise() {
+        let home = tempfile::tempdir().unwrap();
+        let nowhere = tempfile::NamedTempFile::new().unwrap();
+        for (folder, outlives) in
+            [(None, false), (Some(nowhere.path().join("folder")), false), (Some(home.path().join("folder")), true)]
+        {
+            let store = Store::new(None, folder.clone());
+            for (issuer, anew, bound) in [("a", false, "a"), ("b", false, "a"), ("b", true, "b"), ("a", false, "b")] {
+                assert_eq!(store.bind(&binding(issuer), anew).await.unwrap(), bound);
+            }
+            let other = Binding { client: "d".into(), ..binding("e") };
+            assert_eq!(store.bind(&other, false).await.unwrap(), "e");
+            let next = Store::new(None, folder).bind(&binding("c"), false).await.unwrap();
+            assert_eq!(next, if outlives { "b" } else { "c" });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_binding_that_cannot_be_read_binds() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::new(None, Some(home.path().to_owned()));
+        let path = home.path().join(binding("a").name());
+        for text in [&b""[..], b"{", br#"{"server":"https://mcp/","client":"other","issuer":"a"}"#] {
+            fs::write(&path, text).unwrap();
+            store.bind(&binding("a"), false).await.unwrap_err();
+        }
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        store.bind(&binding("a"), false).await.unwrap_err();
     }
 
     #[tokio::test]

@@ -35,6 +35,9 @@ mod network;
 /// Signing in where a server asks for it.
 #[cfg(feature = "oauth")]
 mod oauth;
+/// What no authorization server gets, and no server that names one can do.
+#[cfg(feature = "oauth")]
+mod oauth_strangers;
 /// What the bridge takes the server for, and what makes it think again.
 mod probes;
 /// What the server pushes, and streams that break and go on.

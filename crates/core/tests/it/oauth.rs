@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// A server, its authorization server, settings, the prompts, and a folder for the tokens.
-async fn scene() -> (Server, Issuer, gangway::Config, UnboundedReceiver<Prompt>, TempDir) {
+pub(crate) async fn scene() -> (Server, Issuer, gangway::Config, UnboundedReceiver<Prompt>, TempDir) {
     let server = Server::start().await;
     let issuer = Issuer::of(&server).await;
     let folder = tempfile::tempdir().unwrap();
@@ -24,19 +24,19 @@ async fn scene() -> (Server, Issuer, gangway::Config, UnboundedReceiver<Prompt>,
     (server, issuer, config, prompts, folder)
 }
 
-async fn prompted(prompts: &mut UnboundedReceiver<Prompt>) -> String {
+pub(crate) async fn prompted(prompts: &mut UnboundedReceiver<Prompt>) -> String {
     within("a prompt", prompts.recv()).await.unwrap().url().to_owned()
 }
 
 /// Takes a request without a token, and refuses it.
-async fn refuse(server: &mut Server, issuer: &Issuer) {
+pub(crate) async fn refuse(server: &mut Server, issuer: &Issuer) {
     let post = server.post().await;
     assert_eq!(post.header("authorization"), None);
     unauthorized(post, issuer).await;
 }
 
 /// Signs out, while the server tells where its metadata is.
-async fn sign_out(server: &mut Server, issuer: &Issuer, config: &gangway::Config) -> Vec<Revocation> {
+pub(crate) async fn sign_out(server: &mut Server, issuer: &Issuer, config: &gangway::Config) -> Vec<Revocation> {
     server.expect_get();
     let tell = async {
         loop {
@@ -50,11 +50,11 @@ async fn sign_out(server: &mut Server, issuer: &Issuer, config: &gangway::Config
     }
 }
 
-async fn unauthorized(post: Exchange, issuer: &Issuer) {
+pub(crate) async fn unauthorized(post: Exchange, issuer: &Issuer) {
     post.respond(401, &[("WWW-Authenticate", &issuer.challenge(""))], "").await;
 }
 
-async fn with_token(server: &mut Server, token: &str) -> Exchange {
+pub(crate) async fn with_token(server: &mut Server, token: &str) -> Exchange {
     let post = server.post().await;
     assert_eq!(post.header("authorization"), Some(&*format!("Bearer {token}")));
     post

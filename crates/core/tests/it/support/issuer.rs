@@ -49,8 +49,20 @@ pub(crate) struct State {
     pub(crate) grants: Option<String>,
     /// How often a device must ask before its user is done.
     pub(crate) device_waits: usize,
+    /// What it is told then.
+    pub(crate) device_word: &'static str,
+    /// What a request for a device code is answered with beside, or in the place of, the code.
+    pub(crate) device: Value,
     /// What a registration is answered with beside the id.
     pub(crate) registered: Value,
+    /// Documents at other paths.
+    pub(crate) documents: HashMap<String, Value>,
+    /// Answers requests to these paths by all that they hold, as an error.
+    pub(crate) echoes: Vec<&'static str>,
+    /// Redirects requests to the token endpoint there.
+    pub(crate) redirects: Option<String>,
+    /// All requests, with their bodies.
+    pub(crate) requests: Vec<String>,
     pub(crate) registrations: Vec<Value>,
     /// The forms that the token endpoint got, with the `Authorization` header as `authorization`.
     pub(crate) tokens: Vec<Form>,
@@ -73,7 +85,13 @@ impl Issuer {
             refreshes: true,
             grants: None,
             device_waits: 0,
+            device_word: "authorization_pending",
+            device: json!({}),
             registered: json!({}),
+            documents: HashMap::new(),
+            echoes: Vec::new(),
+            redirects: None,
+            requests: Vec::new(),
             registrations: Vec::new(),
             tokens: Vec::new(),
             revocations: Vec::new(),
@@ -170,10 +188,24 @@ async fn serve(mut socket: TcpStream, address: SocketAddr, state: &Mutex<State>,
         }
     };
     let target = head.split(' ').nth(1).unwrap_or_default();
-    let (status, answer) = answer(target, &head, &body, address, &mut state.lock().unwrap(), resource);
+    let (status, answer, location) = {
+        let mut state = state.lock().unwrap();
+        let whole = format!("{head}\r\n\r\n{body}");
+        state.requests.push(whole.clone());
+        let location = state.redirects.clone().filter(|_| target == "/token");
+        if location.is_some() {
+            (307, json!({}), location)
+        } else if state.echoes.contains(&target) {
+            (400, json!({"error": format!("so it is: {body}"), "error_description": whole, whole: "seen"}), None)
+        } else {
+            let (status, answer) = answer(target, &head, &body, address, &mut state, resource);
+            (status, answer, None)
+        }
+    };
     let answer = answer.to_string();
+    let location = location.map(|location| format!("Location: {location}\r\n")).unwrap_or_default();
     let response = format!(
-        "HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{answer}",
+        "HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{location}Connection: close\r\n\r\n{answer}",
         answer.len()
     );
     let _ = socket.write_all(response.as_bytes()).await;
@@ -215,10 +247,8 @@ fn answer(
         }
         "/device" => {
             let uri = format!("{origin}/type");
-            (
-                200,
-                json!({"device_code": "d", "user_code": "ABCD", "verification_uri": uri, "expires_in": 60, "interval": 0}),
-            )
+            let said = json!({"device_code": "d", "user_code": "ABCD", "verification_uri": uri, "expires_in": 60, "interval": 0});
+            (200, merged(said, &state.device))
         }
         "/revoke" => {
             state.revocations.push(form(head, body));
@@ -229,11 +259,16 @@ fn answer(
             state.tokens.push(form.clone());
             state.token(&form)
         }
-        _ => (404, json!({})),
+        other => state.documents.get(other).map_or((404, json!({})), |document| (200, document.clone())),
     }
 }
 
 impl State {
+    /// Whether a request holds this text.
+    pub(crate) fn has_got(&self, text: &str) -> bool {
+        self.requests.iter().any(|request| request.contains(text))
+    }
+
     /// A code for this authorization request.
     fn code(&mut self, request: &Form) -> String {
         self.count += 1;
@@ -258,7 +293,7 @@ impl State {
             "refresh_token" => return refusal("invalid_grant"),
             "urn:ietf:params:oauth:grant-type:device_code" if self.device_waits > 0 => {
                 self.device_waits -= 1;
-                return refusal("authorization_pending");
+                return refusal(self.device_word);
             }
             "urn:ietf:params:oauth:grant-type:device_code" | "client_credentials" => {}
             _ => return refusal("unsupported_grant_type"),

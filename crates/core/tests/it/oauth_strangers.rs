@@ -1,0 +1,365 @@
+//! What no authorization server gets, and no server that names one can do.
+
+use std::{
+    fmt::Write as _,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use gangway::oauth::{self, Credential, Grant, Revocation, Secret};
+use serde_json::json;
+use tracing::{
+    Metadata, Subscriber,
+    field::{Field, Visit},
+    span,
+};
+
+use crate::{
+    oauth::{prompted, refuse, scene, sign_out, unauthorized, with_token},
+    support::{Client, Server, call, issuer::Issuer},
+};
+
+/// The ways in which a client of the user's is used.
+fn known_client(config: &mut gangway::Config, grant: Grant, credential: Option<Credential>) {
+    let settings = config.oauth.as_mut().unwrap();
+    settings.grant = grant;
+    settings.client_id = Some("known-client".to_owned());
+    settings.credential = credential;
+}
+
+fn secret() -> Credential {
+    Credential::Secret(Secret::new("canary-secret".into()))
+}
+
+fn key() -> Credential {
+    Credential::Key(Secret::new(rcgen::KeyPair::generate().unwrap().serialize_pem()))
+}
+
+/// A call, and the sign-in that it needs; gives the token.
+async fn sign_in(
+    client: &mut Client,
+    server: &mut Server,
+    issuer: &Issuer,
+    prompts: &mut tokio::sync::mpsc::UnboundedReceiver<oauth::Prompt>,
+    grant: Grant,
+) -> String {
+    client.send(call("1")).await;
+    refuse(server, issuer).await;
+    if grant == Grant::Browser {
+        issuer.approve(&prompted(prompts).await).await;
+    }
+    let post = server.post().await;
+    let token = post.header("authorization").unwrap().to_owned();
+    let answer = post.answer("{}").await;
+    client.expect(answer).await;
+    token.trim_start_matches("Bearer ").to_owned()
+}
+
+#[tokio::test]
+async fn a_client_of_the_users_is_for_one_authorization_server() {
+    for (grant, credential) in [
+        (Grant::Browser, Some(secret())),
+        (Grant::Browser, None),
+        (Grant::Device, Some(secret())),
+        (Grant::ClientCredentials, Some(secret())),
+        (Grant::ClientCredentials, Some(key())),
+    ] {
+        let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
+        known_client(&mut config, grant, credential);
+        let mut client = Client::start(config.clone());
+        let token = sign_in(&mut client, &mut server, &issuer, &mut prompts, grant).await;
+        while prompts.try_recv().is_ok() {}
+
+        // The server names another one between two refusals.
+        let other = Issuer::of(&server).await;
+        client.send(call("2")).await;
+        unauthorized(with_token(&mut server, &token).await, &other).await;
+        let failure = client.expect_error("2").await;
+        assert_eq!((failure.kind(), failure.may_have_run()), ("other_issuer", false), "{failure:?}");
+        for part in [issuer.origin(), other.origin(), format!("--issuer {}", other.origin())] {
+            assert!(failure.message.contains(&part), "{part}: {failure:?}");
+        }
+        client.finish(&mut server).await;
+
+        // So it is for the next bridge, and where tokens are revoked.
+        let mut client = Client::start(config.clone());
+        client.send(call("3")).await;
+        refuse(&mut server, &other).await;
+        assert_eq!(client.expect_error("3").await.kind(), "other_issuer");
+        client.finish(&mut server).await;
+        assert!(matches!(&*sign_out(&mut server, &other, &config).await, [Revocation::Failed(_)]));
+        {
+            let state = other.state();
+            assert!(state.requests.iter().all(|request| request.starts_with("GET ")), "{:?}", state.requests);
+            assert!(!state.has_got("known-client") && !state.has_got("canary") && !state.has_got(&token));
+        }
+        assert!(prompts.try_recv().is_err(), "no window for what is refused");
+
+        // The user may want it so, and then the old one is refused.
+        config.oauth.as_mut().unwrap().issuer = Some(other.origin());
+        let mut client = Client::start(config.clone());
+        sign_in(&mut client, &mut server, &other, &mut prompts, grant).await;
+        client.finish(&mut server).await;
+        config.oauth.as_mut().unwrap().issuer = None;
+        let mut client = Client::start(config);
+        client.send(call("4")).await;
+        refuse(&mut server, &issuer).await;
+        assert_eq!(client.expect_error("4").await.kind(), "other_issuer");
+        client.finish(&mut server).await;
+    }
+}
+
+#[tokio::test]
+async fn the_issuer_that_the_user_names_is_the_only_one_to_the_letter() {
+    for named in ["https://login.example.com", "/", "/x"] {
+        let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
+        let named = if named.starts_with('/') { issuer.origin() + named } else { named.to_owned() };
+        // Whatever the client is.
+        config.oauth.as_mut().unwrap().issuer = Some(named.clone());
+        let mut client = Client::start(config);
+        client.send(call("1")).await;
+        refuse(&mut server, &issuer).await;
+        let failure = client.expect_error("1").await;
+        assert_eq!(failure.kind(), "other_issuer", "{failure:?}");
+        assert!(failure.message.contains(&named) && failure.message.contains(&issuer.origin()), "{failure:?}");
+        client.finish(&mut server).await;
+        assert!(prompts.try_recv().is_err() && issuer.state().registrations.is_empty());
+    }
+}
+
+/// A document in a place that is not its issuer's may say that it is anybody's.
+#[tokio::test]
+async fn nobody_speaks_for_another_issuer() {
+    for (path, named) in [
+        ("/a/.well-known/x", Some(true)),
+        ("/a/.well-known/x", None),
+        ("/a/.well-known/x", Some(false)),
+        ("/.well-known/oauth-authorization-server-x", Some(true)),
+    ] {
+        let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
+        known_client(&mut config, Grant::ClientCredentials, Some(secret()));
+        let mut client = Client::start(config);
+        let token = sign_in(&mut client, &mut server, &issuer, &mut prompts, Grant::ClientCredentials).await;
+
+        let hostile = Issuer::of(&server).await;
+        let origin = hostile.origin();
+        let mut document = json!({
+            "authorization_endpoint": format!("{origin}/authorize"),
+            "token_endpoint": format!("{origin}/token"),
+            "code_challenge_methods_supported": ["S256"],
+        });
+        if let Some(is_foreign) = named {
+            document["issuer"] = if is_foreign { issuer.origin().into() } else { format!("{origin}/a").into() };
+        }
+        hostile.state().documents.insert(path.to_owned(), document);
+        hostile.state().resource_metadata = json!({"authorization_servers": [origin + path]});
+        client.send(call("2")).await;
+        unauthorized(with_token(&mut server, &token).await, &hostile).await;
+        let failure = client.expect_error("2").await;
+        assert_eq!(failure.kind(), "sign_in_failed", "{failure:?}");
+        client.finish(&mut server).await;
+        let state = hostile.state();
+        assert!(state.tokens.is_empty() && !state.has_got("canary"), "{path} {named:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_forbidden_address_is_told_as_what_it_is() {
+    for (metadata, resource, at) in [
+        (json!({"token_endpoint": "https://[fec0::1]/token"}), json!({}), "fec0::1"),
+        (json!({"token_endpoint": "https://[64:ff9b::a00:1]/token"}), json!({}), "64:ff9b::"),
+        (json!({"token_endpoint": "https://[::ffff:10.0.0.1]/token"}), json!({}), "a00:1"),
+        (json!({"token_endpoint": "https://[2002:c0a8:1::]/token"}), json!({}), "2002:c0a8"),
+        (json!({"token_endpoint": "https://0x0a000001/token"}), json!({}), "10.0.0.1"),
+        (json!({"token_endpoint": "https://012.0.0.1./token"}), json!({}), "10.0.0.1"),
+        (json!({"token_endpoint": "https://167772161/token"}), json!({}), "10.0.0.1"),
+        (json!({"authorization_endpoint": "https://192.0.0.8/a"}), json!({}), "192.0.0.8"),
+        (json!({"registration_endpoint": "https://[100::1]/r"}), json!({}), "100::1"),
+        (json!({}), json!({"authorization_servers": ["https://[5f00::1]/"]}), "5f00::1"),
+        (
+            json!({}),
+            json!({"authorization_servers": ["https://192.168.0.1", "https://169.254.169.254"]}),
+            "192.168.0.1",
+        ),
+    ] {
+        let (mut server, issuer, config, mut prompts, _folder) = scene().await;
+        issuer.state().metadata = metadata;
+        issuer.state().resource_metadata = resource;
+        let mut client = Client::start(config);
+        client.send(call("1")).await;
+        refuse(&mut server, &issuer).await;
+        let failure = client.expect_error("1").await;
+        assert_eq!((failure.kind(), failure.may_have_run()), ("forbidden_address", false), "{at}: {failure:?}");
+        assert!(failure.message.contains(at) && failure.message.contains("where the MCP server is not"), "{failure:?}");
+        assert!(failure.data.get("attempts").is_none(), "{failure:?}");
+        // It was sent once: nothing else has come.
+        client.expect_nothing(&mut server).await;
+        client.finish(&mut server).await;
+        assert!(prompts.try_recv().is_err(), "{at}");
+    }
+}
+
+#[tokio::test]
+async fn no_number_of_a_device_code_ends_or_hurries_the_wait() {
+    for (device, word) in [
+        (json!({"interval": u64::MAX, "expires_in": u64::MAX}), "slow_down"),
+        (json!({"interval": u64::MAX - 1, "expires_in": i64::MAX}), "slow_down"),
+        (json!({"interval": -1, "expires_in": 1e300}), "authorization_pending"),
+        (json!({"interval": 0.5, "expires_in": "600"}), "authorization_pending"),
+        (json!({"interval": "soon"}), "authorization_pending"),
+    ] {
+        let (mut server, issuer, mut config, _prompts, _folder) = scene().await;
+        let settings = config.oauth.as_mut().unwrap();
+        settings.grant = Grant::Device;
+        settings.login_wait = Duration::from_millis(500);
+        {
+            let mut state = issuer.state();
+            (state.device, state.device_waits, state.device_word) = (device.clone(), usize::MAX, word);
+        }
+        let mut client = Client::start(config);
+        client.send(call("1")).await;
+        refuse(&mut server, &issuer).await;
+        let failure = client.expect_error("1").await;
+        assert_eq!(failure.kind(), "sign_in", "{device}: {failure:?}");
+        assert_eq!(issuer.state().tokens.len(), 1, "{device}");
+        client.finish(&mut server).await;
+    }
+}
+
+#[tokio::test]
+async fn an_mcp_server_names_so_many_authorization_servers() {
+    let (mut server, issuer, config, _prompts, _folder) = scene().await;
+    let names: Vec<_> = (0..20_000).map(|count| format!("{}/{count}", issuer.origin())).collect();
+    issuer.state().resource_metadata = json!({"authorization_servers": names});
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    refuse(&mut server, &issuer).await;
+    assert_eq!(client.expect_error("1").await.kind(), "sign_in_failed");
+    client.finish(&mut server).await;
+    let asked = issuer.state().requests.len();
+    assert!(asked < 64, "{asked} requests");
+}
+
+/// All that is logged, at every level.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl Subscriber for Log {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
+        span.record(&mut self.clone());
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, values: &span::Record<'_>) {
+        values.record(&mut self.clone());
+    }
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        event.record(&mut self.clone());
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+impl Visit for Log {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        writeln!(self.0.lock().unwrap(), "{field}={value:?}").unwrap();
+    }
+}
+
+/// What the two parties of a sign-in tell each other and nobody else.
+fn canaries(issuer: &Issuer) -> Vec<String> {
+    const NAMES: [&str; 7] =
+        ["client_secret", "client_assertion", "code", "code_verifier", "refresh_token", "device_code", "authorization"];
+    let state = issuer.state();
+    let mut found: Vec<_> = state
+        .tokens
+        .iter()
+        .chain(&state.revocations)
+        .flatten()
+        .filter(|(name, _)| NAMES.contains(&name.as_str()))
+        .map(|(_, value)| value.trim_start_matches("Basic ").to_owned())
+        .collect();
+    found.extend(["canary".to_owned(), "hunter".to_owned()]);
+    found.retain(|value| value.len() >= 6);
+    found
+}
+
+#[tokio::test]
+async fn no_secret_of_a_sign_in_is_shown_or_goes_elsewhere() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let mut told = String::new();
+    for (grant, credential, registered, redirects) in [
+        (Grant::Browser, Some(secret()), false, false),
+        (Grant::Browser, None, true, false),
+        (Grant::Device, Some(secret()), false, false),
+        (Grant::ClientCredentials, Some(secret()), false, false),
+        (Grant::ClientCredentials, Some(key()), false, false),
+        (Grant::Browser, Some(secret()), false, true),
+        (Grant::Device, Some(secret()), false, true),
+        (Grant::ClientCredentials, Some(secret()), false, true),
+    ] {
+        let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
+        let stranger = Issuer::of(&server).await;
+        if registered {
+            issuer.state().registered =
+                json!({"client_secret": "canary-registered", "token_endpoint_auth_method": "client_secret_basic"});
+        } else {
+            known_client(&mut config, grant, credential);
+        }
+        issuer.state().device = json!({"device_code": "canary-device-code"});
+        let mut client = Client::start(config.clone());
+        // First all goes well, or it is redirected before there is a token.
+        let token =
+            if redirects { None } else { Some(sign_in(&mut client, &mut server, &issuer, &mut prompts, grant).await) };
+        writeln!(told, "{:?}", oauth::status(&config).await.unwrap()).unwrap();
+        while prompts.try_recv().is_ok() {}
+
+        // Then it echoes all that it gets, or sends it elsewhere; the MCP server echoes the token.
+        {
+            let mut state = issuer.state();
+            state.echoes = vec!["/token", "/revoke", "/register", "/device"];
+            state.redirects = redirects.then(|| format!("{}/token", stranger.origin()));
+            state.metadata = json!({"revocation_endpoint": format!("{}/revoke", issuer.origin())});
+        }
+        client.send(call("2")).await;
+        if let Some(token) = &token {
+            let echo = issuer.challenge(&format!(r#", error="{token}", scope="{token}""#));
+            let post = with_token(&mut server, token).await;
+            post.respond(401, &[("WWW-Authenticate", &echo)], "").await;
+        } else {
+            refuse(&mut server, &issuer).await;
+        }
+        if grant == Grant::Browser {
+            issuer.approve(&prompted(&mut prompts).await).await;
+        }
+        let failure = client.expect_error("2").await;
+        assert_eq!(failure.kind(), "sign_in_failed", "{failure:?}");
+        writeln!(told, "{failure:?}").unwrap();
+        client.finish(&mut server).await;
+        writeln!(told, "{:?}", sign_out(&mut server, &issuer, &config).await).unwrap();
+
+        let mut canaries = canaries(&issuer);
+        canaries.extend(token);
+        let log = log.0.lock().unwrap();
+        for canary in &canaries {
+            assert!(!told.contains(canary), "{canary} is told: {told}");
+            assert!(
+                !log.contains(canary),
+                "{canary} is logged: {}",
+                log.lines().filter(|line| line.contains(canary)).collect::<String>()
+            );
+        }
+        assert!(log.contains("no token"), "the log is heard");
+        assert!(stranger.state().requests.is_empty(), "{:?}", stranger.state().requests);
+    }
+}
