@@ -320,7 +320,7 @@ mod tests {
         let long = "x\\\"]}é".repeat(20_000);
         let text = format!(
             r#" {{"result" : {{ "content":[{{"text":"{long}"}}], "n":1e5 ,"structuredContent":{{"a\"":["{long}"]}},"\u005fmeta":{{"k":"{long}","small":[1]}},"s":"{long}","d":{}}},"jsonrpc":"2.0", "id":7}}"#,
-            "1".repeat(100_000)
+            "0.".to_owned() + &"1".repeat(100_000)
         );
         let message = in_file(&text);
         let (condensed, long_values) = LongValues::take_out(&message).unwrap();

@@ -85,6 +85,15 @@ impl Taken {
         permit.map(|permit| self.add(permit)).is_ok()
     }
 
+    /// Makes it this small, if it is larger.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        if let Some(all) = &mut self.permit {
+            drop(all.split(less));
+            self.bytes -= less;
+        }
+    }
+
     fn add(&mut self, permit: OwnedSemaphorePermit) {
         self.bytes += permit.num_permits();
         match &mut self.permit {
@@ -109,6 +118,9 @@ mod tests {
         assert!(budget.try_take(4).is_none() && budget.try_take(3).is_some());
         assert!(!one.try_grow(11) && one.try_grow(8) && one.try_grow(1));
         assert!(budget.try_take(3).is_none() && budget.try_take(2).is_some());
+        one.shrink(3);
+        one.shrink(5);
+        assert!(budget.try_take(8).is_none() && budget.try_take(7).is_some());
         drop(one);
         assert!(budget.try_take(10).is_some());
     }

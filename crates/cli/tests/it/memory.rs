@@ -649,6 +649,8 @@ fn a_large_notification_to_many_subscriptions() {
         legacy(stream, request, &event, 1)
     });
     let mut bridge = Bridge::start(&server, &[]);
+    bridge.send(&format!(r#"{{"jsonrpc":"2.0","id":"d","method":"server/discover","params":{{{META}}}}}"#));
+    assert_eq!(bridge.answer()["id"], "d");
     for id in 0..SUBSCRIPTIONS {
         let params = format!(r#"{{"notifications":{{"toolsListChanged":true}},{META}}}"#);
         bridge.send(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"subscriptions/listen","params":{params}}}"#));

@@ -2,7 +2,7 @@
 //!
 //! Rules: what has come so far is expanded as far as it goes, so that an event does not wait for the next; and memory is
 //! bounded, however much a little may expand to. What a decoder holds is taken from a budget that all replies of a client
-//! share: its tables at once, its window as far as text has filled it, since nobody has touched the rest.
+//! share: all that it may come to hold before it goes on, and then what it has touched; nobody has touched the rest.
 
 mod brotli;
 mod zstd;
@@ -49,19 +49,19 @@ trait Decoder: DecodeV2 + Send + Sync {
     /// Another text begins with these bytes.
     fn begin(&mut self, _input: &[u8]) {}
 
-    /// What its tables and buffers take, and its window, in bytes.
-    fn weight(&self) -> (usize, usize);
+    /// What it may hold after the next step, and what it has touched of that, in bytes. `expanded`: how much text it has given.
+    fn weight(&self, expanded: usize) -> (usize, usize);
 }
 
 impl Decoder for GzipDecoder {
-    fn weight(&self) -> (usize, usize) {
-        (DEFLATE, 0)
+    fn weight(&self, _expanded: usize) -> (usize, usize) {
+        (DEFLATE, DEFLATE)
     }
 }
 
 impl Decoder for ZlibDecoder {
-    fn weight(&self) -> (usize, usize) {
-        (DEFLATE, 0)
+    fn weight(&self, _expanded: usize) -> (usize, usize) {
+        (DEFLATE, DEFLATE)
     }
 }
 
@@ -92,24 +92,33 @@ impl Expander {
         self.input = input;
     }
 
-    /// The next bytes of the text; `None` if they need more input. Waits for the memory that the decoder has come to hold.
+    /// The next bytes of the text; `None` if they need more input. Waits for the memory that the decoder may come to hold.
     ///
     /// # Errors
     /// The body is not what its header says, or other replies hold the memory for too long.
     pub(super) async fn next(&mut self) -> io::Result<Option<Bytes>> {
-        let next = self.expand()?;
-        let (own, window) = self.decoder.weight();
-        let weight = own.saturating_add(window.min(self.expanded));
-        // What was expanded beyond the limit is one block, and no more comes before there is room.
-        if !self.held.try_grow(weight) && timeout(PATIENCE, self.held.grow(weight)).await.is_err() {
+        if self.input.is_empty() && !self.is_full {
+            return Ok(None);
+        }
+        if self.is_whole && !self.is_full {
+            self.decoder.reinit()?;
+            self.decoder.begin(&self.input);
+            self.is_whole = false;
+        }
+        let (most, _) = self.decoder.weight(self.expanded);
+        if !self.held.try_grow(most) && timeout(PATIENCE, self.held.grow(most)).await.is_err() {
             return Err(io::Error::other("other replies hold all of the memory that there is for this"));
         }
-        Ok(next)
+        let next = self.expand();
+        let (_, touched) = self.decoder.weight(self.expanded);
+        self.held.shrink(touched);
+        next
     }
 
     fn expand(&mut self) -> io::Result<Option<Bytes>> {
         while !self.input.is_empty() || self.is_full {
             if self.is_whole && !self.is_full {
+                // Another text, which has a window of its own.
                 self.decoder.reinit()?;
                 self.decoder.begin(&self.input);
                 self.is_whole = false;
@@ -352,7 +361,7 @@ mod tests {
                 }
                 open.push(expander);
             }
-            let fits = memory::EXPANDING / ((1 << window) + open[0].decoder.weight().0);
+            let fits = memory::EXPANDING / open[0].decoder.weight(40 << 20).0;
             assert_eq!(open.len() - refused, fits, "{coding}: each has filled its window");
             // Who has little text holds little, whatever window was announced.
             drop(open);

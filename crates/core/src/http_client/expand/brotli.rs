@@ -19,21 +19,24 @@ use super::Decoder;
 
 /// What the state itself takes, in bytes.
 const STATE: usize = size_of::<State>();
+/// What a step may add to the tables: codes for 256 kinds of blocks in three categories.
+const MORE_TABLES: usize = 4 << 20;
 
 type State = BrotliState<Counted, Counted, Counted>;
 
 /// A decoder of brotli.
 pub(super) struct Brotli {
     state: Box<State>,
-    window: Counted,
     tables: Counted,
+    /// What the text announces, in bytes.
+    window: usize,
 }
 
 impl Brotli {
     pub(super) fn new() -> Self {
-        let (window, tables) = (Counted::default(), Counted::default());
-        let state = Box::new(State::new_strict(window.clone(), tables.clone(), tables.clone()));
-        Self { state, window, tables }
+        let tables = Counted::default();
+        let state = Box::new(State::new_strict(Counted::default(), tables.clone(), tables.clone()));
+        Self { state, tables, window: 0 }
     }
 
     fn run(&mut self, input: &mut PartialBuffer<&[u8]>, output: &mut WriteBuffer<'_>) -> io::Result<BrotliResult> {
@@ -81,9 +84,30 @@ impl DecodeV2 for Brotli {
 }
 
 impl Decoder for Brotli {
-    fn weight(&self) -> (usize, usize) {
-        (STATE + self.tables.bytes(), self.window.bytes())
+    fn begin(&mut self, input: &[u8]) {
+        self.window = input.first().map_or(0, |first| announced(*first));
     }
+
+    fn weight(&self, _expanded: usize) -> (usize, usize) {
+        let own = STATE + self.tables.bytes();
+        // It fills the window before it gives any of it.
+        let touched =
+            if self.state.rb_roundtrips > 0 { self.window } else { usize::try_from(self.state.pos).unwrap_or(0) };
+        (own + MORE_TABLES + self.window, own + touched.min(self.window))
+    }
+}
+
+/// The window, in bytes, that a text announces which begins with this byte (RFC 7932, 9.1).
+fn announced(first: u8) -> usize {
+    let (short, long) = (first >> 1 & 7, first >> 4 & 7);
+    let bits = match (first & 1, short, long) {
+        (0, ..) => 16,
+        (_, 1.., _) => 17 + short,
+        (_, _, 0) => 17,
+        // 1 is no brotli, but the form that is not read.
+        (_, _, long) => 8 + long,
+    };
+    1 << bits
 }
 
 /// The library's allocator, which tells how much is taken.
@@ -110,5 +134,23 @@ impl<T: Clone + Default> Allocator<T> for Counted {
     fn free_cell(&mut self, cell: Self::AllocatedMemory) {
         self.bytes.fetch_sub(cell.slice().len() * size_of::<T>(), Ordering::Relaxed);
         Allocator::<T>::free_cell(&mut self.inner, cell);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn the_window_is_read_from_the_first_byte() {
+        for bits in 10..=24 {
+            let mut encoder = ::brotli::CompressorWriter::new(Vec::new(), 4096, 5, bits);
+            // More than the window, as the library announces no larger one than it needs.
+            encoder.write_all(&vec![b'x'; 2 << bits]).unwrap();
+            let text = encoder.into_inner();
+            assert_eq!(announced(text[0]), 1 << bits);
+        }
     }
 }

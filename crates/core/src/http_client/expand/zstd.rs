@@ -14,7 +14,7 @@ use super::Decoder;
 /// reply would hold as much.
 const LARGEST_WINDOW: u32 = 23;
 /// What the library takes beside the window, in bytes: its tables, and a block before and after it is expanded.
-const TABLES: usize = 512 << 10;
+const TABLES: usize = 320 << 10;
 const MAGIC: u32 = 0xFD2F_B528;
 
 /// A decoder of Zstandard.
@@ -56,8 +56,8 @@ impl Decoder for Zstd {
         self.window = self.window.max(usize::try_from(window).unwrap_or(usize::MAX));
     }
 
-    fn weight(&self) -> (usize, usize) {
-        (TABLES, self.window)
+    fn weight(&self, expanded: usize) -> (usize, usize) {
+        (TABLES + self.window, TABLES + self.window.min(expanded))
     }
 }
 
