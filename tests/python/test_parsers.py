@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY
-from mcp_gangway import DecodingError, Event, MessageTooLarge, NdjsonParser, SseParser
+from mcp_gangway import DecodingError, Event, MessageTooLarge, NdjsonParser, SseParser, _native
 
 VECTORS = REPOSITORY / "tests" / "vectors"
 
@@ -210,3 +210,18 @@ def test_random_bytes_never_fail_and_never_depend_on_cuts() -> None:
 def test_the_vectors_are_where_this_looks() -> None:
     assert {path.name for path in VECTORS.iterdir()} >= {"sse", "lines"}
     assert isinstance(VECTORS, Path)
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-ndjson", "text/event-stream"])
+@pytest.mark.parametrize("text", ["[" * 1_000_000, "[" * 5000 + "]" * 5000, '{"a":' * 200_000, "[[]," * 250_000])
+def test_nothing_is_too_deep_for_the_interpreter(content_type: str, text: str) -> None:
+    answer = '{"jsonrpc":"2.0","id":1,"result":{}}'
+    if content_type == "application/json":
+        body = text
+    elif content_type == "text/event-stream":
+        body = f"data: {text}\n\ndata: {answer}\n\n"
+    else:
+        body = f"{text}\n{answer}\n"
+    parser = _native.MessageParser(content_type)
+    messages = [*parser.feed(body.encode()), *parser.finish()]
+    assert [bytes(message) for message in messages] == ([] if body == text else [answer.encode()])

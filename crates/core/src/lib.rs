@@ -44,6 +44,8 @@ pub mod text;
 mod transport;
 #[cfg(test)]
 mod vectors;
+#[cfg(test)]
+mod worst;
 
 pub use bridge::{End, run};
 pub use config::{

@@ -220,6 +220,13 @@ fn string_end(text: &[u8]) -> Option<usize> {
 
 /// Where the value that the text begins with ends. However deep it is, no more than a number is kept of its depth.
 pub(crate) fn value_end(text: &[u8]) -> Option<usize> {
+    let end = end_of_value(text);
+    #[cfg(test)]
+    work::add(end.unwrap_or(text.len()));
+    end
+}
+
+fn end_of_value(text: &[u8]) -> Option<usize> {
     match text.first()? {
         b'"' => string_end(text),
         b'{' | b'[' => {
@@ -248,6 +255,25 @@ pub(crate) fn value_end(text: &[u8]) -> Option<usize> {
             let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']') || byte.is_ascii_whitespace();
             Some(text.iter().position(ends).unwrap_or(text.len()))
         }
+    }
+}
+
+/// Counts the bytes that are looked at to find where values end, for tests of how the work grows.
+#[cfg(test)]
+pub(crate) mod work {
+    use std::cell::Cell;
+
+    thread_local! {
+        static BYTES: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(super) fn add(bytes: usize) {
+        BYTES.set(BYTES.get() + bytes);
+    }
+
+    /// The bytes since this was last asked, by this thread.
+    pub(crate) fn take() -> usize {
+        BYTES.take()
     }
 }
 
