@@ -10,6 +10,8 @@ mod addresses;
 mod connect;
 mod expand;
 mod http1;
+#[cfg(any(test, feature = "internals"))]
+pub(crate) mod memory;
 mod pool;
 mod proxy;
 mod reach;

@@ -14,6 +14,7 @@
 
 mod decoder;
 mod headers;
+mod hostile;
 mod lines;
 mod members;
 mod message;
@@ -25,7 +26,7 @@ use bytes::Bytes;
 
 pub(crate) use self::scanner::scan;
 pub use self::{
-    decoder::decoder, headers::headers, lines::lines, message::message, scanner::scanner, splice::splice, sse::sse,
+    decoder::decoder, headers::headers, hostile::hostile, lines::lines, message::message, scanner::scanner, splice::splice, sse::sse,
 };
 #[cfg(test)]
 pub(crate) use self::{
