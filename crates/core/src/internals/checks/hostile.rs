@@ -30,7 +30,8 @@ use tokio::{
     time::timeout,
 };
 
-use self::{client::Client, script::Script, server::Server};
+use self::{client::Client, server::Server};
+pub(super) use self::{script::Script, server::next_head};
 use crate::{Config, HeaderSource, Proxy, TransportMode, http_client::memory::Network};
 
 /// The longest silence that the bridge allows the server.
@@ -182,7 +183,7 @@ impl Promise {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -212,26 +213,13 @@ mod tests {
     }
 
     #[test]
-    fn explore() {
-        let from: u64 = std::env::var("FROM").map_or(0, |t| t.parse().unwrap());
-        let to: u64 = std::env::var("TO").map_or(400, |t| t.parse().unwrap());
-        for seed in from..to {
-            let start = std::time::Instant::now();
-            let input = arbitrary(seed, 20 + usize::try_from(seed).unwrap() % 200);
-            let broken = broken_promise(&input);
-            let t = start.elapsed();
-            if broken.is_some() || t.as_millis() > 300 { println!("{seed} {t:?} {broken:.300?}"); }
-        }
-    }
-
-    #[test]
     fn whatever_happens() {
-        let broken: Vec<_> = (0..400)
+        let broken: Vec<_> = (0..200)
             .filter_map(|seed| {
                 let input = arbitrary(seed, 20 + usize::try_from(seed).unwrap() % 200);
                 broken_promise(&input).map(|broken| format!("{seed}: {broken}"))
             })
             .collect();
-        assert!(broken.is_empty(), "{} of 400:\n{}", broken.len(), broken.join("\n"));
+        assert!(broken.is_empty(), "{} of 200:\n{}", broken.len(), broken.join("\n"));
     }
 }

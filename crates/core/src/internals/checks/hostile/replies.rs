@@ -5,7 +5,10 @@ use std::{sync::LazyLock, time::Duration};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::server::{Fate, Request, State};
+use super::{
+    super::compressed,
+    server::{Fate, Request, State},
+};
 
 /// What the server does, and how it ends.
 pub(super) struct Plan {
@@ -93,6 +96,7 @@ impl Plan {
                 (slowly(plan, state), fate)
             }
             17 => endless(state),
+            19 => windows(request, state),
             18 => {
                 state.sessions_over = state.sessions;
                 right(request, state)
@@ -365,6 +369,21 @@ fn endless(state: &mut State) -> (Plan, Fate) {
     }
     let fate = if status == 404 { Fate::Refused } else { Fate::MayHaveRun };
     (Plan { acts, ending: state.script.pick(&ENDINGS[1..]) }, fate)
+}
+
+/// A short body that wants a large window of whoever expands it, and that goes on for long.
+fn windows(request: &Request, state: &mut State) -> (Plan, Fate) {
+    let text = format!("data: {}\n\n", answer(request, "{}"));
+    let text = if state.script.yes() { text } else { ": nothing\n\n".to_owned() };
+    let (coding, body) = match state.script.below(2) {
+        0 => ("br", compressed::brotli(state.script.pick(&[24, 22, 30, 16]), text.as_bytes())),
+        _ => ("zstd", compressed::zstd(state.script.pick(&[0x68, 0x58, 0x70, 0xff]), text.as_bytes())),
+    };
+    // All but the end.
+    let body = body.get(..body.len() - state.script.pick(&[0, 1, 3])).unwrap_or_default();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: {coding}\r\n\r\n");
+    let acts = vec![Act::Send([head.as_bytes(), body].concat().into())];
+    (Plan { acts, ending: state.script.pick(&ENDINGS[1..]) }, Fate::MayHaveRun)
 }
 
 /// The same, broken off at some byte.

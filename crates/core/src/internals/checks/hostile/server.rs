@@ -239,7 +239,6 @@ impl Server {
             }
         }
         let (plan, fate) = Plan::after(request, state);
-        if std::env::var_os("TRACE").is_some() { eprintln!("{:?} {} {} {} {:?} {:?} -> {fate:?} {:?} {:.300}", state.began.elapsed(), request.verb, request.path, request.method, request.id, key, plan.ending as u8, plan.acts.iter().map(|a| match a { Act::Wait(t) => format!("wait {t:?}; "), Act::Send(b) => format!("{} ", b.slice(..b.len().min(150)).escape_ascii()), Act::Pushes(_) => "pushes".into() }).collect::<String>()); }
         if let Some(key) = key {
             state.calls.insert(key, fate);
         }
@@ -248,7 +247,7 @@ impl Server {
 }
 
 /// Reads the head of a request; gives it with the length of its body, or nothing where the peer closed.
-async fn next_head(wire: &mut DuplexStream, read: &mut Vec<u8>) -> io::Result<Option<(String, usize)>> {
+pub(in super::super) async fn next_head(wire: &mut DuplexStream, read: &mut Vec<u8>) -> io::Result<Option<(String, usize)>> {
     let end = loop {
         if let Some(end) = memchr::memmem::find(read, b"\r\n\r\n") {
             break end + 4;
