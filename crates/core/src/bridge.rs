@@ -10,7 +10,6 @@ use std::{
 use http::HeaderMap;
 use tokio::{
     io::AsyncRead,
-    sync::Semaphore,
     task::JoinSet,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
@@ -31,6 +30,7 @@ use crate::{
     message::{Kind, Message, error_reply},
     payload::Storage,
     pending::{Origin, Pending, Table, Wanted},
+    permits::Permits,
     questions::Questions,
     renewal::Renewal,
     route::Route,
@@ -112,7 +112,7 @@ async fn connect(
         storage: Storage::new(config.spool_folder),
         output: lines,
         table: Table::default(),
-        permits: Semaphore::new(config.limits.concurrency),
+        permits: Permits::new(config.limits.concurrency),
         timeouts: config.timeouts,
         limits: config.limits,
     });
@@ -123,7 +123,7 @@ async fn connect(
     let mut listener = JoinSet::new();
     listener.spawn(listen::run(Arc::clone(&bridge)));
 
-    // A line that was read, until there is room for it.
+    // A message that was read, until there is room for it.
     let mut held = None;
     let end = loop {
         let next = async {
@@ -131,7 +131,7 @@ async fn connect(
                 held = input.next().await?;
             }
             Ok::<_, io::Error>(match &held {
-                Some(line) => Some(intake.room_for(line).await),
+                Some(message) => Some(intake.room_for(message).await),
                 None => None,
             })
         };
@@ -141,7 +141,7 @@ async fn connect(
             _ = writer.join_next() => break End::OutputClosed,
         };
         match (held.take(), room) {
-            (Some(line), Some(room)) => intake.take(line, room),
+            (Some(message), Some(room)) => intake.take(message, room),
             _ => break End::InputClosed,
         }
     };
@@ -166,8 +166,8 @@ async fn connect(
     let mut tasks = std::mem::take(&mut *bridge.tasks());
     tasks.shutdown().await;
     bridge.answer_the_rest();
-    for line in held.into_iter().chain(input.already_read()).flatten() {
-        intake.turn_away(&line);
+    for message in held.into_iter().chain(std::iter::from_fn(|| input.next_read())).flatten() {
+        intake.turn_away(&message);
     }
     // Stdout is written while the server is told; both share the time.
     let deadline = Instant::now() + LAST_WORDS;
@@ -200,8 +200,7 @@ pub(crate) struct Bridge {
     pub(crate) storage: Arc<Storage>,
     pub(crate) output: Output,
     pub(crate) table: Table,
-    /// The requests that may be open at the server at once.
-    pub(crate) permits: Semaphore,
+    pub(crate) permits: Permits,
     pub(crate) timeouts: Timeouts,
     pub(crate) limits: Limits,
 }

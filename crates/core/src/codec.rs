@@ -7,10 +7,9 @@ mod lines;
 mod pieces;
 mod sse;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use serde_json::value::RawValue;
+use bytes::{Buf as _, Bytes};
 
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use self::sse::LONGEST_CARRIED;
@@ -21,21 +20,37 @@ pub(crate) use self::{
 };
 use crate::{
     error::{Error, Kind},
-    message::{Id, Invalid, LONGEST_BATCH, Message, Parsed},
+    message::{Batch, Id, Invalid, LONGEST_BATCH, Message, Parsed},
     payload::{Gathered, Gatherer, GivenUp, Storage, Unkept},
     scan::Fault,
+    splice,
 };
+
+/// What of a payload that is no message an error shows, in bytes; it cuts this further.
+const BEGINNING: usize = 2048;
 
 /// The decoder of one body.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     format: Format,
-    /// The rest of a batch, whose messages leave one by one.
-    ready: VecDeque<Message>,
+    /// What is left of the last payload.
+    rest: Rest,
     rejected: Option<Error>,
     lost: Vec<Lost>,
     /// What an `endpoint` event named (R50).
     endpoint: Option<Bytes>,
+}
+
+/// The messages of one payload that have not left. They are read one by one, so that many cost no more than their text.
+#[derive(Debug, Default)]
+enum Rest {
+    #[default]
+    Nothing,
+    One(Message),
+    /// With the beginning of the text, for errors.
+    Batch(Batch, Bytes),
+    /// Each is known to be a message.
+    Documents(Documents),
 }
 
 /// What may have been an answer, and could not be kept.
@@ -73,7 +88,7 @@ impl Decoder {
             Content::Lines => Format::Lines(Lines::new(gatherer)),
             Content::Other => Format::Whole(gatherer),
         };
-        Self { format, ready: VecDeque::new(), rejected: None, lost: Vec::new(), endpoint: None }
+        Self { format, rest: Rest::Nothing, rejected: None, lost: Vec::new(), endpoint: None }
     }
 
     /// Takes the next bytes of the body, once `next` has used up the last ones.
@@ -92,7 +107,7 @@ impl Decoder {
     /// The next complete message.
     pub(crate) fn next(&mut self) -> Option<Message> {
         loop {
-            if let Some(message) = self.ready.pop_front() {
+            if let Some(message) = self.next_of_rest() {
                 return Some(message);
             }
             let payload = match &mut self.format {
@@ -122,11 +137,7 @@ impl Decoder {
                 },
             };
             match payload {
-                Ok(payload) => {
-                    if let Some(message) = self.read(&payload) {
-                        return Some(message);
-                    }
-                }
+                Ok(payload) => self.open(&payload),
                 Err(given_up) => self.give_up(given_up),
             }
         }
@@ -137,15 +148,11 @@ impl Decoder {
     pub(crate) fn finish(&mut self, clean: bool) {
         match &mut self.format {
             Format::Whole(body) => match body.take() {
-                Ok(body) => self.read_whole(&body),
+                Ok(body) => self.open_whole(&body),
                 Err(given_up) => self.give_up(given_up),
             },
             Format::Lines(lines) if clean => match lines.finish() {
-                Some(Ok(line)) => {
-                    if let Some(message) = self.read(&line) {
-                        self.ready.push_front(message);
-                    }
-                }
+                Some(Ok(line)) => self.open(&line),
                 Some(Err(given_up)) => self.give_up(given_up),
                 None => {}
             },
@@ -162,7 +169,7 @@ impl Decoder {
     /// What could not be kept since this was asked last. Whoever waits for it need not wait for the end of the stream, which
     /// may never come.
     pub(crate) fn take_lost(&mut self) -> Vec<Lost> {
-        std::mem::take(&mut self.lost)
+        mem::take(&mut self.lost)
     }
 
     /// The last `endpoint` event, once: where HTTP+SSE takes messages (R50).
@@ -191,48 +198,62 @@ impl Decoder {
         }
     }
 
-    /// Reads one payload: gives its message, or the first of a batch.
-    fn read(&mut self, payload: &Gathered) -> Option<Message> {
-        if payload.is_blank() {
-            return None;
-        }
-        let beginning = || payload.in_memory().map(|text| text.get(..2048).unwrap_or(text)).unwrap_or_default();
-        match repaired(payload) {
-            Ok(Parsed::One(message)) => return Some(message),
-            Ok(Parsed::Batch(elements)) => {
-                for element in elements {
-                    match element {
-                        Ok(message) => self.ready.push_back(message),
-                        Err(invalid) => self.reject(invalid_answer(beginning(), invalid.error)),
-                    }
+    /// The next message of the last payload.
+    fn next_of_rest(&mut self) -> Option<Message> {
+        loop {
+            let (error, beginning) = match &mut self.rest {
+                Rest::Nothing => return None,
+                Rest::One(_) => {
+                    let Rest::One(message) = mem::take(&mut self.rest) else { return None };
+                    return Some(message);
                 }
-            }
-            Err(invalid) => self.reject(invalid_answer(beginning(), invalid.error)),
+                Rest::Documents(documents) => match documents.next().and_then(Message::one) {
+                    Some(message) => return Some(message),
+                    None => {
+                        self.rest = Rest::Nothing;
+                        return None;
+                    }
+                },
+                Rest::Batch(batch, beginning) => match batch.next() {
+                    Some(Ok(message)) => return Some(message),
+                    Some(Err(invalid)) => (invalid.error, beginning.clone()),
+                    None => {
+                        self.rest = Rest::Nothing;
+                        return None;
+                    }
+                },
+            };
+            self.reject(invalid_answer(&beginning, error));
         }
-        self.ready.pop_front()
+    }
+
+    /// Begins with the messages of one payload.
+    fn open(&mut self, payload: &Gathered) {
+        if payload.is_blank() {
+            return;
+        }
+        let beginning = payload.in_memory().map(|text| text.slice(..text.len().min(BEGINNING))).unwrap_or_default();
+        match repaired(payload) {
+            Ok(Parsed::One(message)) => self.rest = Rest::One(message),
+            Ok(Parsed::Batch(batch)) => self.rest = Rest::Batch(batch, beginning),
+            Err(invalid) => self.reject(invalid_answer(&beginning, invalid.error)),
+        }
     }
 
     /// Reads a whole body: one document, or several one after the other (not without end), all of them or none (R21).
-    fn read_whole(&mut self, body: &Gathered) {
-        if let Some(message) = self.read(body) {
-            self.ready.push_front(message);
-            return;
-        }
-        let Some(bytes) = body.in_memory() else { return };
-        let text = String::from_utf8_lossy(bytes);
-        let documents = serde_json::Deserializer::from_str(&text).into_iter::<&RawValue>();
-        let messages: Result<Vec<_>, _> = documents
-            .take(LONGEST_BATCH + 1)
-            .map(|document| {
-                Message::one(document?.get().to_owned())
-                    .ok_or_else(|| <serde_json::Error as serde::de::Error>::custom("no message"))
-            })
-            .collect();
-        if let Ok(messages) = messages
-            && (1..=LONGEST_BATCH).contains(&messages.len())
-        {
+    fn open_whole(&mut self, body: &Gathered) {
+        self.open(body);
+        let (Rest::Nothing, Some(text)) = (&self.rest, body.in_memory()) else { return };
+        let text = match std::str::from_utf8(text) {
+            Ok(_) => text.clone(),
+            Err(_) => String::from_utf8_lossy(text).into_owned().into(),
+        };
+        let documents = Documents(text);
+        let mut count = 0;
+        let mut first = documents.clone().take(LONGEST_BATCH + 1).inspect(|_| count += 1);
+        if first.all(|document| Message::one(document).is_some()) && (1..=LONGEST_BATCH).contains(&count) {
             self.rejected = None;
-            self.ready.extend(messages);
+            self.rest = Rest::Documents(documents);
         }
     }
 
@@ -247,6 +268,21 @@ impl Decoder {
     fn reject(&mut self, error: Error) {
         tracing::debug!(error = %error, "the server sent something that is no message; dropped");
         self.rejected = Some(error);
+    }
+}
+
+/// What stands in a text one after the other, as far as that is JSON.
+#[derive(Clone, Debug)]
+struct Documents(Bytes);
+
+impl Iterator for Documents {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let space = self.0.len() - self.0.trim_ascii_start().len();
+        self.0.advance(space);
+        let length = splice::value_end(&self.0).unwrap_or(self.0.len());
+        (length > 0).then(|| self.0.split_to(length))
     }
 }
 

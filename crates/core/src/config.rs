@@ -157,6 +157,17 @@ impl ServerUrl {
         self.url.join(text).ok().filter(is_http).and_then(Self::of)
     }
 
+    /// The same with `https` in the place of `http`.
+    pub(crate) fn secured(&self) -> Option<Self> {
+        let mut url = self.url.clone();
+        url.set_scheme("https").ok()?;
+        Self::of(url)
+    }
+
+    pub(crate) fn is_secure(&self) -> bool {
+        self.url.scheme() == "https"
+    }
+
     fn of(mut url: Url) -> Option<Self> {
         url.set_fragment(None);
         let uri = format!("{}://{}", url.scheme(), &url[Position::BeforeHost..]).parse().ok()?;

@@ -64,7 +64,6 @@ pub(crate) struct Refusal<'a> {
     pub(crate) sent: &'a UserHeaders,
     pub(crate) status: StatusCode,
     /// Those of the response.
-    #[cfg_attr(not(feature = "oauth"), expect(dead_code, reason = "only a sign-in reads them"))]
     pub(crate) headers: &'a HeaderMap,
 }
 

@@ -157,6 +157,11 @@ pub(crate) fn ignores_handshake(initialize: &Message, answer: &Message) -> bool 
     offered.as_deref() == Some(MODERN_VERSION) && asked != offered
 }
 
+/// Whether an error's code is one of those by which the protocol itself refuses a request, before anything has run.
+pub(crate) fn is_reserved(error: i64) -> bool {
+    matches!(error, -32_022..=-32_020)
+}
+
 /// Whether this error in answer to `initialize` is how a server refuses that has no legacy handshake. Some of the codes
 /// mean other things as well, so such a server must then prove what it is.
 pub(crate) fn refuses_legacy(error: i64) -> bool {

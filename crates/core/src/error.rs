@@ -6,6 +6,8 @@
 
 use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
 
+use crate::retry;
+
 /// The longest excerpt of a peer's text that an error carries, in bytes.
 const DETAIL_LIMIT: usize = 512;
 
@@ -247,8 +249,9 @@ impl Error {
     /// What became of the request, as far as is known.
     pub(crate) fn fate(&self) -> Fate {
         self.0.fate.unwrap_or(match (self.0.kind, self.0.status) {
-            (Kind::Dns | Kind::Connect, _) | (Kind::Status, Some(429 | 503)) => Fate::Unread,
-            (Kind::Broken, _) | (Kind::Status, Some(408 | 502 | 504)) => Fate::Interrupted,
+            (Kind::Dns | Kind::Connect, _) => Fate::Unread,
+            (Kind::Broken, _) => Fate::Interrupted,
+            (Kind::Status, Some(status)) => retry::judge(status, self.0.retry_after).0,
             _ => Fate::Final,
         })
     }

@@ -1,5 +1,5 @@
 //! One message: wait for its turn, send it, follow the reply wherever it leads, and see that a request is answered exactly
-//! once, be it by an error of our own (R5).
+//! once, be it by an error of our own (R5), and in bounded time while the server says nothing (R44).
 //!
 //! What leads on: a new session where the old one is lost (R38), new credentials where the old ones are refused, another
 //! try where the message cannot have run or does no harm (R96), the rest of a stream that broke (R32), and the other
@@ -18,7 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, header};
 use tokio::{
     sync::SemaphorePermit,
     time::{Instant, Sleep, sleep, timeout, timeout_at},
@@ -34,10 +34,10 @@ use crate::{
     intake::Lane,
     message::{Kind, Message, cancellation, error_reply},
     pending::Pending,
-    retry::{self, Tries},
+    retry::{self, Reopening, Tries, only_reads},
     route::Transport,
     splice::Object,
-    transport::Reply,
+    transport::{Page, Reply},
 };
 
 pub(crate) use self::{modern::Listing, to_modern::Events};
@@ -48,6 +48,13 @@ const CANCELLATION_TIME: Duration = Duration::from_secs(5);
 const ANSWER_TIME: Duration = Duration::from_millis(500);
 /// How long a client's probe for the modern protocol may take.
 const PROBE_TIME: Duration = Duration::from_secs(4);
+/// How often one message is sent again because what stood in its way is gone. Each remedy helps once, but others may find
+/// new sessions meanwhile.
+const MOST_AGAIN: u32 = 16;
+/// What is read of a reply that says nothing any more, in bytes, so that its connection can be used again.
+const REMAINS: usize = 64 << 10;
+/// How long that may take to arrive.
+const REMAINS_TIME: Duration = Duration::from_millis(500);
 
 /// Carries one message to its end. `pending` is its entry in the bridge's table, which this removes.
 pub(crate) async fn run(bridge: &Arc<Bridge>, message: Message, pending: &Arc<Pending>, lane: Lane) {
@@ -145,10 +152,18 @@ impl Exchange<'_> {
     }
 
     async fn deliver(&mut self) -> Result<(), Error> {
+        let mut again = 0;
         loop {
             let error = match self.attempt().await {
                 Ok(Step::Done) => return Ok(()),
-                Ok(Step::Again) => continue,
+                Ok(Step::Again) if again < MOST_AGAIN => {
+                    again += 1;
+                    continue;
+                }
+                Ok(Step::Again) => {
+                    let summary = "the server refuses the message again and again, each time in another way";
+                    return Err(Error::new(Fault::InvalidAnswer, summary));
+                }
                 Err(error) => error,
             };
             let written = self.pending.delivery.may_have_arrived();
@@ -158,7 +173,7 @@ impl Exchange<'_> {
             }
             let error = if written || error.fate() == Fate::Final { error } else { error.with_fate(Fate::Unread) };
             // An error that was passed on knows that better.
-            if written && error.may_have_run().is_none() && !was_turned_away(&error) {
+            if written && error.may_have_run().is_none() && may_have_acted(&error) {
                 self.may_have_run = true;
             }
             let method = self.message.method();
@@ -179,16 +194,14 @@ impl Exchange<'_> {
                 () = self.pending.withdrawn() => return Ok(()),
                 () = sleep(wait) => {}
             }
-            if self.lane.counts {
-                self.permit = self.in_time_left(self.bridge.permits.acquire()).await?.ok();
-            }
+            self.permit = self.in_time_left(self.bridge.permits.acquire(self.lane.share)).await?;
         }
     }
 
     /// Waits until the message may be sent. False if there is no need to any more.
     async fn turn_comes(&mut self) -> Result<bool, Error> {
-        let Lane { gate, follows, counts, .. } = &mut self.lane;
-        let (gate, follows, counts) = (gate.take(), follows.take(), *counts);
+        let Lane { gate, follows, share, .. } = &mut self.lane;
+        let (gate, follows, share) = (gate.take(), follows.take(), *share);
         let turn = async {
             if let Some(gate) = gate {
                 gate.opened().await;
@@ -198,9 +211,7 @@ impl Exchange<'_> {
             {
                 return (false, None);
             }
-            // The semaphore is never closed.
-            let permit = if counts { self.bridge.permits.acquire().await.ok() } else { None };
-            (true, permit)
+            (true, self.bridge.permits.acquire(share).await)
         };
         let turn = async {
             tokio::select! {
@@ -234,7 +245,9 @@ impl Exchange<'_> {
             if bridge.session().is_provisional() {
                 return self.attempt_handshake().await;
             }
-            bridge.renewal.over().await;
+            if bridge.renewal.is_under_way() {
+                self.in_time_left(bridge.renewal.over()).await?;
+            }
             if self.is_behind() {
                 return Ok(Step::Again);
             }
@@ -253,7 +266,7 @@ impl Exchange<'_> {
             return Ok(Step::Done);
         }
         let epoch = self.bridge.session().epoch();
-        self.bridge.renew(epoch).await.map_err(|error| error.with_may_have_run(false))?;
+        self.in_time_left(self.bridge.renew(epoch)).await?.map_err(|error| error.with_may_have_run(false))?;
         Ok(Step::Again)
     }
 
@@ -277,7 +290,11 @@ impl Exchange<'_> {
             bridge.session().open(reply.session_id(), None);
         }
         self.received();
-        self.follow(reply).await?;
+        if self.message.kind() == Kind::Request {
+            self.follow(reply).await?;
+        } else {
+            self.hear_out(reply).await;
+        }
         Ok(self.step())
     }
 
@@ -313,18 +330,22 @@ impl Exchange<'_> {
             return self.refused(reply, epoch).await;
         }
         self.received();
-        // Says nothing, but its connection can be used again once it is read.
-        drop(reply.error_body().await);
+        let mut remains = pin!(self.read_remains(reply));
+        let mut are_read = false;
         if self.message.kind() != Kind::Request {
+            remains.await;
             return Ok(Step::Done);
         }
         loop {
             let quiet_since = bridge.listener.last_traffic().max(since);
             let answered = async {
-                tokio::select! {
-                    biased;
-                    () = self.pending.settled() => true,
-                    () = bridge.listener.lost(stream) => self.pending.is_answered(),
+                loop {
+                    tokio::select! {
+                        biased;
+                        () = self.pending.settled() => return true,
+                        () = bridge.listener.lost(stream) => return self.pending.is_answered(),
+                        () = &mut remains, if !are_read => are_read = true,
+                    }
                 }
             };
             match self.in_time_since(quiet_since, answered).await {
@@ -370,21 +391,21 @@ impl Exchange<'_> {
     }
 
     /// A reply whose status says no: a lost session, stale credentials, an old server, or an answer (R7, R67).
-    async fn refused(&mut self, reply: Reply, epoch: u64) -> Result<Step, Error> {
+    async fn refused(&mut self, mut reply: Reply, epoch: u64) -> Result<Step, Error> {
         let bridge = self.bridge;
         let status = reply.status();
         let error = status_error(status).with_retry_after(reply.retry_after());
-        if let Some(step) = self.reauthorize(reply.refusal()).await? {
+        let page = reply.page(&bridge.storage, self.message.kind() == Kind::Request).await;
+        let (answer, may_go_again) = self.answer_in(status, &page);
+        if let Some(step) = self.reauthorize(reply.refusal(), may_go_again).await? {
             return Ok(step);
         }
-        let body = reply.error_body().await;
-        let answer = self.answer_in(&body);
         if self.is_initialize() {
             if answer.as_ref().is_some_and(|answer| self.speaks_another_era(status, answer)) {
                 self.refusal = answer;
                 return Ok(Step::Again);
             }
-            if let Some(other) = bridge.route.fallback(status, &body) {
+            if let Some(other) = bridge.route.fallback(status, &page) {
                 match bridge.listener.endpoint().await {
                     Ok(_) => {
                         tracing::info!("the server speaks HTTP+SSE (2024-11-05)");
@@ -397,21 +418,31 @@ impl Exchange<'_> {
                     }
                 }
             }
-        } else if bridge.session().is_lost(status, &body) && !self.pending.is_of_session() {
-            return self.renew(epoch).await;
-        } else if self.is_behind() && matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) {
+        } else if !self.pending.is_of_session() && bridge.session().is_lost(status, &page, !may_go_again) {
+            if !may_go_again {
+                // The next message finds another session.
+                let bridge = Arc::clone(bridge);
+                self.bridge.spawn(async move { drop(bridge.renew(epoch).await) });
+            } else if answer.is_none() || self.may_renew(epoch) {
+                return self.renew(epoch).await;
+            }
+        } else if may_go_again
+            && self.is_behind()
+            && matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST)
+        {
             return Ok(Step::Again);
         }
         if let Some(answer) = answer {
             bridge.answer(self.pending, answer).await;
             return Ok(Step::Done);
         }
-        Err(error.with_detail(&String::from_utf8_lossy(&body)))
+        Err(error.with_detail(&String::from_utf8_lossy(&page.text)))
     }
+
 
     /// Asks for new credentials where the reply refuses those that were sent, as often as that may help. Gives what
     /// follows if there are some.
-    async fn reauthorize(&mut self, refusal: Refusal<'_>) -> Result<Option<Step>, Error> {
+    async fn reauthorize(&mut self, refusal: Refusal<'_>, may_go_again: bool) -> Result<Option<Step>, Error> {
         let credentials = &self.bridge.transport.credentials;
         let remedy = if refusal.status == StatusCode::FORBIDDEN { Remedy::MoreScope } else { Remedy::NewCredentials };
         let tries = self.remedies.iter().filter(|tried| **tried == remedy).count();
@@ -419,6 +450,13 @@ impl Exchange<'_> {
             return Ok(None);
         }
         self.remedies.push(remedy);
+        // Who asks for credentials by HTTP has not let the message through.
+        if !may_go_again && !refusal.headers.contains_key(header::WWW_AUTHENTICATE) {
+            if let Err(error) = credentials.renew(refusal, Some(Duration::ZERO)).await {
+                tracing::debug!(error = %error, "no new credentials for the next message");
+            }
+            return Ok(None);
+        }
         // The user may take long to sign in.
         self.permit = None;
         #[cfg(feature = "oauth")]
@@ -434,20 +472,23 @@ impl Exchange<'_> {
             Err(error) if error.is_sign_in() && self.answer_provisionally().await => return Ok(Some(Step::Done)),
             renewed => renewed.map_err(|error| error.with_may_have_run(self.may_have_run))?,
         };
-        if self.lane.counts {
-            self.permit = self.in_time_left(self.bridge.permits.acquire()).await?.ok();
-        }
+        self.permit = self.in_time_left(self.bridge.permits.acquire(self.lane.share)).await?;
         Ok(renewed.then_some(Step::Again))
     }
 
-    /// The answer to the request in the body of a refusal, if it holds one. Whatever id the server has put there, it can
-    /// only mean this request.
-    fn answer_in(&self, body: &Bytes) -> Option<Message> {
-        let answer = Message::one(body.clone()).filter(|answer| answer.kind() == Kind::Response)?;
+    /// The answer to the request in the body of a refusal, if it holds one: whatever id the server has put there, it can
+    /// only mean this request. Says whether the request may be sent again, once what stood in its way is gone: not if the
+    /// answer has the request's own id, and so may be that of what ran (see the table in `retry.rs`).
+    fn answer_in(&self, status: StatusCode, page: &Page) -> (Option<Message>, bool) {
         // In OAuth's own refusals the error is a word (RFC 6749, 5.2), which is no answer in JSON-RPC.
         let is_answer = |whole: Object<'_>| whole.get("result").is_some() || whole.object("error").is_some();
-        Object::of(answer.text()).filter(|whole| is_answer(*whole))?;
-        self.pending.id().map(|id| answer.with_id(id))
+        let answer = page.response.as_ref().filter(|response| {
+            response.is_spooled() || Object::of(response.text()).is_some_and(is_answer)
+        });
+        let (Some(answer), Some(id)) = (answer, self.pending.id()) else { return (None, true) };
+        let is_own = answer.id().is_some_and(|theirs| theirs.means(id));
+        let is_protocols = status == StatusCode::BAD_REQUEST && answer.error().is_some_and(|(code, _)| era::is_reserved(code));
+        (Some(answer.with_id(id)), !is_own || is_protocols || only_reads(self.message.method()))
     }
 
     /// The session that the message was sent in is gone; it was not looked at, and goes into the next one.
@@ -456,12 +497,55 @@ impl Exchange<'_> {
             // It answers a question of the session that is gone.
             return Ok(Step::Done);
         }
-        let newer = self.bridge.session().epoch() != epoch;
-        if !self.first(Remedy::NewSession) && !newer {
+        if !self.may_renew(epoch) {
             return Err(Error::new(Fault::SessionLost, "the server has lost the session again and again"));
         }
-        self.bridge.renew(epoch).await?;
+        self.first(Remedy::NewSession);
+        self.in_time_left(self.bridge.renew(epoch)).await??;
         Ok(Step::Again)
+    }
+
+    /// Whether another session than that of `epoch` may help: there is one, or none was set up for this message yet.
+    fn may_renew(&self, epoch: u64) -> bool {
+        self.bridge.session().epoch() != epoch || !self.has_tried(Remedy::NewSession)
+    }
+
+    /// Hands on what the reply to a message that wants none has at once, and gives it up then: it may have no end. Its
+    /// message has arrived, and makes room for the next.
+    async fn hear_out(&mut self, mut reply: Reply) {
+        self.permit = None;
+        let bridge = self.bridge;
+        let Some(_permit) = bridge.permits.for_remains().filter(|_| !reply.is_over()) else { return };
+        let mut decoder = bridge.decoder(reply.content_type());
+        let mut left = REMAINS;
+        let read = async {
+            while let Some(chunk) = reply.chunk().await? {
+                left = left.saturating_sub(chunk.len());
+                decoder.feed(chunk)?;
+                self.hand_on(&mut decoder).await?;
+                if left == 0 {
+                    return Ok(());
+                }
+            }
+            decoder.finish(true);
+            self.hand_on(&mut decoder).await.map(drop)
+        };
+        let read: Result<Result<(), Error>, _> = timeout(REMAINS_TIME, read).await;
+        tracing::debug!(?read, "what came with the receipt of a message is over or given up");
+    }
+
+    /// Reads what a reply has that says nothing, as far as it may let its connection be used again.
+    async fn read_remains(&self, mut reply: Reply) {
+        let Some(_permit) = self.bridge.permits.for_remains().filter(|_| !reply.is_over()) else { return };
+        let mut left = REMAINS;
+        let read = async {
+            while left > 0
+                && let Ok(Some(chunk)) = reply.chunk().await
+            {
+                left = left.saturating_sub(chunk.len());
+            }
+        };
+        let _ = timeout(REMAINS_TIME, read).await;
     }
 
     /// Hands on the messages of a successful reply as they come, to the answer and beyond.
@@ -469,10 +553,10 @@ impl Exchange<'_> {
         let status = reply.status();
         let mut decoder = self.bridge.decoder(reply.content_type());
         let mut cursor = None;
-        let mut retry = None;
+        let mut reopening = Reopening::new(self.bridge.timeouts.reconnect);
         self.heard = Instant::now();
         loop {
-            let broken = self.read(&mut reply, &mut decoder).await?;
+            let (broken, brought) = self.read(&mut reply, &mut decoder).await?;
             let is_over = self.pending.is_answered() || self.pending.is_cancelled() || self.is_refused();
             if self.message.kind() != Kind::Request || is_over {
                 return Ok(());
@@ -486,8 +570,8 @@ impl Exchange<'_> {
             }
             let Some(last_event_id) = &cursor else { return Err(failure) };
             // What the server asked for holds for the streams that follow (R33).
-            retry = decoder.retry().or(retry);
-            let wait = retry.unwrap_or(self.bridge.timeouts.reconnect);
+            reopening.ended(decoder.retry(), brought);
+            let wait = reopening.wait();
             tracing::debug!(method = self.message.method(), ?wait, "the stream broke; it is taken up again");
             match Box::pin(self.resume(last_event_id, wait)).await? {
                 Ok(rest) => reply = rest,
@@ -497,8 +581,9 @@ impl Exchange<'_> {
         }
     }
 
-    /// Reads a body to its end. Gives the error that broke it off, if one did.
-    async fn read(&mut self, reply: &mut Reply, decoder: &mut Decoder) -> Result<Option<Error>, Error> {
+    /// Reads a body to its end. Gives the error that broke it off, if one did, and says whether it brought any message.
+    async fn read(&mut self, reply: &mut Reply, decoder: &mut Decoder) -> Result<(Option<Error>, bool), Error> {
+        let mut brought = false;
         // It says when to look whether the time is over. One for each chunk would be a twentieth of what a chunk of 1 KiB costs.
         let mut timer = pin!(sleep(Duration::ZERO));
         let broken = loop {
@@ -508,14 +593,14 @@ impl Exchange<'_> {
                 Err(error) => break Some(error),
             }
             self.heard = Instant::now();
-            self.hand_on(decoder).await?;
+            brought |= self.hand_on(decoder).await?;
             if self.is_refused() {
-                return Ok(None);
+                return Ok((None, brought));
             }
         };
         decoder.finish(broken.is_none());
-        self.hand_on(decoder).await?;
-        Ok(broken)
+        brought |= self.hand_on(decoder).await?;
+        Ok((broken, brought))
     }
 
     /// The next bytes of a reply, for which the server may take its idle time.
@@ -540,9 +625,11 @@ impl Exchange<'_> {
         }
     }
 
-    /// Hands on what the decoder has. An answer that could not be kept is an error.
-    async fn hand_on(&mut self, decoder: &mut Decoder) -> Result<(), Error> {
+    /// Hands on what the decoder has, and says whether that was anything. An answer that could not be kept is an error.
+    async fn hand_on(&mut self, decoder: &mut Decoder) -> Result<bool, Error> {
+        let mut any = false;
         while let Some(message) = decoder.next() {
+            any = true;
             if self.speaks_another_era(StatusCode::OK, &message) {
                 self.refusal = Some(message);
             } else {
@@ -559,7 +646,7 @@ impl Exchange<'_> {
             // The stream may go on for long; nobody has to wait for that.
             self.release();
         }
-        Ok(())
+        Ok(any)
     }
 
     /// The rest of a stream that broke, after the event with this id (R32, R33, R35). The network may be away for as long
@@ -677,6 +764,8 @@ impl Exchange<'_> {
                     Some(error) => eras.judge(self.message.method(), status, Some(&error)),
                     None => era::is_modern_result(&self.message, response),
                 };
+                // What comes under the request's id may be the answer of what ran, unless all that does is read.
+                let taken = taken.filter(|taken| *taken || !status.is_success() || only_reads(self.message.method()));
                 if let Some(taken) = taken {
                     eras.modern_is(taken);
                 }
@@ -818,14 +907,10 @@ impl Bridge {
     }
 }
 
-/// Whether the status says that the server did not act on the request, though it had it.
-fn was_turned_away(error: &Error) -> bool {
-    error.fate() == Fate::Unread
-        || error.is_session_lost()
-        || error.is_before_http()
-        || error.status().is_some_and(|status| {
-            matches!(status, 300..=399 | 501 | 503 | 505) || (matches!(status, 400..=499) && status != 408)
-        })
+/// Whether the server may have acted on the request that it had.
+fn may_have_acted(error: &Error) -> bool {
+    let is_certain = error.fate() == Fate::Unread || error.is_session_lost() || error.is_before_http();
+    !is_certain && error.status().is_none_or(|status| retry::judge(status, error.retry_after()).1)
 }
 
 fn no_answer(status: StatusCode, ended_early: bool) -> Error {

@@ -41,6 +41,7 @@ use self::{
 use crate::{
     config::{Proxy, Tls},
     error::{Error, Kind as Fault},
+    memory::{self, Budget},
 };
 
 /// What a request says of its sender if it says nothing itself.
@@ -79,6 +80,8 @@ pub struct HttpSettings {
     pub version: HttpVersion,
     /// Which addresses are connected to.
     pub addresses: Addresses,
+    /// What decompresses replies takes its memory from here.
+    pub(crate) expanding: Budget,
 }
 
 impl Default for HttpSettings {
@@ -92,6 +95,7 @@ impl Default for HttpSettings {
             idle_connections: usize::MAX,
             version: HttpVersion::Auto,
             addresses: Addresses::Any,
+            expanding: Budget::new(memory::EXPANDING),
         }
     }
 }
@@ -237,10 +241,12 @@ impl<B: RequestBody> Inner<B> {
             }
             let sent = match connection {
                 Connection::Http1(mut http1) => {
-                    http1.send(request).await.map(|response| Body::of(response, Some(http1)))
+                    let sent = http1.send(request).await;
+                    sent.map(|response| Body::of(response, Some(http1), &self.settings.expanding))
                 }
                 Connection::Http2(mut sender) => {
-                    sender.try_send_request(request).await.map(|response| Body::of(response, None))
+                    let sent = sender.try_send_request(request).await;
+                    sent.map(|response| Body::of(response, None, &self.settings.expanding))
                 }
             };
             let mut error = match sent {
@@ -324,12 +330,16 @@ pub struct Body {
     /// The connection that it comes on, if that is this body's alone.
     connection: Option<Box<dyn Responding>>,
     /// What expands it, if it is compressed in a way that is known.
-    expander: Option<Expander>,
+    expander: Option<Box<Expander>>,
 }
 
 impl Body {
-    fn of(response: Response<Incoming>, connection: Option<Box<dyn Responding>>) -> Response<Self> {
-        let expander = Expander::of(response.headers());
+    fn of(
+        response: Response<Incoming>,
+        connection: Option<Box<dyn Responding>>,
+        expanding: &Budget,
+    ) -> Response<Self> {
+        let expander = Expander::of(response.headers(), expanding).map(Box::new);
         response.map(|raw| Self { raw, connection, expander })
     }
 
@@ -340,7 +350,7 @@ impl Body {
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             if let Some(expander) = &mut self.expander
-                && let Some(expanded) = expander.next().map_err(not_expanded)?
+                && let Some(expanded) = expander.next().await.map_err(not_expanded)?
             {
                 // A small body may expand for long without a wait, and others want their turn.
                 tokio::task::coop::consume_budget().await;
@@ -352,6 +362,11 @@ impl Body {
                 (None, Some(expander)) => return expander.finish().map(|()| None).map_err(not_expanded),
             }
         }
+    }
+
+    /// Whether all of it has come.
+    pub(crate) fn is_over(&self) -> bool {
+        self.raw.is_end_stream()
     }
 
     /// The next bytes as they came; `None` at the end.

@@ -1,14 +1,15 @@
-//! Where the client's lines become exchanges: their order, and how many are under way.
+//! Where the client's messages become exchanges: their order, and how many are under way.
 //!
-//! Reading never waits for HTTP: each message gets a task of its own, which waits for its turn. The tasks' lines are
-//! bounded in bytes; when that is used up, stdin is not read, and its writer waits.
+//! Reading never waits for HTTP: each message gets a task of its own, which waits for its turn. The tasks' messages are
+//! bounded in bytes; when that is used up, stdin is not read, and its writer waits. What has no answer is bounded in number
+//! beside that, so that a server that takes none of it keeps no request from being read.
 
 use std::{io, sync::Arc};
 
 use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Semaphore,
     task::JoinSet,
 };
 
@@ -17,26 +18,28 @@ use crate::{
     codec::Lines,
     error::{Error, Kind as Fault},
     exchange,
-    message::{Id, Invalid, Kind, Message, Parsed, error_reply},
+    memory::{self, Budget, Taken},
+    message::{Batch, Id, Invalid, Kind, Message, Parsed, error_reply},
     payload::{Gathered, Gatherer, GivenUp, Unkept},
     pending::Pending,
+    permits::Share,
     transport::Delivery,
 };
 
-/// Bytes of the client's messages that may be under way at once.
-const INTAKE: usize = 64 << 20;
-/// What a message costs of that beside its bytes: its task and its request.
-const INTAKE_OVERHEAD: usize = 16 << 10;
+/// The most messages without an answer that may be under way at once. More are dropped: the server takes none.
+const MOST_UNANSWERED: usize = 1024;
 /// What is read at once; messages that come together share one such block.
 const READ_SIZE: usize = 16 << 10;
 /// With less room than this in the block, the next read begins another.
 const LEAST_READ: usize = 2 << 10;
 
-/// Where the client's lines become exchanges.
+/// Where the client's messages become exchanges.
 pub(crate) struct Intake {
     bridge: Arc<Bridge>,
     pub(crate) exchanges: JoinSet<()>,
-    room: Arc<Semaphore>,
+    room: Budget,
+    /// Room for what has no answer, beside that.
+    unanswered: Arc<Semaphore>,
     /// What the next message must wait for (R12): the answer to `initialize`, then the receipt of `initialized` and a
     /// moment for the push stream.
     gate: Option<Gate>,
@@ -44,66 +47,44 @@ pub(crate) struct Intake {
     shook_hands: bool,
 }
 
-/// A line's share of the intake; given back at the end of its exchange.
-pub(crate) type Room = Option<Arc<OwnedSemaphorePermit>>;
+/// One message of the client's, or what should have been one.
+pub(crate) type Incoming = Result<Message, Invalid>;
 
 impl Intake {
     pub(crate) fn new(bridge: Arc<Bridge>) -> Self {
         Self {
             bridge,
             exchanges: JoinSet::new(),
-            room: Arc::new(Semaphore::new(INTAKE)),
+            room: Budget::new(memory::REQUESTS),
+            unanswered: Arc::new(Semaphore::new(MOST_UNANSWERED)),
             gate: None,
             shook_hands: false,
         }
     }
 
-    pub(crate) async fn room_for(&self, line: &Result<Gathered, GivenUp>) -> Room {
-        let length = line.as_ref().map_or(0, |line| usize::try_from(line.length()).unwrap_or(usize::MAX));
-        let cost = u32::try_from(length.saturating_add(INTAKE_OVERHEAD).min(INTAKE)).unwrap_or(u32::MAX);
-        Arc::clone(&self.room).acquire_many_owned(cost).await.ok().map(Arc::new)
+    /// Waits until there is room for a message.
+    pub(crate) async fn room_for(&self, message: &Incoming) -> Taken {
+        let length = message.as_ref().map_or(0, |message| message.bytes().len());
+        self.room.take(length.saturating_add(memory::OVERHEAD)).await
     }
 
-    pub(crate) fn take(&mut self, line: Result<Gathered, GivenUp>, room: Room) {
+    pub(crate) fn take(&mut self, message: Incoming, room: Taken) {
         while self.exchanges.try_join_next().is_some() {}
-        match line {
-            Ok(line) if line.is_blank() => {}
-            Ok(line) => match Message::read(&line) {
-                Ok(Parsed::One(message)) => self.start(message, room),
-                // One POST each: only 2025-03-26 knows batches, and single messages are always right (R16, R17).
-                Ok(Parsed::Batch(elements)) => {
-                    for element in elements {
-                        match element {
-                            Ok(message) => self.start(message, room.clone()),
-                            Err(invalid) => self.refuse(&invalid, room.clone()),
-                        }
-                    }
-                }
-                Err(invalid) => self.refuse(&invalid, room),
-            },
-            Err(GivenUp { error, id, .. }) => {
-                let hint =
-                    if matches!(error, Unkept::TooLong { .. }) { "; --max-request-size sets this limit" } else { "" };
-                let error = Error::new(Fault::TooLarge, format!("the client's message is {error}{hint}"));
-                self.refuse(&Invalid { error, id: id.and_then(Id::read) }, room);
-            }
+        match message {
+            Ok(message) => self.start(message, room),
+            Err(invalid) => self.refuse(&invalid, room),
         }
     }
 
-    /// Answers the requests of a line that is not taken any more.
-    pub(crate) fn turn_away(&self, line: &Gathered) {
-        let messages = match Message::read(line) {
-            Ok(Parsed::One(message)) => vec![Ok(message)],
-            Ok(Parsed::Batch(elements)) => elements,
-            Err(_) => return,
-        };
-        for message in messages.into_iter().flatten().filter(|message| message.kind() == Kind::Request) {
+    /// Answers a request that is not taken any more.
+    pub(crate) fn turn_away(&self, message: &Message) {
+        if message.kind() == Kind::Request {
             self.bridge.output.send_now(error_reply(message.id(), &shutdown().with_may_have_run(false)));
         }
     }
 
     /// Answers what is no message (R14).
-    fn refuse(&mut self, invalid: &Invalid, room: Room) {
+    fn refuse(&mut self, invalid: &Invalid, room: Taken) {
         tracing::warn!(error = %invalid.error, "a line from the client is no message");
         let reply = error_reply(invalid.id.as_ref(), &invalid.error);
         let pending = self.bridge.table.insert_receipt();
@@ -115,13 +96,20 @@ impl Intake {
         });
     }
 
-    fn start(&mut self, message: Message, room: Room) {
+    fn start(&mut self, message: Message, bytes: Taken) {
         if message.kind() == Kind::Response && self.bridge.questions.take(&message) {
+            return;
+        }
+        let is_answered = message.kind() == Kind::Request || message.method() == "notifications/initialized";
+        let place = if is_answered { None } else { Arc::clone(&self.unanswered).try_acquire_owned().ok() };
+        if place.is_none() && !is_answered {
+            tracing::warn!(method = message.method(), "the server takes no notifications or responses; dropped");
             return;
         }
         let Some(lane) = self.lane(&message) else { return };
         let pending = self.bridge.table.insert(&message);
         let bridge = Arc::clone(&self.bridge);
+        let room = (bytes, place);
         // In a box of its own, for the runtime moves a task several times while it is set up.
         self.exchanges.spawn(Box::pin(async move {
             exchange::run(&bridge, message, &pending, lane).await;
@@ -135,14 +123,17 @@ impl Intake {
         let gate = self.gate.clone();
         Some(match (message.kind(), message.method()) {
             // The server may wait for it before it goes on with what the others wait for (R27).
-            (Kind::Response, _) => Lane::default(),
+            (Kind::Response, _) => Lane { share: Share::Responses, ..Lane::default() },
             (Kind::Notification, "notifications/cancelled") => match self.cancelled(message) {
                 // A request that was not sent, and one whose end is its cancellation, need no more than that (R69).
                 Some(target) if !target.cancel() || self.bridge.closes_to_cancel(&target) => return None,
-                Some(target) => Lane { follows: Some(Arc::clone(&target.delivery)), ..Lane::default() },
+                Some(target) => {
+                    let follows = Some(Arc::clone(&target.delivery));
+                    Lane { follows, share: Share::Responses, ..Lane::default() }
+                }
                 // Without a session there is nobody to tell.
                 None if !self.shook_hands => return None,
-                None => Lane { gate, ..Lane::default() },
+                None => Lane { gate, share: Share::Notifications, ..Lane::default() },
             },
             (Kind::Request, "initialize") | (Kind::Notification, "notifications/initialized") => {
                 self.shook_hands = true;
@@ -150,10 +141,10 @@ impl Intake {
                 self.gate = Some(next);
                 Lane { gate, hold: Some(hold), ..Lane::default() }
             }
-            (Kind::Notification, _) | (Kind::Request, "ping" | "subscriptions/listen") => {
-                Lane { gate, ..Lane::default() }
-            }
-            (Kind::Request, _) => Lane { gate, counts: true, ..Lane::default() },
+            (Kind::Notification, _) => Lane { gate, share: Share::Notifications, ..Lane::default() },
+            (Kind::Request, "ping") => Lane { gate, share: Share::Pings, ..Lane::default() },
+            (Kind::Request, "subscriptions/listen") => Lane { gate, share: Share::Subscriptions, ..Lane::default() },
+            (Kind::Request, _) => Lane { gate, share: Share::Calls, ..Lane::default() },
         })
     }
 
@@ -163,24 +154,27 @@ impl Intake {
     }
 }
 
-/// Stdin, line by line.
+/// Stdin, message by message.
 pub(crate) struct Input<R> {
     reader: R,
     buffer: BytesMut,
     lines: Lines<Gatherer>,
+    /// What is left of the last line, if that was a batch (R16).
+    batch: Option<Batch>,
     ended: bool,
 }
 
 impl<R: AsyncRead + Unpin> Input<R> {
     pub(crate) fn new(reader: R, limit: u64) -> Self {
-        Self { reader, buffer: BytesMut::new(), lines: Lines::new(Gatherer::in_memory(limit)), ended: false }
+        let lines = Lines::new(Gatherer::in_memory(limit));
+        Self { reader, buffer: BytesMut::new(), lines, batch: None, ended: false }
     }
 
-    /// The next line; `None` at the end. Can be dropped and called again without loss.
-    pub(crate) async fn next(&mut self) -> io::Result<Option<Result<Gathered, GivenUp>>> {
+    /// The next message; `None` at the end. Can be dropped and called again without loss.
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Incoming>> {
         loop {
-            if let Some(line) = self.lines.next() {
-                return Ok(Some(line));
+            if let Some(message) = self.next_read() {
+                return Ok(Some(message));
             }
             if self.ended {
                 return Ok(None);
@@ -191,15 +185,49 @@ impl<R: AsyncRead + Unpin> Input<R> {
             if self.reader.read_buf(&mut self.buffer).await? == 0 {
                 self.ended = true;
                 // A last line without its end is still meant.
-                return Ok(self.lines.finish());
+                if let Some(message) = self.lines.finish().and_then(|line| self.open(line)) {
+                    return Ok(Some(message));
+                }
+                continue;
             }
             self.lines.feed(self.buffer.split().freeze());
         }
     }
 
-    /// The complete lines that were read and not taken.
-    pub(crate) fn already_read(&mut self) -> impl Iterator<Item = Result<Gathered, GivenUp>> {
-        std::iter::from_fn(|| self.lines.next())
+    /// The next message of what was read.
+    pub(crate) fn next_read(&mut self) -> Option<Incoming> {
+        loop {
+            if let Some(element) = self.batch.as_mut().and_then(Iterator::next) {
+                return Some(element);
+            }
+            self.batch = None;
+            let line = self.lines.next()?;
+            if let Some(message) = self.open(line) {
+                return Some(message);
+            }
+        }
+    }
+
+    /// The message of a line. None if there is none, or if it is a batch: only 2025-03-26 knows those, and single messages
+    /// are always right (R16, R17).
+    fn open(&mut self, line: Result<Gathered, GivenUp>) -> Option<Incoming> {
+        match line {
+            Ok(line) if line.is_blank() => None,
+            Ok(line) => match Message::read(&line) {
+                Ok(Parsed::One(message)) => Some(Ok(message)),
+                Ok(Parsed::Batch(batch)) => {
+                    self.batch = Some(batch);
+                    None
+                }
+                Err(invalid) => Some(Err(invalid)),
+            },
+            Err(GivenUp { error, id, .. }) => {
+                let hint =
+                    if matches!(error, Unkept::TooLong { .. }) { "; --max-request-size sets this limit" } else { "" };
+                let error = Error::new(Fault::TooLarge, format!("the client's message is {error}{hint}"));
+                Some(Err(Invalid { error, id: id.and_then(Id::read) }))
+            }
+        }
     }
 }
 
@@ -210,8 +238,8 @@ pub(crate) struct Lane {
     pub(crate) gate: Option<Gate>,
     /// Keeps later messages waiting, until it is dropped.
     pub(crate) hold: Option<Hold>,
-    /// It takes one of the permits for requests.
-    pub(crate) counts: bool,
+    /// With whom it shares what may be at the server at once.
+    pub(crate) share: Share,
     /// It goes out only after the request it is about, and not at all if that one never does.
     pub(crate) follows: Option<Arc<Delivery>>,
 }

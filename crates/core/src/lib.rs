@@ -16,12 +16,14 @@ mod intake;
 #[doc(hidden)]
 pub mod internals;
 mod listen;
+mod memory;
 mod message;
 #[cfg(feature = "oauth")]
 pub mod oauth;
 mod own;
 mod payload;
 mod pending;
+mod permits;
 #[cfg(feature = "oauth")]
 mod provisional;
 mod questions;

@@ -24,8 +24,8 @@ use crate::{
     config::{ServerUrl, Timeouts},
     error::{Error, Kind as Fault},
     intake::Hold,
-    retry,
-    transport::Reply,
+    retry::{self, Reopening},
+    transport::{Page, Reply},
 };
 
 /// How long a server may take to name its endpoint.
@@ -176,7 +176,7 @@ enum End {
     /// It was open.
     Closed,
     /// The server answered with this status and body (or with a body that is no stream).
-    Refused(StatusCode, Bytes),
+    Refused(StatusCode, Page),
     /// No answer came.
     Failed(Error),
 }
@@ -192,7 +192,7 @@ enum Outcome {
 
 /// Listens to what the server pushes in this session, for as long as there may be something.
 async fn push(bridge: &Arc<Bridge>, mut hold: Option<Hold>) -> Outcome {
-    let mut cursor = Cursor::default();
+    let mut cursor = Cursor::new(&bridge.timeouts);
     let mut was_open = false;
     let mut failures = 0;
     loop {
@@ -206,7 +206,7 @@ async fn push(bridge: &Arc<Bridge>, mut hold: Option<Hold>) -> Outcome {
             Err(end) => end,
         };
         match end {
-            End::Refused(status, body) if bridge.session().is_lost(status, &body) && was_open => {
+            End::Refused(status, page) if bridge.session().is_lost(status, &page, false) && was_open => {
                 return Outcome::SessionLost;
             }
             End::Refused(status, _) if !is_passing(status) => {
@@ -225,7 +225,7 @@ async fn push(bridge: &Arc<Bridge>, mut hold: Option<Hold>) -> Outcome {
 /// Keeps the stream of HTTP+SSE open, unless the server has none.
 async fn http_sse(bridge: &Arc<Bridge>) {
     let listener = &bridge.listener;
-    let mut cursor = Cursor::default();
+    let mut cursor = Cursor::new(&bridge.timeouts);
     let mut failures = 0;
     for number in 1.. {
         let down = match open(bridge, None).await {
@@ -295,7 +295,7 @@ async fn open_ahead(bridge: &Bridge, last_event_id: Option<&Bytes>, hold: Option
 async fn open(bridge: &Bridge, last_event_id: Option<&Bytes>) -> Result<Reply, End> {
     let session = |headers: &mut HeaderMap| bridge.session().apply(headers);
     let get = bridge.transport.get(session, last_event_id);
-    let reply = match timeout(bridge.timeouts.idle, get).await {
+    let mut reply = match timeout(bridge.timeouts.idle, get).await {
         Ok(reply) => reply.map_err(End::Failed)?,
         Err(_) => return Err(End::Failed(Error::new(Fault::Timeout, "the server did not open the stream in time"))),
     };
@@ -304,18 +304,20 @@ async fn open(bridge: &Bridge, last_event_id: Option<&Bytes>) -> Result<Reply, E
         return Ok(reply);
     }
     let status = if reply.status().is_success() { StatusCode::METHOD_NOT_ALLOWED } else { reply.status() };
-    Err(End::Refused(status, reply.error_body().await))
+    Err(End::Refused(status, reply.page(&bridge.storage, false).await))
 }
 
 /// Hands on what a stream brings, to its end; `endpoint` is told of the event of that name, and may end it.
 async fn read(bridge: &Arc<Bridge>, mut reply: Reply, cursor: &mut Cursor, mut endpoint: impl FnMut(&[u8]) -> bool) {
     let mut decoder = bridge.decoder(reply.content_type());
+    let mut brought = false;
     while let Ok(Some(chunk)) = reply.chunk().await {
         bridge.listener.traffic();
         if decoder.feed(chunk).is_err() {
             break;
         }
         while let Some(message) = decoder.next() {
+            brought = true;
             bridge.hand_on(message, None).await;
         }
         for lost in decoder.take_lost() {
@@ -327,25 +329,27 @@ async fn read(bridge: &Arc<Bridge>, mut reply: Reply, cursor: &mut Cursor, mut e
             break;
         }
     }
-    cursor.retry = decoder.retry().or(cursor.retry);
+    cursor.reopening.ended(decoder.retry(), brought);
     cursor.id = decoder.last_event_id().cloned().or(cursor.id.take());
 }
 
 /// Where a stream can be taken up again, and when.
-#[derive(Default)]
 struct Cursor {
     id: Option<Bytes>,
-    retry: Option<Duration>,
+    reopening: Reopening,
 }
 
 impl Cursor {
+    fn new(timeouts: &Timeouts) -> Self {
+        Self { id: None, reopening: Reopening::new(timeouts.reconnect) }
+    }
+
     fn wait(&self, failures: u32, timeouts: &Timeouts) -> Duration {
-        let wait = match failures {
-            0 => timeouts.reconnect,
-            _ => retry::backoff(timeouts.retry, failures + 2, retry::random()),
-        };
-        // What the server asks for is at least kept to.
-        self.retry.map_or(wait, |asked| if failures == 0 { asked } else { asked.max(wait) })
+        let wait = self.reopening.wait();
+        match failures {
+            0 => wait,
+            _ => wait.max(retry::backoff(timeouts.retry, failures + 2, retry::random())),
+        }
     }
 }
 
@@ -398,10 +402,11 @@ mod tests {
 
     #[test]
     fn r30_r33_waits() {
-        let asked = Cursor { id: None, retry: Some(Duration::from_millis(70)) };
         let timeouts = Timeouts::default();
-        assert_eq!(asked.wait(0, &timeouts), Duration::from_millis(70));
-        assert!(asked.wait(3, &timeouts) > Duration::from_secs(1), "failures need more patience");
-        assert_eq!(Cursor::default().wait(0, &timeouts), timeouts.reconnect);
+        let mut cursor = Cursor::new(&timeouts);
+        assert_eq!(cursor.wait(0, &timeouts), timeouts.reconnect);
+        cursor.reopening.ended(Some(Duration::from_millis(170)), true);
+        assert_eq!(cursor.wait(0, &timeouts), Duration::from_millis(170));
+        assert!(cursor.wait(3, &timeouts) > Duration::from_secs(1), "failures need more patience");
     }
 }

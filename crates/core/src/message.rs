@@ -7,10 +7,7 @@
 use std::fmt;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{IgnoredAny, SeqAccess, Visitor},
-};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -19,7 +16,7 @@ use crate::{
     payload::{Gathered, Payload, Spooled},
     scan::{self, Outline, Scanner, Shape},
     session::Offer,
-    splice::Object,
+    splice::{self, Object},
     stdio::Line,
 };
 
@@ -61,8 +58,17 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) enum Parsed {
     One(Message),
-    /// A JSON-RPC batch (R16), each element on its own.
-    Batch(Vec<Result<Message, Invalid>>),
+    /// A JSON-RPC batch (R16).
+    Batch(Batch),
+}
+
+/// The messages of a batch. Each is read when it is asked for, so that all of them together cost no more than their text.
+#[derive(Clone, Debug)]
+pub(crate) struct Batch {
+    /// What follows the bracket or the last element.
+    rest: Bytes,
+    /// Of all of it, in bytes.
+    length: usize,
 }
 
 /// Bytes that are no message: why, and the id that an error reply can name.
@@ -98,28 +104,11 @@ impl Message {
         match outline.shape {
             Shape::Object => Self::of(payload, outline).map(Parsed::One),
             Shape::Array => match payload.part(outline.value.clone()) {
-                Payload::Memory(bytes) => Self::batch(&bytes),
+                Payload::Memory(bytes) => Batch::read(bytes).map(Parsed::Batch),
                 Payload::File(_) => Err(Invalid::message("a batch of this size is not read", None)),
             },
             Shape::Other => Err(Invalid::message("it is no JSON object", None)),
         }
-    }
-
-    fn batch(bytes: &Bytes) -> Result<Parsed, Invalid> {
-        let Ok(Batch(elements)) = serde_json::from_slice(bytes) else {
-            return Err(Invalid::message("it is no JSON object", None));
-        };
-        if elements.is_empty() {
-            return Err(Invalid::message("an empty batch holds none", None));
-        }
-        if elements.len() > LONGEST_BATCH {
-            return Err(Invalid::message(&format!("a batch holds at most {LONGEST_BATCH}"), None));
-        }
-        let read = |element: &RawValue| match Self::parse(&bytes.slice_ref(element.get().as_bytes()))? {
-            Parsed::One(message) => Ok(message),
-            Parsed::Batch(_) => Err(Invalid::message("it is no JSON object", None)),
-        };
-        Ok(Parsed::Batch(elements.into_iter().map(read).collect()))
     }
 
     /// The message that the object in this payload is.
@@ -344,6 +333,48 @@ impl Message {
     }
 }
 
+impl Batch {
+    /// Reads an array.
+    fn read(mut array: Bytes) -> Result<Self, Invalid> {
+        array.advance(1.min(array.len()));
+        let batch = Self { length: array.len(), rest: array };
+        match batch.places().take(LONGEST_BATCH + 1).count() {
+            0 => Err(Invalid::message("an empty batch holds none", None)),
+            1..=LONGEST_BATCH => Ok(batch),
+            _ => Err(Invalid::message(&format!("a batch holds at most {LONGEST_BATCH}"), None)),
+        }
+    }
+
+    /// Where its elements end, each counted from the end of the one before.
+    fn places(&self) -> impl Iterator<Item = usize> {
+        let mut rest = &*self.rest;
+        std::iter::from_fn(move || {
+            let end = splice::next_element(rest)?.end;
+            rest = rest.get(end..)?;
+            Some(end)
+        })
+    }
+}
+
+impl Iterator for Batch {
+    type Item = Result<Message, Invalid>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let range = splice::next_element(&self.rest)?;
+        let element = self.rest.slice(range.clone());
+        self.rest.advance(range.end);
+        // One that stays must not keep all of the others' text.
+        let element = if element.len() > self.length / 2 { element } else { Bytes::copy_from_slice(&element) };
+        // No batch stands in another one, so what it has inside is nobody's to read, however deep that goes.
+        let is_object = element.first() == Some(&b'{');
+        Some(match is_object.then(|| Message::parse(&element)) {
+            Some(Ok(Parsed::One(message))) => Ok(message),
+            Some(Err(invalid)) => Err(invalid),
+            _ => Err(Invalid::message("it is no JSON object", None)),
+        })
+    }
+}
+
 /// The error reply to the request with this id (`null` where none is known), as one line (R5, R14).
 pub(crate) fn error_reply(id: Option<&Id>, error: &Error) -> Bytes {
     #[derive(Serialize)]
@@ -441,14 +472,30 @@ impl Id {
 
     /// Whether two ids are the same value: `"a"` and `"\u0061"`, `1` and `1.0`.
     pub(crate) fn same(&self, other: &Self) -> bool {
-        self.0 == other.0
-            || match (self.value(), other.value()) {
+        if self.0 == other.0 {
+            return true;
+        }
+        // Nearly all ids are written in the one plain way, and then no others are the same. A look at all open requests
+        // must not read each of their ids.
+        if self.is_plain() && other.is_plain() {
+            return false;
+        }
+        match (self.value(), other.value()) {
                 (Some(serde_json::Value::Number(one)), Some(serde_json::Value::Number(two))) => {
                     one == two || (one.is_f64() != two.is_f64() && one.as_f64() == two.as_f64())
                 }
                 (Some(one), Some(two)) => one == two,
                 _ => false,
             }
+    }
+
+    /// Whether no other spelling than this has its value but one that says so: a string without escapes, or a short integer.
+    fn is_plain(&self) -> bool {
+        match &*self.0 {
+            [b'"', text @ ..] => !text.contains(&b'\\'),
+            // Up to 2^53, floating-point numbers are the integers that they stand for.
+            digits => digits.len() <= 15 && digits.iter().all(u8::is_ascii_digit),
+        }
     }
 
     /// Whether `other` is this id after a peer took it through a floating-point number, as JavaScript does.
@@ -459,6 +506,12 @@ impl Id {
             }
             _ => false,
         }
+    }
+
+    /// Whether a peer that names this id may mean the other: it is the same, was rounded, or became a string.
+    pub(crate) fn means(&self, other: &Self) -> bool {
+        let bare = |id: &Self| id.as_str().trim_matches('"').to_owned();
+        self.same(other) || self.same_when_rounded(other) || bare(self) == bare(other)
     }
 
     /// Whether the two are spelled alike.
@@ -531,36 +584,6 @@ fn id_of_broken_text(bytes: &[u8]) -> Option<Id> {
     match Message::parse(&repaired) {
         Ok(Parsed::One(message)) if message.kind == Kind::Request => message.id,
         _ => None,
-    }
-}
-
-/// The elements of a batch, at most one more than [`LONGEST_BATCH`] of them.
-struct Batch<'a>(Vec<&'a RawValue>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Batch<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Elements;
-
-        impl<'de> Visitor<'de> for Elements {
-            type Value = Batch<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
-                let mut elements = Vec::new();
-                while elements.len() <= LONGEST_BATCH
-                    && let Some(element) = array.next_element()?
-                {
-                    elements.push(element);
-                }
-                while array.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Batch(elements))
-            }
-        }
-
-        deserializer.deserialize_seq(Elements)
     }
 }
 
@@ -683,7 +706,8 @@ mod tests {
     #[test]
     fn r16_a_batch_is_taken_apart() {
         let batch = Message::parse(&Bytes::from_static(br#" [{"id":1,"method":"a"} , 5,{"method":"b"}]"#)).unwrap();
-        let Parsed::Batch(elements) = batch else { panic!("{batch:?}") };
+        let Parsed::Batch(batch) = batch else { panic!("{batch:?}") };
+        let elements: Vec<_> = batch.collect();
         let kinds: Vec<_> = elements.iter().map(|one| one.as_ref().ok().map(Message::kind)).collect();
         assert_eq!(kinds, [Some(Kind::Request), None, Some(Kind::Notification)]);
         assert_eq!(elements[0].as_ref().unwrap().bytes(), r#"{"id":1,"method":"a"}"#);

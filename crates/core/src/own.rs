@@ -16,6 +16,7 @@ use crate::{
     intake::Lane,
     message::{Id, Message},
     pending::{Origin, Pending},
+    permits::Share,
     retry,
     transport::Delivery,
 };
@@ -40,7 +41,8 @@ impl Bridge {
     ) -> (Id, impl Future<Output = Result<Message, Error>> + Send + use<>) {
         let id = own_id();
         let request = request.with_id(&id);
-        let lane = Lane { counts: matches!(origin, Origin::Round { counts: true, .. }), ..Lane::default() };
+        let share = if let Origin::Round(share) = origin { share } else { Share::Nobody };
+        let lane = Lane { share, ..Lane::default() };
         let (pending, mut answer) = self.table.insert_own(&request, origin, delivery);
         let entry = Entry { bridge: Arc::clone(self), pending };
         let call = async move {

@@ -12,6 +12,7 @@ use crate::{
     error::Error,
     held::Held,
     message::{Id, Kind, Message},
+    permits::Share,
     transport::Delivery,
 };
 
@@ -43,11 +44,8 @@ pub(crate) enum Origin {
     ForLegacyClient,
     /// It finds out what the tools of a modern server want. Nothing of it is the client's.
     Listing,
-    /// It is one round of a legacy client's request at a modern server.
-    Round {
-        /// It takes one of the permits for requests.
-        counts: bool,
-    },
+    /// It is one round of a legacy client's request at a modern server, with which it shares its limit.
+    Round(Share),
     /// It is the subscription of a legacy client at a modern server. Told when the server has acknowledged it.
     Events(Arc<Notify>),
     /// It stands for a modern client's request at a legacy server.
@@ -84,7 +82,7 @@ impl Pending {
 
     /// Whether it goes to a modern server in the place of what a legacy client has said.
     pub(crate) fn is_for_legacy_client(&self) -> bool {
-        matches!(self.origin, Origin::ForLegacyClient | Origin::Round { .. } | Origin::Events(_))
+        matches!(self.origin, Origin::ForLegacyClient | Origin::Round(_) | Origin::Events(_))
     }
 
     /// Whether the server may have acted on it.

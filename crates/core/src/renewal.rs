@@ -9,7 +9,10 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::timeout,
+};
 
 use crate::{
     bridge::Bridge,
@@ -28,6 +31,11 @@ pub(crate) struct Renewal {
 }
 
 impl Renewal {
+    /// Whether a session is being set up.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.turn.try_lock().is_err()
+    }
+
     /// Waits while a session is being set up.
     pub(crate) async fn over(&self) {
         drop(self.turn().await);
@@ -112,10 +120,16 @@ impl Bridge {
             (None, None) => return failed("the answer to initialize is no result"),
         }
         self.begin_session().await;
-        for request in replay {
-            if let Err(error) = self.call(&request, Origin::Session).await {
-                tracing::warn!(method = request.method(), error = %error, "the new session was not told");
+        // Those who wait for the session must not wait for a server that is silent to each of these.
+        let told = async {
+            for request in replay {
+                if let Err(error) = self.call(&request, Origin::Session).await {
+                    tracing::warn!(method = request.method(), error = %error, "the new session was not told");
+                }
             }
+        };
+        if timeout(self.timeouts.idle, told).await.is_err() {
+            tracing::warn!("the new session was not told all that the client had set, as the server takes too long");
         }
         Ok(())
     }

@@ -2,13 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use bytes::Bytes;
 use http::StatusCode;
 
-use crate::{
-    config::TransportMode,
-    message::{Kind, Message, Parsed},
-};
+use crate::{config::TransportMode, transport::Page};
 
 /// What was asked for, and what the server turned out to speak.
 #[derive(Debug)]
@@ -59,14 +55,13 @@ impl Route {
 
     /// The other transport, if this refusal of an `initialize` over Streamable HTTP means that the server is older (R54):
     /// a client error that is neither about credentials (R55) nor about load, and no answer in JSON-RPC.
-    pub(crate) fn fallback(&self, status: StatusCode, body: &Bytes) -> Option<Transport> {
-        let is_answer = matches!(Message::parse(body), Ok(Parsed::One(message)) if message.kind() == Kind::Response);
+    pub(crate) fn fallback(&self, status: StatusCode, page: &Page) -> Option<Transport> {
         let about_itself = matches!(status.as_u16(), 401 | 403 | 407 | 408 | 425 | 429);
         let falls_back = self.mode == TransportMode::Auto
             && self.decided().is_none()
             && status.is_client_error()
             && !about_itself
-            && !is_answer;
+            && page.response.is_none();
         falls_back.then_some(Transport::Sse)
     }
 
@@ -82,12 +77,17 @@ impl Route {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Message;
+
+    fn page(body: &'static str) -> Page {
+        Page { text: body.into(), response: Message::one(body) }
+    }
 
     #[test]
     fn r54_r55_which_refusal_means_an_old_server() {
         let fallback = |mode, status, body: &'static str| {
             let route = Route::new(mode);
-            route.fallback(StatusCode::from_u16(status).unwrap(), &Bytes::from_static(body.as_bytes())).is_some()
+            route.fallback(StatusCode::from_u16(status).unwrap(), &page(body)).is_some()
         };
         for (status, body, old) in [
             (405, "Method Not Allowed", true),
@@ -113,12 +113,12 @@ mod tests {
         route.decide(Transport::Http);
         route.decide(Transport::Sse);
         assert_eq!(route.current(), Transport::Http);
-        assert!(route.fallback(StatusCode::NOT_FOUND, &Bytes::new()).is_none());
+        assert!(route.fallback(StatusCode::NOT_FOUND, &page("")).is_none());
         let route = Route::new(TransportMode::Auto);
         route.decide(Transport::Sse);
         assert!(route.give_up_sse());
         assert_eq!(route.current(), Transport::Http);
-        assert!(route.fallback(StatusCode::NOT_FOUND, &Bytes::new()).is_some());
+        assert!(route.fallback(StatusCode::NOT_FOUND, &page("")).is_some());
         let route = Route::new(TransportMode::SseFirst);
         assert!(route.current() == Transport::Sse && route.give_up_sse() && route.current() == Transport::Http);
         let forced = Route::new(TransportMode::Sse);

@@ -3,10 +3,7 @@
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use crate::{
-    headers,
-    message::{Kind, Message, Parsed},
-};
+use crate::{headers, message::Message, transport::Page};
 
 /// What the server has settled with this client.
 #[derive(Debug, Default)]
@@ -194,26 +191,27 @@ impl Session {
         self.log_level.iter().chain(self.subscriptions.iter().map(|(_, request)| request)).cloned().collect()
     }
 
-    /// Whether a refused request says that the session is gone: 404, as the specification has it (R38), or one of the
-    /// forms of 400 that servers use in its place (R40). Without a session nothing can be lost, but for the handshake: a
-    /// server that now wants what only modern requests have knows nothing of it.
-    pub(crate) fn is_lost(&self, status: StatusCode, body: &[u8]) -> bool {
+    /// Whether a refusal says that the session is gone: 404, as the specification has it (R38), or one of the forms of 400
+    /// that servers use in its place (R40). Without a session nothing can be lost, but for the handshake: a server that now
+    /// wants what only modern requests have knows nothing of it.
+    ///
+    /// `may_be_answer`: it may come from what ran, which can speak of any other session and of any other thing that is not
+    /// found; so it must say that it means this one.
+    pub(crate) fn is_lost(&self, status: StatusCode, page: &Page, may_be_answer: bool) -> bool {
         const CODES: [i64; 4] = [-32_000, -32_001, -32_600, -32_602];
         if !matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) {
             return false;
         }
-        let error = match Message::parse(&bytes::Bytes::copy_from_slice(body)) {
-            Ok(Parsed::One(answer)) if answer.kind() == Kind::Response => answer.error(),
-            _ => None,
-        };
-        match (status, error) {
+        match (status, page.response.as_ref().and_then(Message::error)) {
             (_, Some((-32_022..=-32_020, _))) => self.initialize.is_some() && !self.for_modern,
             _ if self.id.is_none() => false,
+            (_, Some((code, text))) if may_be_answer => CODES.contains(&code) && names_lost_session(&text),
+            (_, None) if may_be_answer => false,
             // An unknown method (R68).
             (StatusCode::NOT_FOUND, Some((code, _))) => code != -32_601,
             (StatusCode::NOT_FOUND, None) => true,
             (_, Some((code, text))) => CODES.contains(&code) && is_about_session(&text),
-            (_, None) => is_about_session(&String::from_utf8_lossy(body)),
+            (_, None) => names_lost_session(&String::from_utf8_lossy(&page.text)),
         }
     }
 }
@@ -224,17 +222,32 @@ pub(crate) fn is_about_session(text: &str) -> bool {
     text.contains("session") || text.contains("not initialized")
 }
 
+/// Whether a text says, as servers say it, that there is no such session.
+fn names_lost_session(text: &str) -> bool {
+    const LOST: [&str; 12] = [
+        "session not found",
+        "session does not exist",
+        "session has expired",
+        "session expired",
+        "session terminated",
+        "unknown session",
+        "invalid session",
+        "invalid or expired session",
+        "no valid session",
+        "no such session",
+        "missing session",
+        "server not initialized",
+    ];
+    let text = text.to_ascii_lowercase().replace(['-', '_'], " ").replace("session id", "session");
+    LOST.iter().any(|words| text.contains(words))
+}
+
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
-    fn message(text: &str) -> Message {
-        match Message::parse(&Bytes::from(text.to_owned())) {
-            Ok(Parsed::One(message)) => message,
-            other => panic!("{other:?}"),
-        }
+    fn message(text: &'static str) -> Message {
+        Message::one(text).unwrap()
     }
 
     fn headers(session: &Session) -> Vec<(String, String)> {
@@ -302,8 +315,31 @@ mod tests {
             (500, "session", false),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(session.is_lost(status, body.as_bytes()), lost, "{status} {body}");
-            assert!(!Session::default().is_lost(status, body.as_bytes()), "R40: nothing to lose");
+            let page = Page { text: body.into(), response: Message::one(body) };
+            assert_eq!(session.is_lost(status, &page, false), lost, "{status} {body}");
+            assert!(!Session::default().is_lost(status, &page, false), "R40: nothing to lose");
+        }
+    }
+
+    #[test]
+    fn r38_what_may_come_from_a_tool_must_name_the_session() {
+        let session = initialized("2025-06-18", &[]);
+        for (status, code, text, lost) in [
+            (404, -32_001, "Session not found", true),
+            (404, -32_000, "Invalid session ID", true),
+            (400, -32_000, "Bad Request: No valid session ID provided", true),
+            (400, -32_000, "Bad Request: Server not initialized", true),
+            (400, -32_022, "Unsupported protocol version", true),
+            (404, -32_000, "order not found", false),
+            (404, -32_001, "the browser session 7 has ended", false),
+            (400, -32_000, "the browser session 7 has ended", false),
+            (400, -32_000, "device not initialized", false),
+            (404, 1, "Session not found", false),
+            (404, -32_601, "Method not found", false),
+        ] {
+            let text = format!(r#"{{"id":1,"error":{{"code":{code},"message":"{text}"}}}}"#);
+            let page = Page { text: text.clone().into(), response: Message::one(text.clone()) };
+            assert_eq!(session.is_lost(StatusCode::from_u16(status).unwrap(), &page, true), lost, "{status} {text}");
         }
     }
 

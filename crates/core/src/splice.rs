@@ -84,9 +84,9 @@ impl<'a> Iterator for Members<'a> {
     fn next(&mut self) -> Option<Member<'a>> {
         let rest = self.rest.trim_ascii_start();
         let rest = rest.strip_prefix(',').unwrap_or(rest).trim_ascii_start();
-        let (name, rest) = rest.split_at_checked(string_end(rest)?)?;
+        let (name, rest) = rest.split_at_checked(string_end(rest.as_bytes())?)?;
         let rest = rest.trim_ascii_start().strip_prefix(':')?.trim_ascii_start();
-        let (value, rest) = rest.split_at_checked(value_end(rest)?)?;
+        let (value, rest) = rest.split_at_checked(value_end(rest.as_bytes())?)?;
         self.rest = rest;
         Some(Member { name, value })
     }
@@ -96,12 +96,19 @@ impl<'a> Iterator for Members<'a> {
 pub(crate) fn elements(json: &str) -> impl Iterator<Item = &str> {
     let mut rest = json.trim_ascii().strip_prefix('[').unwrap_or_default();
     std::iter::from_fn(move || {
-        rest = rest.trim_ascii_start();
-        rest = rest.strip_prefix(',').unwrap_or(rest).trim_ascii_start();
-        let (value, after) = rest.split_at_checked(value_end(rest)?)?;
-        rest = after;
+        let range = next_element(rest.as_bytes())?;
+        let value = rest.get(range.clone())?;
+        rest = rest.get(range.end..)?;
         Some(value)
     })
+}
+
+/// Where the next element stands in what follows an array's bracket or its last element; `None` at the array's end.
+pub(crate) fn next_element(rest: &[u8]) -> Option<Range<usize>> {
+    let value = rest.trim_ascii_start();
+    let value = value.strip_prefix(b",").unwrap_or(value).trim_ascii_start();
+    let start = rest.len() - value.len();
+    Some(start..start + value_end(value)?)
 }
 
 /// Changes to one text, made together at the end.
@@ -197,31 +204,29 @@ impl<'a> Splice<'a> {
 }
 
 /// Where the string that the text begins with ends.
-fn string_end(text: &str) -> Option<usize> {
-    let bytes = text.as_bytes();
-    if bytes.first() != Some(&b'"') {
+fn string_end(text: &[u8]) -> Option<usize> {
+    if text.first() != Some(&b'"') {
         return None;
     }
     let mut at = 1;
     loop {
-        at += memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
-        match bytes.get(at)? {
+        at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
+        match text.get(at)? {
             b'"' => return Some(at + 1),
             _ => at += 2,
         }
     }
 }
 
-/// Where the value that the text begins with ends.
-fn value_end(text: &str) -> Option<usize> {
-    let bytes = text.as_bytes();
-    match bytes.first()? {
+/// Where the value that the text begins with ends. However deep it is, no more than a number is kept of its depth.
+pub(crate) fn value_end(text: &[u8]) -> Option<usize> {
+    match text.first()? {
         b'"' => string_end(text),
         b'{' | b'[' => {
             let mut depth = 0_usize;
             let mut at = 0;
             loop {
-                match bytes.get(at)? {
+                match text.get(at)? {
                     b'"' => at += string_end(text.get(at..)?)?,
                     b'{' | b'[' => {
                         depth += 1;
@@ -241,7 +246,7 @@ fn value_end(text: &str) -> Option<usize> {
         b'}' | b']' | b',' | b':' => None,
         _ => {
             let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']') || byte.is_ascii_whitespace();
-            Some(bytes.iter().position(ends).unwrap_or(bytes.len()))
+            Some(text.iter().position(ends).unwrap_or(text.len()))
         }
     }
 }

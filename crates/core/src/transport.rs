@@ -1,7 +1,8 @@
 //! The way to the server: one POST per message, GET for its streams, DELETE at the end.
 //!
-//! Rules: a redirect keeps method and body, and nothing of the user's goes to another origin (R92); what is known about
-//! a request's delivery is recorded as it happens, for whoever must say whether it may have run.
+//! Rules: a redirect keeps method and body, nothing of the user's goes to another origin or to where another origin sends
+//! it (R92), and nothing that was sent by `https` is sent in clear; what is known about a request's delivery is recorded as
+//! it happens, for whoever must say whether it may have run.
 
 use std::{
     convert::Infallible,
@@ -26,13 +27,19 @@ use crate::{
     error::{Error, Kind as Fault},
     headers,
     http_client::{Body, HttpClient, HttpSettings},
+    message::{Kind, Message, Parsed},
+    payload::{Gatherer, Storage},
 };
 
 const MOST_REDIRECTS: usize = 5;
-/// The longest error page that is looked at for a JSON-RPC error.
-const LONGEST_ERROR_BODY: usize = 1 << 20;
+/// The longest error page that is looked at for a JSON-RPC error, in bytes.
+const LONGEST_PAGE: u64 = 1 << 20;
 /// How long it may take to arrive.
-const ERROR_BODY_TIME: Duration = Duration::from_secs(2);
+const PAGE_TIME: Duration = Duration::from_secs(2);
+/// How much of a page is kept as text, and read at all where nobody waits for an answer, in bytes.
+const BEGINNING: usize = 4096;
+/// How long that may take to arrive.
+const BEGINNING_TIME: Duration = Duration::from_millis(250);
 
 /// A machine that was away for less than this finds its connections as they were.
 const SHORT_SLEEP: Duration = Duration::from_secs(20);
@@ -133,7 +140,7 @@ impl Transport {
         let mut request = Request::new(Watched::default());
         *request.method_mut() = Method::DELETE;
         *request.headers_mut() = headers;
-        Ok(self.send(&self.clients(), &self.url, request, &user).await?.status())
+        Ok(self.send(&self.clients(), &self.url, request, Some(&user)).await?.status())
     }
 
     /// Gives up all connections that are open: the next request opens a new one. What is under way goes on.
@@ -165,38 +172,45 @@ impl Transport {
     ) -> Result<Reply, Error> {
         let clients = self.clients();
         let mut url = target.clone();
+        // Once another origin has had a say, the way is a stranger's, wherever it leads.
+        let mut is_home = self.url.is_origin_of(&url);
         for _ in 0..=MOST_REDIRECTS {
+            let known = is_home.then_some(&*user);
             let mut request = Request::new(body());
             *request.method_mut() = method.clone();
-            *request.headers_mut() = headers(self.url.is_origin_of(&url).then_some(&user));
-            let response = self.send(&clients, &url, request, &user).await?;
-            match next_hop(&response, &url) {
+            *request.headers_mut() = headers(known);
+            let response = self.send(&clients, &url, request, known).await?;
+            match next_hop(&response, &url)? {
                 None => return Ok(Reply { response, user }),
                 Some(target) => {
                     tracing::debug!(status = response.status().as_u16(), "redirected");
                     url = target;
+                    is_home &= self.url.is_origin_of(&url);
                 }
             }
         }
         Err(Error::new(Fault::Status, format!("{} redirects in circles; check the URL", self.url)))
     }
 
+    /// Sends one request. `user` is who the server knows us as; none if that is not to be shown there.
     async fn send(
         &self,
         clients: &Clients,
         url: &ServerUrl,
         mut request: Request<Watched>,
-        user: &UserHeaders,
+        user: Option<&UserHeaders>,
     ) -> Result<Response<Body>, Error> {
         *request.uri_mut() = url.as_uri().clone();
         // A `Cookie` header of the user's own is left alone.
-        let cookies = self.cookies.header(url).filter(|_| !user.headers.contains_key(header::COOKIE));
-        if let Some(cookies) = cookies {
+        let takes_cookies = user.is_some_and(|user| !user.headers.contains_key(header::COOKIE));
+        if let Some(cookies) = self.cookies.header(url).filter(|_| takes_cookies) {
             request.headers_mut().insert(header::COOKIE, cookies);
         }
-        let client = clients.of(url);
+        let client = if user.is_some() { &clients.here } else { &clients.elsewhere };
         let response = client.send(request).await?;
-        self.cookies.learn(response.headers(), url);
+        if user.is_some() {
+            self.cookies.learn(response.headers(), url);
+        }
         // What a proxy says of itself in the server's place.
         if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED
             && let Some(refusal) = client.refused_by_proxy(url.as_uri())
@@ -211,7 +225,6 @@ impl Transport {
 /// picks a certificate which host asks.
 #[derive(Debug)]
 struct Clients {
-    home: ServerUrl,
     here: HttpClient<Watched>,
     elsewhere: HttpClient<Watched>,
 }
@@ -234,15 +247,11 @@ impl Clients {
             Some(_) => HttpClient::new(settings)?,
             None => here.clone(),
         };
-        Ok(Self { home: config.url.clone(), here, elsewhere })
+        Ok(Self { here, elsewhere })
     }
 
     fn renewed(&self) -> Self {
-        Self { home: self.home.clone(), here: self.here.renewed(), elsewhere: self.elsewhere.renewed() }
-    }
-
-    fn of(&self, url: &ServerUrl) -> &HttpClient<Watched> {
-        if self.home.is_origin_of(url) { &self.here } else { &self.elsewhere }
+        Self { here: self.here.renewed(), elsewhere: self.elsewhere.renewed() }
     }
 }
 
@@ -252,6 +261,15 @@ pub(crate) struct Reply {
     response: Response<Body>,
     /// The headers that were sent, which a 401 refuses.
     user: Arc<UserHeaders>,
+}
+
+/// The body of a refusal.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// Its beginning.
+    pub(crate) text: Bytes,
+    /// The JSON-RPC response that it is, if it is one.
+    pub(crate) response: Option<Message>,
 }
 
 impl Reply {
@@ -271,18 +289,31 @@ impl Reply {
         self.response.headers().get(headers::SESSION_ID)
     }
 
-    /// The body of a refusal, as far as it can be had: if it breaks off, stalls or is too long, its beginning.
-    pub(crate) async fn error_body(mut self) -> Bytes {
-        let mut body = Vec::new();
+    /// The body of a refusal, as far as it can be had: if it breaks off, stalls or is too long, its beginning. Where nobody
+    /// waits for an answer (`is_wanted` is false), that is little.
+    pub(crate) async fn page(&mut self, storage: &Arc<Storage>, is_wanted: bool) -> Page {
+        let (limit, time) = if is_wanted { (LONGEST_PAGE, PAGE_TIME) } else { (BEGINNING as u64, BEGINNING_TIME) };
+        let mut text = Vec::new();
+        let mut body = Gatherer::new(limit, storage);
         let gather = async {
-            while body.len() < LONGEST_ERROR_BODY
-                && let Ok(Some(chunk)) = self.chunk().await
-            {
-                body.extend_from_slice(&chunk);
+            while let Ok(Some(chunk)) = self.chunk().await {
+                text.extend(chunk.iter().take(BEGINNING - text.len()));
+                if body.push(chunk).is_err() {
+                    return;
+                }
             }
         };
-        let _ = timeout(ERROR_BODY_TIME, gather).await;
-        body.into()
+        let _ = timeout(time, gather).await;
+        let response = body.take().ok().and_then(|body| match Message::read(&body) {
+            Ok(Parsed::One(response)) if response.kind() == Kind::Response => Some(response),
+            _ => None,
+        });
+        Page { text: text.into(), response }
+    }
+
+    /// Whether all of the body has come.
+    pub(crate) fn is_over(&self) -> bool {
+        self.response.body().is_over()
     }
 
     /// What it says to the headers that were sent, should it be a refusal.
@@ -382,7 +413,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Where to repeat the POST, for the redirects that may keep it (R92); 303 asks for a GET, which would be no MCP.
-fn next_hop(response: &Response<Body>, from: &ServerUrl) -> Option<ServerUrl> {
+///
+/// # Errors
+/// What was sent by `https` would be sent in clear, and the host gives no other way.
+fn next_hop(response: &Response<Body>, from: &ServerUrl) -> Result<Option<ServerUrl>, Error> {
     let keeps = matches!(
         response.status(),
         StatusCode::MOVED_PERMANENTLY
@@ -390,8 +424,18 @@ fn next_hop(response: &Response<Body>, from: &ServerUrl) -> Option<ServerUrl> {
             | StatusCode::TEMPORARY_REDIRECT
             | StatusCode::PERMANENT_REDIRECT
     );
-    let location = response.headers().get(header::LOCATION).filter(|_| keeps)?;
-    from.join(location.to_str().ok()?)
+    let location = response.headers().get(header::LOCATION).filter(|_| keeps);
+    let Some(next) = location.and_then(|location| from.join(location.to_str().ok()?)) else { return Ok(None) };
+    if next.is_secure() || !from.is_secure() {
+        return Ok(Some(next));
+    }
+    // A server behind a proxy often does not know that it is reached by https.
+    let is_same_host = next.as_url().host() == from.as_url().host();
+    let secured = next.secured().filter(|secured| is_same_host && secured != from);
+    secured.map(Some).ok_or_else(|| {
+        let summary = format!("{from} redirects to {next}, where the message would be sent in clear; use the final https URL");
+        Error::new(Fault::Status, summary).with_status(response.status())
+    })
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! A modern request at a modern server: everything that a legacy session would know is in its headers (R60-R78).
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-use http::HeaderMap;
-use tokio::time::{Instant, sleep};
+use http::{HeaderMap, StatusCode};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Exchange, Remedy, Step, no_answer, status_error};
 use crate::{
@@ -24,6 +27,8 @@ use crate::{
 const HEADER_MISMATCH: i64 = -32_020;
 /// The most pages of a list of tools.
 const MOST_PAGES: usize = 1000;
+/// How long the server may take for a list that the bridge wants for itself. A call goes on without it then.
+const LISTING_TIME: Duration = Duration::from_secs(10);
 
 impl Exchange<'_> {
     pub(super) async fn attempt_modern(&mut self) -> Result<Step, Error> {
@@ -46,7 +51,11 @@ impl Exchange<'_> {
         if self.message.method() == "subscriptions/listen" {
             return self.follow_events(reply).await;
         }
-        self.follow(reply).await?;
+        if self.message.kind() == Kind::Request {
+            self.follow(reply).await?;
+        } else {
+            self.hear_out(reply).await;
+        }
         Ok(self.step())
     }
 
@@ -57,17 +66,18 @@ impl Exchange<'_> {
     }
 
     /// A reply whose status says no: an answer (R67), headers that the server knows better, or an older server.
-    async fn refused_modern(&mut self, reply: Reply, listings: u64) -> Result<Step, Error> {
+    async fn refused_modern(&mut self, mut reply: Reply, listings: u64) -> Result<Step, Error> {
         let bridge = self.bridge;
         let status = reply.status();
         let error = status_error(status).with_retry_after(reply.retry_after());
-        if let Some(step) = self.reauthorize(reply.refusal()).await? {
+        let page = reply.page(&bridge.storage, self.message.kind() == Kind::Request).await;
+        let (answer, may_go_again) = self.answer_in(status, &page);
+        if let Some(step) = self.reauthorize(reply.refusal(), may_go_again).await? {
             return Ok(step);
         }
-        let body = reply.error_body().await;
-        let answer = self.answer_in(&body);
         let fault = answer.as_ref().and_then(Message::error);
         if fault.as_ref().is_some_and(|(code, _)| *code == HEADER_MISMATCH)
+            && may_go_again
             && self.is_tool_call()
             && self.first(Remedy::NewList)
         {
@@ -79,7 +89,11 @@ impl Exchange<'_> {
             if let Some(taken) = taken.filter(|_| !self.has_tried(Remedy::OtherProtocol)) {
                 bridge.eras().modern_is(taken);
             }
-            if taken == Some(false) && !self.has_tried(Remedy::OtherProtocol) && !self.pending.is_own() {
+            if taken == Some(false)
+                && may_go_again
+                && !self.has_tried(Remedy::OtherProtocol)
+                && !self.pending.is_own()
+            {
                 self.refusal = answer;
                 return Ok(Step::Again);
             }
@@ -88,7 +102,7 @@ impl Exchange<'_> {
             bridge.answer(self.pending, answer).await;
             return Ok(Step::Done);
         }
-        Err(error.with_detail(&String::from_utf8_lossy(&body)))
+        Err(error.with_detail(&String::from_utf8_lossy(&page.text)))
     }
 
     /// Hands on what a subscription brings. Its stream is opened again when it breaks off, with what may have happened
@@ -145,7 +159,7 @@ impl Exchange<'_> {
     /// Hands on one message of a subscription's stream. True if it is the acknowledgement.
     async fn hand_on_event(&mut self, message: Message) -> bool {
         let bridge = self.bridge;
-        if self.speaks_another_era(http::StatusCode::OK, &message) {
+        if self.speaks_another_era(StatusCode::OK, &message) {
             self.refusal = Some(message);
             return false;
         }
@@ -213,7 +227,7 @@ impl Listing {
         self.tries.load(Ordering::Acquire)
     }
 
-    /// Whether one of them was complete.
+    /// Whether another one is of no use: one was complete, or the server takes too long for it.
     fn is_done(&self) -> bool {
         self.is_done.load(Ordering::Acquire)
     }
@@ -226,9 +240,14 @@ impl Bridge {
         if self.listing.tries() > seen {
             return;
         }
-        match self.list_pages(like).await {
-            Ok(()) => self.listing.is_done.store(true, Ordering::Release),
-            Err(error) => tracing::debug!(error = %error, "the server's tools cannot be listed"),
+        match timeout(LISTING_TIME, self.list_pages(like)).await {
+            Ok(Ok(())) => self.listing.is_done.store(true, Ordering::Release),
+            Ok(Err(error)) => tracing::debug!(error = %error, "the server's tools cannot be listed"),
+            Err(_) => {
+                tracing::warn!("the server takes too long to list its tools; calls go on without what they want in headers");
+                // It would keep each call waiting.
+                self.listing.is_done.store(true, Ordering::Release);
+            }
         }
         self.listing.tries.fetch_add(1, Ordering::AcqRel);
     }

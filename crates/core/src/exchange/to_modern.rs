@@ -103,7 +103,7 @@ impl Exchange<'_> {
     async fn go_rounds(&mut self, mut message: Message) -> Result<(), Error> {
         let bridge = self.bridge;
         for round in 0..MOST_ROUNDS {
-            let origin = Origin::Round { counts: self.lane.counts };
+            let origin = Origin::Round(self.lane.share);
             // It goes the way of the client's request, which can thus say how far that came.
             let (_, call) = bridge.prepare(&message, origin, Arc::clone(&self.pending.delivery));
             let answer = self.in_time_left(call).await??;

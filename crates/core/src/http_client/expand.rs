@@ -1,29 +1,37 @@
 //! What decompresses the body of a response (RFC 9110, 8.4), piece by piece as it comes.
 //!
 //! Rules: what has come so far is expanded as far as it goes, so that an event does not wait for the next; and memory is
-//! bounded, however much a little may expand to.
+//! bounded, however much a little may expand to. What a decoder holds is taken from a budget that all replies of a client
+//! share: its tables at once, its window as far as text has filled it, since nobody has touched the rest.
 
-use std::io;
+mod brotli;
+mod zstd;
+
+use std::{io, time::Duration};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use compression_codecs::{
-    BrotliDecoder, DecodeV2, GzipDecoder, ZlibDecoder, ZstdDecoder,
+    DecodeV2, GzipDecoder, ZlibDecoder,
     core::util::{PartialBuffer, WriteBuffer},
-    zstd::params::DParameter,
 };
 use http::{HeaderMap, header};
+use tokio::time::timeout;
 
-/// How far back a body in zstd may refer, as a power of 2: the 8 MiB that RFC 9659 allows. The library would take 128 MiB, and
-/// each open reply would hold as much.
-const ZSTD_WINDOW: u32 = 23;
+use self::{brotli::Brotli, zstd::Zstd};
+use crate::memory::{Budget, Taken};
+
 /// What is expanded at once.
 const BLOCK: usize = 16 << 10;
 /// A block with less room than this is left, and another one begun.
 const LITTLE_ROOM: usize = 4 << 10;
+/// What a decoder of deflate holds, in bytes.
+const DEFLATE: usize = 64 << 10;
+/// How long a reply waits for the memory to expand it.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A body that is being expanded.
 pub(super) struct Expander {
-    decoder: Box<dyn DecodeV2 + Send + Sync>,
+    decoder: Box<dyn Decoder>,
     input: Bytes,
     /// Room for what is expanded next.
     block: BytesMut,
@@ -31,6 +39,30 @@ pub(super) struct Expander {
     is_full: bool,
     /// Nothing has begun that is not at its end. Most formats allow several texts, one after the other.
     is_whole: bool,
+    /// Bytes of text up to here.
+    expanded: usize,
+    held: Taken,
+}
+
+/// A decoder, and what it holds.
+trait Decoder: DecodeV2 + Send + Sync {
+    /// Another text begins with these bytes.
+    fn begin(&mut self, _input: &[u8]) {}
+
+    /// What its tables and buffers take, and its window, in bytes.
+    fn weight(&self) -> (usize, usize);
+}
+
+impl Decoder for GzipDecoder {
+    fn weight(&self) -> (usize, usize) {
+        (DEFLATE, 0)
+    }
+}
+
+impl Decoder for ZlibDecoder {
+    fn weight(&self) -> (usize, usize) {
+        (DEFLATE, 0)
+    }
 }
 
 impl std::fmt::Debug for Expander {
@@ -40,17 +72,19 @@ impl std::fmt::Debug for Expander {
 }
 
 impl Expander {
-    /// One for a response with these headers, if its body is compressed in one way that is known.
-    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+    /// One for a response with these headers, if its body is compressed in one way that is known. It takes what it holds
+    /// from this budget.
+    pub(super) fn of(headers: &HeaderMap, budget: &Budget) -> Option<Self> {
         let coding = headers.get(header::CONTENT_ENCODING)?.as_bytes().trim_ascii().to_ascii_lowercase();
-        let decoder: Box<dyn DecodeV2 + Send + Sync> = match coding.as_slice() {
-            b"zstd" => Box::new(ZstdDecoder::new_with_params(&[DParameter::window_log_max(ZSTD_WINDOW)])),
+        let decoder: Box<dyn Decoder> = match coding.as_slice() {
+            b"zstd" => Box::new(Zstd::new()),
             b"gzip" | b"x-gzip" => Box::new(GzipDecoder::new()),
             b"deflate" => Box::new(ZlibDecoder::new()),
-            b"br" => Box::new(BrotliDecoder::new()),
+            b"br" => Box::new(Brotli::new()),
             _ => return None,
         };
-        Some(Self { decoder, input: Bytes::new(), block: BytesMut::new(), is_full: false, is_whole: true })
+        let (input, block, held) = (Bytes::new(), BytesMut::new(), budget.nothing());
+        Some(Self { decoder, input, block, is_full: false, is_whole: true, expanded: 0, held })
     }
 
     /// Takes the next bytes of the body. All before must have been expanded.
@@ -58,14 +92,26 @@ impl Expander {
         self.input = input;
     }
 
-    /// The next bytes of the text; `None` if they need more input.
+    /// The next bytes of the text; `None` if they need more input. Waits for the memory that the decoder has come to hold.
     ///
     /// # Errors
-    /// The body is not what its header says.
-    pub(super) fn next(&mut self) -> io::Result<Option<Bytes>> {
+    /// The body is not what its header says, or other replies hold the memory for too long.
+    pub(super) async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        let next = self.expand()?;
+        let (own, window) = self.decoder.weight();
+        let weight = own.saturating_add(window.min(self.expanded));
+        // What was expanded beyond the limit is one block, and no more comes before there is room.
+        if !self.held.try_grow(weight) && timeout(PATIENCE, self.held.grow(weight)).await.is_err() {
+            return Err(io::Error::other("other replies hold all of the memory that there is for this"));
+        }
+        Ok(next)
+    }
+
+    fn expand(&mut self) -> io::Result<Option<Bytes>> {
         while !self.input.is_empty() || self.is_full {
             if self.is_whole && !self.is_full {
                 self.decoder.reinit()?;
+                self.decoder.begin(&self.input);
                 self.is_whole = false;
             }
             if self.block.len() < LITTLE_ROOM {
@@ -82,6 +128,7 @@ impl Expander {
             self.is_full = written == self.block.len() && !self.is_whole;
             self.input.advance(read);
             if written > 0 {
+                self.expanded = self.expanded.saturating_add(written);
                 return Ok(Some(self.block.split_to(written).freeze()));
             }
             if read == 0 && !self.input.is_empty() {
@@ -105,11 +152,16 @@ impl Expander {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::{
+        io::Write,
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
 
     use http::HeaderValue;
 
     use super::*;
+    use crate::memory;
 
     const CODINGS: [&str; 4] = ["gzip", "deflate", "br", "zstd"];
 
@@ -133,12 +185,12 @@ mod tests {
                 (head, encoder.finish().unwrap())
             }
             "br" => {
-                let encoder = brotli::CompressorWriter::new(Vec::new(), 4096, 5, 22);
+                let encoder = ::brotli::CompressorWriter::new(Vec::new(), 4096, 5, 22);
                 let (head, encoder) = parts(encoder, text, |encoder| std::mem::take(encoder.get_mut()));
                 (head, encoder.into_inner())
             }
             _ => {
-                let encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
+                let encoder = ::zstd::Encoder::new(Vec::new(), 3).unwrap();
                 let (head, encoder) = parts(encoder, text, |encoder| std::mem::take(encoder.get_mut()));
                 (head, encoder.finish().unwrap())
             }
@@ -146,15 +198,27 @@ mod tests {
     }
 
     fn expander(coding: &str) -> Expander {
+        within(coding, &Budget::new(memory::EXPANDING))
+    }
+
+    fn within(coding: &str, budget: &Budget) -> Expander {
         let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_str(coding).unwrap())]);
-        Expander::of(&headers).unwrap()
+        Expander::of(&headers, budget).unwrap()
+    }
+
+    /// What a future gives that does not wait.
+    fn at_once<F: Future>(future: F) -> F::Output {
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => output,
+            Poll::Pending => panic!("it waits"),
+        }
     }
 
     /// What can be had after this piece.
     fn expand(expander: &mut Expander, piece: &[u8]) -> io::Result<Vec<u8>> {
         expander.feed(Bytes::copy_from_slice(piece));
         let mut text = Vec::new();
-        while let Some(block) = expander.next()? {
+        while let Some(block) = at_once(expander.next())? {
             assert!(block.len() <= BLOCK);
             text.extend_from_slice(&block);
         }
@@ -241,8 +305,75 @@ mod tests {
         }
         for unknown in ["", "identity", "compress", "gzip, br"] {
             let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(unknown))]);
-            assert!(Expander::of(&headers).is_none(), "{unknown}");
+            assert!(Expander::of(&headers, &Budget::new(1)).is_none(), "{unknown}");
         }
         assert_eq!(whole(" X-GZIP ", &[]).unwrap(), b"");
+    }
+
+    /// A text that fills any window, compressed with the largest that the coding allows.
+    fn bomb(coding: &str, window: u32) -> Vec<u8> {
+        let text = vec![0; 40 << 20];
+        match coding {
+            "br" => {
+                let mut encoder = ::brotli::CompressorWriter::new(Vec::new(), 4096, 5, window);
+                encoder.write_all(&text).unwrap();
+                encoder.into_inner()
+            }
+            _ => {
+                let mut encoder = ::zstd::Encoder::new(Vec::new(), 1).unwrap();
+                encoder.window_log(window).unwrap();
+                encoder.write_all(&text).unwrap();
+                encoder.finish().unwrap()
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_replies_hold_together_has_a_limit() {
+        for (coding, window) in [("br", 24), ("zstd", 23)] {
+            let body = Bytes::from(bomb(coding, window));
+            assert!(body.len() < 10_000, "{coding}: {}", body.len());
+            let budget = Budget::new(memory::EXPANDING);
+            let mut open = Vec::new();
+            let mut refused = 0;
+            for _ in 0..8 {
+                let mut expander = within(coding, &budget);
+                expander.feed(body.clone());
+                let mut length = 0;
+                let ended = loop {
+                    match expander.next().await {
+                        Ok(Some(block)) => length += block.len(),
+                        ended => break ended,
+                    }
+                };
+                match ended {
+                    Ok(_) => assert_eq!(length, 40 << 20, "{coding}"),
+                    Err(_) => refused += 1,
+                }
+                open.push(expander);
+            }
+            let fits = memory::EXPANDING >> window;
+            assert_eq!(open.len() - refused, fits, "{coding}: each has filled its window");
+            // Who has little text holds little, whatever window was announced.
+            drop(open);
+            let (head, _) = compressed(coding, b"an event");
+            let open: Vec<_> = (0..40)
+                .map(|_| {
+                    let mut expander = within(coding, &budget);
+                    assert_eq!(expand(&mut expander, &head).unwrap(), b"an event", "{coding}");
+                    expander
+                })
+                .collect();
+            drop(open);
+            assert!(budget.try_take(memory::EXPANDING).is_some(), "{coding}: all of it came back");
+        }
+    }
+
+    #[test]
+    fn windows_beyond_the_standards_are_refused() {
+        // The form of brotli that its standard does not know announces a window of 1 GiB in two bytes.
+        assert!(whole("br", &[&[0x11, 0x1e, 0, 0, 0, 0, 0, 0]]).is_err());
+        assert!(whole("zstd", &[&bomb("zstd", 24)]).is_err());
+        assert_eq!(whole("br", &[&bomb("br", 24)]).unwrap().len(), 40 << 20);
     }
 }

@@ -21,7 +21,7 @@ use crate::support::{
 };
 
 use Fault::{
-    CloseAfterHead, CloseBeforeHead, CloseInBody, Date, GoAwayProcessed, GoAwayUnprocessed, Moved, Refused,
+    CloseAfterHead, CloseBeforeHead, CloseInBody, Date, GoAwayProcessed, GoAwayUnprocessed, Moved, Past, Refused,
     RefusedStream, ResetAfterHead, ResetBeforeHead, ResetInBody, ResetStream, Seconds, Silent, Status, StreamCut,
     StreamEnds,
 };
@@ -60,6 +60,8 @@ enum Fault {
     Seconds(u16, u64),
     /// A status with `Retry-After` as a date so many seconds from now.
     Date(u16, u64),
+    /// A status with `Retry-After` as a date that is over.
+    Past(u16),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,15 +134,32 @@ const TABLE: &[Row] = &[
     (Status(502),               Once,      CALL,  1..=1, 1,    Error("http_status", true)),
     (Status(502),               Once,      LIST,  2..=2, 2,    Answer),
     (Status(502),               Always,    LIST,  SOME,  0,    Error("http_status", true)),
-    (Status(503),               Once,      CALL,  2..=2, 1,    Answer),
-    (Status(503),               Once,      LIST,  2..=2, 1,    Answer),
-    (Status(503),               Always,    CALL,  SOME,  0,    Error("http_status", false)),
-    (Status(503),               Always,    LIST,  SOME,  0,    Error("http_status", false)),
+    // A gateway that has forwarded the request may say so, too.
+    (Status(503),               Once,      CALL,  1..=1, 1,    Error("http_status", true)),
+    (Status(503),               Once,      LIST,  2..=2, 2,    Answer),
+    (Status(503),               Always,    CALL,  1..=1, 0,    Error("http_status", true)),
+    (Status(503),               Always,    LIST,  2..=6, 0,    Error("http_status", true)),
+    (Status(501),               Once,      CALL,  1..=1, 1,    Error("http_status", true)),
+    (Status(505),               Once,      CALL,  1..=1, 1,    Error("http_status", true)),
+    (Status(520),               Once,      CALL,  1..=1, 1,    Error("http_status", true)),
+    (Status(499),               Once,      CALL,  1..=1, 1,    Error("http_status", true)),
+    (Status(400),               Once,      CALL,  1..=1, 1,    Error("http_status", true)),
+    (Status(413),               Always,    CALL,  1..=1, 0,    Error("http_status", false)),
     (Status(504),               Once,      CALL,  1..=1, 1,    Error("http_status", true)),
     (Status(504),               Once,      LIST,  2..=2, 2,    Answer),
     (Seconds(429, 1),           Once,      CALL,  2..=2, 1,    Answer),
     (Seconds(429, 1),           Once,      LIST,  2..=2, 1,    Answer),
-    (Seconds(503, 0),           Once,      CALL,  2..=2, 1,    Answer),
+    (Seconds(503, 0),           Once,      CALL,  1..=1, 1,    Error("http_status", true)),
+    (Seconds(503, 0),           Always,    CALL,  1..=1, 0,    Error("http_status", true)),
+    (Seconds(503, 0),           Always,    LIST,  2..=6, 0,    Error("http_status", true)),
+    (Seconds(429, 0),           Once,      CALL,  2..=2, 1,    Answer),
+    (Seconds(429, 0),           Always,    CALL,  2..=6, 0,    Error("http_status", false)),
+    (Seconds(429, 0),           Always,    LIST,  2..=6, 0,    Error("http_status", false)),
+    (Seconds(429, 1),           Always,    CALL,  2..=6, 0,    Error("http_status", false)),
+    (Seconds(503, 1),           Always,    CALL,  2..=6, 0,    Error("http_status", false)),
+    (Past(503),                 Once,      CALL,  1..=1, 1,    Error("http_status", true)),
+    (Past(503),                 Always,    LIST,  2..=6, 0,    Error("http_status", true)),
+    (Past(429),                 Always,    CALL,  2..=6, 0,    Error("http_status", false)),
     (Seconds(503, 1),           Once,      CALL,  2..=2, 1,    Answer),
     (Seconds(503, 4),           Once,      CALL,  2..=2, 1,    Answer),
     (Seconds(503, 1),           Once,      LIST,  2..=2, 1,    Answer),
@@ -163,7 +182,15 @@ impl Fault {
     fn runs(self) -> bool {
         !matches!(
             self,
-            Refused | Moved | GoAwayUnprocessed | RefusedStream | Status(429 | 503) | Seconds(429 | 503, _) | Date(..)
+            Refused
+                | Moved
+                | GoAwayUnprocessed
+                | RefusedStream
+                | Status(429)
+                | Seconds(429, _)
+                | Seconds(503, 1..)
+                | Date(..)
+                | Past(429)
         )
     }
 
@@ -215,6 +242,10 @@ impl Fault {
             Seconds(status, seconds) => post.respond(status, &[("Retry-After", &seconds.to_string())], "").await,
             Date(status, seconds) => {
                 let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(seconds));
+                post.respond(status, &[("Retry-After", &date)], "").await;
+            }
+            Past(status) => {
+                let date = httpdate::fmt_http_date(SystemTime::now() - Duration::from_secs(60));
                 post.respond(status, &[("Retry-After", &date)], "").await;
             }
             Refused | Moved | GoAwayUnprocessed | GoAwayProcessed | RefusedStream | ResetStream => {
@@ -424,7 +455,7 @@ async fn r95_another_try_is_the_same_request() {
     client.send(call("1")).await;
     let first = server.post().await;
     let (text, headers) = (first.text().to_owned(), first.headers.clone());
-    busy(first, "0").await;
+    busy(first, "1").await;
     let second = server.post().await;
     assert_eq!((second.text(), &second.headers), (text.as_str(), &headers));
     let answer = second.answer("{}").await;
@@ -437,7 +468,7 @@ async fn r95_notifications_are_tried_again_as_well_and_never_answered() {
     let (mut server, mut client) = dialogue().await;
     for message in [r#"{"jsonrpc":"2.0","method":"x"}"#.to_owned(), response("7", "{}")] {
         client.send(&message).await;
-        busy(server.post().await, "0").await;
+        busy(server.post().await, "1").await;
         let again = server.post().await;
         assert_eq!(again.text(), message);
         again.accepted().await;

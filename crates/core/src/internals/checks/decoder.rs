@@ -94,7 +94,7 @@ fn naive_messages(body: &[u8], content_type: Option<&str>, limit: u64, is_clean:
     let messages = payloads.iter().flat_map(|payload| {
         match Message::parse(&Bytes::from(String::from_utf8_lossy(payload).into_owned())) {
             Ok(Parsed::One(message)) => vec![message],
-            Ok(Parsed::Batch(elements)) => elements.into_iter().flatten().collect(),
+            Ok(Parsed::Batch(batch)) => batch.flatten().collect(),
             Err(_) => Vec::new(),
         }
     });

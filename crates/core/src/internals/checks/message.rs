@@ -22,9 +22,10 @@ pub fn message(input: &[u8]) {
     let parsed = Message::parse(&bytes);
     match (json(&bytes), &parsed) {
         (None, Err(invalid)) => assert_eq!(invalid.error.code(), -32700),
-        (Some(text), Ok(Parsed::Batch(elements))) => {
+        (Some(text), Ok(Parsed::Batch(batch))) => {
             let expected: Vec<&RawValue> = serde_json::from_str(text).expect("a batch is an array");
             assert!((1..=LONGEST_BATCH).contains(&expected.len()));
+            let elements: Vec<_> = batch.clone().collect();
             assert_eq!(elements.len(), expected.len());
             for (element, expected) in elements.iter().zip(expected) {
                 check(expected.get(), element.as_ref());

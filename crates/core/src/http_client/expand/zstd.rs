@@ -1,0 +1,110 @@
+//! Zstandard, and how large a window each of its frames announces (RFC 8878, 3.1.1.1).
+
+use std::io;
+
+use compression_codecs::{
+    DecodeV2, ZstdDecoder,
+    core::util::{PartialBuffer, WriteBuffer},
+    zstd::params::DParameter,
+};
+
+use super::Decoder;
+
+/// How far back a body may refer, as a power of 2: the 8 MiB that RFC 9659 allows. The library would take 128 MiB, and each open
+/// reply would hold as much.
+const LARGEST_WINDOW: u32 = 23;
+/// What the library takes beside the window, in bytes: its tables, and a block before and after it is expanded.
+const TABLES: usize = 512 << 10;
+const MAGIC: u32 = 0xFD2F_B528;
+
+/// A decoder of Zstandard.
+pub(super) struct Zstd {
+    decoder: ZstdDecoder,
+    /// The largest window of a frame up to here, in bytes.
+    window: usize,
+}
+
+impl Zstd {
+    pub(super) fn new() -> Self {
+        let decoder = ZstdDecoder::new_with_params(&[DParameter::window_log_max(LARGEST_WINDOW)]);
+        Self { decoder, window: 0 }
+    }
+}
+
+impl DecodeV2 for Zstd {
+    fn reinit(&mut self) -> io::Result<()> {
+        self.decoder.reinit()
+    }
+
+    fn decode(&mut self, input: &mut PartialBuffer<&[u8]>, output: &mut WriteBuffer<'_>) -> io::Result<bool> {
+        self.decoder.decode(input, output)
+    }
+
+    fn flush(&mut self, output: &mut WriteBuffer<'_>) -> io::Result<bool> {
+        self.decoder.flush(output)
+    }
+
+    fn finish(&mut self, output: &mut WriteBuffer<'_>) -> io::Result<bool> {
+        self.decoder.finish(output)
+    }
+}
+
+impl Decoder for Zstd {
+    fn begin(&mut self, input: &[u8]) {
+        // A header that is cut counts as the worst.
+        let window = announced(input).unwrap_or(u64::MAX).min(1 << LARGEST_WINDOW);
+        self.window = self.window.max(usize::try_from(window).unwrap_or(usize::MAX));
+    }
+
+    fn weight(&self) -> (usize, usize) {
+        (TABLES, self.window)
+    }
+}
+
+/// The window, in bytes, that a frame announces which begins like this; `None` if that has not come.
+fn announced(frame: &[u8]) -> Option<u64> {
+    let (magic, rest) = frame.split_first_chunk()?;
+    if u32::from_le_bytes(*magic) != MAGIC {
+        // A frame to be passed over, or none.
+        return Some(0);
+    }
+    let (descriptor, rest) = rest.split_first()?;
+    if descriptor & 0x20 == 0 {
+        let window = rest.first()?;
+        let base = 1_u64 << (10 + (window >> 3));
+        return Some(base + base / 8 * u64::from(window & 7));
+    }
+    // One segment: the window is the content, whose size stands behind the dictionary's id.
+    let dictionary = [0, 1, 2, 4].get(usize::from(descriptor & 3))?;
+    let size = rest.get(*dictionary..)?;
+    match descriptor >> 6 {
+        0 => size.first().map(|size| u64::from(*size)),
+        1 => size.first_chunk().map(|size| u64::from(u16::from_le_bytes(*size)) + 256),
+        2 => size.first_chunk().map(|size| u64::from(u32::from_le_bytes(*size))),
+        _ => size.first_chunk().map(|size| u64::from_le_bytes(*size)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn the_window_is_read_from_the_header() {
+        for log in [10, 17, 20, 23] {
+            let mut encoder = ::zstd::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.window_log(log).unwrap();
+            encoder.write_all(b"text").unwrap();
+            let frame = encoder.finish().unwrap();
+            assert_eq!(announced(&frame), Some(1 << log));
+            assert_eq!((announced(&frame[..5]), announced(b"")), (None, None));
+        }
+        for length in [0, 100, 300, 70_000] {
+            let frame = ::zstd::bulk::compress(&vec![b'x'; length], 1).unwrap();
+            assert_eq!(announced(&frame), Some(length as u64), "in one segment");
+        }
+        assert_eq!(announced(b"\x50\x2a\x4d\x18\x00\x00\x00\x00"), Some(0), "a frame to be passed over");
+    }
+}

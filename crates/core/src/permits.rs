@@ -1,0 +1,74 @@
+//! How many messages may be at the server at once, and with them how many connections and descriptors the bridge has open.
+//!
+//! Rule: what may not wait for calls has a limit of its own, and none of these limits waits for another: the client's
+//! answer to a server's question gets through however many calls wait for it (R27), and a cancellation however many
+//! notifications a server leaves lying.
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+const NOTIFICATIONS: usize = 32;
+const RESPONSES: usize = 16;
+const PINGS: usize = 8;
+const SUBSCRIPTIONS: usize = 64;
+/// Replies that say nothing any more, but whose connection can be used again if they end soon.
+const REMAINS: usize = 8;
+
+/// With whom a message shares a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// Requests, as many as the user allows (`--concurrency`).
+    Calls,
+    Pings,
+    Notifications,
+    /// Answers to the server's own requests, and cancellations.
+    Responses,
+    /// Streams of events that stand for as long as the client wants them.
+    Subscriptions,
+    /// It is made for another message, which has a permit, or is one of a kind.
+    #[default]
+    Nobody,
+}
+
+/// The permits of all kinds.
+#[derive(Debug)]
+pub(crate) struct Permits {
+    calls: Semaphore,
+    pings: Semaphore,
+    notifications: Semaphore,
+    responses: Semaphore,
+    subscriptions: Semaphore,
+    remains: Semaphore,
+}
+
+impl Permits {
+    /// For so many calls.
+    pub(crate) fn new(calls: usize) -> Self {
+        Self {
+            calls: Semaphore::new(calls),
+            pings: Semaphore::new(PINGS),
+            notifications: Semaphore::new(NOTIFICATIONS),
+            responses: Semaphore::new(RESPONSES),
+            subscriptions: Semaphore::new(SUBSCRIPTIONS),
+            remains: Semaphore::new(REMAINS),
+        }
+    }
+
+    /// Waits for a permit; none where none is needed.
+    pub(crate) async fn acquire(&self, share: Share) -> Option<SemaphorePermit<'_>> {
+        let semaphore = match share {
+            Share::Calls => &self.calls,
+            Share::Pings => &self.pings,
+            Share::Notifications => &self.notifications,
+            Share::Responses => &self.responses,
+            Share::Subscriptions => &self.subscriptions,
+            Share::Nobody => return None,
+        };
+        // It is never closed.
+        semaphore.acquire().await.ok()
+    }
+
+    /// A permit to read what a reply still has, if there is one.
+    pub(crate) fn for_remains(&self) -> Option<SemaphorePermit<'_>> {
+        self.remains.try_acquire().ok()
+    }
+}
