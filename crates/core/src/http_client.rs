@@ -10,12 +10,12 @@ mod addresses;
 mod connect;
 mod expand;
 mod http1;
-#[cfg(any(test, feature = "internals"))]
-pub(crate) mod memory;
 mod pool;
 mod proxy;
 mod reach;
 mod tls;
+#[cfg(any(test, feature = "internals"))]
+pub(crate) mod wire;
 
 use std::{
     future::poll_fn,

@@ -229,7 +229,7 @@ impl Direct {
     /// A connection with where `target` points.
     pub(super) async fn connect(&self, target: &Uri) -> Result<Stream, BoxError> {
         #[cfg(any(test, feature = "internals"))]
-        if let Some(wire) = super::memory::connect(target) {
+        if let Some(wire) = super::wire::connect(target) {
             return self.secure(Stream { layer: Layer::Memory(wire?), is_forwarded: false }, target).await;
         }
         let stream = self.tcp.clone().call(target.clone()).await?.into_inner();
@@ -350,7 +350,7 @@ enum Layer {
     Tcp(TcpStream),
     Tls(Box<TlsStream<Stream>>),
     #[cfg(any(test, feature = "internals"))]
-    Memory(Box<dyn super::memory::Wire>),
+    Memory(Box<dyn super::wire::Wire>),
 }
 
 impl Stream {

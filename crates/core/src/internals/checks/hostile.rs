@@ -32,7 +32,7 @@ use tokio::{
 
 use self::{client::Client, server::Server};
 pub(super) use self::{script::Script, server::next_head};
-use crate::{Config, HeaderSource, Proxy, TransportMode, http_client::memory::Network};
+use crate::{Config, HeaderSource, Proxy, TransportMode, http_client::wire::Network};
 
 /// The longest silence that the bridge allows the server.
 const IDLE: Duration = Duration::from_secs(10);
@@ -209,6 +209,19 @@ mod tests {
         for kind in 0..16 {
             let input = [0, kind, 6, 0, 0, 0, 1, 0, 1, 4, 0, 2, 9, 0, 0, 7, 0, 0, 0, 3, 0];
             assert_eq!(broken_promise(&input), None, "server {kind}");
+        }
+    }
+
+    #[test]
+    fn explore() {
+        let from: u64 = std::env::var("FROM").map_or(0, |t| t.parse().unwrap());
+        let to: u64 = std::env::var("TO").map_or(400, |t| t.parse().unwrap());
+        for seed in from..to {
+            let start = std::time::Instant::now();
+            let input = arbitrary(seed, 20 + usize::try_from(seed).unwrap() % 200);
+            let broken = broken_promise(&input);
+            let t = start.elapsed();
+            if broken.is_some() || t.as_millis() > 300 { println!("{seed} {t:?} {broken:.300?}"); }
         }
     }
 

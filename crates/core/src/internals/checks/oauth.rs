@@ -18,7 +18,7 @@ use tokio::{
 use super::hostile::{Script, lock, next_head};
 use crate::{
     Config, Error, Proxy,
-    http_client::memory::Network,
+    http_client::wire::Network,
     oauth::{Credential, Grant, OAuth, Secret, login},
 };
 

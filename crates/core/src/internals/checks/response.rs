@@ -21,7 +21,7 @@ use tokio::{
 use super::{Input, NoBody, compressed};
 use crate::{
     config::Proxy,
-    http_client::{HttpClient, HttpSettings, memory::Network},
+    http_client::{HttpClient, HttpSettings, wire::Network},
 };
 
 /// No more is read, as a little may expand to very much.

@@ -238,7 +238,8 @@ fn refusal(request: &Request, state: &mut State) -> Reply {
         8 => (answer(request, "{}"), true),
         9 => ("[".repeat(20_000), false),
         10 => (r#"{"error":"invalid_token"}"#.to_owned(), false),
-        _ => (error(id, -32_001, "Session not found"), true),
+        // No tool puts it so.
+        _ => (error(id, -32_001, "Session not found"), !matches!(status, 400 | 404)),
     };
     let (body, is_own) = if matches!(status, 204 | 304) { (String::new(), false) } else { (body, is_own) };
     let fate = match status {
@@ -246,9 +247,9 @@ fn refusal(request: &Request, state: &mut State) -> Reply {
         429 | 401 | 300..=399 => Fate::Refused,
         503 if is_hinted => Fate::Refused,
         403 if is_challenged => Fate::Refused,
-        // What an older or newer server says that does not know what this is, or whose it is.
-        400 | 404..=406 | 410 | 415 | 422 => Fate::Refused,
-        408 | 500.. | ..=299 => Fate::MayHaveRun,
+        // A lost session, or what an older or newer server says that does not know what this is.
+        400 | 404..=406 | 415 => Fate::Refused,
+        408..=410 | 422 | 500.. | ..=299 => Fate::MayHaveRun,
         _ => Fate::Declined,
     };
     let mut headers = String::new();

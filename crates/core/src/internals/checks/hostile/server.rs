@@ -27,7 +27,7 @@ use super::{
     replies::{Act, Ending, Plan},
     script::Script,
 };
-use crate::http_client::memory::Wire;
+use crate::http_client::wire::Wire;
 
 /// What is on its way in one direction.
 const ROOM: usize = 64 << 10;
@@ -239,6 +239,7 @@ impl Server {
             }
         }
         let (plan, fate) = Plan::after(request, state);
+        if std::env::var_os("TRACE").is_some() { eprintln!("{:?} {} {} {} {:?} {:?} -> {fate:?} {:?} {:.300}", state.began.elapsed(), request.verb, request.path, request.method, request.id, key, plan.ending as u8, plan.acts.iter().map(|a| match a { Act::Wait(t) => format!("wait {t:?}; "), Act::Send(b) => format!("{} ", b.slice(..b.len().min(150)).escape_ascii()), Act::Pushes(_) => "pushes".into() }).collect::<String>()); }
         if let Some(key) = key {
             state.calls.insert(key, fate);
         }
