@@ -24,11 +24,13 @@ use crate::{
     },
     error::{Error, Kind as Fault},
     exchange::{Events, Listing},
-    held::{Held, Parked},
-    intake::{Input, Intake, Lane},
+    held::{Held, Parked, Question},
+    intake::{Input, Intake},
     listen::{self, Listener},
+    memory::{self, Budget},
     message::{Kind, Message, error_reply},
-    payload::Storage,
+    opened::Opened,
+    payload::{Spooled, Storage},
     pending::{Origin, Pending, Table, Wanted},
     permits::Permits,
     questions::Questions,
@@ -110,6 +112,8 @@ async fn connect(
         log_level: tokio::sync::Mutex::default(),
         tasks: Mutex::default(),
         storage: Storage::new(config.spool_folder),
+        loans: Budget::new(memory::LOANS),
+        parked_bytes: Budget::new(memory::PARKED),
         output: lines,
         table: Table::default(),
         permits: Permits::new(config.limits.concurrency),
@@ -198,6 +202,10 @@ pub(crate) struct Bridge {
     pub(crate) log_level: tokio::sync::Mutex<()>,
     tasks: Mutex<JoinSet<()>>,
     pub(crate) storage: Arc<Storage>,
+    /// For messages that are read back from their files to be changed.
+    pub(crate) loans: Budget,
+    /// For calls that wait for their client's input, and what it is asked.
+    pub(crate) parked_bytes: Budget,
     pub(crate) output: Output,
     pub(crate) table: Table,
     pub(crate) permits: Permits,
@@ -286,8 +294,9 @@ impl Bridge {
                 if message.method() == "notifications/subscriptions/acknowledged" {
                     acknowledged.notify_one();
                 }
-                if let Some(event) = LegacyClient::event(message.loaded()) {
-                    self.output.send(event.into_line()).await;
+                let opened = Opened::new(message);
+                if let Some(event) = LegacyClient::event(opened.message.clone()) {
+                    self.output.send(opened.close(event).into_line()).await;
                 }
             }
             Some(Origin::ForModernClient(held)) => self.hand_on_to_modern(message, Some(held)).await,
@@ -302,13 +311,16 @@ impl Bridge {
     /// Hands on a notification of a legacy server to a modern client: to the request that it belongs to, or to those who
     /// listen.
     async fn hand_on_to_modern(&self, message: Message, held: Option<&Arc<Held>>) {
-        let message = message.loaded();
-        if message.is_spooled() {
+        let opened = Opened::new(message);
+        let message = opened.message.clone();
+        if !opened.is_open() {
             return self.output.send(message.into_line()).await;
         }
-        let events = self.subscriptions.events(&message);
-        for event in events {
-            self.output.send(event.into_line()).await;
+        // One copy at a time.
+        let mut last = 0;
+        while let Some((number, event)) = self.subscriptions.event_after(last, &message) {
+            last = number;
+            self.output.send(opened.close(event).into_line()).await;
         }
         let translated = match held {
             Some(held) => held.notification(message),
@@ -319,7 +331,7 @@ impl Bridge {
             }),
         };
         if let Some(notification) = translated {
-            self.output.send(notification.into_line()).await;
+            self.output.send(opened.close(notification).into_line()).await;
         }
     }
 
@@ -338,17 +350,21 @@ impl Bridge {
             }
             _ => return self.output.send(message.into_line()).await,
         };
-        let message = message.loaded();
         let reply = if message.method() == "ping" {
             modern_to_legacy::pong(&message)
         } else {
-            if !message.is_spooled() && held.is_some_and(|held| held.ask(message.clone())) {
-                return;
+            // It waits for the client for as long as that takes.
+            let length = message.spooled().map_or(message.bytes().len() as u64, Spooled::length);
+            let room = usize::try_from(length).ok().and_then(|length| self.parked_bytes.try_take(length + memory::OVERHEAD));
+            if let (Some(held), Some(room)) = (held, room) {
+                let question = Question { request: message.clone().loaded(), room: Arc::new(room) };
+                if !question.request.is_spooled() && held.ask(question) {
+                    return;
+                }
             }
             modern_to_legacy::refusal(&message)
         };
-        let bridge = Arc::clone(self);
-        self.spawn(async move { bridge.tell(reply, Origin::Session, Lane::default()).await });
+        self.tell_beside(reply, Origin::Session).await;
     }
 
     /// Puts the answer to a request out, unless it had one (R36). Whatever its id looks like, it gets the request's.
@@ -359,8 +375,10 @@ impl Bridge {
             return;
         }
         let answer = if request.era() == Era::Modern && request.method() == "tools/list" {
-            let answer = answer.loaded();
-            if answer.is_spooled() { answer } else { self.eras().tools.learn(answer) }
+            let opened = self.open_whole(answer.clone()).await;
+            let learnt = if opened.is_open() { self.eras().tools.learn(opened.message.clone()) } else { answer.clone() };
+            // Mostly nothing is taken away.
+            if learnt.bytes().as_ptr() == opened.message.bytes().as_ptr() { answer } else { opened.close(learnt) }
         } else {
             answer
         };

@@ -77,6 +77,8 @@ pub(crate) enum Kind {
     Shutdown,
     /// This process's own stdin or stdout failed.
     Stdio,
+    /// The bridge itself.
+    Internal,
 }
 
 /// What became of a request that failed.
@@ -115,6 +117,7 @@ impl Kind {
             Self::NoToken => "sign_in_failed",
             Self::Shutdown => "shutdown",
             Self::Stdio => "stdio",
+            Self::Internal => "internal",
         }
     }
 }

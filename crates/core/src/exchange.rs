@@ -79,8 +79,33 @@ pub(crate) async fn run(bridge: &Arc<Bridge>, message: Message, pending: &Arc<Pe
         acknowledged: None,
         refusal: None,
     };
+    let guard = Guard { bridge, pending };
     let outcome = exchange.carry().await;
     exchange.conclude(outcome).await;
+    drop(guard);
+}
+
+/// Answers a request that a fault of ours would leave without an answer.
+struct Guard<'a> {
+    bridge: &'a Arc<Bridge>,
+    pending: &'a Arc<Pending>,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let error = Error::new(Fault::Internal, "the bridge has failed at this request; please report it");
+        let error = error.with_may_have_run(self.pending.may_have_run());
+        if let Some(id) = self.pending.id().filter(|_| self.pending.claim_answer()) {
+            match self.pending.take_caller() {
+                Some(caller) => drop(caller.send(Err(error))),
+                None => self.bridge.output.send_now(error_reply(Some(id), &error)),
+            }
+        }
+        self.bridge.table.remove(self.pending);
+    }
 }
 
 /// The same for a message of the bridge's own, which an exchange may have to wait for.

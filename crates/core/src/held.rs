@@ -22,7 +22,7 @@ use crate::{
     bridge::Bridge,
     era::modern_to_legacy,
     error::Error,
-    intake::Lane,
+    memory::{self, Taken},
     message::{Id, Message, cancellation},
     own::Task,
     pending::Origin,
@@ -35,15 +35,15 @@ use crate::{
 const MOST_QUESTIONS: usize = 16;
 /// How soon it is looked again whether the server still waits for the client.
 const A_MOMENT: Duration = Duration::from_millis(10);
-/// The most calls that can wait for input at once.
-const MOST_PARKED: usize = 1000;
+/// The most calls that can wait for input at once: each has a connection.
+const MOST_PARKED: usize = 64;
 
 /// What those who read the server's streams know of an open call.
 #[derive(Debug)]
 pub(crate) struct Held {
     /// The client's request that waits for the answer now, or waited last.
     request: Mutex<Message>,
-    questions: mpsc::Sender<Message>,
+    questions: mpsc::Sender<Question>,
     /// No request waits: the client was asked for input.
     parked: AtomicBool,
     /// When another request came to wait than the one that the call was made for.
@@ -101,9 +101,18 @@ impl Held {
     }
 
     /// Puts a request of the server's to the client. False if too many wait already.
-    pub(crate) fn ask(&self, question: Message) -> bool {
+    pub(crate) fn ask(&self, question: Question) -> bool {
         self.questions.try_send(question).is_ok()
     }
+}
+
+/// A request of the server's in the course of a call.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    pub(crate) request: Message,
+    /// What it takes in memory.
+    #[expect(dead_code, reason = "given back when the last copy is dropped")]
+    pub(crate) room: Arc<Taken>,
 }
 
 /// An open call, held by the request that waits for its answer. When it is dropped before the answer has come, the server
@@ -112,10 +121,10 @@ impl Held {
 pub(crate) struct Call {
     bridge: Arc<Bridge>,
     pub(crate) held: Arc<Held>,
-    pub(crate) questions: mpsc::Receiver<Message>,
+    pub(crate) questions: mpsc::Receiver<Question>,
     pub(crate) answer: oneshot::Receiver<Result<Message, Error>>,
     /// What the client was asked and has not answered.
-    pub(crate) asked: Vec<Message>,
+    pub(crate) asked: Vec<Question>,
     id: Id,
     finished: bool,
     _task: Task,
@@ -163,10 +172,13 @@ pub(crate) struct Parked(Mutex<HashMap<String, Waiting>>);
 #[derive(Debug)]
 pub(crate) enum Waiting {
     /// An open call.
-    Call(Call, #[expect(dead_code, reason = "ends the wait when it is dropped")] Task),
+    Call(Call, #[expect(dead_code, reason = "it lapses when this is dropped")] Wait),
     /// A request that the server has refused until something is done elsewhere; it is made again.
-    Again(Message, #[expect(dead_code, reason = "ends the wait when it is dropped")] Task),
+    Again(Message, #[expect(dead_code, reason = "it lapses when this is dropped")] Wait),
 }
+
+/// What keeps something waiting: its time, and the memory that it takes.
+type Wait = (Task, Taken);
 
 impl Waiting {
     fn is_of(&self, method: &str) -> bool {
@@ -180,15 +192,17 @@ impl Waiting {
 impl Parked {
     /// Leaves an open call to the client's next request. Gives the state that stands for it; `None` if too many wait.
     pub(crate) fn park(&self, call: Call) -> Option<String> {
+        let room = room_for(&call.bridge, &lock(&call.held.request))?;
         call.held.parked.store(true, Ordering::Release);
         let (state, expiry) = expiring(&call.bridge);
-        self.insert(state, Waiting::Call(call, expiry))
+        self.insert(state, Waiting::Call(call, (expiry, room)))
     }
 
     /// Lets the client's next request of this kind be sent as a new one.
     pub(crate) fn again(&self, bridge: &Arc<Bridge>, request: &Message) -> Option<String> {
+        let room = room_for(bridge, request)?;
         let (state, expiry) = expiring(bridge);
-        self.insert(state, Waiting::Again(request.clone(), expiry))
+        self.insert(state, Waiting::Again(request.clone(), (expiry, room)))
     }
 
     /// What this state stands for, if that is a request of this method; once.
@@ -226,7 +240,7 @@ impl Parked {
 
 impl Call {
     /// The client's next request goes on with this call.
-    pub(crate) fn resume(&mut self, request: &Message) -> Vec<Message> {
+    pub(crate) fn resume(&mut self, request: &Message) -> Vec<Question> {
         self.held.resume(request);
         std::mem::take(&mut self.asked)
     }
@@ -237,14 +251,15 @@ impl Drop for Call {
         if self.finished {
             return;
         }
-        let bridge = Arc::clone(&self.bridge);
-        let cancel = cancellation(&self.id, "the client no longer waits for it");
-        self.bridge.spawn(async move {
-            if let Some(cancel) = Message::one(cancel) {
-                bridge.tell(cancel, Origin::Session, Lane::default()).await;
-            }
-        });
+        if let Some(cancel) = Message::one(cancellation(&self.id, "the client no longer waits for it")) {
+            self.bridge.tell_if_there_is_room(cancel, Origin::Session);
+        }
     }
+}
+
+/// Room for a request that waits; none if others have it.
+fn room_for(bridge: &Bridge, request: &Message) -> Option<Taken> {
+    bridge.parked_bytes.try_take(request.bytes().len() + memory::OVERHEAD)
 }
 
 /// A new state, and what makes it lapse when the client's time is over.

@@ -2,6 +2,7 @@
 
 mod bridge;
 mod codec;
+mod condensed;
 mod config;
 mod cookies;
 mod credentials;
@@ -20,6 +21,7 @@ mod memory;
 mod message;
 #[cfg(feature = "oauth")]
 pub mod oauth;
+mod opened;
 mod own;
 mod payload;
 mod pending;

@@ -4,7 +4,7 @@
 //! no raw line break (R2), is made by putting spaces in their place: in valid JSON they stand between tokens only.
 //! Where a key occurs twice the last one counts, as in every common JSON reader.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::{
     era::Era,
     error::{Error, Kind as Fault},
-    payload::{Gathered, Payload, Spooled},
+    payload::{Gathered, Gatherer, Payload, Spooled, Storage},
     scan::{self, Outline, Scanner, Shape},
     session::Offer,
     splice::{self, Object},
@@ -23,8 +23,8 @@ use crate::{
 /// The most messages that come in one piece. Each costs memory beside its bytes, which the limits on bytes do not see.
 pub(crate) const LONGEST_BATCH: usize = 10_000;
 
-/// The largest message, in bytes, that is read back into memory to be translated.
-const MOST_LOADED: u64 = 64 << 20;
+/// What of a message in memory goes into its file at once, in bytes.
+const LARGE_PIECE: usize = 64 << 10;
 
 /// One JSON-RPC message.
 #[derive(Clone, Debug)]
@@ -211,17 +211,53 @@ impl Message {
         self.spooled.is_some()
     }
 
-    /// The same message with its text in memory, if that has room for it.
+    /// Its text, if that is too large to be in memory.
+    pub(crate) fn spooled(&self) -> Option<&Spooled> {
+        self.spooled.as_deref()
+    }
+
+    /// Where its id begins.
+    pub(crate) fn id_at(&self) -> u64 {
+        self.id_at
+    }
+
+    /// Whether there may be raw line breaks between its tokens.
+    pub(crate) fn has_line_breaks(&self) -> bool {
+        self.line_breaks
+    }
+
+    /// The same message with its text in memory, whatever its size; or as it is, if its file cannot be read.
     pub(crate) fn loaded(self) -> Self {
-        let Some(spooled) = self.spooled.as_ref().filter(|spooled| spooled.length() <= MOST_LOADED) else {
-            return self;
-        };
+        let Some(spooled) = &self.spooled else { return self };
         match spooled.load() {
             Ok(bytes) => Self { bytes, spooled: None, ..self },
             Err(error) => {
                 tracing::warn!(%error, "a message cannot be read back from its file");
                 self
             }
+        }
+    }
+
+    /// The same message with its text in a file, where it may be longer than what this one has in memory, and its id in
+    /// another place.
+    pub(crate) fn in_file(&self, spooled: Spooled, id_at: u64, has_line_breaks: bool) -> Self {
+        Self {
+            bytes: Bytes::new(),
+            spooled: Some(Box::new(spooled)),
+            id_at,
+            line_breaks: self.line_breaks || has_line_breaks,
+            ..self.clone()
+        }
+    }
+
+    /// The same message with its text in a file, if it is large.
+    pub(crate) fn stored(self, storage: &Arc<Storage>) -> Self {
+        let mut gatherer = Gatherer::new(u64::MAX, storage);
+        let pushed = self.bytes.chunks(LARGE_PIECE).try_for_each(|piece| gatherer.push(self.bytes.slice_ref(piece)));
+        match pushed.and_then(|()| gatherer.take()).map(|gathered| Self::read(&gathered)) {
+            Ok(Ok(Parsed::One(message))) => message,
+            // It is in memory, which is no reason to lose it.
+            _ => self,
         }
     }
 

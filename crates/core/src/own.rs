@@ -2,12 +2,19 @@
 //!
 //! They travel like the client's, through an exchange each; only their answers go to a caller in place of stdout.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-use tokio::{sync::oneshot, task::AbortHandle};
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    task::AbortHandle,
+    time::timeout,
+};
 
 use crate::{
     bridge::{Bridge, shutdown},
@@ -20,6 +27,9 @@ use crate::{
     retry,
     transport::Delivery,
 };
+
+/// How long the server may take to accept what is told beside all else.
+const TELLING_TIME: Duration = Duration::from_secs(30);
 
 impl Bridge {
     /// Sends a request of the bridge's own, under an id of its own, and gives its answer. To drop the future is to give the
@@ -68,6 +78,32 @@ impl Bridge {
         let (pending, _) = self.table.insert_own(&message, origin, Arc::default());
         let entry = Entry { bridge: Arc::clone(self), pending };
         exchange::run_boxed(self, message, &entry.pending, lane).await;
+    }
+
+    /// Tells the server something beside all else, once there is a place for that: whoever has led to it waits, if the server
+    /// takes little. It has a limited time.
+    pub(crate) async fn tell_beside(self: &Arc<Self>, message: Message, origin: Origin) {
+        let place = self.permits.beside().acquire_owned().await;
+        self.spawn_telling(message, origin, place.ok());
+    }
+
+    /// The same where nobody can wait. If there is no place, it is not told.
+    pub(crate) fn tell_if_there_is_room(self: &Arc<Self>, message: Message, origin: Origin) {
+        match self.permits.beside().try_acquire_owned() {
+            Ok(place) => self.spawn_telling(message, origin, Some(place)),
+            Err(_) => tracing::warn!(method = message.method(), "the server takes no notifications; dropped"),
+        }
+    }
+
+    fn spawn_telling(self: &Arc<Self>, message: Message, origin: Origin, place: Option<OwnedSemaphorePermit>) {
+        let bridge = Arc::clone(self);
+        self.spawn(async move {
+            let lane = Lane { share: Share::Responses, ..Lane::default() };
+            if timeout(TELLING_TIME, bridge.tell(message, origin, lane)).await.is_err() {
+                tracing::debug!("the server does not take what the bridge tells it");
+            }
+            drop(place);
+        });
     }
 
     /// Does something beside all else; at the bridge's end it is broken off.

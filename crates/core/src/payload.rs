@@ -19,14 +19,17 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-use crate::scan::{Fault, Kept, Outline, Scanner};
+use crate::{
+    memory,
+    scan::{Fault, Kept, Outline, Scanner},
+};
 
 /// Up to this size a payload is in memory whatever else is.
 const SMALL: usize = 64 << 10;
 /// Beyond this size it is not, however much room there is.
 const LARGE: usize = 1 << 20;
 /// What all payloads between the two may take together.
-const TOGETHER: usize = 8 << 20;
+const TOGETHER: usize = memory::PAYLOADS;
 /// What is gathered before it is written to the file, and read from it at once.
 const BLOCK: usize = 64 << 10;
 
@@ -68,13 +71,19 @@ pub(crate) enum Payload {
     File(Spooled),
 }
 
-/// A payload in a file, or a part of it.
+/// A payload in a file, or a part of it, maybe with other bytes in the place of some.
 #[derive(Clone, Debug)]
 pub(crate) struct Spooled {
     file: Arc<File>,
-    range: Range<u64>,
-    /// What stands in the place of some bytes.
-    patch: Option<(Range<u64>, Bytes)>,
+    parts: Vec<Part>,
+}
+
+/// Some of the bytes that a payload consists of.
+#[derive(Clone, Debug)]
+pub(crate) enum Part {
+    /// Those of its file in this range.
+    File(Range<u64>),
+    Memory(Bytes),
 }
 
 /// A payload that has come to its end, and what the scanner has seen of it.
@@ -99,6 +108,7 @@ impl Gathered {
     }
 
     /// Bytes in all.
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn length(&self) -> u64 {
         match &self.payload {
             Payload::Memory(bytes) => bytes.len() as u64,
@@ -264,7 +274,7 @@ impl Gatherer {
             Held::File(mut file, rest) => {
                 file.write_all(&rest).map_err(|error| no_file(&error))?;
                 let length = file.metadata().map_err(|error| no_file(&error))?.len();
-                Payload::File(Spooled { file: Arc::new(file), range: 0..length, patch: None })
+                Payload::File(Spooled { file: Arc::new(file), parts: vec![Part::File(0..length)] })
             }
         })
     }
@@ -317,7 +327,7 @@ impl Payload {
     pub(crate) fn part(&self, range: Range<u64>) -> Self {
         match self {
             Self::Memory(bytes) => Self::Memory(slice(bytes, &range)),
-            Self::File(spooled) => Self::File(Spooled { range, ..spooled.clone() }),
+            Self::File(spooled) => Self::File(spooled.slice(range)),
         }
     }
 
@@ -337,36 +347,68 @@ fn slice(bytes: &Bytes, range: &Range<u64>) -> Bytes {
     bytes.slice(start..end.max(start))
 }
 
+impl Part {
+    fn length(&self) -> u64 {
+        match self {
+            Self::File(range) => range.end.saturating_sub(range.start),
+            Self::Memory(bytes) => bytes.len() as u64,
+        }
+    }
+
+    fn slice(&self, range: &Range<u64>) -> Self {
+        match self {
+            Self::File(own) => Self::File(own.start + range.start..own.start + range.end),
+            Self::Memory(bytes) => Self::Memory(slice(bytes, range)),
+        }
+    }
+}
+
 impl Spooled {
     /// Bytes in all.
     pub(crate) fn length(&self) -> u64 {
-        let own = self.range.end - self.range.start;
-        self.patch.as_ref().map_or(own, |(gone, put)| own - (gone.end - gone.start) + put.len() as u64)
+        self.parts.iter().map(Part::length).sum()
     }
 
-    /// The same with other bytes in the place of some; `range` counts from the start of the part, as it reads now. Where some
-    /// have been replaced before, it is among those that stand there since.
-    pub(crate) fn patched(&self, range: Range<u64>, with: Bytes) -> Self {
-        let range = self.range.start + range.start..self.range.start + range.end;
-        let patch = match &self.patch {
-            None => (range, with),
-            Some((gone, put)) => {
-                let place =
-                    |at: u64| usize::try_from(at.saturating_sub(gone.start)).unwrap_or(usize::MAX).min(put.len());
-                let before = put.slice(..place(range.start));
-                (gone.clone(), [before, with, put.slice(place(range.end)..)].concat().into())
-            }
+    /// Those in this range.
+    pub(crate) fn slice(&self, range: Range<u64>) -> Self {
+        let mut at = 0;
+        let within = |part: &Part| {
+            let (start, end) = (at, at + part.length());
+            at = end;
+            let (from, to) = (range.start.clamp(start, end), range.end.clamp(start, end));
+            (from < to).then(|| part.slice(&(from - start..to - start)))
         };
-        Self { patch: Some(patch), ..self.clone() }
+        Self { file: Arc::clone(&self.file), parts: self.parts.iter().filter_map(within).collect() }
     }
 
-    /// Its bytes: those of the file before what stands in the place of others, that, and those after it.
-    pub(crate) fn stretches(&self) -> (Range<u64>, Bytes, Range<u64>) {
-        let Range { start, end } = self.range;
-        match &self.patch {
-            Some((gone, put)) => (start..gone.start, put.clone(), gone.end..end),
-            None => (start..end, Bytes::new(), end..end),
+    /// The same with other bytes in the place of those in this range.
+    pub(crate) fn patched(&self, range: Range<u64>, with: Bytes) -> Self {
+        let mut patched = self.slice(0..range.start);
+        patched.push(with);
+        patched.append(self.slice(range.end..u64::MAX));
+        patched
+    }
+
+    /// Nothing yet of the same file.
+    pub(crate) fn emptied(&self) -> Self {
+        Self { file: Arc::clone(&self.file), parts: Vec::new() }
+    }
+
+    /// Adds bytes.
+    pub(crate) fn push(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.parts.push(Part::Memory(bytes));
         }
+    }
+
+    /// Adds others of the same file.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.parts.extend(other.parts);
+    }
+
+    /// What it consists of.
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
     }
 
     pub(crate) fn file(&self) -> &File {
@@ -375,9 +417,13 @@ impl Spooled {
 
     /// Its bytes, block by block.
     pub(crate) fn blocks(&self) -> impl Iterator<Item = io::Result<Bytes>> {
-        let (before, put, after) = self.stretches();
-        let put = (!put.is_empty()).then_some(Ok(put));
-        blocks(&self.file, before).chain(put).chain(blocks(&self.file, after))
+        self.parts.iter().flat_map(|part| {
+            let (range, bytes) = match part {
+                Part::File(range) => (range.clone(), None),
+                Part::Memory(bytes) => (0..0, Some(Ok(bytes.clone()))),
+            };
+            blocks(&self.file, range).chain(bytes)
+        })
     }
 
     /// All of it, in memory.

@@ -4,12 +4,16 @@
 //! answer to a server's question gets through however many calls wait for it (R27), and a cancellation however many
 //! notifications a server leaves lying.
 
+use std::sync::Arc;
+
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 const NOTIFICATIONS: usize = 32;
 const RESPONSES: usize = 16;
 const PINGS: usize = 8;
 const SUBSCRIPTIONS: usize = 64;
+/// What the bridge tells the server by itself; who may not wait drops what is more.
+const BESIDE: usize = 256;
 /// Replies that say nothing any more, but whose connection can be used again if they end soon.
 const REMAINS: usize = 8;
 
@@ -37,6 +41,7 @@ pub(crate) struct Permits {
     notifications: Semaphore,
     responses: Semaphore,
     subscriptions: Semaphore,
+    beside: Arc<Semaphore>,
     remains: Semaphore,
 }
 
@@ -49,6 +54,7 @@ impl Permits {
             notifications: Semaphore::new(NOTIFICATIONS),
             responses: Semaphore::new(RESPONSES),
             subscriptions: Semaphore::new(SUBSCRIPTIONS),
+            beside: Arc::new(Semaphore::new(BESIDE)),
             remains: Semaphore::new(REMAINS),
         }
     }
@@ -65,6 +71,11 @@ impl Permits {
         };
         // It is never closed.
         semaphore.acquire().await.ok()
+    }
+
+    /// The places of what the bridge tells the server by itself.
+    pub(crate) fn beside(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.beside)
     }
 
     /// A permit to read what a reply still has, if there is one.

@@ -38,8 +38,9 @@ use self::pipe::Pipe;
 #[cfg(unix)]
 use self::socket::Socket;
 use crate::{
+    memory,
     message::blank_line_breaks,
-    payload::{self, Spooled},
+    payload::{self, Part, Spooled},
 };
 
 /// This process's stdin. Call it inside a tokio runtime.
@@ -110,7 +111,7 @@ fn file_type(stream: &impl AsFd) -> Option<FileType> {
 }
 
 /// Bytes that may wait for stdout. A few batches, so that one is gathered while another leaves.
-const ROOM: usize = 1 << 20;
+const ROOM: usize = memory::OUTPUT;
 /// What a line costs in the queue beside its bytes.
 const OVERHEAD: usize = 256;
 /// What a line costs whose bytes are in a file: a descriptor, and the block that is in memory while it is written.
@@ -323,10 +324,13 @@ impl Stdout {
                 Ok(())
             }
             Line::Spooled { spooled, line_breaks: false } => {
-                let (before, put, after) = spooled.stretches();
-                self.write_file(spooled.file(), before).await?;
-                self.write_all(&put).await?;
-                self.write_file(spooled.file(), after).await
+                for part in spooled.parts() {
+                    match part {
+                        Part::File(range) => self.write_file(spooled.file(), range.clone()).await?,
+                        Part::Memory(bytes) => self.write_all(bytes).await?,
+                    }
+                }
+                Ok(())
             }
             Line::Spooled { spooled, line_breaks: true } => {
                 for block in spooled.blocks() {

@@ -57,7 +57,7 @@ impl Subscriptions {
         !self.lock().watched.contains_key(uri)
     }
 
-    /// From now on notifications go to this one as well. Gives the number to remove it by.
+    /// From now on notifications go to this one as well. Gives the number to remove it by, which are in the order of time.
     pub(crate) fn add(&self, subscription: Subscription) -> u64 {
         let mut state = self.lock();
         state.next += 1;
@@ -76,9 +76,12 @@ impl Subscriptions {
         all.open.iter().map(|(_, subscription)| subscription.ended()).collect()
     }
 
-    /// A notification of the server's as each subscription gets it that wants it.
-    pub(crate) fn events(&self, notification: &Message) -> Vec<Message> {
-        self.lock().open.iter().filter_map(|(_, subscription)| subscription.event(notification)).collect()
+    /// A notification of the server's as the next subscription gets it that wants it, and that one's number. `last` is the
+    /// number of the one before.
+    pub(crate) fn event_after(&self, last: u64, notification: &Message) -> Option<(u64, Message)> {
+        let state = self.lock();
+        let others = state.open.iter().skip_while(|(number, _)| *number <= last);
+        others.filter_map(|(number, subscription)| Some((*number, subscription.event(notification)?))).next()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -276,6 +276,11 @@ impl LegacyClient {
         Message::one(splice.finish()).or(Some(notification))
     }
 
+    /// Whether an answer is one that asks for input.
+    pub(crate) fn is_question(answer: &Message) -> bool {
+        answer.result().is_some_and(|result| result_type(result) == ResultType::InputRequired)
+    }
+
     /// What the answer to a forwarded request means. `request` is the client's, or what was sent for it; the answer keeps
     /// its id.
     pub(crate) fn answer(&mut self, request: &Message, answer: Message) -> Answer {

@@ -16,6 +16,7 @@ use crate::{
     held::{Call, Waiting},
     intake::Lane,
     message::{Id, Kind, Message},
+    opened::Opened,
     pending::Origin,
     splice::{Object, elements},
 };
@@ -120,15 +121,15 @@ impl Exchange<'_> {
             Ok(answer) => answer,
             Err(error) => return Err(error),
         };
-        let answer = answer.loaded();
+        let opened = Opened::new(answer);
+        let answer = opened.message.clone();
         let answered = match &bridge.eras().server {
-            // What is too large to be changed passes as it is; clients take a result without a type for a complete one.
-            _ if answer.is_spooled() => Answered::Final(answer),
-            Some(server) => server.answer(&self.message, answer),
-            None => Answered::Final(answer),
+            // What cannot be opened passes as it is; clients take a result without a type for a complete one.
+            Some(server) if opened.is_open() => server.answer(&self.message, answer),
+            _ => Answered::Final(answer),
         };
         let answer = match answered {
-            Answered::Final(answer) => answer,
+            Answered::Final(answer) => opened.close(answer),
             Answered::InputRequired(questions) => {
                 let state = bridge.parked.again(bridge, &self.message).ok_or_else(too_many)?;
                 modern_to_legacy::input_required(&self.message, &state, &questions)
@@ -143,7 +144,7 @@ impl Exchange<'_> {
         while let Ok(Some(question)) = timeout(GATHERING, call.questions.recv()).await {
             call.asked.push(question);
         }
-        let questions = call.asked.clone();
+        let questions: Vec<_> = call.asked.iter().map(|question| question.request.clone()).collect();
         let state = self.bridge.parked.park(call).ok_or_else(too_many)?;
         let answer = modern_to_legacy::input_required(&self.message, &state, &questions);
         self.bridge.answer(self.pending, answer).await;
@@ -171,10 +172,9 @@ impl Exchange<'_> {
         for (number, question) in call.resume(&self.message).into_iter().enumerate() {
             match responses.iter().find(|(key, _)| *key == format!("r{number}")) {
                 Some((_, input)) => {
-                    let response = modern_to_legacy::response(&question, input);
-                    let bridge = Arc::clone(bridge);
+                    let response = modern_to_legacy::response(&question.request, input);
                     // The server may have more to ask, or the answer to give, before it has done with this.
-                    self.bridge.spawn(async move { bridge.tell(response, Origin::Session, Lane::default()).await });
+                    bridge.tell_beside(response, Origin::Session).await;
                 }
                 None => call.asked.push(question),
             }

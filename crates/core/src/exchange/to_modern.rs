@@ -4,7 +4,7 @@ use std::{pin::pin, sync::Arc};
 
 use tokio::{
     sync::{Notify, oneshot},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{Exchange, Remedy, Step, modern::missed};
@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Fate, Kind as Fault},
     intake::Lane,
     message::{Kind, Message},
+    opened::Opened,
     own::Task,
     pending::Origin,
     retry,
@@ -107,15 +108,16 @@ impl Exchange<'_> {
             // It goes the way of the client's request, which can thus say how far that came.
             let (_, call) = bridge.prepare(&message, origin, Arc::clone(&self.pending.delivery));
             let answer = self.in_time_left(call).await??;
-            let answer = answer.loaded();
+            let opened = self.open(answer).await?;
+            let answer = opened.message.clone();
             let answer = match &mut bridge.eras().client {
-                // What is too large to be changed passes as it is: it only says more than the client knows.
-                _ if answer.is_spooled() => Answer::Final(answer),
-                Some(client) => client.answer(&self.message, answer),
-                None => Answer::Final(answer),
+                // What cannot be opened passes as it is: it only says more than the client knows.
+                Some(client) if opened.is_open() => client.answer(&self.message, answer),
+                _ => Answer::Final(answer),
             };
             match answer {
                 Answer::Final(answer) => {
+                    let answer = opened.close(answer);
                     bridge.answer(self.pending, answer).await;
                     return Ok(());
                 }
@@ -132,15 +134,35 @@ impl Exchange<'_> {
         Err(Error::new(Fault::InvalidAnswer, summary))
     }
 
+    /// An answer, to be read and changed: all of it where the schemas in it matter, or the questions.
+    async fn open(&self, answer: Message) -> Result<Opened, Error> {
+        if self.message.method() == "tools/list" {
+            return self.in_time_left(self.bridge.open_whole(answer)).await;
+        }
+        let opened = Opened::new(answer.clone());
+        if !LegacyClient::is_question(&opened.message) || opened.message.bytes().as_ptr() == answer.bytes().as_ptr() {
+            return Ok(opened);
+        }
+        let whole = self.in_time_left(self.bridge.open_whole(answer)).await?;
+        if whole.is_open() {
+            return Ok(whole);
+        }
+        Err(Error::new(Fault::InvalidAnswer, "the server asks for more input than can be handed on"))
+    }
+
     /// Asks the client for what the server needs, and gives the request that has it.
     async fn input(&mut self, sent: &Message, needed: &Round, round: u32) -> Result<Message, Error> {
         let bridge = self.bridge;
         let questions = needed.questions();
         if questions.is_empty() {
-            // The server only wants to be asked again.
+            // The server only wants to be asked again, which may take as long as it may be silent.
+            if self.heard.elapsed() > bridge.timeouts.idle {
+                return Err(self.out_of_time());
+            }
             self.in_time_left(sleep(retry::backoff(bridge.timeouts.retry, round, retry::random()))).await?;
             return needed.retry(sent, &[]);
         }
+        self.heard = Instant::now();
         let requests: Vec<_> = questions.iter().map(|question| question.request.clone()).collect();
         let responses = self.in_time_left(bridge.questions.ask(&requests, &bridge.output)).await?;
         let responses: Vec<_> = questions.iter().map(|question| question.key.clone()).zip(responses).collect();
