@@ -260,7 +260,8 @@ mod tests {
                     let Some(input) = input(choice, how, text, fragment) else { continue };
                     made += 1;
                     let run = move || check(&input);
-                    let thread = thread::Builder::new().name(format!("{name} {choice} {how} {text:?}")).stack_size(STACK);
+                    let thread =
+                        thread::Builder::new().name(format!("{name} {choice} {how} {text:?}")).stack_size(STACK);
                     thread.spawn(run).unwrap().join().unwrap();
                 }
             }

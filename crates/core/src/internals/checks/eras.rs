@@ -44,10 +44,13 @@ impl Given {
     /// A legacy client at a modern server.
     fn to_modern(&self, messages: &[Message]) {
         let [initialize, discovered, rest @ ..] = messages else { return };
+        if initialize.kind() != Kind::Request || discovered.kind() != Kind::Response {
+            return;
+        }
         let mut client = LegacyClient::new(initialize);
         self.holds(&client.discover());
         let (Ok(answer) | Err(answer)) = client.initialized(initialize, discovered);
-        self.holds_with(&answer, initialize.id().or(discovered.id()));
+        self.holds_with(&answer, initialize.id());
         for (at, message) in rest.iter().enumerate() {
             match client.take(message) {
                 legacy_to_modern::Step::Send(sent) => self.holds_with(&sent, message.id()),
@@ -93,7 +96,9 @@ impl Given {
                 Step::Send(sent) => self.holds_with(&sent, request.id()),
                 Step::Answer(answer) => self.holds_with(&answer, request.id()),
                 Step::Retry { responses, .. } => {
-                    responses.iter().for_each(|(_, response)| self.holds(&modern_to_legacy::response(request, response)));
+                    responses
+                        .iter()
+                        .for_each(|(_, response)| self.holds(&modern_to_legacy::response(request, response)));
                     let declined = modern_to_legacy::declined(request, &responses);
                     declined.iter().for_each(|answer| self.holds_with(answer, request.id()));
                 }
@@ -101,7 +106,10 @@ impl Given {
                     self.holds(&subscription.acknowledged());
                     self.holds(&subscription.ended());
                     subscription.uris().iter().for_each(|uri| self.holds(&modern_to_legacy::subscribe(uri)));
-                    messages.iter().filter_map(|message| subscription.event(message)).for_each(|event| self.holds(&event));
+                    messages
+                        .iter()
+                        .filter_map(|message| subscription.event(message))
+                        .for_each(|event| self.holds(&event));
                 }
             }
             for message in messages {

@@ -221,7 +221,9 @@ mod tests {
             let input = arbitrary(seed, 20 + usize::try_from(seed).unwrap() % 200);
             let broken = broken_promise(&input);
             let t = start.elapsed();
-            if broken.is_some() || t.as_millis() > 300 { println!("{seed} {t:?} {broken:.300?}"); }
+            if broken.is_some() || t.as_millis() > 300 {
+                println!("{seed} {t:?} {broken:.300?}");
+            }
         }
     }
 

@@ -104,7 +104,9 @@ impl Server {
         let script = &mut self.script;
         let mut headers = String::new();
         if status == 401 {
-            headers = format!("WWW-Authenticate: Bearer resource_metadata=\"{HOME}/.well-known/oauth-protected-resource\"\r\n");
+            headers = format!(
+                "WWW-Authenticate: Bearer resource_metadata=\"{HOME}/.well-known/oauth-protected-resource\"\r\n"
+            );
         }
         let (status, body) = match script.below(12) {
             0..=4 => (status, document.to_string()),
@@ -118,17 +120,32 @@ impl Server {
             8 => (script.pick(&[200, 400]), String::from_utf8_lossy(&script.text()).into_owned()),
             9 => (200, script.pick(&["[", "{\"a\":"]).repeat(script.pick(&[100, 3_000, 200_000]))),
             10 => {
-                let to = script.pick(&["/.well-known/oauth-authorization-server", "/mcp", "//", "http://10.0.0.1/", "https://a.test/"]);
+                let to = script.pick(&[
+                    "/.well-known/oauth-authorization-server",
+                    "/mcp",
+                    "//",
+                    "http://10.0.0.1/",
+                    "https://a.test/",
+                ]);
                 headers = format!("Location: {to}\r\n");
                 (script.pick(&[307, 308, 302]), String::new())
             }
             _ => {
-                let why = script.pick(&["authorization_pending", "slow_down", "expired_token", "invalid_client", "\u{1b}[2J", ""]);
+                let why = script.pick(&[
+                    "authorization_pending",
+                    "slow_down",
+                    "expired_token",
+                    "invalid_client",
+                    "\u{1b}[2J",
+                    "",
+                ]);
                 (400, json!({"error": why, "error_description": String::from_utf8_lossy(&script.text())}).to_string())
             }
         };
         let length = body.len();
-        let head = format!("HTTP/1.1 {status} Status\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n");
+        let head = format!(
+            "HTTP/1.1 {status} Status\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n"
+        );
         (script.below(32) < 31).then(|| [head.as_bytes(), body.as_bytes()].concat())
     }
 }
@@ -142,7 +159,9 @@ fn right(path: &str) -> (u16, Value) {
         "/device" => json!({
             "device_code": "d", "user_code": "u", "verification_uri": format!("{HOME}/v"), "expires_in": 100, "interval": 5,
         }),
-        "/token" => json!({"access_token": "t", "token_type": "Bearer", "expires_in": 100, "refresh_token": "r", "scope": "a"}),
+        "/token" => {
+            json!({"access_token": "t", "token_type": "Bearer", "expires_in": 100, "refresh_token": "r", "scope": "a"})
+        }
         _ if path.starts_with("/.well-known/oauth-protected-resource") => {
             json!({"resource": format!("{HOME}/mcp"), "authorization_servers": [HOME], "scopes_supported": ["a"]})
         }

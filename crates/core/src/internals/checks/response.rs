@@ -8,8 +8,10 @@ use std::{
 
 use compression_codecs::{
     EncodeV2, GzipEncoder, ZlibEncoder,
-    core::{Level, util::{PartialBuffer, WriteBuffer}},
-
+    core::{
+        Level,
+        util::{PartialBuffer, WriteBuffer},
+    },
 };
 use http::{Request, StatusCode};
 use tokio::{
@@ -57,12 +59,16 @@ fn wire(choice: u8, chunks: &[&[u8]]) -> Vec<Vec<u8>> {
     let head = |framing: &str| format!("HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\n{framing}\r\n").into_bytes();
     let length: usize = chunks.iter().map(|chunk| chunk.len()).sum();
     match choice >> 3 & 3 {
-        0 => [head(&format!("Content-Length: {length}\r\n"))].into_iter().chain(chunks.iter().map(|chunk| chunk.to_vec())).collect(),
+        0 => [head(&format!("Content-Length: {length}\r\n"))]
+            .into_iter()
+            .chain(chunks.iter().map(|chunk| chunk.to_vec()))
+            .collect(),
         1 => [head("")].into_iter().chain(chunks.iter().map(|chunk| chunk.to_vec())).collect(),
         _ => {
-            let framed = chunks.iter().filter(|chunk| !chunk.is_empty()).map(|chunk| {
-                [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat()
-            });
+            let framed = chunks
+                .iter()
+                .filter(|chunk| !chunk.is_empty())
+                .map(|chunk| [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat());
             [head("Transfer-Encoding: chunked\r\n")].into_iter().chain(framed).chain([b"0\r\n\r\n".to_vec()]).collect()
         }
     }
@@ -94,7 +100,11 @@ fn encoded(mut encoder: impl EncodeV2, text: &[u8]) -> Vec<u8> {
 #[derive(Debug, PartialEq)]
 enum Found {
     Failed,
-    Whole { status: StatusCode, length: u64, hash: u64 },
+    Whole {
+        status: StatusCode,
+        length: u64,
+        hash: u64,
+    },
     /// At least so much.
     Much(StatusCode),
 }
@@ -165,7 +175,13 @@ mod tests {
 
     #[test]
     fn responses_that_are_none() {
-        for text in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 204 x\r\nTransfer-Encoding: chunked\r\n\r\nzz", "\0"] {
+        for text in [
+            "",
+            "HTTP/1.1 200 OK\r\n",
+            "HTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 204 x\r\nTransfer-Encoding: chunked\r\n\r\nzz",
+            "\0",
+        ] {
             response(&[&[7, 2, 0, 0, 3], text.as_bytes()].concat());
         }
     }

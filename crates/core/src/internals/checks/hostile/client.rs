@@ -61,7 +61,9 @@ pub(super) fn steps(script: &mut Script, settings: &Settings) -> Vec<Step> {
 pub(super) fn handshakes(steps: &[Step]) -> u32 {
     let is_handshake = |step: &&Step| {
         let What::Line(line) = &step.what else { return false };
-        [&b"\"initialize\""[..], b"notifications/initialized"].iter().any(|name| memchr::memmem::find(line, name).is_some())
+        [&b"\"initialize\""[..], b"notifications/initialized"]
+            .iter()
+            .any(|name| memchr::memmem::find(line, name).is_some())
     };
     u32::try_from(steps.iter().filter(is_handshake).count()).unwrap_or(u32::MAX)
 }
@@ -93,7 +95,8 @@ impl Maker {
             9 => self.modern(script),
             10 => return What::Line(script.text()),
             11 => {
-                let (open, close) = script.pick(&[("[", "]"), (r#"{"a":"#, "}"), (r#"[{"id":1,"method":"a","params":"#, "}]")]);
+                let (open, close) =
+                    script.pick(&[("[", "]"), (r#"{"a":"#, "}"), (r#"[{"id":1,"method":"a","params":"#, "}]")]);
                 let depth = script.pick(&[2, 100, 3_000, 20_000]);
                 let close = if script.yes() { close } else { "" };
                 format!("{}1{}", open.repeat(depth), close.repeat(depth))
@@ -209,7 +212,9 @@ impl Client {
                 None => return,
             },
             What::Answer => match self.ledger.question() {
-                Some(id) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"action":"accept","content":{{}}}}}}"#).into(),
+                Some(id) => {
+                    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"action":"accept","content":{{}}}}}}"#).into()
+                }
                 None => return,
             },
         };
@@ -221,7 +226,8 @@ impl Client {
         let limit = Instant::now() + patience;
         loop {
             while let Some(id) = self.ledger.question() {
-                self.say(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-1,"message":"no"}}}}"#).as_bytes()).await;
+                self.say(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-1,"message":"no"}}}}"#).as_bytes())
+                    .await;
             }
             let changed = self.ledger.changed.notified();
             if self.ledger.waits_for().is_none() {
@@ -309,8 +315,14 @@ impl Ledger {
         }
         match serde_json::from_str::<Vec<&RawValue>>(text) {
             Ok(elements) if elements.is_empty() || elements.len() > crate::message::LONGEST_BATCH => entries.odd += 1,
-            Ok(elements) => elements.into_iter().for_each(|element| entries.enter(element.get())),
-            Err(_) => entries.enter(text),
+            Ok(elements) => elements.into_iter().for_each(|element| {
+                self.server.hears();
+                entries.enter(element.get());
+            }),
+            Err(_) => {
+                self.server.hears();
+                entries.enter(text);
+            }
         }
     }
 

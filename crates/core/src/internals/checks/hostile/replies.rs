@@ -44,8 +44,6 @@ struct Reply {
     fate: Fate,
 }
 
-/// The marker of a message of 2026-07-28.
-const MODERN: &str = "io.modelcontextprotocol/protocolVersion";
 const DISCOVERED: &str = r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{"listChanged":true},"resources":{"subscribe":true},"logging":{},"prompts":{},"completions":{}}}"#;
 const INITIALIZED: &str = r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{"listChanged":true},"resources":{"subscribe":true},"logging":{},"prompts":{},"completions":{}},"serverInfo":{"name":"s","version":"1"}}"#;
 /// All that any request may want in its answer.
@@ -86,7 +84,12 @@ impl Plan {
             9 => redirect(state).written(),
             10..=12 => stream(request, state),
             13 => {
-                let start = state.script.pick(&["", "HTTP/1.1 ", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"]);
+                let start = state.script.pick(&[
+                    "",
+                    "HTTP/1.1 ",
+                    "HTTP/1.1 200 OK\r\n",
+                    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n",
+                ]);
                 let text = [start.as_bytes(), &state.script.text()].concat();
                 (Self { acts: vec![Act::Send(text.into())], ending: state.script.pick(ENDINGS) }, Fate::MayHaveRun)
             }
@@ -135,7 +138,7 @@ impl Reply {
 
 /// What a server does that means well.
 fn right(request: &Request, state: &mut State) -> (Plan, Fate) {
-    let is_modern = request.body.contains(MODERN) || matches!(request.method.as_str(), "server/discover" | "subscriptions/listen");
+    let is_modern = request.is_modern();
     let session = request.header("mcp-session-id").and_then(|id| id.strip_prefix("s-")?.parse::<usize>().ok());
     let is_known = session.is_some_and(|session| session > state.sessions_over) || !state.kind.has_sessions;
     let kind = state.kind;
@@ -150,8 +153,11 @@ fn right(request: &Request, state: &mut State) -> (Plan, Fate) {
         _ if kind.is_old && request.path.starts_with("/mcp") => Reply::new(405, "", Fate::Refused).written(),
         (_, "subscriptions/listen") if kind.takes_modern => {
             let id = request.id.as_deref().unwrap_or("null");
-            let params = format!(r#"{{"notifications":{{"toolsListChanged":true}},"_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}"#);
-            let granted = format!(r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{params}}}"#);
+            let params = format!(
+                r#"{{"notifications":{{"toolsListChanged":true}},"_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}"#
+            );
+            let granted =
+                format!(r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{params}}}"#);
             let acts = vec![Act::Send(EVENTS.into()), Act::Send(event(None, &granted))];
             (Plan { acts, ending: Ending::Stall }, Fate::MayHaveRun)
         }
@@ -204,7 +210,8 @@ fn right_stream(request: &Request, state: &mut State) -> (Plan, Fate) {
 fn refusal(request: &Request, state: &mut State) -> Reply {
     let script = &mut state.script;
     let status = script.pick(&[
-        503, 429, 404, 400, 401, 403, 500, 502, 504, 408, 405, 409, 410, 413, 422, 425, 501, 505, 507, 202, 204, 206, 304,
+        503, 429, 404, 400, 401, 403, 500, 502, 504, 408, 405, 409, 410, 413, 422, 425, 501, 505, 507, 202, 204, 206,
+        304,
     ]);
     let (hint, is_hinted) = script.pick(&[
         ("", false),
@@ -249,6 +256,7 @@ fn refusal(request: &Request, state: &mut State) -> Reply {
         403 if is_challenged => Fate::Refused,
         // A lost session, or what an older or newer server says that does not know what this is.
         400 | 404..=406 | 415 => Fate::Refused,
+        410 | 422 if request.is_modern() => Fate::Refused,
         408..=410 | 422 | 500.. | ..=299 => Fate::MayHaveRun,
         _ => Fate::Declined,
     };
@@ -285,8 +293,14 @@ fn redirect(state: &mut State) -> Reply {
 fn odd(request: &Request, state: &mut State) -> Reply {
     let script = &mut state.script;
     let mut reply = Reply::new(200, "", Fate::MayHaveRun);
-    reply.content_type =
-        script.pick(&["application/json", "text/event-stream", "application/x-ndjson", "text/html", "", "application/json; x=y"]);
+    reply.content_type = script.pick(&[
+        "application/json",
+        "text/event-stream",
+        "application/x-ndjson",
+        "text/html",
+        "",
+        "application/json; x=y",
+    ]);
     let depth = script.pick(&[100, 3_000, 20_000]);
     let text = match script.below(12) {
         0 => "[".repeat(depth),
@@ -305,7 +319,8 @@ fn odd(request: &Request, state: &mut State) -> Reply {
         10 => r#"{"jsonrpc":"2.0","id":12345,"result":{}}"#.to_owned(),
         _ => r#"{"jsonrpc":"2.0","id":null,"error":{"code":-1,"message":"no"}}"#.to_owned(),
     };
-    reply.body = if reply.content_type == "text/event-stream" { format!("data: {text}\n\n").into() } else { text.into() };
+    reply.body =
+        if reply.content_type == "text/event-stream" { format!("data: {text}\n\n").into() } else { text.into() };
     reply
 }
 
@@ -318,12 +333,15 @@ fn stream(request: &Request, state: &mut State) -> (Plan, Fate) {
     for at in 0..state.script.below(6) {
         let wait = state.script.wait();
         let id = state.script.yes().then(|| format!("{number}-{at}"));
-        let notification = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"p","progress":1}}"#;
+        let notification =
+            r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"p","progress":1}}"#;
         let data = match state.script.below(14) {
             0 => answer(request, &format!("{{{RESULT}}}")),
             1 => notification.to_owned(),
             2 => format!(r#"{{"jsonrpc":"2.0","id":"p{number}","method":"ping"}}"#),
-            3 => format!(r#"{{"jsonrpc":"2.0","id":{number},"method":"elicitation/create","params":{{"message":"?"}}}}"#),
+            3 => {
+                format!(r#"{{"jsonrpc":"2.0","id":{number},"method":"elicitation/create","params":{{"message":"?"}}}}"#)
+            }
             4 => String::new(),
             5 => {
                 let other = usize::from(state.script.byte()) % state.streams.len();
@@ -363,13 +381,13 @@ fn stream(request: &Request, state: &mut State) -> (Plan, Fate) {
 /// A page that goes on and on.
 fn endless(state: &mut State) -> (Plan, Fate) {
     let status = state.script.pick(&[500, 200, 202, 404]);
-    let head = format!("HTTP/1.1 {status} Status\r\nContent-Type: text/event-stream\r\nContent-Length: 99999999999\r\n\r\n");
+    let head =
+        format!("HTTP/1.1 {status} Status\r\nContent-Type: text/event-stream\r\nContent-Length: 99999999999\r\n\r\n");
     let mut acts = vec![Act::Send(head.into())];
     for _ in 0..state.script.below(4) {
         acts.extend([Act::Send(PAD.clone()), Act::Wait(state.script.wait())]);
     }
-    let fate = if status == 404 { Fate::Refused } else { Fate::MayHaveRun };
-    (Plan { acts, ending: state.script.pick(&ENDINGS[1..]) }, fate)
+    (Plan { acts, ending: state.script.pick(&ENDINGS[1..]) }, Fate::MayHaveRun)
 }
 
 /// A short body that wants a large window of whoever expands it, and that goes on for long.
