@@ -19,11 +19,13 @@ __all__ = [
     "SseParser",
     "Upload",
     "message_headers",
+    "shown",
 ]
 
 VERSION: str
 
 def message_headers(message: bytes) -> list[tuple[bytes, bytes]]: ...
+def shown(text: str) -> str: ...
 
 @final
 class Completions:

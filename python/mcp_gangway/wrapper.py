@@ -37,6 +37,7 @@ import queue as thread_queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,7 @@ import mcp_gangway
 
 # The name is the original's, and what code that replaces it looks for.
 from mcp_gangway import _json as orjson
+from mcp_gangway import _native
 from mcp_gangway._command import OneLineParser, bridge_command
 from mcp_gangway.retry import (
     ResilientHttpClient,
@@ -175,6 +177,7 @@ def main() -> None:
         loop.run_until_complete(loop.shutdown_asyncgens())
         asyncio.set_event_loop(None)
         loop.close()
+        _flood.tell()
         logger.info("the end")
     if _Blocked.count:
         # A thread waits for the client, which may never read or write again. The interpreter would
@@ -495,11 +498,64 @@ def setup_logging(level: str | None) -> None:
     if name in {"", "OFF", "NONE", "DISABLE", "FALSE", "0"}:
         logger.disabled = True
         return
+    _flood.forget()
+    # Once, before all handlers.
+    logger.addFilter(_flood)
     number = getattr(logging, name, None)
     logger.setLevel(number if type(number) is int else logging.INFO)
     for handler in logger.handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
+        handler.setFormatter(_OneLine("%(asctime)s %(name)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
     logger.disabled = False
+
+
+class _Flood(logging.Filter):
+    """A peer cannot fill the log: above DEBUG, a place in the code says `LINES` lines a minute, none
+    of them twice. The rest is counted, and told with the next line of that place, or at the end."""
+
+    LINES = 10
+    PERIOD = 60.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        # When the period began, what was said in it, and how often something was not.
+        self._places: dict[tuple[str, int], tuple[float, set[str], int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno <= logging.DEBUG:
+            return True
+        place = (record.pathname, record.lineno)
+        now = time.monotonic()
+        since, said, unsaid = self._places.get(place, (now, set(), 0))
+        if now - since >= self.PERIOD:
+            if unsaid:
+                record.msg, record.args = f"{record.getMessage()} ({unsaid} more like it before)", ()
+            since, said, unsaid = now, set(), 0
+        elif len(said) >= self.LINES or record.getMessage() in said:
+            self._places[place] = (since, said, unsaid + 1)
+            return False
+        self._places[place] = (since, said | {record.getMessage()}, unsaid)
+        return True
+
+    def forget(self) -> None:
+        self._places.clear()
+
+    def tell(self) -> None:
+        """Tells what was only counted."""
+        count = sum(unsaid for _, _, unsaid in self._places.values())
+        self.forget()
+        if count:
+            logger.warning("%d more lines were like those above", count)
+
+
+_flood = _Flood()
+
+
+class _OneLine(logging.Formatter):
+    """Peers have their part in what is logged: it stays in its line, and is no command to a
+    terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _native.shown(super().format(record))
 
 
 def shutting_down() -> bool:

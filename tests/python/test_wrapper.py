@@ -242,6 +242,27 @@ def test_the_log_has_levels_and_an_unknown_one_is_info(level: str, number: int) 
     assert (wrapper.logger.disabled, wrapper.logger.level) == (False, number)
 
 
+def test_what_peers_say_stays_in_its_line_and_cannot_fill_the_log() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    wrapper.logger.addHandler(handler)
+    try:
+        wrapper.setup_logging("INFO")
+        for number in range(10_000):
+            wrapper.logger.warning("the same \x1b[2J\x9b\u202e\nforged")
+            wrapper.logger.warning("another %d", number)
+        wrapper.logger.error("and what is new")
+        wrapper._flood.tell()
+    finally:
+        wrapper.logger.removeHandler(handler)
+    log = stream.getvalue()
+    lines = log.splitlines()
+    assert len(lines) == 1 + wrapper._Flood.LINES + 1 + 1, lines
+    assert not set(log) & set("\x1b\x9b\u202e") and not any(line.startswith("forged") for line in lines)
+    assert "and what is new" in lines[-2]
+    assert f"{9_999 + 10_000 - wrapper._Flood.LINES} more lines" in lines[-1]
+
+
 def test_the_end_is_marked_once_and_for_all_loops() -> None:
     assert not wrapper.shutting_down()
     wrapper._mark_shutdown()

@@ -16,16 +16,13 @@ mod logging;
 mod sign_in;
 mod stop;
 
-use std::{
-    env,
-    ffi::OsString,
-    io::{self, Write},
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{env, ffi::OsString, io, panic, process::ExitCode, sync::Arc};
 
 use clap::Parser;
-use gangway::stdio::{self, Stdout};
+use gangway::{
+    stdio::{self, Stdout},
+    text::shown,
+};
 use tokio::{io::AsyncRead, runtime::Runtime};
 
 use crate::args::{Args, Environment, Settings};
@@ -40,6 +37,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args: Vec<_> = args.into_iter().collect();
     #[cfg(feature = "oauth")]
     let command = Command::take(&mut args);
+    report_panics();
     let typed = match Args::try_parse_from(args) {
         Ok(typed) => typed,
         Err(page) if !page.use_stderr() => {
@@ -58,6 +56,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         bridge(settings)
     });
+    logging::finish();
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
@@ -82,8 +81,9 @@ pub async fn embedded(
     let settings = Settings::new(typed, &environment)?;
     logging::start(&settings.log)?;
     settings.log_remarks();
-    let end = gangway::run(settings.config, input, output, stop).await?;
-    tracing::info!("ended: {end:?}");
+    let outcome = gangway::run(settings.config, input, output, stop).await;
+    logging::finish();
+    tracing::info!("ended: {:?}", outcome?);
     Ok(())
 }
 
@@ -100,6 +100,7 @@ fn bridge(settings: Settings) -> Result<(), Failure> {
     logging::start(&settings.log)?;
     settings.log_remarks();
     keep_freed_memory();
+    gangway::files::raise_limit();
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
         let stop = stop::requested().map_err(|error| Failure::system("cannot watch for signals", &error))?;
@@ -125,6 +126,12 @@ fn runtime() -> Result<Runtime, Failure> {
     built.map_err(|error| Failure::system("cannot start the event loop", &error))
 }
 
+/// Has panics said as everything is said, in one line that does nothing: their texts may hold a peer's. For programs that
+/// have this crate in them and no hook of their own; [`run`] does it.
+pub fn report_panics() {
+    panic::set_hook(Box::new(|panic| logging::say(&panic.to_string())));
+}
+
 /// What ends the command before its time: one line for the user, and the exit status.
 #[derive(Debug)]
 pub struct Failure {
@@ -147,16 +154,19 @@ impl Failure {
     }
 
     fn usage(line: String) -> Self {
-        Self { line, status: 2 }
+        Self::new(line, 2)
     }
 
     fn system(what: &str, error: &io::Error) -> Self {
-        Self { line: format!("{what}: {error}"), status: 1 }
+        Self::new(format!("{what}: {error}"), 1)
     }
 
-    /// Says it, in one line whatever the text holds. Nobody may be reading, and that is no reason to fail.
+    fn new(line: String, status: u8) -> Self {
+        Self { line: shown(line).into_owned(), status }
+    }
+
     fn report(&self) -> ExitCode {
-        let _ = writeln!(io::stderr(), "mcp-gangway: {}", self.line.replace(['\r', '\n'], " "));
+        logging::say(&self.line);
         ExitCode::from(self.status)
     }
 }
@@ -164,6 +174,31 @@ impl Failure {
 impl From<gangway::Error> for Failure {
     fn from(error: gangway::Error) -> Self {
         let line = error.detail().map_or_else(|| error.to_string(), |detail| format!("{error}: {detail}"));
-        Self { line, status: if error.is_config() { 2 } else { 1 } }
+        Self::new(line, if error.is_config() { 2 } else { 1 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Runs itself once more, as the hook is the process's and stderr cannot be looked at from within.
+    #[test]
+    fn a_panic_is_one_line_that_does_nothing() {
+        const CHILD: &str = "PANICS";
+
+        if env::var_os(CHILD).is_some() {
+            report_panics();
+            panic!("a peer said \u{1b}[2J\u{9b}\u{202e}\nforged line");
+        }
+        let arguments = ["--exact", "tests::a_panic_is_one_line_that_does_nothing", "--nocapture", "--test-threads=1"];
+        let child = Command::new(env::current_exe().unwrap()).args(arguments).env(CHILD, "1").output().unwrap();
+        let text = String::from_utf8(child.stderr).unwrap();
+        let said: Vec<_> = text.lines().filter(|line| line.contains("a peer said")).collect();
+        assert_eq!(said.len(), 1, "{text}");
+        assert!(said[0].starts_with("mcp-gangway: panicked at "), "{text}");
+        assert!(said[0].ends_with(r"a peer said \u{1b}[2J\u{9b}\u{202e} forged line"), "{text}");
     }
 }

@@ -1,23 +1,31 @@
-//! The log: where it goes, how much, in which form.
+//! The log: where it goes, how much, in which form; and what the user is told on stderr beside it.
 //!
 //! Rule: the log serves the bridge, never the other way round. A line that cannot be written is dropped: a closed
-//! stderr, a full disk, or a client that never reads its child's stderr neither ends the process nor holds it up.
+//! stderr, a full disk, or a client that never reads its child's stderr neither ends the process nor holds it up. What
+//! peers choose can neither flood it (`flood`) nor act in it (`lines`).
 //! Levels below `warn` are for this project's own events; those of the libraries beneath would drown them.
+
+mod flood;
+mod lines;
+mod sink;
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
 };
 
-use gangway::Error;
+use gangway::{Error, text::excerpt};
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::{
-    filter::Targets,
-    fmt::{self, MakeWriter},
-    prelude::*,
+use tracing_subscriber::{filter::Targets, prelude::*};
+
+use self::{
+    lines::Lines,
+    sink::{Sink, Target},
 };
+
+/// The longest line that the user is told. URLs to sign in at are shorter.
+const LONGEST_SAID: usize = 8 << 10;
 
 /// What the user wants to read, and where.
 #[derive(Debug)]
@@ -62,18 +70,24 @@ pub(crate) fn start(settings: &LogSettings) -> Result<(), Error> {
         .with_default(settings.level.min(LevelFilter::WARN))
         .with_target("gangway", settings.level)
         .with_target("mcp_gangway", settings.level);
-    let lines = fmt::layer().with_writer(sink);
-    let lines = if settings.json { lines.json().boxed() } else { lines.with_ansi(false).boxed() };
     // A log that is there already belongs to the program around this one, and is used.
-    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    let _ = tracing_subscriber::registry().with(filter).with(Lines::new(sink, settings.json)).try_init();
     Ok(())
 }
 
-/// Says something to the user on stderr, whatever the log does; if nobody reads there, nobody waits.
-#[cfg(feature = "oauth")]
-pub(crate) fn say(line: &str) {
-    let line = format!("mcp-gangway: {line}\n");
-    let _ = (&Sink::new(Target::Stderr)).write(line.as_bytes());
+/// Completes the log: lines that were only counted so far are told.
+pub(crate) fn finish() {
+    tracing::dispatcher::get_default(|log| {
+        if let Some(lines) = log.downcast_ref::<Lines>() {
+            lines.tell_all();
+        }
+    });
+}
+
+/// Says something to the user on stderr, in one line whatever the text holds and whatever the log does; if nobody reads
+/// there, nobody waits.
+pub(crate) fn say(text: &str) {
+    Sink::new(Target::Stderr).write(&format!("mcp-gangway: {}\n", excerpt(text, LONGEST_SAID)));
 }
 
 /// Opens a file that is only for its owner: a log names servers and tools.
@@ -83,87 +97,6 @@ fn append(path: &Path) -> io::Result<File> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
-}
-
-/// Writes what can be written at once, and forgets the rest.
-struct Sink {
-    target: Target,
-    /// Nobody reads at the other end: do not wait for them again.
-    stuck: AtomicBool,
-}
-
-enum Target {
-    Stderr,
-    File(File),
-}
-
-impl Sink {
-    fn new(target: Target) -> Self {
-        Self { target, stuck: AtomicBool::new(false) }
-    }
-
-    /// Whether the next [`Self::PIECE`] bytes can be written without blocking. A reader who is only slow gets a moment.
-    #[cfg(unix)]
-    fn is_ready(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        use std::os::fd::AsFd;
-
-        const MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-        const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
-
-        let stderr = io::stderr();
-        let fd = match &self.target {
-            Target::Stderr => stderr.as_fd(),
-            Target::File(file) => file.as_fd(),
-        };
-        let patience = if self.stuck.load(Ordering::Relaxed) { &NOW } else { &MOMENT };
-        let mut fds = [PollFd::new(&fd, PollFlags::OUT)];
-        let ready = rustix::io::retry_on_intr(|| poll(&mut fds, Some(patience))).is_ok_and(|count| count > 0);
-        self.stuck.store(!ready, Ordering::Relaxed);
-        ready
-    }
-
-    /// As much as a pipe that polls as writable takes without blocking.
-    #[cfg(unix)]
-    const PIECE: usize = rustix::pipe::PIPE_BUF;
-
-    #[cfg(not(unix))]
-    fn is_ready(&self) -> bool {
-        !self.stuck.load(Ordering::Relaxed)
-    }
-
-    #[cfg(not(unix))]
-    const PIECE: usize = 4096;
-}
-
-impl Write for &Sink {
-    /// Takes a whole line, as the formatter hands it over, and never fails.
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        for piece in line.chunks(Sink::PIECE) {
-            let written = self.is_ready()
-                && match &self.target {
-                    Target::Stderr => io::stderr().write_all(piece),
-                    Target::File(file) => (&*file).write_all(piece),
-                }
-                .is_ok();
-            if !written {
-                break;
-            }
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Sink {
-    type Writer = &'a Sink;
-
-    fn make_writer(&'a self) -> Self::Writer {
-        self
-    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use clap::Args;
 use gangway::{
     Config, Error, ServerUrl,
     oauth::{self, Credential, Grant, Kept, Keychain, OAuth, Prompt, Resource, Revocation, Secret},
+    text,
 };
 use url::Url;
 
@@ -242,24 +243,29 @@ impl Command {
     /// It failed.
     pub(crate) async fn run(self, config: &Config) -> Result<(), Error> {
         let server = &config.url;
-        let text = match self {
+        let lines = match self {
             Self::Login => {
                 oauth::login(config).await?;
-                format!("signed in at {server}\n")
+                vec![format!("signed in at {server}")]
             }
             Self::Logout => match &*oauth::logout(config).await? {
-                [] => format!("not signed in at {server}\n"),
+                [] => vec![format!("not signed in at {server}")],
                 all => all.iter().map(|revocation| signed_out(server, revocation)).collect(),
             },
             Self::Status => match &*oauth::status(config).await? {
-                [] => format!("not signed in at {server}\n"),
-                all => all.iter().map(shown).collect(),
+                [] => vec![format!("not signed in at {server}")],
+                all => all.iter().flat_map(shown).collect(),
             },
         };
         // Who does not want to read it need not.
-        let _ = io::stdout().write_all(text.as_bytes());
+        let _ = io::stdout().write_all(page(&lines).as_bytes());
         Ok(())
     }
+}
+
+/// Lines as they may be shown: an authorization server has its part in most.
+fn page(lines: &[String]) -> String {
+    lines.iter().map(|line| text::shown(line.as_str()) + "\n").collect()
 }
 
 fn signed_out(server: &ServerUrl, revocation: &Revocation) -> String {
@@ -268,10 +274,10 @@ fn signed_out(server: &ServerUrl, revocation: &Revocation) -> String {
         Revocation::NotOffered => "; the authorization server does not offer to revoke the tokens".to_owned(),
         Revocation::Failed(error) => format!("; the tokens are forgotten, but maybe not revoked: {error}"),
     };
-    format!("signed out of {server}{rest}\n")
+    format!("signed out of {server}{rest}")
 }
 
-fn shown(status: &oauth::Status) -> String {
+fn shown(status: &oauth::Status) -> [String; 7] {
     let token = match (status.is_signed_in, status.expiry) {
         (false, _) => "none".to_owned(),
         (true, None) => "no expiry known".to_owned(),
@@ -286,12 +292,15 @@ fn shown(status: &oauth::Status) -> String {
         Kept::Keychain => "the system's keychain".to_owned(),
         Kept::File(path) => path.display().to_string(),
     };
-    format!(
-        "resource: {}\n  authorization server: {}\n  client: {}\n  scopes: {scopes}\n  token: {token}\n  renewable: {refresh}\n  kept in: {kept}\n",
-        status.resource,
-        status.issuer,
-        status.client_id.as_deref().unwrap_or("none"),
-    )
+    [
+        format!("resource: {}", status.resource),
+        format!("  authorization server: {}", status.issuer),
+        format!("  client: {}", status.client_id.as_deref().unwrap_or("none")),
+        format!("  scopes: {scopes}"),
+        format!("  token: {token}"),
+        format!("  renewable: {refresh}"),
+        format!("  kept in: {kept}"),
+    ]
 }
 
 /// A time in its largest unit.

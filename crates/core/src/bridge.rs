@@ -355,7 +355,8 @@ impl Bridge {
         } else {
             // It waits for the client for as long as that takes.
             let length = message.spooled().map_or(message.bytes().len() as u64, Spooled::length);
-            let room = usize::try_from(length).ok().and_then(|length| self.parked_bytes.try_take(length + memory::OVERHEAD));
+            let room =
+                usize::try_from(length).ok().and_then(|length| self.parked_bytes.try_take(length + memory::OVERHEAD));
             if let (Some(held), Some(room)) = (held, room) {
                 let question = Question { request: message.clone().loaded(), room: Arc::new(room) };
                 if !question.request.is_spooled() && held.ask(question) {
@@ -376,7 +377,8 @@ impl Bridge {
         }
         let answer = if request.era() == Era::Modern && request.method() == "tools/list" {
             let opened = self.open_whole(answer.clone()).await;
-            let learnt = if opened.is_open() { self.eras().tools.learn(opened.message.clone()) } else { answer.clone() };
+            let learnt =
+                if opened.is_open() { self.eras().tools.learn(opened.message.clone()) } else { answer.clone() };
             // Mostly nothing is taken away.
             if learnt.bytes().as_ptr() == opened.message.bytes().as_ptr() { answer } else { opened.close(learnt) }
         } else {

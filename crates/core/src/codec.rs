@@ -335,7 +335,7 @@ fn invalid_answer(beginning: &[u8], cause: Error) -> Error {
 fn unkept(error: Unkept) -> Error {
     let (kind, hint) = match error {
         Unkept::TooLong { .. } => (Kind::TooLarge, "; --max-message-size sets this limit"),
-        Unkept::NoFile(_) => (Kind::Storage, ""),
+        Unkept::NoFile(_) | Unkept::NoMoreFiles => (Kind::Storage, ""),
     };
     Error::new(kind, format!("the server's message is {error}{hint}")).with_source(error)
 }

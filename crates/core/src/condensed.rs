@@ -37,7 +37,8 @@ impl LongValues {
     pub(crate) fn take_out(message: &Message) -> Option<(Message, Self)> {
         let mut condenser = Condenser::default();
         for block in message.spooled()?.blocks() {
-            let block = block.inspect_err(|error| tracing::warn!(%error, "a large message cannot be read back")).ok()?;
+            let block =
+                block.inspect_err(|error| tracing::warn!(%error, "a large message cannot be read back")).ok()?;
             for byte in &block {
                 condenser.read(*byte)?;
             }
@@ -312,7 +313,10 @@ mod tests {
 
         let mut splice = Splice::new(condensed.text());
         splice.edit(result, &[("resultType", "\"complete\"")], |member| member.is("s"));
-        splice.replace(result.get("structuredContent").unwrap(), format!("[{}]", result.get("structuredContent").unwrap()));
+        splice.replace(
+            result.get("structuredContent").unwrap(),
+            format!("[{}]", result.get("structuredContent").unwrap()),
+        );
         let changed = Message::one(splice.finish()).unwrap();
         let whole = long_values.put_back(&changed);
         assert!(whole.is_spooled());
@@ -356,7 +360,9 @@ mod tests {
     #[test]
     fn values_of_any_length_pass_at_every_length() {
         for length in [0, 1, LONG - 3, LONG - 2, LONG - 1, LONG, LONG + 1, 3 * LONG] {
-            for value in [format!("\"{}\"", "y".repeat(length)), format!("[{}]", " ".repeat(length)), "1".repeat(length.max(1))] {
+            for value in
+                [format!("\"{}\"", "y".repeat(length)), format!("[{}]", " ".repeat(length)), "1".repeat(length.max(1))]
+            {
                 let padding = "z".repeat(100_000);
                 let text = format!(r#"{{"method":"n","params":{{"a":{value},"b":{value} ,"p":"{padding}"}}}}"#);
                 let (condensed, long_values) = LongValues::take_out(&in_file(&text)).unwrap();

@@ -12,7 +12,7 @@ use cookie_store::{CookieStore, RawCookie};
 use http::{HeaderMap, HeaderValue, header};
 use url::Url;
 
-use crate::config::ServerUrl;
+use crate::{config::ServerUrl, secrets::Concealed};
 
 /// The most cookies that are kept, as RFC 6265 (6.1) asks of browsers for one host.
 const MOST: usize = 50;
@@ -30,6 +30,7 @@ struct Kept {
     store: CookieStore,
     /// Name and path of each cookie that is or was in the store, which itself has no limit.
     seen: HashSet<(Vec<u8>, Vec<u8>)>,
+    concealed: Concealed,
 }
 
 impl std::fmt::Debug for Cookies {
@@ -65,6 +66,7 @@ impl Cookies {
             }
             kept.store.store_response_cookies(std::iter::once(raw), url);
         }
+        kept.concealed = Concealed::new(kept.store.iter_any().map(|cookie| cookie.value()));
     }
 
     /// The `Cookie` header of a request to `url`, if there is one to send.

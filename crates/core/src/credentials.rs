@@ -18,6 +18,7 @@ use crate::{
     config::{Config, HeaderSource},
     error::Error,
     headers, http_client,
+    secrets::Concealed,
 };
 
 /// The headers in use and where new ones come from.
@@ -38,6 +39,8 @@ pub(crate) struct UserHeaders {
     /// The same with those of every POST.
     pub(crate) post: HeaderMap,
     version: u64,
+    #[expect(dead_code, reason = "their values are concealed for as long as they may be sent")]
+    concealed: Concealed,
     /// False until the source was asked, where the bridge has nothing to show before.
     usable: bool,
     /// The token that is part of them.
@@ -49,6 +52,7 @@ impl UserHeaders {
     fn new(headers: HeaderMap, version: u64, usable: bool) -> Self {
         Self {
             post: http_client::with_defaults(headers::post(&headers)),
+            concealed: Concealed::headers(&headers),
             headers,
             version,
             usable,

@@ -6,10 +6,12 @@
 
 use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
 
-use crate::retry;
+use crate::{retry, text::excerpt};
 
 /// The longest excerpt of a peer's text that an error carries, in bytes.
 const DETAIL_LIMIT: usize = 512;
+/// The longest line on what failed, which may name what a peer has chosen.
+const SUMMARY_LIMIT: usize = 1024;
 
 /// A failure of the bridge, of the server behind it, of the client before it, or of the way between.
 pub struct Error(Box<Inner>);
@@ -126,7 +128,10 @@ impl Error {
     pub(crate) fn new(kind: Kind, summary: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
             kind,
-            summary: harmless(summary.into()),
+            summary: match summary.into() {
+                ours @ Cow::Borrowed(_) => ours,
+                made => excerpt(&made, SUMMARY_LIMIT).into(),
+            },
             source: None,
             status: None,
             retry_after: None,
@@ -173,11 +178,11 @@ impl Error {
         self
     }
 
-    /// Keeps the beginning of what the peer said, at most 512 bytes, in characters that do nothing.
+    /// Keeps the beginning of what the peer said, at most 512 bytes, as it may be shown.
     pub(crate) fn with_detail(mut self, text: &str) -> Self {
         let text = text.trim();
         if !text.is_empty() {
-            self.0.detail = Some(excerpt(text));
+            self.0.detail = Some(excerpt(text, DETAIL_LIMIT));
         }
         self
     }
@@ -185,7 +190,7 @@ impl Error {
     /// Says where the user can do something about it.
     #[cfg(feature = "oauth")]
     pub(crate) fn with_url(mut self, url: &str) -> Self {
-        self.0.url = Some(url.to_owned());
+        self.0.url = Some(crate::text::shown(url).into_owned());
         self
     }
 
@@ -304,38 +309,9 @@ impl Error {
                 }
                 cause = error.source();
             }
-            (!text.is_empty()).then(|| excerpt(&text))
+            (!text.is_empty()).then(|| excerpt(&text, DETAIL_LIMIT))
         })
     }
-}
-
-/// The beginning of a text, as it may be shown.
-fn excerpt(text: &str) -> String {
-    let text = harmless(&text[..text.floor_char_boundary(DETAIL_LIMIT)]);
-    text[..text.floor_char_boundary(DETAIL_LIMIT)].to_owned()
-}
-
-/// A text that no terminal takes for a command and that stays in its line: white space becomes spaces, and what would
-/// move the cursor, change colours or turn the direction of writing becomes its number.
-fn harmless<'a>(text: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
-    let text = text.into();
-    if !text.contains(acts) {
-        return text;
-    }
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\t' | '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => shown.push(' '),
-            c if acts(c) => shown.extend(c.escape_unicode()),
-            c => shown.push(c),
-        }
-    }
-    shown.into()
-}
-
-fn acts(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 impl fmt::Display for Error {
@@ -359,24 +335,31 @@ impl StdError for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::{hostile, shown};
 
     #[test]
-    fn detail_is_cut_at_a_character() {
-        let error = Error::new(Kind::Status, "no").with_detail(&"é".repeat(600));
-        let detail = error.detail().unwrap();
-        assert!(detail.len() <= DETAIL_LIMIT && detail.chars().all(|c| c == 'é'));
+    fn every_text_of_an_error_is_harmless() {
+        let hostile = hostile();
+        let url = Error::new(Kind::Status, "no");
+        #[cfg(feature = "oauth")]
+        let url = url.with_url(&hostile);
+        for text in [
+            Error::new(Kind::Status, hostile.clone()).to_string(),
+            Error::new(Kind::Status, "no").with_detail(&hostile).detail().unwrap(),
+            Error::new(Kind::Status, "no").with_source(std::io::Error::other(hostile.clone())).detail().unwrap(),
+            url.url().unwrap_or_default().to_owned(),
+        ] {
+            assert_eq!(shown(text.as_str()), text);
+        }
     }
 
     #[test]
-    fn what_a_peer_says_moves_no_cursor() {
-        let hostile = "a\u{1b}[2J\u{9b}31m\u{7}b\r\nc\u{202e}d\u{2028}e\u{7f}\0";
-        let shown = r"a\u{1b}[2J\u{9b}31m\u{7}b  c\u{202e}d e\u{7f}\u{0}";
-        assert_eq!(Error::new(Kind::Status, "no").with_detail(hostile).detail().unwrap(), shown);
-        let error = Error::new(Kind::Status, "no").with_source(std::io::Error::other(hostile));
-        assert_eq!(error.detail().unwrap(), shown);
-        assert_eq!(Error::new(Kind::Status, hostile.to_owned()).to_string(), shown);
-        let long = Error::new(Kind::Status, "no").with_detail(&"\u{1b}".repeat(600)).detail().unwrap();
-        assert!(long.len() <= DETAIL_LIMIT && long.is_ascii(), "{long}");
+    fn every_text_of_an_error_has_a_limit() {
+        let long = "é".repeat(5000);
+        assert!(Error::new(Kind::Status, long.clone()).to_string().len() <= SUMMARY_LIMIT);
+        assert!(Error::new(Kind::Status, "no").with_detail(&long).detail().unwrap().len() <= DETAIL_LIMIT);
+        let error = Error::new(Kind::Status, "no").with_source(std::io::Error::other(long));
+        assert!(error.detail().unwrap().len() <= DETAIL_LIMIT);
     }
 
     #[test]

@@ -219,7 +219,7 @@ impl Exchange<'_> {
                 () = self.pending.withdrawn() => return Ok(()),
                 () = sleep(wait) => {}
             }
-            self.permit = self.in_time_left(self.bridge.permits.acquire(self.lane.share)).await?;
+            self.permit = self.in_time_left(self.bridge.permits.acquire(self.lane.share)).await??;
         }
     }
 
@@ -234,18 +234,18 @@ impl Exchange<'_> {
             if let Some(target) = follows
                 && !target.decided().await
             {
-                return (false, None);
+                return Ok((false, None));
             }
-            (true, self.bridge.permits.acquire(share).await)
+            Ok((true, self.bridge.permits.acquire(share).await?))
         };
         let turn = async {
             tokio::select! {
                 biased;
-                () = self.pending.withdrawn() => (false, None),
+                () = self.pending.withdrawn() => Ok((false, None)),
                 turn = turn => turn,
             }
         };
-        let (wanted, permit) = self.in_time_left(turn).await?;
+        let (wanted, permit) = self.in_time_left(turn).await??;
         self.permit = permit;
         Ok(self.pending.start() && wanted)
     }
@@ -451,9 +451,7 @@ impl Exchange<'_> {
             } else if answer.is_none() || self.may_renew(epoch) {
                 return self.renew(epoch).await;
             }
-        } else if may_go_again
-            && self.is_behind()
-            && matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST)
+        } else if may_go_again && self.is_behind() && matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST)
         {
             return Ok(Step::Again);
         }
@@ -463,7 +461,6 @@ impl Exchange<'_> {
         }
         Err(error.with_detail(&String::from_utf8_lossy(&page.text)))
     }
-
 
     /// Asks for new credentials where the reply refuses those that were sent, as often as that may help. Gives what
     /// follows if there are some.
@@ -497,7 +494,7 @@ impl Exchange<'_> {
             Err(error) if error.is_sign_in() && self.answer_provisionally().await => return Ok(Some(Step::Done)),
             renewed => renewed.map_err(|error| error.with_may_have_run(self.may_have_run))?,
         };
-        self.permit = self.in_time_left(self.bridge.permits.acquire(self.lane.share)).await?;
+        self.permit = self.in_time_left(self.bridge.permits.acquire(self.lane.share)).await??;
         Ok(renewed.then_some(Step::Again))
     }
 
@@ -505,18 +502,25 @@ impl Exchange<'_> {
     /// only mean this request. Says whether the request may be sent again, once what stood in its way is gone: not if the
     /// answer has the request's own id, and so may be that of what ran (see the table in `retry.rs`).
     fn answer_in(&self, status: StatusCode, page: &Page) -> (Option<Message>, bool) {
-        // In OAuth's own refusals the error is a word (RFC 6749, 5.2), which is no answer in JSON-RPC.
-        let is_answer = |whole: Object<'_>| whole.get("result").is_some() || whole.object("error").is_some();
-        let answer = page.response.as_ref().filter(|response| {
-            response.is_spooled() || Object::of(response.text()).is_some_and(is_answer)
-        });
+        // Refusals of OAuth and of gateways have an `error`, too, but not one with a number as in JSON-RPC. They may show
+        // our headers, and so reach the client only as an excerpt.
+        let is_code = |code: &str| code.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+        let is_answer = |whole: Object<'_>| {
+            whole.get("result").is_some()
+                || whole.object("error").and_then(|error| error.get("code")).is_some_and(is_code)
+        };
+        let answer = page
+            .response
+            .as_ref()
+            .filter(|response| response.is_spooled() || Object::of(response.text()).is_some_and(is_answer));
         let (Some(answer), Some(id)) = (answer, self.pending.id()) else {
             // What broke off may have been an answer as well.
             let is_about_credentials = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
             return (None, page.is_whole || is_about_credentials || only_reads(self.message.method()));
         };
         let is_own = answer.id().is_some_and(|theirs| theirs.means(id));
-        let is_protocols = status == StatusCode::BAD_REQUEST && answer.error().is_some_and(|(code, _)| era::is_reserved(code));
+        let is_protocols =
+            status == StatusCode::BAD_REQUEST && answer.error().is_some_and(|(code, _)| era::is_reserved(code));
         (Some(answer.with_id(id)), !is_own || is_protocols || only_reads(self.message.method()))
     }
 

@@ -334,11 +334,7 @@ pub struct Body {
 }
 
 impl Body {
-    fn of(
-        response: Response<Incoming>,
-        connection: Option<Box<dyn Responding>>,
-        expanding: &Budget,
-    ) -> Response<Self> {
+    fn of(response: Response<Incoming>, connection: Option<Box<dyn Responding>>, expanding: &Budget) -> Response<Self> {
         let expander = Expander::of(response.headers(), expanding).map(Box::new);
         response.map(|raw| Self { raw, connection, expander })
     }

@@ -25,6 +25,7 @@ use crate::{
     error::{Error, Kind as Fault},
     intake::Hold,
     retry::{self, Reopening},
+    secrets::Concealed,
     transport::{Page, Reply},
 };
 
@@ -62,7 +63,12 @@ enum Stream {
     /// Not open, or the endpoint is not known yet.
     Opening,
     /// Messages go to the endpoint; the number tells one stream from the next.
-    Open { endpoint: ServerUrl, number: u64 },
+    Open {
+        endpoint: ServerUrl,
+        number: u64,
+        #[expect(dead_code, reason = "the session is in the endpoint's query")]
+        concealed: Concealed,
+    },
     /// It could not be opened. `refused` says that the server answered, and has no such stream.
     Down { why: Arc<str>, refused: bool },
 }
@@ -105,7 +111,7 @@ impl Listener {
         let opened = timeout(ENDPOINT_TIME, stream.wait_for(|stream| !matches!(stream, Stream::Opening))).await;
         match opened {
             Ok(Ok(stream)) => match &*stream {
-                Stream::Open { endpoint, number } => Ok((endpoint.clone(), *number)),
+                Stream::Open { endpoint, number, .. } => Ok((endpoint.clone(), *number)),
                 Stream::Down { why, refused: true } => Err(Error::new(Fault::InvalidAnswer, why.to_string())),
                 Stream::Down { why, .. } => Err(Error::new(Fault::Connect, why.to_string())),
                 Stream::Opening => Err(late()),
@@ -234,7 +240,7 @@ async fn http_sse(bridge: &Arc<Bridge>) {
                 let reading = read(bridge, reply, &mut cursor, |text| {
                     let endpoint = endpoint(bridge.transport.url(), text);
                     let stream = match endpoint {
-                        Ok(endpoint) => Stream::Open { endpoint, number },
+                        Ok(endpoint) => Stream::Open { concealed: Concealed::url(endpoint.as_url()), endpoint, number },
                         Err(why) => Stream::Down { why: why.into(), refused: true },
                     };
                     let usable = matches!(stream, Stream::Open { .. });

@@ -517,12 +517,12 @@ impl Id {
             return false;
         }
         match (self.value(), other.value()) {
-                (Some(serde_json::Value::Number(one)), Some(serde_json::Value::Number(two))) => {
-                    one == two || (one.is_f64() != two.is_f64() && one.as_f64() == two.as_f64())
-                }
-                (Some(one), Some(two)) => one == two,
-                _ => false,
+            (Some(serde_json::Value::Number(one)), Some(serde_json::Value::Number(two))) => {
+                one == two || (one.is_f64() != two.is_f64() && one.as_f64() == two.as_f64())
             }
+            (Some(one), Some(two)) => one == two,
+            _ => false,
+        }
     }
 
     /// Whether no other spelling than this has its value but one that says so: a string without escapes, or a short integer.

@@ -52,6 +52,7 @@ use crate::{
     config::{Config, ServerUrl},
     error::{Error, Kind as Fault},
     own::Task,
+    secrets::Concealed,
 };
 
 /// After a sign-in that failed, nobody is asked to sign in again for as long: each request would open another window.
@@ -122,12 +123,14 @@ impl fmt::Debug for Credential {
 
 /// A text that nobody is shown.
 #[derive(Clone)]
-pub struct Secret(String);
+pub struct Secret(String, #[expect(dead_code, reason = "it is concealed for as long as it is kept")] Concealed);
 
 impl Secret {
     /// Takes it as it is.
     pub fn new(text: String) -> Self {
-        Self(text)
+        // A key has lines.
+        let concealed = Concealed::new(text.lines().filter(|line| !line.starts_with("-----")));
+        Self(text, concealed)
     }
 }
 
@@ -199,7 +202,7 @@ impl OAuth {
 
     fn secret(&self) -> Option<String> {
         match &self.credential {
-            Some(Credential::Secret(Secret(secret))) => Some(secret.clone()),
+            Some(Credential::Secret(secret)) => Some(secret.0.clone()),
             _ => None,
         }
     }
@@ -364,6 +367,8 @@ pub(crate) struct Token {
     renewed: Option<Instant>,
     /// What the server said when it was needed, which leads to where it came from.
     challenge: Challenge,
+    #[expect(dead_code, reason = "the token that it is renewed with; its own is concealed with the headers")]
+    concealed: Concealed,
 }
 
 impl Token {
@@ -376,7 +381,8 @@ impl Token {
         let ahead = tokens.expires_in().map(|life| AHEAD.min(life / 5));
         let stale_from = expiry.zip(ahead).and_then(|(expiry, ahead)| expiry.checked_sub(ahead));
         let (scopes, challenge) = (stored.granted_scopes.clone(), challenge.clone());
-        Some(Self { header, scopes, stale_from, expiry, renewed: None, challenge })
+        let concealed = Concealed::new(tokens.refresh_token().map(oauth2::RefreshToken::secret));
+        Some(Self { header, scopes, stale_from, expiry, renewed: None, challenge, concealed })
     }
 
     /// Whether it should be renewed before it is used again.

@@ -20,7 +20,7 @@ use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::{
-    memory,
+    files, memory,
     scan::{Fault, Kept, Outline, Scanner},
 };
 
@@ -52,6 +52,9 @@ pub(crate) enum Unkept {
     /// It is too large for memory, and cannot be put into a file.
     #[error("too large for memory, and cannot be put into a temporary file ({0})")]
     NoFile(io::ErrorKind),
+    /// The same, as the process has too many open.
+    #[error("too large for memory, and this process has as many files open as it may; raise that limit (ulimit -n)")]
+    NoMoreFiles,
 }
 
 /// A payload that is not kept: why, and what is known of the message that it was.
@@ -487,7 +490,7 @@ fn size(bytes: u64) -> String {
 }
 
 fn no_file(error: &io::Error) -> Unkept {
-    Unkept::NoFile(error.kind())
+    if files::are_used_up(error) { Unkept::NoMoreFiles } else { Unkept::NoFile(error.kind()) }
 }
 
 #[cfg(test)]

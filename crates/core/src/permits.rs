@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::error::{Error, Kind as Fault};
+
 const NOTIFICATIONS: usize = 32;
 const RESPONSES: usize = 16;
 const PINGS: usize = 8;
@@ -60,17 +62,27 @@ impl Permits {
     }
 
     /// Waits for a permit; none where none is needed.
-    pub(crate) async fn acquire(&self, share: Share) -> Option<SemaphorePermit<'_>> {
+    ///
+    /// # Errors
+    /// There are so many subscriptions that another one could wait for ever.
+    pub(crate) async fn acquire(&self, share: Share) -> Result<Option<SemaphorePermit<'_>>, Error> {
         let semaphore = match share {
             Share::Calls => &self.calls,
             Share::Pings => &self.pings,
             Share::Notifications => &self.notifications,
             Share::Responses => &self.responses,
-            Share::Subscriptions => &self.subscriptions,
-            Share::Nobody => return None,
+            Share::Subscriptions => {
+                let permit = self.subscriptions.try_acquire().map(Some);
+                return permit.map_err(|_| {
+                    let summary =
+                        format!("there are {SUBSCRIPTIONS} subscriptions already, which is the most; end one first");
+                    Error::new(Fault::TooLarge, summary)
+                });
+            }
+            Share::Nobody => return Ok(None),
         };
         // It is never closed.
-        semaphore.acquire().await.ok()
+        Ok(semaphore.acquire().await.ok())
     }
 
     /// The places of what the bridge tells the server by itself.

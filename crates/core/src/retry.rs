@@ -178,7 +178,8 @@ mod tests {
             status(504),
         ];
         let ended = [Kind::Timeout, Kind::Tls, Kind::NoAnswer].map(|kind| Error::new(kind, "x"));
-        let ended = ended.into_iter().chain([status(500), hinted(500, 1), status(400), status(401)]).collect::<Vec<_>>();
+        let ended =
+            ended.into_iter().chain([status(500), hinted(500, 1), status(400), status(401)]).collect::<Vec<_>>();
         for (errors, tool, list) in [(&unread[..], true, true), (&interrupted, false, true), (&ended, false, false)] {
             for error in errors {
                 assert_eq!(Tries::new(FIRST).next_wait(error, "tools/call", 0.5).is_some(), tool, "{error:?}");
@@ -197,7 +198,10 @@ mod tests {
     fn r96_that_nothing_has_run_is_said_only_where_it_is_certain() {
         let certain: Vec<_> = (100..600).filter(|status| !judge(*status, None).1).collect();
         let expected: Vec<u16> = (300..400).chain(TURNED_AWAY.iter().copied()).chain([429]).collect();
-        assert!(certain.iter().all(|status| expected.contains(status)) && certain.len() == expected.len(), "{certain:?}");
+        assert!(
+            certain.iter().all(|status| expected.contains(status)) && certain.len() == expected.len(),
+            "{certain:?}"
+        );
         assert!(!judge(503, Some(Duration::from_secs(1))).1 && judge(503, Some(Duration::ZERO)).1);
     }
 

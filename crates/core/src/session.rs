@@ -3,12 +3,17 @@
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use crate::{headers, message::Message, transport::Page};
+use crate::{headers, message::Message, secrets::Concealed, transport::Page};
+
+/// The most subscriptions to resources that are remembered for another session, and the longest request of one in bytes.
+const MOST_SUBSCRIPTIONS: usize = 1000;
+const LONGEST_SUBSCRIPTION: usize = 16 << 10;
 
 /// What the server has settled with this client.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     id: Option<HeaderValue>,
+    concealed: Concealed,
     version: Option<HeaderValue>,
     /// The HTTP+SSE stream that it lives and dies with (R53); none over Streamable HTTP.
     stream: Option<u64>,
@@ -40,6 +45,7 @@ impl Session {
         self.stream = stream;
         self.version = None;
         self.id = id.filter(|id| !id.is_empty() && id.as_bytes().iter().all(u8::is_ascii_graphic)).cloned();
+        self.concealed = Concealed::new(&self.id);
         if let Some(id) = &mut self.id {
             id.set_sensitive(true);
         } else if id.is_some() {
@@ -140,7 +146,11 @@ impl Session {
             "resources/subscribe" => {
                 if let Some(uri) = request.uri() {
                     self.subscriptions.retain(|(known, _)| *known != uri);
-                    self.subscriptions.push((uri, request.clone()));
+                    if self.subscriptions.len() < MOST_SUBSCRIPTIONS && request.bytes().len() <= LONGEST_SUBSCRIPTION {
+                        self.subscriptions.push((uri, request.clone()));
+                    } else {
+                        tracing::warn!("a subscription is too much to be remembered; a new session will not have it");
+                    }
                 }
             }
             "resources/unsubscribe" => {

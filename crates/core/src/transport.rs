@@ -29,6 +29,7 @@ use crate::{
     http_client::{Body, HttpClient, HttpSettings},
     message::{Kind, Message, Parsed},
     payload::{Gatherer, Storage},
+    secrets::Concealed,
 };
 
 const MOST_REDIRECTS: usize = 5;
@@ -52,6 +53,8 @@ pub(crate) struct Transport {
     last_used: Mutex<(Instant, SystemTime)>,
     url: ServerUrl,
     pub(crate) credentials: Credentials,
+    #[expect(dead_code, reason = "what is secret in the settings is concealed for as long as they are used")]
+    concealed: Concealed,
 }
 
 impl Transport {
@@ -66,6 +69,7 @@ impl Transport {
             last_used: Mutex::new((Instant::now(), SystemTime::now())),
             url: config.url.clone(),
             credentials: Credentials::new(config),
+            concealed: Concealed::settings(config),
         })
     }
 
@@ -436,7 +440,8 @@ fn next_hop(response: &Response<Body>, from: &ServerUrl) -> Result<Option<Server
     let is_same_host = next.as_url().host() == from.as_url().host();
     let secured = next.secured().filter(|secured| is_same_host && secured != from);
     secured.map(Some).ok_or_else(|| {
-        let summary = format!("{from} redirects to {next}, where the message would be sent in clear; use the final https URL");
+        let summary =
+            format!("{from} redirects to {next}, where the message would be sent in clear; use the final https URL");
         Error::new(Fault::Status, summary).with_status(response.status())
     })
 }

@@ -1,10 +1,15 @@
 //! What went wrong in the background, on its way to a Python exception.
 //!
-//! Rule: the classes are Python's (`mcp_gangway._exceptions`), which gets the kind, one line, and the lines of the causes.
+//! Rule: the classes are Python's (`mcp_gangway._exceptions`), which gets the kind, one line, and the lines of the causes;
+//! peers have their part in these, so each is as it may be shown.
 
 use std::{error::Error as StdError, io};
 
+use gangway::text::excerpt;
 use pyo3::{prelude::*, sync::PyOnceLock};
+
+/// The longest line, in bytes.
+const LONGEST: usize = 2048;
 
 /// Why something failed.
 #[derive(Debug)]
@@ -18,7 +23,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(kind: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), causes: Vec::new() }
+        Self { kind, message: excerpt(&message.into(), LONGEST), causes: Vec::new() }
     }
 
     /// Nothing works on it any more.
@@ -37,7 +42,7 @@ impl Failure {
         let mut next = Some(error);
         while let Some(error) = next {
             let number = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
-            self.causes.push((number, error.to_string()));
+            self.causes.push((number, excerpt(&error.to_string(), LONGEST)));
             next = error.source();
         }
         self
@@ -65,4 +70,10 @@ impl From<gangway::Error> for Failure {
             None => failure,
         }
     }
+}
+
+/// A text as it may be shown: in one line, harmless to a terminal, without the secrets that this process knows.
+#[pyfunction]
+pub(crate) fn shown(text: &str) -> String {
+    gangway::text::shown(text).into_owned()
 }

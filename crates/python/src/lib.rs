@@ -22,6 +22,7 @@ mod native {
     use super::{
         bridge::Bridge,
         completions::{Completions, Operation},
+        failure::shown,
         http::{HttpClient, HttpResponse, message_headers},
         parsers::{Event, MessageParser, NdjsonParser, SseParser},
         upload::Upload,

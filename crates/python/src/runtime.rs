@@ -44,6 +44,7 @@ pub(crate) fn handle() -> PyResult<Handle> {
     {
         return Ok(runtime.handle().clone());
     }
+    mcp_gangway::report_panics();
     // One thread: what it does is waiting, and moving bytes.
     let started = Builder::new_multi_thread().worker_threads(1).thread_name("mcp-gangway").enable_all().build();
     let started: &'static Runtime = Box::leak(Box::new(started.map_err(|error| {

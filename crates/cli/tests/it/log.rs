@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Bridge, INITIALIZE, Server, command, request};
+use crate::support::{Bridge, EVENTS, INITIALIZE, JSON, Server, command, reply, request, scripted};
 
 /// Says everything there is to say, with a secret wherever one can be.
 fn talk(server: &Server, args: &[&str]) -> Vec<String> {
@@ -114,6 +114,125 @@ fn the_log_file_is_appended_to_and_only_for_its_owner() {
     assert!(both.starts_with(&first) && both.len() > first.len());
 }
 
+/// What a server may send that is no message, or that nobody wants.
+const BAD: [(&str, &[u8]); 4] = [
+    ("utf8", b"{\"method\":\"\xff, which comes to the client, with what is no text replaced, once for every event\"}"),
+    ("json", b"{{{ no JSON, as a page of HTML is none that a gateway sends in the place of an answer"),
+    ("ids", br#"{"jsonrpc":"2.0","id":"nobody","result":{}}"#),
+    ("requests", br#"{"jsonrpc":"2.0","id":7,"method":"sampling/createMessage"}"#),
+];
+
+/// 18 MB of it.
+fn many(bad: &[u8]) -> usize {
+    18_000_000 / (bad.len() + b"data: \n\n".len())
+}
+
+/// What the log may have for a flood: a few lines and a count.
+const MOST_BYTES: usize = 64 << 10;
+
+/// Asserts that the log is short, and that what it counted together with what it said is `total`.
+fn is_bounded(what: &str, log: &[String], part: &str, total: Option<u64>) {
+    let bytes: usize = log.iter().map(|line| line.len() + 1).sum();
+    assert!(bytes < MOST_BYTES, "{what}: {bytes} bytes");
+    let told: Vec<_> = log.iter().filter(|line| line.contains(part)).collect();
+    assert!(!told.is_empty(), "{what}: {log:#?}");
+    let Some(total) = total else { return };
+    let count = |line: &&String| {
+        let (before, _) = line.split_once(" more like it")?;
+        before.rsplit(|c: char| !c.is_ascii_digit()).next()?.parse::<u64>().ok()
+    };
+    let counted: u64 = told.iter().filter_map(count).sum();
+    let said = told.iter().filter(|line| count(line).is_none()).count() as u64;
+    assert_eq!(counted + said, total, "{what}: {told:#?}");
+    assert!(said >= 1, "{what}: the first is said");
+}
+
+#[test]
+fn bad_events_do_not_flood_the_log() {
+    let origin = scripted(|request| match request.body["method"].as_str() {
+        Some(kind) => {
+            let (_, bad) = BAD.iter().find(|(name, _)| *name == kind).unwrap();
+            let event = |data: &[u8]| [b"data: ", data, b"\n\n"].concat();
+            let answer = serde_json::json!({"jsonrpc": "2.0", "id": request.body["id"], "result": {}}).to_string();
+            reply("200 OK", EVENTS, [event(bad).repeat(many(bad)), event(answer.as_bytes())].concat())
+        }
+        None => reply("405 No", "", ""),
+    });
+    for ((kind, bad), form) in BAD.into_iter().zip(["text", "text", "json", "json"]) {
+        let mut bridge = Bridge::start([&format!("{origin}/mcp"), "--log-level", "info", "--log-format", form]);
+        let meta = r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#;
+        let params = if kind == "requests" { meta } else { "{}" };
+        bridge.send(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{kind}","params":{params}}}"#));
+        // What a legacy server says reaches the client, as well as it can.
+        while bridge.answer()["id"] != 1 {}
+        let log = bridge.finish().stderr;
+        let total = Some(many(bad) as u64);
+        match kind {
+            "utf8" => is_bounded(kind, &log, "not UTF-8", total),
+            "requests" => is_bounded(kind, &log, "sent a request", total),
+            // Told to those who want to read everything.
+            _ => is_bounded(kind, &log, "ended", None),
+        }
+    }
+}
+
+#[test]
+fn bad_lines_of_the_client_do_not_flood_the_log() {
+    const LINES: usize = 100_000;
+
+    let server = Server::start();
+    let mut bridge = Bridge::start([server.url("/mcp")]);
+    let mut sent = 0;
+    for number in 0..LINES {
+        // Different ones, and ever the same.
+        let line = if number % 2 == 0 { format!("{{\"id\":{number},\"x{number}\":{number}}}") } else { "x".repeat(90) };
+        sent += line.len() + 1;
+        bridge.send(&line);
+        assert!(bridge.answer()["error"].is_object());
+    }
+    assert!(sent > 5_000_000, "{sent}");
+    is_bounded("lines", &bridge.finish().stderr, "no message", Some(LINES as u64));
+}
+
+#[test]
+fn messages_that_fail_do_not_flood_the_log() {
+    const MESSAGES: u64 = 2_000;
+
+    let padding = "x".repeat(3000);
+    let page = format!("{padding}, this is what every page says");
+    let origin = scripted(move |request| match request.body["method"].as_str() {
+        Some("ping") => reply("200 OK", JSON, serde_json::json!({"jsonrpc": "2.0", "id": 1, "result": {}}).to_string()),
+        _ => reply("500 No", "", &page),
+    });
+    let mut bridge = Bridge::start([&format!("{origin}/mcp")]);
+    for number in 0..MESSAGES {
+        bridge.send(&format!(r#"{{"jsonrpc":"2.0","method":"notifications/{number}{padding}"}}"#));
+        if number % 20 == 0 {
+            bridge.ask(&request(1, "ping"));
+        }
+    }
+    let log = bridge.finish().stderr;
+    is_bounded("messages", &log, "did not take a message", None);
+    assert!(log.iter().all(|line| line.len() < 4096), "each field has a limit: {log:#?}");
+    assert!(log[0].contains('…'), "and says so: {}", log[0]);
+}
+
+#[test]
+fn what_is_counted_does_not_hide_what_is_new() {
+    let server = Server::start();
+    let mut bridge = Bridge::start([server.url("/mcp")]);
+    for line in ["x"; 500].into_iter().chain(["{}"]).chain(["x"; 500]) {
+        bridge.send(line);
+        bridge.answer();
+    }
+    let log = bridge.finish().stderr;
+    let [first, new, count] = log.as_slice() else { panic!("{log:#?}") };
+    assert!(
+        first.contains("no JSON:") && new.contains("no JSON-RPC message") && count.contains("999 more like it"),
+        "{log:#?}"
+    );
+}
+
 /// Clients exist that never read their child's stderr. With a log of many lines its pipe gets full.
 #[cfg(target_os = "linux")]
 #[test]
@@ -123,7 +242,7 @@ fn a_stderr_that_nobody_reads_holds_nothing_up() {
     let server = Server::start();
     let (reader, writer) = std::io::pipe().unwrap();
     rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
-    let mut bridge = Bridge::spawn(command([server.url("/mcp")]).stderr(writer));
+    let mut bridge = Bridge::spawn(command([&server.url("/mcp"), "--log-level", "debug"]).stderr(writer));
     for id in 0..WARNINGS {
         bridge.send("no JSON");
         assert_eq!(bridge.answer()["error"]["code"], -32700);

@@ -15,6 +15,7 @@ mod log;
 mod memory;
 mod mistakes;
 mod reach;
+mod said;
 #[cfg(feature = "oauth")]
 mod sign_in;
 #[cfg(unix)]

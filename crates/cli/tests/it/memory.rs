@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, PipeReader, Read, Write, pipe},
+    io::{self, BufRead, BufReader, PipeReader, Read, Write, pipe},
     net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     process::{Child, ChildStdin, Command, Stdio},
@@ -19,7 +19,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{LIMIT, command, exit_within, read_request, request};
+use crate::support::{LIMIT, Request, command, exit_within, read_request, request};
 
 /// How long a peer may take nothing before it counts as stuck.
 const STALL: Duration = Duration::from_millis(500);
@@ -36,6 +36,12 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::of(|stream, request, taken| reply(stream, &request.body, taken))
+    }
+
+    /// One that answers like this. The number is for the bytes of endless replies that were taken.
+    fn of(reply: impl Fn(&mut TcpStream, &Request, &AtomicUsize) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        let reply = Arc::new(reply);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());
         let taken = Arc::new(AtomicUsize::new(0));
@@ -44,11 +50,12 @@ impl Server {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (saw, taken, mut stream) = (saw.clone(), Arc::clone(&counter), stream.unwrap());
+                let reply = Arc::clone(&reply);
                 thread::spawn(move || {
                     let mut reader = BufReader::new(stream.try_clone().unwrap());
                     while let Some(request) = read_request(&mut reader) {
                         let _ = saw.send(request.body.clone());
-                        if reply(&mut stream, &request.body, &taken).is_err() {
+                        if reply(&mut stream, &request, &taken).is_err() {
                             return;
                         }
                     }
@@ -91,7 +98,7 @@ fn answer(id: &Value, length: usize) -> String {
     json!({"jsonrpc": "2.0", "id": id, "result": "x".repeat(length)}).to_string()
 }
 
-fn reply(stream: &mut TcpStream, message: &Value, taken: &AtomicUsize) -> std::io::Result<()> {
+fn reply(stream: &mut TcpStream, message: &Value, taken: &AtomicUsize) -> io::Result<()> {
     let id = &message["id"];
     let mut endless = |content_type: &str, block: String, most: usize| {
         write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nConnection: close\r\n\r\n")?;
@@ -113,7 +120,7 @@ fn reply(stream: &mut TcpStream, message: &Value, taken: &AtomicUsize) -> std::i
             let block = format!("{comment}data: {}\n\n", notification(1));
             let most = 200 * block.len();
             endless("text/event-stream", block, most)?;
-            Err(std::io::ErrorKind::ConnectionAborted.into())
+            Err(io::ErrorKind::ConnectionAborted.into())
         }
         method => {
             // The number in the method is the length of the answer.
@@ -202,7 +209,7 @@ impl Bridge {
     /// Its open files that have no name any more, as their links in `/proc` and with their permissions.
     fn nameless_files(&self) -> Vec<(String, u32)> {
         let links = fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
-        let path = |link: std::io::Result<fs::DirEntry>| {
+        let path = |link: io::Result<fs::DirEntry>| {
             let link = link.unwrap().path();
             // It may have been closed meanwhile.
             let target = fs::read_link(&link).ok()?.to_str()?.to_owned();
@@ -409,4 +416,281 @@ fn sizes_that_the_user_sets_are_limits() {
     }
     bridge.send(&request(3, "large 1000000"));
     assert_eq!(bridge.answer()["result"].as_str().map(str::len), Some(1_000_000));
+}
+
+// What peers that mean harm can make it hold: each is far more than that by itself.
+
+/// What it may hold beyond what it holds when it is idle, whatever a peer does.
+const MOST: usize = 64 * MIB;
+
+/// A whole reply.
+fn respond(stream: &mut TcpStream, status: u16, headers: &str, body: &[u8]) -> io::Result<()> {
+    let length = body.len();
+    write!(stream, "HTTP/1.1 {status} Whatever\r\nContent-Length: {length}\r\n{headers}\r\n")?;
+    stream.write_all(body)
+}
+
+fn respond_json(stream: &mut TcpStream, body: &str) -> io::Result<()> {
+    respond(stream, 200, "Content-Type: application/json\r\n", body.as_bytes())
+}
+
+/// The result of a request, with a text of this length in it that is in no memory of this process.
+fn long_result(stream: &mut TcpStream, id: &Value, length: usize) -> io::Result<()> {
+    let (head, tail) =
+        (format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[{{"type":"text","text":""#), r#""}]}}"#);
+    let length = length + head.len() + tail.len();
+    let headers = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(headers.as_bytes())?;
+    stream.write_all(head.as_bytes())?;
+    let block = vec![b'x'; 64 << 10];
+    for start in (0..length - head.len() - tail.len()).step_by(block.len()) {
+        stream.write_all(&block[..block.len().min(length - head.len() - tail.len() - start)])?;
+    }
+    stream.write_all(tail.as_bytes())
+}
+
+impl Bridge {
+    /// Whoever has been attacked still answers, and holds little more than before.
+    #[track_caller]
+    fn expect_well(&mut self) {
+        self.send(&request(999_999, "after"));
+        loop {
+            let answer = self.answer();
+            if answer["id"] == 999_999 {
+                assert!(answer["result"].is_string(), "{answer}");
+                break;
+            }
+        }
+        self.expect_less_than(MOST);
+    }
+}
+
+#[test]
+fn replies_that_expand_without_end() {
+    let zeros = vec![0; 40 * MIB];
+    let brotli = {
+        let mut encoder = brotli::CompressorWriter::new(Vec::new(), 4096, 5, 24);
+        encoder.write_all(&zeros).unwrap();
+        encoder.into_inner()
+    };
+    let zstd = {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(23).unwrap();
+        encoder.write_all(&zeros).unwrap();
+        encoder.finish().unwrap()
+    };
+    // A form of brotli with windows of up to 1 GiB, which is not the standard's.
+    let large_window = [&[0x11, 0x1e][..], &brotli[1..]].concat();
+    for (coding, body, count) in [("br", brotli, 32), ("zstd", zstd, 64), ("br", large_window, 1)] {
+        let server = Server::of(move |stream, request, taken| {
+            if request.body["method"] != "bomb" {
+                return reply(stream, &request.body, taken);
+            }
+            // It goes on: the decoder is held for as long as the reply is open.
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: {coding}\r\n\r\n")?;
+            stream.write_all(&body)?;
+            stream.read_exact(&mut [0])
+        });
+        let mut bridge = Bridge::start(&server, &[]);
+        for id in 1..=count {
+            bridge.send(&request(id, "bomb"));
+            server.wait_for("bomb");
+        }
+        thread::sleep(STALL);
+        bridge.expect_less_than(MOST);
+    }
+}
+
+#[test]
+fn batches_of_many_messages() {
+    let server = Server::start();
+    let mut bridge = Bridge::start(&server, &[]);
+    let one = r#"{"jsonrpc":"2.0","method":"x"}"#;
+    let batch = format!("[{}]", vec![one; 10_000].join(","));
+    for _ in 0..25 {
+        bridge.send(&batch);
+    }
+    bridge.expect_well();
+}
+
+#[test]
+fn notifications_that_are_answered_by_long_pages() {
+    let page = "x".repeat(MIB);
+    let server = Server::of(move |stream, request, taken| match request.body["id"].is_null() {
+        true => respond(stream, 500, "Content-Type: text/html\r\n", page.as_bytes()),
+        false => reply(stream, &request.body, taken),
+    });
+    let mut bridge = Bridge::start(&server, &[]);
+    for _ in 0..400 {
+        bridge.send(r#"{"jsonrpc":"2.0","method":"x"}"#);
+    }
+    bridge.expect_well();
+}
+
+#[test]
+fn requests_that_are_answered_by_long_pages() {
+    let server = Server::of(move |stream, request, taken| match request.body["method"] == "page" {
+        true => respond(
+            stream,
+            500,
+            "Content-Type: application/json\r\n",
+            answer(&request.body["id"], MIB - 100).as_bytes(),
+        ),
+        false => reply(stream, &request.body, taken),
+    });
+    let mut bridge = Bridge::start(&server, &[]);
+    for id in 1..=200 {
+        bridge.send(&request(id, "page"));
+    }
+    thread::sleep(STALL);
+    bridge.expect_well();
+}
+
+/// A server of 2026-07-28 whose calls have long results.
+fn modern(stream: &mut TcpStream, request: &Request) -> io::Result<()> {
+    let id = &request.body["id"];
+    match request.body["method"].as_str().unwrap_or_default() {
+        "initialize" => {
+            let error = json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32022, "message": "no", "data": {"supported": ["2026-07-28"]}}});
+            respond(stream, 400, "Content-Type: application/json\r\n", error.to_string().as_bytes())
+        }
+        "server/discover" => respond_json(
+            stream,
+            &json!({"jsonrpc": "2.0", "id": id, "result": {"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}}).to_string(),
+        ),
+        "tools/list" => respond_json(stream, &json!({"jsonrpc": "2.0", "id": id, "result": {"tools": []}}).to_string()),
+        "tools/call" => long_result(stream, id, 50 * MIB),
+        _ if id.is_null() => respond(stream, 202, "", b""),
+        _ => respond_json(stream, &answer(id, 2)),
+    }
+}
+
+#[test]
+fn large_answers_between_the_protocols() {
+    let server = Server::of(|stream, request, _| modern(stream, request));
+    let mut bridge = Bridge::start(&server, &[]);
+    bridge.send(crate::support::INITIALIZE);
+    assert!(bridge.answer()["result"].is_object());
+    bridge.send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+    for id in 1..=8 {
+        bridge.send(&json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "t"}}).to_string());
+    }
+    for _ in 0..8 {
+        server.wait_for("tools/call");
+    }
+    for _ in 0..8 {
+        let answer = bridge.answer();
+        assert_eq!(answer["result"]["content"][0]["text"].as_str().map(str::len), Some(50 * MIB));
+    }
+    bridge.expect_less_than(MOST);
+}
+
+/// A server of 2025-11-25 that sends this on its standing stream, again and again for the number of bytes in all.
+fn legacy(stream: &mut TcpStream, request: &Request, event: &str, most: usize) -> io::Result<()> {
+    let id = &request.body["id"];
+    if request.method == "GET" {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")?;
+        let mut sent = 0;
+        while sent < most {
+            stream.write_all(event.as_bytes())?;
+            sent += event.len();
+        }
+        return stream.read_exact(&mut [0]);
+    }
+    match request.body["method"].as_str() {
+        Some("server/discover") => {
+            let error = json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "Method not found"}});
+            respond(stream, 404, "Content-Type: application/json\r\n", error.to_string().as_bytes())
+        }
+        Some("initialize") => {
+            let result = json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {"listChanged": true}}, "serverInfo": {"name": "s", "version": "1"}});
+            let body = json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string();
+            respond(stream, 200, "Content-Type: application/json\r\nMcp-Session-Id: s\r\n", body.as_bytes())
+        }
+        Some(_) if !id.is_null() => respond_json(stream, &answer(id, 2)),
+        _ => respond(stream, 202, "", b""),
+    }
+}
+
+const META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
+
+#[test]
+fn pings_of_a_legacy_server_before_a_modern_client() {
+    let ping = "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n\n";
+    let server = Server::of(move |stream, request, _| legacy(stream, request, ping, 5 * MIB));
+    let mut bridge = Bridge::start(&server, &[]);
+    bridge.send(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"server/discover","params":{{{META}}}}}"#));
+    assert_eq!(bridge.answer()["id"], 1);
+    // Pongs are on their way, and hold up nobody.
+    for _ in 0..1000 {
+        while server.seen.recv_timeout(LIMIT).unwrap()["result"] != json!({}) {}
+    }
+    bridge.send(&format!(r#"{{"jsonrpc":"2.0","id":2,"method":"tools/list","params":{{{META}}}}}"#));
+    assert_eq!(bridge.answer()["id"], 2);
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", bridge.child.id())).unwrap().count();
+    assert!(descriptors < 64, "{descriptors} descriptors");
+    bridge.expect_less_than(MOST);
+}
+
+#[test]
+fn a_large_notification_to_many_subscriptions() {
+    const SUBSCRIPTIONS: usize = 25;
+    let params = format!(r#"{{"x":"{}"}}"#, "y".repeat(20 * MIB));
+    let event = format!(
+        "data: {{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\",\"params\":{params}}}\n\n"
+    );
+    let go = Arc::new(AtomicUsize::new(0));
+    let gate = Arc::clone(&go);
+    let server = Server::of(move |stream, request, _| {
+        while request.method == "GET" && gate.load(Ordering::Acquire) == 0 {
+            thread::sleep(Duration::from_millis(10));
+        }
+        legacy(stream, request, &event, 1)
+    });
+    let mut bridge = Bridge::start(&server, &[]);
+    for id in 0..SUBSCRIPTIONS {
+        let params = format!(r#"{{"notifications":{{"toolsListChanged":true}},{META}}}"#);
+        bridge.send(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"subscriptions/listen","params":{params}}}"#));
+    }
+    for _ in 0..SUBSCRIPTIONS {
+        assert_eq!(bridge.answer()["method"], "notifications/subscriptions/acknowledged");
+    }
+    go.store(1, Ordering::Release);
+    for id in 0..SUBSCRIPTIONS {
+        let event = bridge.answer();
+        assert_eq!(event["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], id);
+        assert_eq!(event["params"]["x"].as_str().map(str::len), Some(20 * MIB));
+    }
+    bridge.expect_less_than(MOST);
+}
+
+/// With few descriptors it goes on; and what needs one more than there are says so.
+#[test]
+fn few_descriptors() {
+    let server = Server::start();
+    let bridge = command([&server.url]);
+    let mut limited = Command::new("/bin/sh");
+    limited.args(["-c", r#"ulimit -n 256; exec "$0" "$1""#]).arg(bridge.get_program()).args(bridge.get_args());
+    limited.env_clear().stdin(Stdio::piped());
+    let mut bridge = Bridge::spawn(limited);
+    for id in 1..=1500 {
+        bridge.send(r#"{"jsonrpc":"2.0","method":"x"}"#);
+        bridge.send(&request(id, "ping"));
+    }
+    bridge.expect_well();
+
+    let bridge = command([&server.url]);
+    let mut limited = Command::new("/bin/sh");
+    limited.args(["-c", r#"ulimit -n 20; exec "$0" "$1""#]).arg(bridge.get_program()).args(bridge.get_args());
+    limited.env_clear().stdin(Stdio::piped()).stderr(Stdio::null());
+    let mut child = limited.stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    for id in 1..=20 {
+        writeln!(stdin, "{}", request(id, "hang on 3000000")).unwrap();
+    }
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let named = lines.by_ref().take(20).any(|line| line.unwrap().contains("ulimit -n"));
+    let _ = child.kill();
+    let _ = child.wait();
+    assert!(named, "nobody says that there are too few descriptors");
 }

@@ -42,6 +42,12 @@ impl Request {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
+    /// All headers, as they came but for the case of their names.
+    pub(crate) fn head(&self) -> String {
+        let lines = self.headers.iter().map(|(name, value)| format!("{name}: {value}\n"));
+        lines.collect::<Vec<_>>().concat()
+    }
+
     pub(crate) fn calls(&self, method: &str) -> bool {
         self.body["method"] == method
     }
@@ -90,6 +96,33 @@ impl Server {
         seen.iter().find(|request| wanted(request)).unwrap_or_else(|| panic!("no such request in {seen:#?}")).clone()
     }
 }
+
+/// A server that answers each request with the bytes that `reply` makes of it, and closes the connection; gives its origin.
+pub(crate) fn scripted(reply: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    let reply = Arc::new(reply);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, reply) = (stream.unwrap(), Arc::clone(&reply));
+            thread::spawn(move || {
+                let request = read_request(&mut BufReader::new(stream.try_clone().unwrap()));
+                // Who was told enough may close the connection first.
+                let _ = request.map(|request| stream.write_all(&reply(&request)));
+            });
+        }
+    });
+    origin
+}
+
+/// A reply that ends with its connection.
+pub(crate) fn reply(status: &str, headers: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
+    let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n");
+    [head.as_bytes(), body.as_ref()].concat()
+}
+
+pub(crate) const EVENTS: &str = "Content-Type: text/event-stream\r\n";
+pub(crate) const JSON: &str = "Content-Type: application/json\r\n";
 
 /// Serves one connection until its client closes it.
 fn serve(stream: TcpStream, seen: &(Mutex<Vec<Request>>, Condvar)) {
@@ -218,12 +251,16 @@ impl Bridge {
 
     /// The same, with the line.
     pub(crate) fn log_line(&self, part: &str) -> String {
-        loop {
-            let line = self.stderr.as_ref().unwrap().recv_timeout(LIMIT).expect("the line in the log");
-            if line.contains(part) {
-                return line;
-            }
+        self.log_until(part).pop().unwrap()
+    }
+
+    /// The same, with all lines before it.
+    pub(crate) fn log_until(&self, part: &str) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        while lines.last().is_none_or(|line| !line.contains(part)) {
+            lines.push(self.stderr.as_ref().unwrap().recv_timeout(LIMIT).expect("the line in the log"));
         }
+        lines
     }
 
     pub(crate) fn close_stdin(&mut self) {

@@ -8,6 +8,8 @@
 //! table of the calls that are held while the client asks its user. Requests that are made here have the id 0, in the
 //! place of which the sender puts its own.
 
+use std::collections::HashSet;
+
 use crate::{
     era::{
         CLIENT_CAPABILITIES, CLIENT_INFO, LOG_LEVEL, MODERN_VERSION, NEWEST_LEGACY_VERSION, PROTOCOL_VERSION,
@@ -19,6 +21,8 @@ use crate::{
 
 /// The most resources that one subscription can name: the server is sent a request for each.
 pub(crate) const MOST_URIS: usize = 1_000;
+/// How long all of these may be together, in bytes of JSON: each notification is compared with them.
+const LONGEST_URIS: usize = 256 << 10;
 /// The most questions that one round can ask, and the most responses that a retry can bring.
 pub(crate) const MOST_QUESTIONS: usize = 100;
 
@@ -611,13 +615,17 @@ fn read_uris(json: &str) -> Result<Vec<String>, Fault> {
     if !json.starts_with('[') {
         return Err(malformed());
     }
+    if json.len() > LONGEST_URIS {
+        return Err(Fault::invalid(format!("resourceSubscriptions has more than {LONGEST_URIS} bytes")));
+    }
+    let mut known = HashSet::new();
     let mut uris = Vec::new();
     for (number, uri) in elements(json).enumerate() {
         if number == MOST_URIS {
             return Err(Fault::invalid(format!("resourceSubscriptions has more than {MOST_URIS} elements")));
         }
         let uri: String = serde_json::from_str(uri).map_err(|_| malformed())?;
-        if !uris.contains(&uri) {
+        if known.insert(uri.clone()) {
             uris.push(uri);
         }
     }

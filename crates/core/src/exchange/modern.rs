@@ -89,10 +89,7 @@ impl Exchange<'_> {
             if let Some(taken) = taken.filter(|_| !self.has_tried(Remedy::OtherProtocol)) {
                 bridge.eras().modern_is(taken);
             }
-            if taken == Some(false)
-                && may_go_again
-                && !self.has_tried(Remedy::OtherProtocol)
-                && !self.pending.is_own()
+            if taken == Some(false) && may_go_again && !self.has_tried(Remedy::OtherProtocol) && !self.pending.is_own()
             {
                 self.refusal = answer;
                 return Ok(Step::Again);
@@ -244,7 +241,9 @@ impl Bridge {
             Ok(Ok(())) => self.listing.is_done.store(true, Ordering::Release),
             Ok(Err(error)) => tracing::debug!(error = %error, "the server's tools cannot be listed"),
             Err(_) => {
-                tracing::warn!("the server takes too long to list its tools; calls go on without what they want in headers");
+                tracing::warn!(
+                    "the server takes too long to list its tools; calls go on without what they want in headers"
+                );
                 // It would keep each call waiting.
                 self.listing.is_done.store(true, Ordering::Release);
             }

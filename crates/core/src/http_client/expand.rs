@@ -352,7 +352,7 @@ mod tests {
                 }
                 open.push(expander);
             }
-            let fits = memory::EXPANDING >> window;
+            let fits = memory::EXPANDING / ((1 << window) + open[0].decoder.weight().0);
             assert_eq!(open.len() - refused, fits, "{coding}: each has filled its window");
             // Who has little text holds little, whatever window was announced.
             drop(open);

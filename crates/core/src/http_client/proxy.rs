@@ -9,6 +9,7 @@ use std::{
     io,
     mem::discriminant,
     net::{IpAddr, SocketAddr},
+    sync::OnceLock,
     task::{Context, Poll},
 };
 
@@ -27,7 +28,7 @@ use super::{
     USER_AGENT,
     connect::{Direct, Failure, Names, NoAddress, Stream, bare_host},
 };
-use crate::config::Proxy;
+use crate::{config::Proxy, secrets::Concealed};
 
 /// Why an HTTP proxy made no tunnel.
 type TunnelError = <Tunnel<Direct> as Service<Uri>>::Error;
@@ -36,27 +37,43 @@ type SocksError = <SocksV5<Direct> as Service<Uri>>::Error;
 
 /// The proxies in use.
 #[derive(Debug)]
-pub(super) struct Proxies(Matcher);
+pub(super) struct Proxies {
+    matcher: Matcher,
+    /// The credentials of those that were on the way to an `http` and to an `https` server.
+    to_http: OnceLock<Concealed>,
+    to_https: OnceLock<Concealed>,
+}
 
 impl Proxies {
     pub(super) fn new(proxy: &Proxy) -> Self {
-        Self(match proxy {
+        let matcher = match proxy {
             Proxy::System => Matcher::from_system(),
             Proxy::None => Matcher::builder().build(),
             Proxy::Url { url, except } => {
                 Matcher::builder().all(url.as_url().as_str()).no(except.as_deref().unwrap_or_default()).build()
             }
-        })
+        };
+        Self { matcher, to_http: OnceLock::new(), to_https: OnceLock::new() }
     }
 
     /// The way by which this URI is reached, if a proxy is on it.
     pub(super) fn between(&self, uri: &Uri) -> Option<Way> {
-        let proxy = self.0.intercept(uri)?;
+        let proxy = self.matcher.intercept(uri)?;
+        let concealed = if uri.scheme() == Some(&Scheme::HTTP) { &self.to_http } else { &self.to_https };
+        concealed.get_or_init(|| concealed_of(&proxy));
         Some(match proxy.uri().scheme_str() {
             Some("http" | "https") if uri.scheme() == Some(&Scheme::HTTP) => Way::Forward(proxy),
             Some("http" | "https") => Way::Tunnel(proxy),
             _ => Way::Socks(proxy),
         })
+    }
+}
+
+fn concealed_of(proxy: &Intercept) -> Concealed {
+    match (proxy.basic_auth(), proxy.raw_auth()) {
+        (Some(value), _) => Concealed::headers(&HeaderMap::from_iter([(header::PROXY_AUTHORIZATION, value.clone())])),
+        (None, Some((user, password))) => Concealed::new([user, password]),
+        (None, None) => Concealed::default(),
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     config::Shown,
     error::{Error, Fate, Kind as Fault},
+    files,
 };
 
 /// What is known about the way that a request took.
@@ -94,6 +95,12 @@ impl Trace<'_> {
         if let Some(error) = find::<rustls::Error>(failure) {
             return (Fault::Tls, tls::explain(error, &url, self.asked));
         }
+        if is_out_of_descriptors(failure) {
+            let summary = format!(
+                "cannot connect to {url}: this process has as many files and connections open as it may; raise that limit (ulimit -n), or lower --concurrency"
+            );
+            return (Fault::Connect, summary);
+        }
         let summary = if self.uri.scheme() == Some(&Scheme::HTTPS) && is_cut(failure) {
             format!(
                 "{url} closed the connection{via} before it was secure; check that the server runs, and its port for https"
@@ -163,6 +170,11 @@ fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
 
 fn is_timeout(failure: &Failure) -> bool {
     matches!(failure, Failure::TimedOut) || io_kinds(failure).any(|kind| kind == io::ErrorKind::TimedOut)
+}
+
+/// Whether the operating system gives no further descriptor.
+fn is_out_of_descriptors(failure: &Failure) -> bool {
+    chain(failure).filter_map(<dyn StdError>::downcast_ref).any(files::are_used_up)
 }
 
 /// Whether the peer closed the connection when more should have come.

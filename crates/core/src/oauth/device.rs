@@ -9,6 +9,7 @@ use oauth2::{
 };
 use rmcp::transport::auth::{OAuthTokenResponse, StoredCredentials};
 use tokio::time::sleep;
+use url::Url;
 
 use super::{
     Prompt, User,
@@ -19,7 +20,13 @@ use super::{
     sign_in::{Place, checked},
     store::Record,
 };
-use crate::error::{Error, Kind as Fault};
+use crate::{
+    error::{Error, Kind as Fault},
+    text::excerpt,
+};
+
+/// More than anybody types in.
+const LONGEST_CODE: usize = 128;
 
 type DeviceClient = oauth2::Client<
     BasicErrorResponse,
@@ -58,10 +65,13 @@ impl Place<'_> {
         let request = client.exchange_device_code().add_scopes(scopes.iter().cloned().map(Scope::new));
         let request = request.add_extra_param("resource", &self.key.resource);
         let details: StandardDeviceAuthorizationResponse = request.request_async(&http).await.map_err(failed)?;
-        let complete = details.verification_uri_complete().map(|url| url.secret().clone());
-        let url = details.verification_uri().to_string();
+        // Written anew, as it is shown: the answer may have anything in it.
+        let complete =
+            details.verification_uri_complete().and_then(|url| Url::parse(url.secret()).ok()).map(String::from);
+        let url = details.verification_uri().url().to_string();
+        let code = excerpt(details.user_code().secret(), LONGEST_CODE);
         self.http.may_show(complete.as_deref().unwrap_or(&url)).await?;
-        user.ask(Prompt::Device { url, complete, code: details.user_code().secret().clone() }, lock);
+        user.ask(Prompt::Device { url, complete, code }, lock);
         let request = client.exchange_device_access_token(&details).add_extra_param("resource", &self.key.resource);
         let tokens = request.request_async(&http, sleep, None).await.map_err(failed)?;
         let granted = tokens.scopes().map(|scopes| scopes.iter().map(|scope| scope.to_string()).collect());

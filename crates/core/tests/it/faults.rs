@@ -21,9 +21,9 @@ use crate::support::{
 };
 
 use Fault::{
-    CloseAfterHead, CloseBeforeHead, CloseInBody, Date, GoAwayProcessed, GoAwayUnprocessed, Moved, Past, Refused,
-    RefusedStream, ResetAfterHead, ResetBeforeHead, ResetInBody, ResetStream, Seconds, Silent, Status, StreamCut,
-    StreamEnds,
+    CloseAfterHead, CloseBeforeHead, CloseInBody, Date, GoAwayProcessed, GoAwayUnprocessed, H2Status, Moved, Past,
+    Refused, RefusedStream, ResetAfterHead, ResetBeforeHead, ResetInBody, ResetStream, Seconds, Silent, Status,
+    StreamCut, StreamEnds,
 };
 use Hears::{Answer, Error};
 use Strikes::{Always, Once};
@@ -53,6 +53,8 @@ enum Fault {
     RefusedStream,
     /// HTTP/2: the server gives the request up.
     ResetStream,
+    /// HTTP/2: a status, with `Retry-After` in seconds if there is one.
+    H2Status(u16, Option<u64>),
     /// Nothing comes back.
     Silent,
     Status(u16),
@@ -164,7 +166,7 @@ const TABLE: &[Row] = &[
     (Seconds(503, 4),           Once,      CALL,  2..=2, 1,    Answer),
     (Seconds(503, 1),           Once,      LIST,  2..=2, 1,    Answer),
     (Date(429, 2),              Once,      CALL,  2..=2, 1,    Answer),
-    (Date(503, 2),              Once,      CALL,  2..=2, 1,    Answer),
+    (Date(503, 6),              Once,      CALL,  2..=2, 1,    Answer),
     (Date(503, 2),              Once,      LIST,  2..=2, 1,    Answer),
     (Seconds(429, 31),          Once,      CALL,  1..=1, 0,    Error("http_status", false)),
     (Seconds(429, 31),          Once,      LIST,  1..=1, 0,    Error("http_status", false)),
@@ -172,6 +174,13 @@ const TABLE: &[Row] = &[
     (Seconds(503, 3600),        Once,      LIST,  1..=1, 0,    Error("http_status", false)),
     (Date(503, 3600),           Once,      CALL,  1..=1, 0,    Error("http_status", false)),
     (Date(503, 3600),           Once,      LIST,  1..=1, 0,    Error("http_status", false)),
+    (H2Status(503, None),       Once,      CALL,  1..=1, 1,    Error("http_status", true)),
+    (H2Status(503, None),       Once,      LIST,  2..=2, 2,    Answer),
+    (H2Status(503, Some(0)),    Always,    CALL,  1..=1, 0,    Error("http_status", true)),
+    (H2Status(503, Some(1)),    Once,      CALL,  2..=2, 1,    Answer),
+    (H2Status(429, Some(0)),    Always,    CALL,  2..=6, 0,    Error("http_status", false)),
+    (H2Status(500, Some(1)),    Once,      CALL,  1..=1, 1,    Error("http_status", true)),
+    (H2Status(408, None),       Once,      CALL,  1..=1, 1,    Error("http_status", true)),
     // With that, the server says that it has failed, not that it was busy.
     (Seconds(500, 1),           Once,      CALL,  1..=1, 1,    Error("http_status", true)),
     (Seconds(502, 1),           Once,      CALL,  1..=1, 1,    Error("http_status", true)),
@@ -191,13 +200,15 @@ impl Fault {
                 | Seconds(503, 1..)
                 | Date(..)
                 | Past(429)
+                | H2Status(429, _)
+                | H2Status(503, Some(1..))
         )
     }
 
     /// The least time between the first try and the second.
     fn pause(self) -> Duration {
         match self {
-            Seconds(_, seconds) => Duration::from_secs(seconds),
+            Seconds(_, seconds) | H2Status(_, Some(seconds)) => Duration::from_secs(seconds),
             // A date has no fractions of a second.
             Date(_, seconds) => Duration::from_secs(seconds - 1),
             _ => Duration::ZERO,
@@ -248,7 +259,7 @@ impl Fault {
                 let date = httpdate::fmt_http_date(SystemTime::now() - Duration::from_secs(60));
                 post.respond(status, &[("Retry-After", &date)], "").await;
             }
-            Refused | Moved | GoAwayUnprocessed | GoAwayProcessed | RefusedStream | ResetStream => {
+            Refused | Moved | GoAwayUnprocessed | GoAwayProcessed | RefusedStream | ResetStream | H2Status(..) => {
                 unreachable!("this is nothing that this server does")
             }
         }
@@ -327,7 +338,7 @@ async fn play(row: &Row) -> Result<(), String> {
                 () = up_soon => unreachable!("it serves for ever"),
             }
         }
-        GoAwayUnprocessed | GoAwayProcessed | RefusedStream | ResetStream => {
+        GoAwayUnprocessed | GoAwayProcessed | RefusedStream | ResetStream | H2Status(..) => {
             let authority = Authority::new();
             let server = RawH2::start(authority.server_config("localhost")).await;
             let mut config = Config::new(&server.url()).expect("a URL");
@@ -341,6 +352,7 @@ async fn play(row: &Row) -> Result<(), String> {
                     GoAwayUnprocessed => Fate::GoAway { processed: false },
                     GoAwayProcessed => Fate::GoAway { processed: true },
                     RefusedStream => Fate::Reset(h2::Reason::REFUSED_STREAM),
+                    H2Status(status, seconds) => Fate::Status(status, seconds),
                     _ => Fate::Reset(h2::Reason::INTERNAL_ERROR),
                 }
             });

@@ -57,3 +57,5 @@ mod to_legacy;
 mod to_modern;
 /// The way over the network: compression, redirects, TLS, HTTP/2, addresses, many streams.
 mod transport;
+/// Peers that mean harm: what they send ends nothing, holds nothing up and runs nothing twice.
+mod withstand;

@@ -9,9 +9,7 @@ use std::{
     },
 };
 
-use brotli::{
-    Allocator, BrotliDecompressStream, BrotliResult, BrotliState, SliceWrapper as _, enc::StandardAlloc,
-};
+use brotli::{Allocator, BrotliDecompressStream, BrotliResult, BrotliState, SliceWrapper as _, enc::StandardAlloc};
 use compression_codecs::{
     DecodeV2,
     core::util::{PartialBuffer, WriteBuffer},

@@ -19,6 +19,8 @@ pub(crate) struct RawH2 {
 pub(crate) enum Fate {
     /// Status 200 with this JSON.
     Answer(String),
+    /// A status without a body, with `Retry-After` in seconds if there is one.
+    Status(u16, Option<u64>),
     /// The stream is reset.
     Reset(h2::Reason),
     /// The server goes away, and names this request as the last one that was begun or none at all; then the connection ends.
@@ -111,6 +113,16 @@ impl RawH2 {
                     headers.extend_from_slice(b"application/json");
                     write(&mut stream, HEADERS, END_HEADERS, id, &headers).await?;
                     write(&mut stream, DATA, END_STREAM, id, json.as_bytes()).await?;
+                }
+                Fate::Status(status, seconds) => {
+                    // In HPACK: values that are not indexed, of names that are.
+                    let mut headers = vec![0x08, 3];
+                    headers.extend_from_slice(status.to_string().as_bytes());
+                    if let Some(seconds) = seconds.map(|seconds| seconds.to_string()) {
+                        headers.extend_from_slice(&[0x0f, 53 - 15, u8::try_from(seconds.len()).expect("a number")]);
+                        headers.extend_from_slice(seconds.as_bytes());
+                    }
+                    write(&mut stream, HEADERS, END_HEADERS | END_STREAM, id, &headers).await?;
                 }
                 Fate::Reset(reason) => {
                     write(&mut stream, RST_STREAM, 0, id, &u32::from(reason).to_be_bytes()).await?;

@@ -1,0 +1,198 @@
+//! What a peer can make the log say: a little at a time, and a count of the rest (no I/O).
+//!
+//! Each call site in the code may say [`MOST_LINES`] different lines within [`PERIOD`], none of them twice; what else
+//! comes of it is counted, and the count is told when the period is over. So the first line of each kind is always there,
+//! a peer that sends a million bad events gets a few lines of log for them, and after a quiet time the same is said again.
+//!
+//! Rule: memory is for call sites, of which the program has a certain number, and never for what peers send. What is only
+//! counted is not put into words: after [`MOST_LOOKS`] lines of a call site the rest of its period is not looked at.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    time::{Duration, Instant},
+};
+
+use tracing::{Metadata, callsite::Identifier};
+
+/// How long what was said is not said again.
+const PERIOD: Duration = Duration::from_mins(1);
+/// The most different lines of a call site within a period.
+const MOST_LINES: usize = 10;
+/// The most lines of a call site that are compared with those that were said.
+const MOST_LOOKS: u32 = 1000;
+
+/// The call sites that have spoken.
+#[derive(Default)]
+pub(super) struct Flood {
+    sites: HashMap<Identifier, Site>,
+    /// With a key of this process's, so that nobody can make two lines look alike.
+    hasher: RandomState,
+}
+
+struct Site {
+    metadata: &'static Metadata<'static>,
+    /// When the period began.
+    since: Instant,
+    looks: u32,
+    /// The lines of this period, by their hashes.
+    said: Vec<u64>,
+    /// What the last of them says.
+    message: String,
+    unsaid: u64,
+}
+
+/// What becomes of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It may be said.
+    Say,
+    /// It is counted.
+    Count,
+    /// It is counted, as the first one that the period must end with.
+    CountUntil(Instant),
+}
+
+/// Lines that were counted within a period.
+#[derive(Debug)]
+pub(super) struct Unsaid {
+    pub(super) metadata: &'static Metadata<'static>,
+    pub(super) count: u64,
+    /// What one like them has said.
+    pub(super) message: String,
+}
+
+impl Flood {
+    /// A line has come, and is not made yet. If it may be said it is to be brought to `judge`.
+    pub(super) fn take(&mut self, metadata: &'static Metadata<'static>, now: Instant) -> Verdict {
+        let site = self.sites.entry(metadata.callsite()).or_insert_with(|| Site::new(metadata, now));
+        if site.is_over(now) && site.unsaid == 0 {
+            *site = Site::new(metadata, now);
+        }
+        if site.looks == MOST_LOOKS || site.said.len() == MOST_LINES {
+            return site.count();
+        }
+        site.looks += 1;
+        Verdict::Say
+    }
+
+    /// Whether this line says something that was not said yet. `text` is all of it but the time, `message` what it is about.
+    pub(super) fn judge(&mut self, metadata: &'static Metadata<'static>, text: &str, message: &str) -> Verdict {
+        let hash = self.hasher.hash_one(text);
+        let Some(site) = self.sites.get_mut(&metadata.callsite()) else { return Verdict::Say };
+        if site.said.contains(&hash) {
+            return site.count();
+        }
+        site.said.push(hash);
+        message.clone_into(&mut site.message);
+        Verdict::Say
+    }
+
+    /// What was counted in the periods that are over at this time, or in all.
+    pub(super) fn unsaid(&mut self, now: Option<Instant>) -> Vec<Unsaid> {
+        let is_due = |site: &&mut Site| site.unsaid > 0 && now.is_none_or(|now| site.is_over(now));
+        let unsaid = |site: &mut Site| {
+            // Those of the next period are counted anew.
+            let new = Site::new(site.metadata, now.unwrap_or(site.since));
+            let Site { metadata, unsaid: count, message, .. } = std::mem::replace(site, new);
+            Unsaid { metadata, count, message }
+        };
+        self.sites.values_mut().filter(is_due).map(unsaid).collect()
+    }
+}
+
+impl Site {
+    fn new(metadata: &'static Metadata<'static>, since: Instant) -> Self {
+        Self { metadata, since, looks: 0, said: Vec::new(), message: String::new(), unsaid: 0 }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= PERIOD
+    }
+
+    fn count(&mut self) -> Verdict {
+        self.unsaid += 1;
+        if self.unsaid == 1 { Verdict::CountUntil(self.since + PERIOD) } else { Verdict::Count }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::{Level, callsite::Callsite, field::FieldSet, subscriber::Interest};
+
+    use super::*;
+
+    struct Place(u8);
+
+    static PLACES: [Place; 2] = [Place(0), Place(1)];
+    static METADATA: [Metadata<'static>; 2] = [metadata(&PLACES[0]), metadata(&PLACES[1])];
+
+    const fn metadata(place: &'static Place) -> Metadata<'static> {
+        let fields = FieldSet::new(&[], Identifier(place));
+        Metadata::new("test", "test", Level::WARN, None, None, None, fields, tracing::metadata::Kind::EVENT)
+    }
+
+    impl Callsite for Place {
+        fn set_interest(&self, _: Interest) {}
+
+        fn metadata(&self) -> &Metadata<'_> {
+            &METADATA[usize::from(self.0)]
+        }
+    }
+
+    /// Whether this line is said.
+    fn says(flood: &mut Flood, site: usize, text: &str, now: Instant) -> bool {
+        flood.take(&METADATA[site], now) == Verdict::Say && flood.judge(&METADATA[site], text, text) == Verdict::Say
+    }
+
+    #[test]
+    fn what_is_said_once_is_counted_then_and_said_again_after_a_quiet_time() {
+        let (mut flood, start) = (Flood::default(), Instant::now());
+        assert!(says(&mut flood, 0, "a", start) && says(&mut flood, 0, "b", start) && says(&mut flood, 1, "a", start));
+        for _ in 0..1_000_000 {
+            assert!(!says(&mut flood, 0, "a", start));
+        }
+        assert!(flood.unsaid(Some(start + PERIOD / 2)).is_empty());
+        let later = start + PERIOD;
+        let [unsaid] = flood.unsaid(Some(later)).try_into().unwrap();
+        assert_eq!((unsaid.count, &*unsaid.message), (1_000_000, "b"));
+        assert!(flood.unsaid(None).is_empty());
+        assert!(says(&mut flood, 0, "a", later) && !says(&mut flood, 0, "a", later + PERIOD / 2));
+        assert!(says(&mut flood, 1, "a", later), "nothing of it was counted, and the period is over");
+        assert_eq!(flood.unsaid(None).len(), 1);
+    }
+
+    #[test]
+    fn different_lines_of_one_place_have_a_limit() {
+        let (mut flood, now) = (Flood::default(), Instant::now());
+        let said = (0..100_000).filter(|number| says(&mut flood, 0, &number.to_string(), now)).count();
+        assert_eq!(said, MOST_LINES);
+        assert!(says(&mut flood, 1, "another", now), "each place for itself");
+        let [unsaid] = flood.unsaid(None).try_into().unwrap();
+        assert_eq!(unsaid.count, 100_000 - MOST_LINES as u64);
+        assert!(flood.sites.values().all(|site| site.said.len() <= MOST_LINES));
+    }
+
+    #[test]
+    fn something_new_is_said_among_much_of_the_same() {
+        let (mut flood, now) = (Flood::default(), Instant::now());
+        for _ in 0..900 {
+            says(&mut flood, 0, "a", now);
+        }
+        assert!(says(&mut flood, 0, "b", now));
+        for _ in 0..900 {
+            says(&mut flood, 0, "a", now);
+        }
+        assert_eq!(flood.take(&METADATA[0], now), Verdict::Count, "and is not put into words for ever");
+    }
+
+    #[test]
+    fn the_first_that_is_counted_says_when_to_tell() {
+        let (mut flood, start) = (Flood::default(), Instant::now());
+        says(&mut flood, 0, "a", start);
+        flood.take(&METADATA[0], start);
+        assert_eq!(flood.judge(&METADATA[0], "a", "a"), Verdict::CountUntil(start + PERIOD));
+        flood.take(&METADATA[0], start);
+        assert_eq!(flood.judge(&METADATA[0], "a", "a"), Verdict::Count);
+    }
+}

@@ -1,0 +1,211 @@
+//! Events as lines of the log, in text or JSON.
+//!
+//! Rule: whatever an event holds may be what a peer has chosen, so each field passes [`gangway::text`], whoever wrote the
+//! event: it stays in its line, does nothing to a terminal, has no known secret in it and has a limit. Events of `info` and
+//! above also have a limit in number (`flood`); below, there is a line for each, as the user has asked for that.
+
+use std::{
+    fmt::{self, Write as _},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use gangway::text::{excerpt, look_at};
+use serde_json::{Map, Value};
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    Layer,
+    fmt::{
+        format::Writer,
+        time::{FormatTime as _, SystemTime},
+    },
+    layer::Context,
+};
+
+use super::{
+    flood::{Flood, Unsaid, Verdict},
+    sink::Sink,
+};
+
+/// The longest field, in bytes. The errors that this project makes say less.
+const LONGEST_FIELD: usize = 1024;
+/// The longest excerpt of what is only counted.
+const LONGEST_REMINDER: usize = 256;
+
+/// The way of events to the sink.
+pub(super) struct Lines(Arc<Shared>);
+
+struct Shared {
+    sink: Sink,
+    is_json: bool,
+    flood: Mutex<Flood>,
+}
+
+impl Lines {
+    pub(super) fn new(sink: Sink, is_json: bool) -> Self {
+        Self(Arc::new(Shared { sink, is_json, flood: Mutex::default() }))
+    }
+
+    /// Tells how many lines were not said, although their periods go on.
+    pub(super) fn tell_all(&self) {
+        self.0.tell(None);
+    }
+
+    /// Acts on a verdict; true if the line may be said.
+    fn heeds(&self, verdict: Verdict) -> bool {
+        match verdict {
+            Verdict::Say => return true,
+            Verdict::Count => {}
+            Verdict::CountUntil(then) => {
+                let shared = Arc::clone(&self.0);
+                // Without a runtime, the next event or the end tells it.
+                if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                    runtime.spawn(async move {
+                        tokio::time::sleep_until(then.into()).await;
+                        shared.tell(Some(Instant::now()));
+                    });
+                }
+            }
+        }
+        false
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let (metadata, shared) = (event.metadata(), &self.0);
+        if *metadata.level() > Level::INFO {
+            return shared.write(metadata, &shared.text(&Fields::of(event)));
+        }
+        let now = Instant::now();
+        shared.tell(Some(now));
+        // The lock is given back while the event is put into words, which is code of others.
+        let verdict = shared.flood().take(metadata, now);
+        if !self.heeds(verdict) {
+            return;
+        }
+        let fields = Fields::of(event);
+        let text = shared.text(&fields);
+        let verdict = shared.flood().judge(metadata, &text, &excerpt(&fields.message, LONGEST_REMINDER));
+        if self.heeds(verdict) {
+            shared.write(metadata, &text);
+        }
+    }
+}
+
+impl Shared {
+    fn flood(&self) -> MutexGuard<'_, Flood> {
+        self.flood.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells how many lines were not said in the periods that are over.
+    fn tell(&self, now: Option<Instant>) {
+        let unsaid = self.flood().unsaid(now);
+        for Unsaid { metadata, count, message } in unsaid {
+            let message = format!("{count} more like it: {message}");
+            // For machines, the number alone.
+            let rest = if self.is_json { vec![("count", count.into(), false)] } else { Vec::new() };
+            self.write(metadata, &self.text(&Fields { message, rest }));
+        }
+    }
+
+    /// What stands in a line beside time, level and target.
+    fn text(&self, fields: &Fields) -> String {
+        if self.is_json {
+            let rest = fields.rest.iter().map(|(name, value, _)| ((*name).to_owned(), value.clone()));
+            let message = ("message".to_owned(), Value::from(fields.message.as_str()));
+            return Value::from(rest.chain([message]).collect::<Map<_, _>>()).to_string();
+        }
+        let mut text = fields.message.clone();
+        for (name, value, is_quoted) in &fields.rest {
+            // A text takes whatever is written to it.
+            let _ = match value {
+                Value::String(value) if !is_quoted => write!(text, " {name}={value}"),
+                value => write!(text, " {name}={value}"),
+            };
+        }
+        text
+    }
+
+    fn write(&self, metadata: &Metadata<'_>, text: &str) {
+        let mut time = String::new();
+        // A line without its time is better than none.
+        let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+        let (level, target) = (metadata.level(), metadata.target());
+        self.sink.write(&if self.is_json {
+            format!(r#"{{"timestamp":"{time}","level":"{level}","fields":{text},"target":"{target}"}}"#) + "\n"
+        } else {
+            format!("{time} {level:>5} {target}: {text}\n")
+        });
+    }
+}
+
+/// What an event says, as it may be shown.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    /// Name, value, and whether it is quoted if it is a text.
+    rest: Vec<(&'static str, Value, bool)>,
+}
+
+impl Fields {
+    fn of(event: &Event<'_>) -> Self {
+        let mut fields = Self::default();
+        event.record(&mut fields);
+        fields
+    }
+
+    fn put(&mut self, field: &Field, value: impl Into<Value>, is_quoted: bool) {
+        match (field.name(), value.into()) {
+            ("message", Value::String(message)) => self.message = message,
+            (name, value) => self.rest.push((name, value, is_quoted)),
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let mut text = Beginning { text: String::new(), limit: look_at(LONGEST_FIELD) + 1 };
+        // An error only says that it is enough.
+        let _ = write!(text, "{value:?}");
+        self.put(field, excerpt(&text.text, LONGEST_FIELD), false);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, excerpt(value, LONGEST_FIELD), true);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, value, true);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value, true);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value, true);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value, true);
+    }
+}
+
+/// Takes no more of a text than is looked at, so that nothing is put into words in vain.
+struct Beginning {
+    text: String,
+    limit: usize,
+}
+
+impl fmt::Write for Beginning {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        let room = self.limit.saturating_sub(self.text.len());
+        let fits = part.get(..part.floor_char_boundary(room)).unwrap_or_default();
+        self.text.push_str(fits);
+        if fits.len() < part.len() { Err(fmt::Error) } else { Ok(()) }
+    }
+}

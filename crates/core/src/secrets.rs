@@ -1,0 +1,479 @@
+//! What this process knows to be secret: the values of the user's headers, tokens, passwords, the session and cookies. A
+//! server or a proxy may say them again, in an error page that shows what it got, in any of the ways in which such pages
+//! write a text.
+//!
+//! The table is the process's, as its log is: a value is in it for as long as its [`Concealed`] lives, which whoever holds
+//! the value keeps beside it. It is looked at only where a text is shown ([`crate::text`]), so a message on its way costs
+//! nothing, and no way out of the process can forget it.
+//!
+//! Rule: what is not secret is shown. A value of less than [`SHORTEST`] bytes is found in ordinary words, and is not looked
+//! for; what no page writes by itself, like the value backwards or encrypted, is not either.
+
+use std::{
+    fmt,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, STANDARD_NO_PAD},
+};
+use http::{HeaderMap, HeaderName, header};
+use memchr::memmem::Finder;
+use url::Url;
+
+use crate::config::{Config, Proxy};
+
+/// The shortest value that is looked for, in bytes.
+const SHORTEST: usize = 6;
+/// A value is known by its beginning, of at most so many bytes, and blanked for as long as it goes on.
+const KNOWN_BY: usize = 128;
+/// The most bytes that one byte of a value is written with: `&#x000041;`.
+const WIDEST: usize = 12;
+/// The most bytes of a text that it takes to know a value.
+pub(crate) const LONGEST_BEGINNING: usize = KNOWN_BY * WIDEST;
+/// Headers whose values are no secrets, and stand in what the bridge itself has to say.
+const OPEN: [HeaderName; 4] = [header::ACCEPT_LANGUAGE, header::HOST, header::ORIGIN, header::USER_AGENT];
+
+/// Values that are blanked in every text that is shown while this lives.
+#[derive(Clone, Default)]
+pub(crate) struct Concealed(#[expect(dead_code, reason = "the table is about what lives")] Option<Arc<Values>>);
+
+type Values = [Value];
+
+struct Value {
+    beginning: Finder<'static>,
+    rest: Vec<u8>,
+}
+
+static TABLE: Mutex<Vec<Weak<Values>>> = Mutex::new(Vec::new());
+
+impl Concealed {
+    /// Conceals these values and what is read out of them.
+    pub(crate) fn new<T: AsRef<[u8]>>(values: impl IntoIterator<Item = T>) -> Self {
+        let mut all = Vec::new();
+        for value in values {
+            all.extend(spellings(value.as_ref()));
+        }
+        all.retain(|value| value.len() >= SHORTEST);
+        all.sort_unstable();
+        all.dedup();
+        if all.is_empty() {
+            return Self::default();
+        }
+        let values: Arc<Values> = all.iter().map(|value| Value::new(value)).collect();
+        let mut table = table();
+        table.retain(|known| known.strong_count() > 0);
+        table.push(Arc::downgrade(&values));
+        Self(Some(values))
+    }
+
+    /// Conceals the values of the user's headers.
+    pub(crate) fn headers(headers: &HeaderMap) -> Self {
+        let secret = headers.iter().filter(|(name, _)| !OPEN.contains(name));
+        Self::new(secret.flat_map(|(name, value)| parts(name, value.as_bytes())))
+    }
+
+    /// Conceals what is secret in the settings beside the headers.
+    pub(crate) fn settings(config: &Config) -> Self {
+        let mut values = of_url(config.url.as_url());
+        if let Proxy::Url { url, .. } = &config.proxy {
+            values.extend(of_url(url.as_url()));
+        }
+        if let Some(identity) = &config.tls.client {
+            let lines = identity.key.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+            values.extend(lines.filter(|line| !line.starts_with(b"-----")).map(<[u8]>::to_vec));
+        }
+        Self::new(values)
+    }
+
+    /// Conceals the query of a URL, user and password.
+    pub(crate) fn url(url: &Url) -> Self {
+        Self::new(of_url(url))
+    }
+}
+
+impl fmt::Debug for Concealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Concealed")
+    }
+}
+
+impl Value {
+    fn new(value: &[u8]) -> Self {
+        let (beginning, rest) = value.split_at_checked(KNOWN_BY).unwrap_or((value, &[]));
+        Self { beginning: Finder::new(beginning).into_owned(), rest: rest.to_vec() }
+    }
+
+    fn places_in<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = Range<usize>> + 'a {
+        self.beginning.find_iter(bytes).map(|start| {
+            let end = start + self.beginning.needle().len();
+            let after = bytes.get(end..).unwrap_or_default();
+            start..end + after.iter().zip(&self.rest).take_while(|(one, other)| one == other).count()
+        })
+    }
+}
+
+/// Where secrets stand in a text, in order and apart from each other, at the boundaries of characters.
+pub(crate) fn places_in(text: &str) -> Vec<Range<usize>> {
+    let known: Vec<_> = table().iter().filter_map(Weak::upgrade).collect();
+    if known.is_empty() {
+        return Vec::new();
+    }
+    let mut places = Vec::new();
+    for reading in readings(text) {
+        for value in known.iter().flat_map(|values| values.iter()) {
+            for place in value.places_in(&reading.bytes) {
+                let (start, end) = (reading.source(place.start), reading.source(place.end));
+                places.push(text.floor_char_boundary(start)..text.ceil_char_boundary(end));
+            }
+        }
+    }
+    places.sort_unstable_by_key(|place| place.start);
+    places.dedup_by(|next, last| {
+        let touches = next.start <= last.end;
+        if touches {
+            last.end = last.end.max(next.end);
+        }
+        touches
+    });
+    places
+}
+
+fn table() -> MutexGuard<'static, Vec<Weak<Values>>> {
+    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A value of a header, what stands behind its scheme, and of headers that have parameters the value of each.
+fn parts(name: &HeaderName, value: &[u8]) -> Vec<Vec<u8>> {
+    let mut parts = vec![value.to_vec()];
+    let (scheme, credentials) = match memchr::memchr(b' ', value) {
+        Some(space) => value.split_at(space),
+        None => (&[][..], value),
+    };
+    let credentials = credentials.trim_ascii();
+    parts.push(credentials.to_vec());
+    if scheme.eq_ignore_ascii_case(b"basic")
+        && let Ok(pair) = STANDARD.decode(credentials).or_else(|_| STANDARD_NO_PAD.decode(credentials))
+    {
+        parts.extend(pair.splitn(2, |&byte| byte == b':').map(<[u8]>::to_vec));
+        parts.push(pair);
+    }
+    if *name == header::COOKIE || name.as_str().ends_with("authorization") {
+        let pairs = value.split(|byte| b";,".contains(byte));
+        let values = pairs.filter_map(|pair| Some(pair.splitn(2, |&byte| byte == b'=').nth(1)?.trim_ascii()));
+        parts.extend(values.map(|value| unquoted(value).to_vec()));
+    }
+    parts
+}
+
+fn unquoted(value: &[u8]) -> &[u8] {
+    value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value)
+}
+
+/// What is secret in a URL, as it stands there and as it is meant.
+fn of_url(url: &Url) -> Vec<Vec<u8>> {
+    let meant = |text: &str| {
+        let read = Reading::of(text);
+        read.without(&PERCENT).unwrap_or(read).bytes
+    };
+    let (user, password) = (url.username(), url.password().unwrap_or_default());
+    let mut values = vec![user.into(), password.into(), meant(user), meant(password)];
+    if !password.is_empty() {
+        // As it is sent.
+        values.push(STANDARD.encode([meant(user), meant(password)].join(&b':')).into());
+    }
+    let query = url.query().unwrap_or_default();
+    values.push(query.into());
+    values.extend(query.split('&').filter_map(|pair| Some(pair.split_once('=')?.1.into())));
+    for (_, value) in url.query_pairs() {
+        // Forms write a space as a plus.
+        values.extend([value.replace(' ', "+").into(), value.into_owned().into()]);
+    }
+    values
+}
+
+/// The bytes that a value has in a page of UTF-8: its own, and if it is more than ASCII, what they become for a server that
+/// takes them for Latin-1, or for UTF-8 although they are not.
+fn spellings(value: &[u8]) -> Vec<Vec<u8>> {
+    if value.is_ascii() {
+        return vec![value.to_vec()];
+    }
+    let latin: String = value.iter().map(|&byte| char::from(byte)).collect();
+    vec![value.to_vec(), latin.into(), String::from_utf8_lossy(value).into_owned().into()]
+}
+
+/// A text as somebody reads it who undoes the escapes in it.
+struct Reading {
+    bytes: Vec<u8>,
+    /// Where each byte stands in the text, and where the text ends; nothing if that is the same place.
+    places: Vec<usize>,
+}
+
+impl Reading {
+    fn of(text: &str) -> Self {
+        Self { bytes: text.into(), places: Vec::new() }
+    }
+
+    fn source(&self, at: usize) -> usize {
+        self.places.get(at).copied().unwrap_or(at)
+    }
+
+    /// The same with one more kind of escapes undone, if it has such.
+    fn without(&self, escapes: &Escapes) -> Option<Self> {
+        memchr::memchr(escapes.begin, &self.bytes)?;
+        let mut read = Self { bytes: Vec::new(), places: Vec::new() };
+        let mut at = 0;
+        while let Some(&byte) = self.bytes.get(at) {
+            let rest = self.bytes.get(at + 1..).unwrap_or_default();
+            let undone = if byte == escapes.begin { (escapes.read)(rest) } else { None };
+            let (meant, length) = undone.unwrap_or((Meant::Byte(byte), 0));
+            let mut buffer = [0; 4];
+            let meant = match meant {
+                Meant::Byte(byte) => &[byte][..],
+                Meant::Char(c) => c.encode_utf8(&mut buffer).as_bytes(),
+            };
+            read.bytes.extend(meant);
+            read.places.extend(meant.iter().map(|_| self.source(at)));
+            at += 1 + length;
+        }
+        read.places.push(self.source(at));
+        (read.bytes.len() < self.bytes.len()).then_some(read)
+    }
+}
+
+/// A text as it is and as it is meant, with any one or two kinds of escapes undone: a page of HTML that quotes JSON has two.
+fn readings(text: &str) -> Vec<Reading> {
+    let mut readings = vec![Reading::of(text)];
+    let mut from = 0;
+    for _ in 0..2 {
+        let to = readings.len();
+        let further: Vec<_> =
+            readings.iter().skip(from).flat_map(|it| ESCAPES.iter().filter_map(|e| it.without(e))).collect();
+        readings.extend(further);
+        from = to;
+    }
+    readings
+}
+
+/// A kind of escapes: the byte that begins one, and what the bytes behind it mean, of how many of them.
+struct Escapes {
+    begin: u8,
+    read: fn(&[u8]) -> Option<(Meant, usize)>,
+}
+
+enum Meant {
+    Byte(u8),
+    Char(char),
+}
+
+const PERCENT: Escapes = Escapes { begin: b'%', read: percent };
+
+/// Those of URLs, of JSON and programming languages, and of HTML.
+const ESCAPES: [Escapes; 3] =
+    [PERCENT, Escapes { begin: b'\\', read: backslash }, Escapes { begin: b'&', read: entity }];
+
+fn percent(rest: &[u8]) -> Option<(Meant, usize)> {
+    Some((Meant::Byte(u8::try_from(number(rest.get(..2)?, 16)?).ok()?), 2))
+}
+
+fn backslash(rest: &[u8]) -> Option<(Meant, usize)> {
+    let byte = |byte| Some((Meant::Byte(byte), 1));
+    match rest.first()? {
+        b'n' => byte(b'\n'),
+        b'r' => byte(b'\r'),
+        b't' => byte(b'\t'),
+        b'x' => Some((Meant::Byte(u8::try_from(number(rest.get(1..3)?, 16)?).ok()?), 3)),
+        b'u' if rest.get(1) == Some(&b'{') => {
+            let digits = rest.get(2..)?.iter().take(8).position(|&byte| byte == b'}')?;
+            Some((Meant::Char(char::from_u32(number(rest.get(2..2 + digits)?, 16)?)?), digits + 3))
+        }
+        b'u' => {
+            let unit = number(rest.get(1..5)?, 16)?;
+            if let Some(c) = char::from_u32(unit) {
+                return Some((Meant::Char(c), 5));
+            }
+            // The second half of a pair follows.
+            let second = number(rest.get(5..11)?.strip_prefix(b"\\u")?, 16)?;
+            let pair = [u16::try_from(unit).ok()?, u16::try_from(second).ok()?];
+            Some((Meant::Char(char::decode_utf16(pair).next()?.ok()?), 11))
+        }
+        &other if other.is_ascii_punctuation() => byte(other),
+        _ => None,
+    }
+}
+
+fn entity(rest: &[u8]) -> Option<(Meant, usize)> {
+    let length = rest.iter().take(10).position(|&byte| byte == b';')?;
+    let c = match rest.get(..length)? {
+        b"amp" => '&',
+        b"lt" => '<',
+        b"gt" => '>',
+        b"quot" => '"',
+        b"apos" => '\'',
+        [b'#', b'x' | b'X', digits @ ..] => char::from_u32(number(digits, 16)?)?,
+        [b'#', digits @ ..] => char::from_u32(number(digits, 10)?)?,
+        _ => return None,
+    };
+    Some((Meant::Char(c), length + 1))
+}
+
+fn number(digits: &[u8], radix: u32) -> Option<u32> {
+    u32::from_str_radix(std::str::from_utf8(digits).ok()?, radix).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::text::{excerpt, shown};
+
+    /// Canaries that no other test has in its texts, as the table is the process's.
+    fn headers(pairs: &[(&'static str, &str)]) -> Concealed {
+        let pairs =
+            pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()));
+        Concealed::headers(&pairs.collect())
+    }
+
+    #[test]
+    fn a_value_is_blanked_in_every_spelling_of_a_page() {
+        let value = r#"q/7"<&>'\%+kanarie ß"#;
+        let _concealed = headers(&[("x-api-key", value)]);
+        let percent = |wide: bool| {
+            let write = |byte: u8| match byte {
+                b'a'..=b'z' | b'0'..=b'9' if !wide => char::from(byte).to_string(),
+                0x27..=0x2f => format!("%{byte:02x}"),
+                _ => format!("%{byte:02X}"),
+            };
+            value.bytes().map(write).collect::<Vec<_>>().concat()
+        };
+        let json = serde_json::to_string(value).unwrap();
+        let html = value
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;")
+            .replace('"', "&#34;")
+            .replace('\'', "&#x27;");
+        let units =
+            |value: &str| value.encode_utf16().map(|unit| format!("\\u{unit:04X}")).collect::<Vec<_>>().concat();
+        for text in [
+            value.to_owned(),
+            percent(false),
+            percent(true),
+            json.clone(),
+            json.replace('/', "\\/"),
+            html.clone(),
+            units(value),
+            serde_json::to_string(&html).unwrap(),
+            json.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;"),
+            percent(true).replace('%', "%25"),
+            format!("{value:?}"),
+            value.bytes().map(char::from).collect(),
+            format!("{value}{value}"),
+        ] {
+            let page = format!("X-Api-Key: {text}; that is all");
+            let shown = shown(page.as_str());
+            assert!(!shown.contains("kanarie") && shown.contains("[secret]"), "{shown}");
+            assert!(shown.starts_with("X-Api-Key: ") && shown.ends_with("; that is all"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_known_without_their_scheme_too() {
+        let basic = STANDARD.encode("kanarie-user:kanarie-word:2");
+        let _concealed = headers(&[
+            ("authorization", &format!("Basic {basic}")),
+            ("proxy-authorization", r#"Digest username="dig-kanarie", response=resp-kanarie"#),
+            ("x-token", "Bearer kanarie-token"),
+            ("cookie", "a=cookie-kanarie; b=\"other-kanarie\""),
+            ("origin", "https://open-kanarie.example"),
+        ]);
+        for (page, blanked) in [
+            (basic.as_str(), "[secret]"),
+            ("hello kanarie-user!", "hello [secret]!"),
+            ("word kanarie-word:2.", "word [secret]."),
+            ("dig-kanarie or resp-kanarie", "[secret] or [secret]"),
+            ("the token kanarie-token is stale", "the token [secret] is stale"),
+            ("cookie-kanarie other-kanarie", "[secret] [secret]"),
+            ("from https://open-kanarie.example", "from https://open-kanarie.example"),
+        ] {
+            assert_eq!(shown(page), blanked);
+        }
+    }
+
+    #[test]
+    fn what_is_secret_in_urls_and_keys_is_known() {
+        let mut config = Config::new("https://us%C3%A9r-kanarie:pass%2Fkanarie@h/mcp?key=query%20kanarie&v=1").unwrap();
+        config.proxy =
+            Proxy::Url { url: crate::ProxyUrl::parse("proxy-user:proxy-kanarie@proxy:3128").unwrap(), except: None };
+        let key = "-----BEGIN PRIVATE KEY-----\nlinekanarie1\r\nlinekanarie2\n-----END PRIVATE KEY-----\n";
+        config.tls.client = Some(crate::ClientIdentity::new(Vec::new(), key.into()));
+        let _concealed = Concealed::settings(&config);
+        let sent = STANDARD.encode("proxy-user:proxy-kanarie");
+        for page in [
+            "usér-kanarie",
+            "pass/kanarie",
+            "query kanarie",
+            "query%20kanarie",
+            "query+kanarie",
+            "proxy-kanarie",
+            &sent,
+            "linekanarie1",
+            "linekanarie2",
+        ] {
+            assert_eq!(shown(page), "[secret]");
+        }
+        assert_eq!(shown("-----BEGIN PRIVATE KEY-----"), "-----BEGIN PRIVATE KEY-----");
+    }
+
+    #[test]
+    fn a_value_that_begins_before_the_cut_is_blanked_before_it_is_cut() {
+        let value = "kanarie-long-".repeat(100);
+        let _concealed = headers(&[("x-long", &value)]);
+        let encoded = value.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat();
+        for at in [0, 100, 500, 505, 511] {
+            for value in [&value, &encoded] {
+                let page = format!("{}{value} and so on, {value}", "x".repeat(at));
+                let shown = excerpt(&page, 512);
+                assert!(!shown.contains("kana") && !shown.contains("%6B") && shown.len() <= 512, "{at}: {shown}");
+            }
+        }
+        assert_eq!(shown(format!("cut: {}", &value[..500])), "cut: [secret]", "as the server has cut it");
+    }
+
+    #[test]
+    fn what_is_short_or_forgotten_is_shown() {
+        let concealed = headers(&[("x-short", "abcde"), ("x-other", "kanarie-gone")]);
+        assert_eq!(shown("abcde kanarie-gone"), "abcde [secret]");
+        drop(concealed);
+        assert_eq!(shown("abcde kanarie-gone"), "abcde kanarie-gone");
+    }
+
+    #[test]
+    fn hostile_escapes_are_only_text() {
+        let _concealed = headers(&[("x-api-key", "kanarie-escape")]);
+        for text in [
+            "%",
+            "%4",
+            "%zz",
+            "\\",
+            "\\u",
+            "\\u12",
+            "\\ud800",
+            "\\ud800\\u0041",
+            "\\u{",
+            "\\u{110000}",
+            "&",
+            "&#",
+            "&#;",
+            "&#x;",
+            "&#99999999;",
+            "é%\u{e9}",
+        ] {
+            let page = format!("{text}kanarie-escape{text}");
+            assert!(shown(page.as_str()).contains("[secret]"), "{text}");
+        }
+    }
+}

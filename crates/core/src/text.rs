@@ -1,0 +1,165 @@
+//! Text that somebody else has chosen, on its way to an error, a log or a terminal.
+//!
+//! Rule: whatever shows such a text, or may hold one, shows it by [`shown`] or [`excerpt`]. It then stays in its line, is
+//! no command to a terminal, hides nothing from its reader, and holds no secret that this process knows.
+
+use std::borrow::Cow;
+
+use crate::secrets;
+
+/// What stands where a secret was.
+const BLANK: &str = "[secret]";
+/// What stands at the end of a text that goes on.
+const CUT: char = '…';
+
+/// A text as it may be shown.
+pub fn shown<'a>(text: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
+    let text = text.into();
+    match blanked(&text, text.len()) {
+        Some(blanked) => harmless(blanked),
+        None => harmless(text),
+    }
+}
+
+/// The beginning of a text as it may be shown: at most `limit` bytes, with a mark at the end if the text goes on.
+pub fn excerpt(text: &str, limit: usize) -> String {
+    let looked_at = text.get(..text.floor_char_boundary(look_at(limit))).unwrap_or_default();
+    let kept = looked_at.floor_char_boundary(limit);
+    let beginning = looked_at.get(..kept).unwrap_or_default();
+    let mut shown = match blanked(looked_at, kept) {
+        Some(blanked) => harmless(blanked),
+        None => harmless(beginning),
+    }
+    .into_owned();
+    if kept < text.len() || shown.len() > limit {
+        shown.truncate(shown.floor_char_boundary(limit.saturating_sub(CUT.len_utf8())));
+        shown.push(CUT);
+    }
+    shown
+}
+
+/// How much of a text [`excerpt`] looks at, in bytes. It is more than it shows: a secret is not known by its first half.
+pub const fn look_at(limit: usize) -> usize {
+    limit.saturating_add(secrets::LONGEST_BEGINNING)
+}
+
+/// The part of a text before `end` without the secrets that begin there; none if there are none.
+fn blanked(text: &str, end: usize) -> Option<String> {
+    let places = secrets::places_in(text);
+    if places.is_empty() {
+        return None;
+    }
+    let mut blanked = String::new();
+    let mut at = 0;
+    for place in places.into_iter().take_while(|place| place.start < end) {
+        blanked.push_str(text.get(at..place.start).unwrap_or_default());
+        blanked.push_str(BLANK);
+        at = place.end;
+    }
+    blanked.push_str(text.get(at..end).unwrap_or_default());
+    Some(blanked)
+}
+
+/// The text on one line, with the number of each character in the place of those that act or hide.
+fn harmless<'a>(text: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
+    let text = text.into();
+    if !text.contains(acts_or_hides) {
+        return text;
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\t' | '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => shown.push(' '),
+            c if acts_or_hides(c) => shown.extend(c.escape_unicode()),
+            c => shown.push(c),
+        }
+    }
+    shown.into()
+}
+
+/// Controls, which terminals obey (C0, DEL, C1); what ends a line or turns the direction of writing; and what is there
+/// without being seen, by which two texts that look alike differ and in which others can be hidden: all that Unicode calls
+/// ignorable by default (`Default_Ignorable_Code_Point`, unassigned ones included), and the marks of annotations. So an
+/// emoji of several characters and Persian with its joiners show the numbers of those; a log has to be certain first.
+fn acts_or_hides(c: char) -> bool {
+    if c.is_ascii() {
+        return c.is_ascii_control();
+    }
+    matches!(
+        c,
+        '\u{80}'..='\u{9f}'
+            | '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
+/// Every character that is never shown as it is, for the tests of the ways out.
+#[cfg(test)]
+pub(crate) fn hostile() -> String {
+    let all = ('\0'..='\u{e0fff}').filter(|c| acts_or_hides(*c));
+    all.flat_map(|c| [c, 'x']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_says_moves_no_cursor() {
+        let hostile = "a\u{1b}[2J\u{9b}31m\u{7}b\r\nc\u{202e}d\u{2028}e\u{7f}\0";
+        assert_eq!(shown(hostile), r"a\u{1b}[2J\u{9b}31m\u{7}b  c\u{202e}d e\u{7f}\u{0}");
+        assert_eq!(
+            shown("a\u{ad}b\u{61c}c\u{200b}d\u{2066}e\u{feff}f"),
+            r"a\u{ad}b\u{61c}c\u{200b}d\u{2066}e\u{feff}f"
+        );
+        assert_eq!(shown("x\u{e0041}\u{fe0f}\u{e0100}"), r"x\u{e0041}\u{fe0f}\u{e0100}");
+        let long = excerpt(&"\u{1b}".repeat(600), 512);
+        assert!(long.len() <= 512 && long.ends_with(CUT), "{long}");
+    }
+
+    #[test]
+    fn nothing_of_the_dangerous_categories_passes() {
+        // The classes that the bridge promises, spelled out beside the ranges above.
+        let promised = ('\0'..='\u{1f}')
+            .chain('\u{7f}'..='\u{9f}')
+            .chain(['\u{61c}', '\u{feff}', '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}'])
+            .chain('\u{202a}'..='\u{202e}')
+            .chain('\u{2066}'..='\u{2069}')
+            .chain('\u{e0000}'..='\u{e007f}');
+        for c in promised {
+            let text = format!("a{c}b");
+            assert!(!shown(text.as_str()).contains(c) && !excerpt(&text, 100).contains(c), "{:x}", u32::from(c));
+        }
+    }
+
+    #[test]
+    fn what_people_write_stays() {
+        let text = "Größe 10 µm – «да» 한국어 日本語 ไทย עברית العربية ₿ 𝒳 🦀 e\u{301}\u{a0}\u{3000}";
+        assert_eq!(shown(text), text);
+        assert!(matches!(shown("as it is"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn an_excerpt_is_cut_at_a_character_and_says_so() {
+        let text = "é".repeat(600);
+        let cut = excerpt(&text, 512);
+        assert!(cut.len() <= 512 && cut.strip_suffix(CUT).unwrap().chars().all(|c| c == 'é'), "{cut}");
+        assert_eq!(excerpt(&text[..512], 512), text[..512]);
+        assert_eq!(excerpt("", 512), "");
+    }
+}

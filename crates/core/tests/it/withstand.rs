@@ -1,0 +1,361 @@
+//! Peers that mean harm: nothing that they send ends the bridge, holds it up, or has a tool run twice; and nothing that is
+//! the user's goes where it does not belong.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    Authority, Client, INITIALIZED, Server, VERSION, call, dialogue, framed, notification, progress, refusal, request,
+    response, within,
+};
+
+/// More levels than any stack has room for.
+const DEEP: usize = 100_000;
+
+/// Texts that a reader would go down into, or read again and again.
+fn deep() -> Vec<String> {
+    let open = |text: &str| text.repeat(DEEP);
+    vec![
+        open("["),
+        format!("{}{}", open("["), open("]")),
+        format!("[{}{}]", open("["), open("]")),
+        format!("[{}]", vec![format!("{}{}", "[".repeat(300), "]".repeat(300)); 300].join(",")),
+        open(r#"{"a":"#),
+        format!("[{}", open(r#"{"id":1,"result":["#)),
+        open(r#"[{"id":1,"error":"#),
+    ]
+}
+
+#[tokio::test]
+async fn nothing_is_too_deep_for_stdin() {
+    let (mut server, mut client) = dialogue().await;
+    for text in deep() {
+        client.send(&text).await;
+        // An error for each element of a batch, and one for what is no JSON.
+        let elements = serde_json::from_str::<Vec<&serde_json::value::RawValue>>(&text).map_or(1, |all| all.len());
+        for _ in 0..elements {
+            let failure = client.expect_error("null").await;
+            assert!(matches!(failure.code, -32_700 | -32_600), "{failure:?}");
+        }
+    }
+    client.expect_nothing(&mut server).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn nothing_is_too_deep_for_a_reply() {
+    for (status, content_type) in [
+        (200, "application/json"),
+        (200, "text/event-stream"),
+        (200, "application/x-ndjson"),
+        (200, "text/plain"),
+        (202, "application/json"),
+        (400, "application/json"),
+        (404, "application/json"),
+        (500, "application/json"),
+    ] {
+        let (mut server, mut client) = dialogue().await;
+        client.handshake(&mut server, None).await;
+        for text in deep() {
+            client.send(call("1")).await;
+            server.post().await.respond_as(status, content_type, framed(content_type, &text)).await;
+            client.expect_error("1").await;
+        }
+        client.expect_nothing(&mut server).await;
+        client.finish(&mut server).await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_too_deep_for_the_handshake_and_the_standing_stream() {
+    let mut server = Server::start().await;
+    server.expect_get();
+    let mut client = Client::of(&server);
+    for text in deep() {
+        client.initialize().await;
+        let post = server.post().await;
+        post.respond_as(400, "application/json", &text).await;
+        // It may be an older server.
+        server.get().await.respond_as(405, "application/json", &text).await;
+        client.expect_error(r#""init""#).await;
+    }
+    client.initialize().await;
+    let answer = server.initialize(None, VERSION).await;
+    client.expect(answer).await;
+    client.send(INITIALIZED).await;
+    server.post().await.accepted().await;
+    let mut stream = server.get().await;
+    stream.sse().await;
+    for text in deep() {
+        stream.event(&text).await;
+    }
+    stream.event(&notification("x", "{}")).await;
+    client.expect(notification("x", "{}")).await;
+    client.close_stdin();
+    client.end().await;
+}
+
+#[tokio::test]
+async fn r96_an_error_of_the_tools_own_is_an_answer_whatever_it_speaks_of() {
+    for (status, code, text) in [
+        (400, -32_000, "the browser session 7 has ended"),
+        (400, -32_000, "device not initialized"),
+        (404, -32_000, "order not found"),
+        (404, -32_001, "session 7 of the browser was not found"),
+        (404, -32_602, "invalid session"),
+        (404, -32_001, "Session not found"),
+        (400, -32_600, "Bad Request: No valid session ID provided"),
+        (401, -32_001, "the user's account needs authentication"),
+        (403, -32_003, "insufficient_scope"),
+        (409, -32_000, "conflict"),
+        (410, -32_000, "session gone"),
+        (429, -32_000, "try again later"),
+        (500, -32_603, "session lost"),
+        (503, -32_000, "the tool is busy"),
+        (503, -32_603, "upstream session reset"),
+    ] {
+        let mut server = Server::start().await;
+        let mut config = server.config();
+        config.set_header("X-Key", "secret").unwrap();
+        let mut client = Client::start(config);
+        client.handshake(&mut server, Some("session-1")).await;
+        client.send(call("1")).await;
+        let answer = format!(r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":{code},"message":"{text}"}}}}"#);
+        server.post().await.respond_as(status, "application/json", &answer).await;
+        client.expect(&answer).await;
+        // It was sent once. The session may be another one from now on.
+        client.send(call("2")).await;
+        loop {
+            let post = server.post().await;
+            assert_ne!(post.id().as_deref(), Some("1"), "{status} {text}");
+            match post.rpc_method().as_str() {
+                "initialize" => drop(post.initialized(Some("session-2"), VERSION).await),
+                "tools/call" => {
+                    client.expect(post.answer("{}").await).await;
+                    break;
+                }
+                _ => post.accepted().await,
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn r96_what_only_reads_goes_again_in_another_session() {
+    let mut server = Server::start().await;
+    let mut client = Client::of(&server);
+    client.handshake(&mut server, Some("old")).await;
+    client.send(request("1", "tools/list", "{}")).await;
+    let lost = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32001,"message":"Session not found"}}"#;
+    server.post().await.respond_as(404, "application/json", lost).await;
+    server.post().await.initialized(Some("new"), VERSION).await;
+    server.post().await.accepted().await;
+    // And if that does not help, what the server says is the answer.
+    server.post_of("1").await.respond_as(404, "application/json", lost).await;
+    client.expect(lost).await;
+}
+
+#[tokio::test]
+async fn r44_a_refusal_that_changes_each_time_has_an_end() {
+    let mut server = Server::start().await;
+    let mut client = Client::of(&server);
+    client.handshake(&mut server, Some("old")).await;
+    client.send(call("1")).await;
+    let mut posts = 0;
+    let serve = async {
+        loop {
+            let post = server.next("a request").await;
+            match (post.verb.as_str(), post.rpc_method().as_str()) {
+                ("DELETE", _) => post.respond(204, &[], "").await,
+                (_, "initialize") => drop(post.initialized(Some("new"), VERSION).await),
+                (_, "tools/call") => {
+                    posts += 1;
+                    post.respond(404, &[], "").await;
+                }
+                _ => post.accepted().await,
+            }
+        }
+    };
+    tokio::select! {
+        failure = client.expect_error("1") => assert_eq!(failure.kind(), "session_lost"),
+        () = serve => unreachable!("it serves for ever"),
+    }
+    assert_eq!(posts, 2);
+    server.forget_notifications();
+}
+
+#[tokio::test]
+async fn r33_no_stream_is_opened_a_thousand_times_a_second() {
+    // The rest of a call's stream, and what the server pushes.
+    for pushes in [false, true] {
+        let mut server = Server::start().await;
+        server.expect_get();
+        let mut client = Client::of(&server);
+        if pushes {
+            client.initialize().await;
+            let answer = server.initialize(Some("s"), VERSION).await;
+            client.expect(answer).await;
+            client.send(INITIALIZED).await;
+            server.post().await.accepted().await;
+        } else {
+            client.send(call("1")).await;
+            let mut post = server.post().await;
+            post.sse().await;
+            post.chunk("retry: 0\nid: 1\ndata:\n\n").await;
+            post.end().await;
+        }
+        let start = Instant::now();
+        for _ in 0..7 {
+            let mut get = server.get().await;
+            get.sse().await;
+            get.chunk("retry: 0\nid: 1\ndata:\n\n").await;
+            get.end().await;
+        }
+        // The first may come at once; then 100 ms each, and longer.
+        assert!(start.elapsed() >= Duration::from_millis(500), "{pushes} {:?}", start.elapsed());
+        drop(client);
+        within("the last GET", tokio::time::sleep(Duration::from_millis(1))).await;
+        std::mem::forget(server);
+    }
+}
+
+#[tokio::test]
+async fn r6_replies_to_what_wants_none_hold_nothing_up() {
+    for (status, content_type) in
+        [(200, "text/event-stream"), (200, "application/json"), (202, "text/plain"), (400, "text/html")]
+    {
+        let (mut server, mut client) = dialogue().await;
+        let mut endless = Vec::new();
+        for step in 0..100 {
+            client.send(progress("\"p\"", step)).await;
+            let mut post = server.post().await;
+            post.head(status, &[("Content-Type", content_type)]).await;
+            post.chunk(": and so on\n").await;
+            endless.push(post);
+        }
+        client.send(call("1")).await;
+        let answer = server.post_of("1").await.answer("{}").await;
+        client.expect(answer).await;
+        drop(endless);
+        client.finish(&mut server).await;
+    }
+}
+
+#[tokio::test]
+async fn what_may_not_wait_for_calls_opens_few_connections() {
+    for (kind, most) in [("notifications", 32), ("pings", 8), ("responses", 16)] {
+        let (mut server, mut client) = dialogue().await;
+        let line = |number: usize| match kind {
+            "notifications" => progress("\"p\"", number),
+            "pings" => request(&number.to_string(), "ping", "{}"),
+            _ => response(&number.to_string(), "{}"),
+        };
+        let count = 300;
+        let send = async {
+            for number in 0..count {
+                client.send(line(number)).await;
+            }
+        };
+        let serve = async {
+            let mut open = Vec::new();
+            let mut connections = 0;
+            for _ in 0..count {
+                // As many as come by themselves are held open at once.
+                while let Ok(post) = tokio::time::timeout(Duration::from_millis(100), server.post()).await {
+                    connections = connections.max(post.connection + 1);
+                    open.push(post);
+                }
+                if open.is_empty() {
+                    break;
+                }
+                for post in open.drain(..) {
+                    match kind {
+                        "pings" => drop(post.answer("{}").await),
+                        _ => post.accepted().await,
+                    }
+                }
+            }
+            connections
+        };
+        let ((), connections) = tokio::join!(send, serve);
+        assert!((1..=most).contains(&connections), "{connections} connections for {kind}");
+        if kind == "pings" {
+            for _ in 0..count {
+                client.line("the answer to a ping").await;
+            }
+        }
+        client.expect_nothing(&mut server).await;
+        client.finish(&mut server).await;
+    }
+}
+
+#[tokio::test]
+async fn r92_what_comes_back_from_a_stranger_is_not_who_it_was() {
+    for (first, second) in [(307, 307), (308, 302), (301, 308)] {
+        let (mut home, mut stranger) = (Server::start().await, Server::start().await);
+        let mut config = home.config();
+        config.set_authorization("Bearer hunter2").unwrap();
+        let mut client = Client::start(config);
+        client.send(call("1")).await;
+        let away = format!("{}/away", stranger.origin());
+        home.post().await.respond(first, &[("Location", &away), ("Set-Cookie", "a=b; Path=/")], "").await;
+        let back = format!("{}/back", home.origin());
+        let post = stranger.post().await;
+        assert_eq!(post.header("authorization"), None);
+        post.respond(second, &[("Location", &back)], "").await;
+        let post = home.post().await;
+        assert_eq!((post.header("authorization"), post.header("cookie")), (None, None), "{first} {second}");
+        client.expect(post.answer("{}").await).await;
+        // What goes there by itself is the user's.
+        client.send(call("2")).await;
+        let post = home.post().await;
+        assert_eq!((post.header("authorization"), post.header("cookie")), (Some("Bearer hunter2"), Some("a=b")));
+        client.expect(post.answer("{}").await).await;
+        client.finish(&mut home).await;
+        stranger.expect_no_more();
+    }
+}
+
+#[tokio::test]
+async fn r92_what_is_secret_is_not_sent_in_clear() {
+    let authority = Authority::new();
+    let mut server = Server::start_tls(authority.server_config("localhost")).await;
+    let mut plain = Server::start().await;
+    let mut config = server.config();
+    config.tls.ca_certificates = vec![authority.pem()];
+    config.set_authorization("Bearer hunter2").unwrap();
+    let mut client = Client::start(config);
+    // The same host and port: the server does not know that it is reached by https.
+    client.send(call("1")).await;
+    let location = format!("http://localhost:{}/other", server.port());
+    server.post().await.respond(308, &[("Location", &location)], "").await;
+    let post = server.post().await;
+    assert_eq!((post.target.as_str(), post.header("authorization")), ("/other", Some("Bearer hunter2")));
+    client.expect(post.answer("{}").await).await;
+    // The same URL, which would go round in circles, and another host.
+    let same = format!("http://localhost:{}/mcp", server.port());
+    for location in [same, format!("{}/mcp", plain.origin())] {
+        client.send(call("2")).await;
+        server.post().await.respond(307, &[("Location", &location)], "").await;
+        let failure = client.expect_error("2").await;
+        assert_eq!((failure.kind(), failure.status(), failure.may_have_run()), ("http_status", Some(307), false));
+        assert!(failure.message.contains(&location) && failure.message.contains("in clear"), "{failure:?}");
+    }
+    client.finish(&mut server).await;
+    plain.expect_no_more();
+}
+
+#[tokio::test]
+async fn r67_the_protocols_own_refusals_are_no_tools() {
+    // Its codes, under the request's own id, still lead to another session.
+    let mut server = Server::start().await;
+    let mut client = Client::of(&server);
+    client.handshake(&mut server, Some("old")).await;
+    client.send(call("1")).await;
+    server.post().await.respond_as(400, "application/json", refusal("1", -32_020)).await;
+    let initialize = server.post().await;
+    assert_eq!(initialize.rpc_method(), "initialize");
+    initialize.initialized(Some("new"), VERSION).await;
+    server.post().await.accepted().await;
+    let answer = server.post_of("1").await.answer("{}").await;
+    client.expect(answer).await;
+}
