@@ -128,9 +128,11 @@ pub(crate) fn takes_modern(method: &str, status: StatusCode, error: Option<i64>)
         (400..=499, Some(-32_022..=-32_020)) => Some(true),
         (404, Some(-32_601)) => Some(method != "server/discover"),
         // Others are about who asks, how often or how much, not about what.
-        (200..=299, Some(-32_601 | -32_600 | -32_002..=-32_000)) | (400 | 404..=406 | 410 | 415 | 422 | 501, _) => {
+        (200..=299, Some(-32_601 | -32_600 | -32_002..=-32_000)) | (400 | 404..=406 | 410 | 415 | 422, _) => {
             Some(false)
         }
+        // A gateway may have sent it on.
+        (501, _) if only_reads(method) => Some(false),
         // Some legacy servers fall over a request outside of a session. To find that out must not run a tool twice.
         (500, _) if method == "server/discover" => Some(false),
         _ => None,
@@ -195,6 +197,8 @@ mod tests {
             ("tools/call", 500, None, None),
             ("server/discover", 500, None, Some(false)),
             ("server/discover", 503, None, None),
+            ("server/discover", 501, None, Some(false)),
+            ("tools/call", 501, None, None),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(takes_modern(method, status, error), expected, "{method} {status} {error:?}");

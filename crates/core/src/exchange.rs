@@ -513,7 +513,11 @@ impl Exchange<'_> {
             .response
             .as_ref()
             .filter(|response| response.is_spooled() || Object::of(response.text()).is_some_and(is_answer));
-        let (Some(answer), Some(id)) = (answer, self.pending.id()) else { return (None, true) };
+        let (Some(answer), Some(id)) = (answer, self.pending.id()) else {
+            // What broke off may have been an answer as well.
+            let is_about_credentials = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+            return (None, page.is_whole || is_about_credentials || only_reads(self.message.method()));
+        };
         let is_own = answer.id().is_some_and(|theirs| theirs.means(id));
         let is_protocols =
             status == StatusCode::BAD_REQUEST && answer.error().is_some_and(|(code, _)| era::is_reserved(code));

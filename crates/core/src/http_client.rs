@@ -14,6 +14,8 @@ mod pool;
 mod proxy;
 mod reach;
 mod tls;
+#[cfg(any(test, feature = "internals"))]
+pub(crate) mod wire;
 
 use std::{
     future::poll_fn,

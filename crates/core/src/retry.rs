@@ -17,7 +17,8 @@
 //! | 3xx, 401, 403, 405, 406, 407, 411, 413, 414, 415, 417, 421, 425, 426, 428, 431 | once | once | no |
 //! | any other 4xx | once | once | yes |
 //!
-//! "In nobody's name" is a body that has no JSON-RPC error, or one under no id or somebody else's. A tool that ran answers
+//! "In nobody's name" is a body that has no JSON-RPC error, or one under no id or somebody else's; but for 401 and 403 all of
+//! it must have come, as what broke off may have been an answer. A tool that ran answers
 //! under the request's id; so what has that is an answer, whatever status a gateway puts on it and whatever it speaks of.
 
 use std::time::Duration;

@@ -80,7 +80,7 @@ mod tests {
     use crate::message::Message;
 
     fn page(body: &'static str) -> Page {
-        Page { text: body.into(), response: Message::one(body) }
+        Page { text: body.into(), response: Message::one(body), is_whole: true }
     }
 
     #[test]

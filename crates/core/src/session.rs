@@ -325,7 +325,7 @@ mod tests {
             (500, "session", false),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            let page = Page { text: body.into(), response: Message::one(body) };
+            let page = Page { text: body.into(), response: Message::one(body), is_whole: true };
             assert_eq!(session.is_lost(status, &page, false), lost, "{status} {body}");
             assert!(!Session::default().is_lost(status, &page, false), "R40: nothing to lose");
         }
@@ -348,7 +348,7 @@ mod tests {
             (404, -32_601, "Method not found", false),
         ] {
             let text = format!(r#"{{"id":1,"error":{{"code":{code},"message":"{text}"}}}}"#);
-            let page = Page { text: text.clone().into(), response: Message::one(text.clone()) };
+            let page = Page { text: text.clone().into(), response: Message::one(text.clone()), is_whole: true };
             assert_eq!(session.is_lost(StatusCode::from_u16(status).unwrap(), &page, true), lost, "{status} {text}");
         }
     }

@@ -274,6 +274,8 @@ pub(crate) struct Page {
     pub(crate) text: Bytes,
     /// The JSON-RPC response that it is, if it is one.
     pub(crate) response: Option<Message>,
+    /// Whether all of it came, so that it is known what it is not.
+    pub(crate) is_whole: bool,
 }
 
 impl Reply {
@@ -300,19 +302,20 @@ impl Reply {
         let mut text = Vec::new();
         let mut body = Gatherer::new(limit, storage);
         let gather = async {
-            while let Ok(Some(chunk)) = self.chunk().await {
+            while let Some(chunk) = self.chunk().await? {
                 text.extend(chunk.iter().take(BEGINNING - text.len()));
                 if body.push(chunk).is_err() {
-                    return;
+                    return Ok(false);
                 }
             }
+            Ok::<_, Error>(true)
         };
-        let _ = timeout(time, gather).await;
+        let is_whole = matches!(timeout(time, gather).await, Ok(Ok(true)));
         let response = body.take().ok().and_then(|body| match Message::read(&body) {
             Ok(Parsed::One(response)) if response.kind() == Kind::Response => Some(response),
             _ => None,
         });
-        Page { text: text.into(), response }
+        Page { text: text.into(), response, is_whole }
     }
 
     /// Whether all of the body has come.

@@ -27,6 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest that a call takes at the server, in milliseconds.
 const LONGEST_WAIT: u64 = 400;
 
+/// What the bridge proves to be: each time that it asks, something new. It stands in no line of stdout.
+const CREDENTIALS: &str = "date '+Bearer soak-secret-%s%N'";
+const SECRET: &str = "soak-secret";
+
 /// The bridge as a child process. It is killed if this is dropped.
 pub(crate) struct Client {
     pub(crate) ledger: Ledger,
@@ -41,6 +45,7 @@ impl Client {
     pub(crate) fn launch(command: &Path, server: SocketAddr, random: Random) -> Result<Self> {
         let mut bridge = Command::new(command)
             .args([&format!("http://{server}/mcp"), "--timeout", IDLE, "--log-level", "error"])
+            .args(["--auth-command", CREDENTIALS])
             .env("NO_PROXY", "127.0.0.1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -124,6 +129,8 @@ pub(crate) struct Ledger {
     asked: Vec<Asked>,
     answered: usize,
     pub(crate) results: usize,
+    /// The errors that tools made.
+    pub(crate) tool_errors: usize,
     /// The errors that the bridge made, by kind.
     pub(crate) errors: BTreeMap<String, usize>,
     /// Notifications of progress.
@@ -179,6 +186,9 @@ impl Ledger {
     }
 
     fn hear(&mut self, line: &str) {
+        if line.contains(SECRET) {
+            self.odd.push(format!("a line that tells the secret: {line}"));
+        }
         match serde_json::from_str::<Value>(line) {
             Ok(message) if message["method"] == "notifications/progress" => self.hear_progress(&message),
             Ok(message) if message["method"].is_null() => self.hear_answer(&message),
@@ -220,6 +230,8 @@ impl Ledger {
         };
         if fits {
             self.results += 1;
+        } else if error["key"].as_str().is_some_and(|key| asked.is_call && key == id.to_string()) {
+            self.tool_errors += 1;
         } else if error["source"] == "mcp-gangway" && error["mayHaveRun"].is_boolean() {
             let kind = error["kind"].as_str().unwrap_or_default();
             let status = error["httpStatus"].as_u64().map(|status| format!(" {status}")).unwrap_or_default();

@@ -5,7 +5,7 @@
 //! nothing may be left over: no request, no descriptor, no memory.
 //!
 //! Rules that it holds the bridge to: each request gets one answer (R5), no tool runs twice (R96), no call that ran is said
-//! not to have run, nothing grows, and the end of stdin is the end of the process (R8). If one is broken, it says which,
+//! not to have run, no line tells the credentials, nothing grows, and the end of stdin is the end of the process (R8). If one is broken, it says which,
 //! and fails. The seed decides what is asked and what is broken; when the bytes flow is up to the machine.
 
 #![allow(clippy::print_stdout, reason = "a soak reports how it goes")]
@@ -198,6 +198,7 @@ fn summarise(ledger: &Ledger, trouble: &Trouble, calms: &[Calm]) {
     row("sent", ledger.sent());
     row("answered", ledger.sent() - ledger.outstanding());
     row("results", ledger.results);
+    row("errors of tools", ledger.tool_errors);
     row("errors", kinds(&ledger.errors));
     row("progress", ledger.progress);
     row("calls that ran", runs);

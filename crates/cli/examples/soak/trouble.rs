@@ -12,7 +12,7 @@ use tokio::{
 use crate::{
     Random,
     fault_proxy::{Cut, Fault, FaultProxy, Side},
-    model::{Model, Mood},
+    model::{Model, Mood, Page},
 };
 
 /// A cut falls within so many bytes, which is what a few calls take.
@@ -109,17 +109,26 @@ impl Trouble {
     /// One of the next calls is refused. What the bridge may send again has not run (R96); all else may have.
     async fn refuse(&mut self) {
         let runs = self.random.below(2) == 0;
-        let hint = [None, Some(0), Some(1)][usize::try_from(self.random.below(3)).unwrap_or_default()];
-        let (status, retry_after, runs) = match self.random.below(6) {
-            0 => (408, None, runs),
-            1 => (429, hint, false),
-            2 => (500, None, runs),
-            3 => (502, None, runs),
-            4 => (503, hint, false),
-            _ => (504, None, runs),
+        let (echo, hint) = (self.random.below(2) == 0, self.random.below(3));
+        let page = if echo { Page::Echo } else { Page::Nothing };
+        let hint = [None, Some(0), Some(1)][usize::try_from(hint).unwrap_or_default()];
+        let (status, retry_after, runs, page) = match self.random.below(12) {
+            0 => (408, None, runs, page),
+            1 => (429, hint, false, page),
+            2 => (500, None, runs, page),
+            3 => (502, None, runs, page),
+            4 | 5 => (503, hint, runs && hint != Some(1), page),
+            6 => (504, None, runs, page),
+            7 => (400, None, true, Page::ToolError),
+            8 => (404, None, true, Page::ToolError),
+            9 => (400, None, false, Page::NoSession),
+            10 => (401, None, false, page),
+            _ => ([301, 302, 307, 308][usize::try_from(self.random.below(4)).unwrap_or_default()], None, false, page),
         };
-        self.model.be(Mood { status, retry_after, runs });
-        self.count(status.to_string());
+        self.model.be(Mood { status, retry_after, runs, page });
+        let hint = retry_after.map(|seconds| format!(" in {seconds} s")).unwrap_or_default();
+        let page = if page == Page::Nothing { String::new() } else { format!(" {page:?}").to_lowercase() };
+        self.count(format!("{status}{hint}{page}"));
         sleep(self.random.millis(PAUSE)).await;
     }
 

@@ -226,6 +226,10 @@ impl std::fmt::Debug for Direct {
 impl Direct {
     /// A connection with where `target` points.
     pub(super) async fn connect(&self, target: &Uri) -> Result<Stream, BoxError> {
+        #[cfg(any(test, feature = "internals"))]
+        if let Some(wire) = super::wire::connect(target) {
+            return self.secure(Stream { layer: Layer::Memory(wire?), is_forwarded: false }, target).await;
+        }
         let stream = self.tcp.clone().call(target.clone()).await?.into_inner();
         self.secure(Stream { layer: Layer::Tcp(stream), is_forwarded: false }, target).await
     }
@@ -355,6 +359,8 @@ pub(super) struct Stream {
 enum Layer {
     Tcp(TcpStream),
     Tls(Box<TlsStream<Stream>>),
+    #[cfg(any(test, feature = "internals"))]
+    Memory(Box<dyn super::wire::Wire>),
 }
 
 impl Stream {
@@ -378,6 +384,8 @@ impl AsyncRead for Stream {
         match &mut self.layer {
             Layer::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Layer::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            #[cfg(any(test, feature = "internals"))]
+            Layer::Memory(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
@@ -387,6 +395,8 @@ impl AsyncWrite for Stream {
         match &mut self.layer {
             Layer::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Layer::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            #[cfg(any(test, feature = "internals"))]
+            Layer::Memory(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -398,6 +408,8 @@ impl AsyncWrite for Stream {
         match &mut self.layer {
             Layer::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Layer::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            #[cfg(any(test, feature = "internals"))]
+            Layer::Memory(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         }
     }
 
@@ -405,6 +417,8 @@ impl AsyncWrite for Stream {
         match &self.layer {
             Layer::Tcp(stream) => stream.is_write_vectored(),
             Layer::Tls(stream) => stream.is_write_vectored(),
+            #[cfg(any(test, feature = "internals"))]
+            Layer::Memory(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -412,6 +426,8 @@ impl AsyncWrite for Stream {
         match &mut self.layer {
             Layer::Tcp(stream) => Pin::new(stream).poll_flush(context),
             Layer::Tls(stream) => Pin::new(stream).poll_flush(context),
+            #[cfg(any(test, feature = "internals"))]
+            Layer::Memory(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
@@ -419,6 +435,8 @@ impl AsyncWrite for Stream {
         match &mut self.layer {
             Layer::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Layer::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            #[cfg(any(test, feature = "internals"))]
+            Layer::Memory(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

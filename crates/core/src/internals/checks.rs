@@ -12,20 +12,33 @@
     reason = "these are tests"
 )]
 
+#[cfg(feature = "oauth")]
+mod challenge;
+mod compressed;
+mod cookies;
 mod decoder;
+mod eras;
 mod headers;
+mod hostile;
 mod lines;
 mod members;
 mod message;
+#[cfg(feature = "oauth")]
+mod oauth;
+mod response;
 mod scanner;
 mod splice;
 mod sse;
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub(crate) use self::scanner::scan;
+#[cfg(feature = "oauth")]
+pub use self::{challenge::challenge, oauth::oauth};
 pub use self::{
-    decoder::decoder, headers::headers, lines::lines, message::message, scanner::scanner, splice::splice, sse::sse,
+    cookies::cookies, decoder::decoder, eras::eras, headers::headers, hostile::hostile, lines::lines, message::message,
+    response::response, scanner::scanner, splice::splice, sse::sse,
 };
 #[cfg(test)]
 pub(crate) use self::{
@@ -100,23 +113,82 @@ impl Input {
     }
 }
 
-/// The text, in some cases with one of its bytes repeated: about as often as there is room for in what the data path keeps,
-/// carries, takes at once or has in memory, which a fuzzer would not come to with bytes of its own.
+/// The text, in some cases with a part of it repeated: about as often as there is room for in what the data path keeps,
+/// carries, takes at once or has in memory, or to a mebibyte, which a fuzzer would not come to with bytes of its own.
 fn stretched(text: &[u8], how: u8, place: u8) -> Vec<u8> {
-    let mut stretched = text.to_vec();
     let at = text.len() * usize::from(place) / 256;
-    let Some(byte) = text.get(at) else { return stretched };
+    let (before, after) = text.split_at(at);
+    let Some(byte) = after.first() else { return text.to_vec() };
+    let fragment = after.get(..1 + usize::from(place & 15)).unwrap_or(after);
     let length = match how {
         ..48 => 0,
+        // Many lines.
+        62 if fragment.iter().any(|byte| matches!(byte, b'\r' | b'\n')) => {
+            return [before, &fragment.repeat((64 << 10) / fragment.len()), after].concat();
+        }
+        62 => return [before, &fragment.repeat(LONGEST / fragment.len()), after].concat(),
+        63 => return nested(before, fragment, after),
         48..53 => 64,
         // As many lines would take long, and show nothing that a few do not.
         _ if matches!(byte, b'\r' | b'\n') => 64,
-        53..59 => 4096,
-        59..63 => 16 << 10,
-        _ => 160 << 10,
+        53..58 => 4096,
+        58..61 => 16 << 10,
+        61.. => 160 << 10,
     };
-    stretched.splice(at..at, std::iter::repeat_n(*byte, length - length.min(usize::from(place & 7) * 4)));
-    stretched
+    let length = length - length.min(usize::from(place & 7) * 4);
+    [before, &vec![*byte; length], after].concat()
+}
+
+/// The longest text that is made of a short one, and the most levels, which the scanner still takes. A tenth of it shows a
+/// recursion as well, and the unit tests run without optimisation.
+const LONGEST: usize = if cfg!(test) { 100_000 } else { 1_000_000 };
+
+/// A text with as many levels as there is room for: a fragment over and over, and what closes it over and over where it was
+/// closed, or at the end.
+fn nested(before: &[u8], fragment: &[u8], after: &[u8]) -> Vec<u8> {
+    let mut closers = Vec::new();
+    for byte in fragment {
+        match byte {
+            b'[' => closers.push(b']'),
+            b'{' => closers.push(b'}'),
+            b']' | b'}' => _ = closers.pop(),
+            _ => {}
+        }
+    }
+    closers.reverse();
+    let levels = LONGEST / (fragment.len() + closers.len());
+    let closed = closers.first().and_then(|closer| after.iter().position(|byte| byte == closer)).unwrap_or(after.len());
+    let (inside, outside) = after.split_at(closed);
+    [before, &fragment.repeat(levels), inside, &closers.repeat(levels), outside].concat()
+}
+
+/// Headers of one name.
+fn repeated(name: &HeaderName, values: impl IntoIterator<Item = HeaderValue>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for value in values {
+        // Fails where there are tens of thousands of them, which no response has.
+        let _ = headers.try_append(name, value);
+    }
+    headers
+}
+
+/// The body of a request that has none.
+struct NoBody;
+
+impl http_body::Body for NoBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        std::task::Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        true
+    }
 }
 
 /// What was gathered, wherever it is. What was seen of it on its way is what there is to see.
@@ -128,4 +200,72 @@ fn text_of(gathered: &Gathered) -> Bytes {
     assert_eq!(gathered.length(), text.len() as u64);
     assert_eq!(gathered.outline, scan([&*text]), "{}", text.escape_ascii());
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// What the fuzz targets run on.
+    const STACK: usize = 256 << 10;
+
+    /// Texts to be stretched, and where.
+    const TEXTS: &[(&str, &str)] = &[
+        ("[1]", "["),
+        (r#"{"a":1}"#, r#"{"a":"#),
+        (r#"[{"id":1,"method":"a","params":[]}]"#, r#"[{"id":1,"method"#),
+        (r#"{"jsonrpc":"2.0","id":1,"result":{"a":1}}"#, r#"{"a":"#),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"a"}"#, "a"),
+        ("data: [1]\n\n", "["),
+        ("data: x\n\n", "data: x\n\n"),
+        ("data: x\n\n", "x"),
+        ("{}\n", "{}\n"),
+        (r#"[{},{}]"#, r#"{},"#),
+        (r#"Bearer scope="a", error="b""#, r#"scope="a", "#),
+        (r#""\\\"\ud800""#, r#"\\\""#),
+    ];
+
+    /// A fuzzer's input that stands for such a text.
+    fn input(choice: u8, how: u8, text: &str, fragment: &str) -> Option<Vec<u8>> {
+        let at = text.find(fragment)?;
+        // The place whose lowest bits give the fragment's length; the text is moved until there is one.
+        (0..40).find_map(|more| {
+            let text = format!("{}{text}", " ".repeat(more));
+            let is_it = |place: &u8| {
+                usize::from(place & 15) + 1 == fragment.len() && text.len() * usize::from(*place) / 256 == at + more
+            };
+            let place = (0..=255).find(is_it)?;
+            Some([&[choice, how << 2, place], text.as_bytes()].concat())
+        })
+    }
+
+    #[test]
+    fn no_shape_needs_much_stack() {
+        let checks: &[(&str, fn(&[u8]))] = &[
+            ("scanner", scanner),
+            ("message", message),
+            ("decoder", decoder),
+            ("sse", sse),
+            ("lines", lines),
+            ("splice", splice),
+            ("eras", eras),
+            ("cookies", cookies),
+        ];
+        let mut made = 0;
+        for (text, fragment) in TEXTS {
+            for (name, check) in checks {
+                for (choice, how) in [(1, 62), (2, 63)] {
+                    let Some(input) = input(choice, how, text, fragment) else { continue };
+                    made += 1;
+                    let run = move || check(&input);
+                    let thread =
+                        thread::Builder::new().name(format!("{name} {choice} {how} {text:?}")).stack_size(STACK);
+                    thread.spawn(run).unwrap().join().unwrap();
+                }
+            }
+        }
+        assert!(made > 150, "{made} inputs");
+    }
 }

@@ -51,7 +51,7 @@ impl Challenge {
     }
 
     /// The same as a header of its own.
-    pub(super) fn to_header(&self) -> Option<String> {
+    pub(crate) fn to_header(&self) -> Option<String> {
         let mut header = "Bearer".to_owned();
         for (name, value) in [("resource_metadata", &self.resource_metadata), ("scope", &self.scope)] {
             let Some(value) = value else { continue };

@@ -53,6 +53,45 @@ pub(crate) struct Mood {
     pub(crate) retry_after: Option<u32>,
     /// Whether the request is carried out all the same.
     pub(crate) runs: bool,
+    pub(crate) page: Page,
+}
+
+/// What stands in the body of such a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Page {
+    Nothing,
+    /// The request, with all of its headers.
+    Echo,
+    /// A tool's own error, which speaks of some session.
+    ToolError,
+    /// An error in nobody's name: the session is not known.
+    NoSession,
+}
+
+impl Page {
+    /// The body, for the request with this id and key.
+    fn text(self, request: &Request, id: &Value, key: &str) -> String {
+        match self {
+            Self::Nothing => String::new(),
+            Self::Echo => {
+                let headers = request.headers.iter().map(|(name, value)| format!("{name}: {value}\n"));
+                format!(
+                    "<h1>The request was</h1>{}{}",
+                    headers.collect::<String>(),
+                    String::from_utf8_lossy(&request.body)
+                )
+            }
+            Self::ToolError => {
+                let error =
+                    json!({"code": -32_000, "message": "the browser session 7 has ended", "data": {"key": key}});
+                json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string()
+            }
+            Self::NoSession => {
+                let error = json!({"code": -32_000, "message": "Bad Request: No valid session ID provided"});
+                json!({"jsonrpc": "2.0", "id": null, "error": error}).to_string()
+            }
+        }
+    }
 }
 
 /// What a request says.
@@ -178,7 +217,7 @@ impl Model {
         }
         match method {
             _ if id.is_null() || method.is_empty() => reply(socket, 202, "", "").await,
-            "tools/call" => self.call(socket, id, &message["params"]).await,
+            "tools/call" => self.call(socket, request, id, &message["params"]).await,
             "tools/list" => {
                 let tools: Vec<_> = FORMS.iter().map(|form| json!({"name": form, "inputSchema": {}})).collect();
                 reply(socket, 200, "", &result_line(id, &json!({"tools": tools}))).await
@@ -187,7 +226,7 @@ impl Model {
         }
     }
 
-    async fn call(&self, socket: &mut TcpStream, id: &Value, params: &Value) -> io::Result<()> {
+    async fn call(&self, socket: &mut TcpStream, request: &Request, id: &Value, params: &Value) -> io::Result<()> {
         let arguments = &params["arguments"];
         let key = arguments["key"].as_str().unwrap_or_default().to_owned();
         let mood = {
@@ -201,9 +240,14 @@ impl Model {
         if let Some(wait) = arguments["wait"].as_u64() {
             tokio::time::sleep(Duration::from_millis(wait)).await;
         }
-        if let Some(Mood { status, retry_after, .. }) = mood {
-            let header = retry_after.map(|seconds| format!("Retry-After: {seconds}\r\n")).unwrap_or_default();
-            return reply(socket, status, &header, "").await;
+        if let Some(Mood { status, retry_after, page, .. }) = mood {
+            let mut headers = retry_after.map(|seconds| format!("Retry-After: {seconds}\r\n")).unwrap_or_default();
+            match status {
+                300..=399 => headers.push_str("Location: /moved\r\n"),
+                401 => headers.push_str("WWW-Authenticate: Bearer\r\n"),
+                _ => {}
+            }
+            return reply(socket, status, &headers, &page.text(request, id, &key)).await;
         }
         let form = params["name"].as_str().unwrap_or_default();
         let answer = result_line(id, &json!({"content": [{"type": "text", "text": key}]}));

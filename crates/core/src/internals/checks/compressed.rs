@@ -1,0 +1,67 @@
+//! Texts as compressed bodies that are made by hand: with windows that no encoder would choose, which decide what a decoder
+//! holds however short the text is.
+
+/// A text in brotli (RFC 7932), in parts that are not compressed. `window` is a power of 2 from 10 to 24; beyond, it is of
+/// the form that encoders call large, which is not in the standard.
+pub(super) fn brotli(window: u8, text: &[u8]) -> Vec<u8> {
+    let mut bits = Bits::default();
+    match window {
+        25.. => {
+            bits.put(0x11, 8);
+            bits.put(window.into(), 6);
+        }
+        18.. => bits.put(u32::from(window - 17) << 1 | 1, 4),
+        17 => bits.put(1, 7),
+        16 => bits.put(0, 1),
+        _ => bits.put(u32::from(window.max(10) - 8) << 4 | 1, 7),
+    }
+    for part in text.chunks(1 << 16) {
+        // Not the last part, whose length has four digits, and which is not compressed.
+        bits.put(0, 3);
+        bits.put(u32::try_from(part.len() - 1).unwrap_or_default(), 16);
+        bits.put(1, 1);
+        bits.bytes(part);
+    }
+    // An empty last part.
+    bits.put(3, 2);
+    bits.bytes(b"");
+    bits.whole
+}
+
+/// A text in zstd (RFC 8878), in blocks that are not compressed. `window` is the descriptor of its size.
+pub(super) fn zstd(window: u8, text: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, window];
+    for block in text.chunks(1 << 10).chain([&b""[..]]) {
+        let header = (block.len() << 3) | usize::from(block.is_empty());
+        frame.extend_from_slice(&header.to_le_bytes()[..3]);
+        frame.extend_from_slice(block);
+    }
+    frame
+}
+
+/// Bits, the lowest first.
+#[derive(Default)]
+struct Bits {
+    whole: Vec<u8>,
+    rest: u64,
+    count: u32,
+}
+
+impl Bits {
+    fn put(&mut self, bits: u32, count: u32) {
+        self.rest |= u64::from(bits) << self.count;
+        self.count += count;
+        while self.count >= 8 {
+            self.whole.push(self.rest.to_le_bytes()[0]);
+            self.rest >>= 8;
+            self.count -= 8;
+        }
+    }
+
+    /// Goes on with the next byte, and puts these.
+    fn bytes(&mut self, bytes: &[u8]) {
+        let padding = (8 - self.count) % 8;
+        self.put(0, padding);
+        self.whole.extend_from_slice(bytes);
+    }
+}

@@ -1,0 +1,175 @@
+//! The translators between the eras, and the headers that tools want: a text is a sequence of messages, one on each line,
+//! and each is given to whatever may get it.
+//!
+//! What comes out of a step is one valid message with the id that it must have, and is not larger than a few times what
+//! went in.
+
+use serde_json::value::RawValue;
+
+use super::Input;
+use crate::{
+    era::{
+        legacy_to_modern::{self, Answer, LegacyClient},
+        modern_to_legacy::{self, Answered, LegacyServer, Step},
+        tools::Tools,
+    },
+    message::{Id, Kind, Message},
+};
+
+/// The most that a step adds of its own, in bytes.
+const MOST_ADDED: usize = 4096;
+/// How many times what came in may be in what goes out.
+const MOST_TIMES: usize = 6;
+/// The most messages of one sequence.
+const MOST_MESSAGES: usize = 16;
+
+/// Any sequence of messages becomes another one, of valid messages, in each translator.
+pub fn eras(input: &[u8]) {
+    let input = Input::read(input);
+    let text = String::from_utf8_lossy(&input.text);
+    let lines = text.lines().take(MOST_MESSAGES);
+    let messages: Vec<_> = lines.filter_map(|line| Message::one(line.to_owned())).collect();
+    let given = Given { size: text.len() };
+    given.to_modern(&messages);
+    given.to_legacy(&messages);
+    given.to_tools(&messages);
+}
+
+/// What went in.
+struct Given {
+    size: usize,
+}
+
+impl Given {
+    /// A legacy client at a modern server.
+    fn to_modern(&self, messages: &[Message]) {
+        let [initialize, discovered, rest @ ..] = messages else { return };
+        if initialize.kind() != Kind::Request || discovered.kind() != Kind::Response {
+            return;
+        }
+        let mut client = LegacyClient::new(initialize);
+        self.holds(&client.discover());
+        let (Ok(answer) | Err(answer)) = client.initialized(initialize, discovered);
+        self.holds_with(&answer, initialize.id());
+        for (at, message) in rest.iter().enumerate() {
+            match client.take(message) {
+                legacy_to_modern::Step::Send(sent) => self.holds_with(&sent, message.id()),
+                legacy_to_modern::Step::Answer(answer) | legacy_to_modern::Step::Listen(answer) => {
+                    self.holds_with(&answer, message.id());
+                }
+                legacy_to_modern::Step::Nothing => {}
+            }
+            client.listen().iter().for_each(|listen| self.holds(listen));
+            LegacyClient::event(message.clone()).iter().for_each(|event| self.holds_with(event, message.id()));
+            for answer in rest.iter().skip(at).filter(|answer| answer.kind() == Kind::Response).take(2) {
+                match client.answer(message, answer.clone()) {
+                    Answer::Final(last) => self.holds_with(&last, answer.id()),
+                    Answer::InputRequired(round) => {
+                        round.questions().iter().for_each(|question| self.holds(&question.request));
+                        let keys = round.questions().iter().map(|question| question.key.clone());
+                        let responses: Vec<_> = keys.map(|key| (key, answer.clone())).collect();
+                        if let Ok(again) = round.retry(message, &responses) {
+                            // One response stands for all questions here.
+                            self.is_message(&again, message.id(), self.size * (1 + responses.len()));
+                        }
+                    }
+                }
+            }
+            client.forget(message);
+        }
+    }
+
+    /// A modern client at a legacy server.
+    fn to_legacy(&self, messages: &[Message]) {
+        let Some(server) = messages.iter().find_map(LegacyServer::new) else { return };
+        for request in messages.iter().filter(|message| message.kind() == Kind::Request) {
+            self.holds(&modern_to_legacy::initialize(request));
+            modern_to_legacy::objection(request).iter().for_each(|answer| self.holds_with(answer, request.id()));
+            self.holds_with(&modern_to_legacy::forwarded(request), request.id());
+            for answer in [modern_to_legacy::pong(request), modern_to_legacy::refusal(request)] {
+                self.holds_with(&answer, request.id());
+            }
+            if let Some(level) = modern_to_legacy::log_level(request) {
+                self.holds(&modern_to_legacy::set_level(&level));
+            }
+            match server.take(request) {
+                Step::Send(sent) => self.holds_with(&sent, request.id()),
+                Step::Answer(answer) => self.holds_with(&answer, request.id()),
+                Step::Retry { responses, .. } => {
+                    responses
+                        .iter()
+                        .for_each(|(_, response)| self.holds(&modern_to_legacy::response(request, response)));
+                    let declined = modern_to_legacy::declined(request, &responses);
+                    declined.iter().for_each(|answer| self.holds_with(answer, request.id()));
+                }
+                Step::Listen(subscription) => {
+                    self.holds(&subscription.acknowledged());
+                    self.holds(&subscription.ended());
+                    subscription.uris().iter().for_each(|uri| self.holds(&modern_to_legacy::subscribe(uri)));
+                    messages
+                        .iter()
+                        .filter_map(|message| subscription.event(message))
+                        .for_each(|event| self.holds(&event));
+                }
+            }
+            for message in messages {
+                self.answers(&server, request, message);
+            }
+        }
+    }
+
+    /// What a legacy server says while a modern client waits for the answer to this request.
+    fn answers(&self, server: &LegacyServer, request: &Message, message: &Message) {
+        match message.kind() {
+            Kind::Response => match server.answer(request, message.clone()) {
+                Answered::Final(last) => self.holds_with(&last, request.id()),
+                Answered::InputRequired(questions) => {
+                    self.holds_with(&modern_to_legacy::input_required(request, "state", &questions), request.id());
+                }
+            },
+            Kind::Notification => {
+                let passed = modern_to_legacy::notification(message.clone(), Some("info"));
+                let passed = passed.and_then(|passed| modern_to_legacy::taken_over(passed, request));
+                passed.iter().for_each(|passed| self.holds(passed));
+            }
+            Kind::Request if modern_to_legacy::is_question(request, message) => {
+                let asked = modern_to_legacy::input_required(request, "state", std::slice::from_ref(message));
+                self.holds_with(&asked, request.id());
+            }
+            Kind::Request => {}
+        }
+    }
+
+    /// What tools want in headers.
+    fn to_tools(&self, messages: &[Message]) {
+        let mut tools = Tools::default();
+        for message in messages {
+            self.holds_with(&tools.learn(message.clone()), message.id());
+        }
+        for call in messages {
+            let headers = tools.params(call);
+            assert!(headers.is_empty() || tools.know(call));
+            let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+            assert!(size <= MOST_TIMES * self.size + MOST_ADDED, "headers of {size} bytes from {}", self.size);
+        }
+    }
+
+    fn holds(&self, made: &Message) {
+        self.is_message(made, made.id(), self.size);
+    }
+
+    fn holds_with(&self, made: &Message, id: Option<&Id>) {
+        self.is_message(made, id, self.size);
+    }
+
+    /// It is one message, with this id, and is read as what it is said to be.
+    fn is_message(&self, made: &Message, id: Option<&Id>, size: usize) {
+        let text = made.text();
+        assert!(text.starts_with('{') && serde_json::from_str::<&RawValue>(text).is_ok(), "{text:.2000}");
+        let read = Message::one(text.to_owned()).unwrap_or_else(|| panic!("no message: {text:.2000}"));
+        assert_eq!((read.kind(), read.method()), (made.kind(), made.method()), "{text:.2000}");
+        let ids = [&read, made].map(|message| message.id().map(Id::as_str));
+        assert_eq!(ids, [id.map(Id::as_str); 2], "{text:.2000}");
+        assert!(text.len() <= MOST_TIMES * size + MOST_ADDED, "{} bytes from {size}: {text:.2000}", text.len());
+    }
+}

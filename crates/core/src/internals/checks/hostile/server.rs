@@ -1,0 +1,339 @@
+//! The server: its connections, the requests that it reads from them, and what it knows of each call.
+//!
+//! Rule: what becomes of a call is decided, and entered, before a byte of the reply is written.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Uri, uri::Scheme};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex},
+    sync::mpsc,
+    time::{Instant, sleep},
+};
+
+use super::{
+    super::members::Members,
+    Promise, Settings, lock,
+    replies::{Act, Ending, Plan},
+    script::Script,
+};
+use crate::http_client::wire::Wire;
+
+/// What is on its way in one direction.
+const ROOM: usize = 64 << 10;
+/// How often a stream may be opened again at once, how often for each message of the client's, which looks for the stream of
+/// HTTP+SSE at each of its tries, and how often in a second.
+const MOST_AT_ONCE: u64 = 60;
+const MOST_FOR_EACH: u64 = 12;
+const MOST_A_SECOND: u64 = 25;
+
+pub(super) struct Server {
+    state: Mutex<State>,
+    promise: Arc<Promise>,
+}
+
+pub(super) struct State {
+    pub(super) script: Script,
+    /// It answers at once from now on, if at all.
+    pub(super) is_calm: bool,
+    pub(super) kind: Kind,
+    /// How many sessions were begun, and how many of them are over.
+    pub(super) sessions: usize,
+    pub(super) sessions_over: usize,
+    /// The id of the request that each event stream answers, and how often the stream was opened.
+    pub(super) streams: Vec<String>,
+    /// Where the stream of HTTP+SSE gets its events from.
+    pub(super) pushes: Option<mpsc::UnboundedSender<Bytes>>,
+    /// How many messages the client has written.
+    told: u64,
+    began: Instant,
+    opened: BTreeMap<String, u64>,
+    calls: BTreeMap<usize, Fate>,
+}
+
+/// What the server speaks.
+#[derive(Clone, Copy)]
+pub(super) struct Kind {
+    pub(super) takes_modern: bool,
+    pub(super) takes_legacy: bool,
+    pub(super) has_sessions: bool,
+    pub(super) is_old: bool,
+}
+
+/// What has become of a call that the server has read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Nobody has run it, and the reply shows that: it may be sent again.
+    Refused,
+    /// It was not accepted, which is a final word.
+    Declined,
+    /// It has run, or whoever sees the reply cannot know.
+    MayHaveRun,
+}
+
+/// One request, as it was read.
+pub(super) struct Request {
+    pub(super) verb: String,
+    pub(super) path: String,
+    head: String,
+    pub(super) body: String,
+    /// What its message says.
+    pub(super) method: String,
+    pub(super) id: Option<String>,
+}
+
+impl Request {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        let fields = self.head.lines().filter_map(|line| line.split_once(':'));
+        fields.into_iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+
+    /// The request's text, as a careless server gives it back.
+    pub(super) fn echo(&self) -> String {
+        format!("{}{}", self.head, self.body)
+    }
+
+    /// Whether it is made in 2026-07-28.
+    pub(super) fn is_modern(&self) -> bool {
+        let is_new = matches!(self.method.as_str(), "server/discover" | "subscriptions/listen");
+        is_new || self.body.contains("io.modelcontextprotocol/protocolVersion")
+    }
+
+    /// Its number, if it is a call that must not be sent twice.
+    fn key(&self) -> Option<usize> {
+        key_in(self.body.as_bytes()).filter(|_| matches!(self.method.as_str(), "tools/call" | "x/do"))
+    }
+}
+
+/// The number of the call in this message.
+pub(super) fn key_in(message: &[u8]) -> Option<usize> {
+    let start = memchr::memmem::find(message, br#""key":"k"#)? + 8;
+    let digits = message[start..].iter().take_while(|byte| byte.is_ascii_digit());
+    digits.map(|digit| usize::from(digit - b'0')).reduce(|number, digit| number * 10 + digit)
+}
+
+impl Server {
+    pub(super) fn new(script: Script, settings: &Settings, promise: Arc<Promise>) -> Arc<Self> {
+        let &Settings { takes_modern, takes_legacy, has_sessions, is_old, .. } = settings;
+        let state = Mutex::new(State {
+            script,
+            is_calm: false,
+            kind: Kind { takes_modern, takes_legacy, has_sessions, is_old },
+            sessions: 0,
+            sessions_over: 0,
+            streams: Vec::new(),
+            pushes: None,
+            told: 0,
+            began: Instant::now(),
+            opened: BTreeMap::new(),
+            calls: BTreeMap::new(),
+        });
+        Arc::new(Self { state, promise })
+    }
+
+    /// A connection to the server.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub(super) fn connect(self: &Arc<Self>, target: &Uri) -> io::Result<Box<dyn Wire>> {
+        if target.scheme() == Some(&Scheme::HTTPS) {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        let (near, far) = duplex(ROOM);
+        let is_reset = Arc::new(AtomicBool::new(false));
+        let (server, reset) = (Arc::clone(self), Arc::clone(&is_reset));
+        tokio::spawn(async move {
+            // A peer that goes away is the bridge's right.
+            if let Ok(Ending::Reset) = server.converse(far).await {
+                reset.store(true, Ordering::Relaxed);
+            }
+        });
+        Ok(Box::new(End { stream: near, is_reset }))
+    }
+
+    /// From now on there are no delays, and what is silent goes away.
+    pub(super) fn calm_down(&self) {
+        lock(&self.state).is_calm = true;
+    }
+
+    /// The client has written one more message.
+    pub(super) fn hears(&self) {
+        lock(&self.state).told += 1;
+    }
+
+    /// Whether the call with this number may have run, as far as anyone can know who saw what was said to it.
+    pub(super) fn may_have_run(&self, key: usize) -> bool {
+        lock(&self.state).calls.get(&key) == Some(&Fate::MayHaveRun)
+    }
+
+    async fn converse(&self, mut wire: DuplexStream) -> io::Result<Ending> {
+        let mut read = Vec::new();
+        loop {
+            let Some((head, length)) = next_head(&mut wire, &mut read).await? else { return Ok(Ending::Close) };
+            let hangs_up = Plan::hangs_up(&mut lock(&self.state));
+            if let Some(ending) = hangs_up {
+                return Ok(ending);
+            }
+            while read.len() < length {
+                if wire.read_buf(&mut read).await? == 0 {
+                    return Ok(Ending::Close);
+                }
+            }
+            let body: Vec<u8> = read.drain(..length).collect();
+            let Some(request) = self.understood(head, body) else { return Ok(Ending::Close) };
+            let Plan { acts, ending } = self.answer(&request);
+            for act in acts {
+                match act {
+                    Act::Wait(time) => sleep(time).await,
+                    Act::Send(bytes) => wire.write_all(&bytes).await?,
+                    Act::Pushes(mut events) => {
+                        while let Some(event) = events.recv().await {
+                            wire.write_all(&event).await?;
+                        }
+                    }
+                }
+            }
+            match ending {
+                Ending::Keep => {}
+                Ending::Stall => {
+                    // To the bridge's end of the connection.
+                    while wire.read_buf(&mut read).await? > 0 {}
+                    return Ok(Ending::Close);
+                }
+                ending => return Ok(ending),
+            }
+        }
+    }
+
+    /// Reads what a request says; breaks the promise if it is not what the bridge must send.
+    fn understood(&self, head: String, body: Vec<u8>) -> Option<Request> {
+        let mut words = head.split(' ').map(str::to_owned);
+        let (verb, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let Ok(body) = String::from_utf8(body) else {
+            self.promise.breaks("the server got a body that is no text");
+            return None;
+        };
+        let mut request = Request { verb, path, head, body, method: String::new(), id: None };
+        if request.verb != "POST" {
+            return Some(request);
+        }
+        let Some(message) = Members::of(&request.body) else {
+            self.promise.breaks(format!("the server got what is no message: {:.200}", request.body));
+            return None;
+        };
+        request.id = message.get("id").map(str::to_owned);
+        request.method = message.get("method").and_then(|method| serde_json::from_str(method).ok()).unwrap_or_default();
+        Some(request)
+    }
+
+    /// Decides what follows a request, and enters what becomes of the call that it is.
+    fn answer(&self, request: &Request) -> Plan {
+        let state = &mut *lock(&self.state);
+        let key = request.key();
+        if let Some(key) = key
+            && let Some(fate @ (Fate::MayHaveRun | Fate::Declined)) = state.calls.get(&key)
+        {
+            self.promise.breaks(format!("call {key} was sent again: {fate:?}"));
+        }
+        if request.verb == "GET" {
+            let stream = request.header("last-event-id").and_then(|id| id.split('-').next()).unwrap_or("push");
+            let opened = state.opened.entry(stream.to_owned()).or_default();
+            *opened += 1;
+            if *opened > MOST_AT_ONCE + MOST_FOR_EACH * state.told + MOST_A_SECOND * state.began.elapsed().as_secs() {
+                self.promise
+                    .breaks(format!("stream {stream} was opened {opened} times in {:?}", state.began.elapsed()));
+            }
+        }
+        let (plan, fate) = Plan::after(request, state);
+        if std::env::var_os("TRACE").is_some() {
+            eprintln!(
+                "{:?} {} {} {} {:?} {:?} -> {fate:?} {:?} {:.300}",
+                state.began.elapsed(),
+                request.verb,
+                request.path,
+                request.method,
+                request.id,
+                key,
+                plan.ending as u8,
+                plan.acts
+                    .iter()
+                    .map(|a| match a {
+                        Act::Wait(t) => format!("wait {t:?}; "),
+                        Act::Send(b) => format!("{} ", b.slice(..b.len().min(150)).escape_ascii()),
+                        Act::Pushes(_) => "pushes".into(),
+                    })
+                    .collect::<String>()
+            );
+        }
+        if let Some(key) = key {
+            state.calls.insert(key, fate);
+        }
+        plan
+    }
+}
+
+/// Reads the head of a request; gives it with the length of its body, or nothing where the peer closed.
+pub(in super::super) async fn next_head(
+    wire: &mut DuplexStream,
+    read: &mut Vec<u8>,
+) -> io::Result<Option<(String, usize)>> {
+    let end = loop {
+        if let Some(end) = memchr::memmem::find(read, b"\r\n\r\n") {
+            break end + 4;
+        }
+        if wire.read_buf(read).await? == 0 {
+            return Ok(None);
+        }
+    };
+    let head = String::from_utf8_lossy(&read.drain(..end).collect::<Vec<_>>()).into_owned();
+    let fields = head.lines().filter_map(|line| line.split_once(':'));
+    let length = fields.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length = length.and_then(|(_, length)| length.trim().parse().ok()).unwrap_or_default();
+    Ok(Some((head, length)))
+}
+
+/// The bridge's end of a connection.
+struct End {
+    stream: DuplexStream,
+    is_reset: Arc<AtomicBool>,
+}
+
+impl AsyncRead for End {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let is_over = matches!(polled, Poll::Ready(Ok(()))) && buffer.filled().len() == before;
+        if is_over && self.is_reset.load(Ordering::Relaxed) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for End {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
