@@ -123,7 +123,7 @@ fn read_all(text: &Bytes) {
     }
     match Message::parse(text) {
         Ok(Parsed::One(message)) => read(&message),
-        Ok(Parsed::Batch(batch)) => batch.flatten().for_each(|message| drop(message.method().len())),
+        Ok(Parsed::Batch(batch)) => batch.flatten().for_each(|message| drop(message.into_line())),
         Err(_) => {}
     }
     let mut gatherer = Gatherer::new(u64::MAX, &Arc::clone(&storage));
