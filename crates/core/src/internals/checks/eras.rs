@@ -59,18 +59,18 @@ impl Given {
                 }
                 legacy_to_modern::Step::Nothing => {}
             }
-            client.listen().iter().for_each(|listen| self.holds(listen));
-            LegacyClient::event(message.clone()).iter().for_each(|event| self.holds_with(event, message.id()));
+            self.hold(client.listen());
+            self.hold(LegacyClient::event(message.clone()));
             for answer in rest.iter().skip(at).filter(|answer| answer.kind() == Kind::Response).take(2) {
                 match client.answer(message, answer.clone()) {
                     Answer::Final(last) => self.holds_with(&last, answer.id()),
                     Answer::InputRequired(round) => {
-                        round.questions().iter().for_each(|question| self.holds(&question.request));
+                        self.hold(round.questions().iter().map(|question| question.request.clone()));
                         let keys = round.questions().iter().map(|question| question.key.clone());
                         let responses: Vec<_> = keys.map(|key| (key, answer.clone())).collect();
                         if let Ok(again) = round.retry(message, &responses) {
                             // One response stands for all questions here.
-                            self.is_message(&again, message.id(), self.size * (1 + responses.len()));
+                            is_message(&again, message.id(), self.size * (1 + responses.len()));
                         }
                     }
                 }
@@ -84,7 +84,7 @@ impl Given {
         let Some(server) = messages.iter().find_map(LegacyServer::new) else { return };
         for request in messages.iter().filter(|message| message.kind() == Kind::Request) {
             self.holds(&modern_to_legacy::initialize(request));
-            modern_to_legacy::objection(request).iter().for_each(|answer| self.holds_with(answer, request.id()));
+            self.hold(modern_to_legacy::objection(request));
             self.holds_with(&modern_to_legacy::forwarded(request), request.id());
             for answer in [modern_to_legacy::pong(request), modern_to_legacy::refusal(request)] {
                 self.holds_with(&answer, request.id());
@@ -96,20 +96,14 @@ impl Given {
                 Step::Send(sent) => self.holds_with(&sent, request.id()),
                 Step::Answer(answer) => self.holds_with(&answer, request.id()),
                 Step::Retry { responses, .. } => {
-                    responses
-                        .iter()
-                        .for_each(|(_, response)| self.holds(&modern_to_legacy::response(request, response)));
-                    let declined = modern_to_legacy::declined(request, &responses);
-                    declined.iter().for_each(|answer| self.holds_with(answer, request.id()));
+                    self.hold(responses.iter().map(|(_, response)| modern_to_legacy::response(request, response)));
+                    self.hold(modern_to_legacy::declined(request, &responses));
                 }
                 Step::Listen(subscription) => {
                     self.holds(&subscription.acknowledged());
                     self.holds(&subscription.ended());
-                    subscription.uris().iter().for_each(|uri| self.holds(&modern_to_legacy::subscribe(uri)));
-                    messages
-                        .iter()
-                        .filter_map(|message| subscription.event(message))
-                        .for_each(|event| self.holds(&event));
+                    self.hold(subscription.uris().iter().map(|uri| modern_to_legacy::subscribe(uri)));
+                    self.hold(messages.iter().filter_map(|message| subscription.event(message)));
                 }
             }
             for message in messages {
@@ -130,7 +124,7 @@ impl Given {
             Kind::Notification => {
                 let passed = modern_to_legacy::notification(message.clone(), Some("info"));
                 let passed = passed.and_then(|passed| modern_to_legacy::taken_over(passed, request));
-                passed.iter().for_each(|passed| self.holds(passed));
+                self.hold(passed);
             }
             Kind::Request if modern_to_legacy::is_question(request, message) => {
                 let asked = modern_to_legacy::input_required(request, "state", std::slice::from_ref(message));
@@ -154,22 +148,28 @@ impl Given {
         }
     }
 
+    fn hold(&self, made: impl IntoIterator<Item = Message>) {
+        for made in made {
+            self.holds(&made);
+        }
+    }
+
     fn holds(&self, made: &Message) {
-        self.is_message(made, made.id(), self.size);
+        is_message(made, made.id(), self.size);
     }
 
     fn holds_with(&self, made: &Message, id: Option<&Id>) {
-        self.is_message(made, id, self.size);
+        is_message(made, id, self.size);
     }
+}
 
-    /// It is one message, with this id, and is read as what it is said to be.
-    fn is_message(&self, made: &Message, id: Option<&Id>, size: usize) {
-        let text = made.text();
-        assert!(text.starts_with('{') && serde_json::from_str::<&RawValue>(text).is_ok(), "{text:.2000}");
-        let read = Message::one(text.to_owned()).unwrap_or_else(|| panic!("no message: {text:.2000}"));
-        assert_eq!((read.kind(), read.method()), (made.kind(), made.method()), "{text:.2000}");
-        let ids = [&read, made].map(|message| message.id().map(Id::as_str));
-        assert_eq!(ids, [id.map(Id::as_str); 2], "{text:.2000}");
-        assert!(text.len() <= MOST_TIMES * size + MOST_ADDED, "{} bytes from {size}: {text:.2000}", text.len());
-    }
+/// It is one message, with this id, and is read as what it is said to be.
+fn is_message(made: &Message, id: Option<&Id>, size: usize) {
+    let text = made.text();
+    assert!(text.starts_with('{') && serde_json::from_str::<&RawValue>(text).is_ok(), "{text:.2000}");
+    let read = Message::one(text.to_owned()).unwrap_or_else(|| panic!("no message: {text:.2000}"));
+    assert_eq!((read.kind(), read.method()), (made.kind(), made.method()), "{text:.2000}");
+    let ids = [&read, made].map(|message| message.id().map(Id::as_str));
+    assert_eq!(ids, [id.map(Id::as_str); 2], "{text:.2000}");
+    assert!(text.len() <= MOST_TIMES * size + MOST_ADDED, "{} bytes from {size}: {text:.2000}", text.len());
 }

@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     super::members::Members,
-    Promise, Settings, lock,
+    Promise, SECRET, Settings, lock,
     script::Script,
     server::{Server, key_in},
 };
@@ -135,8 +135,7 @@ impl Maker {
             4 => format!("\"r{number}\""),
             5 => format!("{number}.0"),
             6 => (9_007_199_254_740_993 + number).to_string(),
-            // One that may be open.
-            _ => 3.to_string(),
+            _ => format!("{number}e0"),
         }
     }
 
@@ -345,6 +344,9 @@ impl Ledger {
 
     /// Takes a line of stdout.
     fn hear(&self, line: &[u8]) {
+        if memchr::memmem::find(line, SECRET.as_bytes()).is_some() {
+            return self.promise.breaks(format!("stdout tells the secret: {}", shown(line)));
+        }
         let Some(message) = std::str::from_utf8(line).ok().and_then(Members::of) else {
             return self.promise.breaks(format!("stdout has a line that is no object: {}", shown(line)));
         };

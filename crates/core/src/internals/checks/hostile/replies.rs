@@ -69,8 +69,8 @@ impl Plan {
     /// What follows this request, and what becomes of it if it is a call.
     pub(super) fn after(request: &Request, state: &mut State) -> (Self, Fate) {
         let mut kind = state.script.below(20);
-        if state.is_calm && request.method.is_empty() && request.verb == "POST" {
-            // Else each answer to a question could lead to two more.
+        if state.is_calm && (request.verb == "GET" || request.method.is_empty()) {
+            // Else each stream that is taken up could lead to another, and each answer to two more questions.
             kind = 0;
         }
         let wait = state.script.wait();
@@ -190,7 +190,7 @@ fn posted(reply: Reply, state: &State) -> (Plan, Fate) {
 
 /// The stream that a GET asks for.
 fn right_stream(request: &Request, state: &mut State) -> (Plan, Fate) {
-    let cursor = request.header("last-event-id").and_then(|id| id.split('-').next()?.parse::<usize>().ok());
+    let cursor = request.cursor();
     if let Some(id) = cursor.and_then(|stream| state.streams.get(stream)).filter(|_| !state.is_calm) {
         let answer = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{{RESULT}}}}}"#);
         let acts = [EVENTS.into(), event(None, &answer), LAST_CHUNK.into()].map(Act::Send).into();
@@ -251,24 +251,20 @@ fn refusal(request: &Request, state: &mut State) -> Reply {
     let (body, is_own) = if matches!(status, 204 | 304) { (String::new(), false) } else { (body, is_own) };
     let fate = match status {
         _ if is_own => Fate::MayHaveRun,
-        429 | 401 | 300..=399 => Fate::Refused,
         503 if is_hinted => Fate::Refused,
         403 if is_challenged => Fate::Refused,
-        // A lost session, or what an older or newer server says that does not know what this is.
-        400 | 404..=406 | 415 => Fate::Refused,
+        // Among them a lost session, and what an older or newer server says that does not know what this is.
+        300..=401 | 404..=406 | 415 | 429 => Fate::Refused,
         410 | 422 if request.is_modern() => Fate::Refused,
         408..=410 | 422 | 500.. | ..=299 => Fate::MayHaveRun,
         _ => Fate::Declined,
     };
-    let mut headers = String::new();
-    if !hint.is_empty() {
-        headers.push_str(&format!("Retry-After: {hint}\r\n"));
-    }
+    let mut headers = if hint.is_empty() { String::new() } else { format!("Retry-After: {hint}\r\n") };
     if is_challenged {
         headers.push_str("WWW-Authenticate: Bearer error=\"insufficient_scope\", scope=\"a b\"\r\n");
     }
     let content_type = script.pick(&["application/json", "text/html", "text/event-stream", ""]);
-    Reply { headers, content_type, ..Reply::new(status, body, fate) }
+    Reply { content_type, headers, ..Reply::new(status, body, fate) }
 }
 
 fn redirect(state: &mut State) -> Reply {
@@ -306,7 +302,7 @@ fn odd(request: &Request, state: &mut State) -> Reply {
         0 => "[".repeat(depth),
         1 => answer(request, &format!("{}1{}", "[".repeat(depth), "]".repeat(depth))),
         2 => answer(request, &format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth))),
-        3 => format!(r#"{}{}"#, r#"[{"id":1,"result":"#.repeat(depth), "}]".repeat(depth)),
+        3 => format!("{}{}", r#"[{"id":1,"result":"#.repeat(depth), "}]".repeat(depth)),
         4 => String::from_utf8_lossy(&script.text()).into_owned(),
         5 => answer(request, "{}").repeat(2),
         6 => format!("[{}{}]", r#"{"jsonrpc":"2.0","method":"notifications/x"},"#.repeat(depth), answer(request, "{}")),
@@ -326,8 +322,10 @@ fn odd(request: &Request, state: &mut State) -> Reply {
 
 /// An event stream.
 fn stream(request: &Request, state: &mut State) -> (Plan, Fate) {
-    let number = state.streams.len();
-    state.streams.push(request.id.clone().unwrap_or_else(|| "null".to_owned()));
+    let number = request.cursor().filter(|stream| *stream < state.streams.len()).unwrap_or_else(|| {
+        state.streams.push(request.id.clone().unwrap_or_else(|| "null".to_owned()));
+        state.streams.len() - 1
+    });
     let mut acts = vec![Act::Send(EVENTS.into())];
     let mut fate = Fate::MayHaveRun;
     for at in 0..state.script.below(6) {

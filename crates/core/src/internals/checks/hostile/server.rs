@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{
     super::members::Members,
-    Promise, Settings, lock,
+    Promise, SECRET, Settings, lock,
     replies::{Act, Ending, Plan},
     script::Script,
 };
@@ -57,12 +57,13 @@ pub(super) struct State {
     /// How many messages the client has written.
     told: u64,
     began: Instant,
-    opened: BTreeMap<String, u64>,
+    opened: BTreeMap<Option<usize>, u64>,
     calls: BTreeMap<usize, Fate>,
 }
 
 /// What the server speaks.
 #[derive(Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one question to the script")]
 pub(super) struct Kind {
     pub(super) takes_modern: bool,
     pub(super) takes_legacy: bool,
@@ -98,6 +99,11 @@ impl Request {
         fields.into_iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
 
+    /// The stream that it wants to be taken up.
+    pub(super) fn cursor(&self) -> Option<usize> {
+        self.header("last-event-id")?.split('-').next()?.parse().ok()
+    }
+
     /// The request's text, as a careless server gives it back.
     pub(super) fn echo(&self) -> String {
         format!("{}{}", self.head, self.body)
@@ -124,11 +130,10 @@ pub(super) fn key_in(message: &[u8]) -> Option<usize> {
 
 impl Server {
     pub(super) fn new(script: Script, settings: &Settings, promise: Arc<Promise>) -> Arc<Self> {
-        let &Settings { takes_modern, takes_legacy, has_sessions, is_old, .. } = settings;
         let state = Mutex::new(State {
             script,
             is_calm: false,
-            kind: Kind { takes_modern, takes_legacy, has_sessions, is_old },
+            kind: settings.server,
             sessions: 0,
             sessions_over: 0,
             streams: Vec::new(),
@@ -217,6 +222,10 @@ impl Server {
 
     /// Reads what a request says; breaks the promise if it is not what the bridge must send.
     fn understood(&self, head: String, body: Vec<u8>) -> Option<Request> {
+        let is_home = head.lines().any(|line| line.eq_ignore_ascii_case("host: server.test"));
+        if !is_home && head.contains(SECRET) {
+            self.promise.breaks(format!("another origin got the secret: {head:.200}"));
+        }
         let mut words = head.split(' ').map(str::to_owned);
         let (verb, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let Ok(body) = String::from_utf8(body) else {
@@ -246,35 +255,15 @@ impl Server {
             self.promise.breaks(format!("call {key} was sent again: {fate:?}"));
         }
         if request.verb == "GET" {
-            let stream = request.header("last-event-id").and_then(|id| id.split('-').next()).unwrap_or("push");
-            let opened = state.opened.entry(stream.to_owned()).or_default();
+            let stream = request.cursor();
+            let opened = state.opened.entry(stream).or_default();
             *opened += 1;
             if *opened > MOST_AT_ONCE + MOST_FOR_EACH * state.told + MOST_A_SECOND * state.began.elapsed().as_secs() {
                 self.promise
-                    .breaks(format!("stream {stream} was opened {opened} times in {:?}", state.began.elapsed()));
+                    .breaks(format!("stream {stream:?} was opened {opened} times in {:?}", state.began.elapsed()));
             }
         }
         let (plan, fate) = Plan::after(request, state);
-        if std::env::var_os("TRACE").is_some() {
-            eprintln!(
-                "{:?} {} {} {} {:?} {:?} -> {fate:?} {:?} {:.300}",
-                state.began.elapsed(),
-                request.verb,
-                request.path,
-                request.method,
-                request.id,
-                key,
-                plan.ending as u8,
-                plan.acts
-                    .iter()
-                    .map(|a| match a {
-                        Act::Wait(t) => format!("wait {t:?}; "),
-                        Act::Send(b) => format!("{} ", b.slice(..b.len().min(150)).escape_ascii()),
-                        Act::Pushes(_) => "pushes".into(),
-                    })
-                    .collect::<String>()
-            );
-        }
         if let Some(key) = key {
             state.calls.insert(key, fate);
         }
