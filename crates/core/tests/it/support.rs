@@ -34,7 +34,7 @@ pub(crate) const VERSION: &str = "2025-11-25";
 pub(crate) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 /// The longest that a test waits for one thing.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The first wait of the bridges here before they try something again. The real schedule is for the fault table.
 pub(crate) const SOON: Duration = Duration::from_millis(5);
