@@ -207,13 +207,13 @@ impl Decoder {
                     let Rest::One(message) = mem::take(&mut self.rest) else { return None };
                     return Some(message);
                 }
-                Rest::Documents(documents) => match documents.next().and_then(Message::one) {
-                    Some(message) => return Some(message),
-                    None => {
+                Rest::Documents(documents) => {
+                    let message = documents.next().and_then(Message::one);
+                    if message.is_none() {
                         self.rest = Rest::Nothing;
-                        return None;
                     }
-                },
+                    return message;
+                }
                 Rest::Batch(batch, beginning) => match batch.next() {
                     Some(Ok(message)) => return Some(message),
                     Some(Err(invalid)) => (invalid.error, beginning.clone()),

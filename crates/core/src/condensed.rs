@@ -41,8 +41,8 @@ impl LongValues {
                 block.inspect_err(|error| tracing::warn!(%error, "a large message cannot be read back")).ok()?;
             condenser.read(&block)?;
         }
-        let condensed = Message::one(condenser.text)?;
-        Some((condensed, Self { message: message.clone(), values: condenser.values }))
+        let text = Message::one(condenser.text)?;
+        Some((text, Self { message: message.clone(), values: condenser.values }))
     }
 
     /// A message that was made of the text, with the values back in their places.

@@ -2,15 +2,16 @@
 //!
 //! Reading never waits for HTTP: each message gets a task of its own, which waits for its turn. The tasks' messages are
 //! bounded in bytes; when that is used up, stdin is not read, and its writer waits. What has no answer is bounded in number
-//! beside that, so that a server that takes none of it keeps no request from being read.
+//! beside that: its writer waits for a while, too, but a server that takes none of it keeps no request from being read.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
+    time::timeout,
 };
 
 use crate::{
@@ -26,8 +27,10 @@ use crate::{
     transport::Delivery,
 };
 
-/// The most messages without an answer that may be under way at once. More are dropped: the server takes none.
+/// The most messages without an answer that may be under way at once.
 const MOST_UNANSWERED: usize = 1024;
+/// How long the next one waits for one of them to get through. Then the server takes none, and they are dropped until it does.
+const CLOGGED_TIME: Duration = Duration::from_secs(5);
 /// What is read at once; messages that come together share one such block.
 const READ_SIZE: usize = 16 << 10;
 /// With less room than this in the block, the next read begins another.
@@ -40,6 +43,8 @@ pub(crate) struct Intake {
     room: Budget,
     /// Room for what has no answer, beside that.
     unanswered: Arc<Semaphore>,
+    /// The server takes nothing of that.
+    is_clogged: bool,
     /// What the next message must wait for (R12): the answer to `initialize`, then the receipt of `initialized` and a
     /// moment for the push stream.
     gate: Option<Gate>,
@@ -50,6 +55,20 @@ pub(crate) struct Intake {
 /// One message of the client's, or what should have been one.
 pub(crate) type Incoming = Result<Message, Invalid>;
 
+/// A message's share of the intake; given back at the end of its exchange.
+#[derive(Debug)]
+pub(crate) struct Room {
+    #[expect(dead_code, reason = "given back when it is dropped")]
+    bytes: Taken,
+    /// Its place among those without an answer.
+    place: Option<OwnedSemaphorePermit>,
+}
+
+/// Whether nobody waits for the message; the end of the handshake has all others wait.
+fn is_unanswered(message: &Message) -> bool {
+    message.kind() != Kind::Request && message.method() != "notifications/initialized"
+}
+
 impl Intake {
     pub(crate) fn new(bridge: Arc<Bridge>) -> Self {
         Self {
@@ -57,18 +76,30 @@ impl Intake {
             exchanges: JoinSet::new(),
             room: Budget::new(memory::REQUESTS),
             unanswered: Arc::new(Semaphore::new(MOST_UNANSWERED)),
+            is_clogged: false,
             gate: None,
             shook_hands: false,
         }
     }
 
     /// Waits until there is room for a message.
-    pub(crate) async fn room_for(&self, message: &Incoming) -> Taken {
+    pub(crate) async fn room_for(&self, message: &Incoming) -> Room {
         let length = message.as_ref().map_or(0, |message| message.bytes().len());
-        self.room.take(length.saturating_add(memory::OVERHEAD)).await
+        let bytes = self.room.take(length.saturating_add(memory::OVERHEAD)).await;
+        if !message.as_ref().is_ok_and(is_unanswered) {
+            return Room { bytes, place: None };
+        }
+        let place = match Arc::clone(&self.unanswered).try_acquire_owned() {
+            Err(_) if !self.is_clogged => {
+                let place = Arc::clone(&self.unanswered).acquire_owned();
+                timeout(CLOGGED_TIME, place).await.ok().and_then(Result::ok)
+            }
+            place => place.ok(),
+        };
+        Room { bytes, place }
     }
 
-    pub(crate) fn take(&mut self, message: Incoming, room: Taken) {
+    pub(crate) fn take(&mut self, message: Incoming, room: Room) {
         while self.exchanges.try_join_next().is_some() {}
         match message {
             Ok(message) => self.start(message, room),
@@ -84,7 +115,7 @@ impl Intake {
     }
 
     /// Answers what is no message (R14).
-    fn refuse(&mut self, invalid: &Invalid, room: Taken) {
+    fn refuse(&mut self, invalid: &Invalid, room: Room) {
         tracing::warn!(error = %invalid.error, "a line from the client is no message");
         let reply = error_reply(invalid.id.as_ref(), &invalid.error);
         let pending = self.bridge.table.insert_receipt();
@@ -96,20 +127,20 @@ impl Intake {
         });
     }
 
-    fn start(&mut self, message: Message, bytes: Taken) {
+    fn start(&mut self, message: Message, room: Room) {
         if message.kind() == Kind::Response && self.bridge.questions.take(&message) {
             return;
         }
-        let is_answered = message.kind() == Kind::Request || message.method() == "notifications/initialized";
-        let place = if is_answered { None } else { Arc::clone(&self.unanswered).try_acquire_owned().ok() };
-        if place.is_none() && !is_answered {
-            tracing::warn!(method = message.method(), "the server takes no notifications or responses; dropped");
-            return;
+        if is_unanswered(&message) {
+            self.is_clogged = room.place.is_none();
+            if self.is_clogged {
+                tracing::warn!(method = message.method(), "the server takes no notifications or responses; dropped");
+                return;
+            }
         }
         let Some(lane) = self.lane(&message) else { return };
         let pending = self.bridge.table.insert(&message);
         let bridge = Arc::clone(&self.bridge);
-        let room = (bytes, place);
         // In a box of its own, for the runtime moves a task several times while it is set up.
         self.exchanges.spawn(Box::pin(async move {
             exchange::run(&bridge, message, &pending, lane).await;

@@ -89,9 +89,10 @@ impl Bridge {
 
     /// The same where nobody can wait. If there is no place, it is not told.
     pub(crate) fn tell_if_there_is_room(self: &Arc<Self>, message: Message, origin: Origin) {
-        match self.permits.beside().try_acquire_owned() {
-            Ok(place) => self.spawn_telling(message, origin, Some(place)),
-            Err(_) => tracing::warn!(method = message.method(), "the server takes no notifications; dropped"),
+        if let Ok(place) = self.permits.beside().try_acquire_owned() {
+            self.spawn_telling(message, origin, Some(place));
+        } else {
+            tracing::warn!(method = message.method(), "the server takes no notifications; dropped");
         }
     }
 

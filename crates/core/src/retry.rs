@@ -249,8 +249,8 @@ mod tests {
         let waits: Vec<_> = std::iter::repeat_with(next).take(100).collect();
         assert!(waits.is_sorted() && waits[..3] == [2, 4, 8].map(|n| SHORTEST_REOPENING * n), "{waits:?}");
         assert_eq!(waits[99], LONGEST_REOPENING);
-        reopening.ended(Some(Duration::from_secs(3600)), false);
-        assert_eq!(reopening.wait(), Duration::from_secs(3600), "what is asked for is kept to");
+        reopening.ended(Some(Duration::from_hours(1)), false);
+        assert_eq!(reopening.wait(), Duration::from_hours(1), "what is asked for is kept to");
         reopening.ended(Some(Duration::from_millis(500)), true);
         assert_eq!(reopening.wait(), Duration::from_millis(500));
     }

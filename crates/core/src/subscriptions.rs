@@ -80,8 +80,8 @@ impl Subscriptions {
     /// number of the one before.
     pub(crate) fn event_after(&self, last: u64, notification: &Message) -> Option<(u64, Message)> {
         let state = self.lock();
-        let others = state.open.iter().skip_while(|(number, _)| *number <= last);
-        others.filter_map(|(number, subscription)| Some((*number, subscription.event(notification)?))).next()
+        let mut others = state.open.iter().skip_while(|(number, _)| *number <= last);
+        others.find_map(|(number, subscription)| Some((*number, subscription.event(notification)?)))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -16,7 +16,7 @@ use std::{
 use serde_json::{Value, json};
 
 /// Longer than anything takes that works, on the slowest machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
 /// What clients grant a server after they closed its stdin, before they end it by force (R8).
 #[cfg(unix)]

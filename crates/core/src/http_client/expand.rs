@@ -322,19 +322,15 @@ mod tests {
     /// A text that fills any window, compressed with the largest that the coding allows.
     fn bomb(coding: &str, window: u32) -> Vec<u8> {
         let text = vec![0; 40 << 20];
-        match coding {
-            "br" => {
-                let mut encoder = ::brotli::CompressorWriter::new(Vec::new(), 4096, 5, window);
-                encoder.write_all(&text).unwrap();
-                encoder.into_inner()
-            }
-            _ => {
-                let mut encoder = ::zstd::Encoder::new(Vec::new(), 1).unwrap();
-                encoder.window_log(window).unwrap();
-                encoder.write_all(&text).unwrap();
-                encoder.finish().unwrap()
-            }
+        if coding == "br" {
+            let mut encoder = ::brotli::CompressorWriter::new(Vec::new(), 4096, 5, window);
+            encoder.write_all(&text).unwrap();
+            return encoder.into_inner();
         }
+        let mut encoder = ::zstd::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(window).unwrap();
+        encoder.write_all(&text).unwrap();
+        encoder.finish().unwrap()
     }
 
     #[tokio::test(start_paused = true)]

@@ -256,7 +256,7 @@ impl Fault {
                 post.respond(status, &[("Retry-After", &date)], "").await;
             }
             Past(status) => {
-                let date = httpdate::fmt_http_date(SystemTime::now() - Duration::from_secs(60));
+                let date = httpdate::fmt_http_date(SystemTime::now() - Duration::from_mins(1));
                 post.respond(status, &[("Retry-After", &date)], "").await;
             }
             Refused | Moved | GoAwayUnprocessed | GoAwayProcessed | RefusedStream | ResetStream | H2Status(..) => {

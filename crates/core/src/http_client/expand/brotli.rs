@@ -132,7 +132,7 @@ impl<T: Clone + Default> Allocator<T> for Counted {
     }
 
     fn free_cell(&mut self, cell: Self::AllocatedMemory) {
-        self.bytes.fetch_sub(cell.slice().len() * size_of::<T>(), Ordering::Relaxed);
+        self.bytes.fetch_sub(size_of_val(cell.slice()), Ordering::Relaxed);
         Allocator::<T>::free_cell(&mut self.inner, cell);
     }
 }
