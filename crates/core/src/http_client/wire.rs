@@ -1,11 +1,18 @@
 //! Connections in memory in the place of TCP, for the checks that play a whole server in this process.
 //!
-//! Rule: they are one thread's own, as such a check has its runtime there, and others run beside it.
+//! Rule: they are one runtime's own, as each such check has one, and others run beside it.
 
-use std::{cell::RefCell, io};
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+};
 
 use http::Uri;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    runtime::{Handle, Id},
+};
 
 /// One end of a connection.
 pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -13,29 +20,34 @@ pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 /// Connects to where a URI points.
-type Connect = Box<dyn Fn(&Uri) -> io::Result<Box<dyn Wire>>>;
+type Connect = Arc<dyn Fn(&Uri) -> io::Result<Box<dyn Wire>> + Send + Sync>;
 
-thread_local! {
-    static NETWORK: RefCell<Option<Connect>> = const { RefCell::new(None) };
+static NETWORKS: LazyLock<Mutex<HashMap<Id, Connect>>> = LazyLock::new(Mutex::default);
+
+fn networks() -> MutexGuard<'static, HashMap<Id, Connect>> {
+    NETWORKS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// While it lives, it is all the network that this thread has.
-pub(crate) struct Network(());
+/// While it lives, it is all the network that its runtime has.
+pub(crate) struct Network(Id);
 
 impl Network {
-    pub(crate) fn new(connect: impl Fn(&Uri) -> io::Result<Box<dyn Wire>> + 'static) -> Self {
-        NETWORK.set(Some(Box::new(connect)));
-        Self(())
+    /// The network of the runtime that this is called in.
+    pub(crate) fn new(connect: impl Fn(&Uri) -> io::Result<Box<dyn Wire>> + Send + Sync + 'static) -> Self {
+        let runtime = Handle::current().id();
+        networks().insert(runtime, Arc::new(connect));
+        Self(runtime)
     }
 }
 
 impl Drop for Network {
     fn drop(&mut self) {
-        NETWORK.set(None);
+        networks().remove(&self.0);
     }
 }
 
-/// A connection with where `target` points, if this thread has such a network.
+/// A connection with where `target` points, if this runtime has such a network.
 pub(super) fn connect(target: &Uri) -> Option<io::Result<Box<dyn Wire>>> {
-    NETWORK.with_borrow(|network| network.as_ref().map(|connect| connect(target)))
+    let connect = networks().get(&Handle::current().id()).cloned()?;
+    Some(connect(target))
 }

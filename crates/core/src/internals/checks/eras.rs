@@ -28,7 +28,9 @@ pub fn eras(input: &[u8]) {
     let input = Input::read(input);
     let text = String::from_utf8_lossy(&input.text);
     let lines = text.lines().take(MOST_MESSAGES);
-    let messages: Vec<_> = lines.filter_map(|line| Message::one(line.to_owned())).collect();
+    // A response without an id has got that of its request by then.
+    let has_id = |message: &Message| message.kind() != Kind::Response || message.id().is_some();
+    let messages: Vec<_> = lines.filter_map(|line| Message::one(line.to_owned())).filter(has_id).collect();
     let given = Given { size: text.len() };
     given.to_modern(&messages);
     given.to_legacy(&messages);

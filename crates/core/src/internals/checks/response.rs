@@ -86,7 +86,9 @@ fn encoded(mut encoder: impl EncodeV2, text: &[u8]) -> Vec<u8> {
     let mut room = vec![0; text.len() + 1024];
     let mut output = WriteBuffer::new_initialized(&mut room);
     let mut input = PartialBuffer::new(text);
-    encoder.encode(&mut input, &mut output).expect("it has room");
+    while input.written_len() < text.len() {
+        encoder.encode(&mut input, &mut output).expect("it has room");
+    }
     assert!(encoder.finish(&mut output).expect("it has room"), "it has room");
     let length = output.written_len();
     room.truncate(length);
