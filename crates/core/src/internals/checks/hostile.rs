@@ -31,11 +31,13 @@ use tokio::{
     time::timeout,
 };
 
+pub(super) use self::script::Script;
+#[cfg(feature = "oauth")]
+pub(super) use self::server::next_head;
 use self::{
     client::Client,
     server::{Kind, Server},
 };
-pub(super) use self::{script::Script, server::next_head};
 use crate::{Config, HeaderSource, Proxy, TransportMode, http_client::wire::Network};
 
 /// The longest silence that the bridge allows the server.
