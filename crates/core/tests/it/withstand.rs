@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{
     Authority, Client, INITIALIZED, Server, VERSION, call, dialogue, framed, notification, progress, refusal, request,
-    response, within,
+    response,
 };
 
 /// More levels than any stack has room for.
@@ -213,7 +213,7 @@ async fn r33_no_stream_is_opened_a_thousand_times_a_second() {
         // The first may come at once; then 100 ms each, and longer.
         assert!(start.elapsed() >= Duration::from_millis(500), "{pushes} {:?}", start.elapsed());
         drop(client);
-        within("the last GET", tokio::time::sleep(Duration::from_millis(1))).await;
+        // Another GET may have come meanwhile.
         std::mem::forget(server);
     }
 }
