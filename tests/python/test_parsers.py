@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY
-from mcp_gangway import DecodingError, Event, MessageTooLarge, NdjsonParser, SseParser, _native
+from mcp_gangway import DecodingError, Event, InvalidMessage, MessageTooLarge, NdjsonParser, SseParser, _native
 
 VECTORS = REPOSITORY / "tests" / "vectors"
 
@@ -212,16 +212,22 @@ def test_the_vectors_are_where_this_looks() -> None:
     assert isinstance(VECTORS, Path)
 
 
-@pytest.mark.parametrize("content_type", ["application/json", "application/x-ndjson", "text/event-stream"])
-@pytest.mark.parametrize("text", ["[" * 1_000_000, "[" * 5000 + "]" * 5000, '{"a":' * 200_000, "[[]," * 250_000])
-def test_nothing_is_too_deep_for_the_interpreter(content_type: str, text: str) -> None:
+DEEP = ["[" * 1_000_000, "[" * 5000 + "]" * 5000, '{"a":' * 200_000, "[[]," * 250_000]
+
+
+@pytest.mark.parametrize("content_type", ["application/x-ndjson", "text/event-stream"])
+@pytest.mark.parametrize("text", DEEP)
+def test_nothing_is_too_deep_for_a_stream(content_type: str, text: str) -> None:
     answer = '{"jsonrpc":"2.0","id":1,"result":{}}'
-    if content_type == "application/json":
-        body = text
-    elif content_type == "text/event-stream":
-        body = f"data: {text}\n\ndata: {answer}\n\n"
-    else:
-        body = f"{text}\n{answer}\n"
+    body = f"data: {text}\n\ndata: {answer}\n\n" if content_type == "text/event-stream" else f"{text}\n{answer}\n"
     parser = _native.MessageParser(content_type)
-    messages = [*parser.feed(body.encode()), *parser.finish()]
-    assert [bytes(message) for message in messages] == ([] if body == text else [answer.encode()])
+    assert [bytes(message) for message in [*parser.feed(body.encode()), *parser.finish()]] == [answer.encode()]
+
+
+@pytest.mark.parametrize("text", DEEP)
+def test_a_body_that_is_too_deep_is_an_error(text: str) -> None:
+    parser = _native.MessageParser("application/json")
+    with pytest.raises(InvalidMessage) as caught:
+        messages = [*parser.feed(text.encode()), *parser.finish()]
+        assert not messages
+    assert len(str(caught.value)) < 1000

@@ -82,6 +82,11 @@ impl Eras {
         self.modern.is_none()
     }
 
+    /// Whether the server has shown that it takes modern requests.
+    pub(crate) fn is_modern(&self) -> bool {
+        self.modern == Some(true)
+    }
+
     /// What a reply to a modern request changes in what is known of the server: as [`takes_modern`], but where a server was
     /// modern, only a legacy one's own way of refusing speaks against that: no JSON-RPC at all, or the wish for a session. The
     /// rest are answers (R67, R68), whatever codes the server has for its own errors.
@@ -91,7 +96,7 @@ impl Eras {
             Some((code, text)) => matches!(code, -32_600 | -32_002..=-32_000) && is_about_session(text),
         };
         let taken = takes_modern(method, status, error.map(|(code, _)| *code))?;
-        let is_doubtful = !taken && self.modern == Some(true) && !(status.is_client_error() && is_legacys());
+        let is_doubtful = !taken && self.is_modern() && !(status.is_client_error() && is_legacys());
         (!is_doubtful).then_some(taken)
     }
 

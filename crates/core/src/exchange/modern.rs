@@ -19,7 +19,8 @@ use crate::{
     headers,
     message::{Kind, Message},
     pending::Origin,
-    retry, splice,
+    retry::{self, only_reads},
+    splice,
     transport::Reply,
 };
 
@@ -29,6 +30,15 @@ const HEADER_MISMATCH: i64 = -32_020;
 const MOST_PAGES: usize = 1000;
 /// How long the server may take for a list that the bridge wants for itself. A call goes on without it then.
 const LISTING_TIME: Duration = Duration::from_secs(10);
+
+/// What was known of the server when a request was sent.
+#[derive(Clone, Copy)]
+struct Known {
+    /// How often its tools had been listed.
+    listings: u64,
+    /// It takes modern requests.
+    is_modern: bool,
+}
 
 impl Exchange<'_> {
     pub(super) async fn attempt_modern(&mut self) -> Result<Step, Error> {
@@ -42,10 +52,10 @@ impl Exchange<'_> {
                 return Ok(Step::Again);
             }
         }
-        let listings = bridge.listing.tries();
+        let known = Known { listings: bridge.listing.tries(), is_modern: bridge.eras().is_modern() };
         let reply = self.post(bridge.transport.url()).await?;
         if !reply.status().is_success() {
-            return self.refused_modern(reply, listings).await;
+            return self.refused_modern(reply, known).await;
         }
         self.received();
         if self.message.method() == "subscriptions/listen" {
@@ -66,7 +76,7 @@ impl Exchange<'_> {
     }
 
     /// A reply whose status says no: an answer (R67), headers that the server knows better, or an older server.
-    async fn refused_modern(&mut self, mut reply: Reply, listings: u64) -> Result<Step, Error> {
+    async fn refused_modern(&mut self, mut reply: Reply, known: Known) -> Result<Step, Error> {
         let bridge = self.bridge;
         let status = reply.status();
         let error = status_error(status).with_retry_after(reply.retry_after());
@@ -81,7 +91,7 @@ impl Exchange<'_> {
             && self.is_tool_call()
             && self.first(Remedy::NewList)
         {
-            bridge.list_tools(&self.message, listings).await;
+            bridge.list_tools(&self.message, known.listings).await;
             return Ok(Step::Again);
         }
         if self.message.kind() == Kind::Request {
@@ -89,7 +99,16 @@ impl Exchange<'_> {
             if let Some(taken) = taken.filter(|_| !self.has_tried(Remedy::OtherProtocol)) {
                 bridge.eras().modern_is(taken);
             }
-            if taken == Some(false) && may_go_again && !self.has_tried(Remedy::OtherProtocol) && !self.pending.is_own()
+            // A modern server has let it in, so what a gateway says instead of an answer may be about what ran.
+            let may_have_run = known.is_modern
+                && fault.is_none()
+                && !only_reads(self.message.method())
+                && retry::judge(status.as_u16(), None).1;
+            if taken == Some(false)
+                && may_go_again
+                && !may_have_run
+                && !self.has_tried(Remedy::OtherProtocol)
+                && !self.pending.is_own()
             {
                 self.refusal = answer;
                 return Ok(Step::Again);
@@ -148,7 +167,10 @@ impl Exchange<'_> {
             }
             reply = match Box::pin(self.open_again(failure, lost)).await? {
                 Ok(reply) => reply,
-                Err(refusal) => return self.refused_modern(refusal, 0).await,
+                // To open it again runs nothing.
+                Err(refusal) => {
+                    return self.refused_modern(refusal, Known { listings: 0, is_modern: false }).await;
+                }
             };
         }
     }

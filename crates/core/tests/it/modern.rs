@@ -561,3 +561,29 @@ async fn r64_a_list_is_asked_for_on_behalf_of_the_client_alone() {
     drop(list);
     client.finish(&mut server).await;
 }
+
+#[tokio::test]
+async fn r96_a_page_in_place_of_an_answer_runs_no_tool_again() {
+    // Gateways write such pages. They may have passed the call on, to a server that takes modern requests.
+    for (status, method, goes_again) in [
+        (404, "tools/call", false),
+        (400, "tools/call", false),
+        (410, "tools/call", false),
+        (422, "x/do", false),
+        (405, "tools/call", true),
+        (415, "x/do", true),
+        (404, "prompts/list", true),
+    ] {
+        let (mut server, mut client) = after_list(PLAIN_TOOLS).await;
+        client.send(modern("1", method, r#""name":"t""#)).await;
+        server.post().await.respond_as(status, "text/html", "<h1>No such page</h1>").await;
+        if goes_again {
+            assert_eq!(server.post().await.rpc_method(), "initialize", "{status} {method}");
+            std::mem::forget(server);
+            continue;
+        }
+        let failure = client.expect_error("1").await;
+        assert_eq!((failure.status(), failure.may_have_run()), (Some(u64::from(status)), true), "{status} {method}");
+        client.finish(&mut server).await;
+    }
+}
