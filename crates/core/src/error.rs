@@ -4,7 +4,7 @@
 //! client can act on (HTTP status, Retry-After, whether the request may have run) are fields, and become the `data` of
 //! the JSON-RPC error that the client receives (see [`crate::message::error_reply`]).
 
-use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
+use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use crate::{retry, text::excerpt};
 
@@ -14,13 +14,14 @@ const DETAIL_LIMIT: usize = 512;
 const SUMMARY_LIMIT: usize = 1024;
 
 /// A failure of the bridge, of the server behind it, of the client before it, or of the way between.
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inner {
     kind: Kind,
     summary: Cow<'static, str>,
-    source: Option<Cause>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
     status: Option<u16>,
     retry_after: Option<Duration>,
     may_have_run: Option<bool>,
@@ -157,7 +158,7 @@ impl Error {
     }
 
     pub(crate) fn with_source(mut self, source: impl Into<Cause>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(source.into().into());
         self
     }
 
@@ -261,6 +262,12 @@ impl Error {
     #[cfg(feature = "oauth")]
     pub(crate) fn is_sign_in(&self) -> bool {
         self.0.kind == Kind::SignIn
+    }
+
+    /// There is no token that the server takes, or none yet.
+    #[cfg(feature = "oauth")]
+    pub(crate) fn is_about_tokens(&self) -> bool {
+        matches!(self.0.kind, Kind::SignIn | Kind::NoToken | Kind::OtherIssuer)
     }
 
     /// How often the request was sent, if more than once.

@@ -419,7 +419,7 @@ impl Exchange<'_> {
     async fn refused(&mut self, mut reply: Reply, epoch: u64) -> Result<Step, Error> {
         let bridge = self.bridge;
         let status = reply.status();
-        let error = status_error(status).with_retry_after(reply.retry_after());
+        let error = reply.failure();
         let page = reply.page(&bridge.storage, self.message.kind() == Kind::Request).await;
         let (answer, may_go_again) = self.answer_in(status, &page);
         if let Some(step) = self.reauthorize(reply.refusal(), may_go_again).await? {
@@ -437,6 +437,8 @@ impl Exchange<'_> {
                         bridge.route.decide(other);
                         return Ok(Step::Again);
                     }
+                    #[cfg(feature = "oauth")]
+                    Err(error) if error.is_about_tokens() => return Err(error.with_may_have_run(false)),
                     Err(error) => {
                         tracing::debug!(error = %error, "no HTTP+SSE either");
                         bridge.listener.close();
@@ -695,7 +697,14 @@ impl Exchange<'_> {
             let get = pin!(bridge.transport.get(session, Some(last_event_id)));
             let error = match self.in_time_since(since, get).await? {
                 Ok(reply) if reply.status().is_success() => return Ok(Ok(reply)),
-                Ok(reply) => status_error(reply.status()).with_retry_after(reply.retry_after()),
+                Ok(mut reply) => {
+                    let error = reply.failure();
+                    if error.status().is_none() {
+                        // There are no credentials for it, which another try does not change.
+                        return Ok(Err(error));
+                    }
+                    error
+                }
                 Err(error) => error,
             };
             let passes = match error.status() {
@@ -953,20 +962,4 @@ fn no_answer(status: StatusCode, ended_early: bool) -> Error {
         format!("the server ended its reply (HTTP {status}) without answering the request"),
     );
     if ended_early { error.with_fate(Fate::Interrupted) } else { error }
-}
-
-fn status_error(status: StatusCode) -> Error {
-    let hint = match status.as_u16() {
-        300..=399 => "the redirect cannot be followed; use the final URL",
-        401 | 407 => "give credentials with --auth or --header",
-        403 => "check that the credentials may use this server",
-        404 | 405 | 406 | 410 => "check that the URL is the server's MCP endpoint",
-        408 | 425 | 429 | 503 => "try again later",
-        413 => "the message is larger than the server takes",
-        400..=499 => "the server does not take this message",
-        _ => "the failure is the server's or of a proxy before it",
-    };
-    let reason = status.canonical_reason().map(|reason| format!(" {reason}")).unwrap_or_default();
-    Error::new(Fault::Status, format!("the server answered HTTP {}{reason}; {hint}", status.as_u16()))
-        .with_status(status)
 }

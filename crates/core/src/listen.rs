@@ -69,8 +69,8 @@ enum Stream {
         #[expect(dead_code, reason = "the session is in the endpoint's query")]
         concealed: Concealed,
     },
-    /// It could not be opened. `refused` says that the server answered, and has no such stream.
-    Down { why: Arc<str>, refused: bool },
+    /// It could not be opened.
+    Down(Error),
 }
 
 impl Listener {
@@ -104,7 +104,7 @@ impl Listener {
     pub(crate) async fn endpoint(&self) -> Result<(ServerUrl, u64), Error> {
         let mut stream = self.stream.subscribe();
         let newly = self.wanted.send_if_modified(|wanted| std::mem::replace(wanted, Wanted::Sse) != Wanted::Sse);
-        if newly || matches!(*stream.borrow(), Stream::Down { .. }) {
+        if newly || matches!(*stream.borrow(), Stream::Down(_)) {
             self.stream.send_replace(Stream::Opening);
             self.hurry.notify_one();
         }
@@ -112,8 +112,7 @@ impl Listener {
         match opened {
             Ok(Ok(stream)) => match &*stream {
                 Stream::Open { endpoint, number, .. } => Ok((endpoint.clone(), *number)),
-                Stream::Down { why, refused: true } => Err(Error::new(Fault::InvalidAnswer, why.to_string())),
-                Stream::Down { why, .. } => Err(Error::new(Fault::Connect, why.to_string())),
+                Stream::Down(why) => Err(why.clone()),
                 Stream::Opening => Err(late()),
             },
             // The other end of the channel is this listener.
@@ -183,6 +182,8 @@ enum End {
     Closed,
     /// The server answered with this status and body (or with a body that is no stream).
     Refused(StatusCode, Page),
+    /// There are no credentials that the server takes.
+    Denied(Error),
     /// No answer came.
     Failed(Error),
 }
@@ -219,6 +220,10 @@ async fn push(bridge: &Arc<Bridge>, mut hold: Option<Hold>) -> Outcome {
                 tracing::debug!(status = status.as_u16(), "the server pushes nothing");
                 return Outcome::Silent;
             }
+            End::Denied(error) => {
+                tracing::warn!(error = %error, "what the server pushes cannot be heard");
+                return Outcome::Silent;
+            }
             End::Closed => {}
             End::Refused(status, _) => tracing::debug!(status = status.as_u16(), "no push stream for now"),
             End::Failed(error) => tracing::debug!(error = %error, "no push stream for now"),
@@ -241,7 +246,7 @@ async fn http_sse(bridge: &Arc<Bridge>) {
                     let endpoint = endpoint(bridge.transport.url(), text);
                     let stream = match endpoint {
                         Ok(endpoint) => Stream::Open { concealed: Concealed::url(endpoint.as_url()), endpoint, number },
-                        Err(why) => Stream::Down { why: why.into(), refused: true },
+                        Err(why) => Stream::Down(Error::new(Fault::InvalidAnswer, why)),
                     };
                     let usable = matches!(stream, Stream::Open { .. });
                     listener.stream.send_replace(stream);
@@ -259,23 +264,28 @@ async fn http_sse(bridge: &Arc<Bridge>) {
                     () = reading => {}
                     () = renewing => {}
                 }
-                if matches!(*listener.stream.borrow(), Stream::Down { refused: true, .. }) {
+                if matches!(*listener.stream.borrow(), Stream::Down(_)) {
                     listener.close();
                     return;
                 }
                 Stream::Opening
             }
             Err(End::Refused(status, _)) if !is_passing(status) => {
-                let why = format!("the server has no event stream there (HTTP {})", status.as_u16()).into();
-                listener.stream.send_replace(Stream::Down { why, refused: true });
+                let why = format!("the server has no event stream there (HTTP {})", status.as_u16());
+                listener.stream.send_replace(Stream::Down(Error::new(Fault::InvalidAnswer, why)));
+                listener.close();
+                return;
+            }
+            Err(End::Denied(error)) => {
+                listener.stream.send_replace(Stream::Down(error));
                 listener.close();
                 return;
             }
             Err(End::Refused(status, _)) => {
-                let why = format!("the event stream cannot be opened (HTTP {})", status.as_u16()).into();
-                Stream::Down { why, refused: false }
+                let why = format!("the event stream cannot be opened (HTTP {})", status.as_u16());
+                Stream::Down(Error::new(Fault::Connect, why))
             }
-            Err(End::Failed(error)) => Stream::Down { why: error.to_string().into(), refused: false },
+            Err(End::Failed(error)) => Stream::Down(Error::new(Fault::Connect, error.to_string()).with_source(error)),
             Err(End::Closed) => Stream::Opening,
         };
         listener.stream.send_replace(down);
@@ -308,6 +318,10 @@ async fn open(bridge: &Bridge, last_event_id: Option<&Bytes>) -> Result<Reply, E
     let is_stream = codec::is_event_stream(reply.content_type());
     if reply.status().is_success() && is_stream {
         return Ok(reply);
+    }
+    let failure = reply.failure();
+    if failure.status().is_none() {
+        return Err(End::Denied(failure));
     }
     let status = if reply.status().is_success() { StatusCode::METHOD_NOT_ALLOWED } else { reply.status() };
     Err(End::Refused(status, reply.page(&bridge.storage, false).await))

@@ -111,12 +111,12 @@ impl Transport {
         session: impl Fn(&mut HeaderMap),
         last_event_id: Option<&Bytes>,
     ) -> Result<Reply, Error> {
-        let reply = self.get_once(&session, last_event_id).await?;
+        let mut reply = self.get_once(&session, last_event_id).await?;
         if self.credentials.most_tries(reply.refusal()) > 0 {
             match self.credentials.renew(reply.refusal(), None).await {
                 Ok(true) => return self.get_once(&session, last_event_id).await,
                 Ok(false) => {}
-                Err(error) => tracing::warn!(error = %error, "no new credentials for the stream"),
+                Err(error) => reply.why = Some(error),
             }
         }
         Ok(reply)
@@ -185,7 +185,7 @@ impl Transport {
             *request.headers_mut() = headers(known);
             let response = self.send(&clients, &url, request, known).await?;
             match next_hop(&response, &url)? {
-                None => return Ok(Reply { response, user }),
+                None => return Ok(Reply { response, user, why: None }),
                 Some(target) => {
                     tracing::debug!(status = response.status().as_u16(), "redirected");
                     url = target;
@@ -265,6 +265,8 @@ pub(crate) struct Reply {
     response: Response<Body>,
     /// The headers that were sent, which a 401 refuses.
     user: Arc<UserHeaders>,
+    /// Why there are no credentials that the server takes.
+    why: Option<Error>,
 }
 
 /// The body of a refusal.
@@ -279,6 +281,15 @@ pub(crate) struct Page {
 }
 
 impl Reply {
+    /// What this means to who asked for more than a status: why there are no credentials that the server takes, or that it
+    /// refuses. An error without a status is the former.
+    pub(crate) fn failure(&mut self) -> Error {
+        match self.why.take() {
+            Some(why) => why,
+            None => status_error(self.status()).with_retry_after(self.retry_after()),
+        }
+    }
+
     pub(crate) fn status(&self) -> StatusCode {
         self.response.status()
     }
@@ -417,6 +428,22 @@ fn has_slept(before: (Instant, SystemTime), now: (Instant, SystemTime)) -> bool 
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn status_error(status: StatusCode) -> Error {
+    let hint = match status.as_u16() {
+        300..=399 => "the redirect cannot be followed; use the final URL",
+        401 | 407 => "give credentials with --auth or --header",
+        403 => "check that the credentials may use this server",
+        404 | 405 | 406 | 410 => "check that the URL is the server's MCP endpoint",
+        408 | 425 | 429 | 503 => "try again later",
+        413 => "the message is larger than the server takes",
+        400..=499 => "the server does not take this message",
+        _ => "the failure is the server's or of a proxy before it",
+    };
+    let reason = status.canonical_reason().map(|reason| format!(" {reason}")).unwrap_or_default();
+    Error::new(Fault::Status, format!("the server answered HTTP {}{reason}; {hint}", status.as_u16()))
+        .with_status(status)
 }
 
 /// Where to repeat the POST, for the redirects that may keep it (R92); 303 asks for a GET, which would be no MCP.

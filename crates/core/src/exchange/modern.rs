@@ -11,7 +11,7 @@ use std::{
 use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Exchange, Remedy, Step, no_answer, status_error};
+use super::{Exchange, Remedy, Step, no_answer};
 use crate::{
     bridge::Bridge,
     era,
@@ -79,7 +79,7 @@ impl Exchange<'_> {
     async fn refused_modern(&mut self, mut reply: Reply, known: Known) -> Result<Step, Error> {
         let bridge = self.bridge;
         let status = reply.status();
-        let error = status_error(status).with_retry_after(reply.retry_after());
+        let error = reply.failure();
         let page = reply.page(&bridge.storage, self.message.kind() == Kind::Request).await;
         let (answer, may_go_again) = self.answer_in(status, &page);
         if let Some(step) = self.reauthorize(reply.refusal(), may_go_again).await? {
@@ -215,8 +215,8 @@ impl Exchange<'_> {
             sleep(wait).await;
             match self.post(bridge.transport.url()).await {
                 Ok(reply) if reply.status().is_success() => return Ok(Ok(reply)),
-                Ok(reply) if matches!(reply.status().as_u16(), 408 | 425 | 429 | 500 | 502..=504) => {
-                    failure = Some(status_error(reply.status()));
+                Ok(mut reply) if matches!(reply.status().as_u16(), 408 | 425 | 429 | 500 | 502..=504) => {
+                    failure = Some(reply.failure());
                 }
                 Ok(reply) => return Ok(Err(reply)),
                 Err(error) => failure = Some(error),

@@ -127,6 +127,34 @@ async fn the_issuer_that_the_user_names_is_the_only_one_to_the_letter() {
     }
 }
 
+#[tokio::test]
+async fn why_a_stream_gets_no_token_is_told_to_who_needs_it() {
+    // The stream of HTTP+SSE, and the rest of a broken one.
+    for is_old in [true, false] {
+        let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
+        config.oauth.as_mut().unwrap().issuer = Some("https://login.example.com".to_owned());
+        server.expect_get();
+        let mut client = Client::start(config);
+        if is_old {
+            client.initialize().await;
+            server.post().await.respond(405, &[], "").await;
+        } else {
+            client.send(call("1")).await;
+            let mut post = server.post().await;
+            post.sse().await;
+            post.chunk("retry: 0\nid: 1\ndata:\n\n").await;
+            post.end().await;
+        }
+        unauthorized(server.get().await, &issuer).await;
+        let failure = client.expect_error(if is_old { r#""init""# } else { "1" }).await;
+        let expected = if is_old { ("other_issuer", false) } else { ("no_answer", true) };
+        assert_eq!((failure.kind(), failure.may_have_run()), expected, "{failure:?}");
+        assert!(format!("{failure:?}").contains("https://login.example.com"), "{failure:?}");
+        assert!(prompts.try_recv().is_err());
+        client.finish(&mut server).await;
+    }
+}
+
 /// A document in a place that is not its issuer's may say that it is anybody's.
 #[tokio::test]
 async fn nobody_speaks_for_another_issuer() {
