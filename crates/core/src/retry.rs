@@ -11,9 +11,10 @@
 //! | any other 5xx | once | once | yes |
 //! | a connection or stream that broke | again | once | yes |
 //! | 401, and 403 for more scope, with a challenge or in nobody's name | again, with new credentials | again, with new credentials | no |
-//! | a lost session (`session.rs`), in nobody's name | again, in a new session | again, in a new session | no |
+//! | a lost session, in nobody's name | again, in a new session | again, in a new session | no |
+//! | 400, 404, 405, 406, 410, 415, 422 in nobody's name, to a modern request at a server that has not shown its protocol | again, in the older protocol | again, in the older protocol | no |
 //! | the protocol's own refusals (-32020 to -32022 under 400) | again, as they ask for | again, as they ask for | no |
-//! | an error under the request's own id, of whatever status | as above, then the answer | the answer | |
+//! | a JSON-RPC error under the request's own id, of whatever status | as above, then the answer | the answer | |
 //! | 3xx, 401, 403, 405, 406, 407, 411, 413, 414, 415, 417, 421, 425, 426, 428, 431 | once | once | no |
 //! | any other 4xx | once | once | yes |
 //!
@@ -203,6 +204,18 @@ mod tests {
             "{certain:?}"
         );
         assert!(!judge(503, Some(Duration::from_secs(1))).1 && judge(503, Some(Duration::ZERO)).1);
+    }
+
+    #[test]
+    fn the_table_is_the_one_in_the_documents() {
+        let rows = |text: &str, before: &str| -> Vec<String> {
+            let rows = text.lines().filter_map(|line| line.strip_prefix(before)).filter(|line| line.starts_with("| "));
+            let rows = rows.skip_while(|row| !row.starts_with("| what came of a message"));
+            rows.map(str::to_owned).collect()
+        };
+        let ours = rows(include_str!("retry.rs"), "//! ");
+        assert!(ours.len() > 10, "{ours:?}");
+        assert_eq!(ours, rows(include_str!("../../../docs/limits.md"), ""));
     }
 
     #[test]

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use gangway::oauth::{self, Credential, Grant, Prompt, Resource, Revocation, Secret};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedReceiver;
 use url::Url;
 
 use crate::support::{
-    Client, Exchange, INITIALIZED, Server, VERSION, call,
+    Client, Exchange, Failure, INITIALIZED, Server, VERSION, call,
     issuer::{Issuer, come_back, query, signing_in, visit},
     modern, request, response, within,
 };
@@ -48,6 +48,22 @@ pub(crate) async fn sign_out(server: &mut Server, issuer: &Issuer, config: &gang
         revocations = oauth::logout(config) => revocations.unwrap(),
         () = tell => unreachable!(),
     }
+}
+
+/// What a call fails with whose server needs a token, where the metadata of the authorization server and of the resource say
+/// this besides; with who took part.
+pub(crate) async fn refused_for(
+    metadata: Value,
+    resource: Value,
+) -> (Server, Client, Failure, UnboundedReceiver<Prompt>) {
+    let (mut server, issuer, config, prompts, _folder) = scene().await;
+    issuer.state().metadata = metadata;
+    issuer.state().resource_metadata = resource;
+    let mut client = Client::start(config);
+    client.send(call("1")).await;
+    refuse(&mut server, &issuer).await;
+    let failure = client.expect_error("1").await;
+    (server, client, failure, prompts)
 }
 
 pub(crate) async fn unauthorized(post: Exchange, issuer: &Issuer) {
@@ -220,13 +236,7 @@ async fn what_may_not_be_used_is_refused_with_a_reason() {
         (none.clone(), json!({"resource": "https://other.example/mcp"}), "mismatch"),
         (none.clone(), json!({"authorization_servers": ["https://192.168.0.1"]}), "none published"),
     ] {
-        let (mut server, issuer, config, mut prompts, _folder) = scene().await;
-        issuer.state().metadata = metadata;
-        issuer.state().resource_metadata = resource;
-        let mut client = Client::start(config);
-        client.send(call("1")).await;
-        refuse(&mut server, &issuer).await;
-        let failure = client.expect_error("1").await;
+        let (mut server, client, failure, mut prompts) = refused_for(metadata, resource).await;
         assert!(format!("{failure:?}").contains(reason), "{reason}: {failure:?}");
         assert!(prompts.try_recv().is_err(), "{reason}");
         client.finish(&mut server).await;
@@ -424,7 +434,7 @@ async fn two_bridges_ask_once() {
 #[tokio::test]
 async fn a_request_waits_so_long_and_later_ones_are_told_where_to_sign_in() {
     let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
-    config.oauth.as_mut().unwrap().login_wait = Duration::from_millis(300);
+    config.oauth.as_mut().unwrap().login_wait = Duration::from_secs(2);
     let mut client = Client::start(config);
     client.send(call("1")).await;
     refuse(&mut server, &issuer).await;
@@ -516,7 +526,7 @@ async fn a_key_signs_as_its_kind_does_and_the_server_takes() {
         client.expect(answer).await;
         let form = issuer.state().tokens[0].clone();
         let head = form["client_assertion"].split('.').next().unwrap();
-        let head: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(head).unwrap()).unwrap();
+        let head: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(head).unwrap()).unwrap();
         assert_eq!(head["alg"], expected);
         client.finish(&mut server).await;
     }
@@ -648,7 +658,7 @@ fn initialize(capabilities: &str) -> String {
 #[tokio::test]
 async fn a_slow_sign_in_does_not_hold_up_the_handshake() {
     let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
-    config.oauth.as_mut().unwrap().login_wait = Duration::from_millis(300);
+    config.oauth.as_mut().unwrap().login_wait = Duration::from_secs(2);
     let mut client = Client::start(config);
     client.send(initialize(r#"{"elicitation":{"url":{}}}"#)).await;
     refuse(&mut server, &issuer).await;
@@ -692,7 +702,7 @@ async fn a_slow_sign_in_does_not_hold_up_the_handshake() {
 #[tokio::test]
 async fn a_probe_is_answered_in_time() {
     let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
-    config.oauth.as_mut().unwrap().login_wait = Duration::from_millis(300);
+    config.oauth.as_mut().unwrap().login_wait = Duration::from_secs(2);
     let mut client = Client::start(config);
     client.send(modern("1", "server/discover", "")).await;
     refuse(&mut server, &issuer).await;
@@ -710,7 +720,7 @@ async fn a_probe_is_answered_in_time() {
 #[tokio::test]
 async fn a_client_that_shows_where_to_sign_in_is_told_when_that_is_done() {
     let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
-    config.oauth.as_mut().unwrap().login_wait = Duration::from_millis(200);
+    config.oauth.as_mut().unwrap().login_wait = Duration::from_secs(2);
     let mut client = Client::start(config);
     client.send(initialize(r#"{"elicitation":{"url":{}}}"#)).await;
     refuse(&mut server, &issuer).await;
@@ -737,7 +747,7 @@ fn prompt_with_urls(id: &str, more: &str) -> String {
 #[tokio::test]
 async fn a_modern_client_shows_where_to_sign_in_and_asks_again() {
     let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
-    config.oauth.as_mut().unwrap().login_wait = Duration::from_millis(200);
+    config.oauth.as_mut().unwrap().login_wait = Duration::from_secs(2);
     let mut client = Client::start(config);
     client.send(prompt_with_urls("1", "")).await;
     refuse(&mut server, &issuer).await;

@@ -15,7 +15,7 @@ use tracing::{
 };
 
 use crate::{
-    oauth::{prompted, refuse, scene, sign_out, unauthorized, with_token},
+    oauth::{prompted, refuse, refused_for, scene, sign_out, unauthorized, with_token},
     support::{Client, Server, call, issuer::Issuer},
 };
 
@@ -140,10 +140,7 @@ async fn why_a_stream_gets_no_token_is_told_to_who_needs_it() {
             server.post().await.respond(405, &[], "").await;
         } else {
             client.send(call("1")).await;
-            let mut post = server.post().await;
-            post.sse().await;
-            post.chunk("retry: 0\nid: 1\ndata:\n\n").await;
-            post.end().await;
+            server.post().await.ends_to_be_resumed().await;
         }
         unauthorized(server.get().await, &issuer).await;
         let failure = client.expect_error(if is_old { r#""init""# } else { "1" }).await;
@@ -210,13 +207,7 @@ async fn a_forbidden_address_is_told_as_what_it_is() {
             "192.168.0.1",
         ),
     ] {
-        let (mut server, issuer, config, mut prompts, _folder) = scene().await;
-        issuer.state().metadata = metadata;
-        issuer.state().resource_metadata = resource;
-        let mut client = Client::start(config);
-        client.send(call("1")).await;
-        refuse(&mut server, &issuer).await;
-        let failure = client.expect_error("1").await;
+        let (mut server, mut client, failure, mut prompts) = refused_for(metadata, resource).await;
         assert_eq!((failure.kind(), failure.may_have_run()), ("forbidden_address", false), "{at}: {failure:?}");
         assert!(failure.message.contains(at) && failure.message.contains("where the MCP server is not"), "{failure:?}");
         assert!(failure.data.get("attempts").is_none(), "{failure:?}");

@@ -475,6 +475,13 @@ impl Exchange {
         self.give_back();
     }
 
+    /// A stream that ends at once, and whose rest can be asked for at once.
+    pub(crate) async fn ends_to_be_resumed(mut self) {
+        self.sse().await;
+        self.chunk("retry: 0\nid: 1\ndata:\n\n").await;
+        self.end().await;
+    }
+
     /// Closes the connection, however much of the reply is out.
     pub(crate) async fn fin(mut self) {
         let _ = self.wire.socket.shutdown().await;
