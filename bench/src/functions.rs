@@ -27,7 +27,7 @@ const SECTION: &str = ".text.start";
 /// The kernel maps so much around a page that is touched.
 const AROUND: u64 = 64 << 10;
 /// So much may be mapped for what is executed elsewhere. With a new list it is half of that, without one 4 MiB.
-const MOST: u64 = 1280 << 10;
+const MOST: u64 = 1 << 20;
 
 #[derive(Args)]
 pub(crate) struct Options {
