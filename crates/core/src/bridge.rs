@@ -243,7 +243,11 @@ impl Bridge {
             (Some(id), Some(theirs)) if id.same(theirs) || id.same_when_rounded(theirs) => own.cloned(),
             // An error without an id belongs to the request whose reply it stands in (R7).
             (Some(_), None) => own.cloned(),
-            (_, Some(theirs)) => self.table.find(theirs),
+            // Some servers make every id a text.
+            (Some(id), Some(theirs)) => {
+                self.table.find(theirs).or_else(|| own.filter(|_| theirs.is_text_of(id)).cloned())
+            }
+            (None, Some(theirs)) => self.table.find(theirs),
             (None, None) => None,
         };
         if let Some(target) = target {

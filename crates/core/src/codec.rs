@@ -22,6 +22,7 @@ use crate::{
     error::{Error, Kind},
     message::{Batch, Id, Invalid, LONGEST_BATCH, Message, Parsed},
     payload::{Gathered, Gatherer, GivenUp, Storage, Unkept},
+    response,
     scan::Fault,
     splice,
 };
@@ -139,6 +140,16 @@ impl Decoder {
             match payload {
                 Ok(payload) => self.open(&payload),
                 Err(given_up) => self.give_up(given_up),
+            }
+        }
+    }
+
+    /// The same for a client, which no response reaches that is none; those are [lost](Self::take_lost).
+    pub(crate) fn next_valid(&mut self) -> Option<Message> {
+        loop {
+            match response::valid(self.next()?) {
+                Ok(message) => return Some(message),
+                Err(lost) => self.lost.push(lost),
             }
         }
     }

@@ -36,7 +36,6 @@ use crate::{
     pending::Pending,
     retry::{self, Reopening, Tries, only_reads},
     route::Transport,
-    splice::Object,
     transport::{Page, Reply},
 };
 
@@ -419,9 +418,10 @@ impl Exchange<'_> {
     async fn refused(&mut self, mut reply: Reply, epoch: u64) -> Result<Step, Error> {
         let bridge = self.bridge;
         let status = reply.status();
-        let error = reply.failure();
         let page = reply.page(&bridge.storage, self.message.kind() == Kind::Request).await;
+        let error = reply.failure(&page.text);
         let (answer, may_go_again) = self.answer_in(status, &page);
+        let is_named = page.response.as_ref().and_then(Message::id).is_some_and(|id| !id.is_null());
         if let Some(step) = self.reauthorize(reply.refusal(), may_go_again).await? {
             return Ok(step);
         }
@@ -450,7 +450,7 @@ impl Exchange<'_> {
                 // The next message finds another session.
                 let bridge = Arc::clone(bridge);
                 self.bridge.spawn(async move { drop(bridge.renew(epoch).await) });
-            } else if answer.is_none() || self.may_renew(epoch) {
+            } else if !is_named || self.may_renew(epoch) {
                 return self.renew(epoch).await;
             }
         } else if may_go_again && self.is_behind() && matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST)
@@ -461,7 +461,7 @@ impl Exchange<'_> {
             bridge.answer(self.pending, answer).await;
             return Ok(Step::Done);
         }
-        Err(error.with_detail(&String::from_utf8_lossy(&page.text)))
+        Err(error)
     }
 
     /// Asks for new credentials where the reply refuses those that were sent, as often as that may help. Gives what
@@ -504,18 +504,7 @@ impl Exchange<'_> {
     /// only mean this request. Says whether the request may be sent again, once what stood in its way is gone: not if the
     /// answer has the request's own id, and so may be that of what ran (see the table in `retry.rs`).
     fn answer_in(&self, status: StatusCode, page: &Page) -> (Option<Message>, bool) {
-        // Refusals of OAuth and of gateways have an `error`, too, but not one with a number as in JSON-RPC. They may show
-        // our headers, and so reach the client only as an excerpt.
-        let is_code = |code: &str| code.starts_with(|c: char| c == '-' || c.is_ascii_digit());
-        let is_answer = |whole: Object<'_>| {
-            whole.get("result").is_some()
-                || whole.object("error").and_then(|error| error.get("code")).is_some_and(is_code)
-        };
-        let answer = page
-            .response
-            .as_ref()
-            .filter(|response| response.is_spooled() || Object::of(response.text()).is_some_and(is_answer));
-        let (Some(answer), Some(id)) = (answer, self.pending.id()) else {
+        let (Some(answer), Some(id)) = (&page.response, self.pending.id()) else {
             // What broke off may have been an answer as well.
             let is_about_credentials = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
             return (None, page.is_whole || is_about_credentials || only_reads(self.message.method()));
@@ -533,7 +522,8 @@ impl Exchange<'_> {
             return Ok(Step::Done);
         }
         if !self.may_renew(epoch) {
-            return Err(Error::new(Fault::SessionLost, "the server has lost the session again and again"));
+            let summary = "the server does not know the session, and neither the one that was set up in its place";
+            return Err(Error::new(Fault::SessionLost, summary));
         }
         self.first(Remedy::NewSession);
         self.in_time_left(self.bridge.renew(epoch)).await??;
@@ -663,7 +653,7 @@ impl Exchange<'_> {
     /// Hands on what the decoder has, and says whether that was anything. An answer that could not be kept is an error.
     async fn hand_on(&mut self, decoder: &mut Decoder) -> Result<bool, Error> {
         let mut any = false;
-        while let Some(message) = decoder.next() {
+        while let Some(message) = decoder.next_valid() {
             any = true;
             if self.speaks_another_era(StatusCode::OK, &message) {
                 self.refusal = Some(message);
@@ -698,7 +688,7 @@ impl Exchange<'_> {
             let error = match self.in_time_since(since, get).await? {
                 Ok(reply) if reply.status().is_success() => return Ok(Ok(reply)),
                 Ok(mut reply) => {
-                    let error = reply.failure();
+                    let error = reply.failure(b"");
                     if error.status().is_none() {
                         // There are no credentials for it, which another try does not change.
                         return Ok(Err(error));

@@ -31,6 +31,7 @@ mod permits;
 mod provisional;
 mod questions;
 mod renewal;
+mod response;
 mod retry;
 mod route;
 mod scan;
@@ -44,6 +45,7 @@ pub mod text;
 mod transport;
 #[cfg(test)]
 mod vectors;
+mod words;
 #[cfg(test)]
 mod worst;
 

@@ -319,7 +319,7 @@ async fn open(bridge: &Bridge, last_event_id: Option<&Bytes>) -> Result<Reply, E
     if reply.status().is_success() && is_stream {
         return Ok(reply);
     }
-    let failure = reply.failure();
+    let failure = reply.failure(b"");
     if failure.status().is_none() {
         return Err(End::Denied(failure));
     }
@@ -336,7 +336,7 @@ async fn read(bridge: &Arc<Bridge>, mut reply: Reply, cursor: &mut Cursor, mut e
         if decoder.feed(chunk).is_err() {
             break;
         }
-        while let Some(message) = decoder.next() {
+        while let Some(message) = decoder.next_valid() {
             brought = true;
             bridge.hand_on(message, None).await;
         }

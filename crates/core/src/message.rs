@@ -4,7 +4,7 @@
 //! no raw line break (R2), is made by putting spaces in their place: in valid JSON they stand between tokens only.
 //! Where a key occurs twice the last one counts, as in every common JSON reader.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, io, ops::Range, sync::Arc};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use crate::{
     era::Era,
     error::{Error, Kind as Fault},
     payload::{Gathered, Gatherer, Payload, Spooled, Storage},
-    scan::{self, Outline, Scanner, Shape},
+    scan::{self, Answer, Outline, Scanner, Shape},
     session::Offer,
     splice::{self, Object},
     stdio::Line,
@@ -39,6 +39,8 @@ pub(crate) struct Message {
     /// Where the id begins in the text.
     id_at: u64,
     method: Method,
+    /// Of a response that is no plain result: what it has, at which places of the text.
+    answer: Option<Box<Answer>>,
     /// Whether there are raw line breaks between tokens.
     line_breaks: bool,
 }
@@ -134,7 +136,7 @@ impl Message {
                 None => return Err(Invalid::message("its method is too long", id)),
             },
         };
-        let kind = match (outline.method.is_some(), id.is_some(), outline.has_answer) {
+        let kind = match (outline.method.is_some(), id.is_some(), outline.answer.is_any()) {
             (true, true, _) => Kind::Request,
             (true, false, _) => Kind::Notification,
             (false, _, true) => Kind::Response,
@@ -150,7 +152,9 @@ impl Message {
             Payload::Memory(bytes) => (bytes, None),
             Payload::File(spooled) => (Bytes::new(), Some(Box::new(spooled))),
         };
-        Ok(Self { bytes, spooled, kind, era, id, id_at, method, line_breaks: outline.line_breaks })
+        let answer =
+            (kind == Kind::Response && !outline.answer.is_plain_result()).then(|| outline.answer.after(start).into());
+        Ok(Self { bytes, spooled, kind, era, id, id_at, method, answer, line_breaks: outline.line_breaks })
     }
 
     /// Reads bytes that are one message, and nothing else.
@@ -269,29 +273,65 @@ impl Message {
         Line::Memory { bytes: self.bytes, line_breaks: self.line_breaks }
     }
 
+    /// What a response that is no plain result has, at which places of the text.
+    pub(crate) fn answer(&self) -> Option<&Answer> {
+        self.answer.as_deref()
+    }
+
+    /// The bytes of the text from `at` on, at most so many.
+    ///
+    /// # Errors
+    /// It is in a file, which cannot be read.
+    pub(crate) fn bytes_at(&self, at: u64, most: u64) -> io::Result<Bytes> {
+        let range = at..at.saturating_add(most);
+        match &self.spooled {
+            Some(spooled) => spooled.slice(range).load(),
+            None => Ok(self.bytes.slice(self.place(range.start)..self.place(range.end))),
+        }
+    }
+
     /// The same message with `id` in the place of its own, or put in where it has none (R7); all other bytes stay.
     pub(crate) fn with_id(&self, id: &Id) -> Self {
         // A response is an object with at least one member.
-        let (at, put) = match &self.id {
-            Some(own) => (self.id_at..self.id_at + own.0.len() as u64, id.0.clone()),
-            None => (1..1, [br#""id":"#, &id.0[..], b","].concat().into()),
+        match &self.id {
+            Some(own) => {
+                let changed = self.patched(self.id_at..self.id_at + own.0.len() as u64, id.0.clone());
+                Self { id: Some(id.clone()), id_at: self.id_at, ..changed }
+            }
+            None => {
+                let changed = self.patched(1..1, [br#""id":"#, &id.0[..], b","].concat().into());
+                Self { id: Some(id.clone()), id_at: 1 + br#""id":"#.len() as u64, ..changed }
+            }
+        }
+    }
+
+    /// The same message with other bytes in the place of those in this range, in which nothing stands that is known here but
+    /// its form, which is not looked at again.
+    pub(crate) fn patched(&self, range: Range<u64>, with: Bytes) -> Self {
+        let id_at = if range.start <= self.id_at {
+            (self.id_at + with.len() as u64).saturating_sub(range.end - range.start)
+        } else {
+            self.id_at
         };
-        let start = if self.id.is_some() { at.start } else { at.start + br#""id":"#.len() as u64 };
         let mut bytes = BytesMut::new();
         if self.spooled.is_none() {
-            let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(self.bytes.len());
-            bytes.reserve(self.bytes.len() + put.len());
-            bytes.extend_from_slice(self.bytes.get(..place(at.start)).unwrap_or_default());
-            bytes.extend_from_slice(&put);
-            bytes.extend_from_slice(self.bytes.get(place(at.end)..).unwrap_or_default());
+            bytes.reserve(self.bytes.len() + with.len());
+            bytes.extend_from_slice(self.bytes.get(..self.place(range.start)).unwrap_or_default());
+            bytes.extend_from_slice(&with);
+            bytes.extend_from_slice(self.bytes.get(self.place(range.end)..).unwrap_or_default());
         }
         Self {
             bytes: bytes.freeze(),
-            spooled: self.spooled.as_ref().map(|spooled| Box::new(spooled.patched(at, put))),
-            id: Some(id.clone()),
-            id_at: start,
+            spooled: self.spooled.as_ref().map(|spooled| Box::new(spooled.patched(range, with))),
+            id_at,
+            answer: None,
             ..self.clone()
         }
+    }
+
+    /// A place in the text as an index into its bytes.
+    fn place(&self, at: u64) -> usize {
+        usize::try_from(at).unwrap_or(usize::MAX).min(self.bytes.len())
     }
 
     /// The id that a `notifications/cancelled` names.
@@ -477,6 +517,7 @@ pub(crate) fn initialized() -> Message {
         era: Era::Legacy,
         id: None,
         method: Method(Bytes::from_static(b"notifications/initialized")),
+        answer: None,
     }
 }
 
@@ -548,6 +589,12 @@ impl Id {
     pub(crate) fn means(&self, other: &Self) -> bool {
         let bare = |id: &Self| id.as_str().trim_matches('"').to_owned();
         self.same(other) || self.same_when_rounded(other) || bare(self) == bare(other)
+    }
+
+    /// Whether this is the text of another id, which is a number.
+    pub(crate) fn is_text_of(&self, number: &Self) -> bool {
+        let text = self.0.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
+        text.is_some_and(|text| text == &*number.0)
     }
 
     /// Whether the two are spelled alike.

@@ -56,6 +56,13 @@ pub(crate) struct Scanner {
     /// What earlier pieces held of it, as far as that is within the limit.
     kept: Vec<u8>,
     is_kept_whole: bool,
+    /// Whether the names that are compared below the outermost object are those of its `error`.
+    in_error: bool,
+    /// Where the name of the outermost object's member that is being read begins, and where the value before it ends.
+    name_from: u64,
+    last_end: u64,
+    /// A member that is `null` and may have to go; without one before it, it goes up to the next.
+    cut: Cut,
     /// Up to here the piece that is being read is known to be UTF-8.
     checked: usize,
     /// A character that a chunk's end has cut.
@@ -74,8 +81,8 @@ pub(crate) struct Outline {
     pub(crate) id: Option<Kept>,
     /// Its last member `method`.
     pub(crate) method: Option<Kept>,
-    /// Whether it has a `result` or an `error`.
-    pub(crate) has_answer: bool,
+    /// What it has of a response.
+    pub(crate) answer: Answer,
     /// Whether the `_meta` of its `params` names a protocol version, as each modern request does (R81).
     pub(crate) names_version: bool,
     /// Whether there is a raw CR or LF inside of the value, that is, between its tokens (R2).
@@ -84,6 +91,74 @@ pub(crate) struct Outline {
     pub(crate) value: Range<u64>,
     /// The length of the text with them.
     pub(crate) length: u64,
+}
+
+/// What decides whether a response is one (JSON-RPC 2.0, section 5).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) version: Version,
+    pub(crate) result: Member,
+    pub(crate) error: Member,
+    /// Where the error's `code` begins, if it is a number.
+    pub(crate) code_at: Option<u64>,
+    /// Whether the error's `message` is a string.
+    pub(crate) has_message: bool,
+}
+
+/// The member `jsonrpc`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Version {
+    #[default]
+    Absent,
+    /// It is `null`, which stands there.
+    Null(Range<u64>),
+    /// It is "2.0".
+    Two,
+    Other,
+}
+
+/// The member `result` or `error`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Member {
+    #[default]
+    Absent,
+    /// It is `null`, and gone without these bytes, one of the commas beside it among them.
+    Null(Range<u64>),
+    /// There are several, and not all of them have a value.
+    Several,
+    Value,
+}
+
+impl Answer {
+    /// Whether there is anything of a response.
+    pub(crate) fn is_any(&self) -> bool {
+        self.result != Member::Absent || self.error != Member::Absent
+    }
+
+    /// Whether it is a result, as nearly all are, and there is nothing to say about it.
+    pub(crate) fn is_plain_result(&self) -> bool {
+        self.version == Version::Two && self.result != Member::Absent && self.error == Member::Absent
+    }
+
+    /// The same in a text that begins at this place.
+    pub(crate) fn after(&self, start: u64) -> Self {
+        let moved = |range: &Range<u64>| range.start.saturating_sub(start)..range.end.saturating_sub(start);
+        let member = |member: &Member| match member {
+            Member::Null(range) => Member::Null(moved(range)),
+            other => other.clone(),
+        };
+        let version = match &self.version {
+            Version::Null(range) => Version::Null(moved(range)),
+            other => other.clone(),
+        };
+        Self {
+            version,
+            result: member(&self.result),
+            error: member(&self.error),
+            code_at: self.code_at.map(|at| at.saturating_sub(start)),
+            has_message: self.has_message,
+        }
+    }
 }
 
 /// What the outermost value is.
@@ -171,6 +246,10 @@ impl Scanner {
             kept_from: None,
             kept: Vec::new(),
             is_kept_whole: true,
+            in_error: false,
+            name_from: 0,
+            last_end: 0,
+            cut: Cut::None,
             checked: 0,
             character: [0; 4],
             character_len: 0,
@@ -226,6 +305,8 @@ impl Scanner {
         self.kept_from = None;
         self.kept.clear();
         self.is_kept_whole = true;
+        self.last_end = 0;
+        self.cut = Cut::None;
         self.offset = 0;
         self.outline = Outline::default();
     }
@@ -498,14 +579,54 @@ impl Scanner {
     fn begin_watched(&mut self, byte: u8, at: usize) {
         let role = mem::replace(&mut self.next, Role::Other);
         match role {
-            Role::Id | Role::Method => {
+            Role::Id | Role::Method | Role::Version => {
                 self.keeping = role;
                 self.is_kept_string = byte == b'"';
                 self.kept_from = Some(self.place(at));
             }
+            Role::Result => self.outline.answer.result = self.member(role, byte),
+            Role::Error => {
+                self.outline.answer.error = self.member(role, byte);
+                self.outline.answer.code_at = None;
+                self.outline.answer.has_message = false;
+                self.watch(true, byte);
+            }
+            Role::Code => {
+                self.outline.answer.code_at = matches!(byte, b'-' | b'0'..=b'9').then(|| self.place(at));
+            }
+            Role::Message => self.outline.answer.has_message = byte == b'"',
             // The names of its members matter too.
-            Role::Params | Role::Meta if byte == b'{' => self.watched = self.nesting.depth + 1,
-            Role::Params | Role::Meta | Role::Other => {}
+            Role::Params | Role::Meta => self.watch(false, byte),
+            Role::Other => {}
+        }
+    }
+
+    /// Has the names of this value's members compared, which begins with this byte, if it has some.
+    fn watch(&mut self, in_error: bool, byte: u8) {
+        if byte == b'{' {
+            self.in_error = in_error;
+            self.watched = self.nesting.depth + 1;
+        }
+    }
+
+    /// What this member of the outermost object is, whose value begins with this byte.
+    fn member(&mut self, role: Role, byte: u8) -> Member {
+        let Answer { result, error, .. } = &self.outline.answer;
+        match (if role == Role::Result { result } else { error }, byte) {
+            (Member::Absent, b'n') => {}
+            (Member::Absent | Member::Value, byte) if byte != b'n' => return Member::Value,
+            _ => return Member::Several,
+        }
+        self.cut = if self.last_end == 0 { Cut::First(role) } else { Cut::AfterAnother(role) };
+        Member::Null(if self.last_end == 0 { self.name_from } else { self.last_end }..0)
+    }
+
+    /// The member that is `null` ends here, as far as it may have to go.
+    fn end_cut(&mut self, role: Role, end: u64) {
+        self.cut = Cut::None;
+        let Answer { result, error, .. } = &mut self.outline.answer;
+        if let Member::Null(range) = if role == Role::Result { result } else { error } {
+            range.end = end;
         }
     }
 
@@ -540,6 +661,12 @@ impl Scanner {
     /// A name of the members that are looked at ended before `at`.
     #[inline(never)]
     fn end_watched_name(&mut self, bytes: &[u8], at: usize) {
+        if self.watched == 1 {
+            self.name_from = self.kept_from.unwrap_or_default();
+            if let Cut::First(role) = self.cut {
+                self.end_cut(role, self.name_from);
+            }
+        }
         let Some(name) = self.take_kept(bytes, at) else { return };
         let plain;
         let name: &[u8] = if self.has_escape {
@@ -552,7 +679,12 @@ impl Scanner {
         match (self.watched, name) {
             (1, b"id") => self.next = Role::Id,
             (1, b"method") => self.next = Role::Method,
-            (1, b"result" | b"error") => self.outline.has_answer = true,
+            (1, b"jsonrpc") => self.next = Role::Version,
+            (1, b"result") => self.next = Role::Result,
+            (1, b"error") => self.next = Role::Error,
+            (2, b"code") if self.in_error => self.next = Role::Code,
+            (2, b"message") if self.in_error => self.next = Role::Message,
+            (2, _) if self.in_error => {}
             (1, b"params") => {
                 self.next = Role::Params;
                 self.outline.names_version = false;
@@ -590,12 +722,33 @@ impl Scanner {
         }
         let role = mem::replace(&mut self.keeping, Role::Other);
         if role != Role::Other {
-            let range = self.kept_from.unwrap_or_default()..self.place(at);
-            let text = self.take_kept(bytes, at).map(|text| ShortText::from_slice(&text));
-            let kept = Some(Kept { range, is_string: self.is_kept_string, text });
-            if role == Role::Id { self.outline.id = kept } else { self.outline.method = kept }
+            self.end_kept(role, bytes, at);
+        }
+        if self.nesting.depth == 1 {
+            self.last_end = self.place(at);
+            if let Cut::AfterAnother(role) = self.cut {
+                self.end_cut(role, self.last_end);
+            }
         }
         State::After
+    }
+
+    /// A value that was kept ended before `at`.
+    #[inline]
+    fn end_kept(&mut self, role: Role, bytes: &[u8], at: usize) {
+        let range = self.kept_from.unwrap_or_default()..self.place(at);
+        let text = self.take_kept(bytes, at).map(|text| ShortText::from_slice(&text));
+        match (role, text.as_deref()) {
+            (Role::Version, text) => {
+                self.outline.answer.version = match text {
+                    Some(br#""2.0""#) => Version::Two,
+                    Some(b"null") => Version::Null(range),
+                    _ => Version::Other,
+                };
+            }
+            (Role::Id, _) => self.outline.id = Some(Kept { range, is_string: self.is_kept_string, text }),
+            _ => self.outline.method = Some(Kept { range, is_string: self.is_kept_string, text }),
+        }
     }
 
     /// Keeps what this piece holds of the name or value that is not over.
@@ -806,7 +959,24 @@ enum Role {
     Params,
     /// The `_meta` of the parameters.
     Meta,
+    /// `jsonrpc`.
+    Version,
+    Result,
+    Error,
+    /// `code` and `message` of the error.
+    Code,
+    Message,
     Other,
+}
+
+/// What is known of a member that is `null` and may have to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    None,
+    /// It goes to where the next one's name begins.
+    First(Role),
+    /// It goes from where the one before it ends.
+    AfterAnother(Role),
 }
 
 /// The objects and arrays that are open: a bit for each, set for an object.
@@ -1056,7 +1226,7 @@ mod tests {
             Some(format!("{:?}", outline.shape).to_lowercase()),
             kept("id", outline.id),
             kept("method", outline.method),
-            flag(outline.has_answer, "answer"),
+            flag(outline.answer.is_any(), "answer"),
             flag(outline.names_version, "version"),
             flag(outline.line_breaks, "line breaks"),
         ];
@@ -1253,7 +1423,7 @@ mod tests {
                 shape: Shape::Object,
                 id: kept(12, "-1.5"),
                 method: kept(28, r#""a\u0062""#),
-                has_answer: false,
+                answer: Answer::default(),
                 names_version: false,
                 line_breaks: true,
                 value: 4..67,
@@ -1295,7 +1465,7 @@ mod tests {
             (r#"[{"result":1}]"#, false),
             (r#"{"results":1,"resul":2,"result\u0000":3}"#, false),
         ] {
-            assert_eq!(outline(text).has_answer, has_answer, "{text}");
+            assert_eq!(outline(text).answer.is_any(), has_answer, "{text}");
         }
     }
 
@@ -1506,7 +1676,7 @@ mod tests {
         let kind = match (&outline.method, &id) {
             (Some(_), Some(_)) => Kind::Request,
             (Some(_), None) => Kind::Notification,
-            _ if outline.has_answer => Kind::Response,
+            _ if outline.answer.is_any() => Kind::Response,
             _ => return None,
         };
         let is_modern = method == "server/discover" || kind != Kind::Response && outline.names_version;

@@ -29,7 +29,9 @@ use crate::{
     http_client::{Body, HttpClient, HttpSettings},
     message::{Kind, Message, Parsed},
     payload::{Gatherer, Storage},
+    response,
     secrets::Concealed,
+    words,
 };
 
 const MOST_REDIRECTS: usize = 5;
@@ -281,12 +283,12 @@ pub(crate) struct Page {
 }
 
 impl Reply {
-    /// What this means to who asked for more than a status: why there are no credentials that the server takes, or that it
-    /// refuses. An error without a status is the former.
-    pub(crate) fn failure(&mut self) -> Error {
+    /// What this refusal means to who made the request: why there are no credentials that the server takes, which has no status,
+    /// or the status, with what the server says in this text.
+    pub(crate) fn failure(&mut self, text: &[u8]) -> Error {
         match self.why.take() {
             Some(why) => why,
-            None => status_error(self.status()).with_retry_after(self.retry_after()),
+            None => status_error(self.status(), &String::from_utf8_lossy(text)).with_retry_after(self.retry_after()),
         }
     }
 
@@ -322,9 +324,9 @@ impl Reply {
             Ok::<_, Error>(true)
         };
         let is_whole = matches!(timeout(time, gather).await, Ok(Ok(true)));
-        let response = body.take().ok().and_then(|body| match Message::read(&body) {
-            Ok(Parsed::One(response)) if response.kind() == Kind::Response => Some(response),
-            _ => None,
+        let response = body.take().ok().and_then(|body| match Message::read(&body).ok()? {
+            Parsed::One(message) => valid_response(message),
+            Parsed::Batch(mut batch) => batch.find_map(|message| valid_response(message.ok()?)),
         });
         Page { text: text.into(), response, is_whole }
     }
@@ -419,6 +421,11 @@ impl http_body::Body for Watched {
     }
 }
 
+/// The response that this message is, if it is one.
+fn valid_response(message: Message) -> Option<Message> {
+    response::valid(message).ok().filter(|message| message.kind() == Kind::Response)
+}
+
 /// Whether the machine slept in between: the wall clock went on while the other one stood.
 fn has_slept(before: (Instant, SystemTime), now: (Instant, SystemTime)) -> bool {
     let awake = now.0.duration_since(before.0);
@@ -430,7 +437,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn status_error(status: StatusCode) -> Error {
+/// What a refusal is told as; `text` is its body, or the beginning of that.
+fn status_error(status: StatusCode, text: &str) -> Error {
     let hint = match status.as_u16() {
         300..=399 => "the redirect cannot be followed; use the final URL",
         401 | 407 => "give credentials with --auth or --header",
@@ -442,8 +450,10 @@ fn status_error(status: StatusCode) -> Error {
         _ => "the failure is the server's or of a proxy before it",
     };
     let reason = status.canonical_reason().map(|reason| format!(" {reason}")).unwrap_or_default();
-    Error::new(Fault::Status, format!("the server answered HTTP {}{reason}; {hint}", status.as_u16()))
+    let said = words::of(text).map(|said| format!(": {said}")).unwrap_or_default();
+    Error::new(Fault::Status, format!("the server answered HTTP {}{reason}{said}; {hint}", status.as_u16()))
         .with_status(status)
+        .with_detail(text)
 }
 
 /// Where to repeat the POST, for the redirects that may keep it (R92); 303 asks for a GET, which would be no MCP.

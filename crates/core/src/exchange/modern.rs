@@ -79,8 +79,8 @@ impl Exchange<'_> {
     async fn refused_modern(&mut self, mut reply: Reply, known: Known) -> Result<Step, Error> {
         let bridge = self.bridge;
         let status = reply.status();
-        let error = reply.failure();
         let page = reply.page(&bridge.storage, self.message.kind() == Kind::Request).await;
+        let error = reply.failure(&page.text);
         let (answer, may_go_again) = self.answer_in(status, &page);
         if let Some(step) = self.reauthorize(reply.refusal(), may_go_again).await? {
             return Ok(step);
@@ -118,7 +118,7 @@ impl Exchange<'_> {
             bridge.answer(self.pending, answer).await;
             return Ok(Step::Done);
         }
-        Err(error.with_detail(&String::from_utf8_lossy(&page.text)))
+        Err(error)
     }
 
     /// Hands on what a subscription brings. Its stream is opened again when it breaks off, with what may have happened
@@ -139,7 +139,7 @@ impl Exchange<'_> {
                     Ok(None) => break None,
                     Err(error) => break Some(error),
                 }
-                while let Some(message) = decoder.next() {
+                while let Some(message) = decoder.next_valid() {
                     is_live |= self.hand_on_event(message).await;
                 }
                 for lost in decoder.take_lost() {
@@ -149,7 +149,7 @@ impl Exchange<'_> {
                 }
             };
             decoder.finish(broken.is_none());
-            while let Some(message) = decoder.next() {
+            while let Some(message) = decoder.next_valid() {
                 is_live |= self.hand_on_event(message).await;
             }
             if self.pending.is_answered() || self.refusal.is_some() {
@@ -216,7 +216,7 @@ impl Exchange<'_> {
             match self.post(bridge.transport.url()).await {
                 Ok(reply) if reply.status().is_success() => return Ok(Ok(reply)),
                 Ok(mut reply) if matches!(reply.status().as_u16(), 408 | 425 | 429 | 500 | 502..=504) => {
-                    failure = Some(reply.failure());
+                    failure = Some(reply.failure(b""));
                 }
                 Ok(reply) => return Ok(Err(reply)),
                 Err(error) => failure = Some(error),

@@ -226,7 +226,10 @@ async fn r15_members_without_end_are_messages_all_the_same() {
     let (mut server, mut client) = dialogue().await;
     let long = "x".repeat(LIMIT);
     // From the server: in what must be known of a message, and in what must not.
-    for answer in [format!(r#"{{"id":1,"{long}":1,"result":{{}}}}"#), response("1", &format!(r#"{{"{long}":{{}}}}"#))] {
+    for answer in [
+        format!(r#"{{"jsonrpc":"2.0","id":1,"{long}":1,"result":{{}}}}"#),
+        response("1", &format!(r#"{{"{long}":{{}}}}"#)),
+    ] {
         client.send(call("1")).await;
         server.post().await.json(&answer).await;
         client.expect(answer).await;
@@ -325,7 +328,7 @@ async fn r90_a_body_that_refers_far_back_is_refused() {
         }
     }
     // Several frames are one body; one that is cut is none.
-    let frames: Vec<u8> = ["{\"id\":1,", "\"result\":{}}"]
+    let frames: Vec<u8> = ["{\"jsonrpc\":\"2.0\",\"id\":1,", "\"result\":{}}"]
         .iter()
         .flat_map(|text| zstd::encode_all(text.as_bytes(), 1).unwrap())
         .collect();
@@ -334,7 +337,7 @@ async fn r90_a_body_that_refers_far_back_is_refused() {
         let headers = [("Content-Type", "application/json"), ("Content-Encoding", "zstd")];
         server.post().await.respond(200, &headers, body).await;
         if is_taken {
-            client.expect("{\"id\":1,\"result\":{}}").await;
+            client.expect(response("1", "{}")).await;
         } else {
             client.expect_error("1").await;
         }

@@ -34,7 +34,7 @@ async fn r2_a_large_pretty_printed_answer_is_one_line() {
     client.send(call("1")).await;
     let mut post = server.post().await;
     post.head(200, &[("Content-Type", "application/json")]).await;
-    let body = format!("{{\n \"id\": 1,\r\n \"result\": {{\n\"text\":\"{}\"\n}} }}\n", text());
+    let body = format!("{{\n \"jsonrpc\":\"2.0\",\"id\": 1,\r\n \"result\": {{\n\"text\":\"{}\"\n}} }}\n", text());
     for chunk in body.as_bytes().chunks(100_000) {
         post.chunk(chunk).await;
     }

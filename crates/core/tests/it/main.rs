@@ -18,6 +18,8 @@ mod endless;
 mod failures;
 /// What becomes of a request for each way in which it can die.
 mod faults;
+/// What was seen of servers and gateways in the world, and forms that are odd but right.
+mod field;
 /// The HTTP client alone: bodies, versions, connections.
 mod http_client;
 /// The transport of 2024-11-05, and how it is found.

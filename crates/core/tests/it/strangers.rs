@@ -9,7 +9,7 @@ use crate::support::{
 const CHANGED: &str = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
 
 /// A bridge whose server pushes, with a session that it can lose, and the push stream.
-async fn listening() -> (Server, Client, Exchange) {
+pub(crate) async fn listening() -> (Server, Client, Exchange) {
     let mut server = Server::start().await;
     server.expect_get();
     let mut client = Client::of(&server);
@@ -74,7 +74,9 @@ async fn r36_answers_to_what_is_finished_or_was_never_asked() {
     for id in ["1", "3", "\"1\"", "\"2\"", "2.5", "-2", "\"\"", "\"mcp-gangway\"", "\"mcp-gangway-1\""] {
         let error = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32603,"message":"stray"}}}}"#);
         for message in [response(id, "\"stray\""), error] {
-            stream.event(&message).await;
+            if id != "\"2\"" {
+                stream.event(&message).await;
+            }
             push.event(&message).await;
         }
     }

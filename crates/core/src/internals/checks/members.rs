@@ -22,6 +22,12 @@ impl<'a> Members<'a> {
     pub(super) fn get(&self, name: &str) -> Option<&'a str> {
         self.0.iter().rev().find(|(own, _)| own == name.as_bytes()).map(|(_, value)| *value)
     }
+
+    /// Whether there are several of this name, and one of them is `null`.
+    pub(super) fn is_doubtful(&self, name: &str) -> bool {
+        let own = || self.0.iter().filter(|(own, _)| own == name.as_bytes());
+        own().count() > 1 && own().any(|(_, value)| *value == "null")
+    }
 }
 
 /// Where a slice of a text stands in it.

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     era,
-    scan::{Expected, Fault, Kept, LONGEST_KEPT, Outline, Scanner, Shape},
+    scan::{Answer, Expected, Fault, Kept, LONGEST_KEPT, Member, Outline, Scanner, Shape, Version},
 };
 
 /// Any bytes are judged, and seen, as `serde_json` does.
@@ -102,9 +102,40 @@ fn expected(text: &str, found: &Outline) -> Outline {
         shape,
         id: kept("id"),
         method: kept("method"),
-        has_answer: get("result").or(get("error")).is_some(),
+        answer: expected_answer(text, members.as_ref(), &found.answer),
         names_version: meta.is_some_and(|meta| meta.get(era::PROTOCOL_VERSION).is_some()),
         ..found.clone()
+    }
+}
+
+/// What a response has; the cuts, which leave what else it is, as they are in `found`.
+fn expected_answer(text: &str, members: Option<&Members<'_>>, found: &Answer) -> Answer {
+    let get = |name: &str| members.and_then(|members| members.get(name));
+    let member = |name: &str, found: &Member| match (get(name), found) {
+        (None, _) => Member::Absent,
+        _ if members.is_some_and(|members| members.is_doubtful(name)) => Member::Several,
+        (Some("null"), Member::Null(cut)) => {
+            let kept = text.get(..cut.start as usize).unwrap().to_owned() + text.get(cut.end as usize..).unwrap();
+            assert!(Members::of(kept.trim_start_matches('\u{feff}')).is_some(), "{kept:?}");
+            Member::Null(cut.clone())
+        }
+        (Some("null"), _) => Member::Null(0..0),
+        (Some(_), _) => Member::Value,
+    };
+    let error = get("error").and_then(Members::of);
+    let of_error = |name| error.as_ref().and_then(|error| error.get(name));
+    let is_number = |value: &&str| value.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+    Answer {
+        version: match get("jsonrpc") {
+            None => Version::Absent,
+            Some("null") => Version::Null(place(text, get("jsonrpc").unwrap_or_default())),
+            Some(r#""2.0""#) => Version::Two,
+            Some(_) => Version::Other,
+        },
+        result: member("result", &found.result),
+        error: member("error", &found.error),
+        code_at: of_error("code").filter(is_number).map(|code| place(text, code).start),
+        has_message: of_error("message").is_some_and(|message| message.starts_with('"')),
     }
 }
 
