@@ -1,4 +1,5 @@
-//! From the bytes of an HTTP body to messages: one decoder for each kind of content (R21, R22).
+//! From the bytes of an HTTP body to messages: one decoder for each kind of content (R21, R22). Its first bytes say which it is,
+//! where they can be of one kind only; else its label does.
 //!
 //! Feed chunks as they arrive, take messages as they are complete. Content that is no message is rejected here, noted,
 //! and never leaves as a message; the rest of the stream goes on.
@@ -9,7 +10,7 @@ mod sse;
 
 use std::{mem, sync::Arc, time::Duration};
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use self::sse::LONGEST_CARRIED;
@@ -29,6 +30,9 @@ use crate::{
 
 /// What of a payload that is no message an error shows, in bytes; it cuts this further.
 const BEGINNING: usize = 2048;
+
+/// So many bytes say what a body is, or its label does.
+const LONGEST_BEGINNING: usize = 1024;
 
 /// The decoder of one body.
 #[derive(Debug)]
@@ -65,6 +69,8 @@ pub(crate) struct Lost {
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one for a reply, which stays where it is")]
 enum Format {
+    /// Too little has come to say. Here is what the label says, and what has come.
+    Unread(Content, BytesMut, Gatherer),
     /// JSON, and whatever does not say what it is: read at the end, as one document or as several.
     Whole(Gatherer),
     Lines(Lines<Gatherer>),
@@ -84,11 +90,7 @@ impl Decoder {
     }
 
     fn with(content_type: Option<&str>, gatherer: Gatherer) -> Self {
-        let format = match Content::of(content_type) {
-            Content::Events => Format::Sse(Sse::default(), gatherer),
-            Content::Lines => Format::Lines(Lines::new(gatherer)),
-            Content::Other => Format::Whole(gatherer),
-        };
+        let format = Format::Unread(Content::of(content_type), BytesMut::new(), gatherer);
         Self { format, rest: Rest::Nothing, rejected: None, lost: Vec::new(), endpoint: None }
     }
 
@@ -96,8 +98,21 @@ impl Decoder {
     ///
     /// # Errors
     /// A body that must be read as a whole is over the limit: no message of it can come.
-    pub(crate) fn feed(&mut self, chunk: Bytes) -> Result<(), Error> {
+    pub(crate) fn feed(&mut self, mut chunk: Bytes) -> Result<(), Error> {
+        if let Format::Unread(label, begun, _) = &mut self.format {
+            if !begun.is_empty() {
+                begun.extend_from_slice(&chunk);
+                chunk = begun.split().freeze();
+            }
+            let Some(content) = label.judged(&chunk) else {
+                begun.extend_from_slice(&chunk);
+                return Ok(());
+            };
+            self.settle(content);
+        }
         match &mut self.format {
+            // It was settled above.
+            Format::Unread(..) => {}
             Format::Whole(body) => body.push(chunk).map_err(|given_up| unkept(given_up.error))?,
             Format::Lines(lines) => lines.feed(chunk),
             Format::Sse(events, _) => events.feed(chunk),
@@ -112,7 +127,7 @@ impl Decoder {
                 return Some(message);
             }
             let payload = match &mut self.format {
-                Format::Whole(_) => return None,
+                Format::Unread(..) | Format::Whole(_) => return None,
                 Format::Lines(lines) => lines.next()?,
                 Format::Sse(events, data) => match events.next()? {
                     Part::Data(piece) => match data.push(piece.to_bytes()) {
@@ -131,6 +146,10 @@ impl Decoder {
                         }
                         // The only type of event that MCP uses for messages.
                         if !name.is_empty() && name != "message" {
+                            let is_error = name == "error";
+                            if let Ok(data) = data {
+                                self.open_other(&data, is_error);
+                            }
                             continue;
                         }
                         data
@@ -157,7 +176,17 @@ impl Decoder {
     /// The body is over; `next` then gives what the end completes. After a connection that broke (`clean` is false) an
     /// unfinished event or line is dropped, as the SSE rules say; a body that is one complete document counts.
     pub(crate) fn finish(&mut self, clean: bool) {
+        if let Format::Unread(_, begun, _) = &mut self.format {
+            // It is blank, or the beginning of a word: no message in any format.
+            let begun = begun.split().freeze();
+            self.settle(Content::Other);
+            if let Format::Whole(body) = &mut self.format {
+                let _ = body.push(begun);
+            }
+        }
         match &mut self.format {
+            // It was settled above.
+            Format::Unread(..) => {}
             Format::Whole(body) => match body.take() {
                 Ok(body) => self.open_whole(&body),
                 Err(given_up) => self.give_up(given_up),
@@ -170,6 +199,12 @@ impl Decoder {
             Format::Sse(events, _) if clean => events.finish(),
             Format::Lines(_) | Format::Sse(..) => {}
         }
+    }
+
+    /// Whether the body is to be read as a whole, and one document of it has come. Servers that leave such a reply open mean it to
+    /// be over.
+    pub(crate) fn is_whole(&self) -> bool {
+        matches!(&self.format, Format::Whole(body) if body.is_document())
     }
 
     /// Why the last payload that was no message is none, for the request that gets no answer because of it.
@@ -238,12 +273,37 @@ impl Decoder {
         }
     }
 
+    /// The body turns out to have this content.
+    fn settle(&mut self, content: Content) {
+        // What stands there meanwhile holds nothing.
+        let unread = mem::replace(&mut self.format, Format::Whole(Gatherer::in_memory(0)));
+        self.format = match (unread, content) {
+            (Format::Unread(_, _, gatherer), Content::Events) => Format::Sse(Sse::default(), gatherer),
+            (Format::Unread(_, _, gatherer), Content::Lines) => Format::Lines(Lines::new(gatherer)),
+            (Format::Unread(_, _, gatherer), Content::Other) => Format::Whole(gatherer),
+            (settled, _) => settled,
+        };
+    }
+
+    /// Reads the data of an event that is none of MCP's. Some servers give one a name of their own that holds an answer.
+    fn open_other(&mut self, data: &Gathered, is_error: bool) {
+        match repaired(data) {
+            Ok(Parsed::One(message))
+                if response::is_valid(&message) && (is_error || message.id().is_some_and(|id| !id.is_null())) =>
+            {
+                self.rest = Rest::One(message);
+            }
+            _ if is_error => self.reject(invalid_answer(&beginning_of(data), unnamed())),
+            _ => {}
+        }
+    }
+
     /// Begins with the messages of one payload.
     fn open(&mut self, payload: &Gathered) {
         if payload.is_blank() {
             return;
         }
-        let beginning = payload.in_memory().map(|text| text.slice(..text.len().min(BEGINNING))).unwrap_or_default();
+        let beginning = beginning_of(payload);
         match repaired(payload) {
             Ok(Parsed::One(message)) => self.rest = Rest::One(message),
             Ok(Parsed::Batch(batch)) => self.rest = Rest::Batch(batch, beginning),
@@ -297,8 +357,13 @@ impl Iterator for Documents {
     }
 }
 
-/// What a body says that it is.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What an error shows of a payload.
+fn beginning_of(payload: &Gathered) -> Bytes {
+    payload.in_memory().map(|text| text.slice(..text.len().min(BEGINNING))).unwrap_or_default()
+}
+
+/// What a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
     Events,
     Lines,
@@ -319,11 +384,36 @@ impl Content {
             Self::Other
         }
     }
+
+    /// What a body is that has this label and begins with these bytes; `None` if they are too few to say.
+    fn judged(self, bytes: &[u8]) -> Option<Self> {
+        const FIELDS: [&[u8]; 4] = [b"event:", b"data:", b"id:", b"retry:"];
+        const MARK: &[u8] = b"\xef\xbb\xbf";
+        let is_enough = bytes.len() >= LONGEST_BEGINNING;
+        let bytes = bytes.get(..LONGEST_BEGINNING).unwrap_or(bytes);
+        let text = bytes.strip_prefix(MARK).unwrap_or(bytes).trim_ascii_start();
+        let Some(first) = text.first() else { return is_enough.then_some(self) };
+        match first {
+            // In lines, each is a document.
+            b'{' | b'[' if self == Self::Lines => Some(Self::Lines),
+            b'{' | b'[' => Some(Self::Other),
+            b':' => Some(Self::Events),
+            _ if self == Self::Events => Some(Self::Events),
+            _ if FIELDS.iter().any(|field| text.starts_with(field)) => Some(Self::Events),
+            _ if !is_enough && FIELDS.iter().chain(&[MARK]).any(|field| field.starts_with(text)) => None,
+            _ => Some(self),
+        }
+    }
 }
 
 /// Whether a `Content-Type` is that of a stream of events.
 pub(crate) fn is_event_stream(content_type: Option<&str>) -> bool {
     Content::of(content_type) == Content::Events
+}
+
+/// Whether a body that begins with these bytes is a stream of events, whatever its label says; `None` if they are too few.
+pub(crate) fn begins_event_stream(bytes: &[u8]) -> Option<bool> {
+    Content::Other.judged(bytes).map(|content| content == Content::Events)
 }
 
 /// What is in a payload, with U+FFFD for what is not UTF-8, as every reader of JSON over HTTP does.
@@ -335,6 +425,11 @@ fn repaired(payload: &Gathered) -> Result<Parsed, Invalid> {
         }
         _ => Message::read(payload),
     }
+}
+
+/// Why an event named `error` counts, if it is no answer.
+fn unnamed() -> Error {
+    Error::new(Kind::InvalidMessage, "it is an event named error, and no answer")
 }
 
 fn invalid_answer(beginning: &[u8], cause: Error) -> Error {

@@ -196,6 +196,12 @@ impl Error {
         self
     }
 
+    /// Tells of another way as well, which was tried in vain.
+    pub(crate) fn with_other_way(mut self, way: &str, error: &Self) -> Self {
+        self.0.summary = excerpt(&format!("{self}; {way}: {error}"), SUMMARY_LIMIT).into();
+        self
+    }
+
     /// Says where the user can do something about it.
     #[cfg(feature = "oauth")]
     pub(crate) fn with_url(mut self, url: &str) -> Self {

@@ -50,6 +50,8 @@ const PROBE_TIME: Duration = Duration::from_secs(4);
 /// How often one message is sent again because what stood in its way is gone. Each remedy helps once, but others may find
 /// new sessions meanwhile.
 const MOST_AGAIN: u32 = 16;
+/// How long the end of a body may take to come that is one JSON document.
+const REST_TIME: Duration = Duration::from_millis(250);
 /// What is read of a reply that says nothing any more, in bytes, so that its connection can be used again.
 const REMAINS: usize = 64 << 10;
 /// How long that may take to arrive.
@@ -77,6 +79,7 @@ pub(crate) async fn run(bridge: &Arc<Bridge>, message: Message, pending: &Arc<Pe
         remedies: Vec::new(),
         acknowledged: None,
         refusal: None,
+        names_endpoint: false,
     };
     let guard = Guard { bridge, pending };
     let outcome = exchange.carry().await;
@@ -135,6 +138,8 @@ struct Exchange<'a> {
     acknowledged: Option<Message>,
     /// The answer that showed that the server speaks the other protocol; the client's if it turns out not to.
     refusal: Option<Message>,
+    /// The reply was the stream of HTTP+SSE, whose endpoint it has named (R50).
+    names_endpoint: bool,
 }
 
 /// What can be done about a refusal, before the message is sent again.
@@ -306,20 +311,30 @@ impl Exchange<'_> {
         if !reply.status().is_success() {
             return self.refused(reply, epoch).await;
         }
-        bridge.route.decide(Transport::Http);
         if self.is_initialize() {
             if !self.pending.is_own() {
                 bridge.leave_session_for_modern();
             }
             bridge.session().open(reply.session_id(), None);
+        } else {
+            bridge.route.decide(Transport::Http);
         }
         self.received();
-        if self.message.kind() == Kind::Request {
-            self.follow(reply).await?;
-        } else {
+        if self.message.kind() != Kind::Request {
             self.hear_out(reply).await;
+            return Ok(self.step());
         }
-        Ok(self.step())
+        self.follow(reply).await?;
+        if !self.names_endpoint {
+            bridge.route.decide(Transport::Http);
+            return Ok(self.step());
+        }
+        // It has opened the stream of HTTP+SSE, whatever it was asked, and has not looked at the request.
+        let summary = "the server answered with the stream of HTTP+SSE (2024-11-05)";
+        match self.speak_sse().await? {
+            None => Ok(Step::Again),
+            Some(other) => Err(Error::new(Fault::InvalidAnswer, summary).with_other_way("and then", &other)),
+        }
     }
 
     /// What follows a reply that has come to its end.
@@ -335,7 +350,7 @@ impl Exchange<'_> {
     /// HTTP+SSE: the answer comes on the standing stream (R52).
     async fn attempt_sse(&mut self) -> Result<Step, Error> {
         let bridge = self.bridge;
-        let (endpoint, stream) = match bridge.listener.endpoint().await {
+        let (endpoint, stream) = match self.in_time_left(bridge.listener.endpoint(bridge.timeouts.idle)).await? {
             Ok(endpoint) => endpoint,
             // The server does not speak it, or no longer (R56): Streamable HTTP is what is left.
             Err(error) if error.is_refusal() && bridge.route.give_up_sse() => return Ok(Step::Again),
@@ -354,33 +369,60 @@ impl Exchange<'_> {
             return self.refused(reply, epoch).await;
         }
         self.received();
-        let mut remains = pin!(self.read_remains(reply));
-        let mut are_read = false;
         if self.message.kind() != Kind::Request {
-            remains.await;
+            self.read_remains(reply).await;
             return Ok(Step::Done);
         }
+        let remains = async {
+            self.read_remains(reply).await;
+            std::future::pending::<()>().await;
+        };
+        let is_answered = tokio::select! {
+            biased;
+            is_answered = self.is_answered_elsewhere(since, Some(stream)) => is_answered?,
+            () = remains => false,
+        };
+        if is_answered {
+            return Ok(Step::Done);
+        }
+        Err(Error::new(Fault::Broken, "the server's event stream ended before the answer came"))
+    }
+
+    /// Waits until the answer comes on the standing stream; false if that ends before. Nobody waits for the answer of what was
+    /// cancelled then. `stream` is its number over HTTP+SSE.
+    async fn is_answered_elsewhere(&self, since: Instant, stream: Option<u64>) -> Result<bool, Error> {
+        let listener = &self.bridge.listener;
         loop {
-            let quiet_since = bridge.listener.last_traffic().max(since);
+            let quiet_since = listener.last_traffic().max(since);
             let answered = async {
-                loop {
-                    tokio::select! {
-                        biased;
-                        () = self.pending.settled() => return true,
-                        () = bridge.listener.lost(stream) => return self.pending.is_answered(),
-                        () = &mut remains, if !are_read => are_read = true,
-                    }
+                tokio::select! {
+                    biased;
+                    () = self.pending.settled() => true,
+                    () = listener.ended(stream) => self.pending.is_answered() || self.pending.is_cancelled(),
                 }
             };
             match self.in_time_since(quiet_since, answered).await {
-                Ok(true) => return Ok(Step::Done),
-                Ok(false) if self.pending.is_cancelled() => return Ok(Step::Done),
-                Ok(false) => {
-                    let summary = "the server's event stream ended before the answer came";
-                    return Err(Error::new(Fault::Broken, summary));
-                }
-                Err(_) if bridge.listener.last_traffic() > quiet_since => {}
+                Ok(answered) => return Ok(answered),
+                Err(_) if listener.last_traffic() > quiet_since => {}
                 Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Tries HTTP+SSE, which the server may speak. Gives the error if it does not.
+    async fn speak_sse(&self) -> Result<Option<Error>, Error> {
+        let bridge = self.bridge;
+        let opened = self.in_time_left(bridge.listener.endpoint(bridge.timeouts.idle)).await?;
+        match opened {
+            Ok(_) => {
+                tracing::info!("the server speaks HTTP+SSE (2024-11-05)");
+                bridge.route.decide(Transport::Sse);
+                Ok(None)
+            }
+            Err(error) => {
+                tracing::debug!(error = %error, "no HTTP+SSE either");
+                bridge.listener.close();
+                Ok(Some(error))
             }
         }
     }
@@ -426,24 +468,22 @@ impl Exchange<'_> {
             return Ok(step);
         }
         if self.is_initialize() {
-            if answer.as_ref().is_some_and(|answer| self.speaks_another_era(status, answer)) {
+            let is_about_http = status == StatusCode::METHOD_NOT_ALLOWED;
+            if answer.as_ref().is_some_and(|answer| !is_about_http && self.speaks_another_era(status, answer)) {
                 self.refusal = answer;
                 return Ok(Step::Again);
             }
-            if let Some(other) = bridge.route.fallback(status, &page) {
-                match bridge.listener.endpoint().await {
-                    Ok(_) => {
-                        tracing::info!("the server speaks HTTP+SSE (2024-11-05)");
-                        bridge.route.decide(other);
-                        return Ok(Step::Again);
-                    }
+            if bridge.route.fallback(status, &page).is_some() {
+                return match self.speak_sse().await? {
+                    None => Ok(Step::Again),
                     #[cfg(feature = "oauth")]
-                    Err(error) if error.is_about_tokens() => return Err(error.with_may_have_run(false)),
-                    Err(error) => {
-                        tracing::debug!(error = %error, "no HTTP+SSE either");
-                        bridge.listener.close();
+                    Some(other) if other.is_about_tokens() => Err(other.with_may_have_run(false)),
+                    Some(_) if let Some(answer) = answer => {
+                        bridge.answer(self.pending, answer).await;
+                        Ok(Step::Done)
                     }
-                }
+                    Some(other) => Err(error.with_other_way("and as a server of 2024-11-05 (HTTP+SSE)", &other)),
+                };
             }
         } else if !self.pending.is_of_session() && bridge.session().is_lost(status, &page, !may_go_again) {
             if !may_go_again {
@@ -582,9 +622,16 @@ impl Exchange<'_> {
         self.heard = Instant::now();
         loop {
             let (broken, brought) = self.read(&mut reply, &mut decoder).await?;
-            let is_over = self.pending.is_answered() || self.pending.is_cancelled() || self.is_refused();
+            let is_over =
+                self.pending.is_answered() || self.pending.is_cancelled() || self.is_refused() || self.names_endpoint;
             if self.message.kind() != Kind::Request || is_over {
                 return Ok(());
+            }
+            if status == StatusCode::ACCEPTED && self.era() == Era::Legacy && self.bridge.listener.is_pushing() {
+                // The answer comes on the stream on which the server pushes.
+                if self.is_answered_elsewhere(self.heard, None).await? {
+                    return Ok(());
+                }
             }
             cursor = decoder.last_event_id().cloned().or(cursor);
             let failure =
@@ -612,14 +659,25 @@ impl Exchange<'_> {
         // It says when to look whether the time is over. One for each chunk would be a twentieth of what a chunk of 1 KiB costs.
         let mut timer = pin!(sleep(Duration::ZERO));
         let broken = loop {
-            match self.chunk(reply, timer.as_mut()).await? {
+            let chunk = if decoder.is_whole() {
+                // Some servers do not end a reply that is whole.
+                match timeout(REST_TIME, self.chunk(reply, timer.as_mut())).await {
+                    Ok(chunk) => chunk?,
+                    Err(_) => break None,
+                }
+            } else {
+                self.chunk(reply, timer.as_mut()).await?
+            };
+            match chunk {
                 Ok(Some(chunk)) => decoder.feed(chunk)?,
                 Ok(None) => break None,
                 Err(error) => break Some(error),
             }
             self.heard = Instant::now();
             brought |= self.hand_on(decoder).await?;
-            if self.is_refused() {
+            self.names_endpoint =
+                decoder.take_endpoint().is_some() && self.is_initialize() && self.bridge.route.is_open();
+            if self.is_refused() || self.names_endpoint {
                 return Ok((None, brought));
             }
         };
@@ -767,7 +825,7 @@ impl Exchange<'_> {
         let cancel = async {
             let target = match bridge.route.current() {
                 Transport::Http => bridge.transport.url().clone(),
-                Transport::Sse => bridge.listener.endpoint().await?.0,
+                Transport::Sse => bridge.listener.endpoint(CANCELLATION_TIME).await?.0,
             };
             let session = |headers: &mut HeaderMap| bridge.session().apply(headers);
             bridge.transport.post(&target, cancellation(id, "timed out"), session, &pending.delivery).await

@@ -6,7 +6,10 @@
 
 use std::{
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,7 +23,6 @@ use tokio::{
 
 use crate::{
     bridge::Bridge,
-    codec,
     config::{ServerUrl, Timeouts},
     error::{Error, Kind as Fault},
     intake::Hold,
@@ -29,8 +31,6 @@ use crate::{
     transport::{Page, Reply},
 };
 
-/// How long a server may take to name its endpoint.
-const ENDPOINT_TIME: Duration = Duration::from_secs(5);
 /// How long the client's messages wait for the push stream at the beginning of a session: without an event store, a
 /// server loses what it says before. Some servers answer the GET only when they have something to say.
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -45,6 +45,13 @@ pub(crate) struct Listener {
     /// Keeps the client's messages back until the push stream is there.
     hold: Mutex<Option<Hold>>,
     last_traffic: Mutex<Instant>,
+    /// How many streams of HTTP+SSE have named an endpoint. Their numbers tell one from the next for as long as the process
+    /// lives.
+    streams: AtomicU64,
+    /// Whether the stream of what the server pushes is open.
+    pushes: watch::Sender<bool>,
+    /// The server has once taken longer than it was given to open that stream. Nobody waits for it again.
+    is_slow: AtomicBool,
 }
 
 /// Which stream is wanted.
@@ -81,6 +88,9 @@ impl Listener {
             hurry: Notify::new(),
             hold: Mutex::default(),
             last_traffic: Mutex::new(Instant::now()),
+            streams: AtomicU64::new(0),
+            pushes: watch::Sender::new(false),
+            is_slow: AtomicBool::new(false),
         }
     }
 
@@ -90,25 +100,26 @@ impl Listener {
         self.wanted.send_if_modified(|wanted| {
             let new = Wanted::Push(epoch);
             let is_new = *wanted != Wanted::Sse && std::mem::replace(wanted, new) != new;
-            if is_new {
+            if is_new && !self.is_slow.load(Ordering::Relaxed) {
                 *lock(&self.hold) = hold;
             }
             is_new
         });
     }
 
-    /// Where messages go over HTTP+SSE, and the number of the stream. Opens the stream if it is not.
+    /// Where messages go over HTTP+SSE, and the number of the stream. Opens the stream if it is not, for which the server may
+    /// take this time.
     ///
     /// # Errors
     /// The server has no such stream, or cannot be reached.
-    pub(crate) async fn endpoint(&self) -> Result<(ServerUrl, u64), Error> {
+    pub(crate) async fn endpoint(&self, patience: Duration) -> Result<(ServerUrl, u64), Error> {
         let mut stream = self.stream.subscribe();
         let newly = self.wanted.send_if_modified(|wanted| std::mem::replace(wanted, Wanted::Sse) != Wanted::Sse);
         if newly || matches!(*stream.borrow(), Stream::Down(_)) {
             self.stream.send_replace(Stream::Opening);
             self.hurry.notify_one();
         }
-        let opened = timeout(ENDPOINT_TIME, stream.wait_for(|stream| !matches!(stream, Stream::Opening))).await;
+        let opened = timeout(patience, stream.wait_for(|stream| !matches!(stream, Stream::Opening))).await;
         match opened {
             Ok(Ok(stream)) => match &*stream {
                 Stream::Open { endpoint, number, .. } => Ok((endpoint.clone(), *number)),
@@ -125,12 +136,21 @@ impl Listener {
         self.wanted.send_replace(Wanted::Nothing);
     }
 
-    /// Waits until the stream with this number is no longer the one in use.
-    pub(crate) async fn lost(&self, mine: u64) {
-        let mut stream = self.stream.subscribe();
-        let gone = |stream: &Stream| !matches!(stream, Stream::Open { number, .. } if *number == mine);
-        // The sender lives as long as this listener.
-        let _ = stream.wait_for(gone).await;
+    /// Whether the server pushes.
+    pub(crate) fn is_pushing(&self) -> bool {
+        *self.pushes.borrow()
+    }
+
+    /// Waits until the stream of HTTP+SSE with this number is no longer the one in use, or without a number until that is closed
+    /// on which the server pushes.
+    pub(crate) async fn ended(&self, stream: Option<u64>) {
+        // The senders live as long as this listener.
+        if let Some(mine) = stream {
+            let gone = |stream: &Stream| !matches!(stream, Stream::Open { number, .. } if *number == mine);
+            let _ = self.stream.subscribe().wait_for(gone).await;
+        } else {
+            let _ = self.pushes.subscribe().wait_for(|pushes| !pushes).await;
+        }
     }
 
     /// When the stream last brought anything.
@@ -197,6 +217,22 @@ enum Outcome {
     SessionLost,
 }
 
+/// The stream of what the server pushes, for as long as it is open.
+struct Open<'a>(&'a watch::Sender<bool>);
+
+impl<'a> Open<'a> {
+    fn new(pushes: &'a watch::Sender<bool>) -> Self {
+        pushes.send_replace(true);
+        Self(pushes)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
+}
+
 /// Listens to what the server pushes in this session, for as long as there may be something.
 async fn push(bridge: &Arc<Bridge>, mut hold: Option<Hold>) -> Outcome {
     let mut cursor = Cursor::new(&bridge.timeouts);
@@ -207,6 +243,7 @@ async fn push(bridge: &Arc<Bridge>, mut hold: Option<Hold>) -> Outcome {
             Ok(reply) => {
                 was_open = true;
                 failures = 0;
+                let _open = Open::new(&bridge.listener.pushes);
                 read(bridge, reply, &mut cursor, |_| true).await;
                 End::Closed
             }
@@ -238,10 +275,11 @@ async fn http_sse(bridge: &Arc<Bridge>) {
     let listener = &bridge.listener;
     let mut cursor = Cursor::new(&bridge.timeouts);
     let mut failures = 0;
-    for number in 1.. {
+    loop {
         let down = match open(bridge, None).await {
             Ok(reply) => {
                 failures = 0;
+                let number = listener.streams.fetch_add(1, Ordering::Relaxed) + 1;
                 let reading = read(bridge, reply, &mut cursor, |text| {
                     let endpoint = endpoint(bridge.transport.url(), text);
                     let stream = match endpoint {
@@ -303,6 +341,7 @@ async fn open_ahead(bridge: &Bridge, last_event_id: Option<&Bytes>, hold: Option
     if let Ok(opened) = timeout(HEAD_START, &mut opening).await {
         return opened;
     }
+    bridge.listener.is_slow.store(true, Ordering::Relaxed);
     drop(hold);
     opening.await
 }
@@ -315,8 +354,7 @@ async fn open(bridge: &Bridge, last_event_id: Option<&Bytes>) -> Result<Reply, E
         Ok(reply) => reply.map_err(End::Failed)?,
         Err(_) => return Err(End::Failed(Error::new(Fault::Timeout, "the server did not open the stream in time"))),
     };
-    let is_stream = codec::is_event_stream(reply.content_type());
-    if reply.status().is_success() && is_stream {
+    if reply.status().is_success() && timeout(bridge.timeouts.idle, reply.is_events()).await.unwrap_or_default() {
         return Ok(reply);
     }
     let failure = reply.failure(b"");
@@ -373,10 +411,13 @@ impl Cursor {
     }
 }
 
-/// The endpoint that the server names, which must be on its own origin (R51).
+/// The endpoint that the server names, which must be on its own origin (R51). A server behind a proxy often does not know that it
+/// is reached by https.
 fn endpoint(base: &ServerUrl, text: &[u8]) -> Result<ServerUrl, &'static str> {
     let text = std::str::from_utf8(text).map_err(|_| "the server's endpoint for messages is no text")?;
     let endpoint = base.join(text.trim()).ok_or("the server's endpoint for messages is no URL")?;
+    let is_unaware = base.is_secure() && !endpoint.is_secure() && endpoint.as_url().host() == base.as_url().host();
+    let endpoint = if is_unaware { endpoint.secured().unwrap_or(endpoint) } else { endpoint };
     if base.is_origin_of(&endpoint) {
         Ok(endpoint)
     } else {
@@ -417,6 +458,15 @@ mod tests {
         ] {
             let endpoint = endpoint(&base, text.as_bytes()).ok();
             assert_eq!(endpoint.map(|url| url.as_url().to_string()).as_deref(), expected, "{text}");
+        }
+        for (base, text, expected) in [
+            ("https://a.example/sse", "http://a.example/m?s=1", Some("https://a.example/m?s=1")),
+            ("https://a.example:8443/sse", "http://a.example:8443/m", Some("https://a.example:8443/m")),
+            ("https://a.example/sse", "http://a.example:8000/m", None),
+            ("https://a.example/sse", "http://b.example/m", None),
+        ] {
+            let endpoint = endpoint(&ServerUrl::parse(base).unwrap(), text.as_bytes()).ok();
+            assert_eq!(endpoint.map(|url| url.as_url().to_string()).as_deref(), expected, "{base} {text}");
         }
     }
 

@@ -250,6 +250,11 @@ impl Gatherer {
         Ok(())
     }
 
+    /// Whether what has come is one JSON document.
+    pub(crate) fn is_document(&self) -> bool {
+        self.scanner.is_over()
+    }
+
     /// Bytes of the payload up to here.
     pub(crate) fn length(&self) -> u64 {
         self.length

@@ -21,6 +21,16 @@ const LARGEST_CODE: f64 = 9_007_199_254_740_991.0;
 /// What of a response that is no JSON-RPC is looked at for the server's words, in bytes.
 const BEGINNING: u64 = 16 << 10;
 
+/// Whether the message is a response as it must be.
+pub(crate) fn is_valid(message: &Message) -> bool {
+    let is_error = |answer: &Answer| {
+        let has_form =
+            answer.version == Version::Two && answer.result == Member::Absent && answer.error == Member::Value;
+        has_form && answer.has_message && has_integer_code(message, answer)
+    };
+    message.kind() == Kind::Response && message.answer().is_none_or(is_error)
+}
+
 /// The message as it may reach a client.
 ///
 /// # Errors

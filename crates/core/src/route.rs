@@ -4,7 +4,10 @@ use std::sync::{Mutex, PoisonError};
 
 use http::StatusCode;
 
-use crate::{config::TransportMode, transport::Page};
+use crate::{config::TransportMode, message::Message, transport::Page};
+
+/// The code of the error for a method of MCP that the server does not know.
+const METHOD_NOT_FOUND: i64 = -32_601;
 
 /// What was asked for, and what the server turned out to speak.
 #[derive(Debug)]
@@ -53,16 +56,21 @@ impl Route {
         true
     }
 
-    /// The other transport, if this refusal of an `initialize` over Streamable HTTP means that the server is older (R54):
-    /// a client error that is neither about credentials (R55) nor about load, and no answer in JSON-RPC.
+    /// The other transport, if this refusal of an `initialize` over Streamable HTTP means that the server is older (R54): it does
+    /// not take the method of HTTP, or a refusal that is neither about credentials (R55) nor about load, and no answer in
+    /// JSON-RPC but to say that it has nothing there.
     pub(crate) fn fallback(&self, status: StatusCode, page: &Page) -> Option<Transport> {
         let about_itself = matches!(status.as_u16(), 401 | 403 | 407 | 408 | 425 | 429);
-        let falls_back = self.mode == TransportMode::Auto
-            && self.decided().is_none()
-            && status.is_client_error()
-            && !about_itself
-            && page.response.is_none();
-        falls_back.then_some(Transport::Sse)
+        let is_older = status == StatusCode::METHOD_NOT_ALLOWED
+            || (status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED)
+                && !about_itself
+                && page.response.as_ref().is_none_or(is_about_http);
+        (is_older && self.is_open()).then_some(Transport::Sse)
+    }
+
+    /// Whether it is open which one the server speaks, and may be found out.
+    pub(crate) fn is_open(&self) -> bool {
+        self.mode == TransportMode::Auto && self.decided().is_none()
     }
 
     fn decided(&self) -> Option<Transport> {
@@ -74,10 +82,18 @@ impl Route {
     }
 }
 
+/// Whether an error is about the method or path of HTTP, as frameworks say it, some of them in JSON-RPC.
+fn is_about_http(response: &Message) -> bool {
+    const WORDS: [&str; 6] = ["method not allowed", "not allowed", "cannot post", "path", "route", "endpoint"];
+    let Some((code, text)) = response.error() else { return false };
+    let text = text.to_ascii_lowercase();
+    let is_about_nothing = text.trim_end_matches('.').trim() == "not found";
+    code != METHOD_NOT_FOUND && (is_about_nothing || WORDS.iter().any(|words| text.contains(words)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Message;
 
     fn page(body: &'static str) -> Page {
         Page { text: body.into(), response: Message::one(body), is_whole: true }
@@ -96,6 +112,16 @@ mod tests {
             (415, r#"{"detail":"x"}"#, true),
             (400, r#"{"id":null,"error":{"code":-32022,"message":"x"}}"#, false),
             (404, r#"{"id":1,"error":{"code":-32601,"message":"x"}}"#, false),
+            (404, r#"{"id":1,"error":{"code":-32601,"message":"Method not found: the path"}}"#, false),
+            (405, r#"{"id":null,"error":{"code":-32000,"message":"Method not allowed."}}"#, true),
+            (405, r#"{"id":1,"error":{"code":-32601,"message":"x"}}"#, true),
+            (404, r#"{"id":null,"error":{"code":-32600,"message":"Not Found"}}"#, true),
+            (404, r#"{"id":null,"error":{"code":-32000,"message":"Cannot POST /sse"}}"#, true),
+            (404, r#"{"id":null,"error":{"code":-32001,"message":"Session not found"}}"#, false),
+            (400, r#"{"id":null,"error":{"code":-32000,"message":"Bad Request: Unsupported version"}}"#, false),
+            (501, "Unsupported method ('POST')", true),
+            (501, r#"{"id":1,"error":{"code":-32603,"message":"no"}}"#, false),
+            (410, "Gone", true),
             (401, "", false),
             (403, "", false),
             (429, "", false),

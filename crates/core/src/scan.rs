@@ -316,6 +316,11 @@ impl Scanner {
         self.outline.id.as_ref()
     }
 
+    /// Whether an object or array is over that nothing but white space has come after.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state == State::End
+    }
+
     /// Whether a `method` has come up to here.
     pub(crate) fn has_method(&self) -> bool {
         self.outline.method.is_some()
@@ -623,7 +628,6 @@ impl Scanner {
 
     /// The member that is `null` ends here, as far as it may have to go.
     fn end_cut(&mut self, role: Role, end: u64) {
-        self.cut = Cut::None;
         let Answer { result, error, .. } = &mut self.outline.answer;
         if let Member::Null(range) = if role == Role::Result { result } else { error } {
             range.end = end;
@@ -665,6 +669,7 @@ impl Scanner {
             self.name_from = self.kept_from.unwrap_or_default();
             if let Cut::First(role) = self.cut {
                 self.end_cut(role, self.name_from);
+                self.cut = Cut::None;
             }
         }
         let Some(name) = self.take_kept(bytes, at) else { return };
@@ -726,8 +731,14 @@ impl Scanner {
         }
         if self.nesting.depth == 1 {
             self.last_end = self.place(at);
-            if let Cut::AfterAnother(role) = self.cut {
-                self.end_cut(role, self.last_end);
+            match self.cut {
+                Cut::None => {}
+                Cut::AfterAnother(role) => {
+                    self.end_cut(role, self.last_end);
+                    self.cut = Cut::None;
+                }
+                // Unless another one follows.
+                Cut::First(role) => self.end_cut(role, self.last_end),
             }
         }
         State::After

@@ -15,12 +15,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use tokio::{sync::SetOnce, time::timeout};
 
 use crate::{
+    codec,
     config::{Config, ServerUrl},
     cookies::Cookies,
     credentials::{Credentials, Refusal, UserHeaders},
@@ -187,7 +188,7 @@ impl Transport {
             *request.headers_mut() = headers(known);
             let response = self.send(&clients, &url, request, known).await?;
             match next_hop(&response, &url)? {
-                None => return Ok(Reply { response, user, why: None }),
+                None => return Ok(Reply { response, user, why: None, begun: None }),
                 Some(target) => {
                     tracing::debug!(status = response.status().as_u16(), "redirected");
                     url = target;
@@ -269,6 +270,8 @@ pub(crate) struct Reply {
     user: Arc<UserHeaders>,
     /// Why there are no credentials that the server takes.
     why: Option<Error>,
+    /// What of the body was read to look at it.
+    begun: Option<Bytes>,
 }
 
 /// The body of a refusal.
@@ -331,6 +334,25 @@ impl Reply {
         Page { text: text.into(), response, is_whole }
     }
 
+    /// Whether the body is a stream of events, be it by its label or by its first bytes, for which this waits.
+    pub(crate) async fn is_events(&mut self) -> bool {
+        if codec::is_event_stream(self.content_type()) {
+            return true;
+        }
+        let mut begun = BytesMut::new();
+        let is_events = loop {
+            match self.chunk().await {
+                Ok(Some(chunk)) => begun.extend_from_slice(&chunk),
+                Ok(None) | Err(_) => break false,
+            }
+            if let Some(is_events) = codec::begins_event_stream(&begun) {
+                break is_events;
+            }
+        };
+        self.begun = Some(begun.freeze()).filter(|begun| !begun.is_empty());
+        is_events
+    }
+
     /// Whether all of the body has come.
     pub(crate) fn is_over(&self) -> bool {
         self.response.body().is_over()
@@ -346,6 +368,9 @@ impl Reply {
     /// # Errors
     /// The body broke off, or cannot be decompressed.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        if let Some(begun) = self.begun.take() {
+            return Ok(Some(begun));
+        }
         self.response.body_mut().chunk().await
     }
 }

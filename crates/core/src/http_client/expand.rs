@@ -39,6 +39,8 @@ pub(super) struct Expander {
     is_full: bool,
     /// Nothing has begun that is not at its end. Most formats allow several texts, one after the other.
     is_whole: bool,
+    /// What is wrong with the body, once all before it was given.
+    failed: Option<io::Error>,
     /// Bytes of text up to here.
     expanded: usize,
     held: Taken,
@@ -84,7 +86,7 @@ impl Expander {
             _ => return None,
         };
         let (input, block, held) = (Bytes::new(), BytesMut::new(), budget.nothing());
-        Some(Self { decoder, input, block, is_full: false, is_whole: true, expanded: 0, held })
+        Some(Self { decoder, input, block, is_full: false, is_whole: true, failed: None, expanded: 0, held })
     }
 
     /// Takes the next bytes of the body. All before must have been expanded.
@@ -97,6 +99,9 @@ impl Expander {
     /// # Errors
     /// The body is not what its header says, or other replies hold the memory for too long.
     pub(super) async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         if self.input.is_empty() && !self.is_full {
             return Ok(None);
         }
@@ -128,12 +133,18 @@ impl Expander {
             }
             let mut output = WriteBuffer::new_initialized(&mut self.block);
             let mut input = PartialBuffer::new(&self.input[..]);
-            if self.input.is_empty() {
-                self.decoder.flush(&mut output)?;
+            let decoded = if self.input.is_empty() {
+                self.decoder.flush(&mut output).map(|_| self.is_whole)
             } else {
-                self.is_whole = self.decoder.decode(&mut input, &mut output)?;
-            }
+                self.decoder.decode(&mut input, &mut output)
+            };
             let (read, written) = (input.written_len(), output.written_len());
+            match decoded {
+                Ok(is_whole) => self.is_whole = is_whole,
+                // What was right before the fault is not lost with it: it may be all, where a checksum is wrong.
+                Err(error) if written > 0 => self.failed = Some(error),
+                Err(error) => return Err(error),
+            }
             self.is_full = written == self.block.len() && !self.is_whole;
             self.input.advance(read);
             if written > 0 {

@@ -3,3 +3,7 @@
 
 /// What reaches the client, and what does not.
 mod answers;
+/// Labels that are wrong or missing, and other streams than the reply's.
+mod labels;
+/// Servers of 2024-11-05.
+mod old_servers;

@@ -6,7 +6,7 @@ use crate::support::{Client, Exchange, INITIALIZED, Server, call, cancel, reques
 
 const VERSION: &str = "2024-11-05";
 
-fn bridge(server: &Server, mode: TransportMode) -> Client {
+pub(crate) fn bridge(server: &Server, mode: TransportMode) -> Client {
     let mut config = server.config();
     config.transport = mode;
     server.expect_get();
@@ -14,7 +14,7 @@ fn bridge(server: &Server, mode: TransportMode) -> Client {
 }
 
 /// Answers the next GET with a stream that names this endpoint.
-async fn stream(server: &mut Server, endpoint: &str) -> Exchange {
+pub(crate) async fn stream(server: &mut Server, endpoint: &str) -> Exchange {
     let mut get = server.get().await;
     get.sse().await;
     get.chunk(format!("event: endpoint\ndata: {endpoint}\n\n")).await;
@@ -22,7 +22,7 @@ async fn stream(server: &mut Server, endpoint: &str) -> Exchange {
 }
 
 /// Takes the next POST at the endpoint as old servers do: the answer comes elsewhere (R52).
-async fn taken(server: &mut Server, target: &str) -> String {
+pub(crate) async fn taken(server: &mut Server, target: &str) -> String {
     let post = server.post().await;
     assert_eq!(post.target, target);
     let text = post.text().to_owned();
@@ -31,7 +31,7 @@ async fn taken(server: &mut Server, target: &str) -> String {
 }
 
 /// The handshake on an open stream.
-async fn handshake(server: &mut Server, client: &mut Client, stream: &mut Exchange, target: &str) {
+pub(crate) async fn handshake(server: &mut Server, client: &mut Client, stream: &mut Exchange, target: &str) {
     assert!(taken(server, target).await.contains("initialize"));
     let answer = response(r#""init""#, &format!(r#"{{"protocolVersion":"{VERSION}","capabilities":{{}}}}"#));
     stream.event(&answer).await;

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::{
     Input,
     lines::naive_lines,
+    members::Members,
     message::line,
     sse::{Seen, naive_events},
 };
@@ -78,11 +79,14 @@ impl Found {
 
 /// The messages of a body of lines or events.
 fn naive_messages(body: &[u8], content_type: Option<&str>, limit: u64, is_clean: bool) -> Option<Vec<Bytes>> {
-    let payloads: Vec<Bytes> = match content_type? {
+    let payloads: Vec<Bytes> = match naive_type(body, content_type)? {
         "text/event-stream" => {
             let Seen { events, unfinished, .. } = naive_events(body, limit);
             let events = events.into_iter().chain(unfinished.filter(|_| is_clean));
-            events.filter(|(name, _)| name.is_empty() || name == "message").map(|(_, data)| data).collect()
+            let counts = |name: &Bytes, data: &Bytes| {
+                name.is_empty() || name == "message" || name != "endpoint" && is_answer(data, name == "error")
+            };
+            events.filter(|(name, data)| counts(name, data)).map(|(_, data)| data).collect()
         }
         "application/x-ndjson" => {
             let end =
@@ -99,4 +103,37 @@ fn naive_messages(body: &[u8], content_type: Option<&str>, limit: u64, is_clean:
         }
     });
     Some(messages.map(line).collect())
+}
+
+/// What a body is by its first bytes, and by its label where these say nothing.
+fn naive_type<'a>(body: &[u8], content_type: Option<&'a str>) -> Option<&'a str> {
+    let body = &body[..body.len().min(1024)];
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start();
+    let begins = |word: &str| text.starts_with(word.as_bytes());
+    match content_type {
+        Some("application/x-ndjson") if begins("{") || begins("[") => content_type,
+        _ if begins("{") || begins("[") => None,
+        _ if [":", "event:", "data:", "id:", "retry:"].into_iter().any(begins) => Some("text/event-stream"),
+        _ => content_type,
+    }
+}
+
+/// Whether the data of an event with a name of its own is an answer to somebody.
+fn is_answer(data: &[u8], is_error: bool) -> bool {
+    let text = String::from_utf8_lossy(data);
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let Some(members) = Members::of(text) else { return false };
+    let is_code = |code: &str| {
+        !code.starts_with('"') && code.parse::<f64>().is_ok_and(|code| code.fract() == 0.0 && code.abs() < 9.1e15)
+    };
+    let is_right = |error| {
+        Members::of(error).is_some_and(|error| {
+            error.get("code").is_some_and(is_code) && error.get("message").is_some_and(|text| text.starts_with('"'))
+        })
+    };
+    members.get("method").is_none()
+        && members.get("jsonrpc") == Some(r#""2.0""#)
+        && members.get("result").is_some() != members.get("error").is_some()
+        && members.get("error").is_none_or(is_right)
+        && (is_error || members.get("id").is_some_and(|id| id != "null"))
 }

@@ -1,0 +1,172 @@
+//! A body is what its first bytes say, whatever its label: proxies and frameworks put on the wrong one, or none.
+
+use crate::{
+    strangers::listening,
+    support::{Client, INITIALIZED, Server, VERSION, call, dialogue, notification, response},
+};
+
+#[tokio::test]
+async fn a_stream_of_events_under_any_label_works_while_it_stays_open() {
+    for label in ["application/json", "text/plain", "application/octet-stream", "application/x-ndjson", ""] {
+        for start in ["event: message\n", "", "id: 7\n", "retry: 1000\n", ": hello\n\n", "\n\n", "\u{feff}"] {
+            let (mut server, mut client) = dialogue().await;
+            client.send(call("1")).await;
+            let mut post = server.post().await;
+            let headers: &[_] = if label.is_empty() { &[] } else { &[("Content-Type", label)] };
+            post.head(200, headers).await;
+            post.chunk(format!("{start}data: {}\n\n", response("1", "{}"))).await;
+            client.expect(response("1", "{}")).await;
+            post.end().await;
+            client.finish(&mut server).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_first_bytes_may_come_one_by_one() {
+    let (mut server, mut client) = dialogue().await;
+    client.send(call("1")).await;
+    let mut post = server.post().await;
+    post.head(200, &[("Content-Type", "text/plain")]).await;
+    for byte in format!("\u{feff}\r\nretry: 5\r\ndata: {}\r\n\r\n", response("1", "{}")).as_bytes() {
+        post.chunk([*byte]).await;
+    }
+    client.expect(response("1", "{}")).await;
+    post.end().await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn json_under_any_label_works_while_it_stays_open() {
+    for label in ["text/event-stream", "application/json", "text/html", ""] {
+        for text in [response("1", "{}"), format!("\r\n{{\n\"jsonrpc\":\"2.0\",\n\"id\":1,\"result\":{{}}\n}}\n")] {
+            let (mut server, mut client) = dialogue().await;
+            client.send(call("1")).await;
+            let mut post = server.post().await;
+            let headers: &[_] = if label.is_empty() { &[] } else { &[("Content-Type", label)] };
+            post.head(200, headers).await;
+            let (start, rest) = text.split_at(text.len() / 2);
+            post.chunk(start).await;
+            post.chunk(rest).await;
+            client.expect(text.trim().replace('\n', " ")).await;
+            client.finish(&mut server).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_event_of_another_name_may_hold_the_answer() {
+    let refusal = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"no such tool"}}"#;
+    let nameless = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32602,"message":"no such tool"}}"#;
+    let answer = response("1", "{}");
+    for (name, data, expected) in [
+        ("response", answer.as_str(), answer.as_str()),
+        ("result", &answer, &answer),
+        ("error", refusal, refusal),
+        ("error", nameless, refusal),
+    ] {
+        let (mut server, mut client) = dialogue().await;
+        client.send(call("1")).await;
+        let mut post = server.post().await;
+        post.sse().await;
+        // What is no answer is nobody's.
+        post.chunk(format!("event: ping\ndata: {{}}\n\nevent: debug\ndata: {}\n\n", notification("x", "{}"))).await;
+        post.chunk(format!("event: {name}\ndata: {}\n\n", response("99", "{}"))).await;
+        post.chunk(format!("event: {name}\ndata: {data}\n\n")).await;
+        client.expect(expected).await;
+        post.end().await;
+        client.finish(&mut server).await;
+    }
+}
+
+#[tokio::test]
+async fn an_error_event_without_an_answer_is_told() {
+    let (mut server, mut client) = dialogue().await;
+    client.send(call("1")).await;
+    let mut post = server.post().await;
+    post.sse().await;
+    post.chunk("event: error\ndata: {\"error\":\"upstream is gone\"}\n\n").await;
+    post.end().await;
+    let failure = client.expect_error("1").await;
+    assert!(format!("{failure:?}").contains("upstream is gone"), "{failure:?}");
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn the_answer_to_what_was_accepted_comes_on_the_standing_stream() {
+    let (mut server, mut client, mut push) = listening().await;
+    client.send(call("1")).await;
+    server.post().await.accepted().await;
+    client.send(call("2")).await;
+    server.post().await.accepted().await;
+    push.event(&notification("x", "{}")).await;
+    client.expect(notification("x", "{}")).await;
+    push.event(&response("2", "{}")).await;
+    client.expect(response("2", "{}")).await;
+    push.event(&response("1", "{}")).await;
+    client.expect(response("1", "{}")).await;
+    // Where it breaks off before, the call is lost.
+    client.send(call("3")).await;
+    server.post().await.accepted().await;
+    push.end().await;
+    let failure = client.expect_error("3").await;
+    assert_eq!((failure.kind(), failure.may_have_run()), ("no_answer", true), "{failure:?}");
+    let _ = server.get().await;
+    drop(client);
+}
+
+#[tokio::test]
+async fn without_a_standing_stream_nobody_waits_for_what_was_accepted() {
+    let (mut server, mut client) = dialogue().await;
+    client.handshake(&mut server, None).await;
+    client.send(call("1")).await;
+    server.post().await.accepted().await;
+    assert_eq!(client.expect_error("1").await.kind(), "no_answer");
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn the_standing_stream_needs_no_label() {
+    for label in ["text/plain", "application/json", ""] {
+        let mut server = Server::start().await;
+        server.expect_get();
+        let mut client = Client::of(&server);
+        client.initialize().await;
+        let answer = server.initialize(Some("s"), VERSION).await;
+        client.expect(answer).await;
+        client.send(INITIALIZED).await;
+        server.post().await.accepted().await;
+        let mut push = server.get().await;
+        let headers: &[_] = if label.is_empty() { &[] } else { &[("Content-Type", label)] };
+        push.head(200, headers).await;
+        push.chunk(": hello\n\n").await;
+        push.event(&notification("x", "{}")).await;
+        client.expect(notification("x", "{}")).await;
+        drop(client);
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_body_of_the_wrong_length_gives_its_answer() {
+    use std::io::Write as _;
+    let answer = response("1", &format!(r#"{{"text":"{}"}}"#, "0123456789".repeat(100)));
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(answer.as_bytes()).unwrap();
+    let body = encoder.finish().unwrap();
+    // The length of the plain text, as proxies leave it; and a trailer that says another one.
+    let mut trailer = body.clone();
+    *trailer.last_mut().unwrap() ^= 1;
+    for (body, length) in [(&body, answer.len()), (&trailer, body.len())] {
+        let (mut server, mut client) = dialogue().await;
+        client.send(call("1")).await;
+        let mut post = server.post().await;
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: {length}\r\n\r\n"
+        );
+        post.write(head.as_bytes()).await;
+        post.write(body).await;
+        post.fin().await;
+        client.expect(&answer).await;
+        client.finish(&mut server).await;
+    }
+}
