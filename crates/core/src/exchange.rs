@@ -80,6 +80,8 @@ pub(crate) async fn run(bridge: &Arc<Bridge>, message: Message, pending: &Arc<Pe
         acknowledged: None,
         refusal: None,
         names_endpoint: false,
+        sent_in: 0,
+        lost_session: false,
     };
     let guard = Guard { bridge, pending };
     let outcome = exchange.carry().await;
@@ -140,6 +142,9 @@ struct Exchange<'a> {
     refusal: Option<Message>,
     /// The reply was the stream of HTTP+SSE, whose endpoint it has named (R50).
     names_endpoint: bool,
+    /// The session in which the message was last sent, and whether the reply says that it is gone.
+    sent_in: u64,
+    lost_session: bool,
 }
 
 /// What can be done about a refusal, before the message is sent again.
@@ -307,6 +312,7 @@ impl Exchange<'_> {
             // The session lived on a stream that the server does not offer any more (R56).
             return self.renew(epoch).await;
         }
+        self.sent_in = epoch;
         let reply = self.post(bridge.transport.url()).await?;
         if !reply.status().is_success() {
             return self.refused(reply, epoch).await;
@@ -325,6 +331,9 @@ impl Exchange<'_> {
             return Ok(self.step());
         }
         self.follow(reply).await?;
+        if std::mem::take(&mut self.lost_session) {
+            return self.renew(epoch).await;
+        }
         if !self.names_endpoint {
             bridge.route.decide(Transport::Http);
             return Ok(self.step());
@@ -340,6 +349,11 @@ impl Exchange<'_> {
     /// What follows a reply that has come to its end.
     fn step(&self) -> Step {
         if self.is_refused() { Step::Again } else { Step::Done }
+    }
+
+    /// What came of the reply sends the message somewhere else, so that nothing more of it matters.
+    fn leads_elsewhere(&self) -> bool {
+        self.is_refused() || self.lost_session || self.names_endpoint
     }
 
     /// The answer was one that leads to the other protocol.
@@ -463,8 +477,13 @@ impl Exchange<'_> {
         let page = reply.page(&bridge.storage, self.message.kind() == Kind::Request).await;
         let error = reply.failure(&page.text);
         let (answer, may_go_again) = self.answer_in(status, &page);
-        let is_named = page.response.as_ref().and_then(Message::id).is_some_and(|id| !id.is_null());
-        if let Some(step) = self.reauthorize(reply.refusal(), may_go_again).await? {
+        let is_own = page.response.as_ref().is_some_and(|response| self.is_named_by(response));
+        let is_of_session = !self.is_initialize() && !self.pending.is_of_session();
+        let is_lost = is_of_session && bridge.session().is_lost(status, &page, !may_go_again);
+        // No credentials help where it is the session that is missing.
+        if !(is_lost && self.may_renew(epoch))
+            && let Some(step) = self.reauthorize(reply.refusal(), may_go_again).await?
+        {
             return Ok(step);
         }
         if self.is_initialize() {
@@ -485,12 +504,10 @@ impl Exchange<'_> {
                     Some(other) => Err(error.with_other_way("and as a server of 2024-11-05 (HTTP+SSE)", &other)),
                 };
             }
-        } else if !self.pending.is_of_session() && bridge.session().is_lost(status, &page, !may_go_again) {
+        } else if is_lost {
             if !may_go_again {
-                // The next message finds another session.
-                let bridge = Arc::clone(bridge);
-                self.bridge.spawn(async move { drop(bridge.renew(epoch).await) });
-            } else if !is_named || self.may_renew(epoch) {
+                self.renew_for_others(epoch);
+            } else if !is_own || self.may_renew(epoch) {
                 return self.renew(epoch).await;
             }
         } else if may_go_again && self.is_behind() && matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST)
@@ -547,9 +564,10 @@ impl Exchange<'_> {
         let (Some(answer), Some(id)) = (&page.response, self.pending.id()) else {
             // What broke off may have been an answer as well.
             let is_about_credentials = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-            return (None, page.is_whole || is_about_credentials || only_reads(self.message.method()));
+            let is_known = (page.is_whole || is_about_credentials) && !status.is_server_error();
+            return (None, is_known || only_reads(self.message.method()));
         };
-        let is_own = answer.id().is_some_and(|theirs| theirs.means(id));
+        let is_own = self.is_named_by(answer);
         let is_protocols =
             status == StatusCode::BAD_REQUEST && answer.error().is_some_and(|(code, _)| era::is_reserved(code));
         (Some(answer.with_id(id)), !is_own || is_protocols || only_reads(self.message.method()))
@@ -568,6 +586,12 @@ impl Exchange<'_> {
         self.first(Remedy::NewSession);
         self.in_time_left(self.bridge.renew(epoch)).await??;
         Ok(Step::Again)
+    }
+
+    /// The session of `epoch` is gone, but the message must not be sent again: the next one finds another.
+    fn renew_for_others(&self, epoch: u64) {
+        let bridge = Arc::clone(self.bridge);
+        self.bridge.spawn(async move { drop(bridge.renew(epoch).await) });
     }
 
     /// Whether another session than that of `epoch` may help: there is one, or none was set up for this message yet.
@@ -622,8 +646,7 @@ impl Exchange<'_> {
         self.heard = Instant::now();
         loop {
             let (broken, brought) = self.read(&mut reply, &mut decoder).await?;
-            let is_over =
-                self.pending.is_answered() || self.pending.is_cancelled() || self.is_refused() || self.names_endpoint;
+            let is_over = self.pending.is_answered() || self.pending.is_cancelled() || self.leads_elsewhere();
             if self.message.kind() != Kind::Request || is_over {
                 return Ok(());
             }
@@ -677,7 +700,7 @@ impl Exchange<'_> {
             brought |= self.hand_on(decoder).await?;
             self.names_endpoint =
                 decoder.take_endpoint().is_some() && self.is_initialize() && self.bridge.route.is_open();
-            if self.is_refused() || self.names_endpoint {
+            if self.leads_elsewhere() {
                 return Ok((None, brought));
             }
         };
@@ -715,6 +738,8 @@ impl Exchange<'_> {
             any = true;
             if self.speaks_another_era(StatusCode::OK, &message) {
                 self.refusal = Some(message);
+            } else if self.says_session_is_lost(&message) {
+                self.lost_session = true;
             } else {
                 self.bridge.hand_on(message, Some(self.pending)).await;
             }
@@ -730,6 +755,34 @@ impl Exchange<'_> {
             self.release();
         }
         Ok(any)
+    }
+
+    /// Whether an error that came as a success, in nobody's name, says that the session is gone. If it came in the request's own
+    /// name, it is the answer, and the next message finds another session.
+    fn says_session_is_lost(&self, message: &Message) -> bool {
+        if self.era() == Era::Modern
+            || self.is_initialize()
+            || self.pending.is_of_session()
+            || self.pending.is_answered()
+            || message.kind() != Kind::Response
+        {
+            return false;
+        }
+        let Some(error) = message.answer().and_then(|_| message.error()) else { return false };
+        let is_own = self.is_named_by(message);
+        let is_anothers = !is_own && message.id().is_some_and(|id| self.bridge.table.find(id).is_some());
+        if is_anothers || !self.bridge.session().is_lost_by(&error, is_own) {
+            return false;
+        }
+        if is_own {
+            self.renew_for_others(self.sent_in);
+        }
+        !is_own && self.may_renew(self.sent_in)
+    }
+
+    /// Whether a response has the id of this request.
+    fn is_named_by(&self, response: &Message) -> bool {
+        response.id().zip(self.pending.id()).is_some_and(|(theirs, own)| theirs.means(own))
     }
 
     /// The rest of a stream that broke, after the event with this id (R32, R33, R35). The network may be away for as long

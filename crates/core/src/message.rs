@@ -39,7 +39,7 @@ pub(crate) struct Message {
     /// Where the id begins in the text.
     id_at: u64,
     method: Method,
-    /// Of a response that is no plain result: what it has, at which places of the text.
+    /// Of a response that is no plain result: what it has, and where that stood when it came.
     answer: Option<Box<Answer>>,
     /// Whether there are raw line breaks between tokens.
     line_breaks: bool,
@@ -273,7 +273,7 @@ impl Message {
         Line::Memory { bytes: self.bytes, line_breaks: self.line_breaks }
     }
 
-    /// What a response that is no plain result has, at which places of the text.
+    /// What a response has that is no plain result, at which places of the text as it came.
     pub(crate) fn answer(&self) -> Option<&Answer> {
         self.answer.as_deref()
     }
@@ -305,8 +305,8 @@ impl Message {
         }
     }
 
-    /// The same message with other bytes in the place of those in this range, in which nothing stands that is known here but
-    /// its form, which is not looked at again.
+    /// The same message with other bytes in the place of those in this range, in which nothing stands that is known here. Of a
+    /// response it is no longer known where what stands.
     pub(crate) fn patched(&self, range: Range<u64>, with: Bytes) -> Self {
         let id_at = if range.start <= self.id_at {
             (self.id_at + with.len() as u64).saturating_sub(range.end - range.start)
@@ -324,7 +324,6 @@ impl Message {
             bytes: bytes.freeze(),
             spooled: self.spooled.as_ref().map(|spooled| Box::new(spooled.patched(range, with))),
             id_at,
-            answer: None,
             ..self.clone()
         }
     }

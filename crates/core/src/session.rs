@@ -201,52 +201,111 @@ impl Session {
         self.log_level.iter().chain(self.subscriptions.iter().map(|(_, request)| request)).cloned().collect()
     }
 
-    /// Whether a refusal says that the session is gone: 404, as the specification has it (R38), or one of the forms of 400
-    /// that servers use in its place (R40). Without a session nothing can be lost, but for the handshake: a server that now
+    /// Whether a refusal says that the session is gone: 404, as the specification has it (R38), 410, or whatever other status and
+    /// words servers use in their place (R40). Without a session nothing can be lost, but for the handshake: a server that now
     /// wants what only modern requests have knows nothing of it.
     ///
     /// `may_be_answer`: it may come from what ran, which can speak of any other session and of any other thing that is not
     /// found; so it must say that it means this one.
     pub(crate) fn is_lost(&self, status: StatusCode, page: &Page, may_be_answer: bool) -> bool {
-        const CODES: [i64; 4] = [-32_000, -32_001, -32_600, -32_602];
-        if !matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) {
-            return false;
-        }
-        match (status, page.response.as_ref().and_then(Message::error)) {
-            (_, Some((-32_022..=-32_020, _))) => self.initialize.is_some() && !self.for_modern,
+        match (status.as_u16(), page.response.as_ref().and_then(Message::error)) {
+            (400 | 404, Some((-32_022..=-32_020, _))) => self.initialize.is_some() && !self.for_modern,
             _ if self.id.is_none() => false,
-            (_, Some((code, text))) if may_be_answer => CODES.contains(&code) && names_lost_session(&text),
+            (_, Some((code, text))) if may_be_answer => SESSION_CODES.contains(&code) && names_lost_session(&text),
+            // A gateway of which the tool is no part. What ran there is another question.
+            (500..=599, None) => names_lost_session(&String::from_utf8_lossy(&page.text)),
             (_, None) if may_be_answer => false,
             // An unknown method (R68).
-            (StatusCode::NOT_FOUND, Some((code, _))) => code != -32_601,
-            (StatusCode::NOT_FOUND, None) => true,
-            (_, Some((code, text))) => CODES.contains(&code) && is_about_session(&text),
-            (_, None) => names_lost_session(&String::from_utf8_lossy(&page.text)),
+            (404 | 410, Some((code, _))) => code != -32_601,
+            (404 | 410, None) => true,
+            (400, Some((code, text))) => SESSION_CODES.contains(&code) && is_about_session(&text),
+            (_, Some((code, text))) => SESSION_CODES.contains(&code) && speaks_of_lost_session(&text),
+            (_, None) => speaks_of_lost_session(&String::from_utf8_lossy(&page.text)),
         }
     }
+
+    /// Whether an error in a reply that is no refusal says so. One under the request's own id may come from what ran.
+    pub(crate) fn is_lost_by(&self, error: &(i64, String), may_be_answer: bool) -> bool {
+        let (code, text) = error;
+        let speaks = if may_be_answer { names_lost_session } else { speaks_of_lost_session };
+        self.id.is_some() && SESSION_CODES.contains(code) && speaks(text)
+    }
 }
+
+/// The codes of errors that speak of sessions.
+const SESSION_CODES: [i64; 5] = [-32_000, -32_001, -32_002, -32_600, -32_602];
 
 /// Whether an error's text says that the request lacks a session.
 pub(crate) fn is_about_session(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
-    text.contains("session") || text.contains("not initialized")
+    text.contains("session") || lacks_initialization(&text)
+}
+
+/// Whether a text says, in whatever words, that a session is unknown, over or missing, or that the client must initialize first.
+fn speaks_of_lost_session(text: &str) -> bool {
+    const OVER: [&str; 24] = [
+        "not found",
+        "unknown",
+        "expired",
+        "invalid",
+        "missing",
+        "no such",
+        "not exist",
+        "n't exist",
+        "terminated",
+        "closed",
+        "required",
+        "no longer",
+        "lost",
+        "no valid",
+        "not valid",
+        "recogni",
+        "inactive",
+        "timed out",
+        "gone",
+        "ended",
+        "stale",
+        "no active",
+        "no session",
+        "without",
+    ];
+    let text = text.to_ascii_lowercase();
+    text.contains("session") && OVER.iter().any(|word| text.contains(word)) || lacks_initialization(&text)
+}
+
+/// Whether a text in lower case says that the handshake is missing.
+fn lacks_initialization(text: &str) -> bool {
+    const MISSING: [&str; 7] = [
+        "not initialized",
+        "not been initialized",
+        "uninitialized",
+        "before initializ",
+        "initialize first",
+        "initialization required",
+        "must be initialized",
+    ];
+    MISSING.iter().any(|words| text.contains(words))
 }
 
 /// Whether a text says, as servers say it, that there is no such session.
 fn names_lost_session(text: &str) -> bool {
-    const LOST: [&str; 12] = [
+    const LOST: [&str; 16] = [
         "session not found",
         "session does not exist",
         "session has expired",
         "session expired",
         "session terminated",
+        "session has been terminated",
         "unknown session",
         "invalid session",
         "invalid or expired session",
         "no valid session",
         "no such session",
         "missing session",
+        "session is required",
+        "session header is required",
         "server not initialized",
+        "before initialization was complete",
     ];
     let text = text.to_ascii_lowercase().replace(['-', '_'], " ").replace("session id", "session");
     LOST.iter().any(|words| text.contains(words))
@@ -323,6 +382,20 @@ mod tests {
             (400, "unknown Session", true),
             (400, "bad", false),
             (500, "session", false),
+            (500, "Session not found", true),
+            (
+                500,
+                r#"{"id":null,"error":{"code":-32000,"message":"no session with that id is active: unknown"}}"#,
+                true,
+            ),
+            (410, "", true),
+            (401, "Unauthorized: Session not found", true),
+            (401, "Your token is not valid", false),
+            (403, r#"{"id":null,"error":{"code":-32002,"message":"The session is gone"}}"#, true),
+            (409, r#"{"id":null,"error":{"code":-32600,"message":"Client must initialize first"}}"#, true),
+            (409, r#"{"id":null,"error":{"code":-32603,"message":"Session not found"}}"#, false),
+            (400, r#"{"detail":"Mcp-Session-Id header is missing"}"#, true),
+            (403, "Host not allowed", false),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
             let page = Page { text: body.into(), response: Message::one(body), is_whole: true };

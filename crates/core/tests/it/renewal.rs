@@ -19,6 +19,19 @@ const LOST: &[(u16, &str, &str)] = &[
     ),
     (400, "application/json", r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32602,"message":"Invalid session ID"}}"#),
     (400, "text/plain", "Unknown session"),
+    (400, "application/json", r#"{"detail":"Mcp-Session-Id header is missing"}"#),
+    (401, "text/plain", "Unauthorized: Session not found"),
+    (403, "application/json", r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32002,"message":"The session is gone"}}"#),
+    (409, "application/json", r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"Initialize first"}}"#),
+    (410, "", ""),
+    (410, "application/json", r#"{"jsonrpc":"2.0","id":"x","error":{"code":-32000,"message":"over"}}"#),
+    (500, "application/json", r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"unknown session"}}"#),
+    (200, "application/json", r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"Session not found"}}"#),
+    (
+        200,
+        "text/event-stream",
+        "data: {\"jsonrpc\":\"2.0\",\"id\":\"server-error\",\"error\":{\"code\":-32602,\"message\":\"Received request before initialization was complete\"}}\n\n",
+    ),
 ];
 
 /// Answers the bridge's own `initialize` with a new session, and takes its `initialized`.
@@ -155,10 +168,10 @@ async fn r39_a_server_that_cannot_renew_leaves_errors() {
 #[tokio::test]
 async fn r40_without_a_session_a_404_is_an_error() {
     let (mut server, mut client) = dialogue().await;
-    for &(status, content_type, body) in LOST {
+    for &(status, content_type, body) in LOST.iter().filter(|(status, ..)| *status != 200) {
         client.send(call("1")).await;
         server.post().await.respond_as(status, content_type, body).await;
-        if body.starts_with('{') {
+        if body.starts_with(r#"{"jsonrpc"#) {
             client.line("the server's own error").await;
         } else {
             assert_eq!(client.expect_error("1").await.status(), Some(u64::from(status)));
@@ -197,4 +210,60 @@ async fn r38_notifications_are_repeated_and_stale_answers_are_not() {
     client.send(cancel("9")).await;
     server.post().await.accepted().await;
     client.expect_nothing(&mut server).await;
+}
+
+#[tokio::test]
+async fn r38_r96_what_may_have_run_is_not_repeated_in_another_session() {
+    // A gateway's page, and the request's own errors.
+    for (status, body, is_answer) in [
+        (500, "Session not found", false),
+        (502, "upstream: unknown session", false),
+        (200, r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32001,"message":"Session not found"}}"#, true),
+        (401, r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32001,"message":"Session not found"}}"#, true),
+        (500, r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32001,"message":"Session not found"}}"#, true),
+    ] {
+        let mut server = Server::start().await;
+        let mut client = Client::of(&server);
+        client.handshake(&mut server, Some("old")).await;
+        client.send(call("1")).await;
+        server.post().await.respond_as(status, "application/json", body).await;
+        if is_answer {
+            client.expect(body).await;
+        } else {
+            assert!(client.expect_error("1").await.may_have_run(), "{status} {body}");
+        }
+        renewed(&mut server, "new").await;
+        client.has_session("new");
+        client.send(call("2")).await;
+        let next = server.post().await;
+        assert_eq!((next.id().as_deref(), next.header("mcp-session-id")), (Some("2"), Some("new")), "{status} {body}");
+        let answer = next.answer("{}").await;
+        client.expect(answer).await;
+        client.finish(&mut server).await;
+    }
+}
+
+#[tokio::test]
+async fn r38_what_only_mentions_a_session_leaves_it_alone() {
+    for (status, code, text) in [
+        (200, -32_000, "the browser session 7 has ended"),
+        (200, -32_603, "Session not found"),
+        (200, 404, "session not found"),
+        (403, -32_000, "this session may not call admin tools"),
+        (500, -32_000, "the tool's session pool is empty"),
+    ] {
+        let mut server = Server::start().await;
+        let mut client = Client::of(&server);
+        client.handshake(&mut server, Some("s")).await;
+        client.send(call("1")).await;
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":{code},"message":"{text}"}}}}"#);
+        server.post().await.respond_as(status, "application/json", &body).await;
+        client.expect(&body).await;
+        client.send(call("2")).await;
+        let next = server.post().await;
+        assert_eq!(next.id().as_deref(), Some("2"), "{status} {text}");
+        let answer = next.answer("{}").await;
+        client.expect(answer).await;
+        client.finish(&mut server).await;
+    }
 }
