@@ -450,8 +450,9 @@ impl Exchange<'_> {
             Era::Legacy => bridge.session().apply(headers),
         };
         let body = self.message.bytes().clone();
+        let is_repeatable = only_reads(self.message.method());
         // Pinned here, as a future that is handed on takes its room twice, and each request has this one's.
-        let post = pin!(bridge.transport.post(target, body, session, &self.pending.delivery));
+        let post = pin!(bridge.transport.post(target, body, is_repeatable, session, &self.pending.delivery));
         let reply = self.in_time(post).await??;
         tracing::debug!(method = self.message.method(), status = reply.status().as_u16(), "reply");
         Ok(reply)
@@ -881,7 +882,7 @@ impl Exchange<'_> {
                 Transport::Sse => bridge.listener.endpoint(CANCELLATION_TIME).await?.0,
             };
             let session = |headers: &mut HeaderMap| bridge.session().apply(headers);
-            bridge.transport.post(&target, cancellation(id, "timed out"), session, &pending.delivery).await
+            bridge.transport.post(&target, cancellation(id, "timed out"), false, session, &pending.delivery).await
         };
         if !matches!(timeout(CANCELLATION_TIME, cancel).await, Ok(Ok(_))) {
             tracing::debug!(id = ?id, "the cancellation of a request that timed out was not accepted");

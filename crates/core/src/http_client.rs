@@ -188,7 +188,28 @@ impl<B: RequestBody> HttpClient<B> {
     // No `async fn`: the code of one is made anew in each crate that awaits it, and with this all of HTTP.
     pub fn send_and_tell<T: FnOnce() + Send>(
         &self,
+        request: Request<B>,
+        connected: T,
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<B, T> {
+        self.begin(request, true, connected)
+    }
+
+    /// Sends a request that must not get lost, as it cannot be repeated: on a connection that the server keeps for certain, if
+    /// that is not a new one.
+    ///
+    /// # Errors
+    /// As for `send`.
+    pub(crate) fn send_once(
+        &self,
+        request: Request<B>,
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<B> {
+        self.begin(request, false, || ())
+    }
+
+    fn begin<T: FnOnce() + Send>(
+        &self,
         mut request: Request<B>,
+        is_repeatable: bool,
         connected: T,
     ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<B, T> {
         add_defaults(request.headers_mut());
@@ -197,7 +218,7 @@ impl<B: RequestBody> HttpClient<B> {
         {
             request.headers_mut().entry(header::PROXY_AUTHORIZATION).or_insert_with(|| credentials.clone());
         }
-        Arc::clone(&self.0).exchange(request, connected)
+        Arc::clone(&self.0).exchange(request, is_repeatable, connected)
     }
 
     /// Finds out whether the settings let a request be sent there, without sending one.
@@ -231,12 +252,13 @@ impl<B: RequestBody> Inner<B> {
     async fn exchange(
         self: Arc<Self>,
         mut request: Request<B>,
+        is_repeatable: bool,
         connected: impl FnOnce(),
     ) -> Result<Response<Body>, Error> {
         let uri = request.uri().clone();
         let mut connected = Some(connected);
         loop {
-            let connection = self.connection(&uri).await;
+            let connection = self.connection(&uri, is_repeatable).await;
             let (connection, is_new) = connection.map_err(|error| self.connector.explain(error, &uri))?;
             if let Some(connected) = connected.take() {
                 connected();
@@ -270,11 +292,11 @@ impl<B: RequestBody> Inner<B> {
     }
 
     /// A connection, and whether it is a new one. While one is being made, another that gets free will do as well.
-    async fn connection(self: &Arc<Self>, uri: &Uri) -> Result<(Connection<B>, bool), Unanswered> {
+    async fn connection(self: &Arc<Self>, uri: &Uri, is_repeatable: bool) -> Result<(Connection<B>, bool), Unanswered> {
         let Some(origin) = Origin::of(uri) else {
             return Err(Failure::NoServer("the URL is not absolute".into()).into());
         };
-        if let Some(kept) = self.pool.take(&origin) {
+        if let Some(kept) = self.pool.take(&origin, is_repeatable) {
             return Ok((kept, false));
         }
         let added = self.pool.added(&origin);
@@ -286,7 +308,7 @@ impl<B: RequestBody> Inner<B> {
                 connected = &mut connecting => return connected,
                 () = added.notified() => {}
             }
-            let Some(kept) = self.pool.take(&origin) else { continue };
+            let Some(kept) = self.pool.take(&origin, is_repeatable) else { continue };
             if matches!(kept, Connection::Http2(_)) {
                 // There is enough of it for all.
                 added.notify_one();
@@ -310,7 +332,7 @@ impl<B: RequestBody> Inner<B> {
             return http1.map(|http1| (Connection::Http1(http1), true)).map_err(broken);
         }
         // One will do for all.
-        if let Some(kept) = self.pool.take(&origin) {
+        if let Some(kept) = self.pool.take(&origin, false) {
             return Ok((kept, false));
         }
         let (mut sender, connection) = self.http2.handshake(TokioIo::new(stream)).await.map_err(broken)?;

@@ -81,7 +81,8 @@ impl Transport {
         &self.url
     }
 
-    /// Posts one message to `target`. `session` adds the headers of the session; `delivery` learns when the body goes out.
+    /// Posts one message to `target`. `session` adds the headers of the session; `delivery` learns when the body goes out. What is not repeatable
+    /// goes on no connection that the server may be about to close.
     ///
     /// # Errors
     /// Whatever kept an HTTP response from coming; a response of any status is none.
@@ -89,6 +90,7 @@ impl Transport {
         &self,
         target: &ServerUrl,
         body: Bytes,
+        is_repeatable: bool,
         session: impl Fn(&mut HeaderMap),
         delivery: &Arc<Delivery>,
     ) -> Result<Reply, Error> {
@@ -101,7 +103,7 @@ impl Transport {
             headers
         };
         let body = || Watched { rest: Some(body.clone()), delivery: Some(Arc::clone(delivery)) };
-        self.follow(Method::POST, target, user, headers, body).await
+        self.follow(Method::POST, target, is_repeatable, user, headers, body).await
     }
 
     /// Opens a stream of events: the server's own, or with `last_event_id` the rest of one that broke (R29, R32). Asks for
@@ -133,7 +135,7 @@ impl Transport {
             session(&mut headers);
             headers
         };
-        self.follow(Method::GET, &self.url, user, headers, Watched::default).await
+        self.follow(Method::GET, &self.url, true, user, headers, Watched::default).await
     }
 
     /// Ends the session (R41). Any status will do: 405 means that the server does not let clients end sessions.
@@ -147,7 +149,7 @@ impl Transport {
         let mut request = Request::new(Watched::default());
         *request.method_mut() = Method::DELETE;
         *request.headers_mut() = headers;
-        Ok(self.send(&self.clients(), &self.url, request, Some(&user)).await?.status())
+        Ok(self.send(&self.clients(), &self.url, true, request, Some(&user)).await?.status())
     }
 
     /// Gives up all connections that are open: the next request opens a new one. What is under way goes on.
@@ -173,6 +175,7 @@ impl Transport {
         &self,
         method: Method,
         target: &ServerUrl,
+        is_repeatable: bool,
         user: Arc<UserHeaders>,
         headers: impl Fn(Option<&UserHeaders>) -> HeaderMap,
         body: impl Fn() -> Watched,
@@ -186,7 +189,7 @@ impl Transport {
             let mut request = Request::new(body());
             *request.method_mut() = method.clone();
             *request.headers_mut() = headers(known);
-            let response = self.send(&clients, &url, request, known).await?;
+            let response = self.send(&clients, &url, is_repeatable, request, known).await?;
             match next_hop(&response, &url)? {
                 None => return Ok(Reply { response, user, why: None, begun: None }),
                 Some(target) => {
@@ -204,6 +207,7 @@ impl Transport {
         &self,
         clients: &Clients,
         url: &ServerUrl,
+        is_repeatable: bool,
         mut request: Request<Watched>,
         user: Option<&UserHeaders>,
     ) -> Result<Response<Body>, Error> {
@@ -214,7 +218,7 @@ impl Transport {
             request.headers_mut().insert(header::COOKIE, cookies);
         }
         let client = if user.is_some() { &clients.here } else { &clients.elsewhere };
-        let response = client.send(request).await?;
+        let response = if is_repeatable { client.send(request).await } else { client.send_once(request).await }?;
         if user.is_some() {
             self.cookies.learn(response.headers(), url);
         }

@@ -9,9 +9,10 @@ use std::{
     pin::{Pin, pin},
     sync::{Arc, Weak},
     task::{Context, Poll},
+    time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
+use http::{HeaderName, HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
 use hyper::{
     body::Incoming,
     client::conn::{TrySendError, http1},
@@ -25,6 +26,8 @@ use super::{
     pool::{Origin, Pool},
 };
 
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
 /// A connection, and what each request on it needs.
 pub(super) struct Http1<B> {
     sender: http1::SendRequest<B>,
@@ -34,6 +37,8 @@ pub(super) struct Http1<B> {
     host: Option<HeaderValue>,
     /// The peer is a proxy that wants the whole URI.
     is_forwarded: bool,
+    /// How long the server says that it keeps the connection while nobody uses it.
+    kept_for: Option<Duration>,
     pool: Weak<Pool<B>>,
 }
 
@@ -61,7 +66,8 @@ impl<B: RequestBody> Http1<B> {
         let is_forwarded = stream.is_forwarded();
         let (sender, connection) = settings.handshake(TokioIo::new(stream)).await?;
         let connection = Some(Box::pin(connection) as _);
-        Ok(Box::new(Self { sender, connection, origin, host: host(uri), is_forwarded, pool: Arc::downgrade(pool) }))
+        let (host, pool) = (host(uri), Arc::downgrade(pool));
+        Ok(Box::new(Self { sender, connection, origin, host, is_forwarded, kept_for: None, pool }))
     }
 
     /// Sends a request, and waits for the head of its response.
@@ -83,12 +89,16 @@ impl<B: RequestBody> Http1<B> {
         let response = self.sender.try_send_request(request);
         async move {
             let mut response = pin!(response);
-            poll_fn(|context| {
+            let response = poll_fn(|context| {
                 // Whether it has ended is told by the response.
                 let _ = drive(&mut self.connection, context);
                 response.as_mut().poll(context)
             })
-            .await
+            .await?;
+            if let Some(announced) = response.headers().get(KEEP_ALIVE) {
+                self.kept_for = kept_for(announced);
+            }
+            Ok(response)
         }
     }
 }
@@ -96,6 +106,11 @@ impl<B: RequestBody> Http1<B> {
 impl<B> Http1<B> {
     pub(super) fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// How long the server says that it keeps the connection while nobody uses it.
+    pub(super) fn kept_for(&self) -> Option<Duration> {
+        self.kept_for
     }
 
     /// Whether it can take a request.
@@ -129,6 +144,13 @@ impl fmt::Debug for dyn Responding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Http1")
     }
+}
+
+/// The time in a `Keep-Alive` header (RFC 2068, 19.7.1.1).
+fn kept_for(announced: &HeaderValue) -> Option<Duration> {
+    let parameters = announced.to_str().ok()?.split(',').filter_map(|parameter| parameter.split_once('='));
+    let timeout = parameters.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"));
+    Some(Duration::from_secs(timeout?.1.trim().parse().ok()?))
 }
 
 fn drive(

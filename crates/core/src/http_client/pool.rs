@@ -2,7 +2,8 @@
 //! use at once.
 //!
 //! Rule: a connection is handed out if it is open as far as this process can know, and is kept for so long and in such
-//! numbers as the settings say.
+//! numbers as the settings say. Servers close idle ones without a word, many after 5 s, and what is on its way then is lost: so
+//! a request that must not be repeated gets none that the server may be about to close.
 
 use std::{
     collections::HashMap,
@@ -67,7 +68,14 @@ struct Idle<B> {
     connection: Box<Http1<B>>,
     /// `None` if it is kept as long as the server keeps it.
     until: Option<Instant>,
+    /// Up to then the server keeps it, as far as anyone can know.
+    sure_until: Instant,
 }
+
+/// For so long servers keep idle connections that do not say how long: uvicorn and Node.js do for 5 s.
+const USUALLY_KEPT: Duration = Duration::from_secs(4);
+/// So much earlier than the server says a connection counts as closed: what is sent must arrive in time.
+const MARGIN: Duration = Duration::from_secs(1);
 
 impl Origin {
     /// `None` if the URI is not absolute.
@@ -96,15 +104,17 @@ impl<B: Send + 'static> Pool<B> {
         Arc::new(Self { kept, idle_for, most_idle })
     }
 
-    /// A connection with this origin, if there is one.
-    pub(super) fn take(&self, origin: &Origin) -> Option<Connection<B>> {
+    /// A connection with this origin, if there is one; for a request that may be lost and repeated, or for one that must not.
+    pub(super) fn take(&self, origin: &Origin, is_repeatable: bool) -> Option<Connection<B>> {
         let mut kept = self.kept();
         let connections = kept.origins.get_mut(origin)?;
         if let Some(shared) = connections.shared.take_if(|shared| !shared.is_closed()) {
             return Some(Connection::Http2(connections.shared.insert(shared).clone()));
         }
         let now = Instant::now();
-        while let Some(Idle { mut connection, until }) = connections.idle.pop() {
+        let serves = |idle: &Idle<B>| is_repeatable || now < idle.sure_until;
+        while let Some(at) = connections.idle.iter().rposition(serves) {
+            let Idle { mut connection, until, .. } = connections.idle.remove(at);
             // From here on it is not the watcher's, which would wake for all that happens on it.
             let is_open = connection.drive(&mut Context::from_waker(Waker::noop())).is_pending();
             if is_open && connection.is_free() && until.is_none_or(|until| now < until) {
@@ -123,7 +133,10 @@ impl<B: Send + 'static> Pool<B> {
     pub(super) fn put(self: &Arc<Self>, mut connection: Box<Http1<B>>) {
         // Nobody would see it close.
         let Ok(runtime) = Handle::try_current() else { return };
-        let until = Instant::now().checked_add(self.idle_for);
+        let now = Instant::now();
+        let until = now.checked_add(self.idle_for);
+        let sure_for = connection.kept_for().map_or(USUALLY_KEPT, |kept| kept.saturating_sub(MARGIN));
+        let sure_until = now.checked_add(sure_for).unwrap_or(now);
         let mut kept = self.kept();
         let watcher = kept.watcher.clone();
         let mut context = Context::from_waker(watcher.as_ref().unwrap_or(Waker::noop()));
@@ -134,7 +147,7 @@ impl<B: Send + 'static> Pool<B> {
         if connections.idle.len() >= self.most_idle {
             return;
         }
-        connections.idle.push(Idle { connection, until });
+        connections.idle.push(Idle { connection, until, sure_until });
         connections.added.notify_one();
         if watcher.is_none() {
             kept.watcher = Some(Waker::noop().clone());
@@ -197,7 +210,7 @@ impl<B> Kept<B> {
 impl<B: Send + 'static> Connections<B> {
     /// Lets go of what is closed or has been idle for too long. False if nothing is left, and nobody waits for more.
     fn are_of_use(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
-        self.idle.retain_mut(|Idle { connection, until }| {
+        self.idle.retain_mut(|Idle { connection, until, .. }| {
             until.is_none_or(|until| now < until) && connection.drive(context).is_pending()
         });
         self.shared.take_if(|shared| shared.is_closed());

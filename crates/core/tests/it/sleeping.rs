@@ -295,3 +295,95 @@ async fn read_answers(client: &mut Client, answered: &mut HashSet<String>, count
         }
     }
 }
+
+/// A relay with a way of 40 ms in each direction, to a server that closes what was idle for a time without a word.
+async fn far_away(keeps: Duration, announces: Option<u64>) -> SocketAddr {
+    const WAY: Duration = Duration::from_millis(40);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut read = Vec::new();
+                loop {
+                    let mut piece = [0; 4096];
+                    let Ok(length) = tokio::time::timeout(keeps, socket.read(&mut piece)).await else {
+                        // The client hears of it on its way; what it sends meanwhile is lost.
+                        tokio::time::sleep(WAY).await;
+                        return;
+                    };
+                    let length = length.unwrap_or(0);
+                    if length == 0 {
+                        return;
+                    }
+                    read.extend_from_slice(&piece[..length]);
+                    let text = String::from_utf8_lossy(&read).into_owned();
+                    let Some((_, body)) = text.split_once("\r\n\r\n") else { continue };
+                    let Ok(message) = serde_json::from_str::<Value>(body) else { continue };
+                    read.clear();
+                    tokio::time::sleep(2 * WAY).await;
+                    let answer = response(&message["id"].to_string(), "{}");
+                    let kept =
+                        announces.map(|seconds| format!("Keep-Alive: timeout={seconds}\r\n")).unwrap_or_default();
+                    let head = format!(
+                        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{kept}Content-Length: {}\r\n\r\n",
+                        answer.len()
+                    );
+                    socket.write_all((head + &answer).as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn r96_no_call_is_lost_with_a_connection_that_the_server_closes() {
+    // As uvicorn does after 5 s, and servers that say that they do so earlier.
+    let calls = [(5000, None), (2000, Some(2)), (3000, Some(3))].into_iter().map(|(keeps, announces)| async move {
+        let address = far_away(Duration::from_millis(keeps), announces).await;
+        for early in [70_u64, 50, 30, 10, 0] {
+            let mut client = Client::start(Config::new(&format!("http://{address}/mcp")).unwrap());
+            client.send(call("1")).await;
+            client.expect(response("1", "{}")).await;
+            // The answer is half a round trip old.
+            tokio::time::sleep(Duration::from_millis(keeps - 40 - early)).await;
+            client.send(call("2")).await;
+            client.expect(response("2", "{}")).await;
+        }
+    });
+    within("all of the calls", async {
+        let mut all = tokio::task::JoinSet::new();
+        for calls in calls {
+            all.spawn(calls);
+        }
+        all.join_all().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_server_keeps_is_used_for_as_long() {
+    for (announces, connections) in [(None, 2), (Some("timeout=60, max=100"), 1), (Some("max=5,Timeout = 60"), 1)] {
+        let mut server = crate::support::Server::start().await;
+        let mut client = Client::of(&server);
+        let mut headers = vec![("Content-Type", "application/json")];
+        headers.extend(announces.map(|announced| ("Keep-Alive", announced)));
+        for (id, method) in [("1", "tools/call"), ("2", "tools/list"), ("3", "tools/call")] {
+            client.send(request(id, method, r#"{"name":"t"}"#)).await;
+            let post = server.post().await;
+            // What only reads goes on the old connection in any case.
+            let expected = if id == "3" { connections - 1 } else { 0 };
+            assert_eq!(post.connection, expected, "{announces:?} {id}");
+            post.respond(200, &headers, response(id, "{}")).await;
+            client.expect(response(id, "{}")).await;
+            if id == "1" {
+                tokio::time::sleep(Duration::from_millis(4100)).await;
+            }
+            if id == "2" && announces.is_none() {
+                tokio::time::sleep(Duration::from_millis(4100)).await;
+            }
+        }
+        client.finish(&mut server).await;
+    }
+}
