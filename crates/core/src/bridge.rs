@@ -10,6 +10,7 @@ use std::{
 use http::HeaderMap;
 use tokio::{
     io::AsyncRead,
+    sync::SetOnce,
     task::JoinSet,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
@@ -114,6 +115,7 @@ async fn connect(
         storage: Storage::new(config.spool_folder),
         loans: Budget::new(memory::LOANS),
         parked_bytes: Budget::new(memory::PARKED),
+        input_over: SetOnce::new(),
         output: lines,
         table: Table::default(),
         permits: Permits::new(config.limits.concurrency),
@@ -150,6 +152,7 @@ async fn connect(
         }
     };
     tracing::debug!(?end, "the end begins");
+    let _ = bridge.input_over.set(());
 
     if end != End::OutputClosed {
         let drained = bridge.drained(end);
@@ -206,6 +209,8 @@ pub(crate) struct Bridge {
     pub(crate) loans: Budget,
     /// For calls that wait for their client's input, and what it is asked.
     pub(crate) parked_bytes: Budget,
+    /// Set once the client says no more: nobody will be there when a server comes back that cannot be reached.
+    pub(crate) input_over: SetOnce<()>,
     pub(crate) output: Output,
     pub(crate) table: Table,
     pub(crate) permits: Permits,

@@ -33,7 +33,7 @@ use crate::{
     error::{Error, Fate, Kind as Fault},
     intake::Lane,
     message::{Kind, Message, cancellation, error_reply},
-    pending::Pending,
+    pending::{Origin, Pending},
     retry::{self, Reopening, Tries, only_reads},
     route::Transport,
     transport::{Page, Reply},
@@ -212,12 +212,17 @@ impl Exchange<'_> {
             }
             let method = self.message.method();
             let wait = self.tries.next_wait(&error, method, retry::random()).filter(|wait| self.has_time_for(*wait));
-            let Some(wait) = wait.filter(|_| self.message.kind() == Kind::Request || error.fate() == Fate::Unread)
-            else {
-                return Err(error);
-            };
+            let is_unreached = error.is_connect();
+            // Who needs a list for a call tries again for that.
+            let is_anothers = is_unreached && matches!(self.pending.origin, Origin::Listing);
+            let is_wanted = self.message.kind() == Kind::Request || error.fate() == Fate::Unread;
+            let Some(wait) = wait.filter(|_| is_wanted && !is_anothers) else { return Err(error) };
             tracing::debug!(method, error = %error, ?wait, "tried again");
             self.permit = None;
+            if is_unreached && self.message.kind() != Kind::Request {
+                // What comes after it meets the same, and need not wait for this.
+                self.lane.hold = None;
+            }
             if !self.may_have_run {
                 // Should the bridge end now, it can say that nothing has run.
                 self.pending.delivery.begin();
@@ -226,6 +231,7 @@ impl Exchange<'_> {
                 biased;
                 // Nothing of it is under way, so there is nothing to cancel.
                 () = self.pending.withdrawn() => return Ok(()),
+                _ = self.bridge.input_over.wait(), if is_unreached => return Err(error),
                 () = sleep(wait) => {}
             }
             self.permit = self.in_time_left(self.bridge.permits.acquire(self.lane.share)).await??;

@@ -7,3 +7,5 @@ mod answers;
 mod labels;
 /// Servers of 2024-11-05.
 mod old_servers;
+/// What is told of refusals, and of servers that are not there.
+mod reasons;

@@ -1,0 +1,69 @@
+//! Reasons at once: what a server says in a refusal stands in the message, and nobody waits for a server that is not there.
+
+use crate::support::{Client, INITIALIZED, call, closed_port, dialogue, modern_call};
+
+#[tokio::test]
+async fn what_a_refusal_says_stands_in_its_message() {
+    for (status, content_type, body, words) in [
+        (403, "text/plain", "Access is only allowed at localhost:6274", "Access is only allowed at localhost:6274"),
+        (421, "text/plain", "Invalid Host header\n", "Invalid Host header"),
+        (404, "application/json", r#"{"detail":"Not Found"}"#, "Not Found"),
+        (
+            401,
+            "application/json",
+            r#"{"error":"invalid_token","error_description":"The key is revoked"}"#,
+            "The key is revoked",
+        ),
+        (500, "text/html", "<html><head><title>Worker threw exception</title></head>", "Worker threw exception"),
+        (400, "application/problem+json", r#"{"type":"about:blank","title":"Bad tenant","status":400}"#, "Bad tenant"),
+    ] {
+        let (mut server, mut client) = dialogue().await;
+        client.send(call("1")).await;
+        server.post().await.respond_as(status, content_type, body).await;
+        let failure = client.expect_error("1").await;
+        assert!(failure.message.contains(words), "{failure:?}");
+        assert!(failure.message.contains(&format!("HTTP {status}")), "{failure:?}");
+        client.finish(&mut server).await;
+    }
+}
+
+#[tokio::test]
+async fn at_the_end_of_input_what_never_reached_the_server_is_answered() {
+    for modern in [false, true] {
+        let (_port, address) = closed_port();
+        let mut client = Client::to(&format!("http://{address}/mcp"));
+        if modern {
+            for id in ["1", "2", "3"] {
+                client.send(modern_call(id, "{}")).await;
+            }
+        } else {
+            client.initialize().await;
+            client.send(INITIALIZED).await;
+            client.send(call("1")).await;
+            client.send(call("2")).await;
+        }
+        client.close_stdin();
+        let ids: &[&str] = if modern { &["1", "2", "3"] } else { &["\"init\"", "1", "2"] };
+        for failure in client.expect_errors(ids).await {
+            // Not that the bridge ends, but why there is no answer; and without the tries of somebody who could wait.
+            assert_eq!((failure.kind(), failure.may_have_run()), ("connect", false), "{failure:?}");
+            assert!(failure.data["attempts"].as_u64().unwrap_or(1) <= 3, "{failure:?}");
+        }
+        client.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_tried_beside_for_all() {
+    // Each would have its own tries after those of the others, and each of these a list of tools with tries of its own.
+    let (_port, address) = closed_port();
+    let mut client = Client::to(&format!("http://{address}/mcp"));
+    for id in ["1", "2", "3", "4"] {
+        client.send(modern_call(id, "{}")).await;
+    }
+    for failure in client.expect_errors(&["1", "2", "3", "4"]).await {
+        assert_eq!((failure.kind(), failure.data["attempts"].as_u64()), ("connect", Some(6)), "{failure:?}");
+    }
+    client.close_stdin();
+    client.end().await;
+}
