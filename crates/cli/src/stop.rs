@@ -1,4 +1,4 @@
-//! What ends the bridge from outside: SIGTERM, SIGINT (Ctrl-C), and the death of the process that started it.
+//! What ends the bridge from outside: SIGTERM, SIGINT (Ctrl-C), SIGHUP (the terminal is gone), and the death of the process that started it.
 //!
 //! A client that is killed cannot close its child's stdin, and another process may hold that pipe open; without a watch
 //! the bridge would stay for ever (R8). Rule: waiting costs nothing while nothing happens, where the system allows it.
@@ -38,6 +38,8 @@ mod signals {
     pub(super) struct Signals {
         terminate: Signal,
         interrupt: Signal,
+        /// None where it is ignored, as `nohup` wants it.
+        hang_up: Option<Signal>,
     }
 
     impl Signals {
@@ -45,16 +47,37 @@ mod signals {
             // A file that may not grow any more (`ulimit -f`) makes a write fail, which is for that write to tell; without a
             // watch the system ends the process.
             let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
-            Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+            let hang_up = if is_hang_up_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
+            Ok(Self {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+                hang_up,
+            })
         }
 
         /// The number of the next signal.
         pub(super) async fn next(&mut self) -> i32 {
+            let hang_up = async {
+                match &mut self.hang_up {
+                    Some(signal) => signal.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
                 _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+                _ = hang_up => SignalKind::hangup().as_raw_value(),
             }
         }
+    }
+
+    /// Whether this process was started so that it survives its terminal. Only Linux says so without unsafe code; elsewhere
+    /// SIGHUP counts.
+    fn is_hang_up_ignored() -> bool {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+        ignored & 1 << (SignalKind::hangup().as_raw_value() - 1) != 0
     }
 }
 

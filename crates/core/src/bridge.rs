@@ -52,7 +52,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What stdout gets of that at least.
 const LAST_WRITE: Duration = Duration::from_millis(100);
 
-/// Why the bridge ended.
+/// Why the bridge ended, if all was written that there was to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// The client closed stdin; what it had asked was answered.
@@ -67,8 +67,8 @@ pub enum End {
 /// until `input` ends or `stop` resolves. Nothing is sent before the client's first message.
 ///
 /// # Errors
-/// Settings that cannot be used, or an `input` that cannot be read. What happens between client and server is no error
-/// here: it is answered to the client.
+/// Settings that cannot be used, an `input` that cannot be read, or an `output` that is not read, so that lines are lost at the
+/// end of the `input`. What happens between client and server is no error here: it is answered to the client.
 pub fn run(
     config: Config,
     input: impl AsyncRead + Send + Unpin + 'static,
@@ -179,9 +179,28 @@ async fn connect(
     // Stdout is written while the server is told; both share the time.
     let deadline = Instant::now() + LAST_WORDS;
     let _ = timeout_at(deadline, bridge.end_session()).await;
+    let (progress, patience) = (bridge.output.progress(), bridge.timeouts.drain);
     drop(intake);
     drop(bridge);
-    let _ = timeout_at(deadline.max(Instant::now() + LAST_WRITE), writer.join_next()).await;
+    let mut until = deadline.max(Instant::now() + LAST_WRITE);
+    let is_written = loop {
+        match timeout_at(until, writer.join_next()).await {
+            Ok(written) => break matches!(written, None | Some(Ok(Ok(())))),
+            // A slow reader gets the time that it needs.
+            Err(_) => match progress.last().and_then(|last| last.checked_add(patience)) {
+                Some(later) if end == End::InputClosed && later > until => until = later,
+                _ => break false,
+            },
+        }
+    };
+    if is_written || end == End::OutputClosed {
+        return Ok(end);
+    }
+    let summary = "stdout was not read in time; what it was to say last is lost";
+    if end == End::InputClosed {
+        return Err(Error::new(Fault::Stdio, summary));
+    }
+    tracing::warn!("{summary}");
     Ok(end)
 }
 
@@ -431,17 +450,31 @@ impl Bridge {
     async fn drained(&self, end: End) {
         let now = Instant::now();
         let farewell = now + FAREWELL;
-        let limit = if end == End::Stopped { now + STOP_TIME } else { now + self.timeouts.drain };
+        let progress = self.output.progress();
+        let patience = if end == End::Stopped { STOP_TIME } else { self.timeouts.drain };
+        // A slow reader gets the time that it needs, as long as there is something for it.
+        let since = || if end == End::Stopped { now } else { progress.last().map_or(now, |last| last.max(now)) };
         loop {
             let removal = self.table.next_removal();
-            let until = match self.table.most_wanted() {
+            let limit = since().checked_add(patience);
+            let (until, is_final) = match self.table.most_wanted() {
                 None => return,
-                Some(Wanted::Receipt) => farewell.min(limit),
-                Some(Wanted::Answer) => limit,
+                Some(Wanted::Receipt) => (Some(limit.map_or(farewell, |limit| limit.min(farewell))), true),
+                Some(Wanted::Answer) => (limit, false),
+            };
+            let time_is_up = async {
+                match until {
+                    Some(until) => sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
             };
             tokio::select! {
                 () = removal => {}
-                () = sleep_until(until) => return,
+                () = time_is_up => {
+                    if is_final || since().checked_add(patience) <= until {
+                        return;
+                    }
+                }
             }
         }
     }

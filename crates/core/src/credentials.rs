@@ -11,6 +11,7 @@ use std::{
 #[cfg(feature = "oauth")]
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
+use tokio::sync::watch;
 
 #[cfg(feature = "oauth")]
 use crate::oauth::{Challenge, Need, SignIn, Token};
@@ -25,6 +26,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Credentials {
     current: Mutex<Arc<UserHeaders>>,
+    /// The version of the current ones.
+    versions: watch::Sender<u64>,
     source: Option<HeaderSource>,
     /// Held while headers are read, so that many refused requests read them once.
     reading: tokio::sync::Mutex<()>,
@@ -78,6 +81,7 @@ impl Credentials {
         let first = UserHeaders::new(config.headers().clone(), 0, usable);
         Self {
             current: Mutex::new(Arc::new(first)),
+            versions: watch::Sender::new(0),
             source,
             reading: tokio::sync::Mutex::default(),
             #[cfg(feature = "oauth")]
@@ -112,10 +116,42 @@ impl Credentials {
                 let challenge = Challenge::of(refusal.headers);
                 // What was granted and is wanted again will not be better the next time.
                 let is_granted = refusal.sent.token.as_ref().is_some_and(|token| token.covers(&challenge));
-                if challenge.wants_more_scope() && !is_granted { 3 } else { 0 }
+                let is_over =
+                    refusal.sent.token.as_ref().is_some_and(|token| challenge.refuses_token() || token.has_expired());
+                match challenge.wants_more_scope() && !is_granted {
+                    true => 3,
+                    false => usize::from(is_over),
+                }
             }
             _ => 0,
         }
+    }
+
+    /// The same for what only the bridge wants, for which no user is bothered: reads the headers anew, or has a token renewed.
+    /// True if there are others now.
+    ///
+    /// # Errors
+    /// The source failed, or the token cannot be renewed.
+    pub(crate) async fn renew_quietly(&self, refusal: Refusal<'_>) -> Result<bool, Error> {
+        if self.peek().version != refusal.sent.version
+            || refusal.status == StatusCode::UNAUTHORIZED && self.read(refusal.sent).await?
+        {
+            return Ok(true);
+        }
+        #[cfg(feature = "oauth")]
+        if let (Some(sign_in), Some(token)) = (self.signs_in(refusal.sent), &refusal.sent.token) {
+            let token = sign_in.token(&Need::ahead(token), sign_in.patience()).await?;
+            self.install(token);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Waits until there are others than those.
+    pub(crate) async fn change(&self, sent: &UserHeaders) {
+        let version = sent.version;
+        // The sender lives as long as this.
+        let _ = self.versions.subscribe().wait_for(|now| *now != version).await;
     }
 
     /// The server refused these headers: reads them anew, unless somebody has, or has the user sign in, for which `wait`
@@ -129,8 +165,9 @@ impl Credentials {
         }
         #[cfg(feature = "oauth")]
         if let Some(sign_in) = self.signs_in(refusal.sent) {
-            let is_for_more = refusal.status == StatusCode::FORBIDDEN;
-            let need = Need::after(refusal.sent.token.as_ref(), Challenge::of(refusal.headers), is_for_more);
+            let challenge = Challenge::of(refusal.headers);
+            let is_for_more = refusal.status == StatusCode::FORBIDDEN && challenge.wants_more_scope();
+            let need = Need::after(refusal.sent.token.as_ref(), challenge, is_for_more);
             let wait = wait.map_or(sign_in.patience(), |wait| wait.min(sign_in.patience()));
             let token = sign_in.token(&need, wait).await?;
             self.install(token);
@@ -168,7 +205,9 @@ impl Credentials {
     }
 
     fn put(&self, headers: UserHeaders) {
+        let version = headers.version;
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(headers);
+        self.versions.send_replace(version);
     }
 }
 
@@ -209,7 +248,10 @@ impl Credentials {
         headers.insert(AUTHORIZATION, token.header.clone());
         let mut completed = UserHeaders::new(headers, current.version + 1, true);
         completed.token = Some(token);
+        let version = completed.version;
         *current = Arc::new(completed);
+        drop(current);
+        self.versions.send_replace(version);
     }
 }
 

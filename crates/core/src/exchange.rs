@@ -802,7 +802,7 @@ impl Exchange<'_> {
         for failures in 0.. {
             self.in_time_since(since, sleep(pause)).await?;
             let session = |headers: &mut HeaderMap| bridge.session().apply(headers);
-            let get = pin!(bridge.transport.get(session, Some(last_event_id)));
+            let get = pin!(bridge.transport.get(true, session, Some(last_event_id)));
             let error = match self.in_time_since(since, get).await? {
                 Ok(reply) if reply.status().is_success() => return Ok(Ok(reply)),
                 Ok(mut reply) => {

@@ -52,6 +52,8 @@ const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("mcp-gangway/",
 const ENCODINGS: HeaderValue = HeaderValue::from_static("zstd,gzip,deflate,br");
 /// The longest that the answer to a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// The longest time between two pings: no clock goes on for ever.
+const LONGEST_PING: Duration = Duration::from_hours(24);
 /// The most that the headers of one reply may hold, in bytes; with HTTP/1.1 it is also 100 headers.
 const MOST_HEADERS: u32 = 64 << 10;
 /// The headers that most requests have beside the user's: those of HTTP and of a session.
@@ -166,7 +168,7 @@ impl<B: RequestBody> HttpClient<B> {
         let mut http2 = conn::http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())
-            .keep_alive_interval(settings.ping)
+            .keep_alive_interval(settings.ping.min(LONGEST_PING))
             .keep_alive_timeout(settings.ping.min(PING_TIMEOUT))
             .max_header_list_size(MOST_HEADERS);
         let pool = Pool::new(settings.idle_for, settings.idle_connections);

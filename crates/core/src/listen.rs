@@ -24,6 +24,7 @@ use tokio::{
 use crate::{
     bridge::Bridge,
     config::{ServerUrl, Timeouts},
+    credentials::UserHeaders,
     error::{Error, Kind as Fault},
     intake::Hold,
     retry::{self, Reopening},
@@ -202,6 +203,8 @@ enum End {
     Closed,
     /// The server answered with this status and body (or with a body that is no stream).
     Refused(StatusCode, Page),
+    /// The server takes no such credentials, and the stream is not worth to ask the user for others.
+    Unauthorized(Arc<UserHeaders>),
     /// There are no credentials that the server takes.
     Denied(Error),
     /// No answer came.
@@ -257,8 +260,13 @@ async fn push(bridge: &Arc<Bridge>, mut hold: Option<Hold>) -> Outcome {
                 tracing::debug!(status = status.as_u16(), "the server pushes nothing");
                 return Outcome::Silent;
             }
+            End::Unauthorized(sent) => {
+                tracing::debug!("no push stream until there are other credentials");
+                bridge.transport.credentials.change(&sent).await;
+                continue;
+            }
             End::Denied(error) => {
-                tracing::warn!(error = %error, "what the server pushes cannot be heard");
+                tracing::debug!(error = %error, "no push stream");
                 return Outcome::Silent;
             }
             End::Closed => {}
@@ -276,7 +284,7 @@ async fn http_sse(bridge: &Arc<Bridge>) {
     let mut cursor = Cursor::new(&bridge.timeouts);
     let mut failures = 0;
     loop {
-        let down = match open(bridge, None).await {
+        let down = match open(bridge, true, None).await {
             Ok(reply) => {
                 failures = 0;
                 let number = listener.streams.fetch_add(1, Ordering::Relaxed) + 1;
@@ -324,7 +332,8 @@ async fn http_sse(bridge: &Arc<Bridge>) {
                 Stream::Down(Error::new(Fault::Connect, why))
             }
             Err(End::Failed(error)) => Stream::Down(Error::new(Fault::Connect, error.to_string()).with_source(error)),
-            Err(End::Closed) => Stream::Opening,
+            // Who asks for the stream is never put off.
+            Err(End::Closed | End::Unauthorized(_)) => Stream::Opening,
         };
         listener.stream.send_replace(down);
         tokio::select! {
@@ -337,7 +346,7 @@ async fn http_sse(bridge: &Arc<Bridge>) {
 
 /// Opens a stream, and drops `hold` when the server has answered or has had the time for it.
 async fn open_ahead(bridge: &Bridge, last_event_id: Option<&Bytes>, hold: Option<Hold>) -> Result<Reply, End> {
-    let mut opening = pin!(open(bridge, last_event_id));
+    let mut opening = pin!(open(bridge, false, last_event_id));
     if let Ok(opened) = timeout(HEAD_START, &mut opening).await {
         return opened;
     }
@@ -347,9 +356,9 @@ async fn open_ahead(bridge: &Bridge, last_event_id: Option<&Bytes>, hold: Option
 }
 
 /// Opens a stream.
-async fn open(bridge: &Bridge, last_event_id: Option<&Bytes>) -> Result<Reply, End> {
+async fn open(bridge: &Bridge, is_asked_for: bool, last_event_id: Option<&Bytes>) -> Result<Reply, End> {
     let session = |headers: &mut HeaderMap| bridge.session().apply(headers);
-    let get = bridge.transport.get(session, last_event_id);
+    let get = bridge.transport.get(is_asked_for, session, last_event_id);
     let mut reply = match timeout(bridge.timeouts.idle, get).await {
         Ok(reply) => reply.map_err(End::Failed)?,
         Err(_) => return Err(End::Failed(Error::new(Fault::Timeout, "the server did not open the stream in time"))),
@@ -360,6 +369,9 @@ async fn open(bridge: &Bridge, last_event_id: Option<&Bytes>) -> Result<Reply, E
     let failure = reply.failure(b"");
     if failure.status().is_none() {
         return Err(End::Denied(failure));
+    }
+    if !is_asked_for && reply.status() == StatusCode::UNAUTHORIZED {
+        return Err(End::Unauthorized(reply.into_sent()));
     }
     let status = if reply.status().is_success() { StatusCode::METHOD_NOT_ALLOWED } else { reply.status() };
     Err(End::Refused(status, reply.page(&bridge.storage, false).await))

@@ -268,7 +268,12 @@ impl Message {
     /// The message as one line for stdout, without the line's end (R2).
     pub(crate) fn into_line(self) -> Line {
         if let Some(spooled) = self.spooled {
-            return Line::Spooled { spooled: *spooled, line_breaks: self.line_breaks };
+            let lost = || {
+                let error = Error::new(Fault::Storage, "the server's answer cannot be read back from its file");
+                error_reply(self.id.as_ref(), &error.with_may_have_run(true))
+            };
+            let failure = (self.kind == Kind::Response).then(lost);
+            return Line::Spooled { spooled: *spooled, line_breaks: self.line_breaks, failure };
         }
         Line::Memory { bytes: self.bytes, line_breaks: self.line_breaks }
     }

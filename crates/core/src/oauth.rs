@@ -410,7 +410,7 @@ impl Token {
         self.header.to_str().ok().and_then(|header| header.strip_prefix("Bearer ")).unwrap_or_default()
     }
 
-    fn has_expired(&self) -> bool {
+    pub(crate) fn has_expired(&self) -> bool {
         self.expiry.is_some_and(|expiry| expiry <= SystemTime::now())
     }
 }

@@ -31,6 +31,7 @@ use tokio::io::Interest;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     sync::{Notify, Semaphore},
+    time::Instant,
 };
 
 #[cfg(target_os = "linux")]
@@ -139,6 +140,8 @@ struct Waiting {
     /// There is more to write, or never will be.
     changed: Notify,
     room: Semaphore,
+    /// When stdout last took anything.
+    progress: Mutex<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -167,8 +170,8 @@ pub(crate) enum Line {
         /// There are raw line breaks, which become spaces when it is written (R2).
         line_breaks: bool,
     },
-    /// A line that is too large to be in memory.
-    Spooled { spooled: Spooled, line_breaks: bool },
+    /// A line that is too large to be in memory, and the one that tells its reader should its file not be readable.
+    Spooled { spooled: Spooled, line_breaks: bool, failure: Option<Bytes> },
 }
 
 impl Line {
@@ -189,8 +192,13 @@ impl From<Bytes> for Line {
 
 impl Output {
     pub(crate) fn new() -> (Self, Queue) {
-        let waiting =
-            Arc::new(Waiting { batches: Mutex::default(), changed: Notify::new(), room: Semaphore::new(ROOM) });
+        let waiting = Waiting {
+            batches: Mutex::default(),
+            changed: Notify::new(),
+            room: Semaphore::new(ROOM),
+            progress: Mutex::new(Instant::now()),
+        };
+        let waiting = Arc::new(waiting);
         (Self(Arc::new(Sender(Arc::clone(&waiting)))), Queue(waiting))
     }
 
@@ -206,6 +214,11 @@ impl Output {
         }
     }
 
+    /// What becomes of the lines that were queued.
+    pub(crate) fn progress(&self) -> Progress {
+        Progress(Arc::clone(&self.0.0))
+    }
+
     /// Queues a line even if there is no room; for the last words, which are few.
     pub(crate) fn send_now(&self, line: impl Into<Line>) {
         self.0.0.put(line.into(), 0);
@@ -219,7 +232,24 @@ impl Drop for Sender {
     }
 }
 
+/// What becomes of the lines that were queued; it keeps no queue open.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress(Arc<Waiting>);
+
+impl Progress {
+    /// When stdout last took anything; `None` if nothing waits for it.
+    pub(crate) fn last(&self) -> Option<Instant> {
+        let is_waiting = self.0.room.available_permits() < ROOM || !self.0.batches().ready.is_empty();
+        is_waiting.then(|| *self.0.progress.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 impl Waiting {
+    /// Stdout has taken something.
+    fn goes_on(&self) {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
     fn put(&self, line: Line, cost: usize) {
         let batches = &mut *self.batches();
         match line {
@@ -291,7 +321,8 @@ impl Drop for Queue {
 ///
 /// # Errors
 /// Stdout cannot be written, for one because its reader is gone.
-pub(crate) async fn write(mut output: Stdout, queue: Queue) -> io::Result<()> {
+pub(crate) async fn write(output: Stdout, queue: Queue) -> io::Result<()> {
+    let mut output = Writing { output, waiting: Arc::clone(&queue.0), is_within: false };
     while queue.has_more().await {
         while let Some(batch) = queue.take() {
             match batch {
@@ -301,7 +332,7 @@ pub(crate) async fn write(mut output: Stdout, queue: Queue) -> io::Result<()> {
                     queue.0.room.add_permits(room);
                 }
                 Batch::Long(line, room) => {
-                    output.write_line(&line).await?;
+                    output.write_long(&line).await?;
                     queue.0.room.add_permits(room);
                 }
             }
@@ -311,7 +342,40 @@ pub(crate) async fn write(mut output: Stdout, queue: Queue) -> io::Result<()> {
     Ok(())
 }
 
-impl Stdout {
+/// Stdout while it is written, and who is told that it goes on.
+struct Writing {
+    output: Stdout,
+    waiting: Arc<Waiting>,
+    /// A part of a long line has left.
+    is_within: bool,
+}
+
+/// A file could not be read; to write was not the trouble.
+#[derive(Debug, thiserror::Error)]
+#[error("it cannot be read back from its file")]
+struct Unreadable(#[source] io::Error);
+
+fn unreadable(error: io::Error) -> io::Error {
+    io::Error::other(Unreadable(error))
+}
+
+impl Writing {
+    /// Writes a line; where its file cannot be read, whoever waits for it is told. What has left of it stays a line of its own,
+    /// which is no message.
+    async fn write_long(&mut self, line: &Line) -> io::Result<()> {
+        self.is_within = false;
+        let Err(error) = self.write_line(line).await else { return Ok(()) };
+        if !error.get_ref().is_some_and(|inner| inner.is::<Unreadable>()) {
+            return Err(error);
+        }
+        tracing::error!(error = ?error.get_ref(), "a large message is lost");
+        let Line::Spooled { failure: Some(failure), .. } = line else { return Ok(()) };
+        if self.is_within {
+            self.write_all(b"\n").await?;
+        }
+        self.write_all(failure).await
+    }
+
     async fn write_line(&mut self, line: &Line) -> io::Result<()> {
         match line {
             Line::Memory { bytes, line_breaks: false } => self.write_all(bytes).await,
@@ -323,7 +387,7 @@ impl Stdout {
                 }
                 Ok(())
             }
-            Line::Spooled { spooled, line_breaks: false } => {
+            Line::Spooled { spooled, line_breaks: false, .. } => {
                 for part in spooled.parts() {
                     match part {
                         Part::File(range) => self.write_file(spooled.file(), range.clone()).await?,
@@ -332,9 +396,9 @@ impl Stdout {
                 }
                 Ok(())
             }
-            Line::Spooled { spooled, line_breaks: true } => {
+            Line::Spooled { spooled, line_breaks: true, .. } => {
                 for block in spooled.blocks() {
-                    let mut block = BytesMut::from(block?);
+                    let mut block = BytesMut::from(block.map_err(unreadable)?);
                     blank_line_breaks(&mut block);
                     self.write_all(&block).await?;
                 }
@@ -346,26 +410,42 @@ impl Stdout {
     /// Writes a part of a file.
     async fn write_file(&mut self, file: &File, range: Range<u64>) -> io::Result<()> {
         #[cfg(target_os = "linux")]
-        let range = match &mut self.0 {
-            Writer::Pipe(pipe) => pipe.splice(file, range).await?,
+        let range = match &mut self.output.0 {
+            Writer::Pipe(pipe) => {
+                let within = &mut self.is_within;
+                let goes_on = || {
+                    *within = true;
+                    self.waiting.goes_on();
+                };
+                pipe.splice(file, range, goes_on).await?
+            }
             Writer::Other(_) => range,
         };
         for block in payload::blocks(file, range) {
-            self.write_all(&block?).await?;
+            self.write_all(&block.map_err(unreadable)?).await?;
         }
         Ok(())
     }
 
-    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.0 {
-            #[cfg(target_os = "linux")]
-            Writer::Pipe(pipe) => pipe.write_all(bytes).await,
-            Writer::Other(writer) => writer.write_all(bytes).await,
+    async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = match &mut self.output.0 {
+                #[cfg(target_os = "linux")]
+                Writer::Pipe(pipe) => pipe.write(bytes).await?,
+                Writer::Other(writer) => writer.write(bytes).await?,
+            };
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.waiting.goes_on();
+            self.is_within = true;
+            bytes = bytes.get(written..).unwrap_or_default();
         }
+        Ok(())
     }
 
     async fn flush(&mut self) -> io::Result<()> {
-        match &mut self.0 {
+        match &mut self.output.0 {
             // Nothing waits on this side of it.
             #[cfg(target_os = "linux")]
             Writer::Pipe(_) => Ok(()),
@@ -424,7 +504,7 @@ mod tests {
         let spooled = spooled.patched(99_999..100_001, Bytes::from_static(b"other"));
         let expected = [&spooled.load().unwrap()[..], b"\n"].concat();
         let (output, queue) = Output::new();
-        output.send(Line::Spooled { spooled, line_breaks: false }).await;
+        output.send(Line::Spooled { spooled, line_breaks: false, failure: None }).await;
         drop(output);
         let (near, mut far) = tokio::net::unix::pipe::pipe().unwrap();
         tokio::spawn(write(Stdout(Writer::Pipe(near.into())), queue));
@@ -441,11 +521,51 @@ mod tests {
         let (near, mut far) = tokio::net::unix::pipe::pipe().unwrap();
         let mut pipe = Pipe::from(near);
         let range = 16..text.len() as u64;
-        assert_eq!(pipe.splice(&file, range.clone()).await.unwrap(), range, "another file is needed here");
-        Stdout(Writer::Pipe(pipe)).write_file(&file, range).await.unwrap();
+        assert_eq!(pipe.splice(&file, range.clone(), || ()).await.unwrap(), range, "another file is needed here");
+        let (_output, queue) = Output::new();
+        let output = Stdout(Writer::Pipe(pipe));
+        let mut writing = Writing { output, waiting: Arc::clone(&queue.0), is_within: false };
+        writing.write_file(&file, range).await.unwrap();
+        drop(writing);
         let mut written = Vec::new();
         far.read_to_end(&mut written).await.unwrap();
         assert_eq!(written, text[16..]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_back_costs_its_own_line_only() {
+        for (line_breaks, is_pipe) in [(false, true), (false, false), (true, true)] {
+            let mut gatherer = payload::Gatherer::new(u64::MAX, &payload::Storage::used_up());
+            for piece in vec![b'a'; 300_000].chunks(5000) {
+                gatherer.push(Bytes::copy_from_slice(piece)).unwrap();
+            }
+            let payload::Payload::File(spooled) = gatherer.take().unwrap().payload else { panic!("in memory") };
+            // As if somebody had cut it.
+            rustix::fs::ftruncate(spooled.file(), 100_000).unwrap();
+            let (output, queue) = Output::new();
+            output.send(Bytes::from_static(b"before")).await;
+            output.send(Line::Spooled { spooled, line_breaks, failure: Some(Bytes::from_static(b"failed")) }).await;
+            output.send(Bytes::from_static(b"after")).await;
+            drop(output);
+            let mut written = Vec::new();
+            if is_pipe {
+                let (near, mut far) = tokio::net::unix::pipe::pipe().unwrap();
+                tokio::spawn(write(Stdout(Writer::Pipe(near.into())), queue));
+                far.read_to_end(&mut written).await.unwrap();
+            } else {
+                let (near, mut far) = tokio::io::duplex(1000);
+                tokio::spawn(write(near.into(), queue));
+                far.read_to_end(&mut written).await.unwrap();
+            }
+            let lines: Vec<_> = written.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+            let part = vec![b'a'; 100_000];
+            assert!(
+                lines == [&b"before"[..], &part, b"failed", b"after", b""],
+                "{line_breaks} {is_pipe}: {}",
+                lines.len()
+            );
+        }
     }
 
     #[tokio::test]

@@ -107,21 +107,29 @@ impl Transport {
     }
 
     /// Opens a stream of events: the server's own, or with `last_event_id` the rest of one that broke (R29, R32). Asks for
-    /// new credentials once if the server refuses those it got.
+    /// new credentials once if the server refuses those it got; unless a request needs the stream (`is_asked_for`), only for
+    /// such as bother nobody.
     ///
     /// # Errors
     /// As for `post`.
     pub(crate) async fn get(
         &self,
+        is_asked_for: bool,
         session: impl Fn(&mut HeaderMap),
         last_event_id: Option<&Bytes>,
     ) -> Result<Reply, Error> {
         let mut reply = self.get_once(&session, last_event_id).await?;
         if self.credentials.most_tries(reply.refusal()) > 0 {
-            match self.credentials.renew(reply.refusal(), None).await {
+            let renewed = if is_asked_for {
+                self.credentials.renew(reply.refusal(), None).await
+            } else {
+                self.credentials.renew_quietly(reply.refusal()).await
+            };
+            match renewed {
                 Ok(true) => return self.get_once(&session, last_event_id).await,
                 Ok(false) => {}
-                Err(error) => reply.why = Some(error),
+                Err(error) if is_asked_for => reply.why = Some(error),
+                Err(error) => tracing::debug!(error = %error, "no new credentials for the stream"),
             }
         }
         Ok(reply)
@@ -360,6 +368,11 @@ impl Reply {
     /// Whether all of the body has come.
     pub(crate) fn is_over(&self) -> bool {
         self.response.body().is_over()
+    }
+
+    /// The headers that it answers to.
+    pub(crate) fn into_sent(self) -> Arc<UserHeaders> {
+        self.user
     }
 
     /// What it says to the headers that were sent, should it be a refusal.

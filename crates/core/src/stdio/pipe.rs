@@ -11,6 +11,8 @@ use tokio::{
     net::unix::pipe::{OpenOptions, Receiver, Sender},
 };
 
+use super::unreadable;
+
 /// What a pipe holds at first, mostly.
 const NARROW: u64 = 64 << 10;
 /// What it is made to hold. All pipes of a user may hold 64 MiB (`pipe(7)`): of these, 250 that are wide.
@@ -33,14 +35,20 @@ impl Pipe {
         OpenOptions::new().open_sender("/proc/self/fd/1").ok().map(Self::from)
     }
 
-    pub(super) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Writes what it takes at once, and says how much that is.
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.widen_for(bytes.len() as u64);
-        self.end.write_all(bytes).await
+        self.end.write(bytes).await
     }
 
     /// Lets it have a part of a file, whose pages the kernel hands on as they are. Gives what is left of the part, which is
-    /// nothing, or all of it where the file system does not do that.
-    pub(super) async fn splice(&mut self, file: &File, mut range: Range<u64>) -> io::Result<Range<u64>> {
+    /// nothing, or all of it where the file system does not do that. Tells whenever some of it has gone.
+    pub(super) async fn splice(
+        &mut self,
+        file: &File,
+        mut range: Range<u64>,
+        mut goes_on: impl FnMut(),
+    ) -> io::Result<Range<u64>> {
         self.widen_for(range.end - range.start);
         while !range.is_empty() {
             self.end.writable().await?;
@@ -50,10 +58,12 @@ impl Pipe {
                 Ok(rustix::pipe::splice(file, Some(&mut range.start), end, None, length, SpliceFlags::NONBLOCK)?)
             });
             match moved {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => {}
+                Ok(0) => return Err(unreadable(io::ErrorKind::UnexpectedEof.into())),
+                Ok(_) => goes_on(),
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => break,
+                // Of the two ends, only the pipe can be broken.
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(unreadable(error)),
                 Err(error) => return Err(error),
             }
         }
@@ -92,8 +102,13 @@ mod tests {
             for (length, size) in [(1000, own), (100_000, after), (1000, after)] {
                 let mut read = vec![0; length];
                 let written = vec![b'x'; length];
-                let (result, _) = tokio::join!(pipe.write_all(&written), far.read_exact(&mut read));
-                result.unwrap();
+                let write = async {
+                    let mut left = &written[..];
+                    while !left.is_empty() {
+                        left = &left[pipe.write(left).await.unwrap()..];
+                    }
+                };
+                tokio::join!(write, async { far.read_exact(&mut read).await.unwrap() });
                 assert!(read == written);
                 assert_eq!(fcntl_getpipe_size(&far).unwrap(), size, "{length}");
             }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use gangway::End;
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt as _, DuplexStream},
+    net::TcpListener,
+};
 
 use crate::support::{
     Client, INITIALIZED, Server, VERSION, call, cancel, dialogue, notification, progress, request, response,
@@ -293,7 +296,79 @@ async fn r15_a_stuck_reader_stops_neither_requests_nor_cancels_nor_the_end() {
         let delete = server.next("the DELETE").await;
         assert_eq!(delete.verb, "DELETE");
         delete.respond(204, &[], "").await;
-        // Which of the ends it is called matters less than that there is one.
-        client.end().await;
+        // Which of the ends it is called matters less than that there is one; but that lines are lost is told.
+        let end = client.outcome().await;
+        assert!(by_stop || end.is_err_and(|error| error.kind() == "stdio"));
     }
+}
+
+/// A bridge to a server that answers with 4 MB, whose input has ended, and its output.
+async fn answered_at_the_end(drain: Duration) -> (tokio::task::JoinHandle<Result<End, gangway::Error>>, DuplexStream) {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.timeouts.drain = drain;
+    let (output, far) = tokio::io::duplex(64 << 10);
+    let bridge =
+        tokio::spawn(gangway::run(config, std::io::Cursor::new(call("1") + "\n"), output, std::future::pending()));
+    let post = server.post().await;
+    tokio::spawn(async move { post.json(response("1", &format!(r#""{}""#, "x".repeat(4 << 20)))).await });
+    tokio::spawn(async move {
+        std::future::pending::<()>().await;
+        drop(server)
+    });
+    (bridge, far)
+}
+
+#[tokio::test]
+async fn r8_a_slow_reader_loses_nothing() {
+    // It begins late, and takes far longer than the bridge would wait for one that does not read.
+    let (bridge, mut output) = answered_at_the_end(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let mut read = Vec::new();
+    let mut block = vec![0; 100_000];
+    loop {
+        let length = output.read(&mut block).await.unwrap();
+        if length == 0 {
+            break;
+        }
+        read.extend_from_slice(&block[..length]);
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    assert_eq!(read.len(), response("1", "\"\"").len() + (4 << 20) + 1);
+    assert!(matches!(bridge.await.unwrap(), Ok(End::InputClosed)));
+}
+
+#[tokio::test]
+async fn r8_who_does_not_read_is_told_that_something_is_lost() {
+    let (bridge, output) = answered_at_the_end(Duration::from_millis(300)).await;
+    let error = bridge.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), "stdio", "{error}");
+    assert!(error.to_string().contains("not read in time"), "{error}");
+    drop(output);
+}
+
+#[tokio::test]
+async fn no_time_is_too_long() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    let times = &mut config.timeouts;
+    for time in
+        [&mut times.connect, &mut times.idle, &mut times.drain, &mut times.ping, &mut times.reconnect, &mut times.retry]
+    {
+        *time = Duration::MAX;
+    }
+    times.total = Some(Duration::MAX);
+    config.idle_for = Duration::MAX;
+    let mut client = Client::start(config);
+    client.handshake(&mut server, None).await;
+    for id in ["1", "2"] {
+        client.send(call(id)).await;
+        let answer = server.post().await.answer("{}").await;
+        client.expect(answer).await;
+    }
+    client.send(call("3")).await;
+    client.close_stdin();
+    let answer = server.post().await.answer("{}").await;
+    client.expect(answer).await;
+    assert!(matches!(client.end().await, End::InputClosed));
 }

@@ -778,3 +778,41 @@ async fn a_modern_client_shows_where_to_sign_in_and_asks_again() {
     client.expect(answer).await;
     client.finish(&mut server).await;
 }
+
+#[tokio::test]
+async fn the_standing_stream_has_nobody_sign_in() {
+    let (mut server, issuer, config, mut prompts, _folder) = scene().await;
+    server.expect_get();
+    let mut client = Client::start(config);
+    client.initialize().await;
+    let answer = server.initialize(None, VERSION).await;
+    client.expect(answer).await;
+    client.send(INITIALIZED).await;
+    server.post().await.accepted().await;
+    unauthorized(server.get().await, &issuer).await;
+    // What lets lists pass does so.
+    client.send(request("1", "tools/list", "{}")).await;
+    let answer = server.post().await.answer("{}").await;
+    client.expect(answer).await;
+    assert!(prompts.try_recv().is_err(), "no browser for what only the bridge wants");
+    // The first call that is refused has the user sign in, and then the stream has the token, too.
+    client.send(call("2")).await;
+    refuse(&mut server, &issuer).await;
+    issuer.approve(&prompted(&mut prompts).await).await;
+    let (mut is_answered, mut is_open) = (false, false);
+    while !(is_answered && is_open) {
+        let mut exchange = server.next("the call and the stream").await;
+        assert_eq!(exchange.header("authorization"), Some("Bearer token-2"), "{}", exchange.verb);
+        if exchange.verb == "GET" {
+            exchange.sse().await;
+            exchange.event(&crate::support::notification("x", "{}")).await;
+            client.expect(crate::support::notification("x", "{}")).await;
+            is_open = true;
+        } else {
+            let answer = exchange.answer("{}").await;
+            client.expect(answer).await;
+            is_answered = true;
+        }
+    }
+    drop(client);
+}

@@ -157,7 +157,7 @@ fn check_looks(json: &str, one: &Message) {
 pub(super) fn line(message: Message) -> Bytes {
     let (text, line_breaks) = match message.into_line() {
         Line::Memory { bytes, line_breaks } => (bytes, line_breaks),
-        Line::Spooled { spooled, line_breaks } => (spooled.load().expect("a file is read back"), line_breaks),
+        Line::Spooled { spooled, line_breaks, .. } => (spooled.load().expect("a file is read back"), line_breaks),
     };
     let mut text = text.to_vec();
     if line_breaks {

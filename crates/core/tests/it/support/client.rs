@@ -231,7 +231,12 @@ impl Client {
 
     /// How the bridge ended.
     pub(crate) async fn end(&mut self) -> End {
-        within("the end of the bridge", &mut self.bridge).await.expect("no panic").expect("a regular end")
+        self.outcome().await.expect("a regular end")
+    }
+
+    /// How the bridge ended, or why that was no regular end.
+    pub(crate) async fn outcome(&mut self) -> Result<End, Error> {
+        within("the end of the bridge", &mut self.bridge).await.expect("no panic")
     }
 
     /// Closes stdin and sees all of the end: the session's, if there is one, the bridge's, and silence on both sides.
