@@ -16,7 +16,7 @@ use url::{Host, Url};
 
 use crate::{
     files,
-    headers::Headers,
+    headers::{Headers, unquoted},
     logging::{self, LogSettings},
 };
 
@@ -218,15 +218,15 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Gives `typed` its meaning, with the help of the environment.
+    /// Gives `typed` its meaning, with the help of the environment. `notes` are known already.
     ///
     /// # Errors
     /// Whatever cannot be used as it was given.
-    pub(crate) fn new(mut typed: Args, env: &Environment) -> Result<Self, Error> {
+    pub(crate) fn new(mut typed: Args, mut notes: Vec<String>, env: &Environment) -> Result<Self, Error> {
         let mut warnings = Vec::new();
-        let mut notes = Vec::new();
 
-        let given = server_url(&mut typed, env)?;
+        let mut given = server_url(&mut typed, env)?;
+        given.text = unquoted(&given.text).to_owned();
         let transport = match option_or(typed.transport.take(), "--transport", env, "MCP_TRANSPORT")? {
             Some(name) => transport(&name)?,
             None => TransportMode::default(),
@@ -396,7 +396,7 @@ fn client_identity(
 fn transport(given: &Given) -> Result<TransportMode, Error> {
     match given.text.trim() {
         "auto" | "http-first" => Ok(TransportMode::Auto),
-        "http" | "http-only" => Ok(TransportMode::Http),
+        "http" | "http-only" | "streamablehttp" | "streamable-http" | "streamableHttp" => Ok(TransportMode::Http),
         "sse" | "sse-only" => Ok(TransportMode::Sse),
         "sse-first" => Ok(TransportMode::SseFirst),
         other => Err(given.mistake(format!("{other:?} is none of auto, http, sse and sse-first"))),
@@ -547,7 +547,7 @@ mod tests {
         let env: HashMap<_, _> = env.iter().map(|(name, value)| (name.to_string(), OsString::from(value))).collect();
         let typed = Args::try_parse_from([&["mcp-gangway"], args].concat()).unwrap();
         let env: Environment = Arc::new(move |name| env.get(name).cloned());
-        Settings::new(typed, &env)
+        Settings::new(typed, Vec::new(), &env)
     }
 
     fn mistake(args: &[&str], env: &[(&str, &str)]) -> String {
@@ -687,9 +687,9 @@ mod tests {
     fn r97_header_values_take_variables_of_the_environment() {
         let env = [("TOKEN", "hunter2"), ("OTHER", "${TOKEN}"), ("EMPTY", "")];
         let all =
-            settings(&[SERVER, "--header", "X-Key:a ${TOKEN}-${OTHER}$ ", "--header", "Y: $TOKEN"], &env).unwrap();
+            settings(&[SERVER, "--header", "X-Key:a ${TOKEN}-${OTHER}$ ", "--header", "Y: $token"], &env).unwrap();
         assert_eq!(header(&all, "x-key"), Some("a hunter2-${TOKEN}$"));
-        assert_eq!(header(&all, "y"), Some("$TOKEN"));
+        assert_eq!(header(&all, "y"), Some("$token"), "no shell, and maybe a secret");
         for bad in
             ["X: ${MISSING}", "X: ${EMPTY}", "X: ${", "X: ${TOKEN", "X: ${A B}", "X: ${}", "X hunter2", "Host name: x"]
         {

@@ -163,9 +163,11 @@ impl Collector<'_> {
     }
 
     fn set(&mut self, given: &Given) -> Result<(), Error> {
-        let (name, value) =
-            given.text.split_once(':').ok_or_else(|| given.mistake("there is no colon; write 'Name: Value'"))?;
+        let (name, value) = unquoted(&given.text)
+            .split_once(':')
+            .ok_or_else(|| given.mistake("there is no colon; write 'Name: Value'"))?;
         let value = expanded(value, &self.headers.env).map_err(|what| given.mistake(what))?;
+        check_expanded(&value).map_err(|what| given.mistake(what))?;
         if name.trim().eq_ignore_ascii_case("authorization") {
             self.set_authorization(&Given::new(given.from.as_str(), value))
         } else {
@@ -175,10 +177,18 @@ impl Collector<'_> {
 
     /// Sends the value as it is, but says so when it looks as if something is missing.
     fn set_authorization(&mut self, given: &Given) -> Result<(), Error> {
-        let value = given.text.trim();
+        let value = unquoted(&given.text);
+        check_expanded(value).map_err(|what| given.mistake(what))?;
         if value.is_empty() {
             self.warnings.push(format!("{}: the value is empty; no Authorization header is sent", given.from));
             return Ok(());
+        }
+        let is_scheme = ["bearer", "basic"].iter().any(|scheme| value.eq_ignore_ascii_case(scheme));
+        let is_printed = self.headers.command.as_ref().is_some_and(|command| command.from() == given.from);
+        if is_printed && !is_scheme && !value.contains(' ') {
+            // Most commands print the bare token.
+            let value = format!("Bearer {value}");
+            return self.config.set_authorization(&value).map_err(|error| given.mistake(error));
         }
         self.config.set_authorization(value).map_err(|error| given.mistake(error))?;
         if !value.contains(' ') {
@@ -188,6 +198,36 @@ impl Collector<'_> {
             ));
         }
         Ok(())
+    }
+}
+
+/// The text without quotes around all of it, which a configuration without a shell leaves there.
+pub(crate) fn unquoted(text: &str) -> &str {
+    let text = text.trim();
+    let without = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote).filter(|inside| !inside.contains(quote));
+    without('"').or_else(|| without('\'')).unwrap_or(text).trim()
+}
+
+/// Finds a variable that nobody has put its value in the place of, as it stands alone or after a scheme.
+///
+/// # Errors
+/// There is one; with what to do.
+fn check_expanded(value: &str) -> Result<(), String> {
+    let last = value.trim().rsplit(' ').next().unwrap_or_default();
+    let inside = |start: &str, end: &str| last.strip_prefix(start)?.strip_suffix(end);
+    let name = inside("${env:", "}")
+        .or_else(|| inside("${", "}"))
+        .or_else(|| inside("%", "%"))
+        .or_else(|| inside("$env:", ""))
+        .or_else(|| inside("$", ""));
+    // What is written like this and no variable may be a secret.
+    let is_variable = |name: &&str| is_variable_name(name) && !name.contains(|c: char| c.is_ascii_lowercase());
+    match name.filter(is_variable) {
+        Some(name) => Err(format!(
+            "{last} is sent as it stands there, as nobody has put the variable's value in its place; write --header 'Name: \
+             ${{{name}}}', and set {name} where the client starts mcp-gangway"
+        )),
+        None => Ok(()),
     }
 }
 
@@ -272,6 +312,39 @@ mod tests {
             std::fs::create_dir(&path).unwrap();
         });
         assert!(error.unwrap_err().is_config());
+    }
+
+    #[test]
+    fn quotes_that_a_configuration_left_are_taken_away() {
+        for args in [
+            &["--auth", "\"Bearer t\""][..],
+            &["--auth", "'Bearer t'"],
+            &["--header", "\"Authorization: Bearer t\""],
+            &["--header", "Authorization: 'Bearer t'"],
+        ] {
+            assert_eq!(config(args, &[]).unwrap().headers()["authorization"], "Bearer t", "{args:?}");
+        }
+        assert_eq!(config(&["--header", "If-Match: \"a\""], &[]).unwrap().headers()["if-match"], "\"a\"");
+        assert_eq!(config(&[], &[("MCP_AUTH", "\"Bearer t\"")]).unwrap().headers()["authorization"], "Bearer t");
+    }
+
+    #[test]
+    fn a_variable_that_nobody_expanded_is_a_mistake() {
+        for (option, value) in [
+            ("--auth", "Bearer $TOKEN"),
+            ("--auth", "Bearer ${TOKEN}"),
+            ("--auth", "Bearer %TOKEN%"),
+            ("--auth", "$env:TOKEN"),
+            ("--header", "Authorization: Bearer $TOKEN"),
+            ("--header", "X-Key: %TOKEN%"),
+            ("--header", "X-Key: $TOKEN"),
+        ] {
+            let error = config(&[option, value], &[]).unwrap_err();
+            assert!(error.is_config() && error.to_string().contains("TOKEN"), "{value}: {error}");
+        }
+        for value in ["X-Key: a$b", "X-Key: $5", "X-Key: 100%", "X-Key: $", "Authorization: Bearer a$TOKEN"] {
+            assert!(config(&["--header", value], &[]).is_ok(), "{value}");
+        }
     }
 
     #[test]

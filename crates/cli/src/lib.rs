@@ -2,7 +2,7 @@
 //! over HTTP.
 //!
 //! This crate is the shell around [`gangway`]: arguments and environment (`args`), headers and the
-//! command that gives some (`headers`, `command`), the files that it is told of (`files`), the log (`logging`), what ends the
+//! command that gives some (`headers`, `command`), other bridges' options (`peers`), the files that it is told of (`files`), the log (`logging`), what ends the
 //! process (`stop`), and the exit status. Rules: stdout carries nothing but JSON-RPC, `--help` and `--version` apart; a
 //! mistake of the user is one line on stderr and exit status 2; no failing stderr can end or stop the bridge.
 
@@ -13,6 +13,7 @@ mod command;
 mod files;
 mod headers;
 mod logging;
+mod peers;
 #[cfg(feature = "oauth")]
 mod sign_in;
 mod stop;
@@ -39,7 +40,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     #[cfg(feature = "oauth")]
     let command = Command::take(&mut args);
     report_panics();
-    let typed = match Args::try_parse_from(args) {
+    let translated = match peers::translated(args) {
+        Ok(translated) => translated,
+        Err(mistake) => return Failure::usage(mistake).report(),
+    };
+    let (variables, notes) = (translated.variables, translated.notes);
+    let typed = match Args::try_parse_from(translated.args) {
         Ok(typed) => typed,
         Err(page) if !page.use_stderr() => {
             // A reader who has seen enough of the help may close the pipe.
@@ -48,8 +54,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Err(error) => return Failure::usage(args::explain(&error)).report(),
     };
-    let environment: Environment = Arc::new(|name| env::var_os(name));
-    let settings = Settings::new(typed, &environment).map_err(Failure::from);
+    let environment: Environment = Arc::new(move |name| {
+        let own = variables.iter().find(|(own, _)| *own == name);
+        own.map(|(_, value)| value.into()).or_else(|| env::var_os(name))
+    });
+    let settings = Settings::new(typed, notes, &environment).map_err(Failure::from);
     let done = settings.and_then(|settings| {
         #[cfg(feature = "oauth")]
         if let Some(command) = command {
@@ -79,7 +88,7 @@ pub async fn embedded(
     let options = std::iter::once("mcp-gangway".into()).chain(options);
     let typed = Args::try_parse_from(options).map_err(|error| Failure::usage(args::explain(&error)))?;
     let environment: Environment = Arc::new(environment);
-    let settings = Settings::new(typed, &environment)?;
+    let settings = Settings::new(typed, Vec::new(), &environment)?;
     logging::start(&settings.log)?;
     settings.log_remarks();
     let outcome = gangway::run(settings.config, input, output, stop).await;

@@ -5,7 +5,9 @@
 
 use std::{fmt, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use percent_encoding::percent_decode_str;
 use url::{Position, Url};
 
 use crate::{
@@ -64,11 +66,20 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults for a server at `url`.
+    /// The defaults for a server at `url`. A user and a password in it are sent as `Authorization: Basic`, until there is another
+    /// [authorization](Self::set_authorization) (RFC 7617).
     ///
     /// # Errors
     /// A text that is no absolute `http` or `https` URL.
     pub fn new(url: &str) -> Result<Self, Error> {
+        let mut config = Self::without_credentials(url)?;
+        if let Some(basic) = config.url.basic() {
+            config.set_authorization(&basic)?;
+        }
+        Ok(config)
+    }
+
+    fn without_credentials(url: &str) -> Result<Self, Error> {
         let HttpSettings { tls, proxy, version, idle_connections, idle_for, .. } = HttpSettings::default();
         Ok(Self {
             url: ServerUrl::parse(url)?,
@@ -150,6 +161,18 @@ impl ServerUrl {
             return Err(Error::config(format!("the URL's scheme is {:?}, not http or https; {HINT}", url.scheme())));
         }
         Self::of(url).ok_or_else(|| Error::config(format!("the URL cannot be used; {HINT}")))
+    }
+
+    /// What its user and password are in HTTP, if there are any.
+    fn basic(&self) -> Option<String> {
+        let (user, password) = (self.url.username(), self.url.password());
+        if user.is_empty() && password.is_none() {
+            return None;
+        }
+        let mut pair: Vec<u8> = percent_decode_str(user).collect();
+        pair.push(b':');
+        pair.extend(percent_decode_str(password.unwrap_or_default()));
+        Some(format!("Basic {}", STANDARD.encode(pair)))
     }
 
     /// Where a text leads from here, if that is such a URL too.
@@ -408,6 +431,22 @@ impl fmt::Debug for ProxyUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_in_the_url_is_sent_as_basic_unless_there_is_another_authorization() {
+        for (url, basic) in [
+            ("https://user:pass@a.example/mcp", Some("Basic dXNlcjpwYXNz")),
+            ("https://us%40er:p%3Ass%20%C3%A9@a.example/mcp", Some("Basic dXNAZXI6cDpzcyDDqQ==")),
+            ("https://token@a.example/mcp", Some("Basic dG9rZW46")),
+            ("https://a.example/mcp", None),
+        ] {
+            let mut config = Config::new(url).unwrap();
+            let sent = config.headers().get("authorization").map(|value| value.to_str().unwrap());
+            assert_eq!(sent, basic, "{url}");
+            config.set_authorization("Bearer t").unwrap();
+            assert_eq!(config.headers()["authorization"], "Bearer t");
+        }
+    }
 
     #[test]
     fn r10_no_secret_in_debug_or_display() {

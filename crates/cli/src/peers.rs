@@ -1,0 +1,246 @@
+//! The command lines of other bridges, so that a configuration which was made for one of them starts this one: each of their
+//! options becomes ours, is left out with a note, or is refused with what to use.
+//!
+//! Rule: what means the same here does the same, what means nothing here is said once at `info`, and nothing is ignored that
+//! would make the bridge do something else than the user wants.
+
+use std::ffi::OsString;
+
+use clap::{ArgAction, CommandFactory as _};
+use serde_json::Value;
+
+use crate::args::Args;
+
+/// A command line in our own options.
+#[derive(Debug, Default)]
+pub(crate) struct Translated {
+    pub(crate) args: Vec<OsString>,
+    /// Variables that some of the options stand for.
+    pub(crate) variables: Vec<(&'static str, String)>,
+    /// What was left out, and why.
+    pub(crate) notes: Vec<String>,
+}
+
+/// What an option of a peer's means here.
+enum Meaning {
+    /// This option of ours, with its value.
+    Same(&'static str),
+    /// These words of ours, in the place of its values.
+    Words(&'static [&'static str]),
+    /// Nothing, for this reason.
+    Nothing(&'static str),
+    /// It cannot be done; this is what to use.
+    Refused(&'static str),
+    Sse,
+    BearerToken,
+    LogLevel,
+    Output,
+    /// A name and a value that follow each other.
+    Header,
+    ClientInfo,
+    ClientMetadata,
+}
+
+/// Options of mcp-remote, supergateway and mcp-proxy, with the number of their values.
+const OPTIONS: &[(&str, usize, Meaning)] = &[
+    ("--allow-http", 0, Meaning::Nothing("http is allowed anyway")),
+    ("--debug", 0, Meaning::Words(&["--log-level", "debug"])),
+    ("--silent", 0, Meaning::Words(&["--log-level", "off"])),
+    ("--enable-proxy", 0, Meaning::Nothing("the system's proxies are used anyway")),
+    ("--auth-timeout", 1, Meaning::Same("--login-wait")),
+    ("--host", 1, Meaning::Nothing("the browser comes back to 127.0.0.1")),
+    ("--static-oauth-client-info", 1, Meaning::ClientInfo),
+    ("--static-oauth-client-metadata", 1, Meaning::ClientMetadata),
+    ("--ignore-tool", 1, Meaning::Refused("tools cannot be hidden; leave them out in the client's own settings")),
+    ("--streamableHttp", 1, Meaning::Same("--url")),
+    ("--sse", 1, Meaning::Sse),
+    ("--oauth2Bearer", 1, Meaning::BearerToken),
+    ("--logLevel", 1, Meaning::LogLevel),
+    ("--outputTransport", 1, Meaning::Output),
+    ("--protocolVersion", 1, Meaning::Nothing("the client says which version it speaks")),
+    ("--stdio", 1, Meaning::Refused("it starts no local server; have the client do that")),
+    ("-H", 2, Meaning::Header),
+    ("--headers", 2, Meaning::Header),
+    ("--no-verify-ssl", 0, Meaning::Words(&["--insecure"])),
+];
+
+/// Puts our options in the place of the peers'. `args` begin with the program's name.
+///
+/// # Errors
+/// What cannot be done, in one line that says what to use.
+pub(crate) fn translated(args: Vec<OsString>) -> Result<Translated, String> {
+    let mut args = args.into_iter();
+    let mut translated = Translated { args: args.next().into_iter().collect(), ..Translated::default() };
+    let command = Args::command();
+    let takes_value = |option: &str| {
+        let name = option.trim_start_matches('-');
+        let own = command.get_arguments().find(|arg| {
+            arg.get_long_and_visible_aliases().is_some_and(|names| names.contains(&name))
+                || arg.get_all_aliases().is_some_and(|names| names.contains(&name))
+        });
+        own.is_some_and(|arg| matches!(arg.get_action(), ArgAction::Set | ArgAction::Append))
+    };
+    let mut positions = 0;
+    while let Some(arg) = args.next() {
+        let Some(text) = arg.to_str() else {
+            translated.args.push(arg);
+            continue;
+        };
+        let (option, inline) = match text.split_once('=') {
+            Some((option, value)) if text.starts_with('-') => (option, Some(value.to_owned())),
+            _ => (text, None),
+        };
+        if let Some((name, count, meaning)) = OPTIONS.iter().find(|(name, ..)| *name == option) {
+            let mut values: Vec<String> = inline.into_iter().collect();
+            // `-H 'Name: value'`, as other programs write it.
+            let is_enough = |values: &[String]| {
+                values.len() >= *count
+                    || matches!(meaning, Meaning::Header) && values.first().is_some_and(|value| value.contains(':'))
+            };
+            while !is_enough(&values) {
+                let value = args.next().and_then(|value| value.into_string().ok());
+                values.push(value.ok_or_else(|| format!("{name} needs a value (see mcp-gangway --help)"))?);
+            }
+            translated.put(name, meaning, values)?;
+            continue;
+        }
+        if !option.starts_with('-') {
+            positions += 1;
+            if positions == 2 && text.parse::<u16>().is_ok() && cfg!(feature = "oauth") {
+                // mcp-remote's second word.
+                translated.extend(&["--callback-port", text]);
+                continue;
+            }
+        }
+        let has_value = inline.is_none() && option.starts_with("--") && takes_value(option);
+        translated.args.push(arg);
+        if has_value {
+            translated.args.extend(args.next());
+        }
+    }
+    Ok(translated)
+}
+
+impl Translated {
+    fn extend(&mut self, words: &[&str]) {
+        self.args.extend(words.iter().map(OsString::from));
+    }
+
+    fn put(&mut self, name: &str, meaning: &Meaning, values: Vec<String>) -> Result<(), String> {
+        let value = values.first().map_or("", String::as_str);
+        match meaning {
+            Meaning::Same(option) => self.extend(&[option, value]),
+            Meaning::Words(words) => self.extend(words),
+            Meaning::Nothing(why) => self.notes.push(format!("{name} means nothing here: {why}")),
+            Meaning::Refused(instead) => return Err(format!("{name} cannot be done: {instead}")),
+            Meaning::Sse => self.extend(&["--url", value, "--transport", "sse-first"]),
+            Meaning::BearerToken => self.extend(&["--auth", &format!("Bearer {value}")]),
+            Meaning::LogLevel => self.extend(&["--log-level", if value == "none" { "off" } else { value }]),
+            Meaning::Output if value == "stdio" => {}
+            Meaning::Output => return Err(format!("{name} cannot be done: mcp-gangway speaks stdio to its client")),
+            Meaning::Header => match values.as_slice() {
+                [name, value] => self.extend(&["--header", &format!("{name}: {value}")]),
+                _ => self.extend(&["--header", value]),
+            },
+            Meaning::ClientInfo => {
+                let info = json(name, value)?;
+                let id = info["client_id"].as_str().ok_or_else(|| format!("{name}: there is no client_id in it"))?;
+                self.extend(&["--client-id", id]);
+                if let Some(secret) = info["client_secret"].as_str() {
+                    self.variables.push(("MCP_CLIENT_SECRET", secret.to_owned()));
+                    self.notes
+                        .push(format!("{name}: others on this machine may see the secret; use MCP_CLIENT_SECRET"));
+                }
+            }
+            Meaning::ClientMetadata => {
+                let metadata = json(name, value)?;
+                if let Some(scope) = metadata["scope"].as_str() {
+                    self.extend(&["--scope", scope]);
+                }
+                self.notes.push(format!("{name}: of this only the scope means something here"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// JSON from the command line, or with `@` from a file.
+fn json(name: &str, value: &str) -> Result<Value, String> {
+    let text = match value.strip_prefix('@') {
+        Some(path) => std::fs::read_to_string(path).map_err(|error| format!("{name}: {path}: {error}"))?,
+        None => value.to_owned(),
+    };
+    serde_json::from_str(&text).map_err(|_| format!("{name}: this is no JSON; write it like '{{\"client_id\":\"…\"}}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(args: &[&str]) -> Result<Translated, String> {
+        translated([&["mcp-gangway"], args].concat().iter().map(OsString::from).collect())
+    }
+
+    #[test]
+    fn the_peers_words_become_ours() {
+        for (theirs, ours) in [
+            (
+                &["https://a/mcp", "3334", "--allow-http", "--debug"][..],
+                &["https://a/mcp", "--callback-port", "3334", "--log-level", "debug"][..],
+            ),
+            (
+                &["https://a/mcp", "--header", "A: ${B}", "--transport", "http-first", "--host", "::1"],
+                &["https://a/mcp", "--header", "A: ${B}", "--transport", "http-first"],
+            ),
+            (
+                &["https://a/mcp", "--auth-timeout", "60", "--resource", "https://a/"],
+                &["https://a/mcp", "--login-wait", "60", "--resource", "https://a/"],
+            ),
+            (
+                &["--streamableHttp", "https://a/mcp", "--logLevel=none"],
+                &["--url", "https://a/mcp", "--log-level", "off"],
+            ),
+            (
+                &["--sse", "https://a/sse", "--oauth2Bearer", "t", "--outputTransport", "stdio"],
+                &["--url", "https://a/sse", "--transport", "sse-first", "--auth", "Bearer t"],
+            ),
+            (
+                &["-H", "Authorization", "Bearer t", "https://a/mcp"],
+                &["--header", "Authorization: Bearer t", "https://a/mcp"],
+            ),
+            (&["-H", "A: b", "https://a/mcp"], &["--header", "A: b", "https://a/mcp"]),
+            (
+                &["--headers", "A", "b", "--no-verify-ssl", "https://a/mcp"],
+                &["--header", "A: b", "--insecure", "https://a/mcp"],
+            ),
+            (&["--timeout", "60", "https://a/mcp"], &["--timeout", "60", "https://a/mcp"]),
+            (
+                &["--static-oauth-client-metadata", r#"{"scope":"a b"}"#, "https://a/mcp"],
+                &["--scope", "a b", "https://a/mcp"],
+            ),
+        ] {
+            let translated = of(theirs).unwrap();
+            assert_eq!(translated.args[1..], ours.iter().map(OsString::from).collect::<Vec<_>>(), "{theirs:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_is_told_and_what_cannot_be_is_refused() {
+        assert!(of(&["https://a/mcp", "--enable-proxy"]).unwrap().notes[0].contains("--enable-proxy"));
+        assert!(of(&["https://a/mcp", "--ignore-tool", "x"]).unwrap_err().contains("--ignore-tool"));
+        assert!(of(&["--stdio", "npx x"]).unwrap_err().contains("--stdio"));
+        assert!(of(&["--outputTransport", "sse"]).unwrap_err().contains("stdio"));
+        assert!(of(&["-H", "A"]).unwrap_err().contains("needs a value"));
+        assert!(of(&["--static-oauth-client-info", "{}"]).unwrap_err().contains("client_id"));
+        assert!(of(&["--static-oauth-client-info", "hunter2"]).is_err_and(|error| !error.contains("hunter2")));
+    }
+
+    #[test]
+    fn a_secret_becomes_a_variable() {
+        let translated =
+            of(&["https://a/mcp", "--static-oauth-client-info", r#"{"client_id":"c","client_secret":"s"}"#]);
+        let translated = translated.unwrap();
+        assert_eq!(translated.args[2..], ["--client-id", "c"].map(OsString::from));
+        assert_eq!(translated.variables, [("MCP_CLIENT_SECRET", "s".to_owned())]);
+    }
+}
