@@ -101,7 +101,7 @@ pub(crate) fn translated(args: Vec<OsString>) -> Result<Translated, String> {
                 let value = args.next().and_then(|value| value.into_string().ok());
                 values.push(value.ok_or_else(|| format!("{name} needs a value (see mcp-gangway --help)"))?);
             }
-            translated.put(name, meaning, values)?;
+            translated.put(name, meaning, &values)?;
             continue;
         }
         if !option.starts_with('-') {
@@ -126,7 +126,7 @@ impl Translated {
         self.args.extend(words.iter().map(OsString::from));
     }
 
-    fn put(&mut self, name: &str, meaning: &Meaning, values: Vec<String>) -> Result<(), String> {
+    fn put(&mut self, name: &str, meaning: &Meaning, values: &[String]) -> Result<(), String> {
         let value = values.first().map_or("", String::as_str);
         match meaning {
             Meaning::Same(option) => self.extend(&[option, value]),
@@ -138,15 +138,15 @@ impl Translated {
             Meaning::LogLevel => self.extend(&["--log-level", if value == "none" { "off" } else { value }]),
             Meaning::Output if value == "stdio" => {}
             Meaning::Output => return Err(format!("{name} cannot be done: mcp-gangway speaks stdio to its client")),
-            Meaning::Header => match values.as_slice() {
+            Meaning::Header => match values {
                 [name, value] => self.extend(&["--header", &format!("{name}: {value}")]),
                 _ => self.extend(&["--header", value]),
             },
             Meaning::ClientInfo => {
                 let info = json(name, value)?;
-                let id = info["client_id"].as_str().ok_or_else(|| format!("{name}: there is no client_id in it"))?;
+                let id = text(&info, "client_id").ok_or_else(|| format!("{name}: there is no client_id in it"))?;
                 self.extend(&["--client-id", id]);
-                if let Some(secret) = info["client_secret"].as_str() {
+                if let Some(secret) = text(&info, "client_secret") {
                     self.variables.push(("MCP_CLIENT_SECRET", secret.to_owned()));
                     self.notes
                         .push(format!("{name}: others on this machine may see the secret; use MCP_CLIENT_SECRET"));
@@ -154,7 +154,7 @@ impl Translated {
             }
             Meaning::ClientMetadata => {
                 let metadata = json(name, value)?;
-                if let Some(scope) = metadata["scope"].as_str() {
+                if let Some(scope) = text(&metadata, "scope") {
                     self.extend(&["--scope", scope]);
                 }
                 self.notes.push(format!("{name}: of this only the scope means something here"));
@@ -171,6 +171,10 @@ fn json(name: &str, value: &str) -> Result<Value, String> {
         None => value.to_owned(),
     };
     serde_json::from_str(&text).map_err(|_| format!("{name}: this is no JSON; write it like '{{\"client_id\":\"…\"}}'"))
+}
+
+fn text<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
+    object.get(name).and_then(Value::as_str)
 }
 
 #[cfg(test)]

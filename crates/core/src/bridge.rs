@@ -38,7 +38,7 @@ use crate::{
     renewal::Renewal,
     route::Route,
     session::Session,
-    stdio::{self, Output, Stdout},
+    stdio::{self, Output, Progress, Stdout},
     subscriptions::Subscriptions,
     transport::Transport,
 };
@@ -179,29 +179,39 @@ async fn connect(
     // Stdout is written while the server is told; both share the time.
     let deadline = Instant::now() + LAST_WORDS;
     let _ = timeout_at(deadline, bridge.end_session()).await;
-    let (progress, patience) = (bridge.output.progress(), bridge.timeouts.drain);
+    let patience = (end == End::InputClosed).then_some(bridge.timeouts.drain);
+    let progress = bridge.output.progress();
     drop(intake);
     drop(bridge);
-    let mut until = deadline.max(Instant::now() + LAST_WRITE);
-    let is_written = loop {
-        match timeout_at(until, writer.join_next()).await {
-            Ok(written) => break matches!(written, None | Some(Ok(Ok(())))),
-            // A slow reader gets the time that it needs.
-            Err(_) => match progress.last().and_then(|last| last.checked_add(patience)) {
-                Some(later) if end == End::InputClosed && later > until => until = later,
-                _ => break false,
-            },
-        }
-    };
-    if is_written || end == End::OutputClosed {
-        return Ok(end);
-    }
+    let is_written = is_written(&mut writer, &progress, deadline.max(Instant::now() + LAST_WRITE), patience).await;
     let summary = "stdout was not read in time; what it was to say last is lost";
-    if end == End::InputClosed {
-        return Err(Error::new(Fault::Stdio, summary));
+    match end {
+        End::InputClosed if !is_written => Err(Error::new(Fault::Stdio, summary)),
+        End::Stopped if !is_written => {
+            tracing::warn!("{summary}");
+            Ok(end)
+        }
+        end => Ok(end),
     }
-    tracing::warn!("{summary}");
-    Ok(end)
+}
+
+/// Waits until all is written, at least until then; a slow reader gets the time that it needs, with so much of `patience` from one
+/// piece to the next. False if something was not.
+async fn is_written(
+    writer: &mut JoinSet<io::Result<()>>,
+    progress: &Progress,
+    mut until: Instant,
+    patience: Option<Duration>,
+) -> bool {
+    loop {
+        if let Ok(written) = timeout_at(until, writer.join_next()).await {
+            return matches!(written, None | Some(Ok(Ok(()))));
+        }
+        match progress.last().zip(patience).and_then(|(last, patience)| last.checked_add(patience)) {
+            Some(later) if later > until => until = later,
+            _ => return false,
+        }
+    }
 }
 
 /// What all exchanges share.
@@ -229,7 +239,7 @@ pub(crate) struct Bridge {
     /// For calls that wait for their client's input, and what it is asked.
     pub(crate) parked_bytes: Budget,
     /// Set once the client says no more: nobody will be there when a server comes back that cannot be reached.
-    pub(crate) input_over: SetOnce<()>,
+    input_over: SetOnce<()>,
     pub(crate) output: Output,
     pub(crate) table: Table,
     pub(crate) permits: Permits,
@@ -244,6 +254,11 @@ impl Bridge {
 
     pub(crate) fn eras(&self) -> MutexGuard<'_, Eras> {
         self.eras.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the client says no more.
+    pub(crate) async fn input_over(&self) {
+        self.input_over.wait().await;
     }
 
     pub(crate) fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {

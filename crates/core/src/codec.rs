@@ -185,8 +185,6 @@ impl Decoder {
             }
         }
         match &mut self.format {
-            // It was settled above.
-            Format::Unread(..) => {}
             Format::Whole(body) => match body.take() {
                 Ok(body) => self.open_whole(&body),
                 Err(given_up) => self.give_up(given_up),
@@ -197,7 +195,7 @@ impl Decoder {
                 None => {}
             },
             Format::Sse(events, _) if clean => events.finish(),
-            Format::Lines(_) | Format::Sse(..) => {}
+            Format::Unread(..) | Format::Lines(_) | Format::Sse(..) => {}
         }
     }
 

@@ -118,10 +118,7 @@ impl Credentials {
                 let is_granted = refusal.sent.token.as_ref().is_some_and(|token| token.covers(&challenge));
                 let is_over =
                     refusal.sent.token.as_ref().is_some_and(|token| challenge.refuses_token() || token.has_expired());
-                match challenge.wants_more_scope() && !is_granted {
-                    true => 3,
-                    false => usize::from(is_over),
-                }
+                if challenge.wants_more_scope() && !is_granted { 3 } else { usize::from(is_over) }
             }
             _ => 0,
         }

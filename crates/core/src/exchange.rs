@@ -231,7 +231,7 @@ impl Exchange<'_> {
                 biased;
                 // Nothing of it is under way, so there is nothing to cancel.
                 () = self.pending.withdrawn() => return Ok(()),
-                _ = self.bridge.input_over.wait(), if is_unreached => return Err(error),
+                () = self.bridge.input_over(), if is_unreached => return Err(error),
                 () = sleep(wait) => {}
             }
             self.permit = self.in_time_left(self.bridge.permits.acquire(self.lane.share)).await??;

@@ -298,16 +298,12 @@ impl Message {
     /// The same message with `id` in the place of its own, or put in where it has none (R7); all other bytes stay.
     pub(crate) fn with_id(&self, id: &Id) -> Self {
         // A response is an object with at least one member.
-        match &self.id {
-            Some(own) => {
-                let changed = self.patched(self.id_at..self.id_at + own.0.len() as u64, id.0.clone());
-                Self { id: Some(id.clone()), id_at: self.id_at, ..changed }
-            }
-            None => {
-                let changed = self.patched(1..1, [br#""id":"#, &id.0[..], b","].concat().into());
-                Self { id: Some(id.clone()), id_at: 1 + br#""id":"#.len() as u64, ..changed }
-            }
-        }
+        let (at, changed) = if let Some(own) = &self.id {
+            (self.id_at, self.patched(self.id_at..self.id_at + own.0.len() as u64, id.0.clone()))
+        } else {
+            (1 + br#""id":"#.len() as u64, self.patched(1..1, [br#""id":"#, &id.0[..], b","].concat().into()))
+        };
+        Self { id: Some(id.clone()), id_at: at, ..changed }
     }
 
     /// The same message with other bytes in the place of those in this range, in which nothing stands that is known here. Of a

@@ -365,7 +365,8 @@ impl Writing {
     async fn write_long(&mut self, line: &Line) -> io::Result<()> {
         self.is_within = false;
         let Err(error) = self.write_line(line).await else { return Ok(()) };
-        if !error.get_ref().is_some_and(|inner| inner.is::<Unreadable>()) {
+        let is_of_file = |inner: &(dyn std::error::Error + Send + Sync + 'static)| inner.is::<Unreadable>();
+        if !error.get_ref().is_some_and(is_of_file) {
             return Err(error);
         }
         tracing::error!(error = ?error.get_ref(), "a large message is lost");

@@ -314,7 +314,7 @@ async fn answered_at_the_end(drain: Duration) -> (tokio::task::JoinHandle<Result
     tokio::spawn(async move { post.json(response("1", &format!(r#""{}""#, "x".repeat(4 << 20)))).await });
     tokio::spawn(async move {
         std::future::pending::<()>().await;
-        drop(server)
+        drop(server);
     });
     (bridge, far)
 }

@@ -21,7 +21,9 @@ mod proxy;
 mod server;
 mod tls;
 
-pub(crate) use client::{Client, Failure};
+pub(crate) use client::Client;
+#[cfg(feature = "oauth")]
+pub(crate) use client::Failure;
 pub(crate) use h2::{Fate, RawH2};
 pub(crate) use proxy::{Manner, Proxy};
 pub(crate) use server::{Exchange, Server};

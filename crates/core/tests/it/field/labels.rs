@@ -39,7 +39,7 @@ async fn the_first_bytes_may_come_one_by_one() {
 #[tokio::test]
 async fn json_under_any_label_works_while_it_stays_open() {
     for label in ["text/event-stream", "application/json", "text/html", ""] {
-        for text in [response("1", "{}"), format!("\r\n{{\n\"jsonrpc\":\"2.0\",\n\"id\":1,\"result\":{{}}\n}}\n")] {
+        for text in [&response("1", "{}"), "\r\n{\n\"jsonrpc\":\"2.0\",\n\"id\":1,\"result\":{}\n}\n"] {
             let (mut server, mut client) = dialogue().await;
             client.send(call("1")).await;
             let mut post = server.post().await;
