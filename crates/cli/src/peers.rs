@@ -4,7 +4,7 @@
 //! Rule: what means the same here does the same, what means nothing here is said once at `info`, and nothing is ignored that
 //! would make the bridge do something else than the user wants.
 
-use std::ffi::OsString;
+use std::{cell::LazyCell, ffi::OsString};
 
 use clap::{ArgAction, CommandFactory as _};
 use serde_json::Value;
@@ -69,9 +69,11 @@ const OPTIONS: &[(&str, usize, Meaning)] = &[
 /// # Errors
 /// What cannot be done, in one line that says what to use.
 pub(crate) fn translated(args: Vec<OsString>) -> Result<Translated, String> {
+    // Only a second word, which is mcp-remote's port, makes it necessary to know which options of ours have values.
+    let may_have_port = args.iter().skip(1).any(|arg| arg.to_str().is_some_and(is_port));
     let mut args = args.into_iter();
     let mut translated = Translated { args: args.next().into_iter().collect(), ..Translated::default() };
-    let command = Args::command();
+    let command = LazyCell::new(Args::command);
     let takes_value = |option: &str| {
         let name = option.trim_start_matches('-');
         let own = command.get_arguments().find(|arg| {
@@ -106,13 +108,13 @@ pub(crate) fn translated(args: Vec<OsString>) -> Result<Translated, String> {
         }
         if !option.starts_with('-') {
             positions += 1;
-            if positions == 2 && text.parse::<u16>().is_ok() && cfg!(feature = "oauth") {
+            if positions == 2 && is_port(text) && cfg!(feature = "oauth") {
                 // mcp-remote's second word.
                 translated.extend(&["--callback-port", text]);
                 continue;
             }
         }
-        let has_value = inline.is_none() && option.starts_with("--") && takes_value(option);
+        let has_value = may_have_port && inline.is_none() && option.starts_with("--") && takes_value(option);
         translated.args.push(arg);
         if has_value {
             translated.args.extend(args.next());
@@ -171,6 +173,10 @@ fn json(name: &str, value: &str) -> Result<Value, String> {
         None => value.to_owned(),
     };
     serde_json::from_str(&text).map_err(|_| format!("{name}: this is no JSON; write it like '{{\"client_id\":\"…\"}}'"))
+}
+
+fn is_port(text: &str) -> bool {
+    text.parse::<u16>().is_ok()
 }
 
 fn text<'a>(object: &'a Value, name: &str) -> Option<&'a str> {

@@ -689,7 +689,7 @@ impl Exchange<'_> {
         // It says when to look whether the time is over. One for each chunk would be a twentieth of what a chunk of 1 KiB costs.
         let mut timer = pin!(sleep(Duration::ZERO));
         let broken = loop {
-            let chunk = if decoder.is_whole() {
+            let chunk = if decoder.is_whole() && !reply.is_over() {
                 // Some servers do not end a reply that is whole.
                 match timeout(REST_TIME, self.chunk(reply, timer.as_mut())).await {
                     Ok(chunk) => chunk?,
@@ -767,7 +767,9 @@ impl Exchange<'_> {
     /// Whether an error that came as a success, in nobody's name, says that the session is gone. If it came in the request's own
     /// name, it is the answer, and the next message finds another session.
     fn says_session_is_lost(&self, message: &Message) -> bool {
-        if self.era() == Era::Modern
+        // Nearly all that comes is no error.
+        if message.answer().is_none()
+            || self.era() == Era::Modern
             || self.is_initialize()
             || self.pending.is_of_session()
             || self.pending.is_answered()

@@ -38,10 +38,10 @@ pub(crate) fn is_valid(message: &Message) -> bool {
 pub(crate) fn valid(message: Message) -> Result<Message, Lost> {
     let Some(answer) = message.answer().filter(|_| message.kind() == Kind::Response) else { return Ok(message) };
     let has_version = answer.version == Version::Two;
-    let may_be_mended = match (&answer.result, &answer.error) {
-        (Member::Value | Member::Null(_), Member::Absent | Member::Null(_)) => answer.version != Version::Other,
+    let may_be_mended = match (answer.result, answer.error) {
+        (Member::Value | Member::Null, Member::Absent | Member::Null) => answer.version != Version::Other,
         // What has an id is meant to be JSON-RPC.
-        (Member::Absent | Member::Null(_), Member::Value) => {
+        (Member::Absent | Member::Null, Member::Value) => {
             let is_meant = has_version || (message.id().is_some() && answer.version != Version::Other);
             is_meant && answer.has_message && has_integer_code(&message, answer)
         }
@@ -52,14 +52,16 @@ pub(crate) fn valid(message: Message) -> Result<Message, Lost> {
 
 /// The same with what it lacks, and without a `null` beside its result or error.
 fn mended(message: &Message, answer: &Answer) -> Message {
+    let places = answer.places.as_deref().cloned().unwrap_or_default();
     let mut patches = Vec::new();
-    match (&answer.result, &answer.error) {
-        (Member::Null(cut), Member::Value) | (_, Member::Null(cut)) => patches.push((cut.clone(), Bytes::new())),
+    match (answer.result, answer.error) {
+        (_, Member::Null) => patches.push((places.error, Bytes::new())),
+        (Member::Null, Member::Value) => patches.push((places.result, Bytes::new())),
         _ => {}
     }
-    match &answer.version {
+    match answer.version {
         Version::Absent => patches.push((1..1, Bytes::from_static(br#""jsonrpc":"2.0","#))),
-        Version::Null(range) => patches.push((range.clone(), Bytes::from_static(br#""2.0""#))),
+        Version::Null => patches.push((places.version, Bytes::from_static(br#""2.0""#))),
         Version::Two | Version::Other => {}
     }
     // The last one first, as it moves none of the others.
@@ -68,7 +70,12 @@ fn mended(message: &Message, answer: &Answer) -> Message {
 }
 
 fn has_integer_code(message: &Message, answer: &Answer) -> bool {
-    let text = answer.code_at.and_then(|at| message.bytes_at(at, LONGEST_CODE).ok()).unwrap_or_default();
+    let text = answer
+        .places
+        .as_ref()
+        .and_then(|places| places.code)
+        .and_then(|at| message.bytes_at(at, LONGEST_CODE).ok())
+        .unwrap_or_default();
     let end = text.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'));
     let number = text.get(..end.unwrap_or(text.len())).and_then(|text| std::str::from_utf8(text).ok());
     let code = number.and_then(|number| number.parse::<f64>().ok());

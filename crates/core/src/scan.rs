@@ -99,31 +99,41 @@ pub(crate) struct Answer {
     pub(crate) version: Version,
     pub(crate) result: Member,
     pub(crate) error: Member,
-    /// Where the error's `code` begins, if it is a number.
-    pub(crate) code_at: Option<u64>,
     /// Whether the error's `message` is a string.
     pub(crate) has_message: bool,
+    /// Where what stands, if there is anything to say of that. Most responses have none of it, and are small for that.
+    pub(crate) places: Option<Box<Places>>,
+}
+
+/// Where something of a response stands that may have to change, or to be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Places {
+    /// A version that is `null`.
+    pub(crate) version: Range<u64>,
+    /// The member `result` or `error` that is `null`, which is gone without these bytes, one of the commas beside it among them.
+    pub(crate) result: Range<u64>,
+    pub(crate) error: Range<u64>,
+    /// The beginning of the error's `code`, if it is a number.
+    pub(crate) code: Option<u64>,
 }
 
 /// The member `jsonrpc`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Version {
     #[default]
     Absent,
-    /// It is `null`, which stands there.
-    Null(Range<u64>),
+    Null,
     /// It is "2.0".
     Two,
     Other,
 }
 
 /// The member `result` or `error`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Member {
     #[default]
     Absent,
-    /// It is `null`, and gone without these bytes, one of the commas beside it among them.
-    Null(Range<u64>),
+    Null,
     /// There are several, and not all of them have a value.
     Several,
     Value,
@@ -143,21 +153,17 @@ impl Answer {
     /// The same in a text that begins at this place.
     pub(crate) fn after(&self, start: u64) -> Self {
         let moved = |range: &Range<u64>| range.start.saturating_sub(start)..range.end.saturating_sub(start);
-        let member = |member: &Member| match member {
-            Member::Null(range) => Member::Null(moved(range)),
-            other => other.clone(),
-        };
-        let version = match &self.version {
-            Version::Null(range) => Version::Null(moved(range)),
-            other => other.clone(),
-        };
-        Self {
-            version,
-            result: member(&self.result),
-            error: member(&self.error),
-            code_at: self.code_at.map(|at| at.saturating_sub(start)),
-            has_message: self.has_message,
-        }
+        let places = self.places.as_ref().map(|places| Places {
+            version: moved(&places.version),
+            result: moved(&places.result),
+            error: moved(&places.error),
+            code: places.code.map(|at| at.saturating_sub(start)),
+        });
+        Self { places: places.map(Box::new), ..self.clone() }
+    }
+
+    fn places(&mut self) -> &mut Places {
+        self.places.get_or_insert_default()
     }
 }
 
@@ -493,7 +499,7 @@ impl Scanner {
     #[expect(clippy::inline_always, reason = "a call would cost as much as a short value does")]
     fn begin_value(&mut self, byte: u8, bytes: &[u8], at: &mut usize) -> State {
         if self.next != Role::Other {
-            self.begin_watched(byte, *at);
+            self.begin_watched(byte, bytes, *at);
         }
         let state = match byte {
             b'"' => {
@@ -581,9 +587,13 @@ impl Scanner {
 
     /// The value of a member that matters, which begins with this byte.
     #[inline(never)]
-    fn begin_watched(&mut self, byte: u8, at: usize) {
+    fn begin_watched(&mut self, byte: u8, bytes: &[u8], at: usize) {
         let role = mem::replace(&mut self.next, Role::Other);
         match role {
+            // Nearly always, and all of it is here.
+            Role::Version if bytes.get(at..).is_some_and(|value| value.starts_with(br#""2.0""#)) => {
+                self.outline.answer.version = Version::Two;
+            }
             Role::Id | Role::Method | Role::Version => {
                 self.keeping = role;
                 self.is_kept_string = byte == b'"';
@@ -592,12 +602,15 @@ impl Scanner {
             Role::Result => self.outline.answer.result = self.member(role, byte),
             Role::Error => {
                 self.outline.answer.error = self.member(role, byte);
-                self.outline.answer.code_at = None;
+                if let Some(places) = &mut self.outline.answer.places {
+                    places.code = None;
+                }
                 self.outline.answer.has_message = false;
                 self.watch(true, byte);
             }
             Role::Code => {
-                self.outline.answer.code_at = matches!(byte, b'-' | b'0'..=b'9').then(|| self.place(at));
+                let number = matches!(byte, b'-' | b'0'..=b'9').then(|| self.place(at));
+                self.outline.answer.places().code = number;
             }
             Role::Message => self.outline.answer.has_message = byte == b'"',
             // The names of its members matter too.
@@ -622,16 +635,24 @@ impl Scanner {
             (Member::Absent | Member::Value, byte) if byte != b'n' => return Member::Value,
             _ => return Member::Several,
         }
-        self.cut = if self.last_end == 0 { Cut::First(role) } else { Cut::AfterAnother(role) };
-        Member::Null(if self.last_end == 0 { self.name_from } else { self.last_end }..0)
+        let (cut, start) = if self.last_end == 0 {
+            (Cut::First(role), self.name_from)
+        } else {
+            (Cut::AfterAnother(role), self.last_end)
+        };
+        self.cut = cut;
+        self.place_of(role).start = start;
+        Member::Null
+    }
+
+    fn place_of(&mut self, role: Role) -> &mut Range<u64> {
+        let places = self.outline.answer.places();
+        if role == Role::Result { &mut places.result } else { &mut places.error }
     }
 
     /// The member that is `null` ends here, as far as it may have to go.
     fn end_cut(&mut self, role: Role, end: u64) {
-        let Answer { result, error, .. } = &mut self.outline.answer;
-        if let Member::Null(range) = if role == Role::Result { result } else { error } {
-            range.end = end;
-        }
+        self.place_of(role).end = end;
     }
 
     /// A member's name, whose opening quote is next.
@@ -753,9 +774,12 @@ impl Scanner {
             (Role::Version, text) => {
                 self.outline.answer.version = match text {
                     Some(br#""2.0""#) => Version::Two,
-                    Some(b"null") => Version::Null(range),
+                    Some(b"null") => Version::Null,
                     _ => Version::Other,
                 };
+                if self.outline.answer.version == Version::Null {
+                    self.outline.answer.places().version = range;
+                }
             }
             (Role::Id, _) => self.outline.id = Some(Kept { range, is_string: self.is_kept_string, text }),
             _ => self.outline.method = Some(Kept { range, is_string: self.is_kept_string, text }),

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     era,
-    scan::{Answer, Expected, Fault, Kept, LONGEST_KEPT, Member, Outline, Scanner, Shape, Version},
+    scan::{Answer, Expected, Fault, Kept, LONGEST_KEPT, Member, Outline, Places, Scanner, Shape, Version},
 };
 
 /// Any bytes are judged, and seen, as `serde_json` does.
@@ -111,32 +111,43 @@ fn expected(text: &str, found: &Outline) -> Outline {
 /// What a response has; the cuts, which leave what else it is, as they are in `found`.
 fn expected_answer(text: &str, members: Option<&Members<'_>>, found: &Answer) -> Answer {
     let get = |name: &str| members.and_then(|members| members.get(name));
-    let member = |name: &str, found: &Member| match (get(name), found) {
-        (None, _) => Member::Absent,
+    let member = |name: &str| match get(name) {
+        None => Member::Absent,
         _ if members.is_some_and(|members| members.is_doubtful(name)) => Member::Several,
-        (Some("null"), Member::Null(cut)) => {
+        Some("null") => Member::Null,
+        Some(_) => Member::Value,
+    };
+    let (result, error) = (member("result"), member("error"));
+    let mut places = found.places.as_deref().cloned().unwrap_or_default();
+    for (member, cut) in [(result, &places.result), (error, &places.error)] {
+        if member == Member::Null {
             let (start, end) = (usize::try_from(cut.start).unwrap(), usize::try_from(cut.end).unwrap());
             let kept = [&text[..start], &text[end..]].concat();
-            assert!(Members::of(kept.trim_start_matches('\u{feff}')).is_some(), "{kept:?}");
-            Member::Null(cut.clone())
+            assert!(start < end && Members::of(kept.trim_start_matches('\u{feff}')).is_some(), "{kept:?}");
         }
-        (Some("null"), _) => Member::Null(0..0),
-        (Some(_), _) => Member::Value,
-    };
-    let error = get("error").and_then(Members::of);
-    let of_error = |name| error.as_ref().and_then(|error| error.get(name));
+    }
+    let version = get("jsonrpc");
+    if version == Some("null") {
+        places.version = place(text, version.unwrap_or_default());
+    }
+    let error_object = get("error").and_then(Members::of);
+    let of_error = |name| error_object.as_ref().and_then(|error| error.get(name));
     let is_number = |value: &&str| value.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+    places.code = of_error("code").filter(is_number).map(|code| place(text, code).start);
     Answer {
-        version: match get("jsonrpc") {
+        version: match version {
             None => Version::Absent,
-            Some("null") => Version::Null(place(text, get("jsonrpc").unwrap_or_default())),
+            Some("null") => Version::Null,
             Some(r#""2.0""#) => Version::Two,
             Some(_) => Version::Other,
         },
-        result: member("result", &found.result),
-        error: member("error", &found.error),
-        code_at: of_error("code").filter(is_number).map(|code| place(text, code).start),
+        result,
+        error,
         has_message: of_error("message").is_some_and(|message| message.starts_with('"')),
+        places: found.places.as_ref().map(|_| Box::new(places.clone())).or_else(|| {
+            assert_eq!(places, Places::default());
+            None
+        }),
     }
 }
 
