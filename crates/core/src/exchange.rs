@@ -572,12 +572,17 @@ impl Exchange<'_> {
             // What broke off may have been an answer as well.
             let is_about_credentials = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
             let is_known = (page.is_whole || is_about_credentials) && !status.is_server_error();
-            return (None, is_known || only_reads(self.message.method()));
+            return (None, is_known || self.is_harmless());
         };
         let is_own = self.is_named_by(answer);
         let is_protocols =
             status == StatusCode::BAD_REQUEST && answer.error().is_some_and(|(code, _)| era::is_reserved(code));
-        (Some(answer.with_id(id)), !is_own || is_protocols || only_reads(self.message.method()))
+        (Some(answer.with_id(id)), !is_own || is_protocols || self.is_harmless())
+    }
+
+    /// Whether the message may be sent twice: it only reads, or asks to be told what happens.
+    fn is_harmless(&self) -> bool {
+        only_reads(self.message.method()) || self.message.method() == "subscriptions/listen"
     }
 
     /// The session that the message was sent in is gone; it was not looked at, and goes into the next one.

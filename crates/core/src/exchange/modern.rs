@@ -19,8 +19,7 @@ use crate::{
     headers,
     message::{Kind, Message},
     pending::Origin,
-    retry::{self, only_reads},
-    splice,
+    retry, splice,
     transport::Reply,
 };
 
@@ -100,10 +99,8 @@ impl Exchange<'_> {
                 bridge.eras().modern_is(taken);
             }
             // A modern server has let it in, so what a gateway says instead of an answer may be about what ran.
-            let may_have_run = known.is_modern
-                && fault.is_none()
-                && !only_reads(self.message.method())
-                && retry::judge(status.as_u16(), None).1;
+            let may_have_run =
+                known.is_modern && fault.is_none() && !self.is_harmless() && retry::judge(status.as_u16(), None).1;
             if taken == Some(false)
                 && may_go_again
                 && !may_have_run

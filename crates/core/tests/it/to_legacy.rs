@@ -1314,3 +1314,17 @@ async fn modern_answer(server: &mut Server, client: &mut Client, id: &str) {
         post.answer(r#"{"resultType":"complete","tools":[]}"#).await;
     }
 }
+
+#[tokio::test]
+async fn a_subscription_that_is_refused_under_its_own_id_is_translated() {
+    let mut server = Server::start().await;
+    server.expect_get();
+    let mut client = Client::of(&server);
+    client
+        .send(crate::support::modern("1", "subscriptions/listen", r#""notifications":{"toolsListChanged":true}"#))
+        .await;
+    let refusal = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"Bad Request: no session"}}"#;
+    server.post().await.respond_as(400, "application/json", refusal).await;
+    assert_eq!(server.post().await.rpc_method(), "initialize", "it runs nothing, so it may go again");
+    drop(client);
+}
