@@ -61,8 +61,9 @@ async def test_lines_at_every_cut() -> None:
     ("content_type", "body", "expected"),
     [
         (SSE, event(ONE) + b": ping\n\nevent: message\n" + event(TWO), [ONE, TWO]),
-        # An event of another type is no message.
-        (SSE, event(ONE) + b"event: other\n" + event(TWO), [ONE]),
+        # An event of another type is no message, unless it holds an answer.
+        (SSE, event(ONE) + b"event: other\n" + event(b'{"jsonrpc":"2.0","method":"x"}'), [ONE]),
+        (SSE, event(ONE) + b"event: other\n" + event(TWO), [ONE, TWO]),
         ("TEXT/Event-Stream; charset=utf-8", event(ONE), [ONE]),
         (NDJSON, ONE + b"\n\n" + TWO, [ONE, TWO]),
         ("application/jsonl", ONE + b"\r\n" + TWO + b"\r\n", [ONE, TWO]),

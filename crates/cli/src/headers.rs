@@ -78,7 +78,7 @@ impl Headers {
             && self.command.is_none()
             && let Some(given) = text_variable(&self.env, "MCP_AUTH")?
         {
-            collector.set_authorization(&given)?;
+            collector.set_whole_authorization(&given)?;
         }
         if let Some(given) = given.as_ref().filter(|_| !self.is_command_typed) {
             collector.set_authorization(given)?;
@@ -90,7 +90,7 @@ impl Headers {
             collector.set(&Given::new("--header", text.clone()))?;
         }
         if let Some(text) = &self.auth {
-            collector.set_authorization(&Given::new("--auth", text.clone()))?;
+            collector.set_whole_authorization(&Given::new("--auth", text.clone()))?;
         }
         if let Some(given) = given.as_ref().filter(|_| self.is_command_typed) {
             collector.set_authorization(given)?;
@@ -166,8 +166,11 @@ impl Collector<'_> {
         let (name, value) = unquoted(&given.text)
             .split_once(':')
             .ok_or_else(|| given.mistake("there is no colon; write 'Name: Value'"))?;
+        // What comes out of a variable is as it should be.
+        if !value.contains("${") {
+            check_expanded(value).map_err(|what| given.mistake(what))?;
+        }
         let value = expanded(value, &self.headers.env).map_err(|what| given.mistake(what))?;
-        check_expanded(&value).map_err(|what| given.mistake(what))?;
         if name.trim().eq_ignore_ascii_case("authorization") {
             self.set_authorization(&Given::new(given.from.as_str(), value))
         } else {
@@ -175,10 +178,15 @@ impl Collector<'_> {
         }
     }
 
+    /// The same for a value that was given as it is to be sent.
+    fn set_whole_authorization(&mut self, given: &Given) -> Result<(), Error> {
+        check_expanded(unquoted(&given.text)).map_err(|what| given.mistake(what))?;
+        self.set_authorization(given)
+    }
+
     /// Sends the value as it is, but says so when it looks as if something is missing.
     fn set_authorization(&mut self, given: &Given) -> Result<(), Error> {
         let value = unquoted(&given.text);
-        check_expanded(value).map_err(|what| given.mistake(what))?;
         if value.is_empty() {
             self.warnings.push(format!("{}: the value is empty; no Authorization header is sent", given.from));
             return Ok(());
