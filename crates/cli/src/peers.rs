@@ -4,12 +4,15 @@
 //! Rule: what means the same here does the same, what means nothing here is said once at `info`, and nothing is ignored that
 //! would make the bridge do something else than the user wants.
 
-use std::{cell::LazyCell, ffi::OsString};
+use std::{cell::LazyCell, ffi::OsString, path::Path};
 
 use clap::{ArgAction, CommandFactory as _};
 use serde_json::Value;
 
-use crate::args::Args;
+use crate::{
+    args::Args,
+    files::{self, Time},
+};
 
 /// A command line in our own options.
 #[derive(Debug, Default)]
@@ -169,7 +172,7 @@ impl Translated {
 /// JSON from the command line, or with `@` from a file.
 fn json(name: &str, value: &str) -> Result<Value, String> {
     let text = match value.strip_prefix('@') {
-        Some(path) => std::fs::read_to_string(path).map_err(|error| format!("{name}: {path}: {error}"))?,
+        Some(path) => files::read_text(name, Path::new(path), Time::First).map_err(|error| error.to_string())?,
         None => value.to_owned(),
     };
     serde_json::from_str(&text).map_err(|_| format!("{name}: this is no JSON; write it like '{{\"client_id\":\"…\"}}'"))

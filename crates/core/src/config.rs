@@ -180,8 +180,12 @@ impl ServerUrl {
         self.url.join(text).ok().filter(is_http).and_then(Self::of)
     }
 
-    /// The same with `https` in the place of `http`.
-    pub(crate) fn secured(&self) -> Option<Self> {
+    /// The same with `https` in the place of `http`, if it is said by a server of the same host that is reached by `https`: one
+    /// behind a proxy often does not know that it is.
+    pub(crate) fn secured_as(&self, base: &Self) -> Option<Self> {
+        if self.is_secure() || !base.is_secure() || self.url.host() != base.url.host() {
+            return None;
+        }
         let mut url = self.url.clone();
         url.set_scheme("https").ok()?;
         Self::of(url)

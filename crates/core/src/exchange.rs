@@ -750,7 +750,7 @@ impl Exchange<'_> {
             any = true;
             if self.speaks_another_era(StatusCode::OK, &message) {
                 self.refusal = Some(message);
-            } else if self.says_session_is_lost(&message) {
+            } else if self.sees_session_lost(&message) {
                 self.lost_session = true;
             } else {
                 self.bridge.hand_on(message, Some(self.pending)).await;
@@ -769,20 +769,20 @@ impl Exchange<'_> {
         Ok(any)
     }
 
-    /// Whether an error that came as a success, in nobody's name, says that the session is gone. If it came in the request's own
-    /// name, it is the answer, and the next message finds another session.
-    fn says_session_is_lost(&self, message: &Message) -> bool {
+    /// Sees to the session where an error that came as a success says that it is gone. True if the message must be sent again in
+    /// another one: the error came in nobody's name. One in the request's own name is its answer, and the next message finds
+    /// another session.
+    fn sees_session_lost(&self, message: &Message) -> bool {
         // Nearly all that comes is no error.
         if message.answer().is_none()
             || self.era() == Era::Modern
             || self.is_initialize()
             || self.pending.is_of_session()
             || self.pending.is_answered()
-            || message.kind() != Kind::Response
         {
             return false;
         }
-        let Some(error) = message.answer().and_then(|_| message.error()) else { return false };
+        let Some(error) = message.error() else { return false };
         let is_own = self.is_named_by(message);
         let is_anothers = !is_own && message.id().is_some_and(|id| self.bridge.table.find(id).is_some());
         if is_anothers || !self.bridge.session().is_lost_by(&error, is_own) {

@@ -265,13 +265,9 @@ async fn push(bridge: &Arc<Bridge>, mut hold: Option<Hold>) -> Outcome {
                 bridge.transport.credentials.change(&sent).await;
                 continue;
             }
-            End::Denied(error) => {
-                tracing::debug!(error = %error, "no push stream");
-                return Outcome::Silent;
-            }
             End::Closed => {}
             End::Refused(status, _) => tracing::debug!(status = status.as_u16(), "no push stream for now"),
-            End::Failed(error) => tracing::debug!(error = %error, "no push stream for now"),
+            End::Denied(error) | End::Failed(error) => tracing::debug!(error = %error, "no push stream for now"),
         }
         sleep(cursor.wait(failures, &bridge.timeouts)).await;
         failures += 1;
@@ -423,13 +419,11 @@ impl Cursor {
     }
 }
 
-/// The endpoint that the server names, which must be on its own origin (R51). A server behind a proxy often does not know that it
-/// is reached by https.
+/// The endpoint that the server names, which must be on its own origin (R51).
 fn endpoint(base: &ServerUrl, text: &[u8]) -> Result<ServerUrl, &'static str> {
     let text = std::str::from_utf8(text).map_err(|_| "the server's endpoint for messages is no text")?;
     let endpoint = base.join(text.trim()).ok_or("the server's endpoint for messages is no URL")?;
-    let is_unaware = base.is_secure() && !endpoint.is_secure() && endpoint.as_url().host() == base.as_url().host();
-    let endpoint = if is_unaware { endpoint.secured().unwrap_or(endpoint) } else { endpoint };
+    let endpoint = endpoint.secured_as(base).unwrap_or(endpoint);
     if base.is_origin_of(&endpoint) {
         Ok(endpoint)
     } else {

@@ -19,8 +19,9 @@
 //! | any other 4xx | once | once | yes |
 //!
 //! "In nobody's name" is a body that has no JSON-RPC error, or one under no id or somebody else's; but for 401 and 403 all of
-//! it must have come, as what broke off may have been an answer. A tool that ran answers
-//! under the request's id; so what has that is an answer, whatever status a gateway puts on it and whatever it speaks of.
+//! it must have come, as what broke off may have been an answer, and under 5xx it must be a JSON-RPC error, as the page may be a
+//! gateway's that has lost one. A tool that ran answers under the request's id; so what has that is an answer, whatever status
+//! a gateway puts on it and whatever it speaks of.
 
 use std::time::Duration;
 

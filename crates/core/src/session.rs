@@ -9,6 +9,9 @@ use crate::{headers, message::Message, secrets::Concealed, transport::Page};
 const MOST_SUBSCRIPTIONS: usize = 1000;
 const LONGEST_SUBSCRIPTION: usize = 16 << 10;
 
+/// The codes of errors that speak of sessions.
+const SESSION_CODES: [i64; 5] = [-32_000, -32_001, -32_002, -32_600, -32_602];
+
 /// What the server has settled with this client.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
@@ -231,9 +234,6 @@ impl Session {
         self.id.is_some() && SESSION_CODES.contains(code) && speaks(text)
     }
 }
-
-/// The codes of errors that speak of sessions.
-const SESSION_CODES: [i64; 5] = [-32_000, -32_001, -32_002, -32_600, -32_602];
 
 /// Whether an error's text says that the request lacks a session.
 pub(crate) fn is_about_session(text: &str) -> bool {

@@ -515,9 +515,7 @@ fn next_hop(response: &Response<Body>, from: &ServerUrl) -> Result<Option<Server
     if next.is_secure() || !from.is_secure() {
         return Ok(Some(next));
     }
-    // A server behind a proxy often does not know that it is reached by https.
-    let is_same_host = next.as_url().host() == from.as_url().host();
-    let secured = next.secured().filter(|secured| is_same_host && secured != from);
+    let secured = next.secured_as(from).filter(|secured| secured != from);
     secured.map(Some).ok_or_else(|| {
         let summary =
             format!("{from} redirects to {next}, where the message would be sent in clear; use the final https URL");

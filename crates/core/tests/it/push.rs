@@ -7,7 +7,7 @@ use crate::support::{Client, Exchange, INITIALIZED, Server, VERSION, call, notif
 const CHANGED: &str = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
 
 /// A bridge whose server answers GETs, after the handshake.
-async fn listening(session: Option<&str>) -> (Server, Client) {
+pub(crate) async fn listening(session: Option<&str>) -> (Server, Client) {
     let mut server = Server::start().await;
     server.expect_get();
     let mut client = Client::of(&server);

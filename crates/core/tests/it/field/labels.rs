@@ -1,8 +1,9 @@
 //! A body is what its first bytes say, whatever its label: proxies and frameworks put on the wrong one, or none.
 
 use crate::{
+    push,
     strangers::listening,
-    support::{Client, INITIALIZED, Server, VERSION, call, dialogue, notification, response},
+    support::{call, dialogue, notification, response},
 };
 
 #[tokio::test]
@@ -128,14 +129,7 @@ async fn without_a_standing_stream_nobody_waits_for_what_was_accepted() {
 #[tokio::test]
 async fn the_standing_stream_needs_no_label() {
     for label in ["text/plain", "application/json", ""] {
-        let mut server = Server::start().await;
-        server.expect_get();
-        let mut client = Client::of(&server);
-        client.initialize().await;
-        let answer = server.initialize(Some("s"), VERSION).await;
-        client.expect(answer).await;
-        client.send(INITIALIZED).await;
-        server.post().await.accepted().await;
+        let (mut server, mut client) = push::listening(Some("s")).await;
         let mut push = server.get().await;
         let headers: &[_] = if label.is_empty() { &[] } else { &[("Content-Type", label)] };
         push.head(200, headers).await;
