@@ -10,7 +10,9 @@ use clap::{
     Parser,
     error::{ContextKind, ContextValue, ErrorKind},
 };
-use gangway::{ClientIdentity, Config, Error, Proxy, ProxyUrl, TransportMode, http_client::HttpVersion};
+use gangway::{
+    ClientEra, ClientIdentity, Config, Error, Proxy, ProxyUrl, ToolFilter, TransportMode, http_client::HttpVersion,
+};
 use tracing::level_filters::LevelFilter;
 use url::{Host, Url};
 
@@ -53,6 +55,10 @@ Environment:
   HTTPS_PROXY, HTTP_PROXY, ALL_PROXY  the proxy, where --proxy is not given
   NO_PROXY                            hosts that are reached without a proxy
 
+Other bridges:
+  The options of mcp-remote, fastmcp-remote, supergateway and mcp-proxy are understood, too; one that cannot be
+  followed is refused with what to use
+
 Exit status:
   0 if the client closed stdin or a signal asked for the end, 2 for a mistake in the settings,
   1 for any other failure"#;
@@ -70,7 +76,7 @@ Exit status:
 )]
 #[allow(clippy::doc_markdown, rustdoc::bare_urls, reason = "the help is read as plain text")]
 pub(crate) struct Args {
-    /// Address of the MCP server, like https://example.com/mcp [$MCP_SERVER_URL]
+    /// Address of the MCP server, like https://example.com/mcp or unix:/run/mcp.sock:/mcp [$MCP_SERVER_URL]
     #[arg(value_name = "URL")]
     server: Option<String>,
 
@@ -81,6 +87,11 @@ pub(crate) struct Args {
     /// auto, http (Streamable HTTP), sse (HTTP+SSE) or sse-first [$MCP_TRANSPORT] [default: auto]
     #[arg(long, value_name = "NAME", help_heading = "Server")]
     transport: Option<String>,
+
+    /// What a client speaks that knows both eras of MCP: auto (as the server), modern (2026-07-28) or legacy [$MCP_ERA]
+    /// [default: auto]
+    #[arg(long, value_name = "NAME", help_heading = "Server")]
+    era: Option<String>,
 
     /// Value of the Authorization header, sent as it is, like 'Bearer TOKEN' [$MCP_AUTH]
     #[arg(long, value_name = "VALUE", help_heading = "Server")]
@@ -97,6 +108,15 @@ pub(crate) struct Args {
     /// File with one such header a line; # begins a comment line; read again on a 401 [$MCP_HEADER_FILE]
     #[arg(long, value_name = "PATH", help_heading = "Server")]
     pub(crate) header_file: Option<PathBuf>,
+
+    /// Tools that the client may see and call, by names with * and ?; may be repeated [$MCP_ALLOW_TOOLS, separated by commas]
+    /// [default: all]
+    #[arg(long, value_name = "PATTERN", help_heading = "Server")]
+    allow_tool: Vec<String>,
+
+    /// Tools that it may not, whatever is allowed [$MCP_DENY_TOOLS]
+    #[arg(long, alias = "ignore-tool", value_name = "PATTERN", help_heading = "Server")]
+    deny_tool: Vec<String>,
 
     /// Requests that may be open at the server at once [$CONCURRENCY] [default: 64]
     #[arg(long, value_name = "COUNT", help_heading = "Server")]
@@ -145,6 +165,10 @@ pub(crate) struct Args {
     /// Proxy (http, https, socks5, socks5h) for all hosts but those in NO_PROXY [default: the system's]
     #[arg(long, value_name = "URL", help_heading = "Network")]
     proxy: Option<String>,
+
+    /// Unix socket that the server listens on, in place of the URL's host and port [$MCP_UNIX_SOCKET]
+    #[arg(long, value_name = "PATH", help_heading = "Network")]
+    unix_socket: Option<PathBuf>,
 
     /// Speak only HTTP/2, even without TLS [$HTTP2] [default: what the server offers]
     #[arg(long, help_heading = "Network")]
@@ -225,7 +249,8 @@ impl Settings {
     pub(crate) fn new(mut typed: Args, mut notes: Vec<String>, env: &Environment) -> Result<Self, Error> {
         let mut warnings = Vec::new();
 
-        let mut given = server_url(&mut typed, env)?;
+        let unix_socket = path_or(typed.unix_socket.take(), "--unix-socket", env, "MCP_UNIX_SOCKET");
+        let mut given = server_url(&mut typed, unix_socket.is_some(), env)?;
         given.text = unquoted(&given.text).to_owned();
         let transport = match option_or(typed.transport.take(), "--transport", env, "MCP_TRANSPORT")? {
             Some(name) => transport(&name)?,
@@ -236,10 +261,28 @@ impl Settings {
         let mut config =
             Config::new(completed.as_ref().unwrap_or(&given.text)).map_err(|error| given.mistake(error))?;
         config.transport = transport;
+        if let Some((from, path)) = unix_socket {
+            if config.unix_socket.is_some() {
+                return Err(Error::config(format!("{from}: the URL names a socket as well; give only one of the two")));
+            }
+            config.unix_socket = Some(path);
+        }
+        if cfg!(not(unix)) && config.unix_socket.is_some() {
+            return Err(Error::config(
+                "a Unix socket cannot be used on this system; give the server's http or https URL",
+            ));
+        }
+        if let Some(given) = option_or(typed.era.take(), "--era", env, "MCP_ERA")? {
+            config.client_era = client_era(&given)?;
+        }
+        config.tools = ToolFilter::new(
+            &patterns(std::mem::take(&mut typed.allow_tool), "--allow-tool", env, "MCP_ALLOW_TOOLS")?,
+            &patterns(std::mem::take(&mut typed.deny_tool), "--deny-tool", env, "MCP_DENY_TOOLS")?,
+        );
         if completed.is_some() {
             notes.push(format!("a ContextForge server: requests go to {}", config.url));
         }
-        if is_readable_on_the_way(&given.text) {
+        if config.unix_socket.is_none() && is_readable_on_the_way(&given.text) {
             warnings.push("the URL begins with http: what is sent can be read on the way; use https".to_owned());
         }
         if let Some(kind) = text_variable(env, "FORGE_CONTENT_TYPE")?
@@ -403,15 +446,42 @@ fn transport(given: &Given) -> Result<TransportMode, Error> {
     }
 }
 
-fn server_url(typed: &mut Args, env: &Environment) -> Result<Given, Error> {
+fn client_era(given: &Given) -> Result<ClientEra, Error> {
+    match given.text.trim() {
+        "auto" => Ok(ClientEra::Auto),
+        "legacy" => Ok(ClientEra::Legacy),
+        "modern" => Ok(ClientEra::Modern),
+        other => Err(given.mistake(format!("{other:?} is none of auto, legacy and modern"))),
+    }
+}
+
+/// Patterns of names, each of which is typed or one of a list in the variable.
+fn patterns(typed: Vec<String>, option: &str, env: &Environment, name: &str) -> Result<Vec<String>, Error> {
+    let given = match text_variable(env, name)?.filter(|_| typed.is_empty()) {
+        Some(list) => Given { text: list.text, from: name.to_owned() },
+        None => Given::new(option, typed.join(",")),
+    };
+    let patterns: Vec<_> = given.text.split(',').map(|pattern| pattern.trim().to_owned()).collect();
+    match patterns.as_slice() {
+        [none] if none.is_empty() && typed.is_empty() => Ok(Vec::new()),
+        patterns if patterns.iter().any(String::is_empty) => {
+            Err(given.mistake("a pattern is empty; write one like get_*"))
+        }
+        _ => Ok(patterns),
+    }
+}
+
+/// On a socket of this machine, the URL says little and may be left out.
+fn server_url(typed: &mut Args, is_on_socket: bool, env: &Environment) -> Result<Given, Error> {
     let url = match (typed.server.take(), typed.url.take()) {
         (Some(one), Some(other)) if one.trim() != other.trim() => {
             return Err(Error::config("the URL is given twice, and not the same; leave out --url or the other"));
         }
         (Some(text), _) => Some(Given::new("URL", text)),
         (None, Some(text)) => Some(Given::new("--url", text)),
-        (None, None) => text_variable(env, "MCP_SERVER_URL")?,
+        (None, None) => text_variable(env, "MCP_SERVER_URL")?.or(text_variable(env, "SSE_URL")?),
     };
+    let url = url.or_else(|| is_on_socket.then(|| Given::new("URL", "http://localhost/mcp".to_owned())));
     url.filter(|given| !given.text.trim().is_empty()).ok_or_else(|| {
         Error::config(
             "the server's URL is missing; run it like 'mcp-gangway https://example.com/mcp' or set MCP_SERVER_URL",

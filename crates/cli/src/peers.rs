@@ -6,6 +6,7 @@
 
 use std::{cell::LazyCell, ffi::OsString, path::Path};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::{ArgAction, CommandFactory as _};
 use serde_json::Value;
 
@@ -22,6 +23,8 @@ pub(crate) struct Translated {
     pub(crate) variables: Vec<(&'static str, String)>,
     /// What was left out, and why.
     pub(crate) notes: Vec<String>,
+    user: Option<String>,
+    password: Option<String>,
 }
 
 /// What an option of a peer's means here.
@@ -42,19 +45,48 @@ enum Meaning {
     Header,
     ClientInfo,
     ClientMetadata,
+    /// A silence in seconds, 0 for any.
+    Silence,
+    /// The same in milliseconds.
+    SilenceInMilliseconds,
+    /// fastmcp-remote's modes beside our own values.
+    Authorization,
+    /// Whether to check certificates, or a file of them.
+    Verification,
+    /// One of two that make Basic credentials together.
+    User,
+    Password,
+    Secret,
 }
 
-/// Options of mcp-remote, supergateway and mcp-proxy, with the number of their values.
+/// Options of mcp-remote, fastmcp-remote, supergateway, mcp-proxy and Tidewave's proxy, with the number of their values.
 const OPTIONS: &[(&str, usize, Meaning)] = &[
     ("--allow-http", 0, Meaning::Nothing("http is allowed anyway")),
     ("--debug", 0, Meaning::Words(&["--log-level", "debug"])),
     ("--silent", 0, Meaning::Words(&["--log-level", "off"])),
     ("--enable-proxy", 0, Meaning::Nothing("the system's proxies are used anyway")),
     ("--auth-timeout", 1, Meaning::Same("--login-wait")),
-    ("--host", 1, Meaning::Nothing("the browser comes back to 127.0.0.1")),
+    ("--host", 1, Meaning::Same("--callback-host")),
     ("--static-oauth-client-info", 1, Meaning::ClientInfo),
     ("--static-oauth-client-metadata", 1, Meaning::ClientMetadata),
-    ("--ignore-tool", 1, Meaning::Refused("tools cannot be hidden; leave them out in the client's own settings")),
+    ("--auth-success-url", 1, Meaning::Nothing("the browser shows the bridge's own page")),
+    ("--body-timeout", 1, Meaning::Silence),
+    ("--headers-timeout", 1, Meaning::Nothing("--timeout limits any silence")),
+    ("--device-code", 0, Meaning::Same("--device")),
+    ("--disable-resource-parameter", 0, Meaning::Words(&["--resource", "none"])),
+    (
+        "--disable-cookies",
+        0,
+        Meaning::Refused("the server's cookies go back to it, as load balancers want; leave it out"),
+    ),
+    ("--ipv4", 0, Meaning::Nothing("addresses of both kinds are tried, the next one while the first is silent")),
+    ("--keep-alive", 0, Meaning::Nothing("a session that the server has forgotten is set up again unasked")),
+    ("--ping-interval", 1, Meaning::Nothing("a session that the server has forgotten is set up again unasked")),
+    ("--protocol", 1, Meaning::Nothing("the bridge finds out which protocol the server speaks")),
+    ("--token-endpoint", 1, Meaning::Refused("the authorization server's metadata says it; leave it out")),
+    ("--use-id-token", 0, Meaning::Refused("only access tokens are sent; --auth-command can print another")),
+    ("--auth", 1, Meaning::Authorization),
+    ("--verify", 1, Meaning::Verification),
     ("--streamableHttp", 1, Meaning::Same("--url")),
     ("--sse", 1, Meaning::Sse),
     ("--oauth2Bearer", 1, Meaning::BearerToken),
@@ -65,6 +97,15 @@ const OPTIONS: &[(&str, usize, Meaning)] = &[
     ("-H", 2, Meaning::Header),
     ("--headers", 2, Meaning::Header),
     ("--no-verify-ssl", 0, Meaning::Words(&["--insecure"])),
+    ("--client-secret", 1, Meaning::Secret),
+    ("--token-url", 1, Meaning::Refused("the authorization server's metadata says it; leave it out")),
+    ("--username", 1, Meaning::User),
+    ("--password", 1, Meaning::Password),
+    ("--digest", 0, Meaning::Refused("Digest is not known; use --auth or --auth-command")),
+    ("--named-server", 2, Meaning::Refused("it starts no local server; have the client do that")),
+    ("--max-disconnected-time", 1, Meaning::Nothing("each request says how long it waits: --timeout, --max-time")),
+    ("--receive-timeout", 1, Meaning::SilenceInMilliseconds),
+    ("--override-protocol-version", 1, Meaning::Nothing("the client says which version it speaks")),
 ];
 
 /// Puts our options in the place of the peers'. `args` begin with the program's name.
@@ -123,6 +164,7 @@ pub(crate) fn translated(args: Vec<OsString>) -> Result<Translated, String> {
             translated.args.extend(args.next());
         }
     }
+    translated.complete();
     Ok(translated)
 }
 
@@ -134,7 +176,33 @@ impl Translated {
     fn put(&mut self, name: &str, meaning: &Meaning, values: &[String]) -> Result<(), String> {
         let value = values.first().map_or("", String::as_str);
         match meaning {
+            Meaning::Same(option) if values.is_empty() => self.extend(&[option]),
             Meaning::Same(option) => self.extend(&[option, value]),
+            // Any silence is so long that nobody waits for its end.
+            Meaning::Silence => self.extend(&["--timeout", if value == "0" { "1000000000" } else { value }]),
+            Meaning::SilenceInMilliseconds => {
+                let seconds = value.parse::<f64>().map(|milliseconds| milliseconds / 1000.0);
+                let seconds = seconds.map_err(|_| format!("{name}: this is no number of milliseconds"))?;
+                self.extend(&["--timeout", &seconds.to_string()]);
+            }
+            Meaning::Authorization => match value {
+                "oauth" => {
+                    self.notes.push(format!("{name} oauth means nothing here: it is so where the server asks for it"))
+                }
+                "none" => self.extend(&["--no-oauth"]),
+                value => self.extend(&["--auth", value]),
+            },
+            Meaning::Verification => match value.trim().to_ascii_lowercase().as_str() {
+                "false" | "0" | "no" | "off" => self.extend(&["--insecure"]),
+                "true" | "1" | "yes" | "on" => {}
+                _ => self.extend(&["--ca-cert", value]),
+            },
+            Meaning::User => self.user = Some(value.to_owned()),
+            Meaning::Password => self.password = Some(value.to_owned()),
+            Meaning::Secret => {
+                self.extend(&["--client-credentials"]);
+                self.take_secret(name, value);
+            }
             Meaning::Words(words) => self.extend(words),
             Meaning::Nothing(why) => self.notes.push(format!("{name} means nothing here: {why}")),
             Meaning::Refused(instead) => return Err(format!("{name} cannot be done: {instead}")),
@@ -150,11 +218,13 @@ impl Translated {
             Meaning::ClientInfo => {
                 let info = json(name, value)?;
                 let id = text(&info, "client_id").ok_or_else(|| format!("{name}: there is no client_id in it"))?;
-                self.extend(&["--client-id", id]);
+                // Where mcp-remote has the browser come back to, which is what was registered.
+                self.extend(&["--client-id", id, "--callback-path", "/oauth/callback"]);
+                if !self.args.iter().any(|arg| arg == "--callback-host") {
+                    self.extend(&["--callback-host", "localhost"]);
+                }
                 if let Some(secret) = text(&info, "client_secret") {
-                    self.variables.push(("MCP_CLIENT_SECRET", secret.to_owned()));
-                    self.notes
-                        .push(format!("{name}: others on this machine may see the secret; use MCP_CLIENT_SECRET"));
+                    self.take_secret(name, secret);
                 }
             }
             Meaning::ClientMetadata => {
@@ -166,6 +236,22 @@ impl Translated {
             }
         }
         Ok(())
+    }
+}
+
+impl Translated {
+    fn take_secret(&mut self, name: &str, secret: &str) {
+        self.variables.push(("MCP_CLIENT_SECRET", secret.to_owned()));
+        self.notes.push(format!("{name}: others on this machine may see the secret; use MCP_CLIENT_SECRET"));
+    }
+
+    /// What takes more than one option to say.
+    fn complete(&mut self) {
+        let (user, password) = (self.user.take(), self.password.take());
+        if user.is_some() || password.is_some() {
+            let pair = format!("{}:{}", user.unwrap_or_default(), password.unwrap_or_default());
+            self.extend(&["--auth", &format!("Basic {}", STANDARD.encode(pair))]);
+        }
     }
 }
 
@@ -203,7 +289,7 @@ mod tests {
             ),
             (
                 &["https://a/mcp", "--header", "A: ${B}", "--transport", "http-first", "--host", "::1"],
-                &["https://a/mcp", "--header", "A: ${B}", "--transport", "http-first"],
+                &["https://a/mcp", "--header", "A: ${B}", "--transport", "http-first", "--callback-host", "::1"],
             ),
             (
                 &["https://a/mcp", "--auth-timeout", "60", "--resource", "https://a/"],
@@ -226,6 +312,23 @@ mod tests {
                 &["--headers", "A", "b", "--no-verify-ssl", "https://a/mcp"],
                 &["--header", "A: b", "--insecure", "https://a/mcp"],
             ),
+            (
+                &["https://a/mcp", "--ignore-tool", "delete_*", "--device-code", "--disable-resource-parameter"],
+                &["https://a/mcp", "--ignore-tool", "delete_*", "--device", "--resource", "none"],
+            ),
+            (
+                &["https://a/mcp", "--auth", "none", "--verify", "False", "--body-timeout", "0", "--protocol", "auto"],
+                &["https://a/mcp", "--no-oauth", "--insecure", "--timeout", "1000000000"],
+            ),
+            (
+                &["https://a/mcp", "--auth", "oauth", "--verify=/ca.pem", "--receive-timeout", "2500", "--debug"],
+                &["https://a/mcp", "--ca-cert", "/ca.pem", "--timeout", "2.5", "--log-level", "debug"],
+            ),
+            (
+                &["--password", "p:w", "--username", "u", "https://a/mcp", "--max-disconnected-time", "5"],
+                &["https://a/mcp", "--auth", "Basic dTpwOnc="],
+            ),
+            (&["https://a/mcp", "--auth", "Bearer t"], &["https://a/mcp", "--auth", "Bearer t"]),
             (&["--timeout", "60", "https://a/mcp"], &["--timeout", "60", "https://a/mcp"]),
             (
                 &["--static-oauth-client-metadata", r#"{"scope":"a b"}"#, "https://a/mcp"],
@@ -240,7 +343,8 @@ mod tests {
     #[test]
     fn what_is_left_out_is_told_and_what_cannot_be_is_refused() {
         assert!(of(&["https://a/mcp", "--enable-proxy"]).unwrap().notes[0].contains("--enable-proxy"));
-        assert!(of(&["https://a/mcp", "--ignore-tool", "x"]).unwrap_err().contains("--ignore-tool"));
+        assert!(of(&["https://a/mcp", "--use-id-token"]).unwrap_err().contains("--auth-command"));
+        assert!(of(&["https://a/mcp", "--receive-timeout", "soon"]).unwrap_err().contains("milliseconds"));
         assert!(of(&["--stdio", "npx x"]).unwrap_err().contains("--stdio"));
         assert!(of(&["--outputTransport", "sse"]).unwrap_err().contains("stdio"));
         assert!(of(&["-H", "A"]).unwrap_err().contains("needs a value"));
@@ -253,7 +357,11 @@ mod tests {
         let translated =
             of(&["https://a/mcp", "--static-oauth-client-info", r#"{"client_id":"c","client_secret":"s"}"#]);
         let translated = translated.unwrap();
-        assert_eq!(translated.args[2..], ["--client-id", "c"].map(OsString::from));
+        let expected = ["--client-id", "c", "--callback-path", "/oauth/callback", "--callback-host", "localhost"];
+        assert_eq!(translated.args[2..], expected.map(OsString::from));
+        assert_eq!(translated.variables, [("MCP_CLIENT_SECRET", "s".to_owned())]);
+        let translated = of(&["https://a/mcp", "--client-id", "c", "--client-secret", "s"]).unwrap();
+        assert_eq!(translated.args[2..], ["--client-id", "c", "--client-credentials"].map(OsString::from));
         assert_eq!(translated.variables, [("MCP_CLIENT_SECRET", "s".to_owned())]);
     }
 }

@@ -7,6 +7,7 @@
 use std::{
     ffi::OsString,
     io::{self, Write},
+    net::IpAddr,
     path::PathBuf,
     time::{Duration, SystemTime},
 };
@@ -84,9 +85,18 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME=VALUE")]
     authorize_param: Vec<String>,
 
-    /// Port of 127.0.0.1 that the browser comes back to [$MCP_CALLBACK_PORT] [default: any]
+    /// Port of this machine that the browser comes back to [$MCP_CALLBACK_PORT] [default: any]
     #[arg(long, value_name = "PORT")]
     callback_port: Option<String>,
+
+    /// Host that it comes back to: localhost or a loopback address, as the client is registered [$MCP_CALLBACK_HOST] [default:
+    /// 127.0.0.1; localhost where the authorization server takes only that]
+    #[arg(long, value_name = "HOST")]
+    callback_host: Option<String>,
+
+    /// Path that it comes back to [$MCP_CALLBACK_PATH] [default: /callback]
+    #[arg(long, value_name = "PATH")]
+    callback_path: Option<String>,
 
     /// How long a request waits for the user to sign in [$MCP_LOGIN_WAIT] [default: 20]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
@@ -153,6 +163,12 @@ impl Options {
             let port = given.text.trim().parse().ok().filter(|port| *port != 0);
             oauth.callback_port = Some(port.ok_or_else(|| given.mistake("this is no port from 1 to 65535"))?);
         }
+        if let Some(given) = option_or(self.callback_host, "--callback-host", env, "MCP_CALLBACK_HOST")? {
+            oauth.callback_host = Some(callback_host(&given)?);
+        }
+        if let Some(given) = option_or(self.callback_path, "--callback-path", env, "MCP_CALLBACK_PATH")? {
+            oauth.callback_path = Some(callback_path(&given)?);
+        }
         if let Some(given) = option_or(self.login_wait, "--login-wait", env, "MCP_LOGIN_WAIT")? {
             oauth.login_wait = some_time(&given)?;
         }
@@ -191,6 +207,33 @@ fn metadata_url(given: &Given) -> Result<String, Error> {
     match Url::parse(given.text.trim()) {
         Ok(url) if url.scheme() == "https" && url.path() != "/" => Ok(given.text.trim().to_owned()),
         _ => Err(given.mistake("this is no https URL with a path")),
+    }
+}
+
+/// As it stands in a URL.
+fn callback_host(given: &Given) -> Result<String, Error> {
+    let host = given.text.trim().trim_matches(['[', ']']).to_ascii_lowercase();
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) if address.is_loopback() => Ok(format!("[{address}]")),
+        Ok(IpAddr::V4(address)) if address.is_loopback() => Ok(host),
+        Err(_) if host == "localhost" => Ok(host),
+        _ => Err(given.mistake("only localhost, 127.0.0.1 and ::1 are sure to be this machine")),
+    }
+}
+
+fn callback_path(given: &Given) -> Result<String, Error> {
+    let text = given.text.trim();
+    let url = Url::parse("http://localhost").ok().and_then(|base| base.join(text).ok());
+    match url {
+        Some(url)
+            if text.starts_with('/')
+                && !text.starts_with("//")
+                && url.query().is_none()
+                && url.fragment().is_none() =>
+        {
+            Ok(url.path().to_owned())
+        }
+        _ => Err(given.mistake("write a path, like /oauth/callback")),
     }
 }
 

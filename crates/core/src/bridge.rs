@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     codec::{Decoder, Lost},
-    config::{Config, Limits, Timeouts},
+    config::{ClientEra, Config, Limits, Timeouts},
     era::{
         Era, Eras,
         legacy_to_modern::LegacyClient,
@@ -40,6 +40,7 @@ use crate::{
     session::Session,
     stdio::{self, Output, Progress, Stdout},
     subscriptions::Subscriptions,
+    tool_filter::ToolFilter,
     transport::Transport,
 };
 
@@ -121,6 +122,8 @@ async fn connect(
         permits: Permits::new(config.limits.concurrency),
         timeouts: config.timeouts,
         limits: config.limits,
+        tools: config.tools,
+        client_era: config.client_era,
     });
     let mut writer = JoinSet::new();
     writer.spawn(stdio::write(output, queue));
@@ -230,8 +233,9 @@ pub(crate) struct Bridge {
     pub(crate) events: Events,
     pub(crate) parked: Parked,
     pub(crate) subscriptions: Subscriptions,
-    /// Held while a legacy server is told for modern clients what to log.
-    pub(crate) log_level: tokio::sync::Mutex<()>,
+    /// What a legacy server did not want to log for modern clients, and the session in which it was asked. Held while it is
+    /// asked.
+    pub(crate) log_level: tokio::sync::Mutex<Option<(u64, String)>>,
     tasks: Mutex<JoinSet<()>>,
     pub(crate) storage: Arc<Storage>,
     /// For messages that are read back from their files to be changed.
@@ -245,6 +249,8 @@ pub(crate) struct Bridge {
     pub(crate) permits: Permits,
     pub(crate) timeouts: Timeouts,
     pub(crate) limits: Limits,
+    pub(crate) tools: ToolFilter,
+    pub(crate) client_era: ClientEra,
 }
 
 impl Bridge {
@@ -434,11 +440,32 @@ impl Bridge {
             }
         } else {
             self.learn(request, &answer);
+            let answer = if self.tools.is_empty() || request.method() != "tools/list" {
+                answer
+            } else {
+                match self.without_hidden_tools(answer).await {
+                    Ok(answer) => answer,
+                    Err(error) => {
+                        self.output.send(error_reply(Some(id), &error)).await;
+                        return self.table.remove(target);
+                    }
+                }
+            };
             let spelled_alike = answer.id().is_some_and(|theirs| theirs.identical(id));
             let answer = if spelled_alike { answer } else { answer.with_id(id) };
             self.output.send(answer.into_line()).await;
         }
         self.table.remove(target);
+    }
+
+    async fn without_hidden_tools(&self, answer: Message) -> Result<Message, Error> {
+        let opened = self.open_whole(answer).await;
+        if !opened.is_open() {
+            let summary = "the list of tools is too large to take out what the settings hide";
+            return Err(Error::new(Fault::TooLarge, summary));
+        }
+        let filtered = self.tools.filtered(&opened.message).unwrap_or_else(|| opened.message.clone());
+        Ok(opened.close(filtered))
     }
 
     /// What the session learns from an answer, before the client can act on it.

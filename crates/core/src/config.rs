@@ -12,7 +12,8 @@ use url::{Position, Url};
 
 use crate::{
     error::Error,
-    http_client::{HttpSettings, HttpVersion},
+    http_client::{HttpSettings, HttpVersion, UnixSocket},
+    tool_filter::ToolFilter,
 };
 
 /// Headers that the protocol or HTTP itself sets; a user's value would break the session (R97).
@@ -42,6 +43,9 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Sizes and counts.
     pub limits: Limits,
+    /// The Unix socket on which the server listens, in the place of the host and port of its URL. Requests to other origins,
+    /// like an authorization server, take the usual way.
+    pub unix_socket: Option<PathBuf>,
     /// How a secure connection is made.
     pub tls: Tls,
     /// The way out of the local network.
@@ -54,6 +58,10 @@ pub struct Config {
     pub idle_for: Duration,
     /// Which of MCP's HTTP transports the server is spoken to with.
     pub transport: TransportMode,
+    /// Which of the server's tools the client may see and call (all).
+    pub tools: ToolFilter,
+    /// Which protocol a client is to speak that knows both eras.
+    pub client_era: ClientEra,
     /// The folder for large messages on their way: unlinked files that only this process can read. The system's folder for
     /// temporary files unless told otherwise.
     pub spool_folder: PathBuf,
@@ -66,13 +74,17 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults for a server at `url`. A user and a password in it are sent as `Authorization: Basic`, until there is another
+    /// The defaults for a server at `url`; `unix:/path/of/socket:/path` and `http+unix://%2Fpath%2Fof%2Fsocket/path` are one that
+    /// listens on a Unix socket. A user and a password in it are sent as `Authorization: Basic`, until there is another
     /// [authorization](Self::set_authorization) (RFC 7617).
     ///
     /// # Errors
-    /// A text that is no absolute `http` or `https` URL.
+    /// A text that is no absolute `http` or `https` URL, and none of a socket.
     pub fn new(url: &str) -> Result<Self, Error> {
-        let mut config = Self::without_credentials(url)?;
+        let mut config = match on_socket(url.trim())? {
+            Some((socket, url)) => Self { unix_socket: Some(socket), ..Self::without_credentials(&url)? },
+            None => Self::without_credentials(url)?,
+        };
         if let Some(basic) = config.url.basic() {
             config.set_authorization(&basic)?;
         }
@@ -83,6 +95,7 @@ impl Config {
         let HttpSettings { tls, proxy, version, idle_connections, idle_for, .. } = HttpSettings::default();
         Ok(Self {
             url: ServerUrl::parse(url)?,
+            unix_socket: None,
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             tls,
@@ -91,6 +104,8 @@ impl Config {
             idle_connections,
             idle_for,
             transport: TransportMode::Auto,
+            tools: ToolFilter::default(),
+            client_era: ClientEra::default(),
             spool_folder: std::env::temp_dir(),
             header_source: None,
             #[cfg(feature = "oauth")]
@@ -132,6 +147,11 @@ impl Config {
             )));
         }
         self.set_header(header::AUTHORIZATION.as_str(), value)
+    }
+
+    /// The way to the server where that is a socket.
+    pub(crate) fn socket(&self) -> Option<UnixSocket> {
+        Some(UnixSocket::new(self.url.as_uri().clone(), self.unix_socket.as_deref()?))
     }
 
     /// The headers of the user, each marked sensitive.
@@ -214,6 +234,30 @@ impl ServerUrl {
         // Both were put into their one form when they were read, without the port that the scheme has anyway.
         self.uri.scheme() == other.uri.scheme() && self.uri.authority() == other.uri.authority()
     }
+}
+
+/// The path of the socket, and the URL on it, if this is a URL of a socket.
+fn on_socket(text: &str) -> Result<Option<(PathBuf, String)>, Error> {
+    const HINT: &str = "write unix:/path/of/socket:/mcp";
+    let has = |scheme: &str| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    let (socket, path) = if has("http+unix://") {
+        let rest = text.get("http+unix://".len()..).unwrap_or_default();
+        let (socket, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let socket = percent_decode_str(socket).decode_utf8();
+        (socket.map_err(|_| Error::config(format!("the path of the socket is no text; {HINT}")))?.into_owned(), path)
+    } else if has("unix:") {
+        let rest = text.get("unix:".len()..).unwrap_or_default();
+        let rest = rest.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(rest);
+        let (socket, path) = rest.find(":/").map_or((rest, ""), |at| (rest.split_at(at).0, rest.split_at(at + 1).1));
+        (socket.to_owned(), path)
+    } else {
+        return Ok(None);
+    };
+    if !socket.starts_with('/') || socket.starts_with("//") || socket.contains('\0') {
+        return Err(Error::config(format!("the path of the socket does not begin with /; {HINT}")));
+    }
+    let path = if path.is_empty() { "/mcp" } else { path };
+    Ok(Some((socket.into(), format!("http://localhost{path}"))))
 }
 
 fn is_http(url: &Url) -> bool {
@@ -333,6 +377,19 @@ impl fmt::Debug for ClientIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientIdentity").finish_non_exhaustive()
     }
+}
+
+/// Which protocol a client is to speak that knows both eras: it asks with `server/discover`, and begins with `initialize`
+/// where that is refused. A client that begins in another way is translated where it has to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientEra {
+    /// The server's, so that nothing has to be translated.
+    #[default]
+    Auto,
+    /// That of 2025-11-25 and before.
+    Legacy,
+    /// That of 2026-07-28.
+    Modern,
 }
 
 /// Which of MCP's HTTP transports to use.

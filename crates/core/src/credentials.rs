@@ -166,8 +166,12 @@ impl Credentials {
             let is_for_more = refusal.status == StatusCode::FORBIDDEN && challenge.wants_more_scope();
             let need = Need::after(refusal.sent.token.as_ref(), challenge, is_for_more);
             let wait = wait.map_or(sign_in.patience(), |wait| wait.min(sign_in.patience()));
-            let token = sign_in.token(&need, wait).await?;
-            self.install(token);
+            match sign_in.token(&need, wait).await {
+                Ok(token) => self.install(token),
+                // The refusal says more.
+                Err(error) if error.is_no_sign_in() => return Ok(false),
+                Err(error) => return Err(error),
+            }
             return Ok(true);
         }
         #[cfg(not(feature = "oauth"))]

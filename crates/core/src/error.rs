@@ -33,7 +33,7 @@ struct Inner {
     url: Option<String>,
 }
 
-type Cause = Box<dyn StdError + Send + Sync>;
+pub(crate) type Cause = Box<dyn StdError + Send + Sync>;
 
 /// Who is at fault, and at which stage. The name is what clients read in `data.kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,9 +78,14 @@ pub(crate) enum Kind {
     /// The user, or the authorization server: the sign-in failed.
     #[cfg(feature = "oauth")]
     NoToken,
+    /// The server: it wants credentials, and offers no sign-in that gives some.
+    #[cfg(feature = "oauth")]
+    NoSignIn,
     /// The server: it names another authorization server than the one that the user's client is for.
     #[cfg(feature = "oauth")]
     OtherIssuer,
+    /// The caller's settings: they hide the tool that is called.
+    HiddenTool,
     /// The bridge ends before the answer came.
     Shutdown,
     /// This process's own stdin or stdout failed.
@@ -125,7 +130,10 @@ impl Kind {
             #[cfg(feature = "oauth")]
             Self::NoToken => "sign_in_failed",
             #[cfg(feature = "oauth")]
+            Self::NoSignIn => "no_sign_in",
+            #[cfg(feature = "oauth")]
             Self::OtherIssuer => "other_issuer",
+            Self::HiddenTool => "hidden_tool",
             Self::Shutdown => "shutdown",
             Self::Stdio => "stdio",
             Self::Internal => "internal",
@@ -268,6 +276,12 @@ impl Error {
     #[cfg(feature = "oauth")]
     pub(crate) fn is_sign_in(&self) -> bool {
         self.0.kind == Kind::SignIn
+    }
+
+    /// The server wants credentials that no sign-in gives.
+    #[cfg(feature = "oauth")]
+    pub(crate) fn is_no_sign_in(&self) -> bool {
+        self.0.kind == Kind::NoSignIn
     }
 
     /// There is no token that the server takes, or none yet.

@@ -27,9 +27,9 @@ use tokio::{
 use crate::{
     bridge::Bridge,
     codec::Decoder,
-    config::ServerUrl,
+    config::{ClientEra, ServerUrl},
     credentials::Refusal,
-    era::{self, Era, Road},
+    era::{self, Era, Road, modern_to_legacy},
     error::{Error, Fate, Kind as Fault},
     intake::Lane,
     message::{Kind, Message, cancellation, error_reply},
@@ -269,6 +269,10 @@ impl Exchange<'_> {
     async fn attempt(&mut self) -> Result<Step, Error> {
         let bridge = self.bridge;
         let road = if self.pending.is_own() { Road::Direct } else { bridge.eras().road(&self.message) };
+        if self.is_refused_probe(road) {
+            bridge.answer(self.pending, modern_to_legacy::no_discovery(&self.message)).await;
+            return Ok(Step::Done);
+        }
         match road {
             Road::Direct if self.era() == Era::Modern => return self.attempt_modern().await,
             Road::Direct => {}
@@ -945,6 +949,18 @@ impl Exchange<'_> {
     /// Whether the end of the exchange is what cancels the request, in place of a notification.
     fn ends_when_cancelled(&self) -> bool {
         !self.pending.is_own() && self.message.kind() == Kind::Request && self.bridge.closes_to_cancel(self.pending)
+    }
+
+    /// Whether the client asks for the modern protocol and is to speak the other one, as its server does: so nothing is lost
+    /// that the modern one does not have. Who has spoken it already stays with it.
+    fn is_refused_probe(&self, road: Road) -> bool {
+        let is_probe = !self.pending.is_own() && self.message.method() == "server/discover";
+        is_probe
+            && match self.bridge.client_era {
+                ClientEra::Auto => road == Road::ToLegacy && !self.bridge.session().is_for_modern(),
+                ClientEra::Legacy => true,
+                ClientEra::Modern => false,
+            }
     }
 
     /// Whether this remedy was not tried yet; now it is.

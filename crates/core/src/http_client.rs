@@ -19,6 +19,7 @@ pub(crate) mod wire;
 
 use std::{
     future::poll_fn,
+    path::Path,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -84,6 +85,8 @@ pub struct HttpSettings {
     pub version: HttpVersion,
     /// Which addresses are connected to.
     pub addresses: Addresses,
+    /// The socket of this machine on which one server listens.
+    pub unix_socket: Option<UnixSocket>,
     /// What decompresses replies takes its memory from here.
     pub(crate) expanding: Budget,
 }
@@ -99,8 +102,31 @@ impl Default for HttpSettings {
             idle_connections: usize::MAX,
             version: HttpVersion::Auto,
             addresses: Addresses::Any,
+            unix_socket: None,
             expanding: Budget::new(memory::EXPANDING),
         }
+    }
+}
+
+/// A Unix socket, which stands for one origin: what goes anywhere else takes the usual way.
+#[derive(Clone, Debug)]
+pub struct UnixSocket {
+    origin: Uri,
+    path: Arc<Path>,
+}
+
+impl UnixSocket {
+    /// The socket at this path is where requests go that have the scheme, host and port of this URI.
+    pub fn new(origin: Uri, path: &Path) -> Self {
+        Self { origin, path: path.into() }
+    }
+
+    fn is_for(&self, uri: &Uri) -> bool {
+        self.origin.scheme() == uri.scheme() && self.origin.authority() == uri.authority()
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
     }
 }
 
@@ -215,7 +241,7 @@ impl<B: RequestBody> HttpClient<B> {
         connected: T,
     ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<B, T> {
         add_defaults(request.headers_mut());
-        if let Some(way) = self.0.connector.proxies().between(request.uri())
+        if let Some(way) = self.0.connector.way(request.uri())
             && let Some(credentials) = way.credentials()
         {
             request.headers_mut().entry(header::PROXY_AUTHORIZATION).or_insert_with(|| credentials.clone());
@@ -231,7 +257,7 @@ impl<B: RequestBody> HttpClient<B> {
 
     /// The error that a response with status 407 stands for, if it can be a proxy that speaks in the server's place.
     pub(crate) fn refused_by_proxy(&self, uri: &Uri) -> Option<Error> {
-        let way = self.0.connector.proxies().between(uri)?;
+        let way = self.0.connector.way(uri)?;
         let (fault, summary) = reach::wants_credentials(&way.proxy());
         Some(Error::new(fault, summary))
     }

@@ -103,7 +103,10 @@ impl Intake {
         while self.exchanges.try_join_next().is_some() {}
         match message {
             Ok(message) => self.start(message, room),
-            Err(invalid) => self.refuse(&invalid, room),
+            Err(invalid) => {
+                tracing::warn!(error = %invalid.error, "a line from the client is no message");
+                self.refuse(&invalid, room);
+            }
         }
     }
 
@@ -114,9 +117,8 @@ impl Intake {
         }
     }
 
-    /// Answers what is no message (R14).
+    /// Answers what is not to be sent.
     fn refuse(&mut self, invalid: &Invalid, room: Room) {
-        tracing::warn!(error = %invalid.error, "a line from the client is no message");
         let reply = error_reply(invalid.id.as_ref(), &invalid.error);
         let pending = self.bridge.table.insert_receipt();
         let bridge = Arc::clone(&self.bridge);
@@ -129,6 +131,13 @@ impl Intake {
 
     fn start(&mut self, message: Message, room: Room) {
         if message.kind() == Kind::Response && self.bridge.questions.take(&message) {
+            return;
+        }
+        if let Some(error) = self.bridge.tools.objection(&message) {
+            tracing::warn!(%error, "a call of the client's is not sent");
+            if let Some(id) = message.id().cloned() {
+                self.refuse(&Invalid { error, id: Some(id) }, room);
+            }
             return;
         }
         if is_unanswered(&message) {

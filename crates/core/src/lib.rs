@@ -42,6 +42,7 @@ pub mod stdio;
 pub mod streams;
 mod subscriptions;
 pub mod text;
+mod tool_filter;
 mod transport;
 #[cfg(test)]
 mod vectors;
@@ -51,8 +52,9 @@ mod worst;
 
 pub use bridge::{End, run};
 pub use config::{
-    ClientIdentity, Config, HeaderSource, Limits, LoadedHeaders, Proxy, ProxyUrl, ServerUrl, Timeouts, Tls,
+    ClientEra, ClientIdentity, Config, HeaderSource, Limits, LoadedHeaders, Proxy, ProxyUrl, ServerUrl, Timeouts, Tls,
     TransportMode,
 };
 pub use error::Error;
 pub use headers::message_headers;
+pub use tool_filter::ToolFilter;

@@ -87,8 +87,13 @@ pub struct OAuth {
     pub resource: Resource,
     /// More parameters for the authorization request.
     pub parameters: Vec<(String, String)>,
-    /// The port of 127.0.0.1 that the browser comes back to; any that is free if there is none.
+    /// The port of this machine that the browser comes back to; any that is free if there is none.
     pub callback_port: Option<u16>,
+    /// The host that it comes back to, which must be `localhost` or a loopback address as a URL has it; 127.0.0.1 if there is
+    /// none, or `localhost` where the authorization server takes only that.
+    pub callback_host: Option<String>,
+    /// The path that it comes back to (`/callback`).
+    pub callback_path: Option<String>,
     /// How long a request waits for a sign-in before it is answered with an error (20 s).
     pub login_wait: Duration,
     /// Where sign-ins are kept first; none unless set.
@@ -201,6 +206,8 @@ impl OAuth {
             resource: Resource::default(),
             parameters: Vec::new(),
             callback_port: None,
+            callback_host: None,
+            callback_path: None,
             login_wait: Duration::from_secs(20),
             keychain: None,
             folder: None,

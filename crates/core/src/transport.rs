@@ -251,6 +251,7 @@ struct Clients {
 impl Clients {
     fn new(config: &Config) -> Result<Self, Error> {
         let mut settings = HttpSettings {
+            unix_socket: config.socket(),
             tls: config.tls.clone(),
             proxy: config.proxy.clone(),
             connect: config.timeouts.connect,

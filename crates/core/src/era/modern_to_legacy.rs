@@ -45,9 +45,9 @@ const URL_ELICITATION_REQUIRED: i64 = -32_042;
 
 /// The lists whose changes a client can ask to hear of.
 const LISTS: [List; 3] = [
-    List { filter: "toolsListChanged", capability: "tools", method: "notifications/tools/list_changed" },
-    List { filter: "promptsListChanged", capability: "prompts", method: "notifications/prompts/list_changed" },
-    List { filter: "resourcesListChanged", capability: "resources", method: "notifications/resources/list_changed" },
+    List { filter: "toolsListChanged", method: "notifications/tools/list_changed" },
+    List { filter: "promptsListChanged", method: "notifications/prompts/list_changed" },
+    List { filter: "resourcesListChanged", method: "notifications/resources/list_changed" },
 ];
 
 /// A list of the server's that can change.
@@ -55,8 +55,6 @@ const LISTS: [List; 3] = [
 struct List {
     /// The member of a subscription that asks for it.
     filter: &'static str,
-    /// The capability with the member `listChanged`.
-    capability: &'static str,
     /// The notification.
     method: &'static str,
 }
@@ -92,6 +90,13 @@ pub(crate) fn objection(request: &Message) -> Option<Message> {
     check(request).err().map(|fault| fault.answer(request))
 }
 
+/// The answer to a client's `server/discover` whose server is an old one: SDKs that know both eras begin with `initialize` then,
+/// on this code as on most, but not all of them on -32022.
+pub(crate) fn no_discovery(discover: &Message) -> Message {
+    let text = format!("the server speaks a protocol older than {MODERN_VERSION}: begin with initialize");
+    Fault::new(METHOD_NOT_FOUND, text).answer(discover)
+}
+
 /// A legacy server as modern clients see it, from its `InitializeResult`.
 #[derive(Debug)]
 pub(crate) struct LegacyServer {
@@ -99,10 +104,6 @@ pub(crate) struct LegacyServer {
     info: Option<String>,
     /// The result of `server/discover`, in JSON.
     discovered: String,
-    /// The lists that it tells changes of.
-    lists: Vec<&'static List>,
-    can_subscribe: bool,
-    can_log: bool,
 }
 
 impl LegacyServer {
@@ -111,23 +112,7 @@ impl LegacyServer {
         let result = initialized.result()?;
         result.string("protocolVersion")?;
         let info = implementation(result, "serverInfo").map(str::to_owned);
-        let capabilities = result.object("capabilities");
-        let has = |capability: &str, feature: &str| {
-            let capability = capabilities.and_then(|capabilities| capabilities.object(capability));
-            capability.and_then(|capability| capability.get(feature)) == Some("true")
-        };
-        Some(Self {
-            discovered: discovery(result, info.as_deref()),
-            lists: LISTS.iter().filter(|list| has(list.capability, "listChanged")).collect(),
-            can_subscribe: has("resources", "subscribe"),
-            can_log: capabilities.is_some_and(|capabilities| capabilities.object("logging").is_some()),
-            info,
-        })
-    }
-
-    /// Whether it takes [`set_level`].
-    pub(crate) fn can_log(&self) -> bool {
-        self.can_log
+        Some(Self { discovered: discovery(result, info.as_deref()), info })
     }
 
     /// The answer to `server/discover`. Whatever else the server said in its own answer passes.
@@ -382,11 +367,10 @@ pub(crate) fn refusal(question: &Message) -> Message {
 pub(crate) struct Subscription {
     /// The id of the request, which is the subscription's, as the client spells it.
     id: String,
-    /// The lists whose changes are wanted, and told by the server.
+    /// The lists whose changes are wanted.
     lists: Vec<&'static List>,
-    uris: Vec<String>,
-    /// The subset that is granted, in JSON.
-    granted: String,
+    /// The resources whose changes are wanted, as far as the server watches them; none if none were asked for.
+    uris: Option<Vec<String>>,
     /// The server's `serverInfo`, in JSON.
     info: Option<String>,
 }
@@ -396,40 +380,42 @@ impl Subscription {
         let filter = listen.params().and_then(|params| params.object("notifications"));
         let filter = filter.ok_or_else(|| Fault::invalid("notifications must be an object"))?;
         let mut lists = Vec::new();
-        let mut granted = Vec::new();
         for list in &LISTS {
             let is_wanted = match given(filter, list.filter) {
                 Some("true") => true,
                 Some("false") | None => false,
                 Some(_) => return Err(Fault::invalid(format!("{} must be true or false", list.filter))),
             };
-            if is_wanted && server.lists.iter().any(|told| told.method == list.method) {
+            // Whether the server tells of changes is seen when it does: not all say so that do.
+            if is_wanted {
                 lists.push(list);
-                granted.push(format!(r#""{}":true"#, list.filter));
             }
         }
-        let mut uris = Vec::new();
-        if let Some(resources) = given(filter, "resourceSubscriptions") {
-            let wanted = read_uris(resources)?;
-            if server.can_subscribe {
-                uris = wanted;
-                granted.push(format!(r#""resourceSubscriptions":{resources}"#));
-            }
-        }
-        Ok(Self { id: id_of(listen).to_owned(), lists, uris, granted: granted.join(","), info: server.info.clone() })
+        let uris = given(filter, "resourceSubscriptions").map(read_uris).transpose()?;
+        Ok(Self { id: id_of(listen).to_owned(), lists, uris, info: server.info.clone() })
     }
 
     /// What the client must be told first: what of its wishes the server can meet.
     pub(crate) fn acknowledged(&self) -> Message {
-        let Self { id, granted, .. } = self;
+        let Self { id, lists, uris, .. } = self;
+        let mut granted: Vec<_> = lists.iter().map(|list| format!(r#""{}":true"#, list.filter)).collect();
+        if let Some(uris) = uris {
+            granted.push(format!(r#""resourceSubscriptions":{}"#, serde_json::Value::from(uris.as_slice())));
+        }
+        let granted = granted.join(",");
         made(format!(
             r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"_meta":{{"{SUBSCRIPTION_ID}":{id}}},"notifications":{{{granted}}}}}}}"#
         ))
     }
 
-    /// The resources to [`subscribe`] to at the server, each once; none if the server does not have that.
+    /// The resources to [`subscribe`] to at the server, each once.
     pub(crate) fn uris(&self) -> &[String] {
-        &self.uris
+        self.uris.as_deref().unwrap_or_default()
+    }
+
+    /// The server does not watch this resource.
+    pub(crate) fn is_not_watched(&mut self, uri: &str) {
+        self.uris.iter_mut().for_each(|uris| uris.retain(|own| own != uri));
     }
 
     /// This notification of the server's with the mark of this subscription, or `None` if it is not wanted here.
@@ -452,7 +438,7 @@ impl Subscription {
 
     /// Whether this is one of the resources, or stands below one: a server may tell of a part of what was subscribed to.
     fn covers(&self, uri: &str) -> bool {
-        self.uris.iter().any(|own| {
+        self.uris().iter().any(|own| {
             uri.strip_prefix(own.as_str())
                 .is_some_and(|below| below.is_empty() || own.ends_with('/') || below.starts_with(['/', '?', '#']))
         })
@@ -802,7 +788,6 @@ mod tests {
             server.discovered(&discover).text().replace("\n            ", ""),
             r#"{"jsonrpc":"2.0","id":1e2,"result":{"resultType":"complete","supportedVersions":["2026-07-28"],"ttlMs":0,"cacheScope":"private","capabilities":{ "logging":{},"tools":{"listChanged" : true},"experimental":{"n":1e400}},"instructions":"a\/b","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"\ud800"},"x":1}}}"#
         );
-        assert!(server.can_log());
         let asked = request("server/discover", "{}", "");
         let Step::Answer(answer) = server.take(&asked) else { panic!() };
         assert_eq!(answer.bytes(), server.discovered(&asked).bytes());
@@ -818,7 +803,6 @@ mod tests {
             answer["result"],
             json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {}, "ttlMs": 0, "cacheScope": "private"})
         );
-        assert!(!server.can_log());
         for nothing in [
             r#"{"id":1,"result":{"capabilities":{}}}"#,
             r#"{"id":1,"result":{"protocolVersion":1}}"#,
@@ -934,14 +918,14 @@ mod tests {
     }
 
     #[test]
-    fn listen_is_acknowledged_with_what_the_server_has() {
+    fn listen_is_acknowledged_with_what_is_asked_for() {
         let filter = r#"{"resourceSubscriptions":["file:\/\/a", "b" ,"b"],"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true}"#;
         for id in ["1", "\"1\"", "0", "\"\"", "1e2", "9007199254740993", "\"\\u0061\""] {
             let subscription = listen(&server(), id, filter).unwrap();
             assert_eq!(
                 subscription.acknowledged().text(),
                 format!(
-                    r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}},"notifications":{{"toolsListChanged":true,"resourceSubscriptions":["file:\/\/a", "b" ,"b"]}}}}}}"#
+                    r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}},"notifications":{{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true,"resourceSubscriptions":["file://a","b"]}}}}}}"#
                 )
             );
             assert_eq!(subscription.acknowledged().kind(), Kind::Notification);
@@ -953,9 +937,14 @@ mod tests {
             );
             assert_eq!(subscription.uris(), ["file://a", "b"]);
         }
-        let nothing = listen(&server_with("{}"), "1", filter).unwrap();
+        // What a server says of itself is a hint: what it watches is told when it is asked.
+        let mut some = listen(&server_with("{}"), "1", filter).unwrap();
+        some.is_not_watched("b");
+        let granted = &value(&some.acknowledged())["params"]["notifications"];
+        assert_eq!(granted["resourceSubscriptions"], json!(["file://a"]));
+        assert!(some.event(&message(r#"{"method":"notifications/tools/list_changed"}"#)).is_some());
+        let nothing = listen(&server(), "1", r#"{"toolsListChanged":false}"#).unwrap();
         assert_eq!(value(&nothing.acknowledged())["params"]["notifications"], json!({}));
-        assert!(nothing.uris().is_empty());
         assert!(nothing.event(&message(r#"{"method":"notifications/tools/list_changed"}"#)).is_none());
         assert_eq!(
             subscribe("a\"b").text(),

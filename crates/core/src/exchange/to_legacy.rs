@@ -21,6 +21,8 @@ use crate::{
     splice::{Object, elements},
 };
 
+/// The server has no such method.
+const METHOD_NOT_FOUND: i64 = -32_601;
 /// What the server asks within so much time goes to the client in one result.
 const GATHERING: Duration = Duration::from_millis(20);
 
@@ -185,32 +187,48 @@ impl Exchange<'_> {
     /// Sees that the server logs at the level that this request wants.
     async fn set_level(&self) {
         let bridge = self.bridge;
-        let can_log = bridge.eras().server.as_ref().is_some_and(LegacyServer::can_log);
-        let Some(level) = modern_to_legacy::log_level(&self.message).filter(|_| can_log) else { return };
+        let Some(level) = modern_to_legacy::log_level(&self.message) else { return };
         let request = modern_to_legacy::set_level(&level);
-        let _turn = bridge.log_level.lock().await;
-        if bridge.session().logs_like(&request) {
+        let mut refused = bridge.log_level.lock().await;
+        let epoch = bridge.session().epoch();
+        let is_refused = refused.as_ref().is_some_and(|(at, other)| *at == epoch && *other == level);
+        if is_refused || bridge.session().logs_like(&request) {
             return;
         }
+        // Some servers know levels and do not say so.
         match bridge.call(&request, Origin::Wish).await {
             Ok(answer) if answer.error().is_none() => bridge.session().answered(&request),
-            failed => tracing::debug!(?failed, "the server's log level cannot be set"),
+            failed => {
+                tracing::debug!(?failed, "the server's log level cannot be set");
+                *refused = Some((epoch, level));
+            }
         }
     }
 
     /// Serves a subscription until the client gives it up.
-    async fn subscribe(&mut self, subscription: Subscription) {
+    async fn subscribe(&mut self, mut subscription: Subscription) {
         let bridge = self.bridge;
         let turn = bridge.subscriptions.turn.lock().await;
         let watched = subscription.uris().to_vec();
         let newly = bridge.subscriptions.watch(&watched);
         let mut guard = Subscribed { bridge, number: None, watched };
-        for uri in newly {
+        let mut newly = newly.into_iter();
+        for uri in newly.by_ref() {
             let request = modern_to_legacy::subscribe(&uri);
-            match bridge.call(&request, Origin::Wish).await {
-                Ok(answer) if answer.error().is_none() => bridge.session().answered(&request),
-                failed => tracing::debug!(?failed, "the server does not watch a resource"),
+            let outcome = bridge.call(&request, Origin::Wish).await;
+            let fault = outcome.as_ref().ok().and_then(Message::error);
+            if outcome.is_ok() && fault.is_none() {
+                bridge.session().answered(&request);
+                continue;
             }
+            tracing::debug!(?outcome, "the server does not watch a resource");
+            guard.gives_up(&uri, &mut subscription);
+            if fault.is_some_and(|(code, _)| code == METHOD_NOT_FOUND) {
+                break;
+            }
+        }
+        for uri in newly {
+            guard.gives_up(&uri, &mut subscription);
         }
         drop(turn);
         // Nothing may come before the acknowledgement, and nothing be lost after it: no wait between the two.
@@ -280,6 +298,15 @@ struct Subscribed<'a> {
     bridge: &'a Arc<Bridge>,
     number: Option<u64>,
     watched: Vec<String>,
+}
+
+impl Subscribed<'_> {
+    /// The server does not watch this resource, for nobody.
+    fn gives_up(&mut self, uri: &str, subscription: &mut Subscription) {
+        self.watched.retain(|watched| watched != uri);
+        self.bridge.subscriptions.unwatch(&[uri.to_owned()]);
+        subscription.is_not_watched(uri);
+    }
 }
 
 impl Drop for Subscribed<'_> {

@@ -20,6 +20,8 @@ use hyper_util::{
     },
     rt::TokioIo,
 };
+#[cfg(unix)]
+use tokio::net::UnixStream;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -29,7 +31,7 @@ use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
 use super::{
-    HttpSettings, HttpVersion,
+    HttpSettings, HttpVersion, UnixSocket,
     addresses::{Addresses, Reach, is_localhost},
     proxy::{Proxies, Way},
     reach::Trace,
@@ -101,6 +103,7 @@ struct Means {
     proxies: Proxies,
     identity: Arc<Identity>,
     names: Names,
+    unix_socket: Option<UnixSocket>,
     limit: Duration,
 }
 
@@ -131,6 +134,7 @@ impl Connector {
             proxies: Proxies::new(&settings.proxy),
             identity,
             names,
+            unix_socket: settings.unix_socket.clone(),
             limit: settings.connect,
         })))
     }
@@ -151,19 +155,26 @@ impl Connector {
 
     /// The same with other proxies.
     pub(super) fn with_proxies(&self, proxy: &Proxy) -> Self {
-        let Means { to_server, to_proxy, identity, names, limit, .. } = &*self.0;
+        let Means { to_server, to_proxy, identity, names, unix_socket, limit, .. } = &*self.0;
         Self(Arc::new(Means {
             to_server: to_server.clone(),
             to_proxy: to_proxy.clone(),
             proxies: Proxies::new(proxy),
             identity: Arc::clone(identity),
             names: names.clone(),
+            unix_socket: unix_socket.clone(),
             limit: *limit,
         }))
     }
 
-    pub(super) fn proxies(&self) -> &Proxies {
-        &self.0.proxies
+    /// The proxy on the way to a URI, if there is one.
+    pub(super) fn way(&self, uri: &Uri) -> Option<Way> {
+        if self.socket(uri).is_some() { None } else { self.0.proxies.between(uri) }
+    }
+
+    /// The socket of this machine on which the server of a URI listens, if that is so.
+    fn socket(&self, uri: &Uri) -> Option<&UnixSocket> {
+        self.0.unix_socket.as_ref().filter(|socket| socket.is_for(uri))
     }
 
     /// What it means that a request to this URI got no response.
@@ -174,17 +185,18 @@ impl Connector {
     /// Finds out whether the host of a URI may be connected to. What a proxy makes of a name is not known.
     #[cfg(feature = "oauth")]
     pub(super) async fn judge(&self, target: &Uri) -> Result<(), Error> {
-        let Means { names, proxies, .. } = &*self.0;
+        let Means { names, .. } = &*self.0;
         let judged = match names.judge_literal(bare_host(target)).await {
-            Ok(()) if proxies.between(target).is_none() => names.allowed(bare_host(target)).await.map(drop),
+            Ok(()) if self.way(target).is_none() => names.allowed(bare_host(target)).await.map(drop),
             judged => judged,
         };
         judged.map_err(|forbidden| self.trace(target).of_way(&Failure::NoServer(forbidden.into())))
     }
 
-    fn trace<'a>(&self, uri: &'a Uri) -> Trace<'a> {
-        let proxy = self.0.proxies.between(uri).map(|way| way.proxy());
-        Trace { uri, proxy, asked: self.0.identity.asked() }
+    fn trace<'a>(&'a self, uri: &'a Uri) -> Trace<'a> {
+        let proxy = self.way(uri).map(|way| way.proxy());
+        let socket = self.socket(uri).map(UnixSocket::path);
+        Trace { uri, proxy, socket, asked: self.0.identity.asked() }
     }
 
     /// A connection with where `target` points, or with the proxy that requests for it go to.
@@ -196,10 +208,14 @@ impl Connector {
     }
 
     async fn find_way(&self, target: &Uri) -> Result<Stream, Failure> {
-        let Means { to_server, to_proxy, proxies, names, .. } = &*self.0;
+        let Means { to_server, to_proxy, names, .. } = &*self.0;
+        if let Some(socket) = self.socket(target) {
+            let stream = socket.connect().await.map_err(|error| Failure::NoServer(error.into()))?;
+            return to_server.secure(stream, target).await.map_err(Failure::NoServer);
+        }
         let judged = names.judge_literal(bare_host(target)).await;
         judged.map_err(|forbidden| Failure::NoServer(forbidden.into()))?;
-        let Some(way) = proxies.between(target) else {
+        let Some(way) = self.way(target) else {
             return to_server.connect(target).await.map_err(Failure::NoServer);
         };
         let stream = way.connect(to_proxy.clone(), target).await?;
@@ -349,7 +365,20 @@ pub(super) fn bare_host(uri: &Uri) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-/// A connection: TCP, with TLS on it once or, behind a proxy that wants TLS too, twice.
+impl UnixSocket {
+    #[cfg(unix)]
+    async fn connect(&self) -> io::Result<Stream> {
+        let stream = UnixStream::connect(self.path()).await?;
+        Ok(Stream { layer: Layer::Unix(stream), is_forwarded: false })
+    }
+
+    #[cfg(not(unix))]
+    async fn connect(&self) -> io::Result<Stream> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "there are no Unix sockets on this system"))
+    }
+}
+
+/// A connection: TCP or a Unix socket, with TLS on it once or, behind a proxy that wants TLS too, twice.
 pub(super) struct Stream {
     layer: Layer,
     /// The peer is a proxy that sends requests on.
@@ -358,6 +387,8 @@ pub(super) struct Stream {
 
 enum Layer {
     Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
     Tls(Box<TlsStream<Stream>>),
     #[cfg(any(test, feature = "internals"))]
     Memory(Box<dyn super::wire::Wire>),
@@ -383,6 +414,8 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match &mut self.layer {
             Layer::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            #[cfg(unix)]
+            Layer::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
             Layer::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
             #[cfg(any(test, feature = "internals"))]
             Layer::Memory(stream) => Pin::new(stream).poll_read(context, buffer),
@@ -394,6 +427,8 @@ impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.layer {
             Layer::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            #[cfg(unix)]
+            Layer::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
             Layer::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
             #[cfg(any(test, feature = "internals"))]
             Layer::Memory(stream) => Pin::new(stream).poll_write(context, bytes),
@@ -407,6 +442,8 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match &mut self.layer {
             Layer::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            #[cfg(unix)]
+            Layer::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Layer::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             #[cfg(any(test, feature = "internals"))]
             Layer::Memory(stream) => Pin::new(stream).poll_write_vectored(context, slices),
@@ -416,6 +453,8 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         match &self.layer {
             Layer::Tcp(stream) => stream.is_write_vectored(),
+            #[cfg(unix)]
+            Layer::Unix(stream) => stream.is_write_vectored(),
             Layer::Tls(stream) => stream.is_write_vectored(),
             #[cfg(any(test, feature = "internals"))]
             Layer::Memory(stream) => stream.is_write_vectored(),
@@ -425,6 +464,8 @@ impl AsyncWrite for Stream {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.layer {
             Layer::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            #[cfg(unix)]
+            Layer::Unix(stream) => Pin::new(stream).poll_flush(context),
             Layer::Tls(stream) => Pin::new(stream).poll_flush(context),
             #[cfg(any(test, feature = "internals"))]
             Layer::Memory(stream) => Pin::new(stream).poll_flush(context),
@@ -434,6 +475,8 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.layer {
             Layer::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            #[cfg(unix)]
+            Layer::Unix(stream) => Pin::new(stream).poll_shutdown(context),
             Layer::Tls(stream) => Pin::new(stream).poll_shutdown(context),
             #[cfg(any(test, feature = "internals"))]
             Layer::Memory(stream) => Pin::new(stream).poll_shutdown(context),

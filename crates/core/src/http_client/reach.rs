@@ -2,7 +2,7 @@
 //!
 //! Rule: decided by the types of the errors, never by their texts.
 
-use std::{error::Error as StdError, io};
+use std::{error::Error as StdError, io, path::Path};
 
 use http::{Uri, uri::Scheme};
 
@@ -21,6 +21,8 @@ pub(super) struct Trace<'a> {
     pub(super) uri: &'a Uri,
     /// The proxy on it, without credentials.
     pub(super) proxy: Option<String>,
+    /// The socket that it is reached by.
+    pub(super) socket: Option<&'a Path>,
     /// Whether the server asked for a client certificate.
     pub(super) asked: Asked,
 }
@@ -82,6 +84,13 @@ impl Trace<'_> {
     /// The server was not reached.
     fn judge_server(&self, failure: &Failure) -> (Fault, String) {
         let (url, via) = (Shown(self.uri), self.via());
+        if let Some(socket) = self.socket {
+            let summary = format!(
+                "cannot connect to the socket {}; check that the server runs and listens there",
+                socket.display()
+            );
+            return (Fault::Connect, summary);
+        }
         match find::<NoAddress>(failure) {
             Some(NoAddress::Unknown(_)) => {
                 return (Fault::Dns, format!("the host of {url} has no address; check the URL and the network"));

@@ -1,11 +1,16 @@
-//! Where the browser comes back to: a listener on 127.0.0.1 for as long as one sign-in takes (RFC 8252, 7.3).
+//! Where the browser comes back to: a listener on this machine alone, for as long as one sign-in takes (RFC 8252, 7.3).
 //!
 //! Rule: only a request with this sign-in's `state` ends the wait; whatever else comes, an old tab or a stranger's guess,
 //! gets a page that says so. Nobody who comes can end the wait or keep the browser out: there are only so many visits at a
 //! time, and whoever comes takes the place of who has been there longest. Every page is text, which nobody can put anything else into: it is escaped, and its policy
 //! allows neither scripts nor anything from elsewhere.
 
-use std::{collections::VecDeque, io, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use memchr::memmem;
 use tokio::{
@@ -18,7 +23,12 @@ use url::Url;
 
 use crate::own::Task;
 
-const PATH: &str = "/callback";
+/// Where, unless the user or the authorization server wants it otherwise: an address needs no name service.
+pub(super) const HOST: &str = "127.0.0.1";
+pub(super) const PATH: &str = "/callback";
+/// What is said where nobody will come back.
+pub(super) const NOWHERE: &str = "http://127.0.0.1:0/callback";
+const NAME: &str = "localhost";
 /// The longest head of a request that is read, in bytes.
 const LONGEST_HEAD: usize = 32 << 10;
 /// The most visits at a time, each of which takes a descriptor.
@@ -31,7 +41,11 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// The listener.
 pub(super) struct Callback {
     listener: TcpListener,
+    /// The same port of `::1`, which browsers may take `localhost` for, if it is free.
+    other: Option<TcpListener>,
+    host: String,
     port: u16,
+    path: String,
 }
 
 /// What the browser brought.
@@ -51,15 +65,48 @@ pub(super) struct Denial {
 }
 
 impl Callback {
-    /// Listens on a port, or on any with 0.
-    pub(super) async fn bind(port: u16) -> io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    /// Listens on a port of this machine, or on any with 0. `host` is `localhost` or a loopback address, as a URL has it.
+    pub(super) async fn bind(host: &str, port: u16, path: &str) -> io::Result<Self> {
+        let address = host.trim_matches(['[', ']']).parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let listener = TcpListener::bind((address, port)).await?;
         let port = listener.local_addr()?.port();
-        Ok(Self { listener, port })
+        let other = if address == IpAddr::V4(Ipv4Addr::LOCALHOST) {
+            TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await.ok()
+        } else {
+            None
+        };
+        Ok(Self { listener, other, host: host.to_owned(), port, path: path.to_owned() })
     }
 
     pub(super) fn redirect_uri(&self) -> String {
-        redirect_uri(self.port)
+        self.uri(&self.host)
+    }
+
+    /// The same place by its name in the place of its address, or the other way round.
+    pub(super) fn other_redirect_uri(&self) -> Option<String> {
+        match self.host.as_str() {
+            HOST => Some(self.uri(NAME)),
+            NAME => Some(self.uri(HOST)),
+            _ => None,
+        }
+    }
+
+    fn uri(&self, host: &str) -> String {
+        format!("http://{host}:{}{}", self.port, self.path)
+    }
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        let other = async {
+            match &self.other {
+                Some(other) => other.accept().await,
+                None => std::future::pending().await,
+            }
+        };
+        let accepted = tokio::select! {
+            accepted = self.listener.accept() => accepted,
+            accepted = other => accepted,
+        };
+        accepted.map(|(browser, _)| browser)
     }
 
     /// Waits for the browser to come back from the sign-in with this state.
@@ -71,17 +118,17 @@ impl Callback {
             let accepted = tokio::select! {
                 biased;
                 Some(arrival) = arrivals.recv() => return arrival,
-                accepted = self.listener.accept() => accepted,
+                accepted = self.accept() => accepted,
             };
             match accepted {
-                Ok((browser, _)) => {
+                Ok(browser) => {
                     visits.retain(|visit| !visit.0.is_finished());
                     if visits.len() == MOST_VISITS {
                         visits.pop_front();
                     }
-                    let (state, arrived) = (state.to_owned(), arrived.clone());
+                    let (state, path, arrived) = (state.to_owned(), self.path.clone(), arrived.clone());
                     let visit = tokio::spawn(async move {
-                        if let Some(arrival) = visit(browser, &state).await {
+                        if let Some(arrival) = visit(browser, &path, &state).await {
                             let _ = arrived.send(arrival).await;
                         }
                     });
@@ -98,11 +145,6 @@ impl Callback {
     }
 }
 
-/// Where the browser is sent back to on this port.
-pub(super) fn redirect_uri(port: u16) -> String {
-    format!("http://127.0.0.1:{port}{PATH}")
-}
-
 impl Arrival {
     /// Tells the user in the browser what came of it.
     pub(super) async fn tell(mut self, outcome: Result<(), &str>) {
@@ -115,9 +157,9 @@ impl Arrival {
 }
 
 /// One connection. Whatever is not what is waited for is answered here.
-async fn visit(mut browser: TcpStream, state: &str) -> Option<Arrival> {
+async fn visit(mut browser: TcpStream, path: &str, state: &str) -> Option<Arrival> {
     let target = timeout(REQUEST_TIME, target(&mut browser)).await.ok()??;
-    let (status, why) = match read(&target, state) {
+    let (status, why) = match read(&target, path, state) {
         Ok((answer, issuer)) => return Some(Arrival { answer, issuer, browser }),
         Err(Stray::Elsewhere) => ("404 Not Found", "There is nothing here."),
         Err(Stray::OtherState) => (
@@ -157,9 +199,9 @@ enum Stray {
 
 type Answer = (Result<String, Denial>, Option<String>);
 
-fn read(target: &str, state: &str) -> Result<Answer, Stray> {
+fn read(target: &str, path: &str, state: &str) -> Result<Answer, Stray> {
     let url = Url::options().base_url(Url::parse("http://127.0.0.1").ok().as_ref()).parse(target);
-    let url = url.ok().filter(|url| url.path() == PATH).ok_or(Stray::Elsewhere)?;
+    let url = url.ok().filter(|url| url.path() == path).ok_or(Stray::Elsewhere)?;
     // A parameter that is there twice says nothing (RFC 6749, 3.1).
     let parameter = |name: &str| {
         let mut values = url.query_pairs().filter(|(key, _)| key == name);
@@ -225,7 +267,7 @@ mod tests {
     /// Strangers who say nothing, or never come to an end, are more than there are places.
     #[tokio::test]
     async fn the_browser_gets_in_whoever_else_is_there() {
-        let callback = Callback::bind(0).await.unwrap();
+        let callback = Callback::bind(HOST, 0, PATH).await.unwrap();
         let at = ("127.0.0.1", callback.port);
         let waiting = tokio::spawn(async move { callback.arrival("s").await });
         let mut strangers = Vec::new();
@@ -251,14 +293,14 @@ mod tests {
     #[test]
     fn only_what_was_waited_for_is_taken() {
         let code = |code: &str| Ok::<_, Denial>(code.to_owned());
-        assert_eq!(read("/callback?code=c&state=s", "s"), Ok((code("c"), None)));
+        assert_eq!(read("/callback?code=c&state=s", PATH, "s"), Ok((code("c"), None)));
         assert_eq!(
-            read("/callback?iss=https%3A%2F%2Fa&state=s&code=c+d", "s"),
+            read("/callback?iss=https%3A%2F%2Fa&state=s&code=c+d", PATH, "s"),
             Ok((code("c d"), Some("https://a".into())))
         );
         let denial = Denial { error: "access_denied".into(), description: Some("<b>no</b>".into()) };
         assert_eq!(
-            read("/callback?error=access_denied&error_description=%3Cb%3Eno%3C/b%3E&state=s", "s"),
+            read("/callback?error=access_denied&error_description=%3Cb%3Eno%3C/b%3E&state=s", PATH, "s"),
             Ok((Err(denial), None))
         );
         for (target, stray) in [
@@ -271,7 +313,7 @@ mod tests {
             ("/", Stray::Elsewhere),
             ("http://[", Stray::Elsewhere),
         ] {
-            assert_eq!(read(target, "s"), Err(stray), "{target}");
+            assert_eq!(read(target, PATH, "s"), Err(stray), "{target}");
         }
     }
 

@@ -20,7 +20,7 @@ use super::{
     lock::Held,
     now,
     register::Registration,
-    sign_in::{Place, SIGN_IN_TIME, checked, explained},
+    sign_in::{Place, SIGN_IN_TIME, checked, no_sign_in},
     store::Record,
 };
 use crate::{
@@ -52,6 +52,9 @@ impl Place<'_> {
         lock: Option<&Held>,
     ) -> Result<(), Error> {
         let Some(endpoint) = self.text("device_authorization_endpoint").map(str::to_owned) else {
+            if self.is_guess {
+                return Err(no_sign_in(&self.key.issuer));
+            }
             let summary = format!("{} knows no sign-in by device code; leave out --device", self.key.issuer);
             return Err(Error::new(Fault::NoToken, summary));
         };
@@ -105,7 +108,7 @@ impl Place<'_> {
             self.prove_as(&client);
             return Ok((client.id, client.secret));
         }
-        let client = self.register(&Registration::device(scopes)).await?;
+        let client = self.register(&[Registration::device(scopes)]).await?;
         record.client = Some(client.clone());
         Ok((client.id, client.secret))
     }
@@ -115,10 +118,6 @@ impl Place<'_> {
         E: std::error::Error + Send + Sync + 'static,
         T: oauth2::ErrorResponse + Send + Sync + 'static,
     {
-        let what = "the sign-in by device code failed";
-        match self.http.take_forbidden() {
-            Some(forbidden) => explained(what, &forbidden).with_source(error),
-            None => Error::new(Fault::NoToken, what).with_source(error),
-        }
+        self.http.failure("the sign-in by device code failed", error)
     }
 }

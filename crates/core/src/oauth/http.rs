@@ -22,15 +22,16 @@ use tokio::time::timeout;
 use url::{Host, Url, form_urlencoded};
 
 use super::{
-    answer::{Secrets, tidy, tidy_refusal},
+    answer::{Said, Secrets, tidy, tidy_document},
     challenge::Challenge,
 };
 use crate::{
     codec::is_event_stream,
     config::{Config, ServerUrl},
-    error::{Error, Kind as Fault},
+    error::{Cause, Error, Kind as Fault},
     headers,
     http_client::{Addresses, HttpClient, HttpSettings, is_localhost},
+    words,
 };
 
 /// The largest answer that is read, in bytes.
@@ -52,6 +53,7 @@ impl Clients {
     /// TLS settings that cannot be used.
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
         let here = HttpSettings {
+            unix_socket: config.socket(),
             tls: config.tls.clone(),
             proxy: config.proxy.clone(),
             connect: config.timeouts.connect,
@@ -59,6 +61,7 @@ impl Clients {
         };
         let mut elsewhere = here.clone();
         elsewhere.tls.client = None;
+        elsewhere.unix_socket = None;
         let host = config.url.as_uri().host().unwrap_or_default();
         elsewhere.addresses = Addresses::Like(host.trim_matches(['[', ']']).to_owned());
         Ok(Self { server: config.url.clone(), here: HttpClient::new(here)?, elsewhere: HttpClient::new(elsewhere)? })
@@ -79,6 +82,8 @@ pub(super) struct Http {
 struct Heard {
     /// The error code of the last refusal in the form of RFC 6749, 5.2. They make a text of it.
     refusal: Option<String>,
+    /// What the last refusal says to people.
+    words: Option<String>,
     /// Why an address was not connected to.
     forbidden: Option<Error>,
     /// Where the last document was asked for.
@@ -116,6 +121,16 @@ impl Http {
     /// Which address was refused since this was last asked, and why.
     pub(super) fn take_forbidden(&self) -> Option<Error> {
         self.heard().forbidden.take()
+    }
+
+    /// What went wrong, for the reason that the libraries do not tell if there is one.
+    pub(super) fn failure(&self, what: &str, error: impl Into<Cause>) -> Error {
+        if let Some(forbidden) = self.take_forbidden() {
+            return explained(what, &forbidden).with_source(error);
+        }
+        let words = self.heard().words.take();
+        let summary = words.map_or_else(|| what.to_owned(), |words| format!("{what}: {words}"));
+        Error::new(Fault::NoToken, summary).with_source(error)
     }
 
     /// Where the last document was asked for that was read.
@@ -162,6 +177,7 @@ impl Http {
     /// # Errors
     /// No response came, or nothing may be sent there.
     pub(super) async fn send(&self, request: HttpRequest, follow: bool) -> Result<HttpResponse, Error> {
+        self.heard().words = None;
         let (head, body) = request.into_parts();
         let body = Bytes::from(self.with_resource(&head.headers, body));
         let secrets = Secrets::of(&head.headers, &body);
@@ -190,10 +206,13 @@ impl Http {
                     return Err(Error::new(Fault::NoToken, summary));
                 }
                 None => {
-                    let response = self.gathered(response, &secrets).await?;
-                    if head.method == Method::GET {
-                        self.note_document(asked.as_url(), &response).await;
+                    let (mut head_of_answer, body) = self.gathered(response).await?;
+                    if head.method != Method::GET {
+                        return Ok(self.fit(head_of_answer, &body, &secrets));
                     }
+                    head_of_answer.headers = of_use(&head_of_answer.headers);
+                    let response = HttpResponse::from_parts(head_of_answer, tidy_document(&body, &secrets));
+                    self.note_document(asked.as_url(), &response).await;
                     return Ok(response);
                 }
             }
@@ -239,9 +258,8 @@ impl Http {
     async fn gathered(
         &self,
         response: http::Response<crate::http_client::Body>,
-        secrets: &Secrets,
-    ) -> Result<HttpResponse, Error> {
-        let (mut head, mut stream) = response.into_parts();
+    ) -> Result<(http::response::Parts, Vec<u8>), Error> {
+        let (head, mut stream) = response.into_parts();
         let mut body = Vec::new();
         // A stream of events is no document, and may have no end.
         if !is_event_stream(headers::content_type(&head.headers)) {
@@ -252,17 +270,29 @@ impl Http {
                 body.extend_from_slice(&chunk);
             }
         }
-        let body = if head.status.is_success() { tidy(&body, secrets) } else { tidy_refusal(&body, secrets) };
+        Ok((head, body))
+    }
+
+    /// The answer to a POST as the libraries take it: one that refuses is no success, and one that grants is a 200 with JSON.
+    fn fit(&self, mut head: http::response::Parts, body: &[u8], secrets: &Secrets) -> HttpResponse {
+        let is_success = head.status.is_success();
+        let Said { body, is_object, refusal } = tidy(body, !is_success, secrets);
         head.headers = of_use(&head.headers);
-        if head.status.is_client_error() {
-            #[derive(Deserialize)]
-            struct Refusal {
-                error: String,
-            }
-            let refusal = serde_json::from_slice::<Refusal>(&body).ok().map(|refusal| refusal.error);
-            self.heard().refusal = refusal;
+        if is_object {
+            head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        Ok(HttpResponse::from_parts(head, body))
+        match (is_success, &refusal) {
+            (true, Some(_)) => head.status = StatusCode::BAD_REQUEST,
+            (true, None) => head.status = StatusCode::OK,
+            (false, _) => {}
+        }
+        if !head.status.is_success() {
+            let mut heard = self.heard();
+            heard.words = words::of(&String::from_utf8_lossy(&body));
+            // What a server says that fails is not about the client.
+            heard.refusal = refusal.filter(|_| head.status.is_client_error());
+        }
+        HttpResponse::from_parts(head, body)
     }
 
     fn heard(&self) -> MutexGuard<'_, Heard> {
@@ -337,6 +367,11 @@ impl<'c> AsyncHttpClient<'c> for Directly<'_> {
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(async move { self.0.ask(request, false).await.map_err(|error| Sent(error.into())) })
     }
+}
+
+/// An address was refused, which is why something went wrong.
+pub(super) fn explained(what: &str, forbidden: &Error) -> Error {
+    Error::new(Fault::ForbiddenAddress, format!("{what}: {forbidden}"))
 }
 
 pub(super) fn too_slow(limit: Duration) -> Error {

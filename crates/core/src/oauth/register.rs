@@ -1,14 +1,18 @@
 //! Registering a client (RFC 7591): a native one without a secret. The authorization server may decide otherwise, and how the
 //! client then proves itself is its word; rmcp registers for one grant alone, and does not hear that.
 
-use http::{Request, header};
+use http::{Request, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    sign_in::{CLIENT_NAME, Place, explained},
+    http::explained,
+    sign_in::{CLIENT_NAME, Place, no_sign_in},
     store::Client,
 };
-use crate::error::{Error, Kind as Fault};
+use crate::{
+    error::{Error, Kind as Fault},
+    words,
+};
 
 /// The metadata that says how clients may prove themselves.
 pub(super) const METHODS: &str = "token_endpoint_auth_methods_supported";
@@ -50,48 +54,85 @@ impl<'a> Registration<'a> {
     }
 }
 
+/// What an authorization server says of a client that it has registered.
+#[derive(Deserialize)]
+struct Registered {
+    client_id: String,
+    client_secret: Option<String>,
+    token_endpoint_auth_method: Option<String>,
+}
+
+/// Why a client is not registered.
+enum Refusal {
+    /// What it says of itself is not taken, so other words may be.
+    OfWhatItSays(Error),
+    Final(Error),
+}
+
 impl Place<'_> {
-    /// Registers a client, as which the requests that follow are made.
+    /// Registers a client, as which the requests that follow are made. Where the server does not take what the first of these
+    /// says, the next one is tried.
     ///
     /// # Errors
     /// There is no such thing here, or it was refused.
-    pub(super) async fn register(&mut self, registration: &Registration<'_>) -> Result<Client, Error> {
-        #[derive(Deserialize)]
-        struct Registered {
-            client_id: String,
-            client_secret: Option<String>,
-            token_endpoint_auth_method: Option<String>,
+    pub(super) async fn register(&mut self, registrations: &[Registration<'_>]) -> Result<Client, Error> {
+        let mut first = None;
+        for registration in registrations {
+            let registered = match self.try_to_register(registration).await {
+                Ok(registered) => registered,
+                Err(Refusal::Final(error)) => return Err(first.unwrap_or(error)),
+                Err(Refusal::OfWhatItSays(error)) => {
+                    first.get_or_insert(error);
+                    continue;
+                }
+            };
+            let method = registered.token_endpoint_auth_method;
+            let is_public = method.as_deref() == Some("none");
+            let client = Client {
+                id: registered.client_id,
+                secret: registered.client_secret.filter(|_| !is_public),
+                redirect_uri: registration.redirect_uris.concat(),
+                method,
+            };
+            self.prove_as(&client);
+            return Ok(client);
         }
-        let issuer = &self.key.issuer;
-        let refused = |why: &str| {
-            let summary = format!("{issuer}: {why}; --client-id gives a client that is known there");
-            Error::new(Fault::NoToken, summary)
-        };
+        Err(first.unwrap_or_else(|| self.not_registered("no registration")))
+    }
+
+    async fn try_to_register(&self, registration: &Registration<'_>) -> Result<Registered, Refusal> {
         let endpoint = self.metadata.registration_endpoint.as_ref();
-        let endpoint = endpoint.ok_or_else(|| refused("it registers no clients"))?;
-        let body = serde_json::to_vec(registration).map_err(|error| refused("no registration").with_source(error))?;
+        let endpoint = endpoint.ok_or_else(|| Refusal::Final(self.not_registered("it registers no clients")))?;
+        let failed =
+            |why: &str, error: crate::error::Cause| Refusal::Final(self.not_registered(why).with_source(error));
+        let body = serde_json::to_vec(registration).map_err(|error| failed("no registration", error.into()))?;
         let request = Request::post(endpoint).header(header::CONTENT_TYPE, "application/json").body(body);
-        let request = request.map_err(|error| refused("its registration endpoint is no URL").with_source(error))?;
-        let response = self.http.ask(request, true).await;
-        let response = response.map_err(|error| match self.http.take_forbidden() {
-            Some(forbidden) => explained("a client cannot be registered", &forbidden).with_source(error),
-            None => refused("a client cannot be registered").with_source(error),
+        let request = request.map_err(|error| failed("its registration endpoint is no URL", error.into()))?;
+        let response = self.http.ask(request, true).await.map_err(|error| match self.http.take_forbidden() {
+            Some(forbidden) => {
+                Refusal::Final(explained("a client cannot be registered", &forbidden).with_source(error))
+            }
+            None => failed("a client cannot be registered", error.into()),
         })?;
         if !response.status().is_success() {
-            return Err(refused("it does not register a client").with_detail(&String::from_utf8_lossy(response.body())));
+            let said = String::from_utf8_lossy(response.body());
+            let words = words::of(&said).map(|words| format!(": {words}")).unwrap_or_default();
+            let error = self.not_registered(&format!("it does not register a client{words}")).with_detail(&said);
+            let is_of_what_it_says =
+                matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY);
+            return Err(if is_of_what_it_says { Refusal::OfWhatItSays(error) } else { Refusal::Final(error) });
         }
-        let registered: Registered = serde_json::from_slice(response.body())
-            .map_err(|error| refused("its registration cannot be read").with_source(error))?;
-        let method = registered.token_endpoint_auth_method;
-        let is_public = method.as_deref() == Some("none");
-        let client = Client {
-            id: registered.client_id,
-            secret: registered.client_secret.filter(|secret| !secret.is_empty() && !is_public),
-            redirect_uri: registration.redirect_uris.concat(),
-            method,
-        };
-        self.prove_as(&client);
-        Ok(client)
+        serde_json::from_slice(response.body()).map_err(|error| failed("its registration cannot be read", error.into()))
+    }
+
+    fn not_registered(&self, why: &str) -> Error {
+        // Where nothing was published, this was a guess.
+        if self.is_guess {
+            return no_sign_in(&self.key.issuer);
+        }
+        let issuer = &self.key.issuer;
+        let summary = format!("{issuer}: {why}; --client-id gives a client that is known there, --auth a token");
+        Error::new(Fault::NoToken, summary)
     }
 
     /// From now on, requests prove to be this client's in the way that it was registered with, if the server has said one.

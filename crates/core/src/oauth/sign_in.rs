@@ -29,9 +29,9 @@ use url::Url;
 use super::{
     Credential, OAuth, Prompt, Resource, User,
     answer::Secrets,
-    callback::{Arrival, Callback, redirect_uri},
+    callback::{self, Arrival, Callback},
     challenge::Challenge,
-    http::{Clients, Http, Instead, replaced, too_slow},
+    http::{Clients, Http, Instead, explained, replaced, too_slow},
     lock::Held,
     register::{METHODS, Registration},
     store::{Key, Record},
@@ -55,6 +55,8 @@ pub(super) struct Place<'a> {
     pub(super) key: Key,
     pub(super) http: Arc<Http>,
     pub(super) manager: AuthorizationManager,
+    /// Nothing is published of it; it is looked for where servers of 2025-03-26 have it.
+    pub(super) is_guess: bool,
     /// What rmcp reads and writes while it works; the record is what is kept.
     tokens: InMemoryCredentialStore,
 }
@@ -72,7 +74,7 @@ impl<'a> Place<'a> {
     ) -> Result<Self, Error> {
         let what = format!("{server} wants a sign-in, and none is possible");
         let http = Http::new(clients);
-        let failed = |error| failure(&http, &what, error);
+        let failed = |error| http.failure(&what, error);
         let base = without_secrets(server);
         let oauth_http = Arc::clone(&http);
         let mut manager =
@@ -87,7 +89,8 @@ impl<'a> Place<'a> {
         let found = found.map_err(|_| Error::new(Fault::NoToken, what.clone()).with_source(too_slow(FIND_TIME)))?;
         let found = found.map_err(failed)?;
         let metadata = found.metadata;
-        if found.source == AuthorizationMetadataSource::LegacyEndpointFallback {
+        let is_guess = found.source == AuthorizationMetadataSource::LegacyEndpointFallback;
+        if is_guess {
             // That is a guess, and would hide why what the server has named is not used.
             http.take_forbidden().map_or(Ok(()), |forbidden| Err(explained(&what, &forbidden)))?;
         } else if !metadata.issuer.as_deref().zip(http.document()).is_some_and(|(issuer, at)| keeps(issuer, &at)) {
@@ -114,10 +117,11 @@ impl<'a> Place<'a> {
         };
         http.replace_resource(instead);
         // Whatever comes of the sign-in goes there, so nobody is asked for one that could not end.
-        http.may_show(&metadata.token_endpoint).await?;
+        let may_show = http.may_show(&metadata.token_endpoint).await;
+        may_show.map_err(|error| if is_guess { no_sign_in(&server.to_string()) } else { error })?;
         let issuer = metadata.issuer.clone().unwrap_or_else(|| origin(&metadata.token_endpoint));
         let key = Key { issuer, resource, client: settings.named_client() };
-        Ok(Self { settings, metadata, key, http, manager, tokens })
+        Ok(Self { settings, metadata, key, http, manager, is_guess, tokens })
     }
 
     /// The scopes to ask for at first: those that the user wants, else those that the server does.
@@ -148,8 +152,8 @@ impl<'a> Place<'a> {
     pub(super) async fn refresh(&mut self, record: &mut Record) -> Result<bool, Error> {
         let Some(stored) = record.tokens.clone() else { return Ok(false) };
         let http = Arc::clone(&self.http);
-        let failed = |error| failure(&http, "the tokens cannot be renewed", error);
-        let mut config = OAuthClientConfig::new(&stored.client_id, redirect_uri(0));
+        let failed = |error| http.failure("the tokens cannot be renewed", error);
+        let mut config = OAuthClientConfig::new(&stored.client_id, callback::NOWHERE);
         config.client_secret = self.secret_of(record);
         if let Some(client) = &record.client {
             self.prove_as(client);
@@ -189,9 +193,14 @@ impl<'a> Place<'a> {
         lock: Option<&Held>,
     ) -> Result<(), Error> {
         let http = Arc::clone(&self.http);
-        let failed = |error| failure(&http, "the sign-in cannot begin", error);
+        let failed = |error| http.failure("the sign-in cannot begin", error);
+        if self.metadata.authorization_endpoint == self.metadata.token_endpoint {
+            let issuer = &self.key.issuer;
+            let summary = format!("{issuer} has no sign-in with a browser; try --device or --client-credentials");
+            return Err(Error::new(Fault::NoToken, summary));
+        }
         let callback = self.callback(record).await?;
-        let config = self.client(record, &callback.redirect_uri(), scopes).await?;
+        let config = self.client(record, &callback, scopes).await?;
         self.manager.configure_client(config).map_err(failed)?;
         let scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
         let url = self.manager.get_authorization_url(&scopes).await.map_err(failed)?;
@@ -222,7 +231,7 @@ impl<'a> Place<'a> {
         let exchanged = self.manager.exchange_code_for_token_with_issuer(code, state, issuer);
         exchanged.with_subscriber(Dispatch::none()).await.map_err(|error| {
             forget_unknown_client(record, self.http.take_refusal().as_deref());
-            failure(&self.http, "the authorization server gave no token", error)
+            self.http.failure("the authorization server gave no token", error)
         })?;
         record.tokens = Some(granted(&self.tokens).await?);
         Ok(())
@@ -240,16 +249,21 @@ impl<'a> Place<'a> {
         Err(Error::new(Fault::NoToken, summary))
     }
 
-    /// Where the browser comes back to: the port that the user wants, or that the client is registered with, or any.
+    /// Where the browser comes back to: the port and the host that the user wants, or that the client is registered with, or
+    /// any port of 127.0.0.1.
     async fn callback(&self, record: &Record) -> Result<Callback, Error> {
-        let registered = record.client.as_ref().and_then(|client| Url::parse(&client.redirect_uri).ok()?.port());
-        let port = self.settings.callback_port.or(registered).unwrap_or(0);
-        let callback = match Callback::bind(port).await {
-            Err(_) if self.settings.callback_port.is_none() && port != 0 => Callback::bind(0).await,
+        let registered = record.client.as_ref().and_then(|client| Url::parse(&client.redirect_uri).ok());
+        let registered_port = registered.as_ref().and_then(Url::port);
+        let port = self.settings.callback_port.or(registered_port).unwrap_or(0);
+        let host = self.settings.callback_host.as_deref().or(registered.as_ref().and_then(Url::host_str));
+        let host = host.unwrap_or(callback::HOST);
+        let path = self.settings.callback_path.as_deref().unwrap_or(callback::PATH);
+        let callback = match Callback::bind(host, port, path).await {
+            Err(_) if self.settings.callback_port.is_none() && port != 0 => Callback::bind(host, 0, path).await,
             callback => callback,
         };
         callback.map_err(|error| {
-            let summary = format!("port {port} of 127.0.0.1 cannot be listened on; --callback-port gives another");
+            let summary = format!("port {port} of {host} cannot be listened on; --callback-port gives another");
             Error::new(Fault::NoToken, summary).with_source(error)
         })
     }
@@ -259,19 +273,20 @@ impl<'a> Place<'a> {
     async fn client(
         &mut self,
         record: &mut Record,
-        redirect_uri: &str,
+        callback: &Callback,
         scopes: &[String],
     ) -> Result<OAuthClientConfig, Error> {
-        let new = |id: &str, secret: Option<String>| {
+        let redirect_uri = callback.redirect_uri();
+        let new = |id: &str, secret: Option<String>, redirect_uri: &str| {
             let mut config = OAuthClientConfig::new(id, redirect_uri).with_scopes(scopes.to_vec());
             config.client_secret = secret;
             config
         };
         if let Some(id) = &self.settings.client_id {
-            return Ok(new(id, self.settings.secret()));
+            return Ok(new(id, self.settings.secret(), &redirect_uri));
         }
         if let Some(url) = self.metadata_document() {
-            return Ok(new(url, None));
+            return Ok(new(url, None, &redirect_uri));
         }
         let known = record.client.clone().filter(|client| client.redirect_uri == redirect_uri);
         let client = match known {
@@ -279,10 +294,16 @@ impl<'a> Place<'a> {
                 self.prove_as(&client);
                 client
             }
-            None => self.register(&Registration::browser(redirect_uri, scopes)).await?,
+            None => {
+                // Some servers take only the name of this machine, others only its address (RFC 8252, 8.3).
+                let other = callback.other_redirect_uri().filter(|_| self.settings.callback_host.is_none());
+                let uris = [Some(&redirect_uri), other.as_ref()];
+                let ways: Vec<_> = uris.into_iter().flatten().map(|uri| Registration::browser(uri, scopes)).collect();
+                self.register(&ways).await?
+            }
         };
         record.client = Some(client.clone());
-        Ok(new(&client.id, client.secret))
+        Ok(new(&client.id, client.secret, &client.redirect_uri))
     }
 
     /// The document that says who we are, where it is of use.
@@ -309,8 +330,7 @@ impl<'a> Place<'a> {
     /// The authorization server refused, or could not be asked.
     pub(super) async fn by_credentials(mut self, record: &mut Record, scopes: Vec<String>) -> Result<(), Error> {
         let http = Arc::clone(&self.http);
-        let failed =
-            |error| failure(&http, "the authorization server gave no token for the client's credentials", error);
+        let failed = |error| http.failure("the authorization server gave no token for the client's credentials", error);
         let missing = || Error::config("client credentials need a client; --client-id gives one");
         let client_id = self.settings.client_id.clone().ok_or_else(missing)?;
         let resource = Some(self.key.resource.clone());
@@ -429,7 +449,7 @@ async fn found_resource(
     any.response_types_supported = None;
     any.code_challenge_methods_supported = Some(vec!["S256".to_owned()]);
     manager.set_metadata(any);
-    manager.configure_client(OAuthClientConfig::new(CLIENT_NAME, redirect_uri(0)))?;
+    manager.configure_client(OAuthClientConfig::new(CLIENT_NAME, callback::NOWHERE))?;
     let url = manager.get_authorization_url(&[]).await?;
     manager.set_metadata(metadata.clone());
     Ok(parameter(&Url::parse(&url)?, "resource").unwrap_or_default())
@@ -452,6 +472,12 @@ fn origin(url: &str) -> String {
     Url::parse(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
 }
 
+/// Nobody signs in at a server that tells nothing of how.
+pub(super) fn no_sign_in(server: &str) -> Error {
+    let summary = format!("{server} names no authorization server to sign in at; give a key or a token with --auth");
+    Error::new(Fault::NoSignIn, summary)
+}
+
 fn refused(metadata: &AuthorizationMetadata, why: &str) -> Error {
     let who = metadata.issuer.as_deref().unwrap_or(&metadata.authorization_endpoint);
     Error::new(Fault::NoToken, format!("the authorization server {who} cannot be used: {why}"))
@@ -471,17 +497,4 @@ fn keeps(issuer: &str, at: &Url) -> bool {
         }
     };
     issuer.origin() == at.origin() && documents.into_iter().any(is_place)
-}
-
-/// What went wrong, for the reason that the libraries do not tell if there is one.
-fn failure(http: &Http, what: &str, error: AuthError) -> Error {
-    match http.take_forbidden() {
-        Some(forbidden) => explained(what, &forbidden).with_source(error),
-        None => Error::new(Fault::NoToken, what.to_owned()).with_source(error),
-    }
-}
-
-/// An address was refused, which is why something went wrong.
-pub(super) fn explained(what: &str, forbidden: &Error) -> Error {
-    Error::new(Fault::ForbiddenAddress, format!("{what}: {forbidden}"))
 }

@@ -9,3 +9,10 @@ mod labels;
 mod old_servers;
 /// What is told of refusals, and of servers that are not there.
 mod reasons;
+/// Authorization servers, and servers that want a key.
+mod sign_ins;
+/// Servers on a Unix socket.
+#[cfg(unix)]
+mod sockets;
+/// Tools that the client may not see.
+mod tools;

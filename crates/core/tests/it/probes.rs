@@ -3,12 +3,16 @@
 
 use std::time::Duration;
 
+use gangway::ClientEra;
+use serde_json::Value;
+
 use crate::support::{
     Client, INITIALIZED, SOON, Server, VERSION, closed_port, dialogue, modern, modern_call, modern_dialogue,
     modern_dialogue_with, request, response,
 };
 
 const DISCOVERED: &str = r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{}}}"#;
+const UNKNOWN_METHOD: &str = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"Method not found"}}"#;
 const COMPLETE: &str = r#"{"resultType":"complete","prompts":[]}"#;
 
 /// What a legacy server says to a request outside of a session.
@@ -38,6 +42,12 @@ async fn translated_answer(server: &mut Server, client: &mut Client, id: &str) {
     let line = client.line("the translated answer").await;
     let line = std::str::from_utf8(&line).unwrap();
     assert!(line.contains(&format!(r#""id":{id}"#)) && line.contains(r#""resultType":"complete""#), "{line}");
+}
+
+/// The probe with this id is refused in the way after which clients of both eras begin with a handshake.
+async fn refused(client: &mut Client, id: &str) {
+    let answer = client.value("the answer to the probe").await;
+    assert_eq!((&answer["id"].to_string()[..], &answer["error"]["code"]), (id, &Value::from(-32_601)), "{answer}");
 }
 
 /// The client asks for prompts, and the server gets the request as it is.
@@ -248,19 +258,53 @@ async fn r81_both_protocols_on_one_stdin() {
 }
 
 #[tokio::test]
-async fn r81_a_probe_that_is_refused_and_then_a_handshake() {
+async fn r81_a_probe_at_an_old_server_and_then_a_handshake() {
+    for (status, body) in [(400, NO_SESSION), (404, ""), (405, ""), (500, ""), (200, UNKNOWN_METHOD)] {
+        let (mut server, mut client) = dialogue().await;
+        client.send(modern("1", "server/discover", "")).await;
+        server.modern_post().await.respond_as(status, "application/json", body).await;
+        // With this code all SDKs that know both eras begin with a handshake, in this process or another.
+        refused(&mut client, "1").await;
+        client.handshake(&mut server, Some("s")).await;
+        let legacy = request("2", "ping", "{}");
+        client.send(&legacy).await;
+        let post = server.post().await;
+        assert_eq!((post.text(), post.header("mcp-session-id")), (legacy.as_str(), Some("s")));
+        let answer = post.answer("{}").await;
+        client.expect(answer).await;
+        // Asked again, it is answered without the server.
+        client.send(modern("3", "server/discover", "")).await;
+        refused(&mut client, "3").await;
+        client.finish(&mut server).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_began_without_a_probe_stays_what_it_is() {
     let (mut server, mut client) = dialogue().await;
+    client.send(modern("1", "prompts/list", "")).await;
+    server.modern_post().await.respond_as(400, "application/json", NO_SESSION).await;
+    handshake(&mut server).await;
+    server.post().await.answer(r#"{"prompts":[]}"#).await;
+    client.line("the answer").await;
+    client.send(modern("2", "server/discover", "")).await;
+    assert!(client.value("the answer to the probe").await["result"]["supportedVersions"].is_array());
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn what_a_client_speaks_can_be_set() {
+    // A client of both eras is made an old one, whatever the server is.
+    let (mut server, mut client) = modern_dialogue_with(|config| config.client_era = ClientEra::Legacy).await;
+    client.send(modern("1", "server/discover", "")).await;
+    refused(&mut client, "1").await;
+    client.finish(&mut server).await;
+    // Or a modern one.
+    let (mut server, mut client) = modern_dialogue_with(|config| config.client_era = ClientEra::Modern).await;
     client.send(modern("1", "server/discover", "")).await;
     server.modern_post().await.respond_as(400, "application/json", NO_SESSION).await;
     handshake(&mut server).await;
-    let line = client.line("the answer to the probe").await;
-    assert!(std::str::from_utf8(&line).unwrap().contains(r#""supportedVersions""#));
-    client.handshake(&mut server, Some("s")).await;
-    let legacy = request("2", "prompts/list", "{}");
-    client.send(&legacy).await;
-    let post = server.post().await;
-    assert_eq!((post.text(), post.header("mcp-session-id")), (legacy.as_str(), Some("s")));
-    let answer = post.answer("{}").await;
-    client.expect(answer).await;
+    server.get().await.respond(405, &[], "").await;
+    assert!(client.value("the answer to the probe").await["result"]["supportedVersions"].is_array());
     client.finish(&mut server).await;
 }

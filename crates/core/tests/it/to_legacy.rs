@@ -3,12 +3,12 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use gangway::TransportMode;
+use gangway::{ClientEra, TransportMode};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Client, Exchange, INITIALIZED, Server, VERSION, call, cancel, closed_port, dialogue, notification, progress,
-    request, response,
+    Client, Exchange, INITIALIZED, Server, VERSION, call, cancel, closed_port, notification, progress, request,
+    response,
 };
 
 /// A client that can be asked everything.
@@ -86,6 +86,18 @@ fn in_session(exchange: &Exchange, session: &str) {
     assert_eq!(exchange.header("mcp-method"), None, "a legacy request has no modern headers");
 }
 
+/// A client and a server with a bridge that keeps the client a modern one, although it asks with a probe.
+async fn dialogue() -> (Server, Client) {
+    let server = Server::start().await;
+    let client = start(server.config());
+    (server, client)
+}
+
+fn start(mut config: gangway::Config) -> Client {
+    config.client_era = ClientEra::Modern;
+    Client::start(config)
+}
+
 /// The client's first request is a probe, after which it is served in the session "s" of a server that offers this.
 async fn discover(server: &mut Server, client: &mut Client, capabilities: &str) {
     client.send(modern(r#""d""#, "server/discover", ABLE, "")).await;
@@ -111,7 +123,7 @@ async fn served_with(settings: impl FnOnce(&mut gangway::Config)) -> (Server, Cl
     let mut server = Server::start().await;
     let mut config = server.config();
     settings(&mut config);
-    let mut client = Client::start(config);
+    let mut client = start(config);
     discover(&mut server, &mut client, r#"{"tools":{}}"#).await;
     discovered(&mut client).await;
     (server, client)
@@ -121,7 +133,7 @@ async fn served_with(settings: impl FnOnce(&mut gangway::Config)) -> (Server, Cl
 async fn listening(capabilities: &str) -> (Server, Client, Exchange) {
     let mut server = Server::start().await;
     server.expect_get();
-    let mut client = Client::of(&server);
+    let mut client = start(server.config());
     discover(&mut server, &mut client, capabilities).await;
     let mut get = server.get().await;
     get.sse().await;
@@ -207,7 +219,7 @@ async fn first_modern_request_leads_to_a_handshake() {
     for (status, body) in refusals {
         let mut server = Server::start().await;
         server.expect_get();
-        let mut client = Client::of(&server);
+        let mut client = start(server.config());
         client.send(modern(r#""d""#, "server/discover", r#"{"sampling":{},"x":9007199254740993}"#, "")).await;
         let probe = server.post().await;
         assert_eq!(probe.header("mcp-method"), Some("server/discover"));
@@ -302,7 +314,7 @@ async fn first_modern_request_at_a_server_with_http_sse() {
     server.expect_get();
     let mut config = server.config();
     config.transport = TransportMode::Auto;
-    let mut client = Client::start(config);
+    let mut client = start(config);
     client.send(modern(r#""d""#, "server/discover", ABLE, "")).await;
     server.post().await.respond(405, &[], "").await;
     let initialize = server.post().await;
@@ -374,7 +386,9 @@ async fn a_refused_handshake_is_the_answer_and_is_tried_again() {
 #[tokio::test]
 async fn r79_a_probe_while_the_server_is_down_and_after() {
     let (socket, address) = closed_port();
-    let mut client = Client::to(&format!("http://{address}/mcp"));
+    let mut config = gangway::Config::new(&format!("http://{address}/mcp")).unwrap();
+    config.proxy = gangway::Proxy::None;
+    let mut client = start(config);
     client.send(modern("1", "server/discover", "{}", "")).await;
     let failure = client.expect_error("1").await;
     assert_eq!(failure.kind(), "connect", "{failure:?}");
@@ -997,7 +1011,8 @@ async fn subscriptions_are_told_apart_and_counted() {
     told(&mut server, "resources/subscribe", "a:1").await;
     told(&mut server, "resources/subscribe", "a:2").await;
     let granted = acknowledged(&mut client, "1").await;
-    assert_eq!(granted, json!({"toolsListChanged": true, "resourceSubscriptions": ["a:1", "a:2"]}));
+    let lists = json!({"toolsListChanged": true, "promptsListChanged": true, "resourceSubscriptions": ["a:1", "a:2"]});
+    assert_eq!(granted, lists);
     client.send(listen(r#""1""#, r#""toolsListChanged":true,"resourceSubscriptions":["a:2"]"#)).await;
     acknowledged(&mut client, r#""1""#).await;
 
@@ -1027,6 +1042,46 @@ async fn subscriptions_are_told_apart_and_counted() {
     assert_eq!((&end["id"], &end["result"]["resultType"]), (&json!("1"), &json!("complete")));
     assert_eq!(mark(&end), json!("1"));
     client.finish(&mut server).await;
+}
+
+/// FastMCP 1.x says that its lists do not change, and tells of changes all the same.
+#[tokio::test]
+async fn what_a_server_does_counts_and_not_what_it_says_of_itself() {
+    for capabilities in ["{}", r#"{"tools":{"listChanged":false},"resources":{"subscribe":false}}"#] {
+        let (mut server, mut client, mut get) = listening(capabilities).await;
+        client.send(listen("1", r#""toolsListChanged":true,"resourceSubscriptions":["a:1","a:2"]"#)).await;
+        told(&mut server, "resources/subscribe", "a:1").await;
+        // One of them it does not watch.
+        let post = server.post().await;
+        assert_eq!(post.value()["params"]["uri"], "a:2");
+        post.refuse(200, INVALID).await;
+        let granted = acknowledged(&mut client, "1").await;
+        assert_eq!(granted, json!({"toolsListChanged": true, "resourceSubscriptions": ["a:1"]}));
+        get.event(CHANGED).await;
+        assert_eq!(client.value("the change").await["method"], "notifications/tools/list_changed");
+        get.event(&notification("notifications/resources/updated", r#"{"uri":"a:1"}"#)).await;
+        assert_eq!(client.value("the update").await["method"], "notifications/resources/updated");
+        get.event(&notification("notifications/resources/updated", r#"{"uri":"a:2"}"#)).await;
+
+        // Another has no such method at all, which is not asked for each resource; and logs at a level without saying that it can.
+        client.send(listen("2", r#""resourceSubscriptions":["b:1","b:2","b:3"]"#)).await;
+        server.post().await.refuse(200, NOT_FOUND).await;
+        assert_eq!(acknowledged(&mut client, "2").await, json!({"resourceSubscriptions": []}));
+        client.send(with_level(&ask("3"), "debug")).await;
+        let level = server.post().await;
+        assert_eq!(level.rpc_method(), "logging/setLevel");
+        level.refuse(200, NOT_FOUND).await;
+        server.post().await.answer(r#"{"content":[]}"#).await;
+        client.line("the answer").await;
+        // It is not asked again.
+        client.send(with_level(&ask("4"), "debug")).await;
+        let post = server.post().await;
+        assert_eq!(post.rpc_method(), "tools/call");
+        post.answer(r#"{"content":[]}"#).await;
+        client.line("the answer").await;
+        client.send(cancel("1")).await;
+        told(&mut server, "resources/unsubscribe", "a:1").await;
+    }
 }
 
 #[tokio::test]
@@ -1319,7 +1374,7 @@ async fn modern_answer(server: &mut Server, client: &mut Client, id: &str) {
 async fn a_subscription_that_is_refused_under_its_own_id_is_translated() {
     let mut server = Server::start().await;
     server.expect_get();
-    let mut client = Client::of(&server);
+    let mut client = start(server.config());
     client
         .send(crate::support::modern("1", "subscriptions/listen", r#""notifications":{"toolsListChanged":true}"#))
         .await;

@@ -55,6 +55,12 @@ pub(crate) struct State {
     pub(crate) device: Value,
     /// What a registration is answered with beside the id.
     pub(crate) registered: Value,
+    /// What a token is given with beside what is said anyway, or in its place.
+    pub(crate) token: Value,
+    /// The one host that clients may be registered with, if it is not any.
+    pub(crate) redirect_host: Option<&'static str>,
+    /// Statuses and answers in the place of all else, by path.
+    pub(crate) answers: HashMap<&'static str, (u16, Value)>,
     /// Documents at other paths.
     pub(crate) documents: HashMap<String, Value>,
     /// Answers requests to these paths by all that they hold, as an error.
@@ -88,6 +94,9 @@ impl Issuer {
             device_word: "authorization_pending",
             device: json!({}),
             registered: json!({}),
+            token: json!({}),
+            redirect_host: None,
+            answers: HashMap::new(),
             documents: HashMap::new(),
             echoes: Vec::new(),
             redirects: None,
@@ -220,6 +229,9 @@ fn answer(
     resource: &str,
 ) -> (u16, Value) {
     let origin = format!("http://{address}");
+    if let Some(answer) = state.answers.get(target) {
+        return answer.clone();
+    }
     match target {
         "/resource" => {
             let said = json!({"resource": resource, "authorization_servers": [origin], "scopes_supported": ["read"]});
@@ -241,6 +253,12 @@ fn answer(
         "/register" => {
             let registration: Value = serde_json::from_str(body).unwrap();
             state.registrations.push(registration.clone());
+            let redirect = registration["redirect_uris"][0].as_str().and_then(|uri| Url::parse(uri).ok());
+            let host = redirect.as_ref().and_then(Url::host_str);
+            if state.redirect_host.is_some_and(|only| host.is_some_and(|host| host != only)) {
+                let why = json!({"error": "invalid_redirect_uri", "error_description": "not this host"});
+                return (400, why);
+            }
             let id = format!("client-{}", state.registrations.len());
             let said = json!({"client_id": id, "redirect_uris": registration["redirect_uris"]});
             (201, merged(said, &state.registered))
@@ -309,6 +327,7 @@ impl State {
             self.refresh_tokens.insert(format!("refresh-{count}"));
             answer["refresh_token"] = format!("refresh-{count}").into();
         }
+        answer.as_object_mut().unwrap().extend(self.token.as_object().unwrap().clone());
         (200, answer)
     }
 }
