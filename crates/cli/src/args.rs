@@ -97,7 +97,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "VALUE", help_heading = "Server")]
     pub(crate) auth: Option<String>,
 
-    /// Command that prints this value; run without a shell, at the start and on a 401 [$MCP_AUTH_COMMAND]
+    /// Command that prints this value or a bare token; run without a shell, at the start and on a 401 [$MCP_AUTH_COMMAND]
     #[arg(long, value_name = "COMMAND", help_heading = "Server")]
     pub(crate) auth_command: Option<String>,
 
@@ -276,8 +276,8 @@ impl Settings {
             config.client_era = client_era(&given)?;
         }
         config.tools = ToolFilter::new(
-            &patterns(std::mem::take(&mut typed.allow_tool), "--allow-tool", env, "MCP_ALLOW_TOOLS")?,
-            &patterns(std::mem::take(&mut typed.deny_tool), "--deny-tool", env, "MCP_DENY_TOOLS")?,
+            &patterns(&typed.allow_tool, "--allow-tool", env, "MCP_ALLOW_TOOLS")?,
+            &patterns(&typed.deny_tool, "--deny-tool", env, "MCP_DENY_TOOLS")?,
         );
         if completed.is_some() {
             notes.push(format!("a ContextForge server: requests go to {}", config.url));
@@ -456,7 +456,7 @@ fn client_era(given: &Given) -> Result<ClientEra, Error> {
 }
 
 /// Patterns of names, each of which is typed or one of a list in the variable.
-fn patterns(typed: Vec<String>, option: &str, env: &Environment, name: &str) -> Result<Vec<String>, Error> {
+fn patterns(typed: &[String], option: &str, env: &Environment, name: &str) -> Result<Vec<String>, Error> {
     let given = match text_variable(env, name)?.filter(|_| typed.is_empty()) {
         Some(list) => Given { text: list.text, from: name.to_owned() },
         None => Given::new(option, typed.join(",")),
@@ -702,6 +702,51 @@ mod tests {
         assert_eq!(set(&[], &env), (HttpVersion::Http2, 0, 9));
         assert!(mistake(&[SERVER, "--http-pool-size=x"], &[]).starts_with("--pool-size: "));
         assert!(mistake(&[SERVER], &[("HTTP2", "maybe")]).starts_with("HTTP2: "));
+    }
+
+    #[test]
+    fn tools_are_hidden_by_option_or_by_a_list_in_a_variable() {
+        let passing = |args: &[&str], env: &[(&str, &str)]| {
+            let tools = settings(&[&[SERVER], args].concat(), env).unwrap().config.tools;
+            ["get_a", "put_a", "delete_a"].into_iter().filter(|name| tools.lets_pass(name)).collect::<Vec<_>>()
+        };
+        assert_eq!(passing(&[], &[("MCP_DENY_TOOLS", "")]), ["get_a", "put_a", "delete_a"]);
+        assert_eq!(passing(&["--deny-tool", "delete_*", "--ignore-tool", "put_?"], &[]), ["get_a"]);
+        assert_eq!(passing(&["--allow-tool", "get_*,put_*", "--deny-tool=put_a"], &[]), ["get_a"]);
+        assert_eq!(passing(&[], &[("MCP_ALLOW_TOOLS", "get_*, delete_*"), ("MCP_DENY_TOOLS", "get_a")]), ["delete_a"]);
+        assert_eq!(passing(&["--allow-tool", "put_a"], &[("MCP_ALLOW_TOOLS", "get_*")]), ["put_a"]);
+        for (args, env) in
+            [(&["--deny-tool", ""][..], &[][..]), (&["--deny-tool", "a,,b"], &[]), (&[], &[("MCP_DENY_TOOLS", ",")])]
+        {
+            assert!(mistake(&[&[SERVER], args].concat(), env).contains("a pattern is empty"), "{args:?} {env:?}");
+        }
+    }
+
+    #[test]
+    fn the_clients_era_is_named() {
+        let era =
+            |args: &[&str], env: &[(&str, &str)]| settings(&[&[SERVER], args].concat(), env).unwrap().config.client_era;
+        assert_eq!(era(&[], &[]), ClientEra::Auto);
+        assert_eq!(era(&["--era", "legacy"], &[("MCP_ERA", "modern")]), ClientEra::Legacy);
+        assert_eq!(era(&[], &[("MCP_ERA", "modern")]), ClientEra::Modern);
+        assert!(mistake(&[SERVER, "--era", "2026"], &[]).starts_with("--era: "));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_server_on_a_socket_is_named_in_one_way() {
+        let socket = |args: &[&str], env: &[(&str, &str)]| {
+            let config = settings(args, env).unwrap().config;
+            (config.url.to_string(), config.unix_socket.unwrap().display().to_string())
+        };
+        let on = |url: &str, path: &str| (url.to_owned(), path.to_owned());
+        assert_eq!(socket(&["unix:/run/a.sock:/x"], &[]), on("http://localhost/x", "/run/a.sock"));
+        assert_eq!(socket(&["--unix-socket", "/run/a.sock"], &[]), on("http://localhost/mcp", "/run/a.sock"));
+        assert_eq!(socket(&["http://h/y", "--unix-socket=a"], &[]), on("http://h/y", "a"));
+        assert_eq!(socket(&[], &[("MCP_UNIX_SOCKET", "/b")]), on("http://localhost/mcp", "/b"));
+        assert!(mistake(&["unix:/a", "--unix-socket", "/b"], &[]).contains("only one of the two"));
+        // What stays on this machine is read by nobody on the way.
+        assert!(settings(&["http://h/y", "--unix-socket=a"], &[]).unwrap().warnings.is_empty());
     }
 
     #[test]

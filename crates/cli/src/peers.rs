@@ -187,7 +187,7 @@ impl Translated {
             }
             Meaning::Authorization => match value {
                 "oauth" => {
-                    self.notes.push(format!("{name} oauth means nothing here: it is so where the server asks for it"))
+                    self.notes.push(format!("{name} oauth means nothing here: it is so where the server asks for it"));
                 }
                 "none" => self.extend(&["--no-oauth"]),
                 value => self.extend(&["--auth", value]),

@@ -433,6 +433,11 @@ mod tests {
             (&["--authorize-param", "state=x"], &[], "state is set"),
             (&["--authorize-param", "x"], &[], "NAME=VALUE"),
             (&["--callback-port", "0"], &[], "--callback-port: "),
+            (&["--callback-host", "example.com"], &[], "--callback-host: "),
+            (&["--callback-host", "0.0.0.0"], &[], "--callback-host: "),
+            (&[], &[("MCP_CALLBACK_PATH", "callback")], "MCP_CALLBACK_PATH: "),
+            (&["--callback-path", "//host/x"], &[], "--callback-path: "),
+            (&["--callback-path", "/x?y"], &[], "--callback-path: "),
             (&["--login-wait", "0"], &[], "--login-wait: "),
         ] {
             let line = meaning(args, env).unwrap_err();

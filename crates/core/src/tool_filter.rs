@@ -62,7 +62,7 @@ impl ToolFilter {
         for list in lists {
             if splice::elements(list.value).any(&is_hidden) {
                 changes = true;
-                splice.remove_elements(list.value, &is_hidden);
+                splice.remove_elements(list.value, is_hidden);
             }
         }
         changes.then(|| Message::one(splice.finish())).flatten()

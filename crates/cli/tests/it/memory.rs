@@ -622,7 +622,7 @@ const META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-0
 fn pings_of_a_legacy_server_before_a_modern_client() {
     let ping = "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n\n";
     let server = Server::of(move |stream, request, _| legacy(stream, request, ping, 5 * MIB));
-    let mut bridge = Bridge::start(&server, &[]);
+    let mut bridge = Bridge::start(&server, &["--era", "modern"]);
     bridge.send(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"server/discover","params":{{{META}}}}}"#));
     assert_eq!(bridge.answer()["id"], 1);
     // Pongs are on their way, and hold up nobody.
@@ -651,7 +651,7 @@ fn a_large_notification_to_many_subscriptions() {
         }
         legacy(stream, request, &event, 1)
     });
-    let mut bridge = Bridge::start(&server, &[]);
+    let mut bridge = Bridge::start(&server, &["--era", "modern"]);
     bridge.send(&format!(r#"{{"jsonrpc":"2.0","id":"d","method":"server/discover","params":{{{META}}}}}"#));
     assert_eq!(bridge.answer()["id"], "d");
     for id in 0..SUBSCRIPTIONS {

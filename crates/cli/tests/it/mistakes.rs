@@ -37,7 +37,8 @@ fn help() {
            mcp-gangway login|logout|status [OPTIONS] URL
 
     Arguments:
-      [URL]  Address of the MCP server, like https://example.com/mcp [$MCP_SERVER_URL]
+      [URL]  Address of the MCP server, like https://example.com/mcp or unix:/run/mcp.sock:/mcp
+             [$MCP_SERVER_URL]
 
     Options:
       -h, --help     Print help
@@ -47,14 +48,19 @@ fn help() {
           --url <URL>               The same, as an option
           --transport <NAME>        auto, http (Streamable HTTP), sse (HTTP+SSE) or sse-first
                                     [$MCP_TRANSPORT] [default: auto]
+          --era <NAME>              What a client speaks that knows both eras of MCP: auto (as the
+                                    server), modern (2026-07-28) or legacy [$MCP_ERA] [default: auto]
           --auth <VALUE>            Value of the Authorization header, sent as it is, like 'Bearer
                                     TOKEN' [$MCP_AUTH]
-          --auth-command <COMMAND>  Command that prints this value; run without a shell, at the start
-                                    and on a 401 [$MCP_AUTH_COMMAND]
+          --auth-command <COMMAND>  Command that prints this value or a bare token; run without a shell,
+                                    at the start and on a 401 [$MCP_AUTH_COMMAND]
           --header <NAME: VALUE>    Header for every request; ${VAR} in the value comes from the
                                     environment; may be repeated
           --header-file <PATH>      File with one such header a line; # begins a comment line; read
                                     again on a 401 [$MCP_HEADER_FILE]
+          --allow-tool <PATTERN>    Tools that the client may see and call, by names with * and ?; may
+                                    be repeated [$MCP_ALLOW_TOOLS, separated by commas] [default: all]
+          --deny-tool <PATTERN>     Tools that it may not, whatever is allowed [$MCP_DENY_TOOLS]
           --concurrency <COUNT>     Requests that may be open at the server at once [$CONCURRENCY]
                                     [default: 64]
 
@@ -79,6 +85,8 @@ fn help() {
           --insecure             Trust any certificate: only for tests [$INSECURE]
           --proxy <URL>          Proxy (http, https, socks5, socks5h) for all hosts but those in
                                  NO_PROXY [default: the system's]
+          --unix-socket <PATH>   Unix socket that the server listens on, in place of the URL's host and
+                                 port [$MCP_UNIX_SOCKET]
           --http2                Speak only HTTP/2, even without TLS [$HTTP2] [default: what the server
                                  offers]
           --pool-size <COUNT>    Connections that are kept while nobody uses them [$HTTP_POOL_SIZE]
@@ -111,8 +119,14 @@ fn help() {
                                           [default: what the server says]
           --authorize-param <NAME=VALUE>  Another parameter for the authorization request; may be
                                           repeated
-          --callback-port <PORT>          Port of 127.0.0.1 that the browser comes back to
+          --callback-port <PORT>          Port of this machine that the browser comes back to
                                           [$MCP_CALLBACK_PORT] [default: any]
+          --callback-host <HOST>          Host that it comes back to: localhost or a loopback address,
+                                          as the client is registered [$MCP_CALLBACK_HOST] [default:
+                                          127.0.0.1; localhost where the authorization server takes only
+                                          that]
+          --callback-path <PATH>          Path that it comes back to [$MCP_CALLBACK_PATH] [default:
+                                          /callback]
           --login-wait <SECONDS>          How long a request waits for the user to sign in
                                           [$MCP_LOGIN_WAIT] [default: 20]
           --no-keychain                   Keep sign-ins in files, not in a keychain [$MCP_NO_KEYCHAIN]
@@ -134,6 +148,11 @@ fn help() {
       MCP_HEADERS                         headers for the server, one a line, written as for --header
       HTTPS_PROXY, HTTP_PROXY, ALL_PROXY  the proxy, where --proxy is not given
       NO_PROXY                            hosts that are reached without a proxy
+
+    Other bridges:
+      The options of mcp-remote, fastmcp-remote, supergateway and mcp-proxy are understood, too; one
+      that cannot be
+      followed is refused with what to use
 
     Exit status:
       0 if the client closed stdin or a signal asked for the end, 2 for a mistake in the settings,

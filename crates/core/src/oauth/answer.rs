@@ -217,7 +217,7 @@ fn member(name: &str, text: &str) -> Option<Value> {
         }
         (_, b'[') => list(text, MOST_ENTRIES).map(Value::Array),
         ("authorization_servers", b'"') => Some(Value::Array(vec![serde_json::from_str(text).ok()?])),
-        (name, b'"') if name.ends_with("_supported") => supported(&serde_json::from_str::<String>(text).ok()?),
+        (name, b'"') if name.ends_with("_supported") => Some(supported(&serde_json::from_str::<String>(text).ok()?)),
         ("client_id" | "user_code" | "device_code", b'0'..=b'9') => Some(text.into()),
         ("expires_in", _) => Some(seconds(text)?.min(LONGEST_LIFE.as_secs()).into()),
         ("interval", _) => Some(seconds(text)?.clamp(*DEVICE_WAITS.start(), *DEVICE_WAITS.end()).into()),
@@ -226,13 +226,13 @@ fn member(name: &str, text: &str) -> Option<Value> {
 }
 
 /// What is supported, where a list or a boolean is written as a text.
-fn supported(text: &str) -> Option<Value> {
+fn supported(text: &str) -> Value {
     match text.trim() {
-        "true" => Some(true.into()),
-        "false" => Some(false.into()),
+        "true" => true.into(),
+        "false" => false.into(),
         words => {
             let words = words.split([' ', ',', '\t']).filter(|word| !word.is_empty()).take(MOST_ENTRIES);
-            Some(words.map(Value::from).collect())
+            words.map(Value::from).collect()
         }
     }
 }

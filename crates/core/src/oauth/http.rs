@@ -287,10 +287,11 @@ impl Http {
             (false, _) => {}
         }
         if !head.status.is_success() {
-            let mut heard = self.heard();
-            heard.words = words::of(&String::from_utf8_lossy(&body));
+            let words = words::of(&String::from_utf8_lossy(&body));
             // What a server says that fails is not about the client.
-            heard.refusal = refusal.filter(|_| head.status.is_client_error());
+            let refusal = refusal.filter(|_| head.status.is_client_error());
+            let mut last = self.heard();
+            (last.words, last.refusal) = (words, refusal);
         }
         HttpResponse::from_parts(head, body)
     }

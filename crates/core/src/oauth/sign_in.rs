@@ -289,18 +289,15 @@ impl<'a> Place<'a> {
             return Ok(new(url, None, &redirect_uri));
         }
         let known = record.client.clone().filter(|client| client.redirect_uri == redirect_uri);
-        let client = match known {
-            Some(client) => {
-                self.prove_as(&client);
-                client
-            }
-            None => {
-                // Some servers take only the name of this machine, others only its address (RFC 8252, 8.3).
-                let other = callback.other_redirect_uri().filter(|_| self.settings.callback_host.is_none());
-                let uris = [Some(&redirect_uri), other.as_ref()];
-                let ways: Vec<_> = uris.into_iter().flatten().map(|uri| Registration::browser(uri, scopes)).collect();
-                self.register(&ways).await?
-            }
+        let client = if let Some(client) = known {
+            self.prove_as(&client);
+            client
+        } else {
+            // Some servers take only the name of this machine, others only its address (RFC 8252, 8.3).
+            let other = callback.other_redirect_uri().filter(|_| self.settings.callback_host.is_none());
+            let uris = [Some(&redirect_uri), other.as_ref()];
+            let ways: Vec<_> = uris.into_iter().flatten().map(|uri| Registration::browser(uri, scopes)).collect();
+            self.register(&ways).await?
         };
         record.client = Some(client.clone());
         Ok(new(&client.id, client.secret, &client.redirect_uri))

@@ -26,7 +26,7 @@ use crate::{
 /// No more is read, as a little may expand to very much.
 const MOST: u64 = 8 << 20;
 /// So many pieces a response comes in at most.
-const MOST_CHUNKS: usize = 100_000;
+const MOST_CHUNKS: usize = 20_000;
 /// The largest piece: what is read from a connection at once.
 const LARGEST_PIECE: usize = 64 << 10;
 /// No response has more to wait for than its own bytes.
@@ -37,7 +37,7 @@ pub fn response(input: &[u8]) {
     let input = Input::read(input);
     let whole = Found::of(&wire(input.choice, &[&input.text]));
     for chunks in input.cuts() {
-        // A million of them is a second's work for those who play the network, and shows nothing that fewer do not.
+        // More of them are a second's work for those who play the network, and shows nothing that fewer do not.
         if chunks.len() > MOST_CHUNKS {
             continue;
         }
