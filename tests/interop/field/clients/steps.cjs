@@ -1,0 +1,73 @@
+// What the clients in JavaScript share; steps.py says what a plan and a report are, this is the same in JavaScript.
+//
+// CommonJS, because it finds the frameworks by NODE_PATH, away from this folder.
+"use strict";
+
+const fs = require("node:fs");
+const { setTimeout } = require("node:timers/promises");
+
+const PERSON = { name: "Ada \u2028 \u{1F469}", age: 36 };
+
+async function within(seconds, promise, otherwise) {
+  const abort = new AbortController();
+  const limit = setTimeout(seconds * 1000, otherwise, { signal: abort.signal });
+  limit.catch(() => {}); // By the abort.
+  return Promise.race([promise, limit]).finally(() => abort.abort());
+}
+
+function errorOutcome(error) {
+  if (typeof error.code === "number") return { error: error.code, message: error.message };
+  return { exception: String(error) };
+}
+
+async function runStep(framework, step, limit) {
+  const { name, do: method, events, ...needs } = step;
+  if (method === "together") {
+    const calls = needs.calls.map((args) => framework.call({ tool: needs.tool, arguments: args }));
+    return within(limit, Promise.all(calls), { hang: true }).catch(errorOutcome);
+  }
+  if (framework[method] === undefined) return { lacks: method };
+  try {
+    return (await within(limit, framework[method](needs), { hang: true })) ?? null;
+  } catch (error) {
+    return errorOutcome(error);
+  }
+}
+
+// Do all the steps of a dialogue, whatever comes of each.
+async function runDialogue(connect, dialogue, steps, limit) {
+  const report = { name: dialogue.name, steps: {}, failure: null };
+  let events = [];
+  try {
+    const connecting = connect(dialogue, (...event) => events.push(event));
+    const framework = await within(limit, connecting, undefined);
+    if (framework === undefined) throw new Error("it does not connect");
+    for (const step of steps) {
+      const outcome = await runStep(framework, step, limit);
+      const end = performance.now() + 1000;
+      while (outcome?.lacks === undefined && events.length < (step.events ?? 0) && performance.now() < end) {
+        await setTimeout(5);
+      }
+      report.steps[step.name] = { outcome, events };
+      events = [];
+    }
+    await within(limit, framework.close(), undefined);
+  } catch (error) {
+    console.error(error);
+    report.failure = errorOutcome(error);
+  }
+  return report;
+}
+
+// Read the plan, do all its dialogues, print their reports.
+async function main(connect) {
+  const plan = JSON.parse(fs.readFileSync(0, "utf8"));
+  for (const dialogue of plan.dialogues) {
+    const steps = plan.steps.filter((step) => dialogue.steps.includes(step.name));
+    const report = await runDialogue(connect, dialogue, steps, plan.limit);
+    fs.writeSync(1, `${JSON.stringify(report)}\n`);
+  }
+  process.exit();
+}
+
+module.exports = { PERSON, main };

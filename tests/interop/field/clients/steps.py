@@ -1,0 +1,146 @@
+"""What the clients in Python share: dialogues, one after the other, and a report of each.
+
+A client script reads its plan as one JSON object from stdin and prints one JSON report a line, as each dialogue ends:
+
+    plan:    {"dialogues": [dialogue, ...], "steps": [step, ...], "limit": seconds for a step}
+    dialogue: {"name", "mode": of negotiating, where the client has more than one, "steps": names of the steps, and "url" and
+              "transport" ("http" or "sse") to speak to the server itself, or "launch": {"command", "args"} for the bridge}
+    step:    {"name", "do": a method of Framework, and what that needs, "events": how many are waited for}
+    report:  {"name", "steps": {name: {"outcome", "events"}}, "failure": what ended the dialogue, or null}
+
+An outcome is what the client has of the answer, in JSON; {"error": code, "message"} for a JSON-RPC error, {"exception"} for any
+other, {"hang": true}, and {"lacks": method} where the framework has no way to do the step. Events are what its callbacks were
+told meanwhile: ["progress", ...], ["log", level, data], ["elicitation", message], ["tools changed"], ["updated", uri].
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import sys
+import traceback
+import warnings
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import anyio
+
+PERSON = {"name": "Ada \u2028 \U0001f469", "age": 36}
+
+
+class Framework:
+    """One framework's client, connected. Subclasses have a method for each thing that the framework can do."""
+
+    def __init__(self, dialogue: dict[str, Any], saw: Callable[..., None]) -> None:
+        self.dialogue = dialogue
+        self.saw = saw
+
+    @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        """Connect, and close at the end."""
+        raise NotImplementedError
+        yield
+
+    async def call(self, tool: str, arguments: dict[str, Any], progress: bool) -> Any:
+        """Call a tool."""
+        raise NotImplementedError
+
+    async def together(self, tool: str, calls: list[dict[str, Any]]) -> Any:
+        """Call a tool several times at once."""
+        return await asyncio.gather(*[self.call(tool, arguments, False) for arguments in calls])
+
+    async def log(self, params: Any) -> None:
+        self.saw("log", params.level, params.data)
+
+    async def message(self, message: Any) -> None:
+        """Take what the SDK's message handler is given, by any version of the SDK."""
+        if isinstance(message, Exception):
+            self.saw("complaint", repr(message))
+        message = getattr(message, "root", message)
+        match type(message).__name__:
+            case "ToolListChangedNotification":
+                self.saw("tools changed")
+            case "ResourceUpdatedNotification":
+                self.saw("updated", str(message.params.uri))
+
+
+def plain(value: Any) -> Any:
+    """The value in JSON."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    return value if isinstance(value, str | int | float | bool | None) else repr(value)
+
+
+def error_outcome(error: BaseException) -> dict[str, Any]:
+    """What came of a step that raised, by the innermost JSON-RPC error if there is one."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    data = getattr(error, "error", None)
+    if isinstance(getattr(data, "code", None), int):
+        return {"error": data.code, "message": data.message}
+    return {"exception": f"{type(error).__name__}: {error}"}
+
+
+async def run_step(framework: Framework, step: dict[str, Any], limit: float) -> Any:
+    """Do one step; return its outcome."""
+    needs = {key: value for key, value in step.items() if key not in ("name", "do", "events")}
+    method = getattr(framework, step["do"], None)
+    if method is None:
+        return {"lacks": step["do"]}
+    try:
+        with anyio.fail_after(limit):
+            return plain(await method(**needs))
+    except TimeoutError:
+        return {"hang": True}
+    except Exception as error:
+        return error_outcome(error)
+
+
+async def run_dialogue(
+    make: type[Framework], dialogue: dict[str, Any], steps: list[dict[str, Any]], limit: float
+) -> dict[str, Any]:
+    """Do all the steps, whatever comes of each."""
+    report: dict[str, Any] = {"name": dialogue["name"], "steps": {}, "failure": None}
+    events: list[list[Any]] = []
+    framework = make(dialogue, lambda *event: events.append(list(event)))
+    try:
+        with anyio.fail_after(3 * limit):
+            async with framework.connected():
+                for step in steps:
+                    outcome = await run_step(framework, step, limit)
+                    if "lacks" not in (outcome if isinstance(outcome, dict) else {}):
+                        # What a server sends apart from an answer may come later, or never.
+                        with anyio.move_on_after(1):
+                            while len(events) < step.get("events", 0):
+                                await anyio.sleep(0.005)
+                    report["steps"][step["name"]] = {"outcome": outcome, "events": list(events)}
+                    events.clear()
+    except Exception as error:
+        traceback.print_exc()
+        report["failure"] = error_outcome(error)
+    return report
+
+
+async def run_all(make: type[Framework], plan: dict[str, Any]) -> None:
+    """Do all dialogues."""
+    for dialogue in plan["dialogues"]:
+        steps = [step for step in plan["steps"] if step["name"] in dialogue["steps"]]
+        report = await run_dialogue(make, dialogue, steps, plan["limit"])
+        print(json.dumps(report), file=REPORTS, flush=True)
+
+
+def main(make: type[Framework]) -> None:
+    """Read the plan, do it, print the reports."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    asyncio.run(run_all(make, json.load(sys.stdin)))
+
+
+# What a framework prints is no report.
+REPORTS, sys.stdout = sys.stdout, sys.stderr

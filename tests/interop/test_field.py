@@ -1,0 +1,240 @@
+"""Clients and servers of other frameworks: what works directly must work through the bridge, and look the same.
+
+Each client does the same steps with each server twice, over HTTP by itself and over stdio through the bridge. What it reports
+must be equal, byte for byte where the framework shows bytes, but for DIFFERENCES, which says why. The scripts are in field/.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge import Launch
+from dialogues import AWKWARD, LARGE
+from servers import HERE, INSTALLED, Server, free_port, plain_environment, process, wait_for_port
+
+FIELD = HERE / "field"
+STEP_LIMIT = 6.0
+CLIENT_LIMIT = 240.0
+
+
+@dataclass
+class Client:
+    """A client script, the interpreter it needs, and how it negotiates, if it has a choice."""
+
+    command: list[str]
+    mode: str = ""
+
+
+def python(environment: str, script: str) -> list[str]:
+    return [str(INSTALLED / environment / "bin/python"), script]
+
+
+CLIENTS = {
+    "python2-auto": Client(python("venv-sdk2", "python2.py"), "auto"),
+    "python2-modern": Client(python("venv-sdk2", "python2.py"), "2026-07-28"),
+    "typescript2-auto": Client(["node", "typescript2.cjs"], "auto"),
+    "typescript2-modern": Client(["node", "typescript2.cjs"], "2026-07-28"),
+    "fastmcp4-auto": Client(python("venv-fastmcp4", "fastmcp_client.py"), "auto"),
+    "fastmcp4-modern": Client(python("venv-fastmcp4", "fastmcp_client.py"), "2026-07-28"),
+    "fastmcp2": Client(python("venv-fastmcp2", "fastmcp_client.py")),
+    "pydantic-ai": Client(python("venv-field", "pydantic_client.py")),
+    "openai-agents": Client(python("venv-field", "openai_client.py")),
+    "langchain": Client(python("venv-field", "langchain_client.py")),
+    "mcp-use": Client(python("venv-field", "mcp_use_client.py")),
+    "ai-sdk": Client(["node", "ai_sdk.cjs"]),
+}
+
+FASTMCP = str(FIELD / "servers/fastmcp_server.py")
+TYPESCRIPT = str(FIELD / "servers/typescript_server.cjs")
+SUPERGATEWAY = ["node", str(INSTALLED / "node_modules/supergateway/dist/index.js")]
+SUPERGATEWAY += ["--stdio", f"node {TYPESCRIPT} stdio", "--port", "PORT", "--outputTransport"]
+MCP_PROXY = [*python("venv-field", "-m"), "mcp_proxy", "--pass-environment", "--port", "PORT", "--"]
+MCP_PROXY += [*python("venv-fastmcp2", FASTMCP), "stdio"]
+# The commands, in which PORT stands for the port. What is named after HTTP+SSE, the transport of 2024, speaks that.
+SERVERS = {
+    "fastmcp1": [sys.executable, FASTMCP, "PORT"],
+    "fastmcp2": [*python("venv-fastmcp2", FASTMCP), "PORT"],
+    "fastmcp3": [*python("venv-field", FASTMCP), "PORT"],
+    "fastmcp4": [*python("venv-fastmcp4", FASTMCP), "PORT"],
+    "typescript1": ["node", TYPESCRIPT, "PORT", "node"],
+    "hono": ["node", TYPESCRIPT, "PORT", "hono"],
+    "fastmcp-typescript": ["node", str(FIELD / "servers/fastmcp_typescript.cjs"), "PORT"],
+    "fastapi-mcp": [*python("venv-field", str(FIELD / "servers/fastapi_server.py")), "PORT"],
+    "supergateway": [*SUPERGATEWAY, "streamableHttp", "--stateful"],
+    "supergateway-stateless": [*SUPERGATEWAY, "streamableHttp"],
+    "supergateway-sse": [*SUPERGATEWAY, "sse"],
+    "mcp-proxy": MCP_PROXY,
+    "mcp-proxy-sse": MCP_PROXY,
+}
+PAIRS = [(client, server) for client in CLIENTS for server in SERVERS]
+
+
+def call(name: str, tool: str, arguments: dict[str, Any], *, progress: bool = False, events: int = 0) -> dict[str, Any]:
+    needs = {"tool": tool, "arguments": arguments, "progress": progress}
+    return {"name": name, "do": "call", "events": events, **needs}
+
+
+STEPS = [
+    {"name": "about", "do": "about"},
+    {"name": "tools", "do": "tools"},
+    {"name": "resources", "do": "resources"},
+    {"name": "templates", "do": "templates"},
+    {"name": "prompts", "do": "prompts"},
+    call("echo", "echo", {"text": AWKWARD}),
+    call("echo nothing", "echo", {"text": ""}),
+    call("echo much", "echo", {"text": LARGE[:20_000]}),
+    call("object", "describe", {"name": "Ada"}),
+    call("repeat", "repeat", {"text": "grüße \u2028 ", "times": 20_000}),
+    {"name": "together", "do": "together", "tool": "echo", "calls": [{"text": f"text {n}"} for n in range(8)]},
+    call("progress", "count", {"steps": 5}, progress=True, events=5),
+    call("failure", "fail", {"reason": "out of ink"}),
+    call("wrong arguments", "repeat", {"text": "x"}),
+    call("unknown tool", "nope", {}),
+    {"name": "resource", "do": "read", "uri": "field://greeting"},
+    {"name": "template", "do": "read", "uri": "field://people/Ada"},
+    {"name": "unknown resource", "do": "read", "uri": "field://nope"},
+    {"name": "prompt", "do": "prompt", "prompt": "introduce", "arguments": {"name": "\u5f20\u4f1f"}},
+    {"name": "ping", "do": "ping"},
+    {"name": "level", "do": "level", "level": "warning"},
+    call("log", "log", {"text": "heard"}, events=2),
+    call("question", "ask", {"question": "Who?"}, events=1),
+    {"name": "subscribe", "do": "subscribe", "uri": "field://greeting"},
+    call("touched", "touch", {"uri": "field://greeting"}, events=1),
+    {"name": "unsubscribe", "do": "unsubscribe", "uri": "field://greeting"},
+    call("touched unheard", "touch", {"uri": "field://greeting"}),
+    call("changed", "change", {}, events=1),
+]
+# What must work in every pair, so that a pair is not equal for having failed twice.
+ESSENTIAL = ("echo", "echo much", "object", "repeat", "together", "failure")
+# By client, server and step ("*" for all), why the bridge's report may differ from the direct one.
+DIFFERENCES: dict[tuple[str, str, str], str] = {}
+
+
+@contextmanager
+def serve(folder: Path, name: str) -> Iterator[Server]:
+    """The server of this name."""
+    port = free_port()
+    log = folder / f"{name}.log"
+    command = [part.replace("PORT", str(port)) for part in SERVERS[name]]
+    with process(command, log, {"NODE_PATH": str(INSTALLED / "node_modules")}) as running:
+        wait_for_port(port, running, log)
+        yield Server(f"http://127.0.0.1:{port}/{'sse' if name.endswith('-sse') else 'mcp'}", log)
+
+
+class Field:
+    """The servers, started when the first client needs them, and what each client reports of its dialogues with them."""
+
+    def __init__(self, binary: str, folder: Path, stack: ExitStack, pairs: list[tuple[str, str]]) -> None:
+        self.binary = binary
+        self.folder = folder
+        self.pairs = pairs
+        names = list(dict.fromkeys(server for _, server in pairs))
+
+        def start(name: str) -> Server:
+            context: AbstractContextManager[Server] = serve(folder, name)
+            return stack.enter_context(context)
+
+        with ThreadPoolExecutor(4) as pool:
+            self.servers = dict(zip(names, pool.map(start, names), strict=True))
+        self.reports: dict[str, dict[str, Any]] = {}
+        self.launches: dict[tuple[str, str], Launch] = {}
+
+    def __getitem__(self, pair: tuple[str, str]) -> tuple[dict[str, Any], dict[str, Any], Launch]:
+        """The direct report and the one through the bridge, and how the bridge went."""
+        client, server = pair
+        if client not in self.reports:
+            self.reports[client] = self.run(client)
+        missing = {"steps": {}, "failure": {"exception": "the client ended before"}}
+        direct, bridged = (self.reports[client].get(f"{server} {way}", missing) for way in ("directly", "bridged"))
+        return direct, bridged, self.launches[pair]
+
+    def run(self, name: str) -> dict[str, Any]:
+        """All dialogues of a client, in one process, as some frameworks take long to load."""
+        client = CLIENTS[name]
+        dialogues = []
+        for _, server in [pair for pair in self.pairs if pair[0] == name]:
+            folder = self.folder / f"{name}-{server}"
+            folder.mkdir()
+            launch = Launch(self.binary, folder, [self.servers[server].url])
+            self.launches[name, server] = launch
+            about = {"mode": client.mode, "steps": [step["name"] for step in STEPS]}
+            transport = "sse" if server.endswith("-sse") else "http"
+            dialogues.append({"name": f"{server} directly", "url": launch.args[0], "transport": transport, **about})
+            # Not every framework can say where the standard error of what it launches goes.
+            parameters = launch.parameters()
+            args = ["-c", 'exec sh "$0" "$@" 2>>"$1/stderr"', *parameters["args"]]
+            dialogues.append({"name": f"{server} bridged", "launch": {"command": "sh", "args": args}, **about})
+        plan = json.dumps({"dialogues": dialogues, "steps": STEPS, "limit": STEP_LIMIT})
+        log = self.folder / f"{name}.log"
+        with log.open("w") as stderr:
+            running = subprocess.Popen(
+                client.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                env=plain_environment()
+                | {"NODE_PATH": str(INSTALLED / "node_modules"), "MCP_USE_ANONYMIZED_TELEMETRY": "false"},
+                cwd=FIELD / "clients",
+                start_new_session=True,
+            )
+            try:
+                stdout, _ = running.communicate(plan, timeout=CLIENT_LIMIT)
+            except subprocess.TimeoutExpired:
+                os.killpg(running.pid, signal.SIGKILL)
+                stdout, _ = running.communicate()
+        reports = [json.loads(line) for line in stdout.splitlines()]
+        if path := os.environ.get("FIELD_REPORTS"):
+            Path(path).joinpath(f"{name}.json").write_text(json.dumps(reports, indent=1))
+        return {report["name"]: report for report in reports}
+
+
+@pytest.fixture(scope="module")
+def field(binary: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+    """The dialogues of the pairs that the tests to run are about."""
+    chosen = {item.callspec.params["pair"] for item in request.session.items if item.path == request.path}
+    with ExitStack() as stack:
+        yield Field(binary, tmp_path_factory.mktemp("field"), stack, [pair for pair in PAIRS if pair in chosen])
+
+
+def reason(client: str, server: str, step: str) -> str | None:
+    """Why this step may differ, if it may."""
+    for key in ((client, server, step), (client, "*", step), ("*", server, step)):
+        if key in DIFFERENCES:
+            return DIFFERENCES[key]
+    return None
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("pair", PAIRS, ids="-at-".join)
+def test_same(field: Field, pair: tuple[str, str], keep_log: Any) -> None:
+    """Each step has the same outcome and the same events through the bridge as without it."""
+    direct, bridged, launch = field[pair]
+    keep_log(launch.stderr)
+    keep_log(field.servers[pair[1]].log)
+    differing = {
+        step: {"directly": direct["steps"].get(step), "bridged": bridged["steps"].get(step)}
+        for step in [step["name"] for step in STEPS]
+        if direct["steps"].get(step) != bridged["steps"].get(step) and reason(*pair, step) is None
+    }
+    assert bridged["failure"] == direct["failure"]
+    assert differing == {}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("pair", PAIRS, ids="-at-".join)
+def test_end(field: Field, pair: tuple[str, str]) -> None:
+    """Once the client had closed its stdin the bridge exited by itself, silently."""
+    _, _, launch = field[pair]
+    assert not launch.kill()
+    assert launch.stderr.read_text() == ""
