@@ -34,8 +34,10 @@ async function runStep(framework, step, limit) {
   }
 }
 
-// Do all the steps of a dialogue, whatever comes of each.
-async function runDialogue(connect, dialogue, steps, limit) {
+const succeeded = (outcome) => !["error", "exception", "hang", "lacks"].some((key) => outcome?.[key] !== undefined);
+
+// Do all the steps of a dialogue, whatever comes of each. What they saw is noted in `seen`, by the step.
+async function runDialogue(connect, dialogue, steps, limit, seen) {
   const report = { name: dialogue.name, steps: {}, failure: null };
   let events = [];
   try {
@@ -44,10 +46,10 @@ async function runDialogue(connect, dialogue, steps, limit) {
     if (framework === undefined) throw new Error("it does not connect");
     for (const step of steps) {
       const outcome = await runStep(framework, step, limit);
-      const end = performance.now() + 1000;
-      while (outcome?.lacks === undefined && events.length < (step.events ?? 0) && performance.now() < end) {
-        await setTimeout(5);
-      }
+      const awaited = seen.get(step.name) ?? step.events ?? 0;
+      const end = performance.now() + (seen.has(step.name) ? limit * 500 : 1000);
+      while (succeeded(outcome) && events.length < awaited && performance.now() < end) await setTimeout(5);
+      seen.set(step.name, events.length);
       report.steps[step.name] = { outcome, events };
       events = [];
     }
@@ -62,9 +64,10 @@ async function runDialogue(connect, dialogue, steps, limit) {
 // Read the plan, do all its dialogues, print their reports.
 async function main(connect) {
   const plan = JSON.parse(fs.readFileSync(0, "utf8"));
+  let seen = new Map();
   for (const dialogue of plan.dialogues) {
-    const steps = plan.steps.filter((step) => dialogue.steps.includes(step.name));
-    const report = await runDialogue(connect, dialogue, steps, plan.limit);
+    if (dialogue.url !== undefined) seen = new Map();
+    const report = await runDialogue(connect, dialogue, plan.steps, plan.limit, seen);
     fs.writeSync(1, `${JSON.stringify(report)}\n`);
   }
   process.exit();

@@ -3,9 +3,10 @@
 A client script reads its plan as one JSON object from stdin and prints one JSON report a line, as each dialogue ends:
 
     plan:    {"dialogues": [dialogue, ...], "steps": [step, ...], "limit": seconds for a step}
-    dialogue: {"name", "mode": of negotiating, where the client has more than one, "steps": names of the steps, and "url" and
-              "transport" ("http" or "sse") to speak to the server itself, or "launch": {"command", "args"} for the bridge}
-    step:    {"name", "do": a method of Framework, and what that needs, "events": how many are waited for}
+    dialogue: {"name", "mode": of negotiating, where the client has more than one, and "url" and "transport" ("http" or "sse")
+              to speak to the server itself, or "launch": {"command", "args"} for the bridge}
+    step:    {"name", "do": a method of Framework, and what that needs, "events": how many are waited for in a dialogue without
+              the bridge; with it the step waits for as many as came without, if that dialogue was before}
     report:  {"name", "steps": {name: {"outcome", "events"}}, "failure": what ended the dialogue, or null}
 
 An outcome is what the client has of the answer, in JSON; {"error": code, "message"} for a JSON-RPC error, {"exception"} for any
@@ -87,6 +88,11 @@ def error_outcome(error: BaseException) -> dict[str, Any]:
     return {"exception": f"{type(error).__name__}: {error}"}
 
 
+def succeeded(outcome: Any) -> bool:
+    """Whether a step was done, so that what it causes can come."""
+    return not (isinstance(outcome, dict) and outcome.keys() & {"error", "exception", "hang", "lacks"})
+
+
 async def run_step(framework: Framework, step: dict[str, Any], limit: float) -> Any:
     """Do one step; return its outcome."""
     needs = {key: value for key, value in step.items() if key not in ("name", "do", "events")}
@@ -103,9 +109,9 @@ async def run_step(framework: Framework, step: dict[str, Any], limit: float) -> 
 
 
 async def run_dialogue(
-    make: type[Framework], dialogue: dict[str, Any], steps: list[dict[str, Any]], limit: float
+    make: type[Framework], dialogue: dict[str, Any], steps: list[dict[str, Any]], limit: float, seen: dict[str, int]
 ) -> dict[str, Any]:
-    """Do all the steps, whatever comes of each."""
+    """Do all the steps, whatever comes of each. What they saw is noted in `seen`, by the step."""
     report: dict[str, Any] = {"name": dialogue["name"], "steps": {}, "failure": None}
     events: list[list[Any]] = []
     framework = make(dialogue, lambda *event: events.append(list(event)))
@@ -114,11 +120,13 @@ async def run_dialogue(
             async with framework.connected():
                 for step in steps:
                     outcome = await run_step(framework, step, limit)
-                    if "lacks" not in (outcome if isinstance(outcome, dict) else {}):
-                        # What a server sends apart from an answer may come later, or never.
-                        with anyio.move_on_after(1):
-                            while len(events) < step.get("events", 0):
+                    if succeeded(outcome):
+                        # What a server sends apart from an answer may come later. Without the bridge it may also never come.
+                        awaited = seen.get(step["name"], step.get("events", 0))
+                        with anyio.move_on_after(limit / 2 if step["name"] in seen else 1):
+                            while len(events) < awaited:
                                 await anyio.sleep(0.005)
+                    seen[step["name"]] = len(events)
                     report["steps"][step["name"]] = {"outcome": outcome, "events": list(events)}
                     events.clear()
     except Exception as error:
@@ -129,9 +137,11 @@ async def run_dialogue(
 
 async def run_all(make: type[Framework], plan: dict[str, Any]) -> None:
     """Do all dialogues."""
+    seen: dict[str, int] = {}
     for dialogue in plan["dialogues"]:
-        steps = [step for step in plan["steps"] if step["name"] in dialogue["steps"]]
-        report = await run_dialogue(make, dialogue, steps, plan["limit"])
+        if "url" in dialogue:
+            seen = {}
+        report = await run_dialogue(make, dialogue, plan["steps"], plan["limit"], seen)
         print(json.dumps(report), file=REPORTS, flush=True)
 
 
