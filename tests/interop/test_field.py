@@ -86,8 +86,8 @@ PAIRS = [
 ]
 
 
-def call(name: str, tool: str, arguments: dict[str, Any], *, progress: bool = False, events: int = 0) -> dict[str, Any]:
-    needs = {"tool": tool, "arguments": arguments, "progress": progress}
+def call(name: str, tool: str, arguments: dict[str, Any], *events: str) -> dict[str, Any]:
+    needs = {"tool": tool, "arguments": arguments, "progress": "progress" in events}
     return {"name": name, "do": "call", "events": events, **needs}
 
 
@@ -103,7 +103,7 @@ STEPS = [
     call("object", "describe", {"name": "Ada"}),
     call("repeat", "repeat", {"text": "grüße \u2028 ", "times": 20_000}),
     {"name": "together", "do": "together", "tool": "echo", "calls": [{"text": f"text {n}"} for n in range(8)]},
-    call("progress", "count", {"steps": 5}, progress=True, events=5),
+    call("progress", "count", {"steps": 5}, *["progress"] * 5),
     call("failure", "fail", {"reason": "out of ink"}),
     call("wrong arguments", "repeat", {"text": "x"}),
     call("unknown tool", "nope", {}),
@@ -113,13 +113,13 @@ STEPS = [
     {"name": "prompt", "do": "prompt", "prompt": "introduce", "arguments": {"name": "\u5f20\u4f1f"}},
     {"name": "ping", "do": "ping"},
     {"name": "level", "do": "level", "level": "warning"},
-    call("log", "log", {"text": "heard"}, events=2),
-    call("question", "ask", {"question": "Who?"}, events=1),
+    call("log", "log", {"text": "heard"}, "log", "log"),
+    call("question", "ask", {"question": "Who?"}, "elicitation"),
     {"name": "subscribe", "do": "subscribe", "uri": "field://greeting"},
-    call("touched", "touch", {"uri": "field://greeting"}, events=1),
+    call("touched", "touch", {"uri": "field://greeting"}, "updated"),
     {"name": "unsubscribe", "do": "unsubscribe", "uri": "field://greeting"},
     call("touched unheard", "touch", {"uri": "field://greeting"}),
-    call("changed", "change", {}, events=1),
+    call("changed", "change", {}, "tools changed"),
 ]
 # What must work in every pair, so that a pair is not equal for having failed twice.
 ESSENTIAL = ("echo", "echo much", "object", "repeat", "together", "failure")
@@ -200,7 +200,7 @@ class Field:
             except subprocess.TimeoutExpired:
                 os.killpg(running.pid, signal.SIGKILL)
                 stdout, _ = running.communicate()
-        reports = [json.loads(line) for line in stdout.splitlines()]
+        reports = [json.loads(line) for line in stdout.split("\n") if line]
         if path := os.environ.get("FIELD_REPORTS"):
             Path(path).joinpath(f"{name}.json").write_text(json.dumps(reports, indent=1))
         return {report["name"]: report for report in reports}

@@ -3,7 +3,7 @@
 
 const { PERSON, main } = require("./steps.cjs");
 
-main(async (dialogue, saw) => {
+main(async (dialogue, saw, complain) => {
   // It has ES modules only.
   const { createMCPClient, ElicitationRequestSchema } = await import(require.resolve("@ai-sdk/mcp"));
   const { StdioMCPTransport } = await import(require.resolve("@ai-sdk/mcp/mcp-stdio"));
@@ -13,13 +13,14 @@ main(async (dialogue, saw) => {
   const client = await createMCPClient({
     transport,
     capabilities: { elicitation: {} },
-    onUncaughtError: (error) => saw("complaint", String(error)),
+    onUncaughtError: complain,
   });
   client.onElicitationRequest(ElicitationRequestSchema, ({ params }) => {
     saw("elicitation", params.message);
     return { action: "accept", content: PERSON };
   });
   return {
+    hears: ["elicitation"],
     about: () => client.initializeResult,
     tools: async () => (await client.listTools()).tools,
     resources: async () => (await client.listResources()).resources,

@@ -17,6 +17,8 @@ from steps import PERSON, Framework, main
 class LangChain(Framework):
     """What a dialogue needs, by tools, messages and blobs of LangChain."""
 
+    hears = ("progress", "log", "elicitation")
+
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
         if "launch" in self.dialogue:

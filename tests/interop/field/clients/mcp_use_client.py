@@ -13,6 +13,8 @@ from steps import PERSON, Framework, main
 class McpUse(Framework):
     """What a dialogue needs, by a session of mcp-use, which finds out itself by which transport a server speaks."""
 
+    hears = ("log", "elicitation", "tools changed", "updated")
+
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
         config = self.dialogue.get("launch") or {"url": self.dialogue["url"]}

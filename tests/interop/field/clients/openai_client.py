@@ -12,6 +12,8 @@ from steps import Framework, main
 class OpenAiAgents(Framework):
     """What a dialogue needs, by a server of the OpenAI Agents SDK."""
 
+    hears = ("tools changed", "updated")
+
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
         if "launch" in self.dialogue:
@@ -19,7 +21,7 @@ class OpenAiAgents(Framework):
         else:
             kind = MCPServerSse if self.dialogue["transport"] == "sse" else MCPServerStreamableHttp
             params = {"url": self.dialogue["url"]}
-        async with kind(params, message_handler=self.message) as self.server:
+        async with kind(params, name="field", message_handler=self.message) as self.server:
             yield
 
     async def about(self) -> Any:

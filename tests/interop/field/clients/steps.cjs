@@ -38,15 +38,17 @@ const succeeded = (outcome) => !["error", "exception", "hang", "lacks"].some((ke
 
 // Do all the steps of a dialogue, whatever comes of each. What they saw is noted in `seen`, by the step.
 async function runDialogue(connect, dialogue, steps, limit, seen) {
-  const report = { name: dialogue.name, steps: {}, failure: null };
+  const report = { name: dialogue.name, steps: {}, complaints: [], failure: null };
   let events = [];
   try {
-    const connecting = connect(dialogue, (...event) => events.push(event));
+    const complain = (error) => report.complaints.push(String(error));
+    const connecting = connect(dialogue, (...event) => events.push(event), complain);
     const framework = await within(limit, connecting, undefined);
     if (framework === undefined) throw new Error("it does not connect");
     for (const step of steps) {
       const outcome = await runStep(framework, step, limit);
-      const awaited = seen.get(step.name) ?? step.events ?? 0;
+      const heard = (step.events ?? []).filter((kind) => framework.hears.includes(kind));
+      const awaited = seen.get(step.name) ?? heard.length;
       const end = performance.now() + (seen.has(step.name) ? limit * 500 : 1000);
       while (succeeded(outcome) && events.length < awaited && performance.now() < end) await setTimeout(5);
       seen.set(step.name, events.length);

@@ -5,9 +5,10 @@ A client script reads its plan as one JSON object from stdin and prints one JSON
     plan:    {"dialogues": [dialogue, ...], "steps": [step, ...], "limit": seconds for a step}
     dialogue: {"name", "mode": of negotiating, where the client has more than one, and "url" and "transport" ("http" or "sse")
               to speak to the server itself, or "launch": {"command", "args"} for the bridge}
-    step:    {"name", "do": a method of Framework, and what that needs, "events": how many are waited for in a dialogue without
-              the bridge; with it the step waits for as many as came without, if that dialogue was before}
-    report:  {"name", "steps": {name: {"outcome", "events"}}, "failure": what ended the dialogue, or null}
+    step:    {"name", "do": a method of Framework, and what that needs, "events": the kinds of those to wait for in a dialogue
+              without the bridge; with it the step waits for as many as came without, if that dialogue was before}
+    report:  {"name", "steps": {name: {"outcome", "events"}}, "complaints": [what the framework could not make sense of],
+              "failure": what ended the dialogue, or null}
 
 An outcome is what the client has of the answer, in JSON; {"error": code, "message"} for a JSON-RPC error, {"exception"} for any
 other, {"hang": true}, and {"lacks": method} where the framework has no way to do the step. Events are what its callbacks were
@@ -32,9 +33,13 @@ PERSON = {"name": "Ada \u2028 \U0001f469", "age": 36}
 class Framework:
     """One framework's client, connected. Subclasses have a method for each thing that the framework can do."""
 
-    def __init__(self, dialogue: dict[str, Any], saw: Callable[..., None]) -> None:
+    # The kinds of events that it can tell of.
+    hears: tuple[str, ...] = ("progress", "log", "elicitation", "tools changed", "updated")
+
+    def __init__(self, dialogue: dict[str, Any], saw: Callable[..., None], complain: Callable[[str], None]) -> None:
         self.dialogue = dialogue
         self.saw = saw
+        self.complain = complain
 
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
@@ -56,7 +61,7 @@ class Framework:
     async def message(self, message: Any) -> None:
         """Take what the SDK's message handler is given, by any version of the SDK."""
         if isinstance(message, Exception):
-            self.saw("complaint", repr(message))
+            self.complain(repr(message))
         message = getattr(message, "root", message)
         match type(message).__name__:
             case "ToolListChangedNotification":
@@ -112,9 +117,9 @@ async def run_dialogue(
     make: type[Framework], dialogue: dict[str, Any], steps: list[dict[str, Any]], limit: float, seen: dict[str, int]
 ) -> dict[str, Any]:
     """Do all the steps, whatever comes of each. What they saw is noted in `seen`, by the step."""
-    report: dict[str, Any] = {"name": dialogue["name"], "steps": {}, "failure": None}
+    report: dict[str, Any] = {"name": dialogue["name"], "steps": {}, "complaints": [], "failure": None}
     events: list[list[Any]] = []
-    framework = make(dialogue, lambda *event: events.append(list(event)))
+    framework = make(dialogue, lambda *event: events.append(list(event)), report["complaints"].append)
     try:
         with anyio.fail_after(3 * limit):
             async with framework.connected():
@@ -122,7 +127,7 @@ async def run_dialogue(
                     outcome = await run_step(framework, step, limit)
                     if succeeded(outcome):
                         # What a server sends apart from an answer may come later. Without the bridge it may also never come.
-                        awaited = seen.get(step["name"], step.get("events", 0))
+                        awaited = seen.get(step["name"], sum(kind in make.hears for kind in step.get("events", [])))
                         with anyio.move_on_after(limit / 2 if step["name"] in seen else 1):
                             while len(events) < awaited:
                                 await anyio.sleep(0.005)

@@ -5,7 +5,7 @@ const { Client, SSEClientTransport, StreamableHTTPClientTransport } = require("@
 const { StdioClientTransport } = require("@modelcontextprotocol/client/stdio");
 const { PERSON, main } = require("./steps.cjs");
 
-main(async (dialogue, saw) => {
+main(async (dialogue, saw, complain) => {
   const mode = dialogue.mode.startsWith("20") ? { pin: dialogue.mode } : dialogue.mode;
   const client = new Client(
     { name: "field", version: "1.0.0" },
@@ -20,12 +20,13 @@ main(async (dialogue, saw) => {
   on("notifications/tools/list_changed", () => saw("tools changed"));
   on("notifications/resources/updated", (params) => saw("updated", params.uri));
   on("notifications/progress", (params) => saw("progress", params.progress, params.total, params.message));
-  client.onerror = (error) => saw("complaint", String(error));
+  client.onerror = complain;
 
   const Transport = dialogue.transport === "sse" ? SSEClientTransport : StreamableHTTPClientTransport;
   const transport = dialogue.launch ? new StdioClientTransport(dialogue.launch) : new Transport(new URL(dialogue.url));
   await client.connect(transport);
   return {
+    hears: ["progress", "log", "elicitation", "tools changed", "updated"],
     about: () => [
       client.getNegotiatedProtocolVersion(),
       client.getServerVersion(),

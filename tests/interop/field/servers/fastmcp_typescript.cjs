@@ -50,12 +50,9 @@ tool("touch", { uri: z.string() }, async ({ uri }) => {
   return "touched";
 });
 
-let changes = 0;
 tool("change", {}, async () => {
-  // It has no way to tell of a change that was none.
-  const name = `extra${changes++}`;
-  tool(name, {}, async () => name);
-  server.removeTool(name);
+  // It has no other way to tell of a change.
+  server.removeTools(["nothing"]);
   return "changed";
 });
 
