@@ -2,17 +2,18 @@
 
 A client script reads its plan as one JSON object from stdin and prints one JSON report a line, as each dialogue ends:
 
-    plan:    {"dialogues": [dialogue, ...], "steps": [step, ...], "limit": seconds for a step}
-    dialogue: {"name", "mode": of negotiating, where the client has more than one, and "url" and "transport" ("http" or "sse")
-              to speak to the server itself, or "launch": {"command", "args"} for the bridge}
-    step:    {"name", "do": a method of Framework, and what that needs, "events": the kinds of those to wait for in a dialogue
-              without the bridge; with it the step waits for as many as came without, if that dialogue was before}
-    report:  {"name", "steps": {name: {"outcome", "events"}}, "complaints": [what the framework could not make sense of],
-              "failure": what ended the dialogue, or null}
+    plan:     {"dialogues": [dialogue, ...], "steps": [step, ...], "limit": seconds for a step}
+    dialogue: {"name", "mode": of negotiating, where the client has more than one, and "url" and "transport" ("http" or
+               "sse") to speak to the server itself, or "launch": {"command", "args"} for the bridge}
+    step:     {"name", "do": a method of Framework, and what that needs, "events": the kinds of those to wait for in a
+               dialogue without the bridge; with it the step waits for as many as came without, if that was before}
+    report:   {"name", "steps": {name: {"outcome", "events"}}, "complaints": [what the framework could not make sense
+               of], "failure": what ended the dialogue, or null}
 
-An outcome is what the client has of the answer, in JSON; {"error": code, "message"} for a JSON-RPC error, {"exception"} for any
-other, {"hang": true}, and {"lacks": method} where the framework has no way to do the step. Events are what its callbacks were
-told meanwhile: ["progress", ...], ["log", level, data], ["elicitation", message], ["tools changed"], ["updated", uri].
+An outcome is what the client has of the answer, in JSON; {"error": code, "message"} for a JSON-RPC error, {"exception"}
+for any other, {"hang": true}, and {"lacks": method} where the framework has no way to do the step. Events are what its
+callbacks were told meanwhile: ["progress", ...], ["log", level, data], ["elicitation", message], ["tools changed"],
+["updated", uri].
 """
 
 import asyncio
@@ -86,7 +87,7 @@ def plain(value: Any) -> Any:
 
 def error_outcome(error: BaseException) -> dict[str, Any]:
     """What came of a step that raised, by the innermost JSON-RPC error if there is one."""
-    while isinstance(error, BaseExceptionGroup):
+    while getattr(error, "exceptions", None):
         error = error.exceptions[0]
     data = getattr(error, "error", None)
     if isinstance(getattr(data, "code", None), int):

@@ -1,7 +1,7 @@
 // The tools of fastmcp_server.py on the TypeScript SDK 1.x, and a resource that can be subscribed to.
 //
-// Run it as `typescript_server.cjs PORT MODE`: `node` for the SDK's own transport for HTTP, `hono` for that of @hono/mcp,
-// both with sessions at http://127.0.0.1:PORT/mcp; or as `typescript_server.cjs stdio`.
+// Run it as `typescript_server.cjs PORT MODE`: `node` for the SDK's own transport for HTTP, `hono` for that of
+// @hono/mcp, both with sessions at http://127.0.0.1:PORT/mcp; or as `typescript_server.cjs stdio`.
 //
 // CommonJS, because it finds the SDK by NODE_PATH, away from this folder.
 "use strict";
@@ -33,7 +33,8 @@ function makeServer() {
 
   server.registerTool("echo", { inputSchema: { text: z.string() } }, (input) => text(input.text));
 
-  server.registerTool("describe", { inputSchema: { name: z.string() }, outputSchema: { name: z.string() } }, (input) => ({
+  const named = { name: z.string() };
+  server.registerTool("describe", { inputSchema: named, outputSchema: named }, (input) => ({
     ...text(JSON.stringify(input)),
     structuredContent: input,
   }));
