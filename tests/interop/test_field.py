@@ -78,7 +78,7 @@ SERVERS = {
     "mcp-proxy": MCP_PROXY,
     "mcp-proxy-sse": MCP_PROXY,
 }
-# The SDKs have tests of their own; here they meet servers of earlier revisions only, and one that speaks the newest too.
+# The SDKs have tests of their own; here they meet servers of earlier revisions, and one that speaks the newest as well.
 SDK_CLIENTS = ("python2-auto", "python2-modern", "typescript2-auto", "typescript2-modern", "fastmcp4-modern")
 SDK_SERVERS = ("fastmcp1", "fastmcp2", "fastmcp4", "typescript1", "fastmcp-typescript")
 PAIRS = [

@@ -121,7 +121,13 @@ async def run_dialogue(
     """Do all the steps, whatever comes of each. How much they saw is noted in `seen`, by the step."""
     limit = plan["limit"]
     events: list[list[Any]] = []
-    framework = make(dialogue, lambda *event: events.append(list(event)), report["complaints"].append)
+    heard = asyncio.Event()
+
+    def saw(*event: Any) -> None:
+        events.append(list(event))
+        heard.set()
+
+    framework = make(dialogue, saw, report["complaints"].append)
     async with framework.connected():
         for step in plan["steps"]:
             outcome = await run_step(framework, step, limit)
@@ -130,7 +136,8 @@ async def run_dialogue(
                 awaited = seen.get(step["name"], sum(kind in make.hears for kind in step.get("events", [])))
                 with anyio.move_on_after(limit / 2 if step["name"] in seen else 1):
                     while len(events) < awaited:
-                        await anyio.sleep(0.005)
+                        heard.clear()
+                        await heard.wait()
             seen[step["name"]] = len(events)
             report["steps"][step["name"]] = {"outcome": outcome, "events": list(events)}
             events.clear()
