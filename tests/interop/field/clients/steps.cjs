@@ -21,7 +21,7 @@ function errorOutcome(error) {
 }
 
 async function runStep(framework, step, limit) {
-  const { name, do: method, events, ...needs } = step;
+  const { name, do: method, until, ...needs } = step;
   if (method === "together") {
     const calls = needs.calls.map((args) => framework.call({ tool: needs.tool, arguments: args }));
     return within(limit, Promise.all(calls), { hang: true }).catch(errorOutcome);
@@ -36,6 +36,14 @@ async function runStep(framework, step, limit) {
 
 const succeeded = (outcome) => !["error", "exception", "hang", "lacks"].some((key) => outcome?.[key] !== undefined);
 
+// Whether nothing more is to be waited for, as far as one can know.
+function heardAll(framework, step, events, seen) {
+  if (seen.has(step.name)) return events.length >= seen.get(step.name);
+  const until = step.until ?? [];
+  if (until.length === 0 || !framework.hears.includes(until[0])) return true;
+  return events.some((event) => until.every((part, index) => event[index] === part));
+}
+
 // Do all the steps of a dialogue, whatever comes of each. What they saw is noted in `seen`, by the step.
 async function runDialogue(connect, dialogue, steps, limit, seen) {
   const report = { name: dialogue.name, steps: {}, complaints: [], failure: null };
@@ -47,10 +55,10 @@ async function runDialogue(connect, dialogue, steps, limit, seen) {
     if (framework === undefined) throw new Error("it does not connect");
     for (const step of steps) {
       const outcome = await runStep(framework, step, limit);
-      const heard = (step.events ?? []).filter((kind) => framework.hears.includes(kind));
-      const awaited = seen.get(step.name) ?? heard.length;
       const end = performance.now() + (seen.has(step.name) ? limit * 500 : 1000);
-      while (succeeded(outcome) && events.length < awaited && performance.now() < end) await setTimeout(5);
+      while (succeeded(outcome) && !heardAll(framework, step, events, seen) && performance.now() < end) {
+        await setTimeout(5);
+      }
       seen.set(step.name, events.length);
       report.steps[step.name] = { outcome, events };
       events = [];

@@ -5,8 +5,8 @@ A client script reads its plan as one JSON object from stdin and prints one JSON
     plan:     {"dialogues": [dialogue, ...], "steps": [step, ...], "limit": seconds for a step}
     dialogue: {"name", "mode": of negotiating, where the client has more than one, and "url" and "transport" ("http" or
                "sse") to speak to the server itself, or "launch": {"command", "args"} for the bridge}
-    step:     {"name", "do": a method of Framework, and what that needs, "events": the kinds of those to wait for in a
-               dialogue without the bridge; with it the step waits for as many as came without, if that was before}
+    step:     {"name", "do": a method of Framework, and what that needs, "until": how the event begins that is waited
+               for without the bridge; with it the step waits for as many events as came without}
     report:   {"name", "steps": {name: {"outcome", "events"}}, "complaints": [what the framework could not make sense
                of], "failure": what ended the dialogue, or null}
 
@@ -100,9 +100,17 @@ def succeeded(outcome: Any) -> bool:
     return not (isinstance(outcome, dict) and outcome.keys() & {"error", "exception", "hang", "lacks"})
 
 
+def heard_all(make: type[Framework], step: dict[str, Any], events: list[list[Any]], seen: dict[str, int]) -> bool:
+    """Whether nothing more is to be waited for, as far as one can know."""
+    if step["name"] in seen:
+        return len(events) >= seen[step["name"]]
+    until = step.get("until") or []
+    return not until or until[0] not in make.hears or any(event[: len(until)] == until for event in events)
+
+
 async def run_step(framework: Framework, step: dict[str, Any], limit: float) -> Any:
     """Do one step; return its outcome."""
-    needs = {key: value for key, value in step.items() if key not in ("name", "do", "events")}
+    needs = {key: value for key, value in step.items() if key not in ("name", "do", "until")}
     method = getattr(framework, step["do"], None)
     if method is None:
         return {"lacks": step["do"]}
@@ -131,13 +139,11 @@ async def run_dialogue(
     async with framework.connected():
         for step in plan["steps"]:
             outcome = await run_step(framework, step, limit)
-            if succeeded(outcome):
-                # What a server sends apart from an answer may come later. Without the bridge it may also never come.
-                awaited = seen.get(step["name"], sum(kind in make.hears for kind in step.get("events", [])))
-                with anyio.move_on_after(limit / 2 if step["name"] in seen else 1):
-                    while len(events) < awaited:
-                        heard.clear()
-                        await heard.wait()
+            # What a server sends apart from an answer may come later. Without the bridge it may also never come.
+            with anyio.move_on_after(limit / 2 if step["name"] in seen else 1):
+                while succeeded(outcome) and not heard_all(make, step, events, seen):
+                    heard.clear()
+                    await heard.wait()
             seen[step["name"]] = len(events)
             report["steps"][step["name"]] = {"outcome": outcome, "events": list(events)}
             events.clear()
