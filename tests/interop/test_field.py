@@ -1,8 +1,8 @@
 """Clients and servers of other frameworks: what works directly must work through the bridge, and look the same.
 
-Each client does the same steps with each server twice, over HTTP by itself and over stdio through the bridge. What it
-reports must be equal, byte for byte where the framework shows bytes, but for DIFFERENCES, which says why. The scripts
-are in field/.
+Each client does the same steps with each server twice, over HTTP by itself and over stdio through the bridge, and
+reports all that it sees. The two reports must be equal, with the exceptions that the tests name. The scripts are in
+field/.
 """
 
 import json
@@ -129,8 +129,6 @@ ESSENTIAL = {
     "together": "text 7",
     "failure": "out of ink",
 }
-# Why the report of a step through the bridge may differ from the direct one, by client, server and step; "*" is any.
-DIFFERENCES: dict[tuple[str, str, str], str] = {}
 
 
 @contextmanager
@@ -166,6 +164,8 @@ class Field:
         """The direct report and the one through the bridge, and how the bridge went."""
         client, server = pair
         if client not in self.reports:
+            # Not again for each pair if it fails.
+            self.reports[client] = {}
             self.reports[client] = self.run(client)
         missing = {"steps": {}, "complaints": [], "failure": {"exception": "the client ended before"}}
         direct, bridged = (self.reports[client].get(f"{server} {way}", missing) for way in ("directly", "bridged"))
@@ -246,29 +246,24 @@ def ended(launch: Launch) -> bool:
     return not launch.kill()
 
 
-def may_differ(client: str, server: str, step: str) -> bool:
-    """Whether there is a reason for a difference."""
-    return any(key in DIFFERENCES for key in ((client, server, step), (client, "*", step), ("*", server, step)))
-
-
 @pytest.fixture
-def dialogues(field: Field, pair: tuple[str, str], keep_log: Any) -> tuple[dict[str, Any], dict[str, Any], Launch]:
+def reports(field: Field, pair: tuple[str, str], keep_log: Any) -> tuple[dict[str, Any], dict[str, Any], Launch]:
     """What came of the pair's two dialogues, and how the bridge went."""
     direct, bridged, launch = field[pair]
-    keep_log(launch.stderr)
-    keep_log(field.servers[pair[1]].log)
+    for log in (launch.stderr, field.servers[pair[1]].log, field.folder / f"{pair[0]}.log"):
+        keep_log(log)
     return direct, bridged, launch
 
 
 @pytest.mark.timeout(CLIENT_LIMIT + 60)
 @pytest.mark.parametrize("pair", PAIRS, ids="-at-".join)
-def test_works(dialogues: Any, pair: tuple[str, str]) -> None:
+def test_works(reports: Any, pair: tuple[str, str]) -> None:
     """What is essential works through the bridge, unless the client could not even connect without it.
 
     A client that begins with the newest protocol unasked can do nothing at a server of earlier revisions by itself, but
     all this through the bridge.
     """
-    direct, bridged, _ = dialogues
+    direct, bridged, _ = reports
     if direct["failure"] is not None and bridged["failure"] is not None:
         return
     assert bridged["failure"] is None
@@ -279,17 +274,17 @@ def test_works(dialogues: Any, pair: tuple[str, str]) -> None:
 
 @pytest.mark.timeout(CLIENT_LIMIT + 60)
 @pytest.mark.parametrize("pair", PAIRS, ids="-at-".join)
-def test_same(dialogues: Any, pair: tuple[str, str]) -> None:
+def test_same(reports: Any, pair: tuple[str, str]) -> None:
     """Each step has the same outcome and the same events through the bridge as without it.
 
     A client that speaks revision 2026-07-28 only can do nothing at a server of earlier ones by itself; there is nothing
     to compare where it fails.
     """
-    direct, bridged, _ = dialogues
+    direct, bridged, _ = reports
     strict = CLIENTS[pair[0]].mode.startswith("20")
     differing = {}
     for name, step in direct["steps"].items():
-        if not (strict and failed(step)) and not may_differ(*pair, name) and step != bridged["steps"].get(name):
+        if not (strict and failed(step)) and step != bridged["steps"].get(name):
             differing[name] = {"directly": step, "through the bridge": bridged["steps"].get(name)}
     assert differing == {}
     assert strict or direct["failure"] is None
@@ -297,13 +292,12 @@ def test_same(dialogues: Any, pair: tuple[str, str]) -> None:
 
 @pytest.mark.timeout(CLIENT_LIMIT + 60)
 @pytest.mark.parametrize("pair", PAIRS, ids="-at-".join)
-def test_end(dialogues: Any, pair: tuple[str, str]) -> None:
-    """The framework found nothing on stdout that it finds nothing in without the bridge, which then exited by itself.
-
-    A framework that ends what it has launched by a signal leaves no status.
-    """
-    direct, bridged, launch = dialogues
+def test_end(reports: Any, pair: tuple[str, str]) -> None:
+    """The framework complains of nothing that it does not complain of without the bridge, which exits by itself."""
+    direct, bridged, launch = reports
     assert set(bridged["complaints"]) <= set(direct["complaints"])
     assert ended(launch)
-    assert launch.status() in ("0", "it did not exit by itself")
+    # The AI SDK signals what it has launched, as does a client that was refused its only protocol; then there is none.
+    if pair[0] != "ai-sdk" and bridged["failure"] is None:
+        assert launch.status() == "0"
     assert launch.stderr.read_text() == ""
