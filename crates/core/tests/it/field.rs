@@ -10,6 +10,7 @@ mod old_servers;
 /// What is told of refusals, and of servers that are not there.
 mod reasons;
 /// Authorization servers, and servers that want a key.
+#[cfg(feature = "oauth")]
 mod sign_ins;
 /// Servers on a Unix socket.
 #[cfg(unix)]

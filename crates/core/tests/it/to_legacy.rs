@@ -1044,7 +1044,7 @@ async fn subscriptions_are_told_apart_and_counted() {
     client.finish(&mut server).await;
 }
 
-/// FastMCP 1.x says that its lists do not change, and tells of changes all the same.
+/// `FastMCP` 1.x says that its lists do not change, and tells of changes all the same.
 #[tokio::test]
 async fn what_a_server_does_counts_and_not_what_it_says_of_itself() {
     for capabilities in ["{}", r#"{"tools":{"listChanged":false},"resources":{"subscribe":false}}"#] {
