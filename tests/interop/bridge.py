@@ -22,24 +22,35 @@ class Client:
 
     command: list[str]
     mode: str = "legacy"
+    # What the bridge is told, as nothing that the client sends says it.
+    env: dict[str, str] = field(default_factory=dict)
 
     @property
     def modern(self) -> bool:
-        """Whether it comes to speak revision 2026-07-28, which the bridge offers in front of every server."""
+        """Whether it can speak revision 2026-07-28."""
         return self.mode != "legacy"
+
+    def modern_at(self, server: str) -> bool:
+        """Whether it comes to speak that in front of the server of this name."""
+        name, *_ = server.split("+")
+        return name in SPEAK_MODERN if self.mode == "auto" else self.modern
+
+
+SPEAK_MODERN = ("eras-modern", "eras-dual", "eras-python")
 
 
 CLIENTS = {
     "python1": Client([sys.executable, "python1.py"]),
     # Each SDK's default comes first: 2.x asks for the newest protocol in Python, but not in TypeScript. With a version
-    # for a mode Python asks for nothing but starts with the first request, while TypeScript asks all the same.
+    # for a mode Python asks for nothing but starts with the first request, while TypeScript asks all the same, as if it
+    # could do without.
     "python2": Client([str(INSTALLED / "venv-sdk2/bin/python"), "python2.py"], "auto"),
     "python2-legacy": Client([str(INSTALLED / "venv-sdk2/bin/python"), "python2.py"]),
     "python2-modern": Client([str(INSTALLED / "venv-sdk2/bin/python"), "python2.py"], "2026-07-28"),
     "typescript1": Client(["node", "typescript1.cjs"]),
     "typescript2": Client(["node", "typescript2.cjs"]),
     "typescript2-auto": Client(["node", "typescript2.cjs"], "auto"),
-    "typescript2-modern": Client(["node", "typescript2.cjs"], "2026-07-28"),
+    "typescript2-modern": Client(["node", "typescript2.cjs"], "2026-07-28", {"MCP_ERA": "modern"}),
 }
 
 

@@ -105,10 +105,11 @@ class Dialogues:
     def __getitem__(self, names: tuple[str, str]) -> Dialogue:
         if names not in self.done:
             client, server = names
-            steps = steps_with(server, modern=CLIENTS[client].modern)
+            steps = steps_with(server, modern=CLIENTS[client].modern_at(server))
             log = self.running[server].log
             before = log.stat().st_size
             launched = launch(self.binary, self.folder / "-".join(names), self.running[server])
+            launched.env |= CLIENTS[client].env
             self.done[names] = talk(CLIENTS[client], launched, steps)
             logged = log.read_bytes()[before:].decode(errors="replace").splitlines()
             self.done[names].improper = [line for line in logged if line.startswith("improper: ")]

@@ -249,9 +249,12 @@ fn refusal(request: &Request, state: &mut State) -> Reply {
         _ => (error(id, -32_001, "Session not found"), !matches!(status, 400 | 404)),
     };
     let (body, is_own) = if matches!(status, 204 | 304) { (String::new(), false) } else { (body, is_own) };
+    let is_lost = status == 410 || body.contains("No valid session") || body.contains("session was not");
     let fate = match status {
         _ if is_own => Fate::MayHaveRun,
         503 if is_hinted => Fate::Refused,
+        // What a tool says stands under its call's id.
+        400..=499 if is_lost && request.is_in_session() => Fate::Refused,
         403 if is_challenged => Fate::Refused,
         // Among them a lost session, and what an older or newer server says that does not know what this is.
         300..=401 | 404..=406 | 415 | 429 => Fate::Refused,

@@ -115,6 +115,10 @@ impl Request {
         is_new || self.body.contains("io.modelcontextprotocol/protocolVersion")
     }
 
+    pub(super) fn is_in_session(&self) -> bool {
+        self.head.contains("\r\nmcp-session-id: ")
+    }
+
     /// Its number, if it is a call that must not be sent twice.
     fn key(&self) -> Option<usize> {
         key_in(self.body.as_bytes()).filter(|_| matches!(self.method.as_str(), "tools/call" | "x/do"))
