@@ -101,6 +101,8 @@ pub async fn run(
     settings.log_remarks();
     let outcome = gangway::run(settings.config, input, output, stop).await;
     logging::finish();
-    tracing::info!("ended: {:?}", outcome?);
+    // Not in the macro, which looks at nothing when the log is silent.
+    let end = outcome?;
+    tracing::info!("ended: {end:?}");
     Ok(())
 }
