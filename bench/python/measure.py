@@ -83,6 +83,17 @@ class Bench:
                     over="httpx-sse",
                 )
             )
+        for size, chunk in itertools.product((150, 4 * KIB), (16 * KIB, KIB)):
+            notices = self._notices(size)
+            tests.append(
+                report.Test(
+                    f"objects-{size}-{chunk}",
+                    f"Notifications in events of {size} bytes from memory, in chunks of {chunk // KIB} KiB, to objects",
+                    ("MB a CPU second", "µs an event"),
+                    {name: self._objects(parse, notices, chunk) for name, parse in ways.OBJECTS.items()},
+                    over="httpx-sse + json",
+                )
+            )
         for size in (1, 16, 64):
             # By hand the time grows with the square of the size.
             parsers = {name: parse for name, parse in ways.PARSERS.items() if size < 16 or parse is not ways.by_hand}
@@ -173,6 +184,30 @@ class Bench:
         """A stream of about 16 MiB, of events as the official TypeScript SDK writes them."""
         one = b"event: message\ndata: "
         return (one + b"x" * (size - len(one) - 2) + b"\n\n") * (16 * MIB // size // (16 if self.quick else 1))
+
+    def _notices(self, size: int) -> list[bytes]:
+        """Some 8 MiB of events of about this size, each with a progress notification of its own."""
+        events = []
+        for number in range(8 * MIB // size // (16 if self.quick else 1)):
+            params = {"progressToken": "call-17", "progress": number, "message": f"row {number}"}
+            notice = {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
+            text = "event: message\ndata: " + json.dumps(notice, separators=(",", ":")) + "\n\n"
+            events.append(text.replace("row ", f"row {'x' * (size - len(text))}").encode())
+        return events
+
+    def _objects(self, parse: Any, events: list[bytes], chunk: int) -> Measure:
+        stream = b"".join(events)
+
+        def measured() -> list[float]:
+            chunks = [stream[at : at + chunk] for at in range(0, len(stream), chunk)]
+            begin = thread_time()
+            total = parse(chunks)
+            time = thread_time() - begin
+            if total != sum(range(len(events))):
+                raise RuntimeError(f"the notifications are {total} together")
+            return [len(stream) / 1e6 / time, 1e6 * time / len(events)]
+
+        return measured
 
     def _parser(self, parse: Any, stream: bytes, chunk: int) -> Measure:
         def measured() -> list[float]:
@@ -310,11 +345,14 @@ def main() -> None:
         server.communicate()
     print(results.conditions())
     if options.results:
-        results.write(options.results)
+        report.write(options.results, [results])
     if options.record:
         folder = Path("docs/performance")
-        results.write(folder / "python.json")
-        (folder / "python.md").write_text(results.document())
+        # What was not measured again stays, with what is said of its run.
+        before = report.read(folder / "python.json", bench.tests()) if options.only else []
+        runs = [*filter(None, (run.without(results) for run in before)), results]
+        report.write(folder / "python.json", runs)
+        (folder / "python.md").write_text(report.document(runs))
 
 
 def _command(options: argparse.Namespace) -> str:

@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: Whose versions count.
-LIBRARIES = ("httpx", "httpcore", "h11", "httpx-sse", "anyio", "uvloop")
+LIBRARIES = ("httpx", "httpcore", "h11", "httpx-sse", "orjson", "anyio", "uvloop")
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,11 @@ class Results:
             self.tests.append(test)
         self.samples.setdefault(test.name, {}).setdefault(way, []).append(figures)
 
-    def write(self, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        fields = {name: value for name, value in vars(self).items() if name != "tests"}
-        file.write_text(json.dumps(fields, ensure_ascii=False).replace('"samples"', '\n"samples"') + "\n")
-
-    def document(self) -> str:
-        begin = (
-            "# Results of the Python package\n\nWritten by `bench/python/run --record`; what the words mean stands in "
-            "[performance.md](../performance.md#python). Medians over the rounds.\n\n"
-        )
-        return "\n".join([begin + self.conditions(), *[self.table(test) for test in self.tests]])
+    def without(self, later: Results) -> Results | None:
+        """What of this was not measured again, if there is something."""
+        left = [test for test in self.tests if test.name not in later.samples]
+        samples = {test.name: self.samples[test.name] for test in left}
+        return replace(self, samples=samples, tests=left) if left else None
 
     def conditions(self) -> str:
         """The machine, the versions, and how quiet it was."""
@@ -121,6 +115,32 @@ class Results:
             spread = f"{short(min(first[way]))}–{short(max(first[way]))}"
             rows.append([way, short(values[0]), spread, *cells, *map(short, values[1:])])
         return f"**{test.title}**\n\n{_markdown(rows)}"
+
+
+def read(file: Path, tests: list[Test]) -> list[Results]:
+    """The runs in a file that :func:`write` made, without tests that there are no more."""
+    runs = [Results(**fields) for fields in json.loads(file.read_text())["runs"]]
+    for run in runs:
+        run.tests = [test for test in tests if test.name in run.samples]
+    return runs
+
+
+def write(file: Path, runs: list[Results]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    texts = [
+        json.dumps({name: value for name, value in vars(run).items() if name != "tests"}, ensure_ascii=False)
+        for run in runs
+    ]
+    file.write_text('{"runs": [\n' + ",\n".join(texts).replace('"samples"', '\n"samples"') + "\n]}\n")
+
+
+def document(runs: list[Results]) -> str:
+    begin = (
+        "# Results of the Python package\n\nWritten by `bench/python/run --record`; what the words mean stands in "
+        "[performance.md](../performance.md#python). Medians over the rounds. What a run was stands before its "
+        "tables.\n"
+    )
+    return "\n".join([begin, *[part for run in runs for part in (run.conditions(), *map(run.table, run.tests))]])
 
 
 def short(value: float) -> str:

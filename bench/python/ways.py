@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import httpx_sse
 import mcp_gangway
+import orjson
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -194,6 +195,56 @@ def by_hand(chunks: Iterable[bytes]) -> int:
                 length += len("\n".join(data))
     return length
 
+
+def _sum(messages: Iterable[Any]) -> int:
+    return sum(message["params"]["progress"] for message in messages)
+
+
+def gangway_objects(chunks: Iterable[bytes]) -> int:
+    """This package's messages as objects, which are looked at before."""
+    parser = mcp_gangway.MessageParser("text/event-stream", parsed=True)
+    return sum(_sum(parser.feed(chunk)) for chunk in chunks)
+
+
+def gangway_data(chunks: Iterable[bytes]) -> int:
+    """This package's objects out of events, without events."""
+    parser = mcp_gangway.SseParser(parsed=True)
+    return sum(_sum(parser.feed(chunk)) for chunk in chunks)
+
+
+def gangway_events(chunks: Iterable[bytes]) -> int:
+    """This package's events, each asked for its JSON."""
+    parser = mcp_gangway.SseParser()
+    return sum(_sum([event.json() for event in parser.feed(chunk)]) for chunk in chunks)
+
+
+def gangway_orjson(chunks: Iterable[bytes]) -> int:
+    """This package's events, with orjson."""
+    parser = mcp_gangway.SseParser()
+    return sum(_sum([orjson.loads(event.data_bytes) for event in parser.feed(chunk)]) for chunk in chunks)
+
+
+def httpx_sse_json(chunks: Iterable[bytes]) -> int:
+    """httpx-sse's events, each asked for its JSON."""
+    response = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=chunks)
+    return _sum(event.json() for event in httpx_sse.EventSource(response).iter_sse())
+
+
+def httpx_sse_orjson(chunks: Iterable[bytes]) -> int:
+    """httpx-sse's events, with orjson."""
+    response = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=chunks)
+    return _sum(orjson.loads(event.data) for event in httpx_sse.EventSource(response).iter_sse())
+
+
+#: Each makes objects of the progress notifications in all events, and says what all progress is together.
+OBJECTS: dict[str, Callable[[Iterable[bytes]], int]] = {
+    "mcp_gangway, data": gangway_data,
+    "mcp_gangway, messages": gangway_objects,
+    "mcp_gangway, events": gangway_events,
+    "mcp_gangway + orjson": gangway_orjson,
+    "httpx-sse + json": httpx_sse_json,
+    "httpx-sse + orjson": httpx_sse_orjson,
+}
 
 #: Each reads the data of all events as text, and says how long it is together.
 PARSERS: dict[str, Callable[[Iterable[bytes]], int]] = {

@@ -1,4 +1,4 @@
-"""HTTP, streams and MCP for asyncio, over the native core of the bridge mcp-gangway.
+"""HTTP, streams and MCP for asyncio and for threads, over the native core of the bridge mcp-gangway.
 
 The interface is that of httpx where there is one, with streams of events, lines and JSON-RPC messages beside it:
 
@@ -14,8 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._bridge import Bridge, BridgeSettings, ForwardedRequest, forward_request, run
-    from ._client import AsyncClient
+    from ._bridge import Bridge, BridgeSettings, ForwardedRequest, SignIn, forward_request, run
+    from ._client import AsyncClient, Client
     from ._exceptions import (
         CloseError,
         ConnectError,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from ._httpx import AsyncHTTPTransport as AsyncHTTPTransport
     from ._models import URL, Headers, Limits, Request, Timeout
     from ._native import VERSION as __version__
-    from ._native import Event, NdjsonParser, SseParser
+    from ._native import Event, MessageParser, NdjsonParser, SseParser
     from ._response import Response
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "AsyncClient",
     "Bridge",
     "BridgeSettings",
+    "Client",
     "CloseError",
     "ConnectError",
     "ConnectTimeout",
@@ -70,6 +71,7 @@ __all__ = [
     "InvalidURL",
     "Limits",
     "LocalProtocolError",
+    "MessageParser",
     "MessageTooLarge",
     "NdjsonParser",
     "NetworkError",
@@ -83,6 +85,7 @@ __all__ = [
     "RequestError",
     "Response",
     "ResponseNotRead",
+    "SignIn",
     "SseParser",
     "StreamClosed",
     "StreamConsumed",
@@ -105,15 +108,18 @@ _MODULES = {
     "Bridge": "_bridge",
     "BridgeSettings": "_bridge",
     "ForwardedRequest": "_bridge",
+    "SignIn": "_bridge",
     "forward_request": "_bridge",
     "run": "_bridge",
     "AsyncClient": "_client",
+    "Client": "_client",
     "URL": "_models",
     "Headers": "_models",
     "Limits": "_models",
     "Request": "_models",
     "Timeout": "_models",
     "Event": "_native",
+    "MessageParser": "_native",
     "NdjsonParser": "_native",
     "SseParser": "_native",
     "Response": "_response",

@@ -1,14 +1,15 @@
-"""The HTTP client: the interface of ``httpx.AsyncClient`` over the connections of the bridge.
+"""The HTTP clients: the interfaces of ``httpx.AsyncClient`` and ``httpx.Client`` over the connections of the bridge.
 
-Rule: nothing here waits or works for long. The native module does both, on a thread of its own.
+Rule: nothing here works for long. The native module does, on a thread of its own. What both clients do is written once,
+in the class that they have in common; they differ in how they wait.
 """
 
 from __future__ import annotations
 
 import base64
 import ssl
-from collections.abc import AsyncIterable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, Callable, Iterable
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from os import PathLike
 from pathlib import Path
@@ -32,17 +33,18 @@ from ._models import (
     _Unset,
     is_relative,
 )
-from ._native import HttpClient
+from ._native import HttpClient, Upload
 from ._response import Response
-from ._upload import UploadTask
+from ._threads import Pending
+from ._upload import UploadTask, upload
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from types import TracebackType
 
     from typing_extensions import Self, TypedDict, Unpack
 
-    from ._native import Upload
+    from ._native import Call, Completions, Operation
 
     class RequestOptions(TypedDict, total=False):
         """The named arguments of :meth:`AsyncClient.request`."""
@@ -65,9 +67,7 @@ DEFAULT_TIMEOUT = Timeout(5.0)
 DEFAULT_LIMITS = Limits(max_connections=100, max_keepalive_connections=20)
 
 
-class AsyncClient:
-    """HTTP requests on connections that are kept and shared.
-
+_ARGUMENTS = """
     Args:
         headers: Sent with every request. Without it, any content type is accepted.
         auth: ``(user, password)`` for Basic, or a function that gets the :class:`Request` and gives it back with what
@@ -85,9 +85,11 @@ class AsyncClient:
 
     Raises:
         ValueError: Certificates or a proxy that cannot be used.
+"""
 
-    A client belongs to no event loop; it works in any that runs, one after the other or in several threads.
-    """
+
+class BaseClient:
+    """What :class:`AsyncClient` and :class:`Client` have in common: how requests are made, signed and begun."""
 
     def __init__(
         self,
@@ -151,6 +153,39 @@ class AsyncClient:
         merged = Headers(self.headers)
         merged.update(headers)
         return Request(method, url, params=params, headers=merged, content=content, data=data, json=json)
+
+    def _close(self) -> None:
+        self._is_closed = True
+        self._native.close()
+
+    def _prepared(
+        self, request: Request, auth: AuthTypes | _Unset, timeout: TimeoutTypes | _Unset
+    ) -> tuple[Request, Timeout]:
+        """The request with its credentials, and its times."""
+        request = _signed(request, self.auth if isinstance(auth, _Unset) else auth)
+        return request, self.timeout if isinstance(timeout, _Unset) else Timeout(timeout)
+
+    def _sending(
+        self, request: Request, times: Timeout, body: bytes | Upload | None, *, whole: bool
+    ) -> Callable[[Completions | Call, Any], Operation]:
+        """What begins to send, for whoever waits."""
+        return lambda waiter, future: self._native.send(
+            waiter,
+            future,
+            request.method,
+            request.url.sent(),
+            request.headers.raw,
+            body,
+            (times.connect, times.read, times.pool),
+            whole,
+        )
+
+
+class AsyncClient(BaseClient):
+    __doc__ = f"""HTTP requests on connections that are kept and shared, for asyncio.
+{_ARGUMENTS}
+    A client belongs to no event loop; it works in any that runs, one after the other or in several threads.
+    """
 
     async def request(
         self,
@@ -235,8 +270,7 @@ class AsyncClient:
 
     async def aclose(self) -> None:
         """Takes no more requests. Streams that are open go on."""
-        self._is_closed = True
-        self._native.close()
+        self._close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -252,35 +286,140 @@ class AsyncClient:
     async def _send(
         self, request: Request, auth: AuthTypes | _Unset, timeout: TimeoutTypes | _Unset, *, whole: bool
     ) -> Response:
-        request = _signed(request, self.auth if isinstance(auth, _Unset) else auth)
-        times = self.timeout if isinstance(timeout, _Unset) else Timeout(timeout)
-        upload: UploadTask | None = None
-        if isinstance(request.content, AsyncIterable):
-            upload = UploadTask(request.content, times.write)
-            body: bytes | Upload | None = upload.native
-        else:
-            body = request.content
-        begun = perf_counter()
-        sending = complete(
-            lambda completions, future: self._native.send(
-                completions,
-                future,
-                request.method,
-                request.url.sent(),
-                request.headers.raw,
-                body,
-                (times.connect, times.read, times.pool),
-                whole,
+        request, times = self._prepared(request, auth, timeout)
+        content: Any = request.content
+        task = UploadTask(content, times.write) if isinstance(content, AsyncIterable) else None
+        if task is None and content is not None and not isinstance(content, bytes):
+            raise RuntimeError(
+                "an AsyncClient sends bytes, str and async iterables of bytes: this iterable is for a Client"
             )
-        )
+        begun = perf_counter()
+        sending = complete(self._sending(request, times, task.native if task is not None else content, whole=whole))
         try:
-            native = await (sending if upload is None else upload.beside(sending))
+            native = await (sending if task is None else task.beside(sending))
         except RequestError as error:
             error.request = request
             raise
-        if upload is not None and whole:
-            upload.stop()
-        return Response(native, request, timedelta(seconds=perf_counter() - begun), upload)
+        if task is not None and whole:
+            task.stop()
+        return Response(native, request, timedelta(seconds=perf_counter() - begun), task)
+
+
+class Client(BaseClient):
+    __doc__ = f"""HTTP requests on connections that are kept and shared, for threads without an event loop.
+{_ARGUMENTS}
+    Any number of threads may use a client at once. Waiting gives the interpreter lock away, and Ctrl-C ends it.
+    """
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: RequestContent | None = None,
+        data: RequestData | None = None,
+        json: Any = None,
+        params: ParamTypes = None,
+        headers: HeaderTypes = None,
+        auth: AuthTypes | _Unset = UNSET,
+        timeout: TimeoutTypes | _Unset = UNSET,
+    ) -> Response:
+        """Sends a request, and reads all of its response. For the arguments see :meth:`AsyncClient.request`;
+        ``content`` may be an iterable of bytes, which is sent while it is iterated, in this thread.
+
+        Raises:
+            RequestError: No response came, or not all of it (see the subclasses).
+            RuntimeError: The client is closed.
+        """
+        request = self.build_request(method, url, content=content, data=data, json=json, params=params, headers=headers)
+        return self._send(request, auth, timeout, whole=True)
+
+    def get(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """``request("GET", …)``"""
+        return self.request("GET", url, **options)
+
+    def post(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """``request("POST", …)``"""
+        return self.request("POST", url, **options)
+
+    def put(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """``request("PUT", …)``"""
+        return self.request("PUT", url, **options)
+
+    def delete(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """``request("DELETE", …)``"""
+        return self.request("DELETE", url, **options)
+
+    @contextmanager
+    def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: RequestContent | None = None,
+        data: RequestData | None = None,
+        json: Any = None,
+        params: ParamTypes = None,
+        headers: HeaderTypes = None,
+        auth: AuthTypes | _Unset = UNSET,
+        timeout: TimeoutTypes | _Unset = UNSET,
+    ) -> Iterator[Response]:
+        """Sends a request, and opens its response while the body arrives: ``with client.stream(…) as response``. At the
+        end of the block the connection is free. For arguments and exceptions see :meth:`request`.
+        """
+        request = self.build_request(method, url, content=content, data=data, json=json, params=params, headers=headers)
+        response = self._send(request, auth, timeout, whole=False)
+        try:
+            yield response
+        finally:
+            response.close()
+
+    def send(self, request: Request, *, stream: bool = False) -> Response:
+        """Sends a request that :meth:`build_request` made. With ``stream`` the body arrives while it is read, and
+        whoever calls this closes the response.
+
+        Raises:
+            RequestError: No response came, or not all of it.
+        """
+        return self._send(request, UNSET, UNSET, whole=not stream)
+
+    def close(self) -> None:
+        """Takes no more requests. Streams that are open go on."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        self.close()
+
+    def _send(
+        self, request: Request, auth: AuthTypes | _Unset, timeout: TimeoutTypes | _Unset, *, whole: bool
+    ) -> Response:
+        request, times = self._prepared(request, auth, timeout)
+        content: Any = request.content
+        if isinstance(content, AsyncIterable) and not isinstance(content, Iterable):
+            raise RuntimeError(
+                "a Client sends bytes, str and iterables of bytes: this async iterable is for an AsyncClient"
+            )
+        body = content if content is None or isinstance(content, bytes) else Upload()
+        begun = perf_counter()
+        pending = Pending(self._sending(request, times, body, whole=whole))
+        try:
+            if isinstance(body, Upload):
+                upload(body, content, times.write, pending)
+            native = pending.result()
+        except BaseException as error:
+            pending.cancel()
+            if isinstance(error, RequestError):
+                error.request = request
+            raise
+        return Response(native, request, timedelta(seconds=perf_counter() - begun), is_async=False)
 
 
 def _signed(request: Request, auth: AuthTypes) -> Request:
@@ -320,4 +459,4 @@ def _identity(cert: CertTypes) -> tuple[bytes, bytes] | None:
     return both, both
 
 
-__all__ = ["URL", "AsyncClient", "AuthTypes", "CertTypes", "VerifyTypes"]
+__all__ = ["URL", "AsyncClient", "AuthTypes", "CertTypes", "Client", "VerifyTypes"]

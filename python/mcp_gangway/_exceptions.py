@@ -182,17 +182,19 @@ class StreamConsumed(StreamError):
 
 
 class StreamClosed(StreamError):
-    """The response was closed before its body was read."""
+    """The response was closed before its body was read to the end."""
 
-    def __init__(self) -> None:
-        super().__init__("The response was closed: read its body inside the block that opened it.")
+    def __init__(
+        self, message: str = "The response was closed: read its body inside the block that opened it."
+    ) -> None:
+        super().__init__(message)
 
 
 class ResponseNotRead(StreamError):
     """The body is asked for and was not read."""
 
     def __init__(self) -> None:
-        super().__init__("The response's body was not read: await response.aread() first.")
+        super().__init__("The response's body was not read: call response.read() first, or await response.aread().")
 
 
 #: By the kinds of the native module, which are those of the bridge's errors.

@@ -25,7 +25,7 @@ TimeoutTypes = Union["Timeout", float, tuple[float | None, ...], None]
 #: Values of a query or a form.
 Primitive = str | int | float | bool | None
 ParamTypes = Mapping[str, Primitive | Iterable[Primitive]] | Iterable[tuple[str, Primitive]] | str | bytes | None
-RequestContent = bytes | str | AsyncIterable[bytes]
+RequestContent = bytes | str | AsyncIterable[bytes] | Iterable[bytes]
 RequestData = bytes | str | Mapping[str, Primitive | Iterable[Primitive]]
 
 
@@ -420,16 +420,17 @@ _JSON = _json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=F
 
 def _body(
     content: RequestContent | None, data: RequestData | None, json: Any
-) -> tuple[bytes | AsyncIterable[bytes] | None, str | None]:
+) -> tuple[bytes | AsyncIterable[bytes] | Iterable[bytes] | None, str | None]:
     """The bytes of a body, or what makes them, and the content type that follows from how it was given."""
     if content is not None:
         if isinstance(content, str):
             return content.encode("utf-8"), None
         if isinstance(content, (bytes, bytearray, memoryview)):
             return bytes(content), None
-        if isinstance(content, AsyncIterable):
-            return content, None
-        raise TypeError(f"content is bytes, str or an async iterable of bytes, not {type(content).__name__}")
+        pieces: Any = content
+        if isinstance(pieces, (AsyncIterable, Iterable)) and not isinstance(pieces, Mapping):
+            return pieces, None
+        raise TypeError(f"content is bytes, str or an iterable of bytes, not {type(content).__name__}")
     if isinstance(data, (bytes, str)):
         return _body(data, None, None)
     if data:

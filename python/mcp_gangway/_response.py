@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import codecs
 import json as _json
+from contextlib import closing
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
+from . import _loop, _threads
 from ._exceptions import (
     DecodingError,
     HTTPStatusError,
@@ -19,31 +21,38 @@ from ._exceptions import (
     StreamClosed,
     StreamConsumed,
 )
-from ._loop import complete
 from ._models import URL, Headers, Request
-from ._native import Event, HttpResponse, MessageParser, NdjsonParser, SseParser
+from ._native import Event, HttpResponse, MessageParser, NdjsonParser, SseParser, loads
+from ._stages import Lines, Pieces, Stage, Text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Generator, Iterator
     from datetime import timedelta
-    from typing import Protocol
 
     from ._upload import UploadTask
 
-    T = TypeVar("T")
-
-    class _Parser(Protocol[T]):
-        def feed(self, chunk: bytes, /) -> list[T]: ...
+#: In the place of an item: there is none yet.
+_NOTHING: Final = object()
 
 
 class Response:
-    """A response of :class:`AsyncClient`. Programs do not make it themselves."""
+    """A response of :class:`AsyncClient` or :class:`Client`. Programs do not make it themselves.
+
+    What waits has two names: with ``a`` before it for an ``AsyncClient``, without for a ``Client``.
+    """
 
     def __init__(
-        self, native: HttpResponse, request: Request, elapsed: timedelta, upload: UploadTask | None = None
+        self,
+        native: HttpResponse,
+        request: Request,
+        elapsed: timedelta,
+        upload: UploadTask | None = None,
+        *,
+        is_async: bool = True,
     ) -> None:
         self._native = native
         self._upload = upload
+        self._is_async = is_async
         self._content = native.content
         self._is_consumed = self._content is not None
         self._is_closed = self._is_consumed
@@ -143,6 +152,12 @@ class Response:
             self._content = b"".join([chunk async for chunk in self.aiter_bytes()])
         return self._content
 
+    def read(self) -> bytes:
+        """As :meth:`aread`, of a ``Client``."""
+        if self._content is None:
+            self._content = b"".join(self.iter_bytes())
+        return self._content
+
     @property
     def content(self) -> bytes:
         """The whole body.
@@ -187,57 +202,39 @@ class Response:
             ResponseNotRead: Nobody read it yet.
             json.JSONDecodeError: It is no JSON.
         """
-        return _json.loads(self.content, **kwargs)
+        return _json.loads(self.content, **kwargs) if kwargs else loads(self.content)
 
     def aiter_raw(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
         """The body as it arrives, compressed if it is; ``chunk_size`` bytes at a time, if that is said."""
-        return _sized(self._chunks(raw=True), chunk_size)
+        return self._aiter(Pieces(chunk_size), raw=True)
+
+    def iter_raw(self, chunk_size: int | None = None) -> Iterator[bytes]:
+        """As :meth:`aiter_raw`, of a ``Client``."""
+        return self._iter(Pieces(chunk_size), raw=True)
 
     def aiter_bytes(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
         """The body as it arrives, decompressed; ``chunk_size`` bytes at a time, if that is said."""
-        return _sized(self._chunks(raw=False), chunk_size)
+        return self._aiter(Pieces(chunk_size))
 
-    async def aiter_text(self, chunk_size: int | None = None) -> AsyncIterator[str]:
+    def iter_bytes(self, chunk_size: int | None = None) -> Iterator[bytes]:
+        """As :meth:`aiter_bytes`, of a ``Client``."""
+        return self._iter(Pieces(chunk_size))
+
+    def aiter_text(self, chunk_size: int | None = None) -> AsyncIterator[str]:
         """The body as text; ``chunk_size`` characters at a time, if that is said. Characters are never cut."""
-        decoder = codecs.getincrementaldecoder(self.encoding)(errors="replace")
-        held = ""
-        async for chunk in self.aiter_bytes():
-            text = decoder.decode(chunk)
-            if chunk_size is None:
-                if text:
-                    yield text
-                continue
-            held += text
-            whole = len(held) // chunk_size * chunk_size
-            for at in range(0, whole, chunk_size):
-                yield held[at : at + chunk_size]
-            held = held[whole:]
-        held += decoder.decode(b"", final=True)
-        if held:
-            yield held
+        return self._aiter(Text(self.encoding, chunk_size))
 
-    async def aiter_lines(self) -> AsyncIterator[str]:
-        """The lines of the body, without their ends (LF, CRLF or CR).
+    def iter_text(self, chunk_size: int | None = None) -> Iterator[str]:
+        """As :meth:`aiter_text`, of a ``Client``."""
+        return self._iter(Text(self.encoding, chunk_size))
 
-        Raises:
-            MessageTooLarge: A line is over 4 GiB.
-        """
-        pieces: list[str] = []
-        after_cr = False
-        async for text in self.aiter_text():
-            if after_cr and text.startswith("\n"):
-                text = text[1:]
-            after_cr = text.endswith("\r")
-            lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-            if len(lines) == 1:
-                pieces.append(text)
-                continue
-            yield "".join((*pieces, lines[0]))
-            for line in lines[1:-1]:
-                yield line
-            pieces = [lines[-1]] if lines[-1] else []
-        if pieces:
-            yield "".join(pieces)
+    def aiter_lines(self) -> AsyncIterator[str]:
+        """The lines of the body, without their ends (LF, CRLF or CR)."""
+        return self._aiter(Lines(self.encoding))
+
+    def iter_lines(self) -> Iterator[str]:
+        """As :meth:`aiter_lines`, of a ``Client``."""
+        return self._iter(Lines(self.encoding))
 
     def aiter_sse(self, *, max_event_bytes: int = 4 << 30) -> AsyncIterator[Event]:
         """The body's Server-Sent Events, by the WHATWG rules.
@@ -245,8 +242,11 @@ class Response:
         Raises:
             MessageTooLarge: The data of an event is over ``max_event_bytes``.
         """
-        parser = SseParser(max_event_bytes=max_event_bytes)
-        return self._parsed(parser, parser.finish)
+        return self._aiter(SseParser(max_event_bytes=max_event_bytes))
+
+    def iter_sse(self, *, max_event_bytes: int = 4 << 30) -> Iterator[Event]:
+        """As :meth:`aiter_sse`, of a ``Client``."""
+        return self._iter(SseParser(max_event_bytes=max_event_bytes))
 
     def aiter_ndjson(self, *, max_line_bytes: int = 4 << 30) -> AsyncIterator[bytes]:
         """The lines of an NDJSON body as bytes, without those that are blank.
@@ -254,8 +254,11 @@ class Response:
         Raises:
             MessageTooLarge: A line is over ``max_line_bytes``.
         """
-        parser = NdjsonParser(max_line_bytes=max_line_bytes)
-        return self._parsed(parser, parser.finish)
+        return self._aiter(NdjsonParser(max_line_bytes=max_line_bytes))
+
+    def iter_ndjson(self, *, max_line_bytes: int = 4 << 30) -> Iterator[bytes]:
+        """As :meth:`aiter_ndjson`, of a ``Client``."""
+        return self._iter(NdjsonParser(max_line_bytes=max_line_bytes))
 
     def aiter_messages(self, *, max_message_bytes: int = 4 << 30) -> AsyncIterator[bytes]:
         """The body's JSON-RPC messages as bytes, in whatever content type they come: Server-Sent Events, NDJSON, or
@@ -265,15 +268,32 @@ class Response:
             InvalidMessage: There is other content, and no message.
             MessageTooLarge: A message is over ``max_message_bytes``.
         """
-        parser = MessageParser(self.headers.get("content-type"), max_message_bytes=max_message_bytes)
-        return self._parsed(parser, parser.finish)
+        return self._aiter(self._messages(max_message_bytes, parsed=False))
+
+    def iter_messages(self, *, max_message_bytes: int = 4 << 30) -> Iterator[bytes]:
+        """As :meth:`aiter_messages`, of a ``Client``."""
+        return self._iter(self._messages(max_message_bytes, parsed=False))
+
+    def aiter_json(self, *, max_message_bytes: int = 4 << 30) -> AsyncIterator[Any]:
+        """The same messages as objects, as ``json.loads`` makes them.
+
+        Raises:
+            RecursionError: One is nested too deeply. So as with others that cannot be read, those beside it come first.
+        """
+        return self._aiter(self._messages(max_message_bytes, parsed=True))
+
+    def iter_json(self, *, max_message_bytes: int = 4 << 30) -> Iterator[Any]:
+        """As :meth:`aiter_json`, of a ``Client``."""
+        return self._iter(self._messages(max_message_bytes, parsed=True))
 
     async def aclose(self) -> None:
         """Frees the connection; what was not read is lost."""
         self.close()
 
     def close(self) -> None:
-        """The same, for where nothing can be awaited."""
+        """The same, for a ``Client`` and where nothing can be awaited. From any thread: who reads there gets a
+        :class:`StreamClosed`.
+        """
         self._is_closed = True
         if self._upload is not None:
             self._upload.stop()
@@ -282,20 +302,50 @@ class Response:
     def __repr__(self) -> str:
         return f"<Response [{self.status_code} {self.reason_phrase}]>"
 
-    async def _parsed(self, parser: _Parser[T], finish: Any) -> AsyncIterator[T]:
-        try:
-            async for chunk in self.aiter_bytes():
-                for item in parser.feed(chunk):
+    def _messages(self, limit: int, *, parsed: bool) -> MessageParser:
+        return MessageParser(self.headers.get("content-type"), max_message_bytes=limit, parsed=parsed)
+
+    async def _aiter(self, stage: Stage, *, raw: bool = False) -> AsyncIterator[Any]:
+        self._check_kind(is_async=True)
+        with closing(self._items(stage, raw)) as items:
+            for item in items:
+                if item is _NOTHING:
+                    await _loop.complete(self._native.wait)
+                else:
                     yield item
-            for item in finish():
-                yield item
-        except DecodingError as error:
-            for item in getattr(error, "complete", ()):
-                yield item
-            error.request = self.request
+
+    def _iter(self, stage: Stage, *, raw: bool = False) -> Iterator[Any]:
+        self._check_kind(is_async=False)
+        with closing(self._items(stage, raw)) as items:
+            for item in items:
+                if item is _NOTHING:
+                    _threads.complete(self._native.wait)
+                else:
+                    yield item
+
+    def _check_kind(self, *, is_async: bool) -> None:
+        if self._content is None and self._is_async is not is_async:
+            own, other = ("AsyncClient", "aiter_…") if self._is_async else ("Client", "iter_…")
+            raise RuntimeError(f"this is a response of {own}: read it with {other}")
+
+    def _items(self, stage: Stage, raw: bool) -> Generator[Any, None, None]:
+        """What the stage makes of the body. Where there is nothing yet, the caller is to wait for more."""
+        try:
+            with closing(self._chunks(raw)) as chunks:
+                for chunk in chunks:
+                    if chunk is _NOTHING:
+                        yield chunk
+                        continue
+                    yield from stage.feed(chunk)
+            yield from stage.finish()
+        except (DecodingError, RecursionError, ValueError) as error:
+            # One item cannot be had: the others are here.
+            yield from getattr(error, "complete", ())
+            if isinstance(error, DecodingError):
+                error.request = self.request
             raise
 
-    async def _chunks(self, *, raw: bool) -> AsyncIterator[bytes]:
+    def _chunks(self, raw: bool) -> Generator[Any, None, None]:
         if self._content is not None and not raw:
             if self._content:
                 yield self._content
@@ -310,10 +360,11 @@ class Response:
         try:
             while (chunks := native.take()) is not None:
                 if not chunks:
-                    await complete(native.wait)
-                for chunk in chunks:
-                    yield chunk
+                    yield _NOTHING
+                yield from chunks
         except RequestError as error:
+            if self._is_closed:
+                raise StreamClosed("The response was closed while it was read.") from None
             error.request = self.request
             if self._upload is not None:
                 self._upload.check()
@@ -321,20 +372,3 @@ class Response:
         finally:
             # Also for whoever stops in between.
             self.close()
-
-
-async def _sized(chunks: AsyncIterator[bytes], size: int | None) -> AsyncIterator[bytes]:
-    if size is None:
-        async for chunk in chunks:
-            yield chunk
-        return
-    held = bytearray()
-    async for chunk in chunks:
-        held += chunk
-        at = 0
-        while len(held) - at >= size:
-            yield bytes(held[at : at + size])
-            at += size
-        del held[:at]
-    if held:
-        yield bytes(held)

@@ -452,6 +452,7 @@ def test_everything_public_has_a_docstring() -> None:
                     "Event",
                     "SseParser",
                     "NdjsonParser",
+                    "MessageParser",
                 )
                 assert found.__doc__ or not documented, f"{name}.{member}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 import re
 from pathlib import Path
@@ -48,12 +49,16 @@ async def test_the_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
     async with serving(answered) as server:
         for code in examples():
-            result = eval(with_address(code, server.url), names)
-            if inspect.iscoroutine(result):
-                await result
+            example = with_address(code, server.url)
+            if example.co_flags & inspect.CO_COROUTINE:
+                await eval(example, names)
+            else:
+                # It may wait, and the server is in this thread.
+                await asyncio.to_thread(eval, example, names)
     asked = [request.json()["method"] for request in server.requests]
-    assert asked == ["ping", "ping", "tools/call", "tools/list", "ping"]
+    assert asked == ["ping", "ping", "ping", "ping", "tools/call", "tools/list", "ping"]
     shown = capsys.readouterr().out
     assert "200 HTTP/1.1 application/json" in shown
+    assert "\n7\n" in shown
     assert "message 1 {'jsonrpc': '2.0', 'method': 'notifications/progress'" in shown
     assert 'b\'{"jsonrpc": "2.0", "id": 4' in shown

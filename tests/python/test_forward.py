@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import mcp_gangway
 import pytest
-from conftest import Run
+from conftest import PACKAGE, Authority, Run
 from http_server import HANG, Answer, Pause, Request, chunked, event, raw, serving, whole
-from mcp_gangway import Bridge, BridgeSettings, forward_request, run
+from mcp_gangway import Bridge, BridgeSettings, SignIn, forward_request, run
 
 pytestmark = pytest.mark.asyncio
 
@@ -263,25 +270,221 @@ async def test_a_cancelled_task_ends_the_bridge() -> None:
     assert not {task for task in tasks if not task.done()}
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        (BridgeSettings("not a url"), "--url"),
-        (BridgeSettings("ftp://example.com/"), "ftp"),
-        (BridgeSettings("http://127.0.0.1:9/", options=("--no-such-option",)), "--no-such-option"),
-        (BridgeSettings("http://127.0.0.1:9/", timeout=-1.0), "timeout"),
-        (BridgeSettings("http://127.0.0.1:9/", concurrency=0), "concurrency"),
-        (BridgeSettings("http://127.0.0.1:9/", headers={"a b": "c"}), "header"),
+#: For each setting, values that cannot be used.
+WRONG: dict[str, list[Any]] = {
+    "auth": ["Bearer", "Bearer a\nb", 5],
+    "auth_command": ["", "'open", ["echo"]],
+    "headers": [
+        {"a b": "c"},
+        {"X-A": "b\nc"},
+        {"Mcp-Session-Id": "1"},
+        {"X-A": 5},
+        ["X-A: b"],
+        {"Authorization": "Bearer"},
     ],
-)
-async def test_mistakes_in_the_settings(
-    settings: BridgeSettings, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pipe = Pipe(stays=True)
-    assert await asyncio.wait_for(run(settings, pipe.reader, pipe), 10) == 2
-    line = capsys.readouterr().err
-    assert line.startswith("mcp-gangway: ")
-    assert said in line
+    "header_file": ["/does/not/exist", 5],
+    "transport": ["stdio", "", None],
+    "timeout": [-1.0, 0, float("nan"), float("inf"), 1e12, "5"],
+    "max_time": [0, -2, "x"],
+    "connect_timeout": [0, 1e10],
+    "drain_timeout": [-0.5, "x"],
+    "concurrency": [0, -1, 65537, 1.5, 10**40],
+    "max_message_size": [0, 64, -1, 2**41, "4G"],
+    "max_request_size": [1023, 1.5],
+    "verify": ["/does/not/exist.pem", 5],
+    "cert": ["/does/not/exist.pem", ("/does/not/exist.pem", "key"), 5],
+    "proxy": ["ftp://user:hunter2@proxy", 5],
+    "http2": ["yes", None],
+    "pool_size": [-1, 70000, "x"],
+    "pool_idle": [-1, "x"],
+    "sign_in": [5],
+    "log_level": ["loud", 5],
+    "log_file": [5],
+    "log_format": ["xml", None],
+}
+WRONG_SIGN_IN: dict[str, list[Any]] = {
+    "grant": ["password", "client_credentials", None],
+    "open_browser": ["no"],
+    "client_secret": [5],
+    "client_private_key": [5, "PEM"],
+    "issuer": ["login.example.com", "https://a/?b", 5],
+    "client_metadata_url": ["http://a/b", "https://a", 5],
+    "scopes": [5, [5]],
+    "resource": ["x", 5],
+    "parameters": [{"state": "x"}, {"": "x"}, {"a": 5}, "a=b"],
+    "callback_port": [0, 65536, -1, "x"],
+    "login_wait": [0, "x"],
+    "keychain": ["no"],
+    "state_folder": [5],
+}
+
+
+def told(settings: BridgeSettings) -> str:
+    """What is said of a mistake, and that it is said before anything is run."""
+    with pytest.raises((ValueError, TypeError)) as caught:
+        Bridge(settings)
+    line = str(caught.value)
+    assert "--" not in line
+    assert "hunter2" not in line
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize("name", ["url", *WRONG])
+async def test_a_mistake_is_told_by_the_name_of_the_setting(name: str) -> None:
+    if name == "url":
+        for url in ("not a url", "ftp://example.com/", "", 5):
+            assert told(BridgeSettings(url)).startswith("url: ")  # type: ignore[arg-type]
+        return
+    for value in WRONG[name]:
+        line = told(BridgeSettings("http://127.0.0.1:9/", **{name: value}))
+        assert line.startswith((f"{name}: ", f"{name}.")), line
+
+
+@pytest.mark.parametrize("name", WRONG_SIGN_IN)
+async def test_a_mistake_in_how_to_sign_in(name: str) -> None:
+    for value in WRONG_SIGN_IN[name]:
+        line = told(BridgeSettings("http://127.0.0.1:9/", sign_in=SignIn(**{name: value})))
+        assert line.startswith(f"sign_in.{name}: "), line
+    line = told(BridgeSettings("http://127.0.0.1:9/", sign_in=SignIn(client_secret="hunter2")))
+    assert line.startswith("sign_in.client_id: ")
+
+
+async def test_settings_that_exclude_each_other() -> None:
+    line = told(BridgeSettings("http://127.0.0.1:9/", auth="Bearer a", auth_command="echo"))
+    assert line.startswith("auth_command: ")
+    line = told(BridgeSettings("http://127.0.0.1:9/", sign_in=SignIn(client_secret="a", client_private_key="b")))
+    assert line.startswith("sign_in.client_private_key: ")
+
+
+async def test_every_setting_has_its_mistakes() -> None:
+    assert {field.name for field in fields(BridgeSettings)} == {"url", *WRONG}
+    assert {field.name for field in fields(SignIn)} == {"client_id", *WRONG_SIGN_IN}
+
+
+async def test_certificates_that_cannot_be_used(tmp_path: Path, authority: Authority) -> None:
+    nothing = tmp_path / "nothing.pem"
+    nothing.write_text("nothing")
+    for name in ("verify", "cert"):
+        assert told(BridgeSettings("https://127.0.0.1:9/", **{name: nothing})).startswith(f"{name}: ")
+    pair = (authority.client_certificate, nothing)
+    assert told(BridgeSettings("https://127.0.0.1:9/", cert=pair)).startswith("cert: ")
+
+
+async def test_a_log_that_cannot_be_written(run_python: Run) -> None:
+    program = """
+import asyncio, mcp_gangway
+try:
+    asyncio.run(mcp_gangway.run(mcp_gangway.BridgeSettings("http://127.0.0.1:9/", log_file="/does/not/exist")))
+except ValueError as error:
+    print(error)
+"""
+    done = await asyncio.to_thread(run_python, program, "-W", "error", input="")
+    assert done.stdout.startswith("log_file: ")
+
+
+async def test_the_environment_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "MCP_AUTH": "Bearer x",
+        "CONCURRENCY": "none",
+        "MCP_HEADERS": "X-A: b",
+        "INSECURE": "?",
+    }.items():
+        monkeypatch.setenv(name, value)
+    pipe = Pipe(message(1, "tools/list"))
+    async with serving(answered) as server:
+        assert await run(BridgeSettings(server.url), pipe.reader, pipe) == 0
+    assert not {"authorization", "x-a"} & set(server.requests[0].headers)
+
+
+async def test_headers_of_a_file_and_of_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN_OF_THE_TEST", "t")
+    file = tmp_path / "headers"
+    file.write_text("# comment\nX-A: file ${TOKEN_OF_THE_TEST}\nX-B: file\n")
+    settings = {"header_file": file, "headers": {"X-B": "given"}, "auth_command": "echo token"}
+    pipe = Pipe(message(1, "tools/list"))
+    async with serving(answered) as server:
+        assert await run(BridgeSettings(server.url, **settings), pipe.reader, pipe) == 0  # type: ignore[arg-type]
+    headers = server.requests[0].headers
+    assert (headers["x-a"], headers["x-b"], headers["authorization"]) == ("file t", "given", "Bearer token")
+
+
+# A client that takes its time
+
+
+class Slow(Pipe):
+    """Takes what it is given a little at a time: so many bytes a second, and at most so many in all."""
+
+    def __init__(self, *messages: Any, rate: int, most: int = 1 << 40, **options: Any) -> None:
+        super().__init__(*messages, **options)
+        self._rate, self._most = rate, most
+
+    async def drain(self) -> None:
+        if len(self._received) > self._most:
+            await asyncio.get_running_loop().create_future()
+        await asyncio.sleep(len(self._received[-(16 << 10) :]) / self._rate)
+
+
+def large(request: Request) -> Answer:
+    """A server whose answers to calls are of 400 KB each."""
+    if request.method == "POST" and request.json().get("method") == "tools/call":
+        reply = {"jsonrpc": "2.0", "id": request.json()["id"], "result": {"text": "x" * 400_000}}
+        return whole(json.dumps(reply).encode(), content_type=JSON)
+    return answered(request)
+
+
+CALLS = [message(number, "tools/call", name="t") for number in range(1, 5)]
+
+
+async def test_a_slow_writer_loses_nothing() -> None:
+    pipe = Slow(INITIALIZE, INITIALIZED, *CALLS, rate=400_000)
+    async with serving(large) as server:
+        # More than the patience in all, and less for each piece.
+        assert await run(BridgeSettings(server.url, drain_timeout=1), pipe.reader, pipe) == 0
+    assert {item["id"] for item in pipe.messages()} == {0, 1, 2, 3, 4}
+
+
+async def test_a_writer_that_takes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = Slow(INITIALIZE, INITIALIZED, *CALLS, rate=1 << 30, most=500_000)
+    async with serving(large) as server:
+        settings = BridgeSettings(server.url, drain_timeout=0.5)
+        assert await asyncio.wait_for(run(settings, pipe.reader, pipe), 20) == 1
+    assert "is lost" in capsys.readouterr().err
+
+
+async def test_a_writer_that_takes_nothing_of_what_is_last(capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = Slow(INITIALIZE, INITIALIZED, rate=1 << 30, most=10)
+    async with serving(large) as server:
+        settings = BridgeSettings(server.url, drain_timeout=0.5)
+        assert await asyncio.wait_for(run(settings, pipe.reader, pipe), 20) == 1
+    assert "is lost" in capsys.readouterr().err
+
+
+async def test_a_slow_client_behind_a_socket() -> None:
+    """Its bytes move in between, although nothing is drained for longer than the patience."""
+    statuses: list[int] = []
+    received = bytearray()
+    async with serving(large) as server:
+
+        async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            statuses.append(await run(BridgeSettings(server.url, drain_timeout=1), reader, writer))
+            writer.close()
+
+        listener = await asyncio.start_server(client, "127.0.0.1", 0)
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await asyncio.to_thread(connection.connect, listener.sockets[0].getsockname())
+        lines = b"".join(json.dumps(item).encode() + b"\n" for item in (INITIALIZE, INITIALIZED, *CALLS[:1]))
+        connection.sendall(lines)
+        connection.shutdown(socket.SHUT_WR)
+        while piece := await asyncio.to_thread(connection.recv, 2048):
+            received += piece
+            await asyncio.sleep(0.03)
+        connection.close()
+        listener.close()
+    assert statuses == [0]
+    assert [json.loads(line)["id"] for line in received.splitlines()] == [0, 1]
 
 
 async def test_one_stream_without_the_other() -> None:
@@ -341,6 +544,39 @@ async def test_the_process_s_own_stdin_and_stdout(run_python: Run) -> None:
 
 async def test_a_mistake_on_the_process_s_own_stdin_and_stdout(run_python: Run) -> None:
     done = await asyncio.to_thread(run_python, ON_STDIO, "-W", "error", input="")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("mcp-gangway: ")
-    assert done.stderr.count("\n") == 1
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1].startswith("ValueError: url: ")
+
+
+def on_stdio(program: Path, seconds: float | None) -> tuple[bytes, bytes, int]:
+    """What a bridge on its own stdio says to a client that reads so slowly, or only when the bridge has ended."""
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    lines = b"".join(json.dumps(item).encode() + b"\n" for item in (INITIALIZE, INITIALIZED, *CALLS))
+    with subprocess.Popen(
+        [sys.executable, str(program)], stdin=-1, stdout=-1, stderr=-1, env=environment, bufsize=0
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(lines)
+        process.stdin.close()
+        if seconds is None:
+            process.wait(20)
+        received = bytearray()
+        while piece := process.stdout.read(64 << 10):
+            received += piece
+            time.sleep(seconds or 0)
+        return bytes(received), process.stderr.read(), process.wait(20)
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(0.1, 0), (None, 1)], ids=["slow", "not at all"])
+async def test_a_slow_reader_of_the_process_s_own_stdout(tmp_path: Path, seconds: float | None, status: int) -> None:
+    async with serving(large) as server:
+        program = tmp_path / "bridge.py"
+        program.write_text(ON_STDIO.replace('"URL"', f'"{server.url}", drain_timeout=3'))
+        output, errors, found = await asyncio.to_thread(on_stdio, program, seconds)
+    assert found == status, errors
+    if status:
+        assert b"is lost" in errors
+    else:
+        assert {json.loads(line)["id"] for line in output.splitlines()} == {0, 1, 2, 3, 4}

@@ -23,14 +23,15 @@ use crate::{
 };
 
 /// More requests at once than this are a typing error.
-const MOST_CONCURRENT: usize = 65_536;
+pub const MOST_CONCURRENT: usize = 65_536;
 
-/// A limit on messages below this is a typing error, like 64 for 64M, and one above the other as well.
-const SMALLEST_LIMIT: u64 = 1 << 10;
-const LARGEST_LIMIT: u64 = 1 << 40;
+/// A limit on messages below this is a typing error, like 64 for 64M.
+pub const SMALLEST_LIMIT: u64 = 1 << 10;
+/// A limit on messages above this is one as well.
+pub const LARGEST_LIMIT: u64 = 1 << 40;
 
 /// More seconds than this are a typing error (31 years), and less than what the clocks of all systems can add.
-const MOST_SECONDS: f64 = 1e9;
+pub const MOST_SECONDS: f64 = 1e9;
 
 const USAGE: &str = if cfg!(feature = "oauth") {
     "mcp-gangway [OPTIONS] URL
@@ -228,7 +229,7 @@ pub(crate) fn explain(error: &clap::Error) -> String {
 }
 
 /// Looks a variable of the environment up.
-pub(crate) type Environment = Arc<dyn Fn(&str) -> Option<OsString> + Send + Sync>;
+pub type Environment = Arc<dyn Fn(&str) -> Option<OsString> + Send + Sync>;
 
 /// What the command is to do.
 #[derive(Debug)]
@@ -236,9 +237,9 @@ pub(crate) struct Settings {
     pub(crate) config: Config,
     pub(crate) log: LogSettings,
     /// What works, but probably not as the user means it.
-    warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
     /// What was understood in a way that the user may want to know.
-    notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 impl Settings {
@@ -256,8 +257,7 @@ impl Settings {
             Some(name) => transport(&name)?,
             None => TransportMode::default(),
         };
-        let wants_stream = matches!(transport, TransportMode::Sse | TransportMode::SseFirst);
-        let completed = if wants_stream { None } else { with_contextforge_path(&given.text) };
+        let completed = endpoint(&given.text, transport);
         let mut config =
             Config::new(completed.as_ref().unwrap_or(&given.text)).map_err(|error| given.mistake(error))?;
         config.transport = transport;
@@ -281,9 +281,6 @@ impl Settings {
         );
         if completed.is_some() {
             notes.push(format!("a ContextForge server: requests go to {}", config.url));
-        }
-        if config.unix_socket.is_none() && is_readable_on_the_way(&given.text) {
-            warnings.push("the URL begins with http: what is sent can be read on the way; use https".to_owned());
         }
         if let Some(kind) = text_variable(env, "FORGE_CONTENT_TYPE")?
             && !kind.text.trim().eq_ignore_ascii_case("application/json")
@@ -323,9 +320,6 @@ impl Settings {
         }
         config.tls.client = client_identity(typed.client_cert, typed.client_key, env)?;
         config.tls.insecure = typed.insecure || is_set(env, "INSECURE")?;
-        if config.tls.insecure {
-            warnings.push("the server's certificate is not checked: anyone on the way can read and change".to_owned());
-        }
         if let Some(text) = typed.proxy {
             let given = Given::new("--proxy", text);
             let url = ProxyUrl::parse(&given.text).map_err(|error| given.mistake(error))?;
@@ -346,6 +340,7 @@ impl Settings {
             config.idle_for = time(&given)?;
         }
 
+        warnings.extend(remarks(&config));
         let log = log_settings(typed.log_level, typed.log_file, typed.log_format, env)?;
         #[cfg(feature = "oauth")]
         {
@@ -487,6 +482,24 @@ fn server_url(typed: &mut Args, is_on_socket: bool, env: &Environment) -> Result
             "the server's URL is missing; run it like 'mcp-gangway https://example.com/mcp' or set MCP_SERVER_URL",
         )
     })
+}
+
+/// What a user should know about settings that work, whoever made them.
+pub(crate) fn remarks(config: &Config) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if config.unix_socket.is_none() && is_readable_on_the_way(&config.url.to_string()) {
+        remarks.push("the URL begins with http: what is sent can be read on the way; use https".to_owned());
+    }
+    if config.tls.insecure {
+        remarks.push("the server's certificate is not checked: anyone on the way can read and change".to_owned());
+    }
+    remarks
+}
+
+/// What a server's address is completed to, if it is.
+pub(crate) fn endpoint(text: &str, transport: TransportMode) -> Option<String> {
+    let wants_stream = matches!(transport, TransportMode::Sse | TransportMode::SseFirst);
+    if wants_stream { None } else { with_contextforge_path(text) }
 }
 
 /// The MCP endpoint of a ContextForge virtual server, where the URL is that of the server (`…/servers/{UUID}`) or of its

@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 use crate::{
     args::{Args, Environment, Given, text_variable, variable},
     command::AuthCommand,
+    embedded::HeaderSettings,
     files::{self, Time},
 };
 
@@ -25,6 +26,8 @@ pub(crate) struct Headers {
     command: Option<AuthCommand>,
     /// The command was typed, so that its value wins over all others.
     is_command_typed: bool,
+    /// Those of a program, as they are to be sent: then no variable names others.
+    of_program: Option<Vec<(String, String)>>,
 }
 
 impl Headers {
@@ -47,7 +50,29 @@ impl Headers {
                 .transpose()?,
         };
         let (header, file) = (std::mem::take(&mut typed.header), typed.header_file.take());
-        Ok(Self { env: Arc::clone(env), auth, typed: header, file, once: OnceLock::new(), command, is_command_typed })
+        let (env, once) = (Arc::clone(env), OnceLock::new());
+        Ok(Self { env, auth, typed: header, file, once, command, is_command_typed, of_program: None })
+    }
+
+    /// The same for a program that this is in.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub(crate) fn of_program(given: HeaderSettings, env: Environment) -> Result<Self, Error> {
+        let HeaderSettings { file, headers, auth, command } = given;
+        if command.is_some() && auth.is_some() {
+            return Err(Error::config("auth_command: there is auth as well; give only one of the two"));
+        }
+        Ok(Self {
+            env,
+            auth,
+            typed: Vec::new(),
+            file,
+            once: OnceLock::new(),
+            command: command.map(|text| AuthCommand::new("auth_command", &text)).transpose()?,
+            is_command_typed: true,
+            of_program: Some(headers),
+        })
     }
 
     /// Sets all headers in `config`; `authorization` is what the command gave. The environment goes first, so that what
@@ -66,6 +91,9 @@ impl Headers {
             .zip(self.command.as_ref())
             .map(|(value, command)| Given::new(command.from(), value.to_owned()));
         let mut collector = Collector { headers: self, config, warnings, time };
+        if let Some(pairs) = &self.of_program {
+            return collector.set_of_program(pairs, given.as_ref());
+        }
         if self.file.is_none()
             && let Some(path) = variable(&self.env, "MCP_HEADER_FILE")
         {
@@ -101,7 +129,8 @@ impl Headers {
     /// A source that makes them anew, if they can change: there is a command, or a file that can be read again, as a
     /// pipe cannot. `blank` are settings without headers; `known` is what the user was warned of.
     pub(crate) fn into_source(self, blank: Config, known: &[String]) -> Option<HeaderSource> {
-        let file = self.file.clone().or_else(|| variable(&self.env, "MCP_HEADER_FILE").map(PathBuf::from));
+        let named = || variable(&self.env, "MCP_HEADER_FILE").filter(|_| self.of_program.is_none()).map(PathBuf::from);
+        let file = self.file.clone().or_else(named);
         let has_command = self.command.is_some();
         if !has_command && !file.is_some_and(|path| path.is_file()) {
             return None;
@@ -140,6 +169,25 @@ struct Collector<'a> {
 }
 
 impl Collector<'_> {
+    fn set_of_program(&mut self, pairs: &[(String, String)], printed: Option<&Given>) -> Result<(), Error> {
+        if let Some(path) = &self.headers.file {
+            self.set_file("header_file", path)?;
+        }
+        for (name, value) in pairs {
+            let is_authorization = name.trim().eq_ignore_ascii_case("authorization");
+            let set = if is_authorization {
+                self.config.set_authorization(value)
+            } else {
+                self.config.set_header(name, value)
+            };
+            set.map_err(|error| Error::config(format!("headers: {error}")))?;
+        }
+        if let Some(value) = &self.headers.auth {
+            self.config.set_authorization(value).map_err(|error| Error::config(format!("auth: {error}")))?;
+        }
+        printed.map_or(Ok(()), |printed| self.set_authorization(printed))
+    }
+
     fn set_file(&mut self, from: &str, path: &Path) -> Result<(), Error> {
         let text = match self.headers.once.get() {
             Some(text) => text.clone(),

@@ -2,7 +2,7 @@
 //! over HTTP.
 //!
 //! This crate is the shell around [`gangway`]: arguments and environment (`args`), headers and the
-//! command that gives some (`headers`, `command`), other bridges' options (`peers`), the files that it is told of (`files`), the log (`logging`), what ends the
+//! command that gives some (`headers`, `command`), the same for other programs (`embedded`), other bridges' options (`peers`), the files that it is told of (`files`), the log (`logging`), what ends the
 //! process (`stop`), and the exit status. Rules: stdout carries nothing but JSON-RPC, `--help` and `--version` apart; a
 //! mistake of the user is one line on stderr and exit status 2; no failing stderr can end or stop the bridge.
 
@@ -10,6 +10,7 @@ mod args;
 #[cfg(feature = "oauth")]
 mod browser;
 mod command;
+pub mod embedded;
 mod files;
 mod headers;
 mod logging;
@@ -21,13 +22,11 @@ mod stop;
 use std::{env, ffi::OsString, io, panic, process::ExitCode, sync::Arc};
 
 use clap::Parser;
-use gangway::{
-    stdio::{self, Stdout},
-    text::shown,
-};
-use tokio::{io::AsyncRead, runtime::Runtime};
+use gangway::{stdio, text::shown};
+use tokio::runtime::Runtime;
 
-use crate::args::{Args, Environment, Settings};
+pub use crate::args::Environment;
+use crate::args::{Args, Settings};
 #[cfg(feature = "oauth")]
 use crate::sign_in::Command;
 
@@ -71,30 +70,6 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
-}
-
-/// Runs the bridge inside another program: between any two byte streams, until `input` ends or `stop` resolves, with the
-/// options and variables of the command. Call it inside a tokio runtime; signals are the program's own business.
-///
-/// # Errors
-/// What would end the command with another status than 0.
-pub async fn embedded(
-    options: impl IntoIterator<Item = OsString>,
-    environment: impl Fn(&str) -> Option<OsString> + Send + Sync + 'static,
-    input: impl AsyncRead + Send + Unpin + 'static,
-    output: impl Into<Stdout>,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), Failure> {
-    let options = std::iter::once("mcp-gangway".into()).chain(options);
-    let typed = Args::try_parse_from(options).map_err(|error| Failure::usage(args::explain(&error)))?;
-    let environment: Environment = Arc::new(environment);
-    let settings = Settings::new(typed, Vec::new(), &environment)?;
-    logging::start(&settings.log)?;
-    settings.log_remarks();
-    let outcome = gangway::run(settings.config, input, output, stop).await;
-    logging::finish();
-    tracing::info!("ended: {:?}", outcome?);
-    Ok(())
 }
 
 /// Does what a command says in the place of bridging.

@@ -121,7 +121,7 @@ impl Options {
             return Ok(None);
         }
         let opens = !(self.no_browser || is_set(env, "MCP_NO_BROWSER")?);
-        let mut oauth = OAuth::new(move |prompt| ask(prompt, &server, opens));
+        let mut oauth = of_user(server, opens, env);
         let is_device = self.device || is_set(env, "MCP_DEVICE_LOGIN")?;
         let is_own_user = self.client_credentials || is_set(env, "MCP_CLIENT_CREDENTIALS")?;
         oauth.grant = match (is_device, is_own_user) {
@@ -144,19 +144,16 @@ impl Options {
             return Err(Error::config("MCP_CLIENT_PRIVATE_KEY: a key is only for --client-credentials"));
         }
         if let Some(given) = option_or(self.issuer, "--issuer", env, "MCP_ISSUER")? {
-            oauth.issuer = Some(issuer(&given)?);
+            oauth.issuer = Some(checked_issuer(&given.text).map_err(|what| given.mistake(what))?);
         }
         let document = option_or(self.client_metadata_url, "--client-metadata-url", env, "MCP_CLIENT_METADATA_URL")?;
-        oauth.client_metadata_url = document.as_ref().map(metadata_url).transpose()?;
+        let checked = |given: Given| checked_metadata_url(&given.text).map_err(|what| given.mistake(what));
+        oauth.client_metadata_url = document.map(checked).transpose()?;
         let scopes = option_or(self.scope, "--scope", env, "MCP_SCOPE")?.map(|given| given.text).unwrap_or_default();
         oauth.scopes = scopes.split_whitespace().map(str::to_owned).collect();
         oauth.resource = match option_or(self.resource, "--resource", env, "MCP_RESOURCE")? {
             None => Resource::Found,
-            Some(given) if given.text.trim() == "none" => Resource::None,
-            Some(given) => match Url::parse(given.text.trim()) {
-                Ok(url) if url.fragment().is_none() => Resource::This(given.text.trim().to_owned()),
-                _ => return Err(given.mistake("this is no absolute URI without a fragment")),
-            },
+            Some(given) => checked_resource(&given.text).map_err(|what| given.mistake(what))?,
         };
         oauth.parameters = self.authorize_param.into_iter().map(parameter).collect::<Result<_, _>>()?;
         if let Some(given) = option_or(self.callback_port, "--callback-port", env, "MCP_CALLBACK_PORT")? {
@@ -164,19 +161,19 @@ impl Options {
             oauth.callback_port = Some(port.ok_or_else(|| given.mistake("this is no port from 1 to 65535"))?);
         }
         if let Some(given) = option_or(self.callback_host, "--callback-host", env, "MCP_CALLBACK_HOST")? {
-            oauth.callback_host = Some(callback_host(&given)?);
+            oauth.callback_host = Some(checked_callback_host(&given.text).map_err(|what| given.mistake(what))?);
         }
         if let Some(given) = option_or(self.callback_path, "--callback-path", env, "MCP_CALLBACK_PATH")? {
-            oauth.callback_path = Some(callback_path(&given)?);
+            oauth.callback_path = Some(checked_callback_path(&given.text).map_err(|what| given.mistake(what))?);
         }
         if let Some(given) = option_or(self.login_wait, "--login-wait", env, "MCP_LOGIN_WAIT")? {
             oauth.login_wait = some_time(&given)?;
         }
-        if !(self.no_keychain || is_set(env, "MCP_NO_KEYCHAIN")?) {
-            oauth.keychain = Keychain::of_user(|name| variable(env, name));
+        if self.no_keychain || is_set(env, "MCP_NO_KEYCHAIN")? {
+            oauth.keychain = None;
         }
         let folder = self.state_folder.or_else(|| variable(env, "MCP_STATE_FOLDER").map(PathBuf::from));
-        oauth.folder = folder.or_else(|| state_folder(env));
+        oauth.folder = folder.or(oauth.folder);
         Ok(Some(oauth))
     }
 }
@@ -193,36 +190,58 @@ fn credential(env: &Environment) -> Result<Option<Credential>, Error> {
     }
 }
 
-/// Issuers are compared to the letter, so what a URL parser makes of one is not used.
-fn issuer(given: &Given) -> Result<String, Error> {
-    match Url::parse(given.text.trim()) {
+/// The user's own sign-in, as it is unless something else is said.
+pub(crate) fn of_user(server: String, opens: bool, env: &Environment) -> OAuth {
+    let mut oauth = OAuth::new(move |prompt| ask(prompt, &server, opens));
+    oauth.keychain = Keychain::of_user(|name| variable(env, name));
+    oauth.folder = state_folder(env);
+    oauth
+}
+
+/// The name of an authorization server. Issuers are compared to the letter, so what a URL parser makes of one is not used.
+///
+/// # Errors
+/// It is no such name; with what is wrong.
+pub fn checked_issuer(text: &str) -> Result<String, &'static str> {
+    match Url::parse(text.trim()) {
         Ok(url) if matches!(url.scheme(), "https" | "http") && url.query().is_none() && url.fragment().is_none() => {
-            Ok(given.text.trim().to_owned())
+            Ok(text.trim().to_owned())
         }
-        _ => Err(given.mistake("this is no URL of an authorization server, like https://login.example.com")),
+        _ => Err("this is no URL of an authorization server, like https://login.example.com"),
     }
 }
 
-fn metadata_url(given: &Given) -> Result<String, Error> {
-    match Url::parse(given.text.trim()) {
-        Ok(url) if url.scheme() == "https" && url.path() != "/" => Ok(given.text.trim().to_owned()),
-        _ => Err(given.mistake("this is no https URL with a path")),
+/// The address of a document about a client.
+///
+/// # Errors
+/// It is no such address; with what is wrong.
+pub fn checked_metadata_url(text: &str) -> Result<String, &'static str> {
+    match Url::parse(text.trim()) {
+        Ok(url) if url.scheme() == "https" && url.path() != "/" => Ok(text.trim().to_owned()),
+        _ => Err("this is no https URL with a path"),
     }
 }
 
-/// As it stands in a URL.
-fn callback_host(given: &Given) -> Result<String, Error> {
-    let host = given.text.trim().trim_matches(['[', ']']).to_ascii_lowercase();
+/// Where the browser may come back to, as it stands in a URL.
+///
+/// # Errors
+/// Another machine may be meant; with what is wrong.
+pub fn checked_callback_host(text: &str) -> Result<String, &'static str> {
+    let host = text.trim().trim_matches(['[', ']']).to_ascii_lowercase();
     match host.parse::<IpAddr>() {
         Ok(IpAddr::V6(address)) if address.is_loopback() => Ok(format!("[{address}]")),
         Ok(IpAddr::V4(address)) if address.is_loopback() => Ok(host),
         Err(_) if host == "localhost" => Ok(host),
-        _ => Err(given.mistake("only localhost, 127.0.0.1 and ::1 are sure to be this machine")),
+        _ => Err("only localhost, 127.0.0.1 and ::1 are sure to be this machine"),
     }
 }
 
-fn callback_path(given: &Given) -> Result<String, Error> {
-    let text = given.text.trim();
+/// The path there.
+///
+/// # Errors
+/// It is none; with what is wrong.
+pub fn checked_callback_path(text: &str) -> Result<String, &'static str> {
+    let text = text.trim();
     let url = Url::parse("http://localhost").ok().and_then(|base| base.join(text).ok());
     match url {
         Some(url)
@@ -233,17 +252,45 @@ fn callback_path(given: &Given) -> Result<String, Error> {
         {
             Ok(url.path().to_owned())
         }
-        _ => Err(given.mistake("write a path, like /oauth/callback")),
+        _ => Err("write a path, like /oauth/callback"),
     }
+}
+
+/// What a token is for; `none` leaves that out.
+///
+/// # Errors
+/// It is nothing that a token is for; with what is wrong.
+pub fn checked_resource(text: &str) -> Result<Resource, &'static str> {
+    if text.trim() == "none" {
+        return Ok(Resource::None);
+    }
+    match Url::parse(text.trim()) {
+        Ok(url) if url.fragment().is_none() => Ok(Resource::This(text.trim().to_owned())),
+        _ => Err("this is no absolute URI without a fragment"),
+    }
+}
+
+/// Whether somebody else than the sign-in may set this parameter of an authorization request.
+///
+/// # Errors
+/// It may not; with what is wrong.
+pub fn checked_parameter(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("a parameter has a name".to_owned());
+    }
+    if OURS.contains(&name) {
+        return Err(format!("{name} is set by the sign-in itself"));
+    }
+    Ok(())
 }
 
 fn parameter(text: String) -> Result<(String, String), Error> {
     let given = Given::new("--authorize-param", text);
-    match given.text.split_once('=') {
-        Some((name, value)) if !name.is_empty() && !OURS.contains(&name) => Ok((name.to_owned(), value.to_owned())),
-        Some((name, _)) if !name.is_empty() => Err(given.mistake(format!("{name} is set by the sign-in itself"))),
-        _ => Err(given.mistake("write NAME=VALUE")),
-    }
+    let Some((name, value)) = given.text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+        return Err(given.mistake("write NAME=VALUE"));
+    };
+    checked_parameter(name).map_err(|what| given.mistake(what))?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// Where programs keep their state, on this system.

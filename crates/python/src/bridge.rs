@@ -1,8 +1,6 @@
 //! The whole bridge inside a Python program: on the process's own stdio, or between two streams of the program's.
 
 use std::{
-    collections::HashMap,
-    ffi::{OsStr, OsString},
     io,
     pin::Pin,
     sync::{Arc, Mutex},
@@ -10,8 +8,12 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use gangway::stdio;
-use pyo3::{exceptions::PyRuntimeError, prelude::*};
+use gangway::{Config, stdio};
+use mcp_gangway::embedded::{self, Log};
+use pyo3::{
+    exceptions::{PyRuntimeError, PyValueError},
+    prelude::*,
+};
 use tokio::{
     io::{AsyncRead, ReadBuf},
     sync::{Notify, mpsc},
@@ -19,9 +21,11 @@ use tokio::{
 
 use crate::{
     chunks::{Chunks, Writer},
-    completions::{Completions, Finish, Operation, lock},
+    completions::{Finish, Operation, Waiter, lock},
+    failure::in_python,
     http::taken,
     runtime,
+    settings::{self, Certificates},
 };
 
 /// Chunks of input that may wait for the bridge.
@@ -31,52 +35,49 @@ const WAITING: usize = 16;
 #[pyclass(frozen, module = "mcp_gangway._native")]
 pub(crate) struct Bridge {
     input: Mutex<Option<mpsc::Sender<Bytes>>>,
-    /// None once it runs.
-    reader: Mutex<Option<Reader>>,
+    /// What it is to do, and what it reads. None once it runs.
+    task: Mutex<Option<(Config, Log, Reader)>>,
     output: Arc<Chunks>,
     stop: Arc<Notify>,
+    /// How long its client's writer may take nothing at the end, in seconds.
+    #[pyo3(get)]
+    drain_time: f64,
 }
 
 #[pymethods]
 impl Bridge {
+    /// `settings` has the attributes of `BridgeSettings`.
     #[new]
-    fn new() -> Self {
+    fn new(settings: &Bound<'_, PyAny>, certificates: Certificates) -> PyResult<Self> {
+        let (config, log) = settings::read(settings, certificates)?;
         let (sender, receiver) = mpsc::channel(WAITING);
         let reader = Reader { receiver, chunk: Bytes::new() };
-        Self {
+        Ok(Self {
+            drain_time: config.timeouts.drain.as_secs_f64(),
             input: Mutex::new(Some(sender)),
-            reader: Mutex::new(Some(reader)),
+            task: Mutex::new(Some((config, log, reader))),
             output: Arc::default(),
             stop: Arc::default(),
-        }
+        })
     }
 
-    /// Starts it with the command's options and environment. The future gets the exit status and the line that the command
-    /// would have written, if there is one. On the process's own stdio with `on_stdio`, else `write` and `take` are its ends.
-    /// It goes on when nobody waits for it any more, until it is told to stop.
-    fn start(
-        &self,
-        completions: &Bound<'_, Completions>,
-        future: Py<PyAny>,
-        options: Vec<OsString>,
-        environment: HashMap<OsString, OsString>,
-        on_stdio: bool,
-    ) -> PyResult<Operation> {
+    /// Starts it. The future gets the exit status and the line that the command would have written, if there is one. On the
+    /// process's own stdio with `on_stdio`, else `write` and `take` are its ends. It goes on when nobody waits for it any more,
+    /// until it is told to stop.
+    fn start(&self, waiter: Waiter<'_>, future: Py<PyAny>, on_stdio: bool) -> PyResult<Operation> {
         let runtime = runtime::handle()?;
-        let Some(input) = lock(&self.reader).take() else {
+        let Some((config, log, input)) = lock(&self.task).take() else {
             return Err(PyRuntimeError::new_err("this bridge has run already: make another one"));
         };
-        let (promise, operation) = Completions::promise(completions, future)?;
+        let (promise, operation) = waiter.promise(future)?;
         let stop = Arc::clone(&self.stop);
         let stop = async move { stop.notified().await };
-        let environment = move |name: &str| environment.get(OsStr::new(name)).cloned();
         let output = Arc::clone(&self.output);
         runtime.spawn(async move {
             let end = if on_stdio {
-                mcp_gangway::embedded(options, environment, stdio::input(), stdio::output(), stop).await
+                embedded::run(config, log, stdio::input(), stdio::output(), stop).await
             } else {
-                let writer = Writer(Arc::clone(&output));
-                mcp_gangway::embedded(options, environment, input, writer, stop).await
+                embedded::run(config, log, input, Writer(Arc::clone(&output)), stop).await
             };
             output.end(Ok(()));
             promise.keep(Ok(ended(end)));
@@ -85,11 +86,11 @@ impl Bridge {
     }
 
     /// Gives it bytes of its client's; the future is set when there is room for more.
-    fn write(&self, completions: &Bound<'_, Completions>, future: Py<PyAny>, bytes: Vec<u8>) -> PyResult<Operation> {
+    fn write(&self, waiter: Waiter<'_>, future: Py<PyAny>, bytes: Vec<u8>) -> PyResult<Operation> {
         let Some(input) = lock(&self.input).clone() else {
             return Err(PyRuntimeError::new_err("the bridge takes no more input: it was closed"));
         };
-        Completions::spawn(completions, future, async move {
+        waiter.spawn(future, async move {
             // A bridge that has ended takes nothing, and its end says why.
             let _ = input.send(bytes.into()).await;
             Ok::<Finish, _>(Box::new(|py| Ok(py.None())))
@@ -101,14 +102,20 @@ impl Bridge {
         lock(&self.input).take();
     }
 
-    /// What it has written: a list of chunks, empty if there is nothing yet, or None at the end.
+    /// What it has written: a list of chunks, empty if there is nothing yet, or None at the end. They count as not written
+    /// before `written` says so.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        taken(py, &self.output)
+        taken(py, self.output.take_and_hold())
+    }
+
+    /// So many bytes are written: the client's slowness is the bridge's only by what waits.
+    fn written(&self, length: usize) {
+        self.output.free(length);
     }
 
     /// The future is set when there is more to take.
-    fn wait(&self, completions: &Bound<'_, Completions>, future: Py<PyAny>) -> PyResult<Operation> {
-        let (promise, operation) = Completions::promise(completions, future)?;
+    fn wait(&self, waiter: Waiter<'_>, future: Py<PyAny>) -> PyResult<Operation> {
+        let (promise, operation) = waiter.promise(future)?;
         self.output.tell(promise);
         Ok(operation)
     }
@@ -122,9 +129,13 @@ impl Bridge {
 fn ended(end: Result<(), mcp_gangway::Failure>) -> Finish {
     let (status, line) = match end {
         Ok(()) => (0, None),
-        Err(failure) => (failure.status(), Some(failure.to_string())),
+        Err(failure) => (failure.status(), Some(in_python(&failure.to_string()))),
     };
-    Box::new(move |py| Ok((status, line).into_pyobject(py)?.into_any().unbind()))
+    Box::new(move |py| match line {
+        // Only what is learnt at the start, as of the file for the log.
+        Some(line) if status == 2 => Err(PyValueError::new_err(line)),
+        line => Ok((status, line).into_pyobject(py)?.into_any().unbind()),
+    })
 }
 
 /// What the program writes, as a stream.

@@ -1,4 +1,4 @@
-//! A bounded queue of bytes from the background to an event loop: the body of a response, or what a bridge writes.
+//! A bounded queue of bytes from the background to who reads: the body of a response, or what a bridge writes.
 //!
 //! Rule: who reads never waits for a lock or for the background; it takes all that is there, and asks to be told when there
 //! is more. Who writes waits while more than a bound is there.
@@ -21,6 +21,8 @@ use crate::{
 
 /// Bytes that may wait to be read. One chunk may go beyond.
 const ROOM: usize = 256 << 10;
+/// What a stream is made of: as small as that is what a reader takes when it is slow.
+const PIECE: usize = 16 << 10;
 
 /// The queue, which both ends share.
 #[derive(Default)]
@@ -31,6 +33,8 @@ struct State {
     ready: VecDeque<Bytes>,
     length: usize,
     end: Option<Result<(), Failure>>,
+    /// Nobody reads on.
+    is_closed: bool,
     /// Who waits for more.
     reader: Option<Promise>,
     /// Who waits for room.
@@ -47,23 +51,42 @@ pub(crate) enum Taken {
 }
 
 impl Chunks {
-    /// All that is there. An end is told once.
+    /// All that is there, whose room is free. An end is told once.
     pub(crate) fn take(&self) -> Taken {
+        let taken = self.take_and_hold();
+        if let Taken::Chunks(chunks) = &taken {
+            self.free(chunks.iter().map(Bytes::len).sum());
+        }
+        taken
+    }
+
+    /// The same for who frees the room when the bytes are where they are to be.
+    pub(crate) fn take_and_hold(&self) -> Taken {
         let mut state = lock(&self.0);
         if !state.ready.is_empty() {
-            state.length = 0;
-            if let Some(writer) = state.writer.take() {
-                writer.wake();
-            }
             return Taken::Chunks(std::mem::take(&mut state.ready));
         }
+        if state.is_closed {
+            return Taken::End(Err(Failure::closed()));
+        }
         state.end.take().map_or(Taken::Nothing, Taken::End)
+    }
+
+    /// So many bytes do not wait any more.
+    pub(crate) fn free(&self, length: usize) {
+        let mut state = lock(&self.0);
+        state.length = state.length.saturating_sub(length);
+        if state.length < ROOM
+            && let Some(writer) = state.writer.take()
+        {
+            writer.wake();
+        }
     }
 
     /// Keeps the promise as soon as there is something to take.
     pub(crate) fn tell(&self, promise: Promise) {
         let mut state = lock(&self.0);
-        if state.ready.is_empty() && state.end.is_none() {
+        if state.ready.is_empty() && state.end.is_none() && !state.is_closed {
             state.reader = Some(promise);
         } else {
             drop(state);
@@ -79,6 +102,9 @@ impl Chunks {
 
     fn poll_push(&self, context: &mut Context<'_>, chunk: &mut Option<Bytes>) -> Poll<()> {
         let mut state = lock(&self.0);
+        if state.is_closed {
+            return Poll::Ready(());
+        }
         if state.length >= ROOM {
             state.writer = Some(context.waker().clone());
             return Poll::Pending;
@@ -96,9 +122,22 @@ impl Chunks {
     /// Nothing more comes.
     pub(crate) fn end(&self, outcome: Result<(), Failure>) {
         let mut state = lock(&self.0);
+        if state.is_closed {
+            return;
+        }
         state.end = Some(outcome);
         let reader = state.reader.take();
         drop(state);
+        told(reader);
+    }
+
+    /// Nobody reads on. Who waits for more, in another thread, learns that there is none.
+    pub(crate) fn close(&self) {
+        let mut state = lock(&self.0);
+        state.is_closed = true;
+        let (unread, reader) = (std::mem::take(&mut state.ready), state.reader.take());
+        drop(state);
+        drop(unread);
         told(reader);
     }
 }
@@ -114,6 +153,7 @@ pub(crate) struct Writer(pub(crate) Arc<Chunks>);
 
 impl AsyncWrite for Writer {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let bytes = bytes.get(..PIECE).unwrap_or(bytes);
         let mut chunk = Some(Bytes::copy_from_slice(bytes));
         self.0.poll_push(context, &mut chunk).map(|()| Ok(bytes.len()))
     }

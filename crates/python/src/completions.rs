@@ -1,4 +1,5 @@
-//! From the background to an event loop: what is complete waits in a queue until the loop takes it and sets its futures.
+//! From the background to whoever waits: an event loop, or a thread (`threads`). What is complete waits in a queue until the
+//! loop takes it and sets its futures.
 //!
 //! Rule: the background only puts values into the queue and makes a pipe readable, once for all that waits. What a value
 //! is in Python is made on the loop's own thread.
@@ -18,10 +19,20 @@ use tokio::task::AbortHandle;
 use crate::{
     failure::Failure,
     runtime::{self, Process},
+    threads::{Call, Slot},
 };
 
 /// Makes a result's Python object.
 pub(crate) type Finish = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
+/// What comes of an operation.
+pub(crate) type Outcome = Result<Finish, Failure>;
+
+/// Who waits for an operation. A loop has a future set; a thread has none, so its future is None.
+#[derive(FromPyObject)]
+pub(crate) enum Waiter<'py> {
+    Loop(Bound<'py, Completions>),
+    Thread(Bound<'py, Call>),
+}
 
 /// What is complete for one event loop.
 #[pyclass(frozen, module = "mcp_gangway._native")]
@@ -33,7 +44,7 @@ pub(crate) struct Completions {
 }
 
 struct Queue {
-    complete: Mutex<Vec<(u64, Result<Finish, Failure>)>>,
+    complete: Mutex<Vec<(u64, Outcome)>>,
     /// The signal is given and not taken.
     is_signalled: AtomicBool,
     /// Both ends are here, for a write to a pipe that nobody can read from could end the process.
@@ -41,19 +52,24 @@ struct Queue {
     next: AtomicU64,
 }
 
-/// Something in the background whose end a future waits for.
+/// Something in the background whose end somebody waits for.
 #[pyclass(frozen, module = "mcp_gangway._native")]
 pub(crate) struct Operation {
-    completions: Py<Completions>,
-    token: u64,
+    /// The loop and the number of its future, if it is a loop that waits.
+    awaited: Option<(Py<Completions>, u64)>,
     task: Option<AbortHandle>,
+    process: Process,
 }
 
 /// The one who says that an operation is complete. It says so when it is dropped, at the latest.
 pub(crate) struct Promise {
-    queue: Arc<Queue>,
-    token: u64,
-    is_kept: bool,
+    /// None once it is kept.
+    recipient: Option<Recipient>,
+}
+
+enum Recipient {
+    Loop(Arc<Queue>, u64),
+    Thread(Arc<Slot>),
 }
 
 #[pymethods]
@@ -103,31 +119,37 @@ impl Completions {
     }
 }
 
-impl Completions {
-    /// Promises to set `future`. Whoever waits for it is to cancel the operation when it does not wait any more.
+impl Waiter<'_> {
+    /// Promises to set `future`, or to wake the thread. Who does not wait any more is to cancel the operation.
     ///
     /// # Errors
     /// This is a fork of the process that the event loop belongs to.
-    pub(crate) fn promise(this: &Bound<'_, Self>, future: Py<PyAny>) -> PyResult<(Promise, Operation)> {
-        let Self { queue, waiting, process } = this.get();
-        process.check("event loop")?;
-        let token = queue.next.fetch_add(1, Ordering::Relaxed);
-        lock(waiting).insert(token, future);
-        let promise = Promise { queue: Arc::clone(queue), token, is_kept: false };
-        Ok((promise, Operation { completions: this.clone().unbind(), token, task: None }))
+    pub(crate) fn promise(self, future: Py<PyAny>) -> PyResult<(Promise, Operation)> {
+        let (recipient, awaited) = match self {
+            Self::Loop(completions) => {
+                let Completions { queue, waiting, process } = completions.get();
+                process.check("event loop")?;
+                let token = queue.next.fetch_add(1, Ordering::Relaxed);
+                lock(waiting).insert(token, future);
+                (Recipient::Loop(Arc::clone(queue), token), Some((completions.unbind(), token)))
+            }
+            Self::Thread(call) => (Recipient::Thread(Arc::clone(&call.get().slot)), None),
+        };
+        let operation = Operation { awaited, task: None, process: Process::current() };
+        Ok((Promise { recipient: Some(recipient) }, operation))
     }
 
-    /// Runs `work` in the background, and sets `future` when it is done.
+    /// Runs `work` in the background, and keeps the promise when it is done.
     ///
     /// # Errors
     /// As for `promise`, and no thread can be started.
     pub(crate) fn spawn(
-        this: &Bound<'_, Self>,
+        self,
         future: Py<PyAny>,
-        work: impl Future<Output = Result<Finish, Failure>> + Send + 'static,
+        work: impl Future<Output = Outcome> + Send + 'static,
     ) -> PyResult<Operation> {
         let runtime = runtime::handle()?;
-        let (promise, operation) = Self::promise(this, future)?;
+        let (promise, operation) = self.promise(future)?;
         let task = runtime.spawn(async move {
             let outcome = work.await;
             promise.keep(outcome);
@@ -140,7 +162,12 @@ impl Completions {
 impl Operation {
     /// Nobody waits for it any more: it is ended, if it has not ended.
     fn cancel(&self) {
-        lock(&self.completions.get().waiting).remove(&self.token);
+        if !self.process.is_current() {
+            return;
+        }
+        if let Some((completions, token)) = &self.awaited {
+            lock(&completions.get().waiting).remove(token);
+        }
         if let Some(task) = &self.task {
             task.abort();
         }
@@ -148,22 +175,27 @@ impl Operation {
 }
 
 impl Promise {
-    pub(crate) fn keep(mut self, outcome: Result<Finish, Failure>) {
-        self.is_kept = true;
-        self.queue.put(self.token, outcome);
+    pub(crate) fn keep(mut self, outcome: Outcome) {
+        self.tell(outcome);
+    }
+
+    fn tell(&mut self, outcome: Outcome) {
+        match self.recipient.take() {
+            Some(Recipient::Loop(queue, token)) => queue.put(token, outcome),
+            Some(Recipient::Thread(slot)) => slot.put(outcome),
+            None => {}
+        }
     }
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        if !self.is_kept {
-            self.queue.put(self.token, Err(Failure::closed()));
-        }
+        self.tell(Err(Failure::closed()));
     }
 }
 
 impl Queue {
-    fn put(&self, token: u64, outcome: Result<Finish, Failure>) {
+    fn put(&self, token: u64, outcome: Outcome) {
         lock(&self.complete).push((token, outcome));
         if !self.is_signalled.swap(true, Ordering::AcqRel) {
             let _ = (&self.signal.1).write_all(&[0]);

@@ -8,6 +8,30 @@ use std::{error::Error as StdError, io};
 use gangway::text::excerpt;
 use pyo3::{prelude::*, sync::PyOnceLock};
 
+/// What the command's options are called in Python, as the core's advice names them: longer names first where one begins like
+/// another.
+const NAMES: [(&str, &str); 19] = [
+    ("cannot write the log file", "log_file: cannot write"),
+    ("--auth or --header", "auth or headers"),
+    ("--auth-command", "auth_command"),
+    ("--auth", "auth"),
+    ("--header-file", "header_file"),
+    ("--header", "headers"),
+    ("--ca-cert", "verify"),
+    ("--client-cert and --client-key", "cert"),
+    ("--client-cert", "cert"),
+    ("--client-key", "cert"),
+    ("--client-id", "client_id"),
+    ("--concurrency", "concurrency"),
+    ("--max-message-size", "max_message_size"),
+    ("--max-request-size", "max_request_size"),
+    ("--max-time", "max_time"),
+    ("--no-keychain", "keychain=False"),
+    ("--proxy", "proxy"),
+    ("--timeout", "timeout"),
+    ("--issuer", "issuer"),
+];
+
 /// The longest line, in bytes.
 const LONGEST: usize = 2048;
 
@@ -23,7 +47,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(kind: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, message: excerpt(&message.into(), LONGEST), causes: Vec::new() }
+        Self { kind, message: excerpt(&in_python(&message.into()), LONGEST), causes: Vec::new() }
     }
 
     /// Nothing works on it any more.
@@ -70,6 +94,17 @@ impl From<gangway::Error> for Failure {
             None => failure,
         }
     }
+}
+
+/// A text of the core's with the names that its settings have in Python.
+pub(crate) fn in_python(text: &str) -> String {
+    let mut text = text.to_owned();
+    for (option, name) in NAMES {
+        if text.contains(option) {
+            text = text.replace(option, name);
+        }
+    }
+    text
 }
 
 /// A text as it may be shown: in one line, harmless to a terminal, without the secrets that this process knows.

@@ -32,7 +32,7 @@ use tokio::{
 
 use crate::{
     chunks::{Chunks, Taken},
-    completions::{Completions, Finish, Operation, lock},
+    completions::{Finish, Operation, Waiter, lock},
     failure::Failure,
     runtime::{self, Process},
     upload::{Consumed, Pieces, Upload},
@@ -121,11 +121,12 @@ impl HttpClient {
     }
 
     /// Sends a request; the future gets its `HttpResponse`, all of it if `whole`.
-    #[pyo3(signature = (completions, future, method, url, headers, body, timeout, whole))]
+    #[pyo3(signature = (waiter, future, method, url, headers, body, timeout, whole))]
     #[expect(clippy::too_many_arguments, reason = "one call from Python is cheaper than several")]
     fn send(
         &self,
-        completions: &Bound<'_, Completions>,
+        py: Python<'_>,
+        waiter: Waiter<'_>,
         future: Py<PyAny>,
         method: &str,
         url: &str,
@@ -146,12 +147,11 @@ impl HttpClient {
             Some(Given::Whole(bytes)) => (Either::Left(Full::new(Bytes::copy_from_slice(&bytes))), None),
             None => (Either::Left(Full::default()), None),
         };
-        let request =
-            request(method, url, headers, body).map_err(|failure| failure.into_exception(completions.py()))?;
+        let request = request(method, url, headers, body).map_err(|failure| failure.into_exception(py))?;
         let (connect, read, pool) = timeout;
         let limits = Limits { pool: seconds(pool)?, connect: seconds(connect)?, read: seconds(read)? };
         let connections = Arc::clone(&self.connections);
-        Completions::spawn(completions, future, async move {
+        waiter.spawn(future, async move {
             let permit = within(limits.pool, "pool_timeout", connections.acquire_owned()).await?;
             let permit = permit.map_err(|_| Failure::closed())?;
             let response = sent(&client, request, consumed, &limits).await?;
@@ -252,6 +252,7 @@ pub(crate) struct HttpResponse {
     unread: Mutex<Option<Unread>>,
     reading: Mutex<Option<AbortHandle>>,
     content: OnceLock<Vec<u8>>,
+    process: Process,
 }
 
 struct Unread {
@@ -291,6 +292,7 @@ impl HttpResponse {
     /// Begins to read the body: as it came if `raw`, else decompressed. It makes no difference where nothing is compressed,
     /// and the reading has begun.
     fn start(&self, raw: bool) -> PyResult<()> {
+        self.process.check("response")?;
         if let Some(unread) = lock(&self.unread).take() {
             let task = runtime::handle()?.spawn(unread.read(raw, Arc::clone(&self.chunks)));
             *lock(&self.reading) = Some(task.abort_handle());
@@ -300,18 +302,23 @@ impl HttpResponse {
 
     /// What has arrived: a list of chunks, empty if there is nothing yet, or None at the end.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        taken(py, &self.chunks)
+        taken(py, self.chunks.take())
     }
 
     /// The future is set when there is more to take.
-    fn wait(&self, completions: &Bound<'_, Completions>, future: Py<PyAny>) -> PyResult<Operation> {
-        let (promise, operation) = Completions::promise(completions, future)?;
+    fn wait(&self, waiter: Waiter<'_>, future: Py<PyAny>) -> PyResult<Operation> {
+        self.process.check("response")?;
+        let (promise, operation) = waiter.promise(future)?;
         self.chunks.tell(promise);
         Ok(operation)
     }
 
-    /// Nobody reads on: the connection is free, for others if the body was read to its end.
+    /// Nobody reads on: the connection is free, for others if the body was read to its end. From any thread.
     fn close(&self) {
+        if !self.process.is_current() {
+            return;
+        }
+        self.chunks.close();
         lock(&self.unread).take();
         if let Some(reading) = lock(&self.reading).take() {
             reading.abort();
@@ -327,6 +334,7 @@ impl HttpResponse {
             unread: Mutex::new(unread),
             reading: Mutex::default(),
             content: OnceLock::new(),
+            process: Process::current(),
         }
     }
 
@@ -387,9 +395,9 @@ fn broken(error: gangway::Error) -> Failure {
     }
 }
 
-/// What is there, for Python.
-pub(crate) fn taken<'py>(py: Python<'py>, chunks: &Chunks) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let list = match chunks.take() {
+/// What was taken, for Python.
+pub(crate) fn taken(py: Python<'_>, taken: Taken) -> PyResult<Option<Bound<'_, PyAny>>> {
+    let list = match taken {
         Taken::Chunks(chunks) => PyList::new(py, chunks.iter().map(|chunk| PyBytes::new(py, chunk)))?,
         Taken::Nothing => PyList::empty(py),
         Taken::End(Ok(())) => return Ok(None),

@@ -2,7 +2,7 @@
 //! programs see is in `python/mcp_gangway`; this module, `mcp_gangway._native`, is only for that package.
 //!
 //! Rule: Python's objects stay on Python's threads. What runs in the background (`runtime`) knows none, takes no
-//! interpreter lock, and hands its results over through a queue (`completions`, `chunks`). So it waits for no interpreter,
+//! interpreter lock, and hands its results over through a queue (`completions`, `threads`, `chunks`). So it waits for no interpreter,
 //! and an interpreter that ends or is forked waits for nothing here.
 
 mod bridge;
@@ -10,8 +10,11 @@ mod chunks;
 mod completions;
 mod failure;
 mod http;
+mod json;
 mod parsers;
 mod runtime;
+mod settings;
+mod threads;
 mod upload;
 
 use pyo3::prelude::*;
@@ -24,7 +27,9 @@ mod native {
         completions::{Completions, Operation},
         failure::shown,
         http::{HttpClient, HttpResponse, message_headers},
+        json::loads,
         parsers::{Event, MessageParser, NdjsonParser, SseParser},
+        threads::Call,
         upload::Upload,
     };
 

@@ -2,7 +2,7 @@
 //!
 //! Rule: what is long is read without the interpreter lock; for what is short, giving it up costs more than it brings.
 
-use std::{iter, time::Duration};
+use std::{iter, sync::OnceLock, time::Duration};
 
 use bytes::Bytes;
 use gangway::streams::{self, Messages, SseEvents, TextLines};
@@ -12,27 +12,29 @@ use pyo3::{
     prelude::*,
     pybacked::PyBackedBytes,
     sync::PyOnceLock,
-    types::{PyBytes, PyList, PyString, PyTuple},
+    types::{PyBytes, PyList, PyString},
 };
 
-use crate::failure::Failure;
+use crate::{failure::Failure, json::parsed};
 
 /// From this many bytes on, a chunk is read without the interpreter lock.
 const LONG: usize = 32 << 10;
 
-/// One of the Server-Sent Events. Its fields are read like those of any Python object, without a call into this module.
+/// An event holds at most so many times its size of memory.
+const MOST_HELD: usize = 16;
+
+/// One of the Server-Sent Events. Its data is made text when that is asked for, as JSON is read without.
 #[pyclass(frozen, module = "mcp_gangway")]
 #[expect(clippy::struct_field_names, reason = "they are Python's names")]
 pub(crate) struct Event {
     #[pyo3(get)]
     event: Py<PyString>,
     #[pyo3(get)]
-    data: Py<PyString>,
-    #[pyo3(get)]
     id: Py<PyString>,
     retry: Option<Duration>,
-    /// The data as it came, where its text stands for something else.
-    broken: Option<Py<PyBytes>>,
+    /// The data as it came. None if the event was made of a text.
+    bytes: Option<Bytes>,
+    text: OnceLock<Py<PyString>>,
 }
 
 #[pymethods]
@@ -50,18 +52,28 @@ impl Event {
         let name = event.filter(|name| name.is_truthy().unwrap_or(true));
         Self {
             event: name.unwrap_or(intern!(py, "message")).clone().unbind(),
-            data: text(data),
             id: text(id),
             retry: retry.map(Duration::from_millis),
-            broken: None,
+            bytes: None,
+            text: OnceLock::from(text(data)),
         }
     }
 
     #[getter]
+    fn data<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
+        if let Some(text) = self.text.get() {
+            return Ok(text.bind(py).clone());
+        }
+        let text = text(py, self.bytes.as_deref().unwrap_or_default())?;
+        // Another thread may have been faster.
+        Ok(self.text.get_or_init(|| text.unbind()).bind(py).clone())
+    }
+
+    #[getter]
     fn data_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        match &self.broken {
-            Some(bytes) => Ok(bytes.bind(py).clone()),
-            None => self.data.bind(py).encode_utf8(),
+        match &self.bytes {
+            Some(bytes) => Ok(PyBytes::new(py, bytes)),
+            None => self.data(py)?.encode_utf8(),
         }
     }
 
@@ -71,38 +83,48 @@ impl Event {
     }
 
     fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        LOADS.import(py, "json", "loads")?.call1((&self.data,))
+        let text = || Ok(self.data(py)?.into_any());
+        match &self.bytes {
+            Some(bytes) => parsed(py, bytes, text),
+            // One with a surrogate alone has no bytes.
+            None => parsed(py, self.data(py)?.to_str().unwrap_or_default().as_bytes(), text),
+        }
     }
 
     fn __eq__(&self, py: Python<'_>, other: &Self) -> PyResult<bool> {
-        let fields = |event: &Self| (&event.event, &event.data, &event.id, &event.broken).into_pyobject(py);
-        Ok(self.retry == other.retry && fields(self)?.eq(fields(other)?)?)
+        let is_same_data = match (&self.bytes, &other.bytes) {
+            (Some(bytes), Some(others)) => bytes == others,
+            (Some(bytes), None) => other.data(py)?.to_str().is_ok_and(|text| text.as_bytes() == bytes),
+            (None, Some(bytes)) => self.data(py)?.to_str().is_ok_and(|text| text.as_bytes() == bytes),
+            (None, None) => self.data(py)?.as_any().eq(other.data(py)?)?,
+        };
+        let names = |event: &Self| (&event.event, &event.id).into_pyobject(py);
+        Ok(self.retry == other.retry && is_same_data && names(self)?.eq(names(other)?)?)
     }
 
     fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
-        PyTuple::new(py, [&self.event, &self.data, &self.id])?.hash()
+        (&self.event, self.data(py)?, &self.id).into_pyobject(py)?.hash()
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let repr = |value: &Py<PyString>| value.bind(py).repr().map(|text| text.to_string());
+        let repr = |value: &Bound<'_, PyString>| value.repr().map(|text| text.to_string());
         let retry = self.retry().map_or_else(|| "None".to_owned(), |retry| retry.to_string());
         Ok(format!(
             "Event(event={}, data={}, id={}, retry={retry})",
-            repr(&self.event)?,
-            repr(&self.data)?,
-            repr(&self.id)?
+            repr(self.event.bind(py))?,
+            repr(&self.data(py)?)?,
+            repr(self.id.bind(py))?
         ))
     }
 }
 
-/// Text with U+FFFD for what is not UTF-8, and whether there is that.
-fn text<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<(Bound<'py, PyString>, bool)> {
+/// Text with U+FFFD for what is not UTF-8.
+fn text<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
     match PyString::from_bytes(py, bytes) {
         Err(error) if error.is_instance_of::<PyUnicodeDecodeError>(py) => {
-            Ok((PyString::new(py, &String::from_utf8_lossy(bytes)), true))
+            Ok(PyString::new(py, &String::from_utf8_lossy(bytes)))
         }
-        text => Ok((text?, false)),
+        text => text,
     }
 }
 
@@ -117,7 +139,7 @@ impl Again {
         {
             return Ok(text.clone_ref(py));
         }
-        let text = text(py, bytes)?.0.unbind();
+        let text = text(py, bytes)?.unbind();
         self.0 = Some((Bytes::copy_from_slice(bytes), text.clone_ref(py)));
         Ok(text)
     }
@@ -131,15 +153,16 @@ struct Texts {
 }
 
 impl Texts {
-    fn event<'py>(&mut self, py: Python<'py>, event: &streams::Event) -> PyResult<Bound<'py, PyAny>> {
+    /// The event of a chunk of this length.
+    fn event<'py>(&mut self, py: Python<'py>, event: streams::Event, length: usize) -> PyResult<Bound<'py, PyAny>> {
         let streams::Event { name, data, id, retry } = event;
-        let (text, is_broken) = text(py, data)?;
         let event = Event {
-            event: if name.is_empty() { intern!(py, "message").clone().unbind() } else { self.name.text(py, name)? },
-            data: text.unbind(),
+            event: if name.is_empty() { intern!(py, "message").clone().unbind() } else { self.name.text(py, &name)? },
             id: id.as_ref().map_or_else(|| Ok(intern!(py, "").clone().unbind()), |id| self.id.text(py, id))?,
-            retry: *retry,
-            broken: is_broken.then(|| PyBytes::new(py, data).unbind()),
+            retry,
+            // A small part of a large chunk would hold all of it.
+            bytes: Some(if data.len() < length / MOST_HELD { Bytes::copy_from_slice(&data) } else { data }),
+            text: OnceLock::new(),
         };
         Ok(event.into_pyobject(py)?.into_any())
     }
@@ -150,21 +173,23 @@ impl Texts {
 pub(crate) struct SseParser {
     events: SseEvents,
     texts: Texts,
+    /// Not events are given, but the objects that their data stands for.
+    parsed: bool,
 }
 
 #[pymethods]
 impl SseParser {
     #[new]
-    #[pyo3(signature = (*, max_event_bytes = LIMIT))]
-    fn new(max_event_bytes: u64) -> Self {
-        Self { events: SseEvents::new(max_event_bytes), texts: Texts::default() }
+    #[pyo3(signature = (*, max_event_bytes = LIMIT, parsed = false))]
+    fn new(max_event_bytes: u64, parsed: bool) -> Self {
+        Self { events: SseEvents::new(max_event_bytes), texts: Texts::default(), parsed }
     }
 
     fn feed<'py>(&mut self, py: Python<'py>, chunk: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
         let chunk = bytes_of(chunk)?;
         let length = chunk.len();
         self.events.feed(chunk);
-        list(py, length, || self.events.next(), |event| self.texts.event(py, &event))
+        self.complete(py, length)
     }
 
     #[pyo3(signature = (*, incomplete = false))]
@@ -173,68 +198,103 @@ impl SseParser {
             return Ok(PyList::empty(py));
         }
         self.events.finish();
-        list(py, 0, || self.events.next(), |event| self.texts.event(py, &event))
+        self.complete(py, 0)
+    }
+}
+
+impl SseParser {
+    /// What is complete after a chunk of this length.
+    fn complete<'py>(&mut self, py: Python<'py>, length: usize) -> PyResult<Bound<'py, PyList>> {
+        let (events, texts) = (&mut self.events, &mut self.texts);
+        if !self.parsed {
+            return list(py, length, || events.next(), |event| texts.event(py, event, length));
+        }
+        // Without data an event only sets the stream's id.
+        let next = || loop {
+            match events.next() {
+                Some(Ok(event)) if event.data.is_empty() => {}
+                next => break next,
+            }
+        };
+        list(py, length, next, |event| parsed(py, &event.data, || Ok(text(py, &event.data)?.into_any())))
     }
 }
 
 /// The lines of NDJSON out of chunks.
 #[pyclass(module = "mcp_gangway")]
-pub(crate) struct NdjsonParser(TextLines);
+pub(crate) struct NdjsonParser {
+    lines: TextLines,
+    /// They are given as the objects that they stand for.
+    parsed: bool,
+}
 
 #[pymethods]
 impl NdjsonParser {
     #[new]
-    #[pyo3(signature = (*, max_line_bytes = LIMIT))]
-    fn new(max_line_bytes: u64) -> Self {
-        Self(TextLines::new(max_line_bytes))
+    #[pyo3(signature = (*, max_line_bytes = LIMIT, parsed = false))]
+    fn new(max_line_bytes: u64, parsed: bool) -> Self {
+        Self { lines: TextLines::new(max_line_bytes), parsed }
     }
 
     fn feed<'py>(&mut self, py: Python<'py>, chunk: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
         let chunk = bytes_of(chunk)?;
         let length = chunk.len();
-        self.0.feed(chunk);
-        list(py, length, || self.0.next(), |line| Ok(PyBytes::new(py, &line)))
+        let (lines, is_parsed) = (&mut self.lines, self.parsed);
+        lines.feed(chunk);
+        list(py, length, || lines.next(), |line| given(py, &line, is_parsed))
     }
 
     fn finish<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let mut last = self.0.finish();
-        list(py, 0, || last.take(), |line| Ok(PyBytes::new(py, &line)))
+        let (mut last, is_parsed) = (self.lines.finish(), self.parsed);
+        list(py, 0, || last.take(), |line| given(py, &line, is_parsed))
     }
 }
 
 /// JSON-RPC messages out of the chunks of a body, whatever its content type.
-#[pyclass(module = "mcp_gangway._native")]
-pub(crate) struct MessageParser(Messages);
+#[pyclass(module = "mcp_gangway")]
+pub(crate) struct MessageParser {
+    messages: Messages,
+    /// They are given as Python's objects.
+    parsed: bool,
+}
 
 #[pymethods]
 impl MessageParser {
     #[new]
-    #[pyo3(signature = (content_type, *, max_message_bytes = LIMIT))]
-    fn new(content_type: Option<&str>, max_message_bytes: u64) -> Self {
-        Self(Messages::new(content_type, max_message_bytes))
+    #[pyo3(signature = (content_type, *, max_message_bytes = LIMIT, parsed = false))]
+    fn new(content_type: Option<&str>, max_message_bytes: u64, parsed: bool) -> Self {
+        Self { messages: Messages::new(content_type, max_message_bytes), parsed }
     }
 
     fn feed<'py>(&mut self, py: Python<'py>, chunk: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
         let chunk = bytes_of(chunk)?;
         let length = chunk.len();
+        let (messages, is_parsed) = (&mut self.messages, self.parsed);
         // To take it may be work, too, and its error is one of the items'.
         let mut chunk = Some(chunk);
-        let next = || match chunk.take().map(|chunk| self.0.feed(chunk)) {
+        let next = || match chunk.take().map(|chunk| messages.feed(chunk)) {
             Some(Err(error)) => Some(Err(error)),
-            _ => self.0.next(),
+            _ => messages.next(),
         };
-        list(py, length, next, |message| Ok(PyBytes::new(py, &message)))
+        list(py, length, next, |message| given(py, &message, is_parsed))
     }
 
     fn finish<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let (messages, is_parsed) = (&mut self.messages, self.parsed);
         // A body of one document is read here.
-        py.detach(|| self.0.finish());
-        let found = list(py, LONG, || self.0.next(), |message| Ok(PyBytes::new(py, &message)));
-        match self.0.rejected() {
+        py.detach(|| messages.finish());
+        let found = list(py, LONG, || messages.next(), |message| given(py, &message, is_parsed));
+        match messages.rejected() {
             Some(error) => Err(Failure::no_message(&error).into_exception(py)),
             None => found,
         }
     }
+}
+
+/// A line or message as Python gets it.
+fn given<'py>(py: Python<'py>, message: &[u8], is_parsed: bool) -> PyResult<Bound<'py, PyAny>> {
+    let bytes = || PyBytes::new(py, message).into_any();
+    if is_parsed { parsed(py, message, || Ok(bytes())) } else { Ok(bytes()) }
 }
 
 /// The default limit of all parsers, in bytes: that of the bridge.

@@ -20,10 +20,14 @@ impl Process {
         Self(std::process::id())
     }
 
+    pub(crate) fn is_current(self) -> bool {
+        self == Self::current()
+    }
+
     /// # Errors
     /// This is another process, a fork of that one.
     pub(crate) fn check(self, what: &str) -> PyResult<()> {
-        if self == Self::current() {
+        if self.is_current() {
             return Ok(());
         }
         Err(PyRuntimeError::new_err(format!(

@@ -16,7 +16,7 @@ use pyo3::{exceptions::PyRuntimeError, prelude::*};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    completions::{Completions, Finish, Operation, lock},
+    completions::{Finish, Operation, Waiter, lock},
     failure::Failure,
     http::{seconds, within},
 };
@@ -54,7 +54,7 @@ impl Upload {
     /// for a server that takes nothing.
     fn write(
         &self,
-        completions: &Bound<'_, Completions>,
+        waiter: Waiter<'_>,
         future: Py<PyAny>,
         piece: Option<&[u8]>,
         limit: Option<f64>,
@@ -65,7 +65,7 @@ impl Upload {
             return Err(PyRuntimeError::new_err("the body was closed"));
         };
         let begun = lock(&self.begun).take();
-        Completions::spawn(completions, future, async move {
+        waiter.spawn(future, async move {
             if let Some(begun) = begun {
                 let _ = begun.await;
             }
