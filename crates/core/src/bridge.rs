@@ -345,7 +345,7 @@ impl Bridge {
                 }
                 let opened = Opened::new(message);
                 if let Some(event) = LegacyClient::event(opened.message.clone()) {
-                    self.output.send(opened.close(event).into_line()).await;
+                    self.output.send(opened.close(event).await.into_line()).await;
                 }
             }
             Some(Origin::ForModernClient(held)) => self.hand_on_to_modern(message, Some(held)).await,
@@ -369,7 +369,7 @@ impl Bridge {
         let mut last = 0;
         while let Some((number, event)) = self.subscriptions.event_after(last, &message) {
             last = number;
-            self.output.send(opened.close(event).into_line()).await;
+            self.output.send(opened.close(event).await.into_line()).await;
         }
         let translated = match held {
             Some(held) => held.notification(message),
@@ -380,7 +380,7 @@ impl Bridge {
             }),
         };
         if let Some(notification) = translated {
-            self.output.send(opened.close(notification).into_line()).await;
+            self.output.send(opened.close(notification).await.into_line()).await;
         }
     }
 
@@ -429,7 +429,7 @@ impl Bridge {
             let learnt =
                 if opened.is_open() { self.eras().tools.learn(opened.message.clone()) } else { answer.clone() };
             // Mostly nothing is taken away.
-            if learnt.bytes().as_ptr() == opened.message.bytes().as_ptr() { answer } else { opened.close(learnt) }
+            if learnt.bytes().as_ptr() == opened.message.bytes().as_ptr() { answer } else { opened.close(learnt).await }
         } else {
             answer
         };
@@ -465,7 +465,7 @@ impl Bridge {
             return Err(Error::new(Fault::TooLarge, summary));
         }
         let filtered = self.tools.filtered(&opened.message).unwrap_or_else(|| opened.message.clone());
-        Ok(opened.close(filtered))
+        Ok(opened.close(filtered).await)
     }
 
     /// What the session learns from an answer, before the client can act on it.

@@ -38,6 +38,8 @@ const LONGEST_BEGINNING: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Decoder {
     format: Format,
+    /// Messages that were decoded on another thread, the next one last.
+    decoded: Vec<Message>,
     /// What is left of the last payload.
     rest: Rest,
     rejected: Option<Error>,
@@ -91,7 +93,7 @@ impl Decoder {
 
     fn with(content_type: Option<&str>, gatherer: Gatherer) -> Self {
         let format = Format::Unread(Content::of(content_type), BytesMut::new(), gatherer);
-        Self { format, rest: Rest::Nothing, rejected: None, lost: Vec::new(), endpoint: None }
+        Self { format, decoded: Vec::new(), rest: Rest::Nothing, rejected: None, lost: Vec::new(), endpoint: None }
     }
 
     /// Takes the next bytes of the body, once `next` has used up the last ones.
@@ -120,8 +122,61 @@ impl Decoder {
         Ok(())
     }
 
+    /// The same, on another thread if a disk would hold this one up: others wait for it.
+    ///
+    /// # Errors
+    /// As of [`Self::feed`].
+    pub(crate) async fn take_in(&mut self, chunk: Bytes) -> Result<(), Error> {
+        if !self.writes_slowly() {
+            return self.feed(chunk);
+        }
+        self.elsewhere(|decoder| decoder.feed(chunk)).await
+    }
+
+    /// [`Self::finish`] in the same way.
+    pub(crate) async fn end(&mut self, clean: bool) {
+        if !self.writes_slowly() {
+            return self.finish(clean);
+        }
+        let done = self.elsewhere(move |decoder| Ok(decoder.finish(clean))).await;
+        if let Err(error) = done {
+            self.rejected = Some(error);
+        }
+    }
+
+    fn writes_slowly(&self) -> bool {
+        match &self.format {
+            Format::Unread(_, _, gatherer) | Format::Whole(gatherer) | Format::Sse(_, gatherer) => {
+                gatherer.writes_slowly()
+            }
+            Format::Lines(lines) => lines.gatherer().writes_slowly(),
+        }
+    }
+
+    /// Works on another thread, which also finds what messages there are then, as that writes what is large.
+    async fn elsewhere(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        let mut decoder = mem::replace(self, Self::in_memory(None, 0));
+        let worked = tokio::task::spawn_blocking(move || {
+            let done = work(&mut decoder);
+            let mut decoded: Vec<_> = std::iter::from_fn(|| decoder.next()).collect();
+            decoded.reverse();
+            decoder.decoded = decoded;
+            (decoder, done)
+        });
+        let broke_off = |error| Error::new(Kind::Internal, "a large message could not be stored").with_source(error);
+        let (decoder, done) = worked.await.map_err(broke_off)?;
+        *self = decoder;
+        done
+    }
+
     /// The next complete message.
     pub(crate) fn next(&mut self) -> Option<Message> {
+        if let Some(message) = self.decoded.pop() {
+            return Some(message);
+        }
         loop {
             if let Some(message) = self.next_of_rest() {
                 return Some(message);
@@ -531,5 +586,31 @@ mod tests {
         let mut decoder = Decoder::new(Some("text/event-stream"), 100, &storage());
         decoder.feed(Bytes::from_static(b"data: {\"method\":\"\xff\"}\n\n")).unwrap();
         assert_eq!(decoder.next().unwrap().method(), "\u{fffd}");
+    }
+
+    /// On a slow disk only what the first chunk brings to the file holds up the thread that all calls share.
+    #[tokio::test]
+    async fn a_slow_disk_is_written_on_another_thread() {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"result":"{}"}}"#, "x".repeat(3 << 20));
+        for (content_type, body) in [
+            ("application/json", text.clone()),
+            ("application/x-ndjson", format!("{text}\n")),
+            ("text/event-stream", format!("data: {text}\n\n")),
+        ] {
+            let storage = Storage::slow(Duration::from_millis(3));
+            let mut decoder = Decoder::new(Some(content_type), u64::MAX, &storage);
+            let mut found = Vec::new();
+            for chunk in body.as_bytes().chunks(100_000) {
+                decoder.take_in(Bytes::copy_from_slice(chunk)).await.unwrap();
+                found.extend(std::iter::from_fn(|| decoder.next()));
+            }
+            decoder.end(true).await;
+            found.extend(std::iter::from_fn(|| decoder.next()));
+            let [message] = &*found else { panic!("{content_type}: {found:?}") };
+            assert_eq!(message.clone().loaded().text(), text, "{content_type}");
+            let writers = storage.writers();
+            let here = writers.iter().filter(|writer| **writer == std::thread::current().id()).count();
+            assert!(here <= 2 && writers.len() > 20, "{content_type}: {here} of {}", writers.len());
+        }
     }
 }

@@ -626,13 +626,13 @@ impl Exchange<'_> {
         let read = async {
             while let Some(chunk) = reply.chunk().await? {
                 left = left.saturating_sub(chunk.len());
-                decoder.feed(chunk)?;
+                decoder.take_in(chunk).await?;
                 self.hand_on(&mut decoder).await?;
                 if left == 0 {
                     return Ok(());
                 }
             }
-            decoder.finish(true);
+            decoder.end(true).await;
             self.hand_on(&mut decoder).await.map(drop)
         };
         let read: Result<Result<(), Error>, _> = timeout(REMAINS_TIME, read).await;
@@ -708,7 +708,7 @@ impl Exchange<'_> {
                 self.chunk(reply, timer.as_mut()).await?
             };
             match chunk {
-                Ok(Some(chunk)) => decoder.feed(chunk)?,
+                Ok(Some(chunk)) => decoder.take_in(chunk).await?,
                 Ok(None) => break None,
                 Err(error) => break Some(error),
             }
@@ -720,7 +720,7 @@ impl Exchange<'_> {
                 return Ok((None, brought));
             }
         };
-        decoder.finish(broken.is_none());
+        decoder.end(broken.is_none()).await;
         brought |= self.hand_on(decoder).await?;
         Ok((broken, brought))
     }

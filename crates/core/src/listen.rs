@@ -379,7 +379,7 @@ async fn read(bridge: &Arc<Bridge>, mut reply: Reply, cursor: &mut Cursor, mut e
     let mut brought = false;
     while let Ok(Some(chunk)) = reply.chunk().await {
         bridge.listener.traffic();
-        if decoder.feed(chunk).is_err() {
+        if decoder.take_in(chunk).await.is_err() {
             break;
         }
         while let Some(message) = decoder.next_valid() {

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use tokio::task::spawn_blocking;
+
 use crate::{
     bridge::Bridge,
     condensed::LongValues,
@@ -47,11 +49,15 @@ impl Opened {
     }
 
     /// A message that was made of the text, as a whole.
-    pub(crate) fn close(&self, changed: Message) -> Message {
+    pub(crate) async fn close(&self, changed: Message) -> Message {
         match &self.rest {
             Rest::Nothing => changed,
             Rest::Long(values) => values.put_back(&changed),
-            Rest::Lent { storage, .. } => changed.stored(storage),
+            Rest::Lent { storage, .. } => {
+                // The disk may be slow, and the message is large.
+                let (storage, copy) = (Arc::clone(storage), changed.clone());
+                spawn_blocking(move || copy.stored(&storage)).await.unwrap_or(changed)
+            }
         }
     }
 }
@@ -66,6 +72,8 @@ impl Bridge {
             return Opened { message, rest: Rest::Nothing };
         }
         let loan = self.loans.take(twice).await;
-        Opened { message: message.loaded(), rest: Rest::Lent { storage: Arc::clone(&self.storage), loan } }
+        let copy = message.clone();
+        let message = spawn_blocking(move || copy.loaded()).await.unwrap_or(message);
+        Opened { message, rest: Rest::Lent { storage: Arc::clone(&self.storage), loan } }
     }
 }

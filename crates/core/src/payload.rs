@@ -12,8 +12,9 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -33,11 +34,19 @@ const TOGETHER: usize = memory::PAYLOADS;
 /// What is gathered before it is written to the file, and read from it at once.
 const BLOCK: usize = 64 << 10;
 
+/// A disk that takes so long for a block holds up others, if they wait for it: they are on the same thread.
+const SLOW: Duration = Duration::from_millis(2);
+
 /// Where payloads are kept, for all of a bridge's.
 #[derive(Debug)]
 pub(crate) struct Storage {
     folder: PathBuf,
     in_memory: AtomicUsize,
+    /// The last block took long to be written.
+    is_slow: AtomicBool,
+    /// How long each takes at least, and who wrote them.
+    #[cfg(test)]
+    slowness: (Duration, std::sync::Mutex<Vec<std::thread::ThreadId>>),
 }
 
 /// Why a payload cannot be kept.
@@ -151,13 +160,34 @@ struct Share {
 impl Storage {
     /// Storage that puts into this folder what is too large for memory.
     pub(crate) fn new(folder: PathBuf) -> Arc<Self> {
-        Arc::new(Self { folder, in_memory: AtomicUsize::new(0) })
+        Arc::new(Self {
+            folder,
+            in_memory: AtomicUsize::new(0),
+            is_slow: AtomicBool::new(false),
+            #[cfg(test)]
+            slowness: Default::default(),
+        })
+    }
+
+    /// Storage on a disk that takes so long for each block.
+    #[cfg(test)]
+    pub(crate) fn slow(time: Duration) -> Arc<Self> {
+        let storage = Self::new(std::env::temp_dir());
+        Arc::new(Self { slowness: (time, std::sync::Mutex::default()), ..Arc::into_inner(storage).unwrap() })
+    }
+
+    /// The threads that have written blocks, one for each.
+    #[cfg(test)]
+    pub(crate) fn writers(&self) -> Vec<std::thread::ThreadId> {
+        self.slowness.1.lock().unwrap().clone()
     }
 
     /// Storage whose memory is used up: what is over 64 KiB, and comes in pieces, is in a file.
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn used_up() -> Arc<Self> {
-        Arc::new(Self { folder: std::env::temp_dir(), in_memory: AtomicUsize::new(TOGETHER) })
+        let storage = Self::new(std::env::temp_dir());
+        storage.in_memory.store(TOGETHER, Ordering::Release);
+        storage
     }
 
     /// A file without a name, which nobody else may open.
@@ -167,6 +197,18 @@ impl Storage {
         #[cfg(unix)]
         file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         Ok(file)
+    }
+
+    fn write(&self, file: &mut File, block: &[u8]) -> Result<(), Unkept> {
+        let begun = Instant::now();
+        #[cfg(test)]
+        {
+            std::thread::sleep(self.slowness.0);
+            self.slowness.1.lock().unwrap().push(std::thread::current().id());
+        }
+        file.write_all(block).map_err(|error| no_file(&error))?;
+        self.is_slow.store(begun.elapsed() > SLOW, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether a payload of this length may be in memory. From a certain length on it then has its share of what there is.
@@ -255,6 +297,12 @@ impl Gatherer {
         self.scanner.is_over()
     }
 
+    /// Whether what comes next goes to a file that takes its time.
+    pub(crate) fn writes_slowly(&self) -> bool {
+        let is_slow = |storage: &Arc<Storage>| storage.is_slow.load(Ordering::Relaxed);
+        matches!(self.held, Held::File(..)) && self.storage.as_ref().is_some_and(is_slow)
+    }
+
     /// Bytes of the payload up to here.
     pub(crate) fn length(&self) -> u64 {
         self.length
@@ -280,11 +328,16 @@ impl Gatherer {
             Held::Many(many, None) => Payload::Memory(many.freeze()),
             Held::Many(bytes, Some(share)) => Payload::Memory(Bytes::from_owner(Owned { bytes, _share: share })),
             Held::File(mut file, rest) => {
-                file.write_all(&rest).map_err(|error| no_file(&error))?;
+                self.write(&mut file, &rest)?;
                 let length = file.metadata().map_err(|error| no_file(&error))?.len();
                 Payload::File(Spooled { file: Arc::new(file), parts: vec![Part::File(0..length)] })
             }
         })
+    }
+
+    fn write(&self, file: &mut File, block: &[u8]) -> Result<(), Unkept> {
+        // What is in memory alone has no file.
+        self.storage.as_ref().map_or(Ok(()), |storage| storage.write(file, block))
     }
 
     fn add(&self, held: Held, piece: &Bytes) -> Result<Held, Unkept> {
@@ -297,17 +350,17 @@ impl Gatherer {
                     return Ok(Held::Many(many, share));
                 };
                 let mut file = storage.file().map_err(|error| no_file(&error))?;
-                file.write_all(&many).map_err(|error| no_file(&error))?;
+                storage.write(&mut file, &many)?;
                 drop((many, share));
                 self.add(Held::File(file, BytesMut::with_capacity(BLOCK)), piece)
             }
             Held::File(mut file, mut block) => {
-                if block.len() + piece.len() > BLOCK {
-                    file.write_all(&block).map_err(|error| no_file(&error))?;
+                if !block.is_empty() && block.len() + piece.len() > BLOCK {
+                    self.write(&mut file, &block)?;
                     block.clear();
                 }
                 if piece.len() > BLOCK {
-                    file.write_all(piece).map_err(|error| no_file(&error))?;
+                    self.write(&mut file, piece)?;
                 } else {
                     block.extend_from_slice(piece);
                 }

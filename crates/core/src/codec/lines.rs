@@ -26,6 +26,11 @@ impl<G: Gather> Lines<G> {
         Self { chunk: Bytes::new(), at: 0, carried: gatherer, skipping: false }
     }
 
+    /// What puts lines together that span chunks.
+    pub(crate) fn gatherer(&self) -> &G {
+        &self.carried
+    }
+
     /// Takes the next bytes of the stream, once `next` has used up the last ones.
     pub(crate) fn feed(&mut self, chunk: Bytes) {
         debug_assert!(self.at == self.chunk.len(), "feed before the last chunk was used up");

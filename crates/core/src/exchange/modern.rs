@@ -132,7 +132,7 @@ impl Exchange<'_> {
                 // It may be silent for as long as nothing happens (R73), once the server has said that it stands.
                 let chunk = if is_live { reply.chunk().await } else { self.in_time_since(lost, reply.chunk()).await? };
                 match chunk {
-                    Ok(Some(chunk)) => decoder.feed(chunk)?,
+                    Ok(Some(chunk)) => decoder.take_in(chunk).await?,
                     Ok(None) => break None,
                     Err(error) => break Some(error),
                 }
@@ -145,7 +145,7 @@ impl Exchange<'_> {
                     }
                 }
             };
-            decoder.finish(broken.is_none());
+            decoder.end(broken.is_none()).await;
             while let Some(message) = decoder.next_valid() {
                 is_live |= self.hand_on_event(message).await;
             }

@@ -131,7 +131,7 @@ impl Exchange<'_> {
             _ => Answered::Final(answer),
         };
         let answer = match answered {
-            Answered::Final(answer) => opened.close(answer),
+            Answered::Final(answer) => opened.close(answer).await,
             Answered::InputRequired(questions) => {
                 let state = bridge.parked.again(bridge, &self.message).ok_or_else(too_many)?;
                 modern_to_legacy::input_required(&self.message, &state, &questions)

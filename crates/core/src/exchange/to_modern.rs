@@ -117,7 +117,7 @@ impl Exchange<'_> {
             };
             match answer {
                 Answer::Final(answer) => {
-                    let answer = opened.close(answer);
+                    let answer = opened.close(answer).await;
                     bridge.answer(self.pending, answer).await;
                     return Ok(());
                 }
