@@ -138,7 +138,11 @@ impl Decoder {
         if !self.writes_slowly() {
             return self.finish(clean);
         }
-        let done = self.elsewhere(move |decoder| Ok(decoder.finish(clean))).await;
+        let finish = move |decoder: &mut Self| {
+            decoder.finish(clean);
+            Ok(())
+        };
+        let done = self.elsewhere(finish).await;
         if let Err(error) = done {
             self.rejected = Some(error);
         }
@@ -161,9 +165,9 @@ impl Decoder {
         let mut decoder = mem::replace(self, Self::in_memory(None, 0));
         let worked = tokio::task::spawn_blocking(move || {
             let done = work(&mut decoder);
-            let mut decoded: Vec<_> = std::iter::from_fn(|| decoder.next()).collect();
-            decoded.reverse();
-            decoder.decoded = decoded;
+            let mut found: Vec<_> = std::iter::from_fn(|| decoder.next()).collect();
+            found.reverse();
+            decoder.decoded = found;
             (decoder, done)
         });
         let broke_off = |error| Error::new(Kind::Internal, "a large message could not be stored").with_source(error);
