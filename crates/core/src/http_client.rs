@@ -190,7 +190,8 @@ impl<B: RequestBody> HttpClient<B> {
 
     fn with(connector: Connector, settings: HttpSettings) -> Self {
         let mut http1 = conn::http1::Builder::new();
-        http1.max_buf_size(READ_BUFFER);
+        // Values on several lines, which nobody must send any more and a client must still read (RFC 9112, 5.2).
+        http1.max_buf_size(READ_BUFFER).allow_obsolete_multiline_headers_in_responses(true);
         let mut http2 = conn::http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())

@@ -352,23 +352,12 @@ impl Message {
 
     /// What the result of `initialize` settles on.
     pub(crate) fn offer(&self) -> Option<Offer> {
-        #[derive(Deserialize)]
-        struct Answer<'a> {
-            #[serde(borrow)]
-            result: InitializeResult<'a>,
-        }
-        #[derive(Deserialize)]
-        struct InitializeResult<'a> {
-            #[serde(rename = "protocolVersion")]
-            protocol_version: String,
-            #[serde(borrow)]
-            capabilities: Option<&'a RawValue>,
-        }
         type Capabilities = serde_json::Map<String, serde_json::Value>;
 
-        let Answer { result } = serde_json::from_slice(&self.bytes).ok()?;
+        let result = self.result()?;
+        let version = result.string("protocolVersion")?;
         // What cannot be read is still passed on; it is only not known here.
-        let granted = result.capabilities.and_then(|text| serde_json::from_str::<Capabilities>(text.get()).ok());
+        let granted = result.get("capabilities").and_then(|text| serde_json::from_str::<Capabilities>(text).ok());
         let mut capabilities = Vec::new();
         for (name, features) in granted.into_iter().flatten() {
             let features =
@@ -376,7 +365,7 @@ impl Message {
             capabilities.extend(features.map(|(feature, _)| format!("{name}.{feature}")));
             capabilities.push(name);
         }
-        Some(Offer { version: result.protocol_version, capabilities })
+        Some(Offer { version, capabilities })
     }
 
     /// Code and text of an error response.
@@ -841,6 +830,10 @@ mod tests {
             r#"{"id":0,"result":{"protocolVersion":"x","capabilities":{"a":{"b":true,"c":false,"d":{}},"e":{}}}}"#,
         );
         assert_eq!(result.offer().unwrap().capabilities, ["a.b", "a.d", "a", "e"]);
+        let twice = message(
+            r#"{"id":0,"result":{"protocolVersion":"1","\ud800":"","capabilities":7,"protocolVersion":"2","capabilities":{"a":{}}}}"#,
+        );
+        assert_eq!(twice.offer().unwrap(), Offer { version: "2".into(), capabilities: vec!["a".into()] });
         let error = message(r#"{"id":0,"error":{"code":-32001,"message":"Session not found"}}"#);
         assert_eq!(error.error().unwrap(), (-32001, "Session not found".into()));
         assert_eq!(message(r#"{"id":0,"method":"x","params":{"uri":"a:b"}}"#).uri().unwrap(), "a:b");

@@ -122,6 +122,7 @@ mod tests {
         for (text, mended) in [
             (r#"{"jsonrpc":"2.0","id":1,"result":{"error":null}}"#, None),
             (r#"{"jsonrpc":"2.0","id":1,"result":null}"#, None),
+            (r#"{"jsonrpc":"2\u002e\u0030","id":1,"result":null}"#, None),
             (r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":""}}"#, None),
             (r#"{"error":{"message":"x","data":{"code":"a"},"code":-3.2e4},"id":1,"jsonrpc":"2.0"}"#, None),
             (r#"{"jsonrpc":"2.0","error":{"code":1,"message":"no id"}}"#, None),

@@ -775,6 +775,7 @@ impl Scanner {
                 self.outline.answer.version = match text {
                     Some(br#""2.0""#) => Version::Two,
                     Some(b"null") => Version::Null,
+                    Some(text) if is_two_with_escapes(text) => Version::Two,
                     _ => Version::Other,
                 };
                 if self.outline.answer.version == Version::Null {
@@ -1061,6 +1062,12 @@ impl Nesting {
     fn is_object(&self) -> bool {
         self.bits & 1 == 1
     }
+}
+
+/// Whether a value of `jsonrpc` is the one that there is, in a spelling that hardly anyone uses.
+#[cold]
+fn is_two_with_escapes(text: &[u8]) -> bool {
+    text.contains(&b'\\') && serde_json::from_slice::<String>(text).is_ok_and(|text| text == "2.0")
 }
 
 /// Whether the byte makes an escape with the backslash before it alone.

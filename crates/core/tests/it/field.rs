@@ -5,6 +5,8 @@
 mod answers;
 /// Labels that are wrong or missing, and other streams than the reply's.
 mod labels;
+/// Forms that are odd and legal.
+mod legal;
 /// Servers of 2024-11-05.
 mod old_servers;
 /// What is told of refusals, and of servers that are not there.

@@ -132,7 +132,9 @@ fn is_answer(data: &[u8], is_error: bool) -> bool {
         })
     };
     members.get("method").is_none()
-        && members.get("jsonrpc") == Some(r#""2.0""#)
+        && members
+            .get("jsonrpc")
+            .is_some_and(|version| serde_json::from_str::<String>(version).is_ok_and(|text| text == "2.0"))
         && members.get("result").is_some() != members.get("error").is_some()
         && members.get("error").is_none_or(is_right)
         && (is_error || members.get("id").is_some_and(|id| id != "null"))

@@ -19,6 +19,8 @@ pub(crate) struct RawH2 {
 pub(crate) enum Fate {
     /// Status 200 with this JSON.
     Answer(String),
+    /// These frames: type, flags and payload.
+    Frames(Vec<(u8, u8, Vec<u8>)>),
     /// A status without a body, with `Retry-After` in seconds if there is one.
     Status(u16, Option<u64>),
     /// The stream is reset.
@@ -113,6 +115,11 @@ impl RawH2 {
                     headers.extend_from_slice(b"application/json");
                     write(&mut stream, HEADERS, END_HEADERS, id, &headers).await?;
                     write(&mut stream, DATA, END_STREAM, id, json.as_bytes()).await?;
+                }
+                Fate::Frames(frames) => {
+                    for (kind, flags, payload) in frames {
+                        write(&mut stream, kind, flags, id, &payload).await?;
+                    }
                 }
                 Fate::Status(status, seconds) => {
                     // In HPACK: values that are not indexed, of names that are.

@@ -353,6 +353,12 @@ impl Exchange {
         self.give_back();
     }
 
+    /// A whole reply as it stands in these bytes. The connection stays open for the next request.
+    pub(crate) async fn raw(mut self, reply: impl AsRef<[u8]>) {
+        self.write(reply.as_ref()).await;
+        self.give_back();
+    }
+
     /// A whole reply of this content type; none if it is empty.
     pub(crate) async fn respond_as(self, status: u16, content_type: &str, body: impl AsRef<[u8]>) {
         let headers: &[_] = if content_type.is_empty() { &[] } else { &[("Content-Type", content_type)] };

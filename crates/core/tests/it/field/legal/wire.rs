@@ -1,0 +1,410 @@
+//! HTTP itself (RFC 9110, 9112, 9113). Each form is the reply to a call.
+
+use std::io::Write as _;
+
+use flate2::{Compression, GzBuilder, write::GzEncoder};
+use gangway::{Config, Proxy};
+use serde_json::Value;
+
+use super::{FOREIGN, sized};
+use crate::support::{Authority, Client, Fate, RawH2, call, dialogue, request, response};
+
+/// The answer in each form.
+fn answer() -> String {
+    response("1", &format!(r#"{{"text":"{FOREIGN}"}}"#))
+}
+
+/// A call that gets this reply is answered, and the next request has the same connection.
+async fn works(form: &str, reply: impl AsRef<[u8]>) {
+    println!("{form}");
+    let (mut server, mut client) = dialogue().await;
+    client.send(call("1")).await;
+    server.post().await.raw(reply).await;
+    client.expect(answer()).await;
+    client.send(request("2", "ping", "{}")).await;
+    let ping = server.post().await;
+    assert_eq!(ping.connection, 0, "{form}");
+    client.expect(ping.answer("{}").await).await;
+    client.finish(&mut server).await;
+}
+
+/// A call is answered that gets this reply up to the end of the connection, and the next request has another one.
+async fn works_to_the_end(form: &str, reply: impl AsRef<[u8]>) {
+    println!("{form}");
+    let (mut server, mut client) = dialogue().await;
+    client.send(call("1")).await;
+    let mut post = server.post().await;
+    post.write(reply.as_ref()).await;
+    post.fin().await;
+    client.expect(answer()).await;
+    client.send(request("2", "ping", "{}")).await;
+    let ping = server.post().await;
+    assert_eq!(ping.connection, 1, "{form}");
+    client.expect(ping.answer("{}").await).await;
+    client.finish(&mut server).await;
+}
+
+const OK: &str = "HTTP/1.1 200 OK";
+const JSON: &str = "Content-Type: application/json\r\nContent-Length: <length>";
+
+/// A head, in which `<length>` is that of the answer, and the answer.
+fn reply(status: &str, headers: &str) -> String {
+    let answer = answer();
+    format!("{status}\r\n{headers}\r\n\r\n{answer}").replace("<length>", &answer.len().to_string())
+}
+
+#[tokio::test]
+async fn status_lines() {
+    for (form, status) in [
+        ("an empty reason", "HTTP/1.1 200 "),
+        ("no reason at all", "HTTP/1.1 200"),
+        ("a reason of other letters", "HTTP/1.1 200 Tr\u{e8}s bien \u{2713}"),
+        ("something was created", "HTTP/1.1 201 Created"),
+        ("accepted, with the answer", "HTTP/1.1 202 Accepted"),
+        ("from somebody else", "HTTP/1.1 203 Non-Authoritative Information"),
+        ("a success that nobody knows", "HTTP/1.1 299 Fine"),
+        ("several choices, none of them named", "HTTP/1.1 300 Multiple Choices"),
+    ] {
+        works(form, reply(status, JSON)).await;
+    }
+}
+
+#[tokio::test]
+async fn types_and_lengths() {
+    for (form, headers) in [
+        ("names in any case", "CONTENT-TYPE: application/json\r\ncontent-LENGTH: <length>"),
+        ("no blank after the colon", "Content-Type:application/json\r\nContent-Length:<length>"),
+        ("blanks and tabs around values", "Content-Type: \t application/json \t \r\nContent-Length:\t<length>  \t"),
+        ("a type in any case", "Content-Type: Application/JSON\r\nContent-Length: <length>"),
+        ("parameters", "Content-Type: application/json ; Charset=\"utf-8\";q=\";,\"\r\nContent-Length: <length>"),
+        ("an empty parameter", "Content-Type: application/json;\r\nContent-Length: <length>"),
+        ("a type with a suffix", "Content-Type: application/vnd.mcp+json\r\nContent-Length: <length>"),
+        ("no type", "Content-Length: <length>"),
+        ("an empty type", "Content-Type:\r\nContent-Length: <length>"),
+        ("a type on two lines", "Content-Type: application/json;\r\n charset=utf-8\r\nContent-Length: <length>"),
+        ("a length with zeros before it", "Content-Length: 000<length>\r\nContent-Type: application/json"),
+        ("a length on the next line", "Content-Type: application/json\r\nContent-Length:\r\n\t<length>"),
+        (
+            "the same length twice",
+            "Content-Length: <length>\r\nContent-Type: application/json\r\nContent-Length: <length>",
+        ),
+        ("the same length in a list", "Content-Type: application/json\r\nContent-Length: <length>, <length>"),
+    ] {
+        works(form, reply(OK, headers)).await;
+    }
+}
+
+#[tokio::test]
+async fn other_headers() {
+    let many = |number: usize| format!("X-{number}: {}", "x".repeat(500));
+    for (form, status, headers) in [
+        ("no value", OK, "X-Empty:\r\nX-Blank: \t "),
+        ("a value of other letters", OK, "X-Name: caf\u{e9}"),
+        ("a value on several lines", OK, "X-Long: one\r\n two\r\n\tthree"),
+        ("odd names", OK, "!#$%&'*+-.^_`|~: 1\r\n0: 1"),
+        ("names that repeat", OK, "Vary: Accept\r\nVary: Origin\r\nvary: *"),
+        ("many", OK, &*(0..90).map(many).collect::<Vec<_>>().join("\r\n")),
+        ("how long it is kept", OK, "Connection: keep-alive\r\nKeep-Alive: timeout=5, max=100"),
+        ("a list of what to do with it", OK, "Connection: , Keep-Alive ,"),
+        ("kept, in 1.0", "HTTP/1.0 200 OK", "Connection: Keep-Alive"),
+        ("other protocols on offer", OK, "Connection: Upgrade\r\nUpgrade: h2,h2c\r\nAlt-Svc: h3=\":443\""),
+        ("where else it is", "HTTP/1.1 201 Created", "Location: /calls/1\r\nContent-Location: /calls/1"),
+        ("where else it is, and no order to go there", "HTTP/1.1 303 See Other", "Location: /calls/1"),
+    ] {
+        works(form, reply(status, &format!("{headers}\r\n{JSON}"))).await;
+        works(form, reply(status, &format!("{JSON}\r\n{headers}"))).await;
+    }
+    let (head, body) = (reply(OK, JSON), answer());
+    let head = head.strip_suffix(&body).unwrap().replace("\r\n", "\n");
+    works("lines that end with LF", head + &body).await;
+}
+
+#[tokio::test]
+async fn replies_that_end_with_their_connection() {
+    for (form, status, headers) in [
+        ("of 1.0", "HTTP/1.0 200 OK", "Content-Type: application/json"),
+        ("of 1.0 with a length", "HTTP/1.0 200 OK", "Content-Type: application/json\r\nContent-Length: <length>"),
+        ("without a word", OK, "Content-Type: application/json"),
+        ("as said", OK, "Connection: close\r\nContent-Type: application/json"),
+        ("as said, with a length", OK, "Content-Length: <length>\r\nConnection: Close"),
+        ("as said in a list", OK, "Content-Length: <length>\r\nConnection: x-other, CLOSE"),
+    ] {
+        works_to_the_end(form, reply(status, headers)).await;
+    }
+    let stream = format!("Content-Type: text/event-stream\r\n\r\n: hello\n\ndata: {}\n\n", answer());
+    works_to_the_end("a stream of 1.0", format!("HTTP/1.0 200 OK\r\n{stream}")).await;
+    works_to_the_end("a stream of 1.1", format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{stream}")).await;
+}
+
+#[tokio::test]
+async fn what_comes_before_the_reply() {
+    let last = reply(OK, "Content-Type: application/json\r\nContent-Length: <length>");
+    for (form, before) in [
+        ("go on", "HTTP/1.1 100 Continue\r\n\r\n"),
+        ("go on without a reason", "HTTP/1.1 100 \r\n\r\n"),
+        ("it works on it, and again", "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"),
+        ("hints", "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\nContent-Length: 7\r\n\r\n"),
+        (
+            "all of it",
+            "HTTP/1.1 100 Continue\r\nX: y\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 199 Nobody Knows\r\n\r\n",
+        ),
+        ("an empty line", "\r\n"),
+        ("empty lines", "\r\n\r\n\n"),
+    ] {
+        works(form, before.to_owned() + &last).await;
+    }
+}
+
+/// The answer in chunks of this size, each after the line that says how long it is.
+fn chunked(headers: &str, size: usize, line: impl Fn(usize) -> String, trailer: &str) -> Vec<u8> {
+    let mut reply = format!("HTTP/1.1 200 OK\r\n{headers}\r\n\r\n").into_bytes();
+    for chunk in answer().as_bytes().chunks(size) {
+        reply.extend_from_slice(format!("{}\r\n", line(chunk.len())).as_bytes());
+        reply.extend_from_slice(chunk);
+        reply.extend_from_slice(b"\r\n");
+    }
+    reply.extend_from_slice(trailer.as_bytes());
+    reply
+}
+
+#[tokio::test]
+async fn bodies_in_chunks() {
+    const HEADERS: &str = "Content-Type: application/json\r\nTransfer-Encoding: chunked";
+    let plain = |size: usize| format!("{size:x}");
+    for (form, reply) in [
+        ("as it is", chunked(HEADERS, 1000, plain, "0\r\n\r\n")),
+        ("of one byte, which cut letters", chunked(HEADERS, 1, plain, "0\r\n\r\n")),
+        ("named in any case", chunked("TRANSFER-encoding:\tChunked ", 7, plain, "0\r\n\r\n")),
+        ("sizes in capitals", chunked(HEADERS, 43, |size| format!("{size:X}"), "0\r\n\r\n")),
+        ("sizes with zeros before them", chunked(HEADERS, 43, |size| format!("{size:012x}"), "00000\r\n\r\n")),
+        ("sizes with blanks after them", chunked(HEADERS, 43, |size| format!("{size:x}  \t"), "0 \r\n\r\n")),
+        (
+            "extensions",
+            chunked(HEADERS, 10, |size| format!("{size:x};flag;name=value ; quoted=\";=0\\\"\""), "0;last=1\r\n\r\n"),
+        ),
+        (
+            "a length beside them, which does not count",
+            chunked(&format!("Content-Length: 5\r\n{HEADERS}"), 10, plain, "0\r\n\r\n"),
+        ),
+        ("a trailer", chunked(&format!("Trailer: X-Sum\r\n{HEADERS}"), 10, plain, "0\r\nX-Sum: 1\r\nExpires:\r\n\r\n")),
+    ] {
+        works(form, reply).await;
+    }
+    let closing = chunked(&format!("Connection: close\r\n{HEADERS}"), 10, plain, "0\r\n\r\n");
+    works_to_the_end("with the end of the connection", closing).await;
+}
+
+#[tokio::test]
+async fn replies_byte_by_byte() {
+    for reply in [
+        reply(OK, "Content-Type: application/json\r\nContent-Length: <length>").into_bytes(),
+        chunked("Transfer-Encoding: chunked", 5, |size| format!("{size:x};x"), "0\r\nX: y\r\n\r\n"),
+        format!("HTTP/1.1 103 \r\n\r\nHTTP/1.0 200\r\n\r\nid: 1\r\n\r\ndata: {}\r\n\r\n", answer()).into_bytes(),
+    ] {
+        let (mut server, mut client) = dialogue().await;
+        client.send(call("1")).await;
+        let mut post = server.post().await;
+        for byte in reply {
+            post.write(&[byte]).await;
+            tokio::task::yield_now().await;
+        }
+        post.fin().await;
+        client.expect(answer()).await;
+        client.finish(&mut server).await;
+    }
+}
+
+#[tokio::test]
+async fn an_empty_line_after_a_reply_costs_no_more_than_its_connection() {
+    let (mut server, mut client) = dialogue().await;
+    for id in ["1", "2", "3"] {
+        client.send(call(id)).await;
+        let answer = response(id, "{}");
+        server.post().await.raw([&sized(OK, &answer)[..], b"\r\n"].concat()).await;
+        client.expect(answer).await;
+    }
+    client.finish(&mut server).await;
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn compressed_bodies() {
+    let answer = answer();
+    let (head, tail) = answer.as_bytes().split_at(answer.len() / 2);
+    let stored = {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::none());
+        encoder.write_all(answer.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let named = {
+        let builder = GzBuilder::new().filename("answer.json").comment("of a tool").extra(*b"ab\x01\x00x").mtime(1);
+        let mut encoder = builder.write(Vec::new(), Compression::best());
+        encoder.write_all(answer.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let zstd = |text: &[u8]| zstd::encode_all(text, 1).unwrap();
+    let skipped = b"\x50\x2a\x4d\x18\x03\x00\x00\x00abc".to_vec();
+    for (form, coding, body) in [
+        ("not at all", "identity", answer.clone().into_bytes()),
+        ("not at all, and no word for it", "", answer.clone().into_bytes()),
+        ("the old name", "x-gzip", gzip(answer.as_bytes())),
+        ("in capitals and blanks", " GZip\t", gzip(answer.as_bytes())),
+        ("on the next line", "\r\n\tgzip", gzip(answer.as_bytes())),
+        ("without compression", "gzip", stored),
+        ("with a name and a comment", "gzip", named),
+        ("several members", "gzip", [gzip(head), gzip(tail)].concat()),
+        ("empty members", "gzip", [gzip(b""), gzip(head), gzip(b""), gzip(tail), gzip(b"")].concat()),
+        ("several frames", "zstd", [zstd(head), zstd(tail)].concat()),
+        ("frames to be skipped", "zstd", [skipped.clone(), zstd(head), skipped.clone(), zstd(tail), skipped].concat()),
+    ] {
+        works(form, sized(&format!("{OK}\r\nContent-Encoding: {coding}"), &body)).await;
+        let mut chunks =
+            format!("{OK}\r\ncontent-encoding:{coding}\r\nTransfer-Encoding: chunked\r\n\r\n").into_bytes();
+        for byte in body {
+            chunks.extend_from_slice(&[b'1', b'\r', b'\n', byte, b'\r', b'\n']);
+        }
+        works(form, [&chunks[..], b"0\r\n\r\n"].concat()).await;
+    }
+}
+
+#[tokio::test]
+async fn redirects_within_the_origin() {
+    let (mut server, mut client) = dialogue().await;
+    let (address, origin) = (server.address(), server.origin());
+    for (location, target) in [
+        ("mcp/", "/mcp/"),
+        ("./other", "/other"),
+        ("../other/./x", "/other/x"),
+        ("/", "/"),
+        ("?tenant=1", "/mcp?tenant=1"),
+        ("/other#part", "/other"),
+        ("\r\n /other", "/other"),
+        ("/a%2Fb?c=d%26e", "/a%2Fb?c=d%26e"),
+        ("", "/mcp"),
+        (&format!("//{address}/other"), "/other"),
+        (&format!("HTTP://{address}"), "/"),
+        (&format!("{origin}/a/../mcp/"), "/mcp/"),
+    ] {
+        for status in [307, 308] {
+            println!("{status} {location:?}");
+            client.send(call("1")).await;
+            server.post().await.respond(status, &[("location", location)], "").await;
+            let post = server.post().await;
+            assert_eq!((post.target.as_str(), post.text()), (target, call("1").as_str()), "{location:?}");
+            client.expect(post.answer("{}").await).await;
+        }
+    }
+    // One leads to the next, each from where it stands; and the first URL is asked again.
+    client.send(call("1")).await;
+    server.post().await.respond(308, &[("Location", "a/b")], "moved").await;
+    server.post().await.respond(307, &[("Location", "c")], "moved").await;
+    let post = server.post().await;
+    assert_eq!(post.target, "/a/c");
+    client.expect(post.answer("{}").await).await;
+    client.send(call("2")).await;
+    let post = server.post().await;
+    assert_eq!(post.target, "/mcp");
+    client.expect(post.answer("{}").await).await;
+    client.finish(&mut server).await;
+}
+
+/// A frame of HTTP/2: type, flags, payload.
+type Frame = (u8, u8, Vec<u8>);
+
+#[tokio::test]
+async fn replies_over_http2() {
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const PRIORITY: u8 = 2;
+    const WINDOW_UPDATE: u8 = 8;
+    const CONTINUATION: u8 = 9;
+    const UNKNOWN: u8 = 0xfa;
+    const END_STREAM: u8 = 1;
+    const END_HEADERS: u8 = 4;
+    const PADDED: u8 = 8;
+    const HAS_PRIORITY: u8 = 0x20;
+    // In HPACK: the status 200, one of 103, a content type, a header that nobody knows.
+    const OK: &[u8] = b"\x88";
+    const HINTS: &[u8] = b"\x08\x03103";
+    const JSON: &[u8] = b"\x0f\x10\x10application/json";
+    const OTHER: &[u8] = b"\x00\x01x\x01y";
+    let head = (HEADERS, END_HEADERS, [OK, JSON].concat());
+    let padded = |bytes: &[u8]| (DATA, PADDED, [&[2][..], bytes, &[0; 2]].concat());
+    let forms = |body: Vec<u8>| -> Vec<Vec<Frame>> {
+        let (begun, rest) = body.split_at(body.len() / 2);
+        vec![
+            // Interim replies.
+            vec![
+                (HEADERS, END_HEADERS, HINTS.into()),
+                (HEADERS, END_HEADERS, HINTS.into()),
+                head.clone(),
+                (DATA, END_STREAM, body.clone()),
+            ],
+            // No type, and an end by itself.
+            vec![(HEADERS, END_HEADERS, OK.into()), (DATA, 0, body.clone()), (DATA, END_STREAM, Vec::new())],
+            // A trailer.
+            vec![head.clone(), (DATA, 0, body.clone()), (HEADERS, END_HEADERS | END_STREAM, OTHER.into())],
+            // A head in pieces, with a priority and padding.
+            vec![
+                (HEADERS, PADDED | HAS_PRIORITY, [&[3, 0, 0, 0, 0, 16][..], OK, &[0; 3]].concat()),
+                (CONTINUATION, 0, JSON[..5].into()),
+                (CONTINUATION, 0, Vec::new()),
+                (CONTINUATION, END_HEADERS, JSON[5..].into()),
+                (DATA, END_STREAM, body.clone()),
+            ],
+            // Padding around a part, and nothing but padding.
+            vec![head.clone(), padded(b""), padded(begun), padded(rest), (DATA, PADDED | END_STREAM, vec![0])],
+            // One byte in each frame.
+            [head.clone()]
+                .into_iter()
+                .chain(body.chunks(1).map(padded))
+                .chain([(DATA, END_STREAM, Vec::new())])
+                .collect(),
+            // Frames of other types between, and empty ones.
+            vec![
+                (UNKNOWN, 0xff, b"what is this".into()),
+                head.clone(),
+                (PRIORITY, 0, vec![0, 0, 0, 0, 255]),
+                (DATA, 0, begun.into()),
+                (UNKNOWN, 0, Vec::new()),
+                (WINDOW_UPDATE, 0, vec![0, 0, 1, 0]),
+                (DATA, 0, Vec::new()),
+                (DATA, END_STREAM, rest.into()),
+            ],
+            // A stream of events.
+            vec![
+                (HEADERS, END_HEADERS, OK.into()),
+                (DATA, 0, b": hello\n\ndata: ".into()),
+                (DATA, 0, body.clone()),
+                (DATA, END_STREAM, b"\n\n".into()),
+            ],
+        ]
+    };
+    let answer = |id: usize| response(&id.to_string(), &format!(r#"{{"text":"{FOREIGN}"}}"#));
+    let authority = Authority::new();
+    let server = RawH2::start(authority.server_config("localhost")).await;
+    let mut config = Config::new(&server.url()).unwrap();
+    config.tls.ca_certificates.push(authority.pem());
+    config.proxy = Proxy::None;
+    let mut client = Client::start(config);
+    let serving = server.serve(async |message: &Value| {
+        let id = usize::try_from(message["id"].as_u64().unwrap()).unwrap();
+        Fate::Frames(forms(answer(id).into_bytes()).swap_remove(id))
+    });
+    let asking = async {
+        for id in 0..forms(Vec::new()).len() {
+            println!("the form at {id}");
+            client.send(call(&id.to_string())).await;
+            client.expect(answer(id)).await;
+        }
+    };
+    tokio::select! {
+        () = asking => {}
+        () = serving => unreachable!("it serves for ever"),
+    }
+}
