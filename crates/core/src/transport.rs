@@ -21,16 +21,15 @@ use http_body::{Frame, SizeHint};
 use tokio::{sync::SetOnce, time::timeout};
 
 use crate::{
-    codec,
+    codec::{self, Decoder},
     config::{Config, ServerUrl},
     cookies::Cookies,
     credentials::{Credentials, Refusal, UserHeaders},
     error::{Error, Kind as Fault},
     headers,
     http_client::{Body, HttpClient, HttpSettings},
-    message::{Kind, Message, Parsed},
-    payload::{Gatherer, Storage},
-    response,
+    message::{Kind, Message},
+    payload::Storage,
     secrets::Concealed,
     words,
 };
@@ -329,21 +328,25 @@ impl Reply {
     pub(crate) async fn page(&mut self, storage: &Arc<Storage>, is_wanted: bool) -> Page {
         let (limit, time) = if is_wanted { (LONGEST_PAGE, PAGE_TIME) } else { (BEGINNING as u64, BEGINNING_TIME) };
         let mut text = Vec::new();
-        let mut body = Gatherer::new(limit, storage);
+        let mut decoder = Decoder::new(self.content_type(), limit, storage);
+        let mut response = None;
         let gather = async {
             while let Some(chunk) = self.chunk().await? {
                 text.extend(chunk.iter().take(BEGINNING - text.len()));
-                if body.push(chunk).is_err() {
-                    return Ok(false);
+                decoder.take_in(chunk).await?;
+                response = response_in(&mut decoder);
+                if response.is_some() {
+                    break;
                 }
             }
-            Ok::<_, Error>(true)
+            Ok::<_, Error>(())
         };
-        let is_whole = matches!(timeout(time, gather).await, Ok(Ok(true)));
-        let response = body.take().ok().and_then(|body| match Message::read(&body).ok()? {
-            Parsed::One(message) => valid_response(message),
-            Parsed::Batch(mut batch) => batch.find_map(|message| valid_response(message.ok()?)),
-        });
+        let is_whole = matches!(timeout(time, gather).await, Ok(Ok(())));
+        if response.is_none() {
+            decoder.end(is_whole).await;
+            response = response_in(&mut decoder);
+        }
+        let is_whole = is_whole && !decoder.take_lost().into_iter().any(|lost| lost.error.is_too_large());
         Page { text: text.into(), response, is_whole }
     }
 
@@ -464,9 +467,9 @@ impl http_body::Body for Watched {
     }
 }
 
-/// The response that this message is, if it is one.
-fn valid_response(message: Message) -> Option<Message> {
-    response::valid(message).ok().filter(|message| message.kind() == Kind::Response)
+/// The first response of what a decoder has, if there is one.
+fn response_in(decoder: &mut Decoder) -> Option<Message> {
+    std::iter::from_fn(|| decoder.next_valid()).find(|message| message.kind() == Kind::Response)
 }
 
 /// Whether the machine slept in between: the wall clock went on while the other one stood.

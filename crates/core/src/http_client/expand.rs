@@ -14,7 +14,7 @@ use compression_codecs::{
     DecodeV2, GzipDecoder, ZlibDecoder,
     core::util::{PartialBuffer, WriteBuffer},
 };
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use tokio::time::timeout;
 
 use self::{brotli::Brotli, zstd::Zstd};
@@ -77,7 +77,11 @@ impl Expander {
     /// One for a response with these headers, if its body is compressed in one way that is known. It takes what it holds
     /// from this budget.
     pub(super) fn of(headers: &HeaderMap, budget: &Budget) -> Option<Self> {
-        let coding = headers.get(header::CONTENT_ENCODING)?.as_bytes().trim_ascii().to_ascii_lowercase();
+        let lines = headers.get_all(header::CONTENT_ENCODING).iter().map(HeaderValue::as_bytes);
+        let codings = lines.flat_map(|line| line.split(|byte| *byte == b',')).map(|coding| coding.trim_ascii());
+        // It is a list, in which some say that there is nothing to do.
+        let mut codings = codings.filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"));
+        let coding = codings.next().filter(|_| codings.next().is_none())?.to_ascii_lowercase();
         let decoder: Box<dyn Decoder> = match coding.as_slice() {
             b"zstd" => Box::new(Zstd::new()),
             b"gzip" | b"x-gzip" => Box::new(GzipDecoder::new()),

@@ -204,6 +204,7 @@ async fn answers_under_any_status() {
         becomes(status, JSON, &body, &body).await;
         becomes(status, JSON, &format!("[{body}]"), &body).await;
         becomes(status, "", &format!("\u{feff}\n{body}\n"), &body).await;
+        becomes(status, SSE, &body, &body).await;
     }
 }
 
