@@ -78,7 +78,7 @@ impl Expander {
     /// from this budget.
     pub(super) fn of(headers: &HeaderMap, budget: &Budget) -> Option<Self> {
         let lines = headers.get_all(header::CONTENT_ENCODING).iter().map(HeaderValue::as_bytes);
-        let codings = lines.flat_map(|line| line.split(|byte| *byte == b',')).map(|coding| coding.trim_ascii());
+        let codings = lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
         // It is a list, in which some say that there is nothing to do.
         let mut codings = codings.filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"));
         let coding = codings.next().filter(|_| codings.next().is_none())?.to_ascii_lowercase();
