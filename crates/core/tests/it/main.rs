@@ -46,6 +46,8 @@ mod probes;
 mod push;
 /// Sessions that are lost and replaced.
 mod renewal;
+/// The list of rules.
+mod rules;
 /// The handshake, the session's headers, requests of the server, the end of the session.
 mod session;
 /// Connections that die while nobody uses them.
