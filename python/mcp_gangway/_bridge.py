@@ -179,8 +179,8 @@ class BridgeSettings:
         transport: ``auto``, ``http`` (Streamable HTTP), ``sse`` (HTTP+SSE) or ``sse-first``.
         era: What a client speaks that knows both eras of MCP: ``auto`` (as the server), ``modern`` (2026-07-28) or
             ``legacy``.
-        allow_tools, deny_tools: Names, with ``*`` and ``?``, of the tools that the client may see and call, and of those
-            that it may not.
+        allow_tools, deny_tools: Names, with ``*`` and ``?``, of the tools that the client may see and call, and of
+            those that it may not.
         timeout: The longest silence of the server during a request: 300.
         max_time: The longest life of a request, however busy: no limit.
         connect_timeout: The longest time to connect: 15.

@@ -28,7 +28,8 @@ async function main(kind, url) {
   const context = JSON.parse(MCP_CONFORMANCE_CONTEXT ?? "{}");
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "conformance-"));
   process.on("exit", () => fs.rmSync(folder, { recursive: true, force: true }));
-  const env = { ...user(folder), ...steps.environment?.(context) };
+  // The modern client asks with a probe and cannot do without, which the bridge has to be told.
+  const env = { ...user(folder), ...steps.environment?.(context), ...(kind === "modern" && { MCP_ERA: "modern" }) };
   const session = CLIENTS[kind]({ command: MCP_GANGWAY_BIN, args: [url], env, stderr: "inherit" });
   session.client.onerror = (error) => complaints.push(String(error));
   const ended = watch(session.transport);
