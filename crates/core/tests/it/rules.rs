@@ -20,7 +20,9 @@ fn texts(folder: &Path, found: &mut Vec<String>) {
         let is_kept = !matches!(name.to_str(), Some("target" | "node_modules" | "__pycache__" | "rules.md"));
         if entry.file_type().unwrap().is_dir() && is_kept {
             texts(&path, found);
-        } else if is_kept && path.extension().is_some_and(|kind| ["rs", "py", "md", "cjs"].iter().any(|own| kind == *own)) {
+        } else if is_kept
+            && path.extension().is_some_and(|kind| ["rs", "py", "md", "cjs"].iter().any(|own| kind == *own))
+        {
             found.push(fs::read_to_string(path).unwrap());
         }
     }
