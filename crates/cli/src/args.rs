@@ -452,18 +452,13 @@ fn client_era(given: &Given) -> Result<ClientEra, Error> {
 
 /// Patterns of names, each of which is typed or one of a list in the variable.
 fn patterns(typed: &[String], option: &str, env: &Environment, name: &str) -> Result<Vec<String>, Error> {
-    let given = match text_variable(env, name)?.filter(|_| typed.is_empty()) {
-        Some(list) => Given { text: list.text, from: name.to_owned() },
-        None => Given::new(option, typed.join(",")),
-    };
+    let typed = (!typed.is_empty()).then(|| typed.join(","));
+    let Some(given) = option_or(typed, option, env, name)? else { return Ok(Vec::new()) };
     let patterns: Vec<_> = given.text.split(',').map(|pattern| pattern.trim().to_owned()).collect();
-    match patterns.as_slice() {
-        [none] if none.is_empty() && typed.is_empty() => Ok(Vec::new()),
-        patterns if patterns.iter().any(String::is_empty) => {
-            Err(given.mistake("a pattern is empty; write one like get_*"))
-        }
-        _ => Ok(patterns),
+    if patterns.iter().any(String::is_empty) {
+        return Err(given.mistake("a pattern is empty; write one like get_*"));
     }
+    Ok(patterns)
 }
 
 /// On a socket of this machine, the URL says little and may be left out.

@@ -237,9 +237,7 @@ impl Translated {
         }
         Ok(())
     }
-}
 
-impl Translated {
     fn take_secret(&mut self, name: &str, secret: &str) {
         self.variables.push(("MCP_CLIENT_SECRET", secret.to_owned()));
         self.notes.push(format!("{name}: others on this machine may see the secret; use MCP_CLIENT_SECRET"));

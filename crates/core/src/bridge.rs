@@ -459,13 +459,15 @@ impl Bridge {
     }
 
     async fn without_hidden_tools(&self, answer: Message) -> Result<Message, Error> {
-        let opened = self.open_whole(answer).await;
+        let opened = self.open_whole(answer.clone()).await;
         if !opened.is_open() {
             let summary = "the list of tools is too large to take out what the settings hide";
             return Err(Error::new(Fault::TooLarge, summary));
         }
-        let filtered = self.tools.filtered(&opened.message).unwrap_or_else(|| opened.message.clone());
-        Ok(opened.close(filtered).await)
+        Ok(match self.tools.filtered(&opened.message) {
+            Some(filtered) => opened.close(filtered).await,
+            None => answer,
+        })
     }
 
     /// What the session learns from an answer, before the client can act on it.

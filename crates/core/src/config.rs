@@ -248,8 +248,8 @@ fn on_socket(text: &str) -> Result<Option<(PathBuf, String)>, Error> {
     } else if has("unix:") {
         let rest = text.get("unix:".len()..).unwrap_or_default();
         let rest = rest.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(rest);
-        let (socket, path) = rest.find(":/").map_or((rest, ""), |at| (rest.split_at(at).0, rest.split_at(at + 1).1));
-        (socket.to_owned(), path)
+        let (socket, path) = rest.split_at(rest.find(":/").unwrap_or(rest.len()));
+        (socket.to_owned(), path.strip_prefix(':').unwrap_or_default())
     } else {
         return Ok(None);
     };

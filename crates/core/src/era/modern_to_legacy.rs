@@ -413,9 +413,9 @@ impl Subscription {
         self.uris.as_deref().unwrap_or_default()
     }
 
-    /// The server does not watch this resource.
-    pub(crate) fn is_not_watched(&mut self, uri: &str) {
-        self.uris.iter_mut().for_each(|uris| uris.retain(|own| own != uri));
+    /// The server does not watch these resources.
+    pub(crate) fn leave_out(&mut self, unwatched: &HashSet<String>) {
+        self.uris.iter_mut().for_each(|uris| uris.retain(|own| !unwatched.contains(own)));
     }
 
     /// This notification of the server's with the mark of this subscription, or `None` if it is not wanted here.
@@ -461,6 +461,11 @@ impl Subscription {
 /// The request to be told of changes to a resource.
 pub(crate) fn subscribe(uri: &str) -> Message {
     with_uri("resources/subscribe", uri)
+}
+
+/// Whether the server answers that it has no such method, so that it need not be asked again.
+pub(crate) fn has_no_such_method(answer: &Message) -> bool {
+    answer.error().is_some_and(|(code, _)| code == i64::from(METHOD_NOT_FOUND))
 }
 
 /// The request to be told no more.
@@ -939,7 +944,7 @@ mod tests {
         }
         // What a server says of itself is a hint: what it watches is told when it is asked.
         let mut some = listen(&server_with("{}"), "1", filter).unwrap();
-        some.is_not_watched("b");
+        some.leave_out(&HashSet::from(["b".to_owned()]));
         let granted = &value(&some.acknowledged())["params"]["notifications"];
         assert_eq!(granted["resourceSubscriptions"], json!(["file://a"]));
         assert!(some.event(&message(r#"{"method":"notifications/tools/list_changed"}"#)).is_some());

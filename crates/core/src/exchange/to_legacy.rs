@@ -1,7 +1,7 @@
 //! A modern client's request at a legacy server: it runs in a session that the bridge has set up, and what the server asks
 //! meanwhile becomes a result that asks for input (3.3).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
@@ -21,8 +21,6 @@ use crate::{
     splice::{Object, elements},
 };
 
-/// The server has no such method.
-const METHOD_NOT_FOUND: i64 = -32_601;
 /// What the server asks within so much time goes to the client in one result.
 const GATHERING: Duration = Duration::from_millis(20);
 
@@ -213,23 +211,25 @@ impl Exchange<'_> {
         let newly = bridge.subscriptions.watch(&watched);
         let mut guard = Subscribed { bridge, number: None, watched };
         let mut newly = newly.into_iter();
+        let mut unwatched = HashSet::new();
         for uri in newly.by_ref() {
             let request = modern_to_legacy::subscribe(&uri);
-            let outcome = bridge.call(&request, Origin::Wish).await;
-            let fault = outcome.as_ref().ok().and_then(Message::error);
-            if outcome.is_ok() && fault.is_none() {
-                bridge.session().answered(&request);
-                continue;
-            }
-            tracing::debug!(?outcome, "the server does not watch a resource");
-            guard.gives_up(&uri, &mut subscription);
-            if fault.is_some_and(|(code, _)| code == METHOD_NOT_FOUND) {
+            let failed = match bridge.call(&request, Origin::Wish).await {
+                Ok(answer) if answer.error().is_none() => {
+                    bridge.session().answered(&request);
+                    continue;
+                }
+                failed => failed,
+            };
+            tracing::debug!(?failed, "the server does not watch a resource");
+            unwatched.insert(uri);
+            if failed.is_ok_and(|answer| modern_to_legacy::has_no_such_method(&answer)) {
                 break;
             }
         }
-        for uri in newly {
-            guard.gives_up(&uri, &mut subscription);
-        }
+        unwatched.extend(newly);
+        guard.leave_out(&unwatched);
+        subscription.leave_out(&unwatched);
         drop(turn);
         // Nothing may come before the acknowledgement, and nothing be lost after it: no wait between the two.
         bridge.output.send_now(subscription.acknowledged().into_line());
@@ -301,11 +301,12 @@ struct Subscribed<'a> {
 }
 
 impl Subscribed<'_> {
-    /// The server does not watch this resource, for nobody.
-    fn gives_up(&mut self, uri: &str, subscription: &mut Subscription) {
-        self.watched.retain(|watched| watched != uri);
-        self.bridge.subscriptions.unwatch(&[uri.to_owned()]);
-        subscription.is_not_watched(uri);
+    /// The server does not watch these resources, for nobody.
+    fn leave_out(&mut self, unwatched: &HashSet<String>) {
+        let (gone, watched) = std::mem::take(&mut self.watched).into_iter().partition(|uri| unwatched.contains(uri));
+        self.watched = watched;
+        let gone: Vec<String> = gone;
+        self.bridge.subscriptions.unwatch(&gone);
     }
 }
 

@@ -37,12 +37,12 @@ impl Challenge {
         self.error.as_deref() == Some("insufficient_scope") && self.scopes().next().is_some()
     }
 
-    /// The same without the parameters that a secret stands in.
     /// Whether it is the token that does not serve, as it is over or revoked (RFC 6750, 3.1).
     pub(crate) fn refuses_token(&self) -> bool {
         self.error.as_deref() == Some("invalid_token")
     }
 
+    /// The same without the parameters that a secret stands in.
     pub(super) fn without(mut self, secret: &str) -> Self {
         for text in [&mut self.resource_metadata, &mut self.scope, &mut self.error] {
             text.take_if(|text| !secret.is_empty() && text.contains(secret));
