@@ -2,8 +2,7 @@
 //!
 //! One program in several roles: `measure` is the client that starts bridges and times them, `server` the MCP server that
 //! they talk to (a process of its own), `floor` a bridge that only copies, to show what is left to gain, `report` writes
-//! tables and plots again from recorded results, `instructions` counts what the hot paths execute, and `functions` keeps the list
-//! of what a start executes.
+//! tables and plots again from recorded results, and `instructions` counts what the hot paths execute.
 //!
 //! Rules: each wait has a limit, and a bridge that hangs or loses an answer is reported in words, never as a number. All
 //! bridges meet the same server in the same round, in turn. What a figure means is said once, in `measure.rs`.
@@ -25,8 +24,6 @@ mod callgrind;
 mod direct;
 /// A bridge that only copies.
 mod floor;
-/// The functions that a start executes, and the linker's list of them.
-mod functions;
 /// Counts of instructions, and their record.
 mod instructions;
 /// Reads lines with a limit on the wait, however long they are.
@@ -77,8 +74,6 @@ enum Role {
     },
     /// Count the instructions of the hot paths under valgrind
     Instructions(instructions::Options),
-    /// Show how much memory holds what a start executes, and list its functions for the linker
-    Functions(functions::Options),
 }
 
 /// Runs the command.
@@ -89,7 +84,6 @@ pub fn run() -> ExitCode {
         Role::Server => server::run(),
         Role::Floor { url } => floor::run(&url),
         Role::Instructions(options) => instructions::run(&options),
-        Role::Functions(options) => functions::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 #[cfg(target_os = "linux")]
 fn main() -> ExitCode {
-    gangway_bench::run()
+    mcp_gangway_bench::run()
 }
 
 #[cfg(not(target_os = "linux"))]

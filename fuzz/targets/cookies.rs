@@ -1,4 +1,4 @@
 //! Cookies that responses set.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| gangway_fuzz::run(gangway::internals::checks::cookies, input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| mcp_gangway_fuzz::run(mcp_gangway_core::internals::checks::cookies, input));

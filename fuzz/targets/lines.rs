@@ -1,4 +1,4 @@
 //! Streams of lines, cut anywhere.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| gangway_fuzz::run(gangway::internals::checks::lines, input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| mcp_gangway_fuzz::run(mcp_gangway_core::internals::checks::lines, input));

@@ -1,4 +1,4 @@
 //! Messages, in memory and in files.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| gangway_fuzz::run(gangway::internals::checks::message, input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| mcp_gangway_fuzz::run(mcp_gangway_core::internals::checks::message, input));

@@ -1,4 +1,4 @@
 //! Responses: their framing, and what expands their bodies.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| gangway_fuzz::run(gangway::internals::checks::response, input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| mcp_gangway_fuzz::run(mcp_gangway_core::internals::checks::response, input));

@@ -10,8 +10,8 @@ use clap::{
     Parser,
     error::{ContextKind, ContextValue, ErrorKind},
 };
-use gangway::{
-    ClientEra, ClientIdentity, Config, Error, Proxy, ProxyUrl, ToolFilter, TransportMode, http_client::HttpVersion,
+use mcp_gangway_core::{
+    ClientEra, ClientIdentity, Config, Error, Proxy, ProxyUrl, ToolFilter, TransportMode, http::HttpVersion,
 };
 use tracing::level_filters::LevelFilter;
 use url::{Host, Url};
@@ -612,7 +612,7 @@ fn log_settings(
 mod tests {
     use std::{collections::HashMap, io::Write};
 
-    use gangway::Timeouts;
+    use mcp_gangway_core::Timeouts;
 
     use super::*;
 

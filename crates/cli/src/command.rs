@@ -5,7 +5,7 @@
 
 use std::{process::Stdio, time::Duration};
 
-use gangway::Error;
+use mcp_gangway_core::Error;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader, copy, sink},
     process::Command,

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use gangway::{Config, Error, TransportMode, stdio::Stdout};
+use mcp_gangway_core::{Config, Error, TransportMode, stdio::Stdout};
 use tokio::io::AsyncRead;
 
 pub use crate::args::{LARGEST_LIMIT, MOST_CONCURRENT, MOST_SECONDS, SMALLEST_LIMIT};
@@ -77,7 +77,7 @@ pub fn set_headers(config: &mut Config, given: HeaderSettings, environment: Envi
 /// How the command signs in at this server: with the user, who is told on stderr where, in a browser that is opened if `opens`; what is
 /// kept goes to the user's keychain and folder, for which the variables of `environment` count.
 #[cfg(feature = "oauth")]
-pub fn sign_in(config: &Config, opens: bool, environment: &Environment) -> gangway::oauth::OAuth {
+pub fn sign_in(config: &Config, opens: bool, environment: &Environment) -> mcp_gangway_core::auth::OAuth {
     crate::sign_in::of_user(config.url.to_string(), opens, environment)
 }
 
@@ -102,7 +102,7 @@ pub async fn run(
     let settings = Settings { warnings: args::remarks(&config), config, log: log.0, notes: Vec::new() };
     logging::start(&settings.log)?;
     settings.log_remarks();
-    let outcome = gangway::run(settings.config, input, output, stop).await;
+    let outcome = mcp_gangway_core::run(settings.config, input, output, stop).await;
     logging::finish();
     // Not in the macro, which looks at nothing when the log is silent.
     let end = outcome?;

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use gangway::Error;
+use mcp_gangway_core::Error;
 
 /// The largest file that is read, in bytes: more than all certificates of a system.
 const LARGEST: u64 = 4 << 20;

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use gangway::{Config, Error, HeaderSource};
+use mcp_gangway_core::{Config, Error, HeaderSource};
 use tokio::task::spawn_blocking;
 
 use crate::{
@@ -136,7 +136,7 @@ impl Headers {
             return None;
         }
         let headers = Arc::new((self, blank, known.to_vec()));
-        let load = move || -> gangway::LoadedHeaders {
+        let load = move || -> mcp_gangway_core::LoadedHeaders {
             let headers = Arc::clone(&headers);
             Box::pin(async move {
                 let authorization = match &headers.0.command {

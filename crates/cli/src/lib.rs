@@ -22,7 +22,7 @@ mod stop;
 use std::{env, ffi::OsString, io, panic, process::ExitCode, sync::Arc};
 
 use clap::Parser;
-use gangway::{stdio, text::shown};
+use mcp_gangway_core::{stdio, text::shown};
 use tokio::runtime::Runtime;
 
 pub use crate::args::Environment;
@@ -85,11 +85,11 @@ fn bridge(settings: Settings) -> Result<(), Failure> {
     logging::start(&settings.log)?;
     settings.log_remarks();
     keep_freed_memory();
-    gangway::files::raise_limit();
+    mcp_gangway_core::open_files::raise_limit();
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
         let stop = stop::requested().map_err(|error| Failure::system("cannot watch for signals", &error))?;
-        Ok(gangway::run(settings.config, stdio::input(), stdio::output(), stop).await?)
+        Ok(mcp_gangway_core::run(settings.config, stdio::input(), stdio::output(), stop).await?)
     });
     // A thread that waits for a line on stdin cannot be woken, and must not hold the exit.
     runtime.shutdown_background();
@@ -156,8 +156,8 @@ impl Failure {
     }
 }
 
-impl From<gangway::Error> for Failure {
-    fn from(error: gangway::Error) -> Self {
+impl From<mcp_gangway_core::Error> for Failure {
+    fn from(error: mcp_gangway_core::Error) -> Self {
         let line = error.detail().map_or_else(|| error.to_string(), |detail| format!("{error}: {detail}"));
         Self::new(line, if error.is_config() { 2 } else { 1 })
     }

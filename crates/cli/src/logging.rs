@@ -11,7 +11,7 @@ mod sink;
 
 use std::path::PathBuf;
 
-use gangway::{Error, text::excerpt};
+use mcp_gangway_core::{Error, text::excerpt};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, prelude::*};
 
@@ -64,10 +64,8 @@ pub(crate) fn start(settings: &LogSettings) -> Result<(), Error> {
                 .map_err(|error| Error::config(format!("cannot write the log file {}: {error}", path.display())))?,
         )),
     };
-    let filter = Targets::new()
-        .with_default(settings.level.min(LevelFilter::WARN))
-        .with_target("gangway", settings.level)
-        .with_target("mcp_gangway", settings.level);
+    let filter =
+        Targets::new().with_default(settings.level.min(LevelFilter::WARN)).with_target("mcp_gangway", settings.level);
     // A log that is there already belongs to the program around this one, and is used.
     let _ = tracing_subscriber::registry().with(filter).with(Lines::new(sink, settings.json)).try_init();
     Ok(())

@@ -13,9 +13,9 @@ use std::{
 };
 
 use clap::Args;
-use gangway::{
+use mcp_gangway_core::{
     Config, Error, ServerUrl,
-    oauth::{self, Credential, Grant, Kept, Keychain, OAuth, Prompt, Resource, Revocation, Secret},
+    auth::{self, Credential, Grant, Kept, Keychain, OAuth, Prompt, Resource, Revocation, Secret},
     text,
 };
 use url::Url;
@@ -353,14 +353,14 @@ impl Command {
         let server = &config.url;
         let lines = match self {
             Self::Login => {
-                oauth::login(config).await?;
+                auth::login(config).await?;
                 vec![format!("signed in at {server}")]
             }
-            Self::Logout => match &*oauth::logout(config).await? {
+            Self::Logout => match &*auth::logout(config).await? {
                 [] => vec![format!("not signed in at {server}")],
                 all => all.iter().map(|revocation| signed_out(server, revocation)).collect(),
             },
-            Self::Status => match &*oauth::status(config).await? {
+            Self::Status => match &*auth::status(config).await? {
                 [] => vec![format!("not signed in at {server}")],
                 all => all.iter().flat_map(shown).collect(),
             },
@@ -385,7 +385,7 @@ fn signed_out(server: &ServerUrl, revocation: &Revocation) -> String {
     format!("signed out of {server}{rest}")
 }
 
-fn shown(status: &oauth::Status) -> [String; 7] {
+fn shown(status: &auth::Status) -> [String; 7] {
     let token = match (status.is_signed_in, status.expiry) {
         (false, _) => "none".to_owned(),
         (true, None) => "no expiry known".to_owned(),

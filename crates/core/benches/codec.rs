@@ -1,5 +1,5 @@
 //! What each stage of the data path costs alone, in bytes a second: body bytes to messages, JSON judged while it passes,
-//! one message looked at. `cargo bench -p gangway --features internals --bench codec`
+//! one message looked at. `cargo bench -p mcp-gangway-core --features internals --bench codec`
 //!
 //! The sizes are those that tell designs apart: many small messages in one chunk, chunks of about a message, and one
 //! message of 64 MiB, where everything that looks at a byte twice shows. Chunks are slices of one buffer, as they are
@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 use divan::{Bencher, black_box, counter::BytesCount};
-use gangway::internals;
+use mcp_gangway_core::internals;
 
 #[path = "support/texts.rs"]
 mod texts;

@@ -1,5 +1,5 @@
 //! What it costs to stand between the eras: one tool call at a time through a whole bridge, over loopback, for each pair
-//! of client and server. `cargo bench -p gangway --bench eras`
+//! of client and server. `cargo bench -p mcp-gangway-core --bench eras`
 //!
 //! Client, bridge and server share one thread, so a round trip is all the work there is and no waiting. Compare the
 //! medians of a run: a pair of one era shows what the bridge costs without a translation.

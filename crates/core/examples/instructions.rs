@@ -15,7 +15,7 @@
 use std::{env, hint::black_box};
 
 use bytes::Bytes;
-use gangway::internals;
+use mcp_gangway_core::internals;
 
 #[path = "../benches/support/texts.rs"]
 mod texts;

@@ -16,32 +16,36 @@ use tokio::{
 };
 
 use crate::{
-    codec::{Decoder, Lost},
+    call::{
+        call_table::{Origin, Pending, Table, Wanted},
+        exchange::{Events, Listing},
+        intake::{Input, Intake},
+        parked_calls::{Held, Parked, Question},
+        permits::Permits,
+        push_stream::{self, Listener},
+        renewal::Renewal,
+        subscriptions::Subscriptions,
+    },
+    client::{
+        questions::Questions,
+        stdio::{self, Output, Progress, Stdout},
+        tool_filter::ToolFilter,
+    },
     config::{ClientEra, Config, Limits, Timeouts},
-    era::{
-        Era, Eras,
+    error::{Error, Kind as Fault},
+    memory::{self, Budget},
+    server::{requests::Transport, session::Session, transport_choice::Route},
+    translate::{
+        eras::{Era, Eras},
         legacy_to_modern::LegacyClient,
         modern_to_legacy::{self, LegacyServer},
     },
-    error::{Error, Kind as Fault},
-    exchange::{Events, Listing},
-    held::{Held, Parked, Question},
-    intake::{Input, Intake},
-    listen::{self, Listener},
-    memory::{self, Budget},
-    message::{Kind, Message, error_reply},
-    opened::Opened,
-    payload::{Spooled, Storage},
-    pending::{Origin, Pending, Table, Wanted},
-    permits::Permits,
-    questions::Questions,
-    renewal::Renewal,
-    route::Route,
-    session::Session,
-    stdio::{self, Output, Progress, Stdout},
-    subscriptions::Subscriptions,
-    tool_filter::ToolFilter,
-    transport::Transport,
+    wire::{
+        body::{Decoder, Lost},
+        large_message::Opened,
+        message::{Kind, Message, error_reply},
+        spool::{Spooled, Storage},
+    },
 };
 
 /// How long a stopped bridge waits for the answers that are nearly there.
@@ -107,7 +111,7 @@ async fn connect(
         listing: Listing::default(),
         questions: Questions::default(),
         #[cfg(feature = "oauth")]
-        asked: crate::provisional::Asked::default(),
+        asked: crate::call::sign_in_prompt::Asked::default(),
         events: Events::default(),
         parked: Parked::default(),
         subscriptions: Subscriptions::default(),
@@ -130,7 +134,7 @@ async fn connect(
     let mut input = Input::new(input, config.limits.outgoing);
     let mut intake = Intake::new(Arc::clone(&bridge));
     let mut listener = JoinSet::new();
-    listener.spawn(listen::run(Arc::clone(&bridge)));
+    listener.spawn(push_stream::run(Arc::clone(&bridge)));
 
     // A message that was read, until there is room for it.
     let mut held = None;
@@ -229,7 +233,7 @@ pub(crate) struct Bridge {
     pub(crate) listing: Listing,
     pub(crate) questions: Questions,
     #[cfg(feature = "oauth")]
-    pub(crate) asked: crate::provisional::Asked,
+    pub(crate) asked: crate::call::sign_in_prompt::Asked,
     pub(crate) events: Events,
     pub(crate) parked: Parked,
     pub(crate) subscriptions: Subscriptions,

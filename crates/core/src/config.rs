@@ -5,15 +5,12 @@
 
 use std::{fmt, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
-use percent_encoding::percent_decode_str;
-use url::{Position, Url};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{
+    client::tool_filter::ToolFilter,
     error::Error,
-    http_client::{HttpSettings, HttpVersion, UnixSocket},
-    tool_filter::ToolFilter,
+    http::{HttpSettings, HttpVersion, Proxy, ServerUrl, Tls, UnixSocket, socket_url},
 };
 
 /// Headers that the protocol or HTTP itself sets; a user's value would break the session (R97).
@@ -69,7 +66,7 @@ pub struct Config {
     pub header_source: Option<HeaderSource>,
     /// How to sign in where the server asks for it and `headers` have no `Authorization`; off unless set.
     #[cfg(feature = "oauth")]
-    pub oauth: Option<crate::oauth::OAuth>,
+    pub oauth: Option<crate::auth::OAuth>,
     headers: HeaderMap,
 }
 
@@ -81,7 +78,7 @@ impl Config {
     /// # Errors
     /// A text that is no absolute `http` or `https` URL, and none of a socket.
     pub fn new(url: &str) -> Result<Self, Error> {
-        let mut config = match on_socket(url.trim())? {
+        let mut config = match socket_url(url.trim())? {
             Some((socket, url)) => Self { unix_socket: Some(socket), ..Self::without_credentials(&url)? },
             None => Self::without_credentials(url)?,
         };
@@ -160,138 +157,6 @@ impl Config {
     }
 }
 
-/// An absolute `http` or `https` URL. Display and Debug leave out user, password and query, which may be secrets.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ServerUrl {
-    url: Url,
-    /// The same for HTTP, which has no user and password there.
-    uri: Uri,
-}
-
-impl ServerUrl {
-    /// Reads a URL; a fragment is dropped.
-    ///
-    /// # Errors
-    /// A text that is no absolute `http` or `https` URL with a host.
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        const HINT: &str = "give the server's address like https://example.com/mcp";
-        let url = Url::parse(text.trim())
-            .map_err(|error| Error::config(format!("the URL cannot be used ({error}); {HINT}")))?;
-        if !is_http(&url) {
-            return Err(Error::config(format!("the URL's scheme is {:?}, not http or https; {HINT}", url.scheme())));
-        }
-        Self::of(url).ok_or_else(|| Error::config(format!("the URL cannot be used; {HINT}")))
-    }
-
-    /// What its user and password are in HTTP, if there are any.
-    fn basic(&self) -> Option<String> {
-        let (user, password) = (self.url.username(), self.url.password());
-        if user.is_empty() && password.is_none() {
-            return None;
-        }
-        let mut pair: Vec<u8> = percent_decode_str(user).collect();
-        pair.push(b':');
-        pair.extend(percent_decode_str(password.unwrap_or_default()));
-        Some(format!("Basic {}", STANDARD.encode(pair)))
-    }
-
-    /// Where a text leads from here, if that is such a URL too.
-    pub(crate) fn join(&self, text: &str) -> Option<Self> {
-        self.url.join(text).ok().filter(is_http).and_then(Self::of)
-    }
-
-    /// The same with `https` in the place of `http`, if it is said by a server of the same host that is reached by `https`: one
-    /// behind a proxy often does not know that it is.
-    pub(crate) fn secured_as(&self, base: &Self) -> Option<Self> {
-        if self.is_secure() || !base.is_secure() || self.url.host() != base.url.host() {
-            return None;
-        }
-        let mut url = self.url.clone();
-        url.set_scheme("https").ok()?;
-        Self::of(url)
-    }
-
-    pub(crate) fn is_secure(&self) -> bool {
-        self.url.scheme() == "https"
-    }
-
-    fn of(mut url: Url) -> Option<Self> {
-        url.set_fragment(None);
-        let uri = format!("{}://{}", url.scheme(), &url[Position::BeforeHost..]).parse().ok()?;
-        Some(Self { url, uri })
-    }
-
-    pub(crate) fn as_url(&self) -> &Url {
-        &self.url
-    }
-
-    pub(crate) fn as_uri(&self) -> &Uri {
-        &self.uri
-    }
-
-    /// Whether the other has the same scheme, host and port.
-    pub(crate) fn is_origin_of(&self, other: &Self) -> bool {
-        // Both were put into their one form when they were read, without the port that the scheme has anyway.
-        self.uri.scheme() == other.uri.scheme() && self.uri.authority() == other.uri.authority()
-    }
-}
-
-/// The path of the socket, and the URL on it, if this is a URL of a socket.
-fn on_socket(text: &str) -> Result<Option<(PathBuf, String)>, Error> {
-    const HINT: &str = "write unix:/path/of/socket:/mcp";
-    let has = |scheme: &str| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
-    let (socket, path) = if has("http+unix://") {
-        let rest = text.get("http+unix://".len()..).unwrap_or_default();
-        let (socket, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        let socket = percent_decode_str(socket).decode_utf8();
-        (socket.map_err(|_| Error::config(format!("the path of the socket is no text; {HINT}")))?.into_owned(), path)
-    } else if has("unix:") {
-        let rest = text.get("unix:".len()..).unwrap_or_default();
-        let rest = rest.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(rest);
-        let (socket, path) = rest.split_at(rest.find(":/").unwrap_or(rest.len()));
-        (socket.to_owned(), path.strip_prefix(':').unwrap_or_default())
-    } else {
-        return Ok(None);
-    };
-    if !socket.starts_with('/') || socket.starts_with("//") || socket.contains('\0') {
-        return Err(Error::config(format!("the path of the socket does not begin with /; {HINT}")));
-    }
-    let path = if path.is_empty() { "/mcp" } else { path };
-    Ok(Some((socket.into(), format!("http://localhost{path}"))))
-}
-
-fn is_http(url: &Url) -> bool {
-    matches!(url.scheme(), "http" | "https")
-}
-
-impl fmt::Display for ServerUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Shown(&self.uri).fmt(f)
-    }
-}
-
-/// The URI of a request to an HTTP server, as it may be shown: its query may be a secret.
-pub(crate) struct Shown<'a>(pub(crate) &'a Uri);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(uri) = self;
-        let (scheme, host) = (uri.scheme_str().unwrap_or_default(), uri.host().unwrap_or_default());
-        write!(f, "{scheme}://{host}")?;
-        if let Some(port) = uri.port() {
-            write!(f, ":{port}")?;
-        }
-        f.write_str(uri.path())?;
-        if uri.query().is_some() { f.write_str("?…") } else { Ok(()) }
-    }
-}
-
-impl fmt::Debug for ServerUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 /// Times after which the bridge acts.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -343,39 +208,6 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { concurrency: 64, incoming: 4 << 30, outgoing: 64 << 20 }
-    }
-}
-
-/// How the server's certificate is judged.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Tls {
-    /// Certificates in PEM that are trusted beside the system's.
-    pub ca_certificates: Vec<Vec<u8>>,
-    /// Trusts any certificate. For tests and rescue only.
-    pub insecure: bool,
-    /// What the bridge proves to be where the server asks (mutual TLS). Only the configured URL's origin sees it.
-    pub client: Option<ClientIdentity>,
-}
-
-/// A certificate of the user's and its private key, both in PEM. Debug shows neither.
-#[derive(Clone)]
-pub struct ClientIdentity {
-    pub(crate) certificates: Vec<u8>,
-    pub(crate) key: Vec<u8>,
-}
-
-impl ClientIdentity {
-    /// The certificate, with its chain after it if it has one, and the key; one text may hold both and be given twice.
-    /// They are read when the bridge starts.
-    pub fn new(certificates: Vec<u8>, key: Vec<u8>) -> Self {
-        Self { certificates, key }
-    }
-}
-
-impl fmt::Debug for ClientIdentity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientIdentity").finish_non_exhaustive()
     }
 }
 
@@ -434,64 +266,10 @@ impl fmt::Debug for HeaderSource {
     }
 }
 
-/// The way out of the local network.
-#[derive(Clone, Debug, Default)]
-pub enum Proxy {
-    /// What the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`) or the system says.
-    #[default]
-    System,
-    /// A direct connection.
-    None,
-    /// This proxy for all but the hosts in `except`.
-    Url {
-        /// `http`, `https` or `socks5` URL, with credentials if it needs any.
-        url: ProxyUrl,
-        /// Hosts reached directly, in the form of `NO_PROXY`.
-        except: Option<String>,
-    },
-}
-
-/// A proxy's URL. Display and Debug leave out user and password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ProxyUrl(Url);
-
-impl ProxyUrl {
-    /// Reads a proxy URL; without a scheme, `http` is meant.
-    ///
-    /// # Errors
-    /// A text that is no URL of a known proxy scheme.
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        const HINT: &str = "give it like http://proxy.example.com:3128";
-        let text = text.trim();
-        let parsed = if text.contains("://") { Url::parse(text) } else { Url::parse(&format!("http://{text}")) };
-        let url = parsed.map_err(|error| Error::config(format!("the proxy cannot be used ({error}); {HINT}")))?;
-        if !matches!(url.scheme(), "http" | "https" | "socks4" | "socks4a" | "socks5" | "socks5h") {
-            return Err(Error::config(format!("the proxy's scheme {:?} is not known; {HINT}", url.scheme())));
-        }
-        Ok(Self(url))
-    }
-
-    pub(crate) fn as_url(&self) -> &Url {
-        &self.0
-    }
-}
-
-impl fmt::Display for ProxyUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.0.scheme(), self.0.host_str().unwrap_or_default())?;
-        self.0.port().map_or(Ok(()), |port| write!(f, ":{port}"))
-    }
-}
-
-impl fmt::Debug for ProxyUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::{ClientIdentity, ProxyUrl};
 
     #[test]
     fn a_user_in_the_url_is_sent_as_basic_unless_there_is_another_authorization() {

@@ -2,11 +2,11 @@
 //!
 //! Callers ask predicates; nothing matches on text. Display says this layer only, `source()` carries the cause. What a
 //! client can act on (HTTP status, Retry-After, whether the request may have run) are fields, and become the `data` of
-//! the JSON-RPC error that the client receives (see [`crate::message::error_reply`]).
+//! the JSON-RPC error that the client receives (see [`crate::wire::message::error_reply`]).
 
 use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
-use crate::{retry, text::excerpt};
+use crate::{server::retry, text::excerpt};
 
 /// The longest excerpt of a peer's text that an error carries, in bytes.
 const DETAIL_LIMIT: usize = 512;

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    codec::{Decoder, Lines, Part, Sse},
-    message::{Message, Parsed},
-    payload::{Gathered, Gatherer, Storage},
-    scan::Scanner,
+    json::scanner::Scanner,
+    wire::{
+        body::{Decoder, Lines, Part, Sse},
+        message::{Message, Parsed},
+        spool::{Gathered, Gatherer, Storage},
+    },
 };
 
 /// No text that is tried here is longer.

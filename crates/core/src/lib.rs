@@ -1,60 +1,33 @@
 #![doc = include_str!("front.md")]
 
+#[cfg(feature = "oauth")]
+pub mod auth;
 mod bridge;
-mod codec;
-mod condensed;
+mod call;
+mod client;
 mod config;
-mod cookies;
-mod credentials;
-mod era;
 mod error;
-mod exchange;
-pub mod files;
-mod headers;
-mod held;
-pub mod http_client;
-mod intake;
+pub mod http;
 #[cfg(any(test, feature = "internals"))]
 #[doc(hidden)]
 pub mod internals;
-mod listen;
+mod json;
 mod memory;
-mod message;
-#[cfg(feature = "oauth")]
-pub mod oauth;
-mod opened;
-mod own;
-mod payload;
-mod pending;
-mod permits;
-#[cfg(feature = "oauth")]
-mod provisional;
-mod questions;
-mod renewal;
-mod response;
-mod retry;
-mod route;
-mod scan;
+pub mod open_files;
 mod secrets;
-mod session;
-mod splice;
-pub mod stdio;
+mod server;
 pub mod streams;
-mod subscriptions;
 pub mod text;
-mod tool_filter;
-mod transport;
+mod translate;
 #[cfg(test)]
 mod vectors;
-mod words;
+mod wire;
 #[cfg(test)]
 mod worst;
 
 pub use bridge::{End, run};
-pub use config::{
-    ClientEra, ClientIdentity, Config, HeaderSource, Limits, LoadedHeaders, Proxy, ProxyUrl, ServerUrl, Timeouts, Tls,
-    TransportMode,
-};
+pub use client::{stdio, tool_filter::ToolFilter};
+pub use config::{ClientEra, Config, HeaderSource, Limits, LoadedHeaders, Timeouts, TransportMode};
 pub use error::Error;
-pub use headers::message_headers;
-pub use tool_filter::ToolFilter;
+pub use http::{ClientIdentity, Proxy, ProxyUrl, ServerUrl, Tls};
+pub use wire::headers::message_headers;

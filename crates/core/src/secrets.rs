@@ -23,7 +23,7 @@ use http::{HeaderMap, HeaderName, header};
 use memchr::memmem::Finder;
 use url::Url;
 
-use crate::config::{Config, Proxy};
+use crate::{config::Config, http::Proxy};
 
 /// The shortest value that is looked for, in bytes.
 const SHORTEST: usize = 6;

@@ -8,9 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    codec::{Decoder, Gather as _, Lines, Part, Plain, Sse},
     error::{Error, Kind},
-    payload::Unkept,
+    wire::{
+        body::{Decoder, Gather as _, Lines, Part, Plain, Sse},
+        spool::Unkept,
+    },
 };
 
 /// One of the Server-Sent Events.
@@ -29,7 +31,7 @@ pub struct Event {
 /// Server-Sent Events by the WHATWG rules (HTML, 9.2.6).
 ///
 /// ```
-/// let mut events = gangway::streams::SseEvents::new(1 << 20);
+/// let mut events = mcp_gangway_core::streams::SseEvents::new(1 << 20);
 /// events.feed("id: 1\ndata: hel".into());
 /// assert!(events.next().is_none());
 /// events.feed("lo\n\n".into());

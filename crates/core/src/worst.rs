@@ -6,18 +6,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    codec::Decoder,
-    condensed::LongValues,
-    era::{
-        CLIENT_CAPABILITIES, PROTOCOL_VERSION,
+    json::splice::work,
+    translate::{
+        eras::{CLIENT_CAPABILITIES, PROTOCOL_VERSION},
         legacy_to_modern::LegacyClient,
         modern_to_legacy::{self, LegacyServer, Step},
-        tools::Tools,
+        tool_headers::Tools,
     },
-    headers,
-    message::{Message, Parsed},
-    payload::{Gatherer, Storage},
-    splice::work,
+    wire::{
+        body::Decoder,
+        headers,
+        long_values::LongValues,
+        message::{Message, Parsed},
+        spool::{Gatherer, Storage},
+    },
 };
 
 /// Of what is read as it comes.

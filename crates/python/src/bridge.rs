@@ -8,8 +8,8 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use gangway::{Config, stdio};
 use mcp_gangway::embedded::{self, Log};
+use mcp_gangway_core::{Config, stdio};
 use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
     prelude::*,

@@ -5,7 +5,7 @@
 
 use std::{error::Error as StdError, io};
 
-use gangway::text::excerpt;
+use mcp_gangway_core::text::excerpt;
 use pyo3::{prelude::*, sync::PyOnceLock};
 
 /// What the command's options are called in Python, as the core's advice names them: longer names first where one begins like
@@ -56,7 +56,7 @@ impl Failure {
     }
 
     /// The body of a response holds something else than JSON-RPC messages.
-    pub(crate) fn no_message(error: &gangway::Error) -> Self {
+    pub(crate) fn no_message(error: &mcp_gangway_core::Error) -> Self {
         let beginning = error.detail().map(|beginning| format!(": {beginning}")).unwrap_or_default();
         Self::new("no_message", format!("{error}{beginning}"))
     }
@@ -86,8 +86,8 @@ impl Failure {
     }
 }
 
-impl From<gangway::Error> for Failure {
-    fn from(error: gangway::Error) -> Self {
+impl From<mcp_gangway_core::Error> for Failure {
+    fn from(error: mcp_gangway_core::Error) -> Self {
         let failure = Self::new(error.kind(), error.to_string());
         match error.source() {
             Some(source) => failure.because_of(source),
@@ -110,5 +110,5 @@ pub(crate) fn in_python(text: &str) -> String {
 /// A text as it may be shown: in one line, harmless to a terminal, without the secrets that this process knows.
 #[pyfunction]
 pub(crate) fn shown(text: &str) -> String {
-    gangway::text::shown(text).into_owned()
+    mcp_gangway_core::text::shown(text).into_owned()
 }

@@ -11,13 +11,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use gangway::{
-    ClientIdentity, Proxy, ProxyUrl, Tls,
-    http_client::{Body, HttpClient as Client, HttpSettings, HttpVersion},
-};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header, response::Parts};
 use http_body::Body as _;
 use http_body_util::{Either, Full};
+use mcp_gangway_core::{
+    ClientIdentity, Proxy, ProxyUrl, Tls,
+    http::{Body, HttpClient as Client, HttpSettings, HttpVersion},
+};
 use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
     prelude::*,
@@ -173,7 +173,7 @@ impl HttpClient {
 /// The headers of the POST that carries this JSON-RPC message.
 #[pyfunction]
 pub(crate) fn message_headers<'py>(py: Python<'py>, message: &[u8]) -> PyResult<Bound<'py, PyList>> {
-    let headers = gangway::message_headers(&Bytes::copy_from_slice(message)).map_err(value_error)?;
+    let headers = mcp_gangway_core::message_headers(&Bytes::copy_from_slice(message)).map_err(value_error)?;
     pairs(py, &headers)
 }
 
@@ -388,7 +388,7 @@ impl Unread {
 }
 
 /// Why a body did not come to its end. What cannot be decompressed has a cause of the decoder's, and not of hyper's.
-fn broken(error: gangway::Error) -> Failure {
+fn broken(error: mcp_gangway_core::Error) -> Failure {
     match error.source() {
         Some(source) if source.is::<io::Error>() => Failure::new("not_decoded", error.to_string()).because_of(source),
         _ => error.into(),
@@ -411,6 +411,6 @@ pub(crate) fn seconds(value: Option<f64>) -> PyResult<Option<Duration>> {
     duration.map_err(|_| PyValueError::new_err("a timeout is a number of seconds from 0 on, or None"))
 }
 
-fn value_error(error: gangway::Error) -> PyErr {
+fn value_error(error: mcp_gangway_core::Error) -> PyErr {
     PyValueError::new_err(Failure::from(error).message().to_owned())
 }

@@ -5,7 +5,7 @@
 use std::{iter, sync::OnceLock, time::Duration};
 
 use bytes::Bytes;
-use gangway::streams::{self, Messages, SseEvents, TextLines};
+use mcp_gangway_core::streams::{self, Messages, SseEvents, TextLines};
 use pyo3::{
     exceptions::{PyTypeError, PyUnicodeDecodeError},
     intern,
@@ -305,7 +305,7 @@ const LIMIT: u64 = 4 << 30;
 fn list<'py, T: Send, O: IntoPyObject<'py>>(
     py: Python<'py>,
     length: usize,
-    next: impl FnMut() -> Option<Result<T, gangway::Error>> + Send,
+    next: impl FnMut() -> Option<Result<T, mcp_gangway_core::Error>> + Send,
     make: impl FnMut(T) -> PyResult<O>,
 ) -> PyResult<Bound<'py, PyList>> {
     let items = iter::from_fn(next);
@@ -314,7 +314,7 @@ fn list<'py, T: Send, O: IntoPyObject<'py>>(
 
 fn list_of<'py, T, O: IntoPyObject<'py>>(
     py: Python<'py>,
-    items: impl IntoIterator<Item = Result<T, gangway::Error>>,
+    items: impl IntoIterator<Item = Result<T, mcp_gangway_core::Error>>,
     mut make: impl FnMut(T) -> PyResult<O>,
 ) -> PyResult<Bound<'py, PyList>> {
     let (mut objects, mut failure) = (Vec::new(), None);

@@ -5,14 +5,14 @@
 
 use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
-use gangway::{
-    ClientEra, ClientIdentity, Config, Proxy, ProxyUrl, ToolFilter, TransportMode,
-    http_client::{HttpClient, HttpSettings, HttpVersion},
-    oauth::{Credential, Grant, OAuth, Secret},
-};
 use mcp_gangway::{
     Environment,
     embedded::{self, HeaderSettings, LARGEST_LIMIT, Log, MOST_CONCURRENT, MOST_SECONDS, SMALLEST_LIMIT},
+};
+use mcp_gangway_core::{
+    ClientEra, ClientIdentity, Config, Proxy, ProxyUrl, ToolFilter, TransportMode,
+    auth::{Credential, Grant, OAuth, Secret},
+    http::{HttpClient, HttpSettings, HttpVersion},
 };
 use pyo3::{
     exceptions::{PyOverflowError, PyTypeError, PyValueError},

@@ -1,6 +1,6 @@
 //! Events as lines of the log, in text or JSON.
 //!
-//! Rule: whatever an event holds may be what a peer has chosen, so each field passes [`gangway::text`], whoever wrote the
+//! Rule: whatever an event holds may be what a peer has chosen, so each field passes [`mcp_gangway_core::text`], whoever wrote the
 //! event: it stays in its line, does nothing to a terminal, has no known secret in it and has a limit. Events of `info` and
 //! above also have a limit in number (`flood`); below, there is a line for each, as the user has asked for that.
 
@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use gangway::text::{excerpt, look_at};
+use mcp_gangway_core::text::{excerpt, look_at};
 use serde_json::{Map, Value};
 use tracing::{
     Event, Level, Metadata, Subscriber,

@@ -1,7 +1,7 @@
 //! A whole bridge between a client and a server, in memory and over loopback, on one thread: a round trip is all the work
 //! there is and no waiting.
 
-use gangway::{Config, Proxy};
+use mcp_gangway_core::{Config, Proxy};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf, duplex, split},
     net::{TcpListener, TcpStream},
@@ -45,7 +45,7 @@ impl Client {
                 .expect("a URL");
             config.proxy = Proxy::None;
             tokio::spawn(serve(listener, server, text));
-            tokio::spawn(gangway::run(config, bridge_input, bridge_output, std::future::pending()));
+            tokio::spawn(mcp_gangway_core::run(config, bridge_input, bridge_output, std::future::pending()));
             if client == Era::Legacy {
                 this.say(
                     r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}"#,

@@ -47,7 +47,7 @@ pub(crate) use self::{
     scanner::agrees,
     sse::{Seen, events_in, naive_events},
 };
-use crate::payload::{Gathered, Payload};
+use crate::wire::spool::{Gathered, Payload};
 
 /// A fuzzer's input: a text, and how it arrives.
 ///

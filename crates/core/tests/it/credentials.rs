@@ -5,8 +5,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use gangway::{Config, Error, HeaderSource, LoadedHeaders};
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+use mcp_gangway_core::{Config, Error, HeaderSource, LoadedHeaders};
 
 use crate::support::{Client, Server, call};
 

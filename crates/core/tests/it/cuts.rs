@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
-use gangway::Config;
+use mcp_gangway_core::Config;
 use serde_json::Value;
 use tokio::{
     net::TcpListener,
@@ -168,7 +168,7 @@ impl Outcome {
 
 fn config(address: SocketAddr, configure: fn(&mut Config)) -> Config {
     let mut config = Config::new(&format!("http://{address}/mcp")).unwrap();
-    config.proxy = gangway::Proxy::None;
+    config.proxy = mcp_gangway_core::Proxy::None;
     configure(&mut config);
     config
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gangway::End;
+use mcp_gangway_core::End;
 use tokio::{
     io::{AsyncReadExt as _, DuplexStream},
     net::TcpListener,
@@ -177,7 +177,8 @@ async fn r8_to_stop_with_nothing_open() {
 async fn settings_that_cannot_be_used_are_an_error() {
     let mut config = Server::start().await.config();
     config.tls.ca_certificates = vec![b"no certificate".to_vec()];
-    let error = gangway::run(config, tokio::io::empty(), tokio::io::sink(), std::future::pending()).await.unwrap_err();
+    let error =
+        mcp_gangway_core::run(config, tokio::io::empty(), tokio::io::sink(), std::future::pending()).await.unwrap_err();
     assert!(error.is_config(), "{error:?}");
 }
 
@@ -303,13 +304,19 @@ async fn r15_a_stuck_reader_stops_neither_requests_nor_cancels_nor_the_end() {
 }
 
 /// A bridge to a server that answers with 4 MB, whose input has ended, and its output.
-async fn answered_at_the_end(drain: Duration) -> (tokio::task::JoinHandle<Result<End, gangway::Error>>, DuplexStream) {
+async fn answered_at_the_end(
+    drain: Duration,
+) -> (tokio::task::JoinHandle<Result<End, mcp_gangway_core::Error>>, DuplexStream) {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.timeouts.drain = drain;
     let (output, far) = tokio::io::duplex(64 << 10);
-    let bridge =
-        tokio::spawn(gangway::run(config, std::io::Cursor::new(call("1") + "\n"), output, std::future::pending()));
+    let bridge = tokio::spawn(mcp_gangway_core::run(
+        config,
+        std::io::Cursor::new(call("1") + "\n"),
+        output,
+        std::future::pending(),
+    ));
     let post = server.post().await;
     tokio::spawn(async move { post.json(response("1", &format!(r#""{}""#, "x".repeat(4 << 20)))).await });
     tokio::spawn(async move {

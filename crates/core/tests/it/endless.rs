@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use gangway::{Config, Proxy, TransportMode};
+use mcp_gangway_core::{Config, Proxy, TransportMode};
 
 use crate::support::{
     Authority, Client, Fate, RawH2, Server, call, dialogue, framed, notification, progress, request, response, within,

@@ -230,7 +230,7 @@ async fn r44_a_connection_that_is_not_accepted() {
         assert!(waiting.len() < 100, "the queue does not fill");
     }
     let mut config = Server::start().await.config();
-    config.url = gangway::ServerUrl::parse(&format!("http://{address}/mcp")).unwrap();
+    config.url = mcp_gangway_core::ServerUrl::parse(&format!("http://{address}/mcp")).unwrap();
     config.timeouts.connect = Duration::from_millis(300);
     let mut client = Client::start(config);
     client.send(call("1")).await;
@@ -245,7 +245,7 @@ async fn r44_a_tls_handshake_without_an_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut config = Server::start().await.config();
     let url = format!("https://{}/mcp", listener.local_addr().unwrap());
-    config.url = gangway::ServerUrl::parse(&url).unwrap();
+    config.url = mcp_gangway_core::ServerUrl::parse(&url).unwrap();
     config.timeouts.connect = Duration::from_millis(300);
     let mut client = Client::start(config);
     client.send(call("1")).await;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use gangway::Config;
+use mcp_gangway_core::Config;
 use serde_json::Value;
 use tokio::{
     sync::Mutex,
@@ -342,7 +342,7 @@ async fn play(row: &Row) -> Result<(), String> {
             let authority = Authority::new();
             let server = RawH2::start(authority.server_config("localhost")).await;
             let mut config = Config::new(&server.url()).expect("a URL");
-            config.proxy = gangway::Proxy::None;
+            config.proxy = mcp_gangway_core::Proxy::None;
             config.tls.ca_certificates = vec![authority.pem()];
             let serve = server.serve(async |body: &Value| {
                 if body["id"] != 1 || !seen.one_more(fault, strikes).await {
@@ -414,7 +414,7 @@ async fn play(row: &Row) -> Result<(), String> {
 
 fn config(address: SocketAddr, fault: Fault) -> Config {
     let mut config = Config::new(&format!("http://{address}/mcp")).expect("a URL");
-    config.proxy = gangway::Proxy::None;
+    config.proxy = mcp_gangway_core::Proxy::None;
     if matches!(fault, Silent) {
         config.timeouts.idle = Duration::from_secs(3);
     }

@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gangway::{
-    Proxy, ProxyUrl,
-    http_client::{HttpClient, HttpSettings, HttpVersion},
-};
 use http::{Request, Version};
+use mcp_gangway_core::{
+    Proxy, ProxyUrl,
+    http::{HttpClient, HttpSettings, HttpVersion},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,

@@ -1,6 +1,6 @@
 //! HTTP+SSE, the transport of 2024-11-05, and how it is found (R50–R56).
 
-use gangway::TransportMode;
+use mcp_gangway_core::TransportMode;
 
 use crate::support::{Client, Exchange, INITIALIZED, Server, call, cancel, request, response};
 

@@ -310,8 +310,8 @@ async fn r12_a_cancel_waits_while_its_request_has_no_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(authority.server_config("localhost")));
     let url = format!("https://localhost:{}/mcp", listener.local_addr().unwrap().port());
-    let mut config = gangway::Config::new(&url).unwrap();
-    config.proxy = gangway::Proxy::None;
+    let mut config = mcp_gangway_core::Config::new(&url).unwrap();
+    config.proxy = mcp_gangway_core::Proxy::None;
     config.tls.ca_certificates = vec![authority.pem()];
     let mut client = Client::start(config);
     client.send(call("1")).await;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use gangway::{End, HeaderSource, LoadedHeaders};
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+use mcp_gangway_core::{End, HeaderSource, LoadedHeaders};
 
 use crate::support::{
     Client, Exchange, Server, cancel, modern, modern_call, modern_dialogue, modern_dialogue_with, notification,

@@ -1,7 +1,7 @@
 //! The networks of companies, and peers that mean harm: client certificates, what TLS errors say, proxies (R93),
 //! cookies, redirects (R92), endless headers, texts that would act on a terminal.
 
-use gangway::{ClientIdentity, Config};
+use mcp_gangway_core::{ClientIdentity, Config};
 use rcgen::{CertificateParams, date_time_ymd};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -77,7 +77,7 @@ async fn r93_a_client_certificate_over_http2() {
     let host = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     let mut server = H2Server::start(authority.server_config_of(&host, Some(&authority))).await;
     let mut config = identified(trusting(Config::new(&server.url()).unwrap(), &authority), &authority);
-    config.proxy = gangway::Proxy::None;
+    config.proxy = mcp_gangway_core::Proxy::None;
     let mut client = Client::start(config);
     client.send(call("1")).await;
     server.next().await.json(&response("1", "{}"));
@@ -292,7 +292,7 @@ async fn r93_socks5_looks_names_up_itself_and_exceptions_are_direct() {
     assert_eq!(proxy.seen(), [format!("SOCKS5 127.0.0.1:{}", server.port())]);
 
     for exception in ["localhost", " example.com ,LOCALHOST", "*", ".localhost"] {
-        let gangway::Proxy::Url { except, .. } = &mut config.proxy else { panic!("a proxy") };
+        let mcp_gangway_core::Proxy::Url { except, .. } = &mut config.proxy else { panic!("a proxy") };
         *except = Some(exception.to_owned());
         let mut client = Client::start(config.clone());
         expect_service(&mut client, &mut server).await;
@@ -319,15 +319,15 @@ async fn the_proxys_failures(scheme: &str, url: &str) {
     let is_forwarded = scheme == "http" && url.starts_with("http:");
     // Nobody there.
     let mut config = refusing.config(url, scheme, "");
-    let at = gangway::ProxyUrl::parse(&format!("{scheme}://user:hunter2@{closed}")).unwrap();
-    config.proxy = gangway::Proxy::Url { url: at, except: None };
+    let at = mcp_gangway_core::ProxyUrl::parse(&format!("{scheme}://user:hunter2@{closed}")).unwrap();
+    config.proxy = mcp_gangway_core::Proxy::Url { url: at, except: None };
     let message = expect_failure(config, "connect").await;
     assert!(message.contains(&format!("cannot connect to the proxy {scheme}://{closed}")), "{message}");
 
     // A host that is none.
     let mut config = refusing.config(url, scheme, "");
-    let at = gangway::ProxyUrl::parse(&format!("{scheme}://user:hunter2@proxy.invalid:1")).unwrap();
-    config.proxy = gangway::Proxy::Url { url: at, except: None };
+    let at = mcp_gangway_core::ProxyUrl::parse(&format!("{scheme}://user:hunter2@proxy.invalid:1")).unwrap();
+    config.proxy = mcp_gangway_core::Proxy::Url { url: at, except: None };
     let message = expect_failure(config, "dns").await;
     assert!(message.contains(&format!("the proxy {scheme}://proxy.invalid:1")), "{message}");
 
@@ -467,7 +467,7 @@ async fn endless_headers_end_over_http2() {
     let authority = Authority::new();
     let mut server = H2Server::start(authority.server_config("localhost")).await;
     let mut config = trusting(Config::new(&server.url()).unwrap(), &authority);
-    config.proxy = gangway::Proxy::None;
+    config.proxy = mcp_gangway_core::Proxy::None;
     let mut client = Client::start(config);
     client.send(call("1")).await;
     server.next().await.head("x", &"x".repeat(65 << 10));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use gangway::oauth::{self, Credential, Grant, Prompt, Resource, Revocation, Secret};
+use mcp_gangway_core::auth::{self, Credential, Grant, Prompt, Resource, Revocation, Secret};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// A server, its authorization server, settings, the prompts, and a folder for the tokens.
-pub(crate) async fn scene() -> (Server, Issuer, gangway::Config, UnboundedReceiver<Prompt>, TempDir) {
+pub(crate) async fn scene() -> (Server, Issuer, mcp_gangway_core::Config, UnboundedReceiver<Prompt>, TempDir) {
     let server = Server::start().await;
     let issuer = Issuer::of(&server).await;
     let folder = tempfile::tempdir().unwrap();
@@ -36,7 +36,11 @@ pub(crate) async fn refuse(server: &mut Server, issuer: &Issuer) {
 }
 
 /// Signs out, while the server tells where its metadata is.
-pub(crate) async fn sign_out(server: &mut Server, issuer: &Issuer, config: &gangway::Config) -> Vec<Revocation> {
+pub(crate) async fn sign_out(
+    server: &mut Server,
+    issuer: &Issuer,
+    config: &mcp_gangway_core::Config,
+) -> Vec<Revocation> {
     server.expect_get();
     let tell = async {
         loop {
@@ -45,7 +49,7 @@ pub(crate) async fn sign_out(server: &mut Server, issuer: &Issuer, config: &gang
         }
     };
     tokio::select! {
-        revocations = oauth::logout(config) => revocations.unwrap(),
+        revocations = auth::logout(config) => revocations.unwrap(),
         () = tell => unreachable!(),
     }
 }
@@ -117,13 +121,13 @@ async fn the_message_waits_for_the_sign_in_and_is_sent_again() {
     assert!(prompts.try_recv().is_err());
     assert_eq!(issuer.state().tokens.len(), 1);
 
-    let [status] = &*oauth::status(&config).await.unwrap() else { panic!("one record") };
+    let [status] = &*auth::status(&config).await.unwrap() else { panic!("one record") };
     assert!(status.is_signed_in && status.can_refresh && status.expiry.is_some());
     assert_eq!((status.issuer.clone(), status.scopes.join(" ")), (issuer.origin(), "read".to_owned()));
     let shown = format!("{status:?}");
     assert!(!shown.contains("token-") && !shown.contains("refresh-"), "{shown}");
     assert!(matches!(&*sign_out(&mut server, &issuer, &config).await, [Revocation::NotOffered]));
-    assert!(oauth::status(&config).await.unwrap().is_empty());
+    assert!(auth::status(&config).await.unwrap().is_empty());
     drop(folder);
 }
 
@@ -156,7 +160,7 @@ async fn who_signs_out_has_the_tokens_revoked() {
             ([Revocation::Failed(error)], Some(fault)) => assert!(error.to_string().contains(fault), "{error}"),
             other => panic!("{other:?}"),
         }
-        assert!(oauth::status(&config).await.unwrap().is_empty(), "forgotten all the same");
+        assert!(auth::status(&config).await.unwrap().is_empty(), "forgotten all the same");
         let state = issuer.state();
         let tokens: Vec<_> = state.revocations.iter().map(|form| &*form["token"]).collect();
         assert_eq!(tokens, if fault.is_none() { &["refresh-2", "token-2"][..] } else { &[] });

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use gangway::oauth::{self, Credential, Grant, Revocation, Secret};
+use mcp_gangway_core::auth::{self, Credential, Grant, Revocation, Secret};
 use serde_json::json;
 use tracing::{
     Metadata, Subscriber,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The ways in which a client of the user's is used.
-fn known_client(config: &mut gangway::Config, grant: Grant, credential: Option<Credential>) {
+fn known_client(config: &mut mcp_gangway_core::Config, grant: Grant, credential: Option<Credential>) {
     let settings = config.oauth.as_mut().unwrap();
     settings.grant = grant;
     settings.client_id = Some("known-client".to_owned());
@@ -40,7 +40,7 @@ async fn sign_in(
     client: &mut Client,
     server: &mut Server,
     issuer: &Issuer,
-    prompts: &mut tokio::sync::mpsc::UnboundedReceiver<oauth::Prompt>,
+    prompts: &mut tokio::sync::mpsc::UnboundedReceiver<auth::Prompt>,
     grant: Grant,
 ) -> String {
     client.send(call("1")).await;
@@ -340,7 +340,7 @@ async fn no_secret_of_a_sign_in_is_shown_or_goes_elsewhere() {
         // First all goes well, or it is redirected before there is a token.
         let token =
             if redirects { None } else { Some(sign_in(&mut client, &mut server, &issuer, &mut prompts, grant).await) };
-        writeln!(told, "{:?}", oauth::status(&config).await.unwrap()).unwrap();
+        writeln!(told, "{:?}", auth::status(&config).await.unwrap()).unwrap();
         while prompts.try_recv().is_ok() {}
 
         // Then it echoes all that it gets, or sends it elsewhere; the MCP server echoes the token.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use gangway::ClientEra;
+use mcp_gangway_core::ClientEra;
 use serde_json::Value;
 
 use crate::support::{
@@ -216,8 +216,8 @@ async fn r79_a_probe_of_a_silent_server_gets_an_error_though_others_may_wait() {
 #[tokio::test]
 async fn r79_a_probe_is_answered_once_the_server_is_up() {
     let (socket, address) = closed_port();
-    let mut config = gangway::Config::new(&format!("http://{address}/mcp")).unwrap();
-    config.proxy = gangway::Proxy::None;
+    let mut config = mcp_gangway_core::Config::new(&format!("http://{address}/mcp")).unwrap();
+    config.proxy = mcp_gangway_core::Proxy::None;
     // The first try finds nobody; the next ones follow whatever comes.
     config.timeouts.retry = SOON * 20;
     let mut client = Client::start(config);

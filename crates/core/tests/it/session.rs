@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use gangway::End;
+use mcp_gangway_core::End;
 
 use crate::support::{Client, INITIALIZED, Server, VERSION, call, dialogue, notification, progress, request, response};
 

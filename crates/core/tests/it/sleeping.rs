@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, net::SocketAddr, time::Duration};
 
-use gangway::Config;
+use mcp_gangway_core::Config;
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -23,7 +23,7 @@ const IDLE: Duration = Duration::from_millis(500);
 
 fn config(url: &str) -> Config {
     let mut config = Config::new(url).unwrap();
-    config.proxy = gangway::Proxy::None;
+    config.proxy = mcp_gangway_core::Proxy::None;
     config.timeouts.idle = IDLE;
     config
 }

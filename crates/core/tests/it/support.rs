@@ -5,7 +5,7 @@
 
 use std::{fmt::Display, net::SocketAddr, time::Duration};
 
-use gangway::Config;
+use mcp_gangway_core::Config;
 use tokio::net::TcpSocket;
 
 mod client;

@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use gangway::{ClientEra, TransportMode};
+use mcp_gangway_core::{ClientEra, TransportMode};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -93,7 +93,7 @@ async fn dialogue() -> (Server, Client) {
     (server, client)
 }
 
-fn start(mut config: gangway::Config) -> Client {
+fn start(mut config: mcp_gangway_core::Config) -> Client {
     config.client_era = ClientEra::Modern;
     Client::start(config)
 }
@@ -119,7 +119,7 @@ async fn served() -> (Server, Client) {
 }
 
 /// With these settings of the bridge.
-async fn served_with(settings: impl FnOnce(&mut gangway::Config)) -> (Server, Client) {
+async fn served_with(settings: impl FnOnce(&mut mcp_gangway_core::Config)) -> (Server, Client) {
     let mut server = Server::start().await;
     let mut config = server.config();
     settings(&mut config);
@@ -386,8 +386,8 @@ async fn a_refused_handshake_is_the_answer_and_is_tried_again() {
 #[tokio::test]
 async fn r79_a_probe_while_the_server_is_down_and_after() {
     let (socket, address) = closed_port();
-    let mut config = gangway::Config::new(&format!("http://{address}/mcp")).unwrap();
-    config.proxy = gangway::Proxy::None;
+    let mut config = mcp_gangway_core::Config::new(&format!("http://{address}/mcp")).unwrap();
+    config.proxy = mcp_gangway_core::Proxy::None;
     let mut client = start(config);
     client.send(modern("1", "server/discover", "{}", "")).await;
     let failure = client.expect_error("1").await;
@@ -805,7 +805,7 @@ async fn a_parked_call_holds_no_permit() {
 }
 
 /// The time that the client's user takes is not the server's, whichever limit there is.
-async fn the_users_time_is_not_the_servers(settings: impl FnOnce(&mut gangway::Config)) {
+async fn the_users_time_is_not_the_servers(settings: impl FnOnce(&mut mcp_gangway_core::Config)) {
     // Two of these are longer than the limit, one is not.
     const PAUSE: Duration = Duration::from_millis(1_200);
     let (mut server, mut client) = served_with(settings).await;

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use gangway::{Config, HeaderSource, LoadedHeaders};
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+use mcp_gangway_core::{Config, HeaderSource, LoadedHeaders};
 use serde_json::{Value, json};
 
 use crate::support::{

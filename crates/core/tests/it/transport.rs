@@ -277,8 +277,8 @@ async fn r93_a_server_that_speaks_no_tls() {
 async fn r91_http2_by_alpn_shares_one_connection() {
     let authority = Authority::new();
     let mut server = H2Server::start(authority.server_config("localhost")).await;
-    let mut config = gangway::Config::new(&server.url()).unwrap();
-    config.proxy = gangway::Proxy::None;
+    let mut config = mcp_gangway_core::Config::new(&server.url()).unwrap();
+    config.proxy = mcp_gangway_core::Proxy::None;
     config.tls.ca_certificates = vec![authority.pem()];
     let mut client = Client::start(config);
     client.send(call("1")).await;

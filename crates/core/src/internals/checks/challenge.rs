@@ -3,7 +3,7 @@
 use http::{HeaderValue, header::WWW_AUTHENTICATE};
 
 use super::{Input, repeated};
-use crate::oauth::Challenge;
+use crate::auth::Challenge;
 
 /// Whatever refusals say, in a header for each line.
 pub fn challenge(input: &[u8]) {

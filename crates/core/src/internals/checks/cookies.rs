@@ -3,7 +3,7 @@
 use http::{HeaderValue, header::SET_COOKIE};
 
 use super::{Input, repeated};
-use crate::{config::ServerUrl, cookies::Cookies};
+use crate::{http::ServerUrl, server::cookies::Cookies};
 
 /// The most cookies that are kept, and the longest.
 const MOST: usize = 50;

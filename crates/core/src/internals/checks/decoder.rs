@@ -9,10 +9,10 @@ use super::{
     message::line,
     sse::{Seen, naive_events},
 };
-use crate::{
-    codec::Decoder,
+use crate::wire::{
+    body::Decoder,
     message::{Message, Parsed},
-    payload::Storage,
+    spool::Storage,
 };
 
 /// Any body of any type yields the messages that are in the whole.

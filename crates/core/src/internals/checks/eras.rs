@@ -8,12 +8,12 @@ use serde_json::value::RawValue;
 
 use super::Input;
 use crate::{
-    era::{
+    translate::{
         legacy_to_modern::{self, Answer, LegacyClient},
         modern_to_legacy::{self, Answered, LegacyServer, Step},
-        tools::Tools,
+        tool_headers::Tools,
     },
-    message::{Id, Kind, Message},
+    wire::message::{Id, Kind, Message},
 };
 
 /// The most that a step adds of its own, in bytes.

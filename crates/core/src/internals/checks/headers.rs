@@ -5,7 +5,10 @@ use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Value, json, value::RawValue};
 
 use super::Input;
-use crate::{era::tools::Tools, headers as product, message::Message};
+use crate::{
+    translate::tool_headers::Tools,
+    wire::{headers as product, message::Message},
+};
 
 /// Any text is read as it was, be it a method, a tool's name or an argument; any value of a peer's header is taken.
 pub fn headers(input: &[u8]) {

@@ -38,7 +38,7 @@ use self::{
     client::Client,
     server::{Kind, Server},
 };
-use crate::{Config, HeaderSource, Proxy, TransportMode, http_client::wire::Network};
+use crate::{Config, HeaderSource, Proxy, TransportMode, http::in_memory::Network};
 
 /// The longest silence that the bridge allows the server.
 const IDLE: Duration = Duration::from_secs(10);

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use super::{Input, text_of};
-use crate::{
-    codec::Lines,
-    payload::{Gathered, Gatherer, GivenUp, Storage, Unkept},
+use crate::wire::{
+    body::Lines,
+    spool::{Gathered, Gatherer, GivenUp, Storage, Unkept},
 };
 
 /// Any bytes are cut into lines as the whole is.

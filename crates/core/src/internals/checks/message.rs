@@ -8,11 +8,13 @@ use super::{
     members::{Members, place},
 };
 use crate::{
-    era::{self, Era},
-    message::{self, Id, Invalid, Kind, LONGEST_BATCH, Message, Parsed, blank_line_breaks},
-    payload::{Gatherer, Storage},
-    scan::LONGEST_KEPT,
-    stdio::Line,
+    client::stdio::Line,
+    json::scanner::LONGEST_KEPT,
+    translate::eras::{self, Era},
+    wire::{
+        message::{self, Id, Invalid, Kind, LONGEST_BATCH, Message, Parsed, blank_line_breaks},
+        spool::{Gatherer, Storage},
+    },
 };
 
 /// Any bytes are the messages that they are for `serde_json`, wherever they are kept.
@@ -92,7 +94,7 @@ fn expected(json: &str) -> Option<Expected<'_>> {
     let method = method.unwrap_or("\"\"");
     let method = serde_json::from_str(method).unwrap_or_else(|_| method[1..method.len() - 1].to_owned());
     let meta = members.get("params").and_then(Members::of).and_then(|params| params.get("_meta"));
-    let names_version = meta.and_then(Members::of).is_some_and(|meta| meta.get(era::PROTOCOL_VERSION).is_some());
+    let names_version = meta.and_then(Members::of).is_some_and(|meta| meta.get(eras::PROTOCOL_VERSION).is_some());
     let is_modern =
         matches!(&*method, "server/discover" | "subscriptions/listen") || kind != Kind::Response && names_version;
     Some(Expected { kind, era: if is_modern { Era::Modern } else { Era::Legacy }, id, method })

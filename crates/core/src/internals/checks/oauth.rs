@@ -18,8 +18,8 @@ use tokio::{
 use super::hostile::{Script, lock, next_head};
 use crate::{
     Config, Error, Proxy,
-    http_client::wire::Network,
-    oauth::{Credential, Grant, OAuth, Secret, login},
+    auth::{Credential, Grant, OAuth, Secret, login},
+    http::in_memory::Network,
 };
 
 /// Where all of the servers are. On this machine they need no TLS.

@@ -18,10 +18,7 @@ use tokio::{
 };
 
 use super::{Input, NoBody, compressed};
-use crate::{
-    config::Proxy,
-    http_client::{HttpClient, HttpSettings, wire::Network},
-};
+use crate::http::{HttpClient, HttpSettings, Proxy, in_memory::Network};
 
 /// No more is read, as a little may expand to very much.
 const MOST: u64 = 8 << 20;

@@ -7,8 +7,8 @@ use super::{
     members::{Members, place},
 };
 use crate::{
-    era,
-    scan::{Answer, Expected, Fault, Kept, LONGEST_KEPT, Member, Outline, Places, Scanner, Shape, Version},
+    json::scanner::{Answer, Expected, Fault, Kept, LONGEST_KEPT, Member, Outline, Places, Scanner, Shape, Version},
+    translate::eras,
 };
 
 /// Any bytes are judged, and seen, as `serde_json` does.
@@ -103,7 +103,7 @@ fn expected(text: &str, found: &Outline) -> Outline {
         id: kept("id"),
         method: kept("method"),
         answer: expected_answer(text, members.as_ref(), &found.answer),
-        names_version: meta.is_some_and(|meta| meta.get(era::PROTOCOL_VERSION).is_some()),
+        names_version: meta.is_some_and(|meta| meta.get(eras::PROTOCOL_VERSION).is_some()),
         ..found.clone()
     }
 }

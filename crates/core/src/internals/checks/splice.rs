@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::{Input, members::Members};
-use crate::splice::{Object, Splice, elements};
+use crate::json::splice::{Object, Splice, elements};
 
 /// Members and elements are those that `serde_json` finds, and an edit is what it would make; text that is no JSON does no
 /// harm.

@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Input, text_of};
-use crate::{
-    codec::{LONGEST_CARRIED, Part, Sse},
-    payload::{Gatherer, Storage},
+use crate::wire::{
+    body::{LONGEST_CARRIED, Part, Sse},
+    spool::{Gatherer, Storage},
 };
 
 /// Any bytes are read as the standard's algorithm reads the whole.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gangway::TransportMode;
+use mcp_gangway_core::TransportMode;
 
 use crate::{
     http_sse::{bridge, handshake, stream, taken},

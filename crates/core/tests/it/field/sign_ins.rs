@@ -1,7 +1,7 @@
 //! Sign-in as the world does it: authorization servers that read and write the standards loosely, and servers that want a key
 //! and know nothing of sign-ins.
 
-use gangway::oauth::{self, Grant, Prompt};
+use mcp_gangway_core::auth::{self, Grant, Prompt};
 use serde_json::json;
 use url::Url;
 
@@ -30,7 +30,7 @@ async fn a_token_may_be_given_in_loose_words() {
         issuer.approve(&prompted(&mut prompts).await).await;
         let answer = with_token(&mut server, "token-2").await.answer("{}").await;
         client.expect(answer).await;
-        let [status] = &*oauth::status(&config).await.unwrap() else { panic!("one record") };
+        let [status] = &*auth::status(&config).await.unwrap() else { panic!("one record") };
         assert_eq!((status.scopes.join(" "), status.can_refresh), (scopes.to_owned(), refreshes), "{token}");
         client.finish(&mut server).await;
     }
@@ -203,7 +203,7 @@ async fn a_login_at_a_server_with_keys_says_so() {
         }
     };
     let error = tokio::select! {
-        outcome = oauth::login(&config) => outcome.unwrap_err(),
+        outcome = auth::login(&config) => outcome.unwrap_err(),
         () = strict => unreachable!(),
     };
     assert_eq!(error.kind(), "no_sign_in");
@@ -223,7 +223,7 @@ async fn a_client_with_the_other_name_signs_out() {
     client.line("its answer").await;
     client.finish(&mut server).await;
     assert_eq!(sign_out(&mut server, &issuer, &config).await.len(), 1);
-    assert!(oauth::status(&config).await.unwrap().is_empty());
+    assert!(auth::status(&config).await.unwrap().is_empty());
 }
 
 async fn refuse_token(server: &mut Server, issuer: &Issuer, token: &str) {

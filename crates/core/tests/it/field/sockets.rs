@@ -1,6 +1,6 @@
 //! Servers that listen on a Unix socket, as desktop programs and containers do.
 
-use gangway::Config;
+use mcp_gangway_core::Config;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixListener,
@@ -40,8 +40,8 @@ async fn a_server_on_a_socket_is_reached_by_each_form_of_its_url() {
     ] {
         let mut config = Config::new(&url).unwrap();
         // A proxy has no part in it.
-        let proxy = gangway::ProxyUrl::parse("http://127.0.0.1:1").unwrap();
-        config.proxy = gangway::Proxy::Url { url: proxy, except: None };
+        let proxy = mcp_gangway_core::ProxyUrl::parse("http://127.0.0.1:1").unwrap();
+        config.proxy = mcp_gangway_core::Proxy::Url { url: proxy, except: None };
         let mut client = Client::start(config);
         client.send(call("1")).await;
         let answer = response("1", "{}");

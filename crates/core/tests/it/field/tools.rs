@@ -1,6 +1,6 @@
 //! Tools that the user hides from the client, in both eras.
 
-use gangway::ToolFilter;
+use mcp_gangway_core::ToolFilter;
 use serde_json::json;
 
 use crate::support::{Client, Server, modern, modern_dialogue_with, notification, request};

@@ -2,7 +2,7 @@
 //!
 //! What the bridge writes is only read when the test asks for it, so a test can also be a client that does not read.
 
-use gangway::{Config, End, Error};
+use mcp_gangway_core::{Config, End, Error};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, value::RawValue};
 use tokio::{
@@ -58,7 +58,7 @@ impl Client {
         let (input, stdin) = tokio::io::duplex(PIPE);
         let (stdout, output) = tokio::io::duplex(PIPE);
         let (stop, stopped) = oneshot::channel();
-        let bridge = tokio::spawn(gangway::run(config, stdin, stdout, async {
+        let bridge = tokio::spawn(mcp_gangway_core::run(config, stdin, stdout, async {
             if stopped.await.is_err() {
                 std::future::pending::<()>().await;
             }

@@ -9,9 +9,9 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use gangway::{
+use mcp_gangway_core::{
     Config,
-    oauth::{OAuth, Prompt},
+    auth::{OAuth, Prompt},
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

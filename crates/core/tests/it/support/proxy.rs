@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use gangway::{Config, Proxy as Setting, ProxyUrl};
+use mcp_gangway_core::{Config, Proxy as Setting, ProxyUrl};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},

@@ -17,7 +17,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use gangway::{Config, Proxy};
+use mcp_gangway_core::{Config, Proxy};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::{

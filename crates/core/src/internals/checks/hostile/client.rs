@@ -313,7 +313,9 @@ impl Ledger {
             return;
         }
         match serde_json::from_str::<Vec<&RawValue>>(text) {
-            Ok(elements) if elements.is_empty() || elements.len() > crate::message::LONGEST_BATCH => entries.odd += 1,
+            Ok(elements) if elements.is_empty() || elements.len() > crate::wire::message::LONGEST_BATCH => {
+                entries.odd += 1;
+            }
             Ok(elements) => elements.into_iter().for_each(|element| {
                 self.server.hears();
                 entries.enter(element.get());

@@ -27,7 +27,7 @@ use super::{
     replies::{Act, Ending, Plan},
     script::Script,
 };
-use crate::http_client::wire::Wire;
+use crate::http::in_memory::Wire;
 
 /// What is on its way in one direction.
 const ROOM: usize = 64 << 10;

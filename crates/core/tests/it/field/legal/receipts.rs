@@ -1,6 +1,6 @@
 //! Replies that hold no answer: to notifications and responses (R26), to a GET (R29, R30) and to a DELETE (R41).
 
-use gangway::End;
+use mcp_gangway_core::End;
 
 use super::sized;
 use crate::{

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use flate2::{Compression, GzBuilder, write::GzEncoder};
-use gangway::{Config, Proxy};
+use mcp_gangway_core::{Config, Proxy};
 use serde_json::Value;
 
 use super::{FOREIGN, sized};

@@ -1,0 +1,328 @@
+//! Where the browser comes back to: a listener on this machine alone, for as long as one sign-in takes (RFC 8252, 7.3).
+//!
+//! Rule: only a request with this sign-in's `state` ends the wait; whatever else comes, an old tab or a stranger's guess,
+//! gets a page that says so. Nobody who comes can end the wait or keep the browser out: there are only so many visits at a
+//! time, and whoever comes takes the place of who has been there longest. Every page is text, which nobody can put anything else into: it is escaped, and its policy
+//! allows neither scripts nor anything from elsewhere.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use memchr::memmem;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+use url::Url;
+
+use crate::call::own_requests::Task;
+
+/// Where, unless the user or the authorization server wants it otherwise: an address needs no name service.
+pub(super) const HOST: &str = "127.0.0.1";
+pub(super) const PATH: &str = "/callback";
+/// What is said where nobody will come back.
+pub(super) const NOWHERE: &str = "http://127.0.0.1:0/callback";
+const NAME: &str = "localhost";
+/// The longest head of a request that is read, in bytes.
+const LONGEST_HEAD: usize = 32 << 10;
+/// The most visits at a time, each of which takes a descriptor.
+const MOST_VISITS: usize = 64;
+/// How long nobody is let in where the system has no descriptor left, or gave up a connection itself.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a browser may take to send one, or to take a page.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+
+/// The listener.
+pub(super) struct Callback {
+    listener: TcpListener,
+    /// The same port of `::1`, which browsers may take `localhost` for, if it is free.
+    other: Option<TcpListener>,
+    host: String,
+    port: u16,
+    path: String,
+}
+
+/// What the browser brought.
+pub(super) struct Arrival {
+    /// The authorization code, or the error in its place.
+    pub(super) answer: Result<String, Denial>,
+    /// Who says that it has sent the browser (RFC 9207).
+    pub(super) issuer: Option<String>,
+    browser: TcpStream,
+}
+
+/// Why there is no code, as the authorization server says it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Denial {
+    pub(super) error: String,
+    pub(super) description: Option<String>,
+}
+
+impl Callback {
+    /// Listens on a port of this machine, or on any with 0. `host` is `localhost` or a loopback address, as a URL has it.
+    pub(super) async fn bind(host: &str, port: u16, path: &str) -> io::Result<Self> {
+        let address = host.trim_matches(['[', ']']).parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let listener = TcpListener::bind((address, port)).await?;
+        let port = listener.local_addr()?.port();
+        let other = if address == IpAddr::V4(Ipv4Addr::LOCALHOST) {
+            TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await.ok()
+        } else {
+            None
+        };
+        Ok(Self { listener, other, host: host.to_owned(), port, path: path.to_owned() })
+    }
+
+    pub(super) fn redirect_uri(&self) -> String {
+        self.uri(&self.host)
+    }
+
+    /// The same place by its name in the place of its address, or the other way round.
+    pub(super) fn other_redirect_uri(&self) -> Option<String> {
+        match self.host.as_str() {
+            HOST => Some(self.uri(NAME)),
+            NAME => Some(self.uri(HOST)),
+            _ => None,
+        }
+    }
+
+    fn uri(&self, host: &str) -> String {
+        format!("http://{host}:{}{}", self.port, self.path)
+    }
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        let other = async {
+            match &self.other {
+                Some(other) => other.accept().await,
+                None => std::future::pending().await,
+            }
+        };
+        let accepted = tokio::select! {
+            accepted = self.listener.accept() => accepted,
+            accepted = other => accepted,
+        };
+        accepted.map(|(browser, _)| browser)
+    }
+
+    /// Waits for the browser to come back from the sign-in with this state.
+    pub(super) async fn arrival(self, state: &str) -> Arrival {
+        let (arrived, mut arrivals) = mpsc::channel(1);
+        // Browsers also open connections that they do not use, so none must hold up the others. The oldest is first.
+        let mut visits = VecDeque::<Task>::new();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                Some(arrival) = arrivals.recv() => return arrival,
+                accepted = self.accept() => accepted,
+            };
+            match accepted {
+                Ok(browser) => {
+                    visits.retain(|visit| !visit.0.is_finished());
+                    if visits.len() == MOST_VISITS {
+                        visits.pop_front();
+                    }
+                    let (state, path, arrived) = (state.to_owned(), self.path.clone(), arrived.clone());
+                    let visit = tokio::spawn(async move {
+                        if let Some(arrival) = visit(browser, &path, &state).await {
+                            let _ = arrived.send(arrival).await;
+                        }
+                    });
+                    visits.push_back(Task(visit.abort_handle()));
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the browser cannot come back yet");
+                    // Its descriptor is of use to who comes next.
+                    visits.pop_front();
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+impl Arrival {
+    /// Tells the user in the browser what came of it.
+    pub(super) async fn tell(mut self, outcome: Result<(), &str>) {
+        let page = match outcome {
+            Ok(()) => page("200 OK", "You are signed in", "You can close this window."),
+            Err(why) => page("400 Bad Request", "You are not signed in", why),
+        };
+        show(&mut self.browser, &page).await;
+    }
+}
+
+/// One connection. Whatever is not what is waited for is answered here.
+async fn visit(mut browser: TcpStream, path: &str, state: &str) -> Option<Arrival> {
+    let target = timeout(REQUEST_TIME, target(&mut browser)).await.ok()??;
+    let (status, why) = match read(&target, path, state) {
+        Ok((answer, issuer)) => return Some(Arrival { answer, issuer, browser }),
+        Err(Stray::Elsewhere) => ("404 Not Found", "There is nothing here."),
+        Err(Stray::OtherState) => (
+            "400 Bad Request",
+            "This page belongs to no sign-in that is under way. Use the newest link, or start again from your application.",
+        ),
+        Err(Stray::Nothing) => ("400 Bad Request", "The authorization server has sent neither a code nor an error."),
+    };
+    show(&mut browser, &page(status, "You are not signed in", why)).await;
+    None
+}
+
+/// The target of the GET request that a browser sends.
+async fn target(browser: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    let mut searched = 0;
+    while memmem::find(head.get(searched..)?, b"\r\n\r\n").is_none() {
+        // Three bytes of the end may be there already.
+        searched = head.len().saturating_sub(3);
+        let room = LONGEST_HEAD.checked_sub(head.len())? as u64;
+        if browser.take(room).read_buf(&mut head).await.ok()? == 0 {
+            return None;
+        }
+    }
+    let line = std::str::from_utf8(&head).ok()?.lines().next()?;
+    let (target, version) = line.strip_prefix("GET ")?.split_once(' ')?;
+    version.starts_with("HTTP/1.").then(|| target.to_owned())
+}
+
+/// Why a request is not the one that is waited for.
+#[derive(Debug, PartialEq, Eq)]
+enum Stray {
+    Elsewhere,
+    OtherState,
+    Nothing,
+}
+
+type Answer = (Result<String, Denial>, Option<String>);
+
+fn read(target: &str, path: &str, state: &str) -> Result<Answer, Stray> {
+    let url = Url::options().base_url(Url::parse("http://127.0.0.1").ok().as_ref()).parse(target);
+    let url = url.ok().filter(|url| url.path() == path).ok_or(Stray::Elsewhere)?;
+    // A parameter that is there twice says nothing (RFC 6749, 3.1).
+    let parameter = |name: &str| {
+        let mut values = url.query_pairs().filter(|(key, _)| key == name);
+        values.next().filter(|_| values.next().is_none()).map(|(_, value)| value.into_owned())
+    };
+    if parameter("state").as_deref() != Some(state) {
+        return Err(Stray::OtherState);
+    }
+    let answer = match (parameter("error"), parameter("code")) {
+        (Some(error), _) => Err(Denial { error, description: parameter("error_description") }),
+        (None, Some(code)) => Ok(code),
+        (None, None) => return Err(Stray::Nothing),
+    };
+    Ok((answer, parameter("iss")))
+}
+
+fn page(status: &str, title: &str, text: &str) -> String {
+    let (title, text) = (escaped(title), escaped(text));
+    let body = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{title}</title>\n<h1>{title}</h1>\n<p>{text}</p>\n</html>\n"
+    );
+    format!(
+        "HTTP/1.1 {status}\r\n\
+         Content-Type: text/html; charset=utf-8\r\n\
+         Content-Length: {}\r\n\
+         Content-Security-Policy: default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n\
+         X-Content-Type-Options: nosniff\r\n\
+         Referrer-Policy: no-referrer\r\n\
+         Cache-Control: no-store\r\n\
+         Connection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+async fn show(browser: &mut TcpStream, page: &str) {
+    // The browser may be gone, which changes nothing.
+    let _ = timeout(REQUEST_TIME, async {
+        browser.write_all(page.as_bytes()).await?;
+        browser.shutdown().await
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Strangers who say nothing, or never come to an end, are more than there are places.
+    #[tokio::test]
+    async fn the_browser_gets_in_whoever_else_is_there() {
+        let callback = Callback::bind(HOST, 0, PATH).await.unwrap();
+        let at = ("127.0.0.1", callback.port);
+        let waiting = tokio::spawn(async move { callback.arrival("s").await });
+        let mut strangers = Vec::new();
+        for _ in 0..10 * MOST_VISITS {
+            let mut stranger = TcpStream::connect(at).await.unwrap();
+            stranger.write_all(b"GET /callback?state=").await.unwrap();
+            strangers.push(stranger);
+        }
+        let mut browser = TcpStream::connect(at).await.unwrap();
+        for part in ["GET /callback?code=c&state=s HTTP/1.1\r\nA: b\r", "\n\r", "\n"] {
+            browser.write_all(part.as_bytes()).await.unwrap();
+            browser.flush().await.unwrap();
+        }
+        assert_eq!(waiting.await.unwrap().answer, Ok("c".to_owned()));
+        // Nobody of them holds a descriptor for longer than it is needed.
+        let mut gone = 0;
+        for mut stranger in strangers {
+            gone += usize::from(matches!(stranger.read(&mut [0]).await, Ok(0) | Err(_)));
+        }
+        assert_eq!(gone, 10 * MOST_VISITS);
+    }
+
+    #[test]
+    fn only_what_was_waited_for_is_taken() {
+        let code = |code: &str| Ok::<_, Denial>(code.to_owned());
+        assert_eq!(read("/callback?code=c&state=s", PATH, "s"), Ok((code("c"), None)));
+        assert_eq!(
+            read("/callback?iss=https%3A%2F%2Fa&state=s&code=c+d", PATH, "s"),
+            Ok((code("c d"), Some("https://a".into())))
+        );
+        let denial = Denial { error: "access_denied".into(), description: Some("<b>no</b>".into()) };
+        assert_eq!(
+            read("/callback?error=access_denied&error_description=%3Cb%3Eno%3C/b%3E&state=s", PATH, "s"),
+            Ok((Err(denial), None))
+        );
+        for (target, stray) in [
+            ("/callback?code=c&state=t", Stray::OtherState),
+            ("/callback?code=c", Stray::OtherState),
+            ("/callback?code=c&state=s&state=s", Stray::OtherState),
+            ("/callback?state=s", Stray::Nothing),
+            ("/callback?state=s&code=c&code=d", Stray::Nothing),
+            ("/favicon.ico?code=c&state=s", Stray::Elsewhere),
+            ("/", Stray::Elsewhere),
+            ("http://[", Stray::Elsewhere),
+        ] {
+            assert_eq!(read(target, PATH, "s"), Err(stray), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_text() {
+        let page = page("400 Bad Request", "t", "<script>alert('x')</script> & \"y\"");
+        assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;y&quot;"), "{page}");
+        assert!(page.contains("default-src 'none'"));
+        let (head, body) = page.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
+    }
+}

@@ -1,0 +1,123 @@
+//! The device grant (RFC 8628), for machines without a browser: the user signs in on another device.
+//!
+//! rmcp has no part in it beyond discovery.
+//!
+//! Rule: it ends when the code does, or when the user's time for a sign-in is over. The numbers that the server gives are made
+//! such that can be waited for before they are read (`answer`).
+
+use oauth2::{
+    AuthType, ClientId, ClientSecret, DeviceAuthorizationUrl, RequestTokenError, Scope,
+    StandardDeviceAuthorizationResponse, StandardRevocableToken, TokenResponse as _, TokenUrl,
+    basic::{BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse},
+};
+use rmcp::transport::auth::{OAuthTokenResponse, StoredCredentials};
+use tokio::time::{sleep, timeout};
+use url::Url;
+
+use super::{
+    Prompt, User,
+    lock::Held,
+    now,
+    register::Registration,
+    requests::Directly,
+    sign_in::{Place, SIGN_IN_TIME, checked, no_sign_in},
+    store::Record,
+};
+use crate::{
+    error::{Error, Kind as Fault},
+    text::excerpt,
+};
+
+/// More than anybody types in.
+const LONGEST_CODE: usize = 128;
+
+type DeviceClient = oauth2::Client<
+    BasicErrorResponse,
+    OAuthTokenResponse,
+    BasicTokenIntrospectionResponse,
+    StandardRevocableToken,
+    BasicRevocationErrorResponse,
+>;
+
+impl Place<'_> {
+    /// Shows a code and waits until the user has typed it in elsewhere.
+    ///
+    /// # Errors
+    /// The user or the authorization server refused, it took too long, or the server knows no such grant.
+    pub(super) async fn by_device(
+        &mut self,
+        record: &mut Record,
+        scopes: &[String],
+        user: &User,
+        lock: Option<&Held>,
+    ) -> Result<(), Error> {
+        let Some(endpoint) = self.text("device_authorization_endpoint").map(str::to_owned) else {
+            if self.is_guess {
+                return Err(no_sign_in(&self.key.issuer));
+            }
+            let summary = format!("{} knows no sign-in by device code; leave out --device", self.key.issuer);
+            return Err(Error::new(Fault::NoToken, summary));
+        };
+        let (id, secret) = self.device_client(record, scopes).await?;
+        let unusable = |error: url::ParseError| Error::new(Fault::NoToken, "an endpoint is no URL").with_source(error);
+        let mut client = DeviceClient::new(ClientId::new(id.clone()))
+            .set_token_uri(TokenUrl::new(self.metadata.token_endpoint.clone()).map_err(unusable)?)
+            .set_device_authorization_url(DeviceAuthorizationUrl::new(endpoint).map_err(unusable)?)
+            .set_auth_type(if self.takes_secrets_in_forms() { AuthType::RequestBody } else { AuthType::BasicAuth });
+        if let Some(secret) = secret {
+            client = client.set_client_secret(ClientSecret::new(secret));
+        }
+        let http = Directly(&self.http);
+        let request = client.exchange_device_code().add_scopes(scopes.iter().cloned().map(Scope::new));
+        let request = request.add_extra_param("resource", &self.key.resource);
+        let details: StandardDeviceAuthorizationResponse =
+            request.request_async(&http).await.map_err(|error| self.failed(error))?;
+        // Written anew, as it is shown: the answer may have anything in it.
+        let complete =
+            details.verification_uri_complete().and_then(|url| Url::parse(url.secret()).ok()).map(String::from);
+        let url = details.verification_uri().url().to_string();
+        let code = excerpt(details.user_code().secret(), LONGEST_CODE);
+        self.http.may_show(complete.as_deref().unwrap_or(&url)).await?;
+        user.ask(Prompt::Device { url, complete, code }, lock).await;
+        let request = client.exchange_device_access_token(&details).add_extra_param("resource", &self.key.resource);
+        let time = details.expires_in().min(SIGN_IN_TIME);
+        let tokens = timeout(time, request.request_async(&http, sleep, Some(time))).await;
+        let tokens = tokens.map_err(|_| Error::new(Fault::NoToken, "nobody has typed in the code in time"))?;
+        let tokens = tokens.map_err(|error| self.failed(error))?;
+        let granted = tokens.scopes().map(|scopes| scopes.iter().map(|scope| scope.to_string()).collect());
+        let granted = granted.unwrap_or_else(|| scopes.to_vec());
+        let stored = StoredCredentials::new(id, Some(tokens), granted, Some(now()));
+        record.tokens = Some(checked(stored.with_issuer(self.metadata.issuer.clone()))?);
+        Ok(())
+    }
+
+    /// Who we are there, in the same order as for the browser.
+    async fn device_client(
+        &mut self,
+        record: &mut Record,
+        scopes: &[String],
+    ) -> Result<(String, Option<String>), Error> {
+        if let Some(id) = &self.settings.client_id {
+            return Ok((id.clone(), self.settings.secret()));
+        }
+        if let Some(url) = self.metadata_document() {
+            return Ok((url.to_owned(), None));
+        }
+        // One that was registered for the browser need not be good for this.
+        if let Some(client) = record.client.clone().filter(|client| client.redirect_uri.is_empty()) {
+            self.prove_as(&client);
+            return Ok((client.id, client.secret));
+        }
+        let client = self.register(&[Registration::device(scopes)]).await?;
+        record.client = Some(client.clone());
+        Ok((client.id, client.secret))
+    }
+
+    fn failed<E, T>(&self, error: RequestTokenError<E, T>) -> Error
+    where
+        E: std::error::Error + Send + Sync + 'static,
+        T: oauth2::ErrorResponse + Send + Sync + 'static,
+    {
+        self.http.failure("the sign-in by device code failed", error)
+    }
+}

@@ -1,0 +1,145 @@
+//! Registering a client (RFC 7591): a native one without a secret. The authorization server may decide otherwise, and how the
+//! client then proves itself is its word; rmcp registers for one grant alone, and does not hear that.
+
+use http::{Request, StatusCode, header};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    requests::explained,
+    sign_in::{CLIENT_NAME, Place, no_sign_in},
+    store::Client,
+};
+use crate::{
+    error::{Error, Kind as Fault},
+    wire::error_text,
+};
+
+/// The metadata that says how clients may prove themselves.
+pub(super) const METHODS: &str = "token_endpoint_auth_methods_supported";
+
+/// What a client says of itself.
+#[derive(Serialize)]
+pub(super) struct Registration<'a> {
+    client_name: &'a str,
+    grant_types: [&'a str; 2],
+    response_types: &'a [&'a str],
+    redirect_uris: Vec<&'a str>,
+    token_endpoint_auth_method: &'a str,
+    application_type: &'a str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    scope: String,
+}
+
+impl<'a> Registration<'a> {
+    /// For the authorization code grant.
+    pub(super) fn browser(redirect_uri: &'a str, scopes: &[String]) -> Self {
+        Self::new("authorization_code", &["code"], vec![redirect_uri], scopes)
+    }
+
+    /// For the device grant.
+    pub(super) fn device(scopes: &[String]) -> Self {
+        Self::new("urn:ietf:params:oauth:grant-type:device_code", &[], Vec::new(), scopes)
+    }
+
+    fn new(grant: &'a str, response_types: &'a [&'a str], redirect_uris: Vec<&'a str>, scopes: &[String]) -> Self {
+        Self {
+            client_name: CLIENT_NAME,
+            grant_types: [grant, "refresh_token"],
+            response_types,
+            redirect_uris,
+            token_endpoint_auth_method: "none",
+            application_type: "native",
+            scope: scopes.join(" "),
+        }
+    }
+}
+
+/// What an authorization server says of a client that it has registered.
+#[derive(Deserialize)]
+struct Registered {
+    client_id: String,
+    client_secret: Option<String>,
+    token_endpoint_auth_method: Option<String>,
+}
+
+/// Why a client is not registered.
+enum Refusal {
+    /// What it says of itself is not taken, so other words may be.
+    OfWhatItSays(Error),
+    Final(Error),
+}
+
+impl Place<'_> {
+    /// Registers a client, as which the requests that follow are made. Where the server does not take what the first of these
+    /// says, the next one is tried.
+    ///
+    /// # Errors
+    /// There is no such thing here, or it was refused.
+    pub(super) async fn register(&mut self, registrations: &[Registration<'_>]) -> Result<Client, Error> {
+        let mut first = None;
+        for registration in registrations {
+            let registered = match self.try_to_register(registration).await {
+                Ok(registered) => registered,
+                Err(Refusal::Final(error)) => return Err(first.unwrap_or(error)),
+                Err(Refusal::OfWhatItSays(error)) => {
+                    first.get_or_insert(error);
+                    continue;
+                }
+            };
+            let method = registered.token_endpoint_auth_method;
+            let is_public = method.as_deref() == Some("none");
+            let client = Client {
+                id: registered.client_id,
+                secret: registered.client_secret.filter(|_| !is_public),
+                redirect_uri: registration.redirect_uris.concat(),
+                method,
+            };
+            self.prove_as(&client);
+            return Ok(client);
+        }
+        Err(first.unwrap_or_else(|| self.not_registered("no registration")))
+    }
+
+    async fn try_to_register(&self, registration: &Registration<'_>) -> Result<Registered, Refusal> {
+        let endpoint = self.metadata.registration_endpoint.as_ref();
+        let endpoint = endpoint.ok_or_else(|| Refusal::Final(self.not_registered("it registers no clients")))?;
+        let failed =
+            |why: &str, error: crate::error::Cause| Refusal::Final(self.not_registered(why).with_source(error));
+        let body = serde_json::to_vec(registration).map_err(|error| failed("no registration", error.into()))?;
+        let request = Request::post(endpoint).header(header::CONTENT_TYPE, "application/json").body(body);
+        let request = request.map_err(|error| failed("its registration endpoint is no URL", error.into()))?;
+        let response = self.http.ask(request, true).await.map_err(|error| match self.http.take_forbidden() {
+            Some(forbidden) => {
+                Refusal::Final(explained("a client cannot be registered", &forbidden).with_source(error))
+            }
+            None => failed("a client cannot be registered", error.into()),
+        })?;
+        if !response.status().is_success() {
+            let said = String::from_utf8_lossy(response.body());
+            let words = error_text::of(&said).map(|words| format!(": {words}")).unwrap_or_default();
+            let error = self.not_registered(&format!("it does not register a client{words}")).with_detail(&said);
+            let is_of_what_it_says =
+                matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY);
+            return Err(if is_of_what_it_says { Refusal::OfWhatItSays(error) } else { Refusal::Final(error) });
+        }
+        serde_json::from_slice(response.body()).map_err(|error| failed("its registration cannot be read", error.into()))
+    }
+
+    fn not_registered(&self, why: &str) -> Error {
+        // Where nothing was published, this was a guess.
+        if self.is_guess {
+            return no_sign_in(&self.key.issuer);
+        }
+        let issuer = &self.key.issuer;
+        let summary = format!("{issuer}: {why}; --client-id gives a client that is known there, --auth a token");
+        Error::new(Fault::NoToken, summary)
+    }
+
+    /// From now on, requests prove to be this client's in the way that it was registered with, if the server has said one.
+    pub(super) fn prove_as(&mut self, client: &Client) {
+        if let Some(method) = &client.method {
+            self.metadata.additional_fields.insert(METHODS.to_owned(), [method.as_str()].as_slice().into());
+            self.manager.set_metadata(self.metadata.clone());
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! The requests of signing in, on the bridge's own HTTP client: with its proxies, its authorities and its timeouts.
+//!
+//! Rules: nothing secret leaves without TLS, but to this machine, and nothing follows a redirect to another origin; what the
+//! MCP server names is not reached in networks where it is not itself; an answer is bounded, and made fit for who reads it
+//! (`answer`); and the client certificate that the user has for the server is for that server alone. Why an address was
+//! refused is remembered, as the libraries above go on without it and tell something else in the end.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::Full;
+use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
+use rmcp::transport::auth::{
+    OAuthHttpClient, OAuthHttpClientError, OAuthHttpClientFuture, OAuthHttpRedirectPolicy, OAuthHttpRequest,
+};
+use serde::Deserialize;
+use tokio::time::timeout;
+use url::{Host, Url, form_urlencoded};
+
+use super::{
+    answer::{Said, Secrets, tidy, tidy_document},
+    challenge::Challenge,
+};
+use crate::{
+    config::Config,
+    error::{Cause, Error, Kind as Fault},
+    http::{Addresses, HttpClient, HttpSettings, ServerUrl, is_localhost},
+    wire::{body::is_event_stream, error_text, headers},
+};
+
+/// The largest answer that is read, in bytes.
+const LARGEST: usize = 1 << 20;
+/// The longest that one request may take.
+const LONGEST: Duration = Duration::from_secs(30);
+const MOST_REDIRECTS: usize = 5;
+
+/// The two HTTP clients, as the MCP server's own origin is the only one that the user has chosen.
+#[derive(Clone, Debug)]
+pub(super) struct Clients {
+    server: ServerUrl,
+    here: HttpClient<Full<Bytes>>,
+    elsewhere: HttpClient<Full<Bytes>>,
+}
+
+impl Clients {
+    /// # Errors
+    /// TLS settings that cannot be used.
+    pub(super) fn new(config: &Config) -> Result<Self, Error> {
+        let here = HttpSettings {
+            unix_socket: config.socket(),
+            tls: config.tls.clone(),
+            proxy: config.proxy.clone(),
+            connect: config.timeouts.connect,
+            ..HttpSettings::default()
+        };
+        let mut elsewhere = here.clone();
+        elsewhere.tls.client = None;
+        elsewhere.unix_socket = None;
+        let host = config.url.as_uri().host().unwrap_or_default();
+        elsewhere.addresses = Addresses::Like(host.trim_matches(['[', ']']).to_owned());
+        Ok(Self { server: config.url.clone(), here: HttpClient::new(here)?, elsewhere: HttpClient::new(elsewhere)? })
+    }
+}
+
+/// The requests of one sign-in.
+#[derive(Debug)]
+pub(super) struct Http {
+    clients: Clients,
+    /// What stands in requests for tokens in the place of the resource that rmcp would put there; none if nothing does.
+    resource: Mutex<Option<Instead>>,
+    heard: Mutex<Heard>,
+}
+
+/// What the libraries above do not tell.
+#[derive(Debug, Default)]
+struct Heard {
+    /// The error code of the last refusal in the form of RFC 6749, 5.2. They make a text of it.
+    refusal: Option<String>,
+    /// What the last refusal says to people.
+    words: Option<String>,
+    /// Why an address was not connected to.
+    forbidden: Option<Error>,
+    /// Where the last document was asked for.
+    document: Option<Url>,
+    /// It is elsewhere, at the same origin, and asked for there next.
+    is_moved: bool,
+}
+
+/// What is sent as the resource.
+#[derive(Clone, Debug)]
+pub(super) enum Instead {
+    This(String),
+    Nothing,
+}
+
+impl Http {
+    pub(super) fn new(clients: Clients) -> Arc<Self> {
+        Arc::new(Self { clients, resource: Mutex::default(), heard: Mutex::default() })
+    }
+
+    /// From now on, this is the resource that tokens are asked for.
+    pub(super) fn replace_resource(&self, instead: Option<Instead>) {
+        *self.resource.lock().unwrap_or_else(PoisonError::into_inner) = instead;
+    }
+
+    pub(super) fn instead(&self) -> Option<Instead> {
+        self.resource.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why the authorization server has said no since this was last asked, if it has.
+    pub(super) fn take_refusal(&self) -> Option<String> {
+        self.heard().refusal.take()
+    }
+
+    /// Which address was refused since this was last asked, and why.
+    pub(super) fn take_forbidden(&self) -> Option<Error> {
+        self.heard().forbidden.take()
+    }
+
+    /// What went wrong, for the reason that the libraries do not tell if there is one.
+    pub(super) fn failure(&self, what: &str, error: impl Into<Cause>) -> Error {
+        if let Some(forbidden) = self.take_forbidden() {
+            return explained(what, &forbidden).with_source(error);
+        }
+        let words = self.heard().words.take();
+        let summary = words.map_or_else(|| what.to_owned(), |words| format!("{what}: {words}"));
+        Error::new(Fault::NoToken, summary).with_source(error)
+    }
+
+    /// Where the last document was asked for that was read.
+    pub(super) fn document(&self) -> Option<Url> {
+        self.heard().document.clone()
+    }
+
+    /// Whether the user may be sent there, by the same rules.
+    ///
+    /// # Errors
+    /// What speaks against it.
+    pub(super) async fn may_show(&self, url: &str) -> Result<(), Error> {
+        let url = ServerUrl::parse(url)?;
+        self.judge(&Method::POST, &url)?;
+        self.may_reach(&url).await
+    }
+
+    /// Remembers why this URL that the MCP server names is not used, if its address is why. What speaks against it
+    /// otherwise is for those to say who read it.
+    pub(super) async fn note(&self, url: &str) {
+        if let Ok(url) = ServerUrl::parse(url)
+            && let Err(error) = self.may_reach(&url).await
+            && error.is_forbidden_address()
+        {
+            self.heard().forbidden.get_or_insert(error);
+        }
+    }
+
+    async fn may_reach(&self, url: &ServerUrl) -> Result<(), Error> {
+        if self.clients.server.is_origin_of(url) {
+            return Ok(());
+        }
+        self.clients.elsewhere.may_reach(url.as_uri()).await
+    }
+
+    /// The same as [`Self::send`], in limited time.
+    pub(super) async fn ask(&self, request: HttpRequest, follow: bool) -> Result<HttpResponse, Error> {
+        timeout(LONGEST, self.send(request, follow)).await.map_err(|_| too_slow(LONGEST))?
+    }
+
+    /// Sends a request, and gives the response whatever its status. With `follow`, redirects are followed that lead to the
+    /// same origin.
+    ///
+    /// # Errors
+    /// No response came, or nothing may be sent there.
+    pub(super) async fn send(&self, request: HttpRequest, follow: bool) -> Result<HttpResponse, Error> {
+        self.heard().words = None;
+        let (head, body) = request.into_parts();
+        let body = Bytes::from(self.with_resource(&head.headers, body));
+        let secrets = Secrets::of(&head.headers, &body);
+        let asked = ServerUrl::parse(&head.uri.to_string())?;
+        let mut url = asked.clone();
+        for _ in 0..=MOST_REDIRECTS {
+            self.judge(&head.method, &url)?;
+            let mut request = Request::new(Full::new(body.clone()));
+            *request.method_mut() = head.method.clone();
+            *request.uri_mut() = url.as_uri().clone();
+            request.headers_mut().clone_from(&head.headers);
+            let is_here = self.clients.server.is_origin_of(&url);
+            let client = if is_here { &self.clients.here } else { &self.clients.elsewhere };
+            let response = client.send(request).await.inspect_err(|error| {
+                if error.is_forbidden_address() {
+                    self.heard().forbidden.get_or_insert_with(|| error.repeated());
+                }
+            })?;
+            // A client that follows any other would have to ask in another way.
+            let keeps = matches!(response.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
+            let location = response.headers().get(header::LOCATION).filter(|_| follow && keeps);
+            match location.and_then(|location| url.join(location.to_str().ok()?)) {
+                Some(next) if url.is_origin_of(&next) => url = next,
+                Some(next) => {
+                    let summary = format!("{url} redirects to another origin, {next}, which is not followed");
+                    return Err(Error::new(Fault::NoToken, summary));
+                }
+                None => {
+                    let (mut head_of_answer, body) = self.gathered(response).await?;
+                    if head.method != Method::GET {
+                        return Ok(self.fit(head_of_answer, &body, &secrets));
+                    }
+                    head_of_answer.headers = of_use(&head_of_answer.headers);
+                    let response = HttpResponse::from_parts(head_of_answer, tidy_document(&body, &secrets));
+                    self.note_document(asked.as_url(), &response).await;
+                    return Ok(response);
+                }
+            }
+        }
+        Err(Error::new(Fault::NoToken, format!("{url} redirects in circles")))
+    }
+
+    /// Remembers where a document was found, and what it names that may not be reached.
+    async fn note_document(&self, asked: &Url, response: &HttpResponse) {
+        #[derive(Deserialize)]
+        struct Named {
+            #[serde(default)]
+            authorization_server: Option<String>,
+            #[serde(default)]
+            authorization_servers: Vec<String>,
+        }
+        {
+            let mut heard = self.heard();
+            if !heard.is_moved {
+                heard.document = Some(asked.clone());
+            }
+            heard.is_moved = response.status().is_redirection();
+        }
+        if let Some(pointer) = Challenge::of(response.headers()).resource_metadata {
+            self.note(&pointer).await;
+        }
+        if let Ok(named) = serde_json::from_slice::<Named>(response.body()) {
+            for server in named.authorization_server.iter().chain(&named.authorization_servers) {
+                self.note(server).await;
+            }
+        }
+    }
+
+    /// What may be sent where.
+    fn judge(&self, method: &Method, url: &ServerUrl) -> Result<(), Error> {
+        let is_metadata_of_server = method == Method::GET && self.clients.server.is_origin_of(url);
+        if is_metadata_of_server || is_confidential(url.as_url()) {
+            return Ok(());
+        }
+        Err(Error::new(Fault::NoToken, format!("{url} is not used: only https keeps secret what is sent there")))
+    }
+
+    async fn gathered(
+        &self,
+        response: http::Response<crate::http::Body>,
+    ) -> Result<(http::response::Parts, Vec<u8>), Error> {
+        let (head, mut stream) = response.into_parts();
+        let mut body = Vec::new();
+        // A stream of events is no document, and may have no end.
+        if !is_event_stream(headers::content_type(&head.headers)) {
+            while let Some(chunk) = stream.chunk().await? {
+                if body.len() + chunk.len() > LARGEST {
+                    return Err(Error::new(Fault::TooLarge, format!("an answer is over {LARGEST} bytes")));
+                }
+                body.extend_from_slice(&chunk);
+            }
+        }
+        Ok((head, body))
+    }
+
+    /// The answer to a POST as the libraries take it: one that refuses is no success, and one that grants is a 200 with JSON.
+    fn fit(&self, mut head: http::response::Parts, body: &[u8], secrets: &Secrets) -> HttpResponse {
+        let is_success = head.status.is_success();
+        let Said { body, is_object, refusal } = tidy(body, !is_success, secrets);
+        head.headers = of_use(&head.headers);
+        if is_object {
+            head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        match (is_success, &refusal) {
+            (true, Some(_)) => head.status = StatusCode::BAD_REQUEST,
+            (true, None) => head.status = StatusCode::OK,
+            (false, _) => {}
+        }
+        if !head.status.is_success() {
+            let words = error_text::of(&String::from_utf8_lossy(&body));
+            // What a server says that fails is not about the client.
+            let refusal = refusal.filter(|_| head.status.is_client_error());
+            let mut last = self.heard();
+            (last.words, last.refusal) = (words, refusal);
+        }
+        HttpResponse::from_parts(head, body)
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A form with the resource that is wanted in it.
+    fn with_resource(&self, headers: &HeaderMap, body: Vec<u8>) -> Vec<u8> {
+        let is_form = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/x-www-form-urlencoded");
+        match self.instead() {
+            Some(instead) if is_form => replaced(form_urlencoded::parse(&body), &instead).into_bytes(),
+            _ => body,
+        }
+    }
+}
+
+/// A form or a query of these pairs, with what is wanted in the place of the resource.
+pub(super) fn replaced(pairs: form_urlencoded::Parse<'_>, instead: &Instead) -> String {
+    let mut out = form_urlencoded::Serializer::new(String::new());
+    out.extend_pairs(pairs.filter(|(name, _)| name != "resource"));
+    if let Instead::This(resource) = instead {
+        out.append_pair("resource", resource);
+    }
+    out.finish()
+}
+
+/// The headers that are of use to who reads the answer, each once: the challenge as it is understood everywhere here.
+fn of_use(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    for name in [header::CONTENT_TYPE, header::LOCATION] {
+        kept.extend(headers.get(&name).map(|value| (name, value.clone())));
+    }
+    let challenge = Challenge::of(headers).to_header().and_then(|text| HeaderValue::try_from(text).ok());
+    kept.extend(challenge.map(|value| (header::WWW_AUTHENTICATE, value)));
+    kept
+}
+
+/// Whether nobody else reads what is sent there: it is secure, or does not leave this machine.
+fn is_confidential(url: &Url) -> bool {
+    let is_loopback = match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => is_localhost(name),
+        None => false,
+    };
+    url.scheme() == "https" || (url.scheme() == "http" && is_loopback)
+}
+
+impl OAuthHttpClient for Http {
+    fn execute(&self, request: OAuthHttpRequest) -> OAuthHttpClientFuture<'_> {
+        let OAuthHttpRequest { request, redirect_policy, timeout: limit, .. } = request;
+        let follow = redirect_policy == OAuthHttpRedirectPolicy::Follow;
+        Box::pin(async move {
+            let sent = timeout(limit.unwrap_or(LONGEST), self.send(request, follow)).await;
+            Ok(sent.map_err(|_| too_slow(LONGEST))??)
+        })
+    }
+}
+
+/// The same for the `oauth2` crate, where it is used without rmcp.
+pub(super) struct Directly<'a>(pub(super) &'a Http);
+
+/// An error as a source of others.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) struct Sent(OAuthHttpClientError);
+
+impl<'c> AsyncHttpClient<'c> for Directly<'_> {
+    type Error = Sent;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<HttpResponse, Sent>> + Send + 'c>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(async move { self.0.ask(request, false).await.map_err(|error| Sent(error.into())) })
+    }
+}
+
+/// An address was refused, which is why something went wrong.
+pub(super) fn explained(what: &str, forbidden: &Error) -> Error {
+    Error::new(Fault::ForbiddenAddress, format!("{what}: {forbidden}"))
+}
+
+pub(super) fn too_slow(limit: Duration) -> Error {
+    Error::new(Fault::Timeout, format!("no answer within {} s", limit.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn http(server: &str) -> Arc<Http> {
+        Http::new(Clients::new(&Config::new(server).unwrap()).unwrap())
+    }
+
+    #[test]
+    fn what_is_secret_needs_tls() {
+        let http = http("http://mcp.example/mcp");
+        for (method, url, allowed) in [
+            (Method::GET, "http://mcp.example/.well-known/oauth-protected-resource", true),
+            (Method::POST, "http://mcp.example/token", false),
+            (Method::GET, "http://as.example/", false),
+            (Method::POST, "https://as.example/token", true),
+            (Method::POST, "http://localhost:1/token", true),
+            (Method::POST, "http://127.0.0.1:1/token", true),
+            (Method::POST, "http://[::1]:1/token", true),
+            (Method::POST, "http://localhost.example/token", false),
+        ] {
+            let verdict = http.judge(&method, &ServerUrl::parse(url).unwrap());
+            assert_eq!(verdict.is_ok(), allowed, "{method} {url}");
+        }
+    }
+
+    #[test]
+    fn another_resource_takes_the_place_of_the_found_one() {
+        let http = http("https://mcp.example/mcp");
+        let form = HeaderMap::from_iter([(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/x-www-form-urlencoded"),
+        )]);
+        let body = |headers: &HeaderMap| {
+            String::from_utf8(http.with_resource(headers, b"a=b%26&resource=c&resource=d".to_vec())).unwrap()
+        };
+        assert_eq!(body(&form), "a=b%26&resource=c&resource=d");
+        http.replace_resource(Some(Instead::This("https://x/?y".into())));
+        assert_eq!(body(&form), "a=b%26&resource=https%3A%2F%2Fx%2F%3Fy");
+        assert_eq!(body(&HeaderMap::new()), "a=b%26&resource=c&resource=d");
+        http.replace_resource(Some(Instead::Nothing));
+        assert_eq!(body(&form), "a=b%26");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_the_server_gives_leads_to_no_neighbour() {
+        let proxy = crate::http::ProxyUrl::parse("http://127.0.0.1:1").unwrap();
+        let mut behind_proxy = Config::new("https://mcp.example/mcp").unwrap();
+        behind_proxy.proxy = crate::http::Proxy::Url { url: proxy, except: None };
+        for config in [Config::new("https://mcp.example/mcp").unwrap(), behind_proxy] {
+            let http = Http::new(Clients::new(&config).unwrap());
+            for url in [
+                "http://127.0.0.1:1/",
+                "https://10.0.0.1/",
+                "https://0x0a000001/",
+                "https://012.1/",
+                "https://167772161./",
+                "https://[::1]/",
+                "https://[::ffff:10.0.0.1]/",
+                "https://[fec0::1]/",
+                "https://169.254.169.254/",
+                "https://192.0.0.1/",
+                "https://localhost/",
+                "https://LOCALHOST./",
+                "http://x.localhost:1/",
+            ] {
+                let request = Request::get(url).body(Vec::new()).unwrap();
+                let error = http.send(request, false).await.unwrap_err();
+                assert!(error.to_string().contains("where the MCP server is not"), "{url}: {error}");
+                assert_eq!(error.kind(), "forbidden_address");
+                assert!(http.may_show(url).await.unwrap_err().is_forbidden_address(), "{url}");
+                assert!(http.take_forbidden().is_some_and(|error| error.is_forbidden_address()), "{url}");
+            }
+        }
+    }
+}

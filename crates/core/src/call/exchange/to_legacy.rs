@@ -1,0 +1,347 @@
+//! A modern client's request at a legacy server: it runs in a session that the bridge has set up, and what the server asks
+//! meanwhile becomes a result that asks for input (3.3).
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+
+use super::{Exchange, Remedy, Step};
+use crate::{
+    bridge::{Bridge, shutdown},
+    call::{
+        call_table::Origin,
+        intake::Lane,
+        parked_calls::{Call, Waiting},
+    },
+    error::{Error, Kind as Fault},
+    json::splice::{Object, elements},
+    translate::{
+        eras::{self, Road},
+        modern_to_legacy::{self, Answered, LegacyServer, Step as Translated, Subscription},
+    },
+    wire::{
+        large_message::Opened,
+        message::{Id, Kind, Message},
+    },
+};
+
+/// What the server asks within so much time goes to the client in one result.
+const GATHERING: Duration = Duration::from_millis(20);
+
+impl Exchange<'_> {
+    pub(super) async fn attempt_to_legacy(&mut self) -> Result<Step, Error> {
+        // What was sent before, as a modern request, was refused.
+        self.pending.delivery.begin();
+        let outcome = self.translate_to_legacy().await;
+        outcome.map_err(|error| {
+            // From here on the error says whether it may have run.
+            self.pending.delivery.begin();
+            self.passed_on(error)
+        })
+    }
+
+    async fn translate_to_legacy(&mut self) -> Result<Step, Error> {
+        let bridge = self.bridge;
+        if self.message.kind() != Kind::Request {
+            if bridge.session().is_for_modern() {
+                bridge.tell(modern_to_legacy::forwarded(&self.message), Origin::Wish, Lane::default()).await;
+            }
+            return Ok(Step::Done);
+        }
+        if let Some(objection) = modern_to_legacy::objection(&self.message) {
+            bridge.answer(self.pending, objection).await;
+            return Ok(Step::Done);
+        }
+        if let Some(step) = self.greet_legacy().await? {
+            return Ok(step);
+        }
+        let translated = bridge.eras().server.as_ref().map(|server| server.take(&self.message));
+        match translated {
+            // Another message has found that the server is modern after all.
+            None => return Ok(Step::Again),
+            Some(Translated::Answer(answer)) => bridge.answer(self.pending, answer).await,
+            Some(Translated::Listen(subscription)) => self.subscribe(subscription).await,
+            Some(Translated::Retry { state, responses }) => return self.go_on(&state, &responses).await,
+            Some(Translated::Send(message)) => return self.make(&message).await,
+        }
+        Ok(Step::Done)
+    }
+
+    /// Sees that there is a session. If the server has none to offer, its answer is the client's.
+    async fn greet_legacy(&mut self) -> Result<Option<Step>, Error> {
+        let bridge = self.bridge;
+        self.first(Remedy::OtherProtocol);
+        let greeting = {
+            let (bridge, request) = (Arc::clone(bridge), self.message.clone());
+            // The session is everybody's, should this request be cancelled or run out of time.
+            self.bridge.see_through(async move { bridge.greet(&request).await })
+        };
+        Ok(match self.in_time_left(greeting).await??? {
+            Greeting::Session => None,
+            Greeting::Refused(answer) => {
+                bridge.answer(self.pending, answer).await;
+                Some(Step::Done)
+            }
+            // What it said at first was meant.
+            Greeting::Modern => match self.refusal.take() {
+                Some(refusal) => {
+                    bridge.answer(self.pending, refusal).await;
+                    Some(Step::Done)
+                }
+                None => Some(Step::Again),
+            },
+        })
+    }
+
+    /// Sends a request in its legacy form.
+    async fn make(&mut self, message: &Message) -> Result<Step, Error> {
+        self.set_level().await;
+        self.attend(Call::start(self.bridge, &self.message, message, &self.pending.delivery)).await
+    }
+
+    /// Waits for the answer to a call, or for a question of the server's in the middle of it.
+    async fn attend(&mut self, mut call: Call) -> Result<Step, Error> {
+        let bridge = self.bridge;
+        let answer = tokio::select! {
+            biased;
+            answer = &mut call.answer => answer,
+            // The client has not answered all that it was asked.
+            () = std::future::ready(()), if !call.asked.is_empty() => return self.park(call).await,
+            Some(question) = call.questions.recv() => {
+                call.asked.push(question);
+                return self.park(call).await;
+            }
+        };
+        let answer = answer.unwrap_or_else(|_| Err(shutdown()));
+        // A server that was silent for too long is told that nobody waits any more.
+        if !answer.as_ref().is_err_and(Error::is_timeout) {
+            call.finish();
+        }
+        let answer = match answer {
+            Ok(answer) if shows_modern_server(&answer) => {
+                bridge.turn_modern();
+                return Ok(Step::Again);
+            }
+            Ok(answer) => answer,
+            Err(error) => return Err(error),
+        };
+        let opened = Opened::new(answer);
+        let answer = opened.message.clone();
+        let answered = match &bridge.eras().server {
+            // What cannot be opened passes as it is; clients take a result without a type for a complete one.
+            Some(server) if opened.is_open() => server.answer(&self.message, answer),
+            _ => Answered::Final(answer),
+        };
+        let answer = match answered {
+            Answered::Final(answer) => opened.close(answer).await,
+            Answered::InputRequired(questions) => {
+                let state = bridge.parked.again(bridge, &self.message).ok_or_else(too_many)?;
+                modern_to_legacy::input_required(&self.message, &state, &questions)
+            }
+        };
+        bridge.answer(self.pending, answer).await;
+        Ok(Step::Done)
+    }
+
+    /// Leaves a call to the client's next request, as the server needs input for it.
+    async fn park(&mut self, mut call: Call) -> Result<Step, Error> {
+        while let Ok(Some(question)) = timeout(GATHERING, call.questions.recv()).await {
+            call.asked.push(question);
+        }
+        let questions: Vec<_> = call.asked.iter().map(|question| question.request.clone()).collect();
+        let state = self.bridge.parked.park(call).ok_or_else(too_many)?;
+        let answer = modern_to_legacy::input_required(&self.message, &state, &questions);
+        self.bridge.answer(self.pending, answer).await;
+        Ok(Step::Done)
+    }
+
+    /// Goes on with what the client brings the input for.
+    async fn go_on(&mut self, state: &str, responses: &[(String, String)]) -> Result<Step, Error> {
+        let bridge = self.bridge;
+        let mut call = match bridge.parked.take(state, self.message.method()) {
+            Some(Waiting::Call(call, _)) => call,
+            Some(Waiting::Again(..)) => {
+                if let Some(answer) = modern_to_legacy::declined(&self.message, responses) {
+                    bridge.answer(self.pending, answer).await;
+                    return Ok(Step::Done);
+                }
+                return self.make(&modern_to_legacy::forwarded(&self.message)).await;
+            }
+            None => {
+                bridge.answer(self.pending, unknown_state(&self.message)).await;
+                return Ok(Step::Done);
+            }
+        };
+        self.pending.delivery.arrived();
+        for (number, question) in call.resume(&self.message).into_iter().enumerate() {
+            match responses.iter().find(|(key, _)| *key == format!("r{number}")) {
+                Some((_, input)) => {
+                    let response = modern_to_legacy::response(&question.request, input);
+                    // The server may have more to ask, or the answer to give, before it has done with this.
+                    bridge.tell_beside(response, Origin::Session).await;
+                }
+                None => call.asked.push(question),
+            }
+        }
+        self.attend(call).await
+    }
+
+    /// Sees that the server logs at the level that this request wants.
+    async fn set_level(&self) {
+        let bridge = self.bridge;
+        let Some(level) = modern_to_legacy::log_level(&self.message) else { return };
+        let request = modern_to_legacy::set_level(&level);
+        let mut refused = bridge.log_level.lock().await;
+        let epoch = bridge.session().epoch();
+        let is_refused = refused.as_ref().is_some_and(|(at, other)| *at == epoch && *other == level);
+        if is_refused || bridge.session().logs_like(&request) {
+            return;
+        }
+        // Some servers know levels and do not say so.
+        match bridge.call(&request, Origin::Wish).await {
+            Ok(answer) if answer.error().is_none() => bridge.session().answered(&request),
+            failed => {
+                tracing::debug!(?failed, "the server's log level cannot be set");
+                *refused = Some((epoch, level));
+            }
+        }
+    }
+
+    /// Serves a subscription until the client gives it up.
+    async fn subscribe(&mut self, mut subscription: Subscription) {
+        let bridge = self.bridge;
+        let turn = bridge.subscriptions.turn.lock().await;
+        let watched = subscription.uris().to_vec();
+        let newly = bridge.subscriptions.watch(&watched);
+        let mut guard = Subscribed { bridge, number: None, watched };
+        let mut newly = newly.into_iter();
+        let mut unwatched = HashSet::new();
+        for uri in newly.by_ref() {
+            let request = modern_to_legacy::subscribe(&uri);
+            let failed = match bridge.call(&request, Origin::Wish).await {
+                Ok(answer) if answer.error().is_none() => {
+                    bridge.session().answered(&request);
+                    continue;
+                }
+                failed => failed,
+            };
+            tracing::debug!(?failed, "the server does not watch a resource");
+            unwatched.insert(uri);
+            if failed.is_ok_and(|answer| modern_to_legacy::has_no_such_method(&answer)) {
+                break;
+            }
+        }
+        unwatched.extend(newly);
+        guard.leave_out(&unwatched);
+        subscription.leave_out(&unwatched);
+        drop(turn);
+        // Nothing may come before the acknowledgement, and nothing be lost after it: no wait between the two.
+        bridge.output.send_now(subscription.acknowledged().into_line());
+        guard.number = Some(bridge.subscriptions.add(subscription));
+        self.release();
+        std::future::pending::<()>().await;
+    }
+}
+
+/// What a handshake with the server has come to.
+enum Greeting {
+    /// There is a session.
+    Session,
+    /// The server has none to offer, and says why.
+    Refused(Message),
+    /// The server is a modern one after all.
+    Modern,
+}
+
+impl Bridge {
+    /// Sees that there is a session, which is set up with what this request says of its client.
+    async fn greet(self: &Arc<Self>, request: &Message) -> Result<Greeting, Error> {
+        let failures = self.renewal.failures();
+        let _turn = self.renewal.turn().await;
+        if self.eras().road(request) == Road::Direct {
+            return Ok(Greeting::Modern);
+        }
+        if self.eras().server.is_some() && self.session().initialize().is_some() {
+            return Ok(Greeting::Session);
+        }
+        if self.renewal.failures() != failures {
+            // To try for each in turn would keep the last one waiting for long.
+            return Err(Error::new(Fault::NoAnswer, "no session could be set up with the server just now"));
+        }
+        self.session().begin_for_modern();
+        let initialize = modern_to_legacy::initialize(request);
+        let answer = self.call(&initialize, Origin::Session).await.inspect_err(|_| self.renewal.failed())?;
+        if let (Some(server), Some(offer)) = (LegacyServer::new(&answer), answer.offer()) {
+            tracing::info!("the server speaks an older protocol; the client's 2026-07-28 is translated");
+            self.session().negotiated_for_modern(&initialize, offer);
+            self.eras().server = Some(server);
+            self.begin_session().await;
+            return Ok(Greeting::Session);
+        }
+        match answer.error() {
+            None => Err(Error::new(Fault::InvalidAnswer, "the server's answer to initialize is no result")),
+            Some((code, _)) if eras::refuses_legacy(code) => {
+                self.turn_modern();
+                Ok(Greeting::Modern)
+            }
+            Some(_) => Ok(Greeting::Refused(answer)),
+        }
+    }
+}
+
+/// Whether only a modern server answers like this: it knows no version but its own, and has not looked at the request.
+fn shows_modern_server(answer: &Message) -> bool {
+    let supported = || Object::of(answer.text())?.object("error")?.object("data")?.get("supported");
+    let is_modern = |version: &str| version.trim_matches('"') == eras::MODERN_VERSION;
+    answer.error().is_some_and(|(code, _)| code == -32_022)
+        && supported().is_some_and(|supported| elements(supported).any(is_modern))
+}
+
+/// An open subscription, which is ended when this is dropped.
+struct Subscribed<'a> {
+    bridge: &'a Arc<Bridge>,
+    number: Option<u64>,
+    watched: Vec<String>,
+}
+
+impl Subscribed<'_> {
+    /// The server does not watch these resources, for nobody.
+    fn leave_out(&mut self, unwatched: &HashSet<String>) {
+        let (gone, watched) = std::mem::take(&mut self.watched).into_iter().partition(|uri| unwatched.contains(uri));
+        self.watched = watched;
+        let gone: Vec<String> = gone;
+        self.bridge.subscriptions.unwatch(&gone);
+    }
+}
+
+impl Drop for Subscribed<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.bridge.subscriptions.remove(number);
+        }
+        let gone = self.bridge.subscriptions.unwatch(&self.watched);
+        let bridge = Arc::clone(self.bridge);
+        self.bridge.spawn(async move {
+            let _turn = bridge.subscriptions.turn.lock().await;
+            for uri in gone.iter().filter(|uri| bridge.subscriptions.is_unwatched(uri)) {
+                let request = modern_to_legacy::unsubscribe(uri);
+                bridge.session().answered(&request);
+                if let Err(error) = bridge.call(&request, Origin::Session).await {
+                    tracing::debug!(error = %error, "the server goes on watching a resource");
+                }
+            }
+        });
+    }
+}
+
+/// The answer to a request that goes on with a call which is not there.
+fn unknown_state(request: &Message) -> Message {
+    let id = request.id().map_or("null", Id::as_str);
+    let text = "requestState stands for no open call: it is not of this process, was used before, or came too late";
+    let error = format!(r#"{{"code":-32602,"message":"{text}","data":{{"source":"mcp-gangway"}}}}"#);
+    Message::one(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)).unwrap_or_else(|| request.clone())
+}
+
+fn too_many() -> Error {
+    Error::new(Fault::TooLarge, "too many calls wait for input already")
+}

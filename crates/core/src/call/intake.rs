@@ -1,0 +1,315 @@
+//! Where the client's messages become exchanges: their order, and how many are under way.
+//!
+//! Reading never waits for HTTP: each message gets a task of its own, which waits for its turn. The tasks' messages are
+//! bounded in bytes; when that is used up, stdin is not read, and its writer waits. What has no answer is bounded in number
+//! beside that: its writer waits for a while, too, but a server that takes none of it keeps no request from being read.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::timeout,
+};
+
+use crate::{
+    bridge::{Bridge, shutdown},
+    call::{call_table::Pending, exchange, permits::Share},
+    error::{Error, Kind as Fault},
+    memory::{self, Budget, Taken},
+    server::requests::Delivery,
+    wire::{
+        body::Lines,
+        message::{Batch, Id, Invalid, Kind, Message, Parsed, error_reply},
+        spool::{Gathered, Gatherer, GivenUp, Unkept},
+    },
+};
+
+/// The most messages without an answer that may be under way at once.
+const MOST_UNANSWERED: usize = 1024;
+/// How long the next one waits for one of them to get through. Then the server takes none, and they are dropped until it does.
+const CLOGGED_TIME: Duration = Duration::from_secs(5);
+/// What is read at once; messages that come together share one such block.
+const READ_SIZE: usize = 16 << 10;
+/// With less room than this in the block, the next read begins another.
+const LEAST_READ: usize = 2 << 10;
+
+/// Where the client's messages become exchanges.
+pub(crate) struct Intake {
+    bridge: Arc<Bridge>,
+    pub(crate) exchanges: JoinSet<()>,
+    room: Budget,
+    /// Room for what has no answer, beside that.
+    unanswered: Arc<Semaphore>,
+    /// The server takes nothing of that.
+    is_clogged: bool,
+    /// What the next message must wait for (R12): the answer to `initialize`, then the receipt of `initialized` and a
+    /// moment for the push stream.
+    gate: Option<Gate>,
+    /// The client has begun a session, as legacy clients do.
+    shook_hands: bool,
+}
+
+/// One message of the client's, or what should have been one.
+pub(crate) type Incoming = Result<Message, Invalid>;
+
+/// A message's share of the intake; given back at the end of its exchange.
+#[derive(Debug)]
+pub(crate) struct Room {
+    #[expect(dead_code, reason = "given back when it is dropped")]
+    bytes: Taken,
+    /// Its place among those without an answer.
+    place: Option<OwnedSemaphorePermit>,
+}
+
+/// Whether nobody waits for the message; the end of the handshake has all others wait.
+fn is_unanswered(message: &Message) -> bool {
+    message.kind() != Kind::Request && message.method() != "notifications/initialized"
+}
+
+impl Intake {
+    pub(crate) fn new(bridge: Arc<Bridge>) -> Self {
+        Self {
+            bridge,
+            exchanges: JoinSet::new(),
+            room: Budget::new(memory::REQUESTS),
+            unanswered: Arc::new(Semaphore::new(MOST_UNANSWERED)),
+            is_clogged: false,
+            gate: None,
+            shook_hands: false,
+        }
+    }
+
+    /// Waits until there is room for a message.
+    pub(crate) async fn room_for(&self, message: &Incoming) -> Room {
+        let length = message.as_ref().map_or(0, |message| message.bytes().len());
+        let bytes = self.room.take(length.saturating_add(memory::OVERHEAD)).await;
+        if !message.as_ref().is_ok_and(is_unanswered) {
+            return Room { bytes, place: None };
+        }
+        let place = match Arc::clone(&self.unanswered).try_acquire_owned() {
+            Err(_) if !self.is_clogged => {
+                let place = Arc::clone(&self.unanswered).acquire_owned();
+                timeout(CLOGGED_TIME, place).await.ok().and_then(Result::ok)
+            }
+            place => place.ok(),
+        };
+        Room { bytes, place }
+    }
+
+    pub(crate) fn take(&mut self, message: Incoming, room: Room) {
+        while self.exchanges.try_join_next().is_some() {}
+        match message {
+            Ok(message) => self.start(message, room),
+            Err(invalid) => {
+                tracing::warn!(error = %invalid.error, "a line from the client is no message");
+                self.refuse(&invalid, room);
+            }
+        }
+    }
+
+    /// Answers a request that is not taken any more.
+    pub(crate) fn turn_away(&self, message: &Message) {
+        if message.kind() == Kind::Request {
+            self.bridge.output.send_now(error_reply(message.id(), &shutdown().with_may_have_run(false)));
+        }
+    }
+
+    /// Answers what is not to be sent.
+    fn refuse(&mut self, invalid: &Invalid, room: Room) {
+        let reply = error_reply(invalid.id.as_ref(), &invalid.error);
+        let pending = self.bridge.table.insert_receipt();
+        let bridge = Arc::clone(&self.bridge);
+        self.exchanges.spawn(async move {
+            bridge.output.send(reply).await;
+            bridge.table.remove(&pending);
+            drop(room);
+        });
+    }
+
+    fn start(&mut self, message: Message, room: Room) {
+        if message.kind() == Kind::Response && self.bridge.questions.take(&message) {
+            return;
+        }
+        if let Some(error) = self.bridge.tools.objection(&message) {
+            tracing::warn!(%error, "a call of the client's is not sent");
+            if let Some(id) = message.id().cloned() {
+                self.refuse(&Invalid { error, id: Some(id) }, room);
+            }
+            return;
+        }
+        if is_unanswered(&message) {
+            self.is_clogged = room.place.is_none();
+            if self.is_clogged {
+                tracing::warn!(method = message.method(), "the server takes no notifications or responses; dropped");
+                return;
+            }
+        }
+        let Some(lane) = self.lane(&message) else { return };
+        let pending = self.bridge.table.insert(&message);
+        let bridge = Arc::clone(&self.bridge);
+        // In a box of its own, for the runtime moves a task several times while it is set up.
+        self.exchanges.spawn(Box::pin(async move {
+            exchange::run(&bridge, message, &pending, lane).await;
+            drop(room);
+        }));
+    }
+
+    /// Where the message stands among the others; `None` if it need not be sent at all.
+    fn lane(&mut self, message: &Message) -> Option<Lane> {
+        self.gate.take_if(|gate| gate.is_open());
+        let gate = self.gate.clone();
+        Some(match (message.kind(), message.method()) {
+            // The server may wait for it before it goes on with what the others wait for (R27).
+            (Kind::Response, _) => Lane { share: Share::Responses, ..Lane::default() },
+            (Kind::Notification, "notifications/cancelled") => match self.cancelled(message) {
+                // A request that was not sent, and one whose end is its cancellation, need no more than that (R69).
+                Some(target) if !target.cancel() || self.bridge.closes_to_cancel(&target) => return None,
+                Some(target) => {
+                    let follows = Some(Arc::clone(&target.delivery));
+                    Lane { follows, share: Share::Responses, ..Lane::default() }
+                }
+                // Without a session there is nobody to tell.
+                None if !self.shook_hands => return None,
+                None => Lane { gate, share: Share::Notifications, ..Lane::default() },
+            },
+            (Kind::Request, "initialize") | (Kind::Notification, "notifications/initialized") => {
+                self.shook_hands = true;
+                let (hold, next) = Gate::new();
+                self.gate = Some(next);
+                Lane { gate, hold: Some(hold), ..Lane::default() }
+            }
+            (Kind::Notification, _) => Lane { gate, share: Share::Notifications, ..Lane::default() },
+            (Kind::Request, "ping") => Lane { gate, share: Share::Pings, ..Lane::default() },
+            (Kind::Request, "subscriptions/listen") => Lane { gate, share: Share::Subscriptions, ..Lane::default() },
+            (Kind::Request, _) => Lane { gate, share: Share::Calls, ..Lane::default() },
+        })
+    }
+
+    fn cancelled(&self, message: &Message) -> Option<Arc<Pending>> {
+        let id: Id = message.cancelled_id()?;
+        self.bridge.table.find_of_client(&id)
+    }
+}
+
+/// Stdin, message by message.
+pub(crate) struct Input<R> {
+    reader: R,
+    buffer: BytesMut,
+    lines: Lines<Gatherer>,
+    /// What is left of the last line, if that was a batch (R16).
+    batch: Option<Batch>,
+    ended: bool,
+}
+
+impl<R: AsyncRead + Unpin> Input<R> {
+    pub(crate) fn new(reader: R, limit: u64) -> Self {
+        let lines = Lines::new(Gatherer::in_memory(limit));
+        Self { reader, buffer: BytesMut::new(), lines, batch: None, ended: false }
+    }
+
+    /// The next message; `None` at the end. Can be dropped and called again without loss.
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Incoming>> {
+        loop {
+            if let Some(message) = self.next_read() {
+                return Ok(Some(message));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            if self.buffer.capacity() - self.buffer.len() < LEAST_READ {
+                self.buffer.reserve(READ_SIZE);
+            }
+            if self.reader.read_buf(&mut self.buffer).await? == 0 {
+                self.ended = true;
+                // A last line without its end is still meant.
+                if let Some(message) = self.lines.finish().and_then(|line| self.open(line)) {
+                    return Ok(Some(message));
+                }
+                continue;
+            }
+            self.lines.feed(self.buffer.split().freeze());
+        }
+    }
+
+    /// The next message of what was read.
+    pub(crate) fn next_read(&mut self) -> Option<Incoming> {
+        loop {
+            if let Some(element) = self.batch.as_mut().and_then(Iterator::next) {
+                return Some(element);
+            }
+            self.batch = None;
+            let line = self.lines.next()?;
+            if let Some(message) = self.open(line) {
+                return Some(message);
+            }
+        }
+    }
+
+    /// The message of a line. None if there is none, or if it is a batch: only 2025-03-26 knows those, and single messages
+    /// are always right (R16, R17).
+    fn open(&mut self, line: Result<Gathered, GivenUp>) -> Option<Incoming> {
+        match line {
+            Ok(line) if line.is_blank() => None,
+            Ok(line) => match Message::read(&line) {
+                Ok(Parsed::One(message)) => Some(Ok(message)),
+                Ok(Parsed::Batch(batch)) => {
+                    self.batch = Some(batch);
+                    None
+                }
+                Err(invalid) => Some(Err(invalid)),
+            },
+            Err(GivenUp { error, id, .. }) => {
+                let hint =
+                    if matches!(error, Unkept::TooLong { .. }) { "; --max-request-size sets this limit" } else { "" };
+                let error = Error::new(Fault::TooLarge, format!("the client's message is {error}{hint}"));
+                Some(Err(Invalid { error, id: id.and_then(Id::read) }))
+            }
+        }
+    }
+}
+
+/// How a message is ordered among the others.
+#[derive(Debug, Default)]
+pub(crate) struct Lane {
+    /// What must have happened before it may be sent.
+    pub(crate) gate: Option<Gate>,
+    /// Keeps later messages waiting, until it is dropped.
+    pub(crate) hold: Option<Hold>,
+    /// With whom it shares what may be at the server at once.
+    pub(crate) share: Share,
+    /// It goes out only after the request it is about, and not at all if that one never does.
+    pub(crate) follows: Option<Arc<Delivery>>,
+}
+
+/// Opens when the [`Hold`] that it came with is dropped; those who wait pass in the order in which they came.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate(Arc<Semaphore>);
+
+/// See [`Gate`].
+#[derive(Debug)]
+pub(crate) struct Hold(Arc<Semaphore>);
+
+impl Gate {
+    pub(crate) fn new() -> (Hold, Self) {
+        let closed = Arc::new(Semaphore::new(0));
+        (Hold(Arc::clone(&closed)), Self(closed))
+    }
+
+    pub(crate) async fn opened(self) {
+        // There is never a permit: the only way on is the semaphore's end.
+        let _ = self.0.acquire().await;
+    }
+
+    fn is_open(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}

@@ -1,0 +1,491 @@
+//! The standing stream from the server, opened by GET.
+//!
+//! Over Streamable HTTP it carries what the server says unasked (R29–R31), and a server may do without. Over HTTP+SSE
+//! (2024-11-05) it carries everything, names the endpoint for messages, and the session lives and dies with it
+//! (R50–R53). Either is opened again for ever when it ends, after the time that the server asks for or a growing one.
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    bridge::Bridge,
+    call::intake::Hold,
+    config::Timeouts,
+    error::{Error, Kind as Fault},
+    http::ServerUrl,
+    secrets::Concealed,
+    server::{
+        credentials::UserHeaders,
+        requests::{Page, Reply},
+        retry::{self, Reopening},
+    },
+};
+
+/// How long the client's messages wait for the push stream at the beginning of a session: without an event store, a
+/// server loses what it says before. Some servers answer the GET only when they have something to say.
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// What the rest of the bridge knows and wants of the stream.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    wanted: watch::Sender<Wanted>,
+    stream: watch::Sender<Stream>,
+    /// Somebody waits for the endpoint: do not wait for the next try.
+    hurry: Notify,
+    /// Keeps the client's messages back until the push stream is there.
+    hold: Mutex<Option<Hold>>,
+    last_traffic: Mutex<Instant>,
+    /// How many streams of HTTP+SSE have named an endpoint. Their numbers tell one from the next for as long as the process
+    /// lives.
+    streams: AtomicU64,
+    /// Whether the stream of what the server pushes is open.
+    pushes: watch::Sender<bool>,
+    /// The server has once taken longer than it was given to open that stream. Nobody waits for it again.
+    is_slow: AtomicBool,
+}
+
+/// Which stream is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Nothing,
+    /// What the server pushes in this session, by its epoch.
+    Push(u64),
+    /// The stream of HTTP+SSE.
+    Sse,
+}
+
+/// The stream of HTTP+SSE.
+#[derive(Clone, Debug)]
+enum Stream {
+    /// Not open, or the endpoint is not known yet.
+    Opening,
+    /// Messages go to the endpoint; the number tells one stream from the next.
+    Open {
+        endpoint: ServerUrl,
+        number: u64,
+        #[expect(dead_code, reason = "the session is in the endpoint's query")]
+        concealed: Concealed,
+    },
+    /// It could not be opened.
+    Down(Error),
+}
+
+impl Listener {
+    pub(crate) fn new() -> Self {
+        Self {
+            wanted: watch::Sender::new(Wanted::Nothing),
+            stream: watch::Sender::new(Stream::Opening),
+            hurry: Notify::new(),
+            hold: Mutex::default(),
+            last_traffic: Mutex::new(Instant::now()),
+            streams: AtomicU64::new(0),
+            pushes: watch::Sender::new(false),
+            is_slow: AtomicBool::new(false),
+        }
+    }
+
+    /// A session has begun: listen to what its server pushes. `hold` is dropped when the server has answered the GET, or
+    /// has had a moment for that, and at once if there is no GET.
+    pub(crate) fn push(&self, epoch: u64, hold: Option<Hold>) {
+        self.wanted.send_if_modified(|wanted| {
+            let new = Wanted::Push(epoch);
+            let is_new = *wanted != Wanted::Sse && std::mem::replace(wanted, new) != new;
+            if is_new && !self.is_slow.load(Ordering::Relaxed) {
+                *lock(&self.hold) = hold;
+            }
+            is_new
+        });
+    }
+
+    /// Where messages go over HTTP+SSE, and the number of the stream. Opens the stream if it is not, for which the server may
+    /// take this time.
+    ///
+    /// # Errors
+    /// The server has no such stream, or cannot be reached.
+    pub(crate) async fn endpoint(&self, patience: Duration) -> Result<(ServerUrl, u64), Error> {
+        let mut stream = self.stream.subscribe();
+        let newly = self.wanted.send_if_modified(|wanted| std::mem::replace(wanted, Wanted::Sse) != Wanted::Sse);
+        if newly || matches!(*stream.borrow(), Stream::Down(_)) {
+            self.stream.send_replace(Stream::Opening);
+            self.hurry.notify_one();
+        }
+        let opened = timeout(patience, stream.wait_for(|stream| !matches!(stream, Stream::Opening))).await;
+        match opened {
+            Ok(Ok(stream)) => match &*stream {
+                Stream::Open { endpoint, number, .. } => Ok((endpoint.clone(), *number)),
+                Stream::Down(why) => Err(why.clone()),
+                Stream::Opening => Err(late()),
+            },
+            // The other end of the channel is this listener.
+            Ok(Err(_)) | Err(_) => Err(late()),
+        }
+    }
+
+    /// Gives HTTP+SSE up: the server turned out not to speak it.
+    pub(crate) fn close(&self) {
+        self.wanted.send_replace(Wanted::Nothing);
+    }
+
+    /// Whether the server pushes.
+    pub(crate) fn is_pushing(&self) -> bool {
+        *self.pushes.borrow()
+    }
+
+    /// Waits until the stream of HTTP+SSE with this number is no longer the one in use, or without a number until that is closed
+    /// on which the server pushes.
+    pub(crate) async fn ended(&self, stream: Option<u64>) {
+        // The senders live as long as this listener.
+        if let Some(mine) = stream {
+            let gone = |stream: &Stream| !matches!(stream, Stream::Open { number, .. } if *number == mine);
+            let _ = self.stream.subscribe().wait_for(gone).await;
+        } else {
+            let _ = self.pushes.subscribe().wait_for(|pushes| !pushes).await;
+        }
+    }
+
+    /// When the stream last brought anything.
+    pub(crate) fn last_traffic(&self) -> Instant {
+        *lock(&self.last_traffic)
+    }
+
+    fn traffic(&self) {
+        *lock(&self.last_traffic) = Instant::now();
+    }
+}
+
+/// Keeps the wanted stream open until the bridge ends.
+pub(crate) async fn run(bridge: Arc<Bridge>) {
+    let mut wanted = bridge.listener.wanted.subscribe();
+    let mut renewals = JoinSet::new();
+    loop {
+        while renewals.try_join_next().is_some() {}
+        let now = *wanted.borrow_and_update();
+        let hold = lock(&bridge.listener.hold).take();
+        let listen = async {
+            match now {
+                Wanted::Nothing => drop(hold),
+                Wanted::Push(epoch) => {
+                    if push(&bridge, hold).await == Outcome::SessionLost {
+                        // The new session has a stream of its own, which ends this future.
+                        let bridge = Arc::clone(&bridge);
+                        renewals.spawn(async move { bridge.renew(epoch).await });
+                    }
+                }
+                Wanted::Sse => {
+                    drop(hold);
+                    http_sse(&bridge).await;
+                }
+            }
+            // Nothing more to do until something else is wanted.
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            changed = wanted.changed() => if changed.is_err() { return },
+            () = listen => {}
+        }
+    }
+}
+
+/// How a stream, or the try to open it, ended.
+enum End {
+    /// It was open.
+    Closed,
+    /// The server answered with this status and body (or with a body that is no stream).
+    Refused(StatusCode, Page),
+    /// The server takes no such credentials, and the stream is not worth to ask the user for others.
+    Unauthorized(Arc<UserHeaders>),
+    /// There are no credentials that the server takes.
+    Denied(Error),
+    /// No answer came.
+    Failed(Error),
+}
+
+/// Why there is no more to listen to.
+#[derive(PartialEq, Eq)]
+enum Outcome {
+    /// The server pushes nothing.
+    Silent,
+    /// The server does not know the session any more.
+    SessionLost,
+}
+
+/// The stream of what the server pushes, for as long as it is open.
+struct Open<'a>(&'a watch::Sender<bool>);
+
+impl<'a> Open<'a> {
+    fn new(pushes: &'a watch::Sender<bool>) -> Self {
+        pushes.send_replace(true);
+        Self(pushes)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
+}
+
+/// Listens to what the server pushes in this session, for as long as there may be something.
+async fn push(bridge: &Arc<Bridge>, mut hold: Option<Hold>) -> Outcome {
+    let mut cursor = Cursor::new(&bridge.timeouts);
+    let mut was_open = false;
+    let mut failures = 0;
+    loop {
+        let end = match open_ahead(bridge, cursor.id.as_ref(), hold.take()).await {
+            Ok(reply) => {
+                was_open = true;
+                failures = 0;
+                let _open = Open::new(&bridge.listener.pushes);
+                read(bridge, reply, &mut cursor, |_| true).await;
+                End::Closed
+            }
+            Err(end) => end,
+        };
+        match end {
+            End::Refused(status, page) if bridge.session().is_lost(status, &page, false) && was_open => {
+                return Outcome::SessionLost;
+            }
+            End::Refused(status, _) if !is_passing(status) => {
+                tracing::debug!(status = status.as_u16(), "the server pushes nothing");
+                return Outcome::Silent;
+            }
+            End::Unauthorized(sent) => {
+                tracing::debug!("no push stream until there are other credentials");
+                bridge.transport.credentials.change(&sent).await;
+                continue;
+            }
+            End::Closed => {}
+            End::Refused(status, _) => tracing::debug!(status = status.as_u16(), "no push stream for now"),
+            End::Denied(error) | End::Failed(error) => tracing::debug!(error = %error, "no push stream for now"),
+        }
+        sleep(cursor.wait(failures, &bridge.timeouts)).await;
+        failures += 1;
+    }
+}
+
+/// Keeps the stream of HTTP+SSE open, unless the server has none.
+async fn http_sse(bridge: &Arc<Bridge>) {
+    let listener = &bridge.listener;
+    let mut cursor = Cursor::new(&bridge.timeouts);
+    let mut failures = 0;
+    loop {
+        let down = match open(bridge, true, None).await {
+            Ok(reply) => {
+                failures = 0;
+                let number = listener.streams.fetch_add(1, Ordering::Relaxed) + 1;
+                let reading = read(bridge, reply, &mut cursor, |text| {
+                    let endpoint = endpoint(bridge.transport.url(), text);
+                    let stream = match endpoint {
+                        Ok(endpoint) => Stream::Open { concealed: Concealed::url(endpoint.as_url()), endpoint, number },
+                        Err(why) => Stream::Down(Error::new(Fault::InvalidAnswer, why)),
+                    };
+                    let usable = matches!(stream, Stream::Open { .. });
+                    listener.stream.send_replace(stream);
+                    usable
+                });
+                let epoch = bridge.session().epoch();
+                let renewing = async {
+                    // A session that died with its stream is set up anew at once, for what the server pushes.
+                    if bridge.session().stream().is_some() {
+                        let _ = bridge.renew(epoch).await;
+                    }
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    () = reading => {}
+                    () = renewing => {}
+                }
+                if matches!(*listener.stream.borrow(), Stream::Down(_)) {
+                    listener.close();
+                    return;
+                }
+                Stream::Opening
+            }
+            Err(End::Refused(status, _)) if !is_passing(status) => {
+                let why = format!("the server has no event stream there (HTTP {})", status.as_u16());
+                listener.stream.send_replace(Stream::Down(Error::new(Fault::InvalidAnswer, why)));
+                listener.close();
+                return;
+            }
+            Err(End::Denied(error)) => {
+                listener.stream.send_replace(Stream::Down(error));
+                listener.close();
+                return;
+            }
+            Err(End::Refused(status, _)) => {
+                let why = format!("the event stream cannot be opened (HTTP {})", status.as_u16());
+                Stream::Down(Error::new(Fault::Connect, why))
+            }
+            Err(End::Failed(error)) => Stream::Down(Error::new(Fault::Connect, error.to_string()).with_source(error)),
+            // Who asks for the stream is never put off.
+            Err(End::Closed | End::Unauthorized(_)) => Stream::Opening,
+        };
+        listener.stream.send_replace(down);
+        tokio::select! {
+            () = sleep(cursor.wait(failures, &bridge.timeouts)) => {}
+            () = listener.hurry.notified() => {}
+        }
+        failures += 1;
+    }
+}
+
+/// Opens a stream, and drops `hold` when the server has answered or has had the time for it.
+async fn open_ahead(bridge: &Bridge, last_event_id: Option<&Bytes>, hold: Option<Hold>) -> Result<Reply, End> {
+    let mut opening = pin!(open(bridge, false, last_event_id));
+    if let Ok(opened) = timeout(HEAD_START, &mut opening).await {
+        return opened;
+    }
+    bridge.listener.is_slow.store(true, Ordering::Relaxed);
+    drop(hold);
+    opening.await
+}
+
+/// Opens a stream.
+async fn open(bridge: &Bridge, is_asked_for: bool, last_event_id: Option<&Bytes>) -> Result<Reply, End> {
+    let session = |headers: &mut HeaderMap| bridge.session().apply(headers);
+    let get = bridge.transport.get(is_asked_for, session, last_event_id);
+    let mut reply = match timeout(bridge.timeouts.idle, get).await {
+        Ok(reply) => reply.map_err(End::Failed)?,
+        Err(_) => return Err(End::Failed(Error::new(Fault::Timeout, "the server did not open the stream in time"))),
+    };
+    if reply.status().is_success() && timeout(bridge.timeouts.idle, reply.is_events()).await.unwrap_or_default() {
+        return Ok(reply);
+    }
+    let failure = reply.failure(b"");
+    if failure.status().is_none() {
+        return Err(End::Denied(failure));
+    }
+    if !is_asked_for && reply.status() == StatusCode::UNAUTHORIZED {
+        return Err(End::Unauthorized(reply.into_sent()));
+    }
+    let status = if reply.status().is_success() { StatusCode::METHOD_NOT_ALLOWED } else { reply.status() };
+    Err(End::Refused(status, reply.page(&bridge.storage, false).await))
+}
+
+/// Hands on what a stream brings, to its end; `endpoint` is told of the event of that name, and may end it.
+async fn read(bridge: &Arc<Bridge>, mut reply: Reply, cursor: &mut Cursor, mut endpoint: impl FnMut(&[u8]) -> bool) {
+    let mut decoder = bridge.decoder(reply.content_type());
+    let mut brought = false;
+    while let Ok(Some(chunk)) = reply.chunk().await {
+        bridge.listener.traffic();
+        if decoder.take_in(chunk).await.is_err() {
+            break;
+        }
+        while let Some(message) = decoder.next_valid() {
+            brought = true;
+            bridge.hand_on(message, None).await;
+        }
+        for lost in decoder.take_lost() {
+            let _ = bridge.hand_on_lost(lost, None).await;
+        }
+        if let Some(text) = decoder.take_endpoint()
+            && !endpoint(&text)
+        {
+            break;
+        }
+    }
+    cursor.reopening.ended(decoder.retry(), brought);
+    cursor.id = decoder.last_event_id().cloned().or(cursor.id.take());
+}
+
+/// Where a stream can be taken up again, and when.
+struct Cursor {
+    id: Option<Bytes>,
+    reopening: Reopening,
+}
+
+impl Cursor {
+    fn new(timeouts: &Timeouts) -> Self {
+        Self { id: None, reopening: Reopening::new(timeouts.reconnect) }
+    }
+
+    fn wait(&self, failures: u32, timeouts: &Timeouts) -> Duration {
+        let wait = self.reopening.wait();
+        match failures {
+            0 => wait,
+            _ => wait.max(retry::backoff(timeouts.retry, failures + 2, retry::random())),
+        }
+    }
+}
+
+/// The endpoint that the server names, which must be on its own origin (R51).
+fn endpoint(base: &ServerUrl, text: &[u8]) -> Result<ServerUrl, &'static str> {
+    let text = std::str::from_utf8(text).map_err(|_| "the server's endpoint for messages is no text")?;
+    let endpoint = base.join(text.trim()).ok_or("the server's endpoint for messages is no URL")?;
+    let endpoint = endpoint.secured_as(base).unwrap_or(endpoint);
+    if base.is_origin_of(&endpoint) {
+        Ok(endpoint)
+    } else {
+        Err("the server wants messages to be sent to another origin; refused")
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn late() -> Error {
+    Error::new(Fault::Timeout, "the server named no endpoint for messages (HTTP+SSE) in time")
+}
+
+/// Whether a refusal may be over soon.
+fn is_passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 500..=599) && status != StatusCode::NOT_IMPLEMENTED
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r50_r51_endpoints() {
+        let base = ServerUrl::parse("http://localhost:8080/a/sse?x=1").unwrap();
+        for (text, expected) in [
+            ("/messages?session=1", Some("http://localhost:8080/messages?session=1")),
+            ("messages", Some("http://localhost:8080/a/messages")),
+            ("?s=1", Some("http://localhost:8080/a/sse?s=1")),
+            ("http://localhost:8080/m", Some("http://localhost:8080/m")),
+            ("http://evil/", None),
+            ("//evil/m", None),
+            ("https://localhost:8080/m", None),
+            ("http://localhost:8081/m", None),
+            ("http://[", None),
+        ] {
+            let endpoint = endpoint(&base, text.as_bytes()).ok();
+            assert_eq!(endpoint.map(|url| url.as_url().to_string()).as_deref(), expected, "{text}");
+        }
+        for (base, text, expected) in [
+            ("https://a.example/sse", "http://a.example/m?s=1", Some("https://a.example/m?s=1")),
+            ("https://a.example:8443/sse", "http://a.example:8443/m", Some("https://a.example:8443/m")),
+            ("https://a.example/sse", "http://a.example:8000/m", None),
+            ("https://a.example/sse", "http://b.example/m", None),
+        ] {
+            let endpoint = endpoint(&ServerUrl::parse(base).unwrap(), text.as_bytes()).ok();
+            assert_eq!(endpoint.map(|url| url.as_url().to_string()).as_deref(), expected, "{base} {text}");
+        }
+    }
+
+    #[test]
+    fn r30_r33_waits() {
+        let timeouts = Timeouts::default();
+        let mut cursor = Cursor::new(&timeouts);
+        assert_eq!(cursor.wait(0, &timeouts), timeouts.reconnect);
+        cursor.reopening.ended(Some(Duration::from_millis(170)), true);
+        assert_eq!(cursor.wait(0, &timeouts), Duration::from_millis(170));
+        assert!(cursor.wait(3, &timeouts) > Duration::from_secs(1), "failures need more patience");
+    }
+}

@@ -1,0 +1,231 @@
+//! What a client is told while its user signs in, as clients have a time limit for the handshake and for each call.
+//!
+//! The handshake is answered in the server's place, with what makes a client look again later; what it asks then gets an
+//! error that says where to sign in. When the token is there the bridge makes the real handshake, as it does for a session
+//! that is lost, and tells the client that all lists have changed.
+//!
+//! A client that can show URLs is asked to show this one: in a session by a request of the bridge's, in the modern protocol by a
+//! result that asks for input (MRTR), after which the client makes its request again, as often as it takes.
+//!
+//! Rule: only what the bridge can stand for is promised. It speaks every version itself, and lists that are empty or missing
+//! are told from others when they are asked for.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use memchr::memmem;
+use serde_json::{Value, json};
+
+use crate::{
+    auth::{Prompt, SignIn},
+    bridge::Bridge,
+    call::own_requests::own_id,
+    json::splice::{Object, Splice},
+    translate::{
+        eras::Era,
+        modern_to_legacy::{input_required, is_question, says_no},
+    },
+    wire::message::Message,
+};
+
+const NAME: &str = "mcp-gangway";
+const LATER: &str = "The user has to sign in first. Until then, requests fail and say where.";
+/// What a modern client brings back when it makes a request again. It stands for nothing that is kept here.
+const STATE: &str = "mcp-gangway: signing in";
+/// The lists that may be other ones than a client believes.
+const LISTS: [&str; 3] = ["tools", "resources", "prompts"];
+
+/// What was asked of the user in the client's own window.
+#[derive(Debug, Default)]
+pub(crate) struct Asked(Mutex<Option<String>>);
+
+impl Asked {
+    /// Whether this URL was not put to the user yet; now it is.
+    pub(crate) fn is_new(&self, url: &str) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.replace(url.to_owned()).as_deref() != Some(url)
+    }
+}
+
+/// The answer to a handshake of either era that cannot wait any longer. None for what is no handshake.
+pub(crate) fn answer(request: &Message) -> Option<Message> {
+    let capabilities = json!({
+        "tools": {"listChanged": true},
+        "resources": {"listChanged": true},
+        "prompts": {"listChanged": true},
+    });
+    let info = json!({"name": NAME, "version": env!("CARGO_PKG_VERSION")});
+    let result = match request.method() {
+        "initialize" => json!({
+            "protocolVersion": request.params()?.string("protocolVersion")?,
+            "capabilities": capabilities,
+            "serverInfo": info,
+            "instructions": LATER,
+        }),
+        "server/discover" => json!({
+            "resultType": "complete",
+            "supportedVersions": ["2026-07-28"],
+            "capabilities": capabilities,
+            "instructions": LATER,
+            "ttlMs": 0,
+            "cacheScope": "private",
+            "_meta": {"io.modelcontextprotocol/serverInfo": info},
+        }),
+        _ => return None,
+    };
+    response(request, &result)
+}
+
+fn response(request: &Message, result: &Value) -> Option<Message> {
+    Message::one(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, request.id()?.as_str()))
+}
+
+/// The result that asks a modern client to show its user where to sign in, if it can. A request that goes on with something
+/// else already would lose that.
+pub(crate) fn question(request: &Message, prompt: &Prompt) -> Option<Message> {
+    let question = elicitation(&json!({"mode": "url", "url": prompt.url(), "message": what_to_do(prompt)}))?;
+    let goes_on = request.params()?.get("requestState").is_some();
+    (!goes_on && is_question(request, &question)).then(|| input_required(request, STATE, &[question]))
+}
+
+/// The result that has a modern client make its request again, as the user has not signed in yet.
+pub(crate) fn later(request: &Message) -> Message {
+    input_required(request, STATE, &[])
+}
+
+/// A request that was answered by one of these results and comes again.
+pub(crate) struct Again {
+    /// As it was at first.
+    pub(crate) request: Message,
+    /// The user does not want to sign in.
+    pub(crate) is_declined: bool,
+}
+
+pub(crate) fn again(request: &Message) -> Option<Again> {
+    // Hardly any request is one, which this tells sooner than a look at all members.
+    if request.era() != Era::Modern || memmem::find(request.bytes(), STATE.as_bytes()).is_none() {
+        return None;
+    }
+    let params = Object::of(request.text())?.object("params")?;
+    params.string("requestState").filter(|state| state == STATE)?;
+    let responses = params.object("inputResponses");
+    let is_declined = responses.is_some_and(|all| all.members().any(|member| says_no(member.value)));
+    let mut splice = Splice::new(request.text());
+    splice.edit(params, &[], |member| member.is("requestState") || member.is("inputResponses"));
+    Some(Again { request: Message::one(splice.finish())?, is_declined })
+}
+
+fn elicitation(params: &Value) -> Option<Message> {
+    Message::one(format!(r#"{{"jsonrpc":"2.0","id":0,"method":"elicitation/create","params":{params}}}"#))
+}
+
+fn what_to_do(prompt: &Prompt) -> String {
+    match prompt {
+        Prompt::Browser { .. } => "Sign in to use this server.".to_owned(),
+        Prompt::Device { code, .. } => format!("Sign in to use this server. Your code is {code}."),
+    }
+}
+
+/// Whether the client can show a URL to its user, as it says in its `initialize`.
+fn can_show_urls(initialize: &Message) -> bool {
+    let elicitation = initialize.params().and_then(|params| params.object("capabilities")?.object("elicitation"));
+    elicitation.is_some_and(|elicitation| elicitation.get("url").is_some())
+}
+
+impl Bridge {
+    /// Sees to what follows a provisional answer to this `initialize`.
+    pub(crate) fn await_sign_in(self: &Arc<Self>) {
+        let bridge = Arc::clone(self);
+        self.spawn(async move {
+            let epoch = bridge.session().epoch();
+            let Some(sign_in) = bridge.transport.credentials.sign_in() else { return };
+            // One that fails leaves the client with the errors that its requests get; the next may go better.
+            while !sign_in.is_done().await {
+                sign_in.next_begins().await;
+            }
+            if let Err(error) = bridge.renew(epoch).await {
+                tracing::warn!(error = %error, detail = error.detail(), "signed in, but the handshake failed");
+            }
+        });
+    }
+
+    /// The real handshake is made in the place of the provisional one.
+    pub(crate) async fn tell_of_changed_lists(&self) {
+        for list in LISTS {
+            let told = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{list}/list_changed"}}"#);
+            if let Some(told) = Message::one(told) {
+                self.output.send(told.into_line()).await;
+            }
+        }
+    }
+
+    /// Puts the URL to sign in at to the user through the client, if it has said that it can do that; once for each URL,
+    /// and not before the handshake is over, as clients take no requests earlier.
+    pub(crate) fn show_sign_in(self: &Arc<Self>) {
+        let can_show = self.session().initialize().is_some_and(can_show_urls);
+        if !can_show || self.transport.credentials.sign_in().is_none() {
+            return;
+        }
+        let bridge = Arc::clone(self);
+        self.spawn(async move {
+            let Some(sign_in) = bridge.transport.credentials.sign_in() else { return };
+            let Some(prompt) = sign_in.prompt().await else { return };
+            if bridge.asked.is_new(prompt.url()) {
+                bridge.elicit(&prompt, sign_in).await;
+            }
+        });
+    }
+
+    async fn elicit(&self, prompt: &Prompt, sign_in: &SignIn) {
+        let id = NAME.to_owned() + own_id().as_str().trim_matches('"');
+        let asked = elicitation(
+            &json!({"mode": "url", "elicitationId": id, "url": prompt.url(), "message": what_to_do(prompt)}),
+        );
+        let Some(asked) = asked else { return };
+        let done = sign_in.is_done();
+        tokio::pin!(done);
+        // Whatever the user answers, what counts is the sign-in; when that is over, nobody waits for the answer.
+        let is_signed_in = tokio::select! {
+            _ = self.questions.ask(std::slice::from_ref(&asked), &self.output) => done.await,
+            is_signed_in = &mut done => is_signed_in,
+        };
+        if is_signed_in {
+            let told = json!({"jsonrpc": "2.0", "method": "notifications/elicitation/complete", "params": {"elicitationId": id}});
+            if let Some(told) = Message::one(told.to_string()) {
+                self.output.send(told.into_line()).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str) -> Message {
+        Message::one(text.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn a_handshake_of_either_era_has_a_provisional_answer() {
+        let initialize =
+            message(r#"{"jsonrpc":"2.0","id":"a","method":"initialize","params":{"protocolVersion":"2025-06-18"}}"#);
+        let answered: Value = serde_json::from_str(answer(&initialize).unwrap().text()).unwrap();
+        assert_eq!((&answered["id"], &answered["result"]["protocolVersion"]), (&json!("a"), &json!("2025-06-18")));
+        assert_eq!(answered["result"]["capabilities"]["tools"]["listChanged"], true);
+        let discover = message(r#"{"jsonrpc":"2.0","id":1e0,"method":"server/discover","params":{}}"#);
+        let answered = answer(&discover).unwrap();
+        assert!(answered.text().contains(r#""id":1e0,"#) && answered.text().contains("2026-07-28"));
+        assert!(answer(&message(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#)).is_none());
+        assert!(answer(&message(r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#)).is_none());
+    }
+
+    #[test]
+    fn only_a_client_that_says_so_is_shown_a_url() {
+        for (elicitation, can) in [("", false), (r#""elicitation":{}"#, false), (r#""elicitation":{"url":{}}"#, true)] {
+            let text = format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"capabilities":{{{elicitation}}}}}}}"#
+            );
+            assert_eq!(can_show_urls(&message(&text)), can, "{elicitation}");
+        }
+    }
+}

@@ -1,0 +1,517 @@
+//! Connections: from a URI to a stream that HTTP can be spoken on, by way of names, TCP, proxies and TLS.
+//!
+//! Rule: an error says at which party the way ended (`Failure`), as only this code knows which one it was about.
+
+use std::{
+    error::Error as StdError,
+    io::{self, IoSlice},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Uri, uri::Scheme};
+use hyper_util::{
+    client::legacy::connect::{
+        HttpConnector,
+        dns::{GaiResolver, Name},
+    },
+    rt::TokioIo,
+};
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::client::TlsStream;
+use tower_service::Service;
+
+use super::{
+    HttpSettings, HttpVersion, UnixSocket,
+    connect_error::Trace,
+    proxy::{Proxies, Way},
+    ssrf_guard::{Addresses, Reach, is_localhost},
+    tls::{Identity, Tls, Trust},
+};
+use crate::{error::Error, http::Proxy};
+
+/// A peer that is gone without a word is found out within a minute: by TCP's own probes after 30 s of silence, by data
+/// that nobody acknowledges, and with HTTP/2 by pings while requests are open (`HttpSettings::ping`), as a proxy may keep
+/// up its half.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
+#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+const UNACKNOWLEDGED: Duration = Duration::from_mins(1);
+
+/// The name of HTTP/2 in ALPN.
+const H2: &[u8] = b"h2";
+
+pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Where the way to a server ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("it took too long")]
+    TimedOut,
+    #[error("the proxy is not reached")]
+    NoProxy(#[source] BoxError),
+    #[error("the proxy wants credentials, or others")]
+    Credentials,
+    #[error("the proxy makes no connection")]
+    Refused(#[source] BoxError),
+    #[error("the server is not reached")]
+    NoServer(#[source] BoxError),
+}
+
+/// Why a request got no response.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    /// There was no connection.
+    Unreached(Failure),
+    /// It broke, or brought no HTTP. `is_unsent`: nothing of the request had been written.
+    Broken { error: hyper::Error, is_unsent: bool },
+}
+
+impl From<Failure> for Unanswered {
+    fn from(failure: Failure) -> Self {
+        Self::Unreached(failure)
+    }
+}
+
+/// A host has no address to connect to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoAddress {
+    #[error("no address")]
+    Unknown(#[from] io::Error),
+    /// It has none that the settings allow; this is one of those that it has.
+    #[error("{0} is {1}")]
+    Forbidden(IpAddr, Reach),
+}
+
+/// Connects to servers, directly or through proxies.
+#[derive(Clone)]
+pub(super) struct Connector(Arc<Means>);
+
+struct Means {
+    to_server: Direct,
+    to_proxy: Direct,
+    proxies: Proxies,
+    identity: Arc<Identity>,
+    names: Names,
+    unix_socket: Option<UnixSocket>,
+    limit: Duration,
+}
+
+impl Connector {
+    /// # Errors
+    /// Certificates or keys that cannot be used.
+    pub(super) fn new(settings: &HttpSettings) -> Result<Self, Error> {
+        let identity = Identity::read(&settings.tls)?;
+        let trust = Trust::read(&settings.tls)?;
+        let tls = Tls::new(
+            &trust,
+            &identity,
+            match settings.version {
+                HttpVersion::Auto => &[H2, b"http/1.1"],
+                HttpVersion::Http1 => &[b"http/1.1"],
+                HttpVersion::Http2 => &[H2],
+            },
+        );
+        // A proxy is another party than the server: it does not see who the user is there.
+        let tls_to_proxy = Tls::new(&trust, &Identity::none(), &[]);
+
+        let names = Names::within(settings.addresses.clone());
+        // The user has chosen the proxy, wherever it is.
+        let tcp = |names| Self::tcp(names, settings.connect);
+        Ok(Self(Arc::new(Means {
+            to_server: Direct { tcp: tcp(names.clone()), tls },
+            to_proxy: Direct { tcp: tcp(Names::new()), tls: tls_to_proxy },
+            proxies: Proxies::new(&settings.proxy),
+            identity,
+            names,
+            unix_socket: settings.unix_socket.clone(),
+            limit: settings.connect,
+        })))
+    }
+
+    fn tcp(names: Names, limit: Duration) -> HttpConnector<Names> {
+        let mut tcp = HttpConnector::new_with_resolver(names);
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        // Shared out among the addresses of a host, so that one that is dead leaves time for the others.
+        tcp.set_connect_timeout(Some(limit));
+        tcp.set_keepalive(Some(PROBE_AFTER));
+        tcp.set_keepalive_interval(Some(PROBE_EVERY));
+        tcp.set_keepalive_retries(Some(PROBES));
+        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+        tcp
+    }
+
+    /// The same with other proxies.
+    pub(super) fn with_proxies(&self, proxy: &Proxy) -> Self {
+        let Means { to_server, to_proxy, identity, names, unix_socket, limit, .. } = &*self.0;
+        Self(Arc::new(Means {
+            to_server: to_server.clone(),
+            to_proxy: to_proxy.clone(),
+            proxies: Proxies::new(proxy),
+            identity: Arc::clone(identity),
+            names: names.clone(),
+            unix_socket: unix_socket.clone(),
+            limit: *limit,
+        }))
+    }
+
+    /// The proxy on the way to a URI, if there is one.
+    pub(super) fn way(&self, uri: &Uri) -> Option<Way> {
+        if self.socket(uri).is_some() { None } else { self.0.proxies.between(uri) }
+    }
+
+    /// The socket of this machine on which the server of a URI listens, if that is so.
+    fn socket(&self, uri: &Uri) -> Option<&UnixSocket> {
+        self.0.unix_socket.as_ref().filter(|socket| socket.is_for(uri))
+    }
+
+    /// What it means that a request to this URI got no response.
+    pub(super) fn explain(&self, error: Unanswered, uri: &Uri) -> Error {
+        self.trace(uri).explain(error)
+    }
+
+    /// Finds out whether the host of a URI may be connected to. What a proxy makes of a name is not known.
+    #[cfg(feature = "oauth")]
+    pub(super) async fn judge(&self, target: &Uri) -> Result<(), Error> {
+        let Means { names, .. } = &*self.0;
+        let judged = match names.judge_literal(bare_host(target)).await {
+            Ok(()) if self.way(target).is_none() => names.allowed(bare_host(target)).await.map(drop),
+            judged => judged,
+        };
+        judged.map_err(|forbidden| self.trace(target).of_way(&Failure::NoServer(forbidden.into())))
+    }
+
+    fn trace<'a>(&'a self, uri: &'a Uri) -> Trace<'a> {
+        let proxy = self.way(uri).map(|way| way.proxy());
+        let socket = self.socket(uri).map(UnixSocket::path);
+        Trace { uri, proxy, socket, asked: self.0.identity.asked() }
+    }
+
+    /// A connection with where `target` points, or with the proxy that requests for it go to.
+    ///
+    /// # Errors
+    /// Where the way there ended.
+    pub(super) async fn connect(&self, target: &Uri) -> Result<Stream, Failure> {
+        timeout(self.0.limit, self.find_way(target)).await.unwrap_or(Err(Failure::TimedOut))
+    }
+
+    async fn find_way(&self, target: &Uri) -> Result<Stream, Failure> {
+        let Means { to_server, to_proxy, names, .. } = &*self.0;
+        if let Some(socket) = self.socket(target) {
+            let stream = socket.connect().await.map_err(|error| Failure::NoServer(error.into()))?;
+            return to_server.secure(stream, target).await.map_err(Failure::NoServer);
+        }
+        let judged = names.judge_literal(bare_host(target)).await;
+        judged.map_err(|forbidden| Failure::NoServer(forbidden.into()))?;
+        let Some(way) = self.way(target) else {
+            return to_server.connect(target).await.map_err(Failure::NoServer);
+        };
+        let stream = way.connect(to_proxy.clone(), target).await?;
+        if matches!(way, Way::Forward(_)) {
+            return Ok(Stream { is_forwarded: true, ..stream });
+        }
+        to_server.secure(stream, target).await.map_err(Failure::NoServer)
+    }
+}
+
+/// Connects to where a URI points: by TCP, and with TLS if it is `https`.
+#[derive(Clone)]
+pub(super) struct Direct {
+    tcp: HttpConnector<Names>,
+    tls: Arc<Tls>,
+}
+
+impl std::fmt::Debug for Direct {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Direct").finish_non_exhaustive()
+    }
+}
+
+impl Direct {
+    /// A connection with where `target` points.
+    pub(super) async fn connect(&self, target: &Uri) -> Result<Stream, BoxError> {
+        #[cfg(any(test, feature = "internals"))]
+        if let Some(wire) = super::in_memory::connect(target) {
+            return self.secure(Stream { layer: Layer::Memory(wire?), is_forwarded: false }, target).await;
+        }
+        let stream = self.tcp.clone().call(target.clone()).await?.into_inner();
+        self.secure(Stream { layer: Layer::Tcp(stream), is_forwarded: false }, target).await
+    }
+
+    /// Puts TLS on a stream to `target` if that is `https`.
+    async fn secure(&self, stream: Stream, target: &Uri) -> Result<Stream, BoxError> {
+        if target.scheme() != Some(&Scheme::HTTPS) {
+            return Ok(stream);
+        }
+        let stream = self.tls.secure(bare_host(target), stream).await?;
+        Ok(Stream { layer: Layer::Tls(Box::new(stream)), is_forwarded: false })
+    }
+}
+
+impl Service<Uri> for Direct {
+    type Response = TokioIo<Stream>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, target: Uri) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move { this.connect(&target).await.map(TokioIo::new) })
+    }
+}
+
+/// The addresses of names, as far as they may be connected to.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    resolver: GaiResolver,
+    allowed: Addresses,
+}
+
+impl Names {
+    pub(super) fn new() -> Self {
+        Self::within(Addresses::Any)
+    }
+
+    /// Only addresses of these.
+    pub(super) fn within(allowed: Addresses) -> Self {
+        Self { resolver: GaiResolver::new(), allowed }
+    }
+
+    /// Finds out whether a host may be connected to whose address is known without asking anybody: not even a proxy is
+    /// asked for another.
+    async fn judge_literal(&self, host: &str) -> Result<(), NoAddress> {
+        match literal(host) {
+            Some(addresses) => self.permitted(addresses).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// The addresses of a host that may be connected to.
+    async fn allowed(&self, host: &str) -> Result<Vec<SocketAddr>, NoAddress> {
+        let found = self.find(host).await?;
+        self.permitted(found).await
+    }
+
+    /// Those of these addresses that may be connected to; one that may not does not spoil the others.
+    async fn permitted(&self, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, NoAddress> {
+        let Addresses::Like(host) = &self.allowed else { return Ok(addresses) };
+        let is_for_all = |address: &SocketAddr| Reach::of(address.ip()) == Reach::Everybody;
+        let forbidden = addresses.iter().find(|address| !is_for_all(address)).map(SocketAddr::ip);
+        let Some(forbidden) = forbidden else { return Ok(addresses) };
+        // A host without an address, as where only a proxy knows one, is near nothing. Nor is one that everybody reaches
+        // as well: whoever owns its name can give it any address beside.
+        let at = self.find(host).await.unwrap_or_default();
+        let at = if at.iter().any(is_for_all) { Vec::new() } else { at };
+        addresses.retain(|address| {
+            let reach = Reach::of(address.ip());
+            let is_there = reach != Reach::Nobody && at.iter().any(|other| Reach::of(other.ip()) == reach);
+            reach == Reach::Everybody || is_there
+        });
+        if addresses.is_empty() { Err(NoAddress::Forbidden(forbidden, Reach::of(forbidden))) } else { Ok(addresses) }
+    }
+
+    /// All addresses of a host.
+    async fn find(&self, host: &str) -> Result<Vec<SocketAddr>, NoAddress> {
+        if let Some(addresses) = literal(host) {
+            return Ok(addresses);
+        }
+        let name = host.parse::<Name>().map_err(io::Error::other)?;
+        Ok(self.resolver.clone().call(name).await?.collect())
+    }
+}
+
+/// The addresses of a host that nobody needs to be asked for.
+fn literal(host: &str) -> Option<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Some(vec![(address, 0).into()]);
+    }
+    // By definition (RFC 6761, 6.3), and not all name services know that it has both (R94), or that it is no other's.
+    is_localhost(host).then(|| vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()])
+}
+
+impl Service<Name> for Names {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = NoAddress;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, NoAddress>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), NoAddress>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move { Ok(this.allowed(name.as_str()).await?.into_iter()) })
+    }
+}
+
+/// The host of a URI, without the brackets of an IPv6 address.
+pub(super) fn bare_host(uri: &Uri) -> &str {
+    let host = uri.host().unwrap_or_default();
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+impl UnixSocket {
+    #[cfg(unix)]
+    async fn connect(&self) -> io::Result<Stream> {
+        let stream = UnixStream::connect(self.path()).await?;
+        Ok(Stream { layer: Layer::Unix(stream), is_forwarded: false })
+    }
+
+    #[cfg(not(unix))]
+    async fn connect(&self) -> io::Result<Stream> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "there are no Unix sockets on this system"))
+    }
+}
+
+/// A connection: TCP or a Unix socket, with TLS on it once or, behind a proxy that wants TLS too, twice.
+pub(super) struct Stream {
+    layer: Layer,
+    /// The peer is a proxy that sends requests on.
+    is_forwarded: bool,
+}
+
+enum Layer {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
+    Tls(Box<TlsStream<Stream>>),
+    #[cfg(any(test, feature = "internals"))]
+    Memory(Box<dyn super::in_memory::Wire>),
+}
+
+impl Stream {
+    /// Whether the peer is a proxy that sends requests on.
+    pub(super) fn is_forwarded(&self) -> bool {
+        self.is_forwarded
+    }
+
+    /// Whether HTTP/2 was chosen in the TLS handshake.
+    pub(super) fn chose_http2(&self) -> bool {
+        matches!(&self.layer, Layer::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(H2))
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.layer {
+            Layer::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            #[cfg(unix)]
+            Layer::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+            Layer::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            #[cfg(any(test, feature = "internals"))]
+            Layer::Memory(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.layer {
+            Layer::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            #[cfg(unix)]
+            Layer::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+            Layer::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            #[cfg(any(test, feature = "internals"))]
+            Layer::Memory(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.layer {
+            Layer::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            #[cfg(unix)]
+            Layer::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Layer::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            #[cfg(any(test, feature = "internals"))]
+            Layer::Memory(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.layer {
+            Layer::Tcp(stream) => stream.is_write_vectored(),
+            #[cfg(unix)]
+            Layer::Unix(stream) => stream.is_write_vectored(),
+            Layer::Tls(stream) => stream.is_write_vectored(),
+            #[cfg(any(test, feature = "internals"))]
+            Layer::Memory(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.layer {
+            Layer::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            #[cfg(unix)]
+            Layer::Unix(stream) => Pin::new(stream).poll_flush(context),
+            Layer::Tls(stream) => Pin::new(stream).poll_flush(context),
+            #[cfg(any(test, feature = "internals"))]
+            Layer::Memory(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.layer {
+            Layer::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            #[cfg(unix)]
+            Layer::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+            Layer::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            #[cfg(any(test, feature = "internals"))]
+            Layer::Memory(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_host_has_beside_an_address_for_all_is_passed_over() {
+        for (server, given, left) in [
+            ("93.184.216.34", "8.8.8.8 10.0.0.1 127.0.0.1 fec0::1", "8.8.8.8"),
+            ("93.184.216.34", "10.0.0.1 ::1", ""),
+            ("10.1.1.1", "8.8.8.8 10.0.0.1 127.0.0.1 0.0.0.0", "8.8.8.8 10.0.0.1"),
+            ("localhost", "127.0.0.1 10.0.0.1 ::1 ::ffff:127.0.0.1", "127.0.0.1 ::1 ::ffff:127.0.0.1"),
+            ("0.0.0.0", "0.0.0.0 240.0.0.1", ""),
+        ] {
+            let addresses = |text: &str| -> Vec<SocketAddr> {
+                text.split_whitespace().map(|address| (address.parse::<IpAddr>().unwrap(), 0).into()).collect()
+            };
+            let permitted = Names::within(Addresses::Like(server.to_owned())).permitted(addresses(given)).await;
+            assert_eq!(permitted.unwrap_or_default(), addresses(left), "{server}: {given}");
+        }
+    }
+
+    #[test]
+    fn some_names_are_this_machines_by_definition() {
+        for name in ["localhost", "LocalHost", "localhost.", "a.localhost", "a.b.localhost."] {
+            assert!(literal(name).is_some_and(|all| all.iter().all(|address| address.ip().is_loopback())), "{name}");
+        }
+        for name in ["localhost.example", "mylocalhost", "localhost..", "", "."] {
+            assert!(literal(name).is_none(), "{name}");
+        }
+    }
+}

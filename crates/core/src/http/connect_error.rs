@@ -1,0 +1,210 @@
+//! What it means that a request failed below HTTP: who is at fault, and which setting helps.
+//!
+//! Rule: decided by the types of the errors, never by their texts.
+
+use std::{error::Error as StdError, io, path::Path};
+
+use http::{Uri, uri::Scheme};
+
+use super::{
+    connect::{Failure, NoAddress, Unanswered},
+    tls::{self, Asked},
+};
+use crate::{
+    error::{Error, Fate, Kind as Fault},
+    http::Shown,
+    open_files,
+};
+
+/// What is known about the way that a request took.
+pub(super) struct Trace<'a> {
+    pub(super) uri: &'a Uri,
+    /// The proxy on it, without credentials.
+    pub(super) proxy: Option<String>,
+    /// The socket that it is reached by.
+    pub(super) socket: Option<&'a Path>,
+    /// Whether the server asked for a client certificate.
+    pub(super) asked: Asked,
+}
+
+impl Trace<'_> {
+    /// The error to give: the party at fault, and one line on what failed and what to do.
+    pub(super) fn explain(&self, error: Unanswered) -> Error {
+        match error {
+            Unanswered::Unreached(failure) => {
+                let (fault, summary) = self.judge_way(&failure);
+                Error::new(fault, summary).with_source(failure)
+            }
+            Unanswered::Broken { error, is_unsent } => {
+                let (fault, summary) = self.judge_connection(&error);
+                let is_unread = is_unsent || was_refused_unread(&error);
+                let explained = Error::new(fault, summary).with_source(error);
+                if is_unread { explained.with_fate(Fate::Unread) } else { explained }
+            }
+        }
+    }
+
+    /// The same where no connection was tried.
+    #[cfg(feature = "oauth")]
+    pub(super) fn of_way(&self, failure: &Failure) -> Error {
+        let (fault, summary) = self.judge_way(failure);
+        Error::new(fault, summary)
+    }
+
+    /// No connection was made.
+    fn judge_way(&self, failure: &Failure) -> (Fault, String) {
+        let url = Shown(self.uri);
+        let proxy = self.proxy.as_deref().unwrap_or_default();
+        if is_timeout(failure) {
+            let (via, hint) = (self.via(), if proxy.is_empty() { "--proxy" } else { "the proxy" });
+            let summary = format!("connecting to {url}{via} took too long; check the network and {hint}");
+            return (Fault::Connect, summary);
+        }
+        match failure {
+            Failure::NoProxy(_) if find::<NoAddress>(failure).is_some() => {
+                (Fault::Dns, format!("the host of the proxy {proxy} has no address; check --proxy or HTTPS_PROXY"))
+            }
+            Failure::NoProxy(_) | Failure::Refused(_) if find::<rustls::Error>(failure).is_some() => {
+                (Fault::Tls, format!("no secure connection to the proxy {proxy}; --ca-cert adds an authority"))
+            }
+            Failure::NoProxy(_) => {
+                let summary =
+                    format!("cannot connect to the proxy {proxy}; check --proxy or HTTPS_PROXY and the network");
+                (Fault::Connect, summary)
+            }
+            Failure::Credentials => wants_credentials(proxy),
+            Failure::Refused(_) => (
+                Fault::Connect,
+                format!("the proxy {proxy} gives no way to {url}; ask who runs it, or put the host into NO_PROXY"),
+            ),
+            Failure::NoServer(_) | Failure::TimedOut => self.judge_server(failure),
+        }
+    }
+
+    /// The server was not reached.
+    fn judge_server(&self, failure: &Failure) -> (Fault, String) {
+        let (url, via) = (Shown(self.uri), self.via());
+        if let Some(socket) = self.socket {
+            let summary = format!(
+                "cannot connect to the socket {}; check that the server runs and listens there",
+                socket.display()
+            );
+            return (Fault::Connect, summary);
+        }
+        match find::<NoAddress>(failure) {
+            Some(NoAddress::Unknown(_)) => {
+                return (Fault::Dns, format!("the host of {url} has no address; check the URL and the network"));
+            }
+            Some(NoAddress::Forbidden(address, reach)) => {
+                let summary = format!("{url} is not used: {address} is {reach}, where the MCP server is not");
+                return (Fault::ForbiddenAddress, summary);
+            }
+            None => {}
+        }
+        if let Some(error) = find::<rustls::Error>(failure) {
+            return (Fault::Tls, tls::explain(error, &url, self.asked));
+        }
+        if is_out_of_descriptors(failure) {
+            let summary = format!(
+                "cannot connect to {url}: this process has as many files and connections open as it may; raise that limit (ulimit -n), or lower --concurrency"
+            );
+            return (Fault::Connect, summary);
+        }
+        let summary = if self.uri.scheme() == Some(&Scheme::HTTPS) && is_cut(failure) {
+            format!(
+                "{url} closed the connection{via} before it was secure; check that the server runs, and its port for https"
+            )
+        } else if via.is_empty() {
+            format!("cannot connect to {url}; check that the server runs, the URL and --proxy")
+        } else {
+            format!("cannot connect to {url}{via}; check the proxy, or put the host into NO_PROXY")
+        };
+        (Fault::Connect, summary)
+    }
+
+    /// A connection was made, and broke or brought nonsense.
+    fn judge_connection(&self, error: &hyper::Error) -> (Fault, String) {
+        let url = Shown(self.uri);
+        if let Some(error) = find::<rustls::Error>(error)
+            && tls::is_about_client_certificate(error, self.asked)
+        {
+            return (Fault::Tls, tls::explain(error, &url, self.asked));
+        }
+        if find::<h2::Error>(error).is_some_and(|error| error.is_library() && error.is_reset()) {
+            let summary = format!("what {url} answers breaks the rules of HTTP/2, or its headers have no end");
+            return (Fault::InvalidAnswer, summary);
+        }
+        match find::<hyper::Error>(error) {
+            Some(error) if error.is_parse() => (
+                Fault::InvalidAnswer,
+                format!("what {url} answers is no HTTP, or its headers have no end; check scheme and port of the URL"),
+            ),
+            _ if self.asked == Asked::InVain => (
+                Fault::Broken,
+                format!(
+                    "the connection to {url} broke after it asked for a client certificate; --client-cert gives one"
+                ),
+            ),
+            _ => (Fault::Broken, format!("the connection to {url} broke before an answer came")),
+        }
+    }
+
+    fn via(&self) -> String {
+        self.proxy.as_ref().map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default()
+    }
+}
+
+/// What a proxy means by 407.
+pub(super) fn wants_credentials(proxy: &str) -> (Fault, String) {
+    let scheme = proxy.split_once(':').map_or("http", |(scheme, _)| scheme);
+    let summary =
+        format!("the proxy {proxy} wants credentials, or others; put them into its URL: {scheme}://USER:PASSWORD@HOST");
+    (Fault::Proxy, summary)
+}
+
+/// Whether the server has said in HTTP/2 that it did not process the request (RFC 9113, 6.8 and 8.7): it goes away in
+/// good order, or refuses the stream.
+fn was_refused_unread(error: &hyper::Error) -> bool {
+    find::<h2::Error>(error).is_some_and(|error| {
+        let went = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        error.is_remote() && (went || refused)
+    })
+}
+
+/// The first error of this type: this one or one of its causes.
+fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    chain(error).find_map(<dyn StdError>::downcast_ref)
+}
+
+fn is_timeout(failure: &Failure) -> bool {
+    matches!(failure, Failure::TimedOut) || io_kinds(failure).any(|kind| kind == io::ErrorKind::TimedOut)
+}
+
+/// Whether the operating system gives no further descriptor.
+fn is_out_of_descriptors(failure: &Failure) -> bool {
+    chain(failure).filter_map(<dyn StdError>::downcast_ref).any(open_files::are_used_up)
+}
+
+/// Whether the peer closed the connection when more should have come.
+fn is_cut(failure: &Failure) -> bool {
+    io_kinds(failure).any(|kind| matches!(kind, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset))
+}
+
+fn io_kinds(failure: &Failure) -> impl Iterator<Item = io::ErrorKind> {
+    chain(failure).filter_map(<dyn StdError>::downcast_ref).map(io::Error::kind)
+}
+
+/// An error and all its causes. An I/O error wraps one, or another I/O error that does, and its `source()` leaves out
+/// what it wraps.
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+        Some(error)
+    })
+}

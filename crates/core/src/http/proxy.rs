@@ -1,0 +1,229 @@
+//! Which proxy a URI is reached through, and the ways through one.
+//!
+//! What the connectors for proxies say when they fail are types without names, which are named here by the traits that
+//! they serve: so a change of them is a compile error, not a wrong message.
+
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    io,
+    mem::discriminant,
+    net::{IpAddr, SocketAddr},
+    sync::OnceLock,
+    task::{Context, Poll},
+};
+
+use http::{HeaderMap, HeaderValue, Uri, header, uri::Scheme};
+use hyper_util::{
+    client::{
+        legacy::connect::proxy::{SocksV4, SocksV5, Tunnel},
+        proxy::matcher::{Intercept, Matcher},
+    },
+    rt::TokioIo,
+};
+use tokio::io::{Join, Sink, join, sink};
+use tower_service::Service;
+
+use super::{
+    USER_AGENT,
+    connect::{Direct, Failure, Names, NoAddress, Stream, bare_host},
+};
+use crate::{http::Proxy, secrets::Concealed};
+
+/// Why an HTTP proxy made no tunnel.
+type TunnelError = <Tunnel<Direct> as Service<Uri>>::Error;
+/// Why a SOCKS proxy made no connection.
+type SocksError = <SocksV5<Direct> as Service<Uri>>::Error;
+
+/// The proxies in use.
+#[derive(Debug)]
+pub(super) struct Proxies {
+    matcher: Matcher,
+    /// The credentials of those that were on the way to an `http` and to an `https` server.
+    to_http: OnceLock<Concealed>,
+    to_https: OnceLock<Concealed>,
+}
+
+impl Proxies {
+    pub(super) fn new(proxy: &Proxy) -> Self {
+        let matcher = match proxy {
+            Proxy::System => Matcher::from_system(),
+            Proxy::None => Matcher::builder().build(),
+            Proxy::Url { url, except } => {
+                Matcher::builder().all(url.as_url().as_str()).no(except.as_deref().unwrap_or_default()).build()
+            }
+        };
+        Self { matcher, to_http: OnceLock::new(), to_https: OnceLock::new() }
+    }
+
+    /// The way by which this URI is reached, if a proxy is on it.
+    pub(super) fn between(&self, uri: &Uri) -> Option<Way> {
+        let proxy = self.matcher.intercept(uri)?;
+        let concealed = if uri.scheme() == Some(&Scheme::HTTP) { &self.to_http } else { &self.to_https };
+        concealed.get_or_init(|| concealed_of(&proxy));
+        Some(match proxy.uri().scheme_str() {
+            Some("http" | "https") if uri.scheme() == Some(&Scheme::HTTP) => Way::Forward(proxy),
+            Some("http" | "https") => Way::Tunnel(proxy),
+            _ => Way::Socks(proxy),
+        })
+    }
+}
+
+fn concealed_of(proxy: &Intercept) -> Concealed {
+    match (proxy.basic_auth(), proxy.raw_auth()) {
+        (Some(value), _) => Concealed::headers(&HeaderMap::from_iter([(header::PROXY_AUTHORIZATION, value.clone())])),
+        (None, Some((user, password))) => Concealed::new([user, password]),
+        (None, None) => Concealed::default(),
+    }
+}
+
+/// A way through a proxy.
+pub(super) enum Way {
+    /// The proxy gets the request itself, with the whole URI and its own credentials.
+    Forward(Intercept),
+    /// The proxy connects, and hands on bytes.
+    Tunnel(Intercept),
+    Socks(Intercept),
+}
+
+impl Way {
+    /// The proxy, without credentials.
+    pub(super) fn proxy(&self) -> String {
+        let uri = self.intercept().uri();
+        format!("{}://{}", uri.scheme_str().unwrap_or_default(), uri.authority().map_or("", |host| host.as_str()))
+    }
+
+    /// What the proxy is to be told with each request, if it wants to know who asks.
+    pub(super) fn credentials(&self) -> Option<&HeaderValue> {
+        if let Self::Forward(proxy) = self { proxy.basic_auth() } else { None }
+    }
+
+    /// A connection with the target, or with the proxy if that is to forward requests.
+    pub(super) async fn connect(&self, to_proxy: Direct, target: &Uri) -> Result<Stream, Failure> {
+        match self {
+            Self::Forward(proxy) => to_proxy.connect(proxy.uri()).await.map_err(Failure::NoProxy),
+            Self::Tunnel(proxy) => tunnel(proxy, to_proxy, target).await,
+            Self::Socks(proxy) => socks(proxy, to_proxy, target).await,
+        }
+    }
+
+    fn intercept(&self) -> &Intercept {
+        let (Self::Forward(proxy) | Self::Tunnel(proxy) | Self::Socks(proxy)) = self;
+        proxy
+    }
+}
+
+async fn tunnel(proxy: &Intercept, to_proxy: Direct, target: &Uri) -> Result<Stream, Failure> {
+    let agent = HeaderMap::from_iter([(header::USER_AGENT, USER_AGENT)]);
+    let mut tunnel = Tunnel::new(proxy.uri().clone(), to_proxy).with_headers(agent);
+    if let Some(credentials) = proxy.basic_auth() {
+        tunnel = tunnel.with_auth(credentials.clone());
+    }
+    match tunnel.call(target.clone()).await {
+        Ok(stream) => Ok(stream.into_inner()),
+        Err(TunnelError::ConnectFailed(error)) => Err(Failure::NoProxy(error)),
+        Err(TunnelError::ProxyAuthRequired) => Err(Failure::Credentials),
+        Err(error) => Err(Failure::Refused(error.into())),
+    }
+}
+
+async fn socks(proxy: &Intercept, to_proxy: Direct, target: &Uri) -> Result<Stream, Failure> {
+    let uri = proxy.uri().clone();
+    let scheme = uri.scheme_str().unwrap_or_default();
+    let is_4 = scheme.starts_with("socks4");
+    // The others leave it to the proxy to look names up.
+    let address = match scheme {
+        "socks4" | "socks5" => Some(address(target, is_4).await.map_err(|error| Failure::NoServer(error.into()))?),
+        _ => None,
+    };
+    let target = with_port(target, address).map_err(|error| Failure::NoServer(error.into()))?;
+    let connected = if is_4 {
+        SocksV4::new(uri, to_proxy).call(target).await
+    } else {
+        let mut socks = SocksV5::new(uri, to_proxy);
+        if let Some((user, password)) = proxy.raw_auth() {
+            socks = socks.with_auth(user.to_owned(), password.to_owned());
+        }
+        socks.call(target).await
+    };
+    match connected {
+        Ok(stream) => Ok(stream.into_inner()),
+        Err(SocksError::Inner(error)) => Err(Failure::NoProxy(error)),
+        Err(error) if is_about_credentials(&error).await => Err(Failure::Credentials),
+        Err(error) => Err(Failure::Refused(error.into())),
+    }
+}
+
+/// Whether a SOCKS proxy wants credentials, or others. What says so is a variant of a type that cannot be named here, so
+/// it is compared with a specimen: what comes of a proxy that refuses each way to say who one is.
+async fn is_about_credentials(error: &SocksError) -> bool {
+    let SocksError::V5(error) = error else { return false };
+    let specimen = SocksV5::new(Uri::default(), Aloof).call(Uri::from_static("socks://host:1")).await;
+    matches!(specimen, Err(AloofError::V5(specimen)) if discriminant(&specimen) == discriminant(error))
+}
+
+/// Connects with a SOCKS proxy that exists in memory only and takes no one.
+struct Aloof;
+
+type AloofError = <SocksV5<Aloof> as Service<Uri>>::Error;
+
+impl Service<Uri> for Aloof {
+    type Response = TokioIo<Join<&'static [u8], Sink>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        ready(Ok(TokioIo::new(join(&[5, 0xff], sink()))))
+    }
+}
+
+/// An address of the target, of the kind that version 4 of SOCKS knows if that is in use.
+async fn address(target: &Uri, is_4: bool) -> Result<IpAddr, NoAddress> {
+    let host = bare_host(target);
+    if let Ok(address) = host.parse() {
+        return Ok(address);
+    }
+    let name = host.parse().map_err(io::Error::other)?;
+    let mut addresses = Names::new().call(name).await?.map(|address| address.ip());
+    addresses.find(|address| !is_4 || address.is_ipv4()).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound).into())
+}
+
+/// The target with the port that it leaves out, and with an address in place of its name.
+fn with_port(target: &Uri, address: Option<IpAddr>) -> Result<Uri, http::Error> {
+    let is_secure = target.scheme() == Some(&Scheme::HTTPS);
+    let port = target.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+    let authority = match address {
+        Some(address) => SocketAddr::new(address, port).to_string(),
+        None => format!("{}:{port}", target.host().unwrap_or_default()),
+    };
+    Uri::builder().scheme("socks").authority(authority).path_and_query("/").build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::ProxyUrl;
+
+    #[test]
+    fn the_proxy_is_named_without_credentials() {
+        let proxies = |url: &str, except: Option<&str>| {
+            Proxies::new(&Proxy::Url { url: ProxyUrl::parse(url).unwrap(), except: except.map(str::to_owned) })
+        };
+        let target = Uri::from_static("https://example.com/mcp");
+        let named = |proxies: &Proxies| proxies.between(&target).map(|way| way.proxy());
+        for (given, expected) in [
+            ("http://u:hunter2@proxy:3128/x", "http://proxy:3128"),
+            ("socks5h://u:hunter2@proxy:1080", "socks5h://proxy:1080"),
+            ("hunter2@proxy", "http://proxy"),
+        ] {
+            assert_eq!(named(&proxies(given, None)).as_deref(), Some(expected));
+            assert!(!format!("{:?}", proxies(given, None)).contains("hunter2"));
+        }
+        assert_eq!(named(&proxies("http://proxy", Some("example.org, .example.com"))), None);
+        assert_eq!(named(&Proxies::new(&Proxy::None)), None);
+    }
+}

@@ -1,0 +1,395 @@
+//! How the server's certificate is judged: by the system's trust store and the user's certificates; what the bridge
+//! shows of its own; and what it means when the two sides do not come together.
+//!
+//! Rule: nothing is loaded before it is needed. Reading the system's store takes milliseconds, and cryptography alone
+//! a part of memory; a bridge to an `http` URL never needs them.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use rustls::{
+    AlertDescription as Alert, CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError,
+    InvalidMessage, OtherError, PeerIncompatible, RootCertStore, SignatureScheme,
+    client::{
+        ResolvesClientCert,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_name,
+    },
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
+    server::ParsedCertificate,
+    sign::CertifiedKey,
+};
+use rustls_platform_verifier::Verifier;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::connect::BoxError;
+use crate::{
+    error::Error,
+    http::{ClientIdentity, Shown, Tls as Settings},
+};
+
+/// Makes connections secure.
+pub(super) struct Tls {
+    trust: Arc<Trust>,
+    identity: Arc<Identity>,
+    /// The versions of HTTP that the server may choose from, by their names in ALPN.
+    versions: &'static [&'static [u8]],
+    connector: OnceLock<Result<TlsConnector, TlsError>>,
+}
+
+impl Tls {
+    pub(super) fn new(trust: &Arc<Trust>, identity: &Arc<Identity>, versions: &'static [&'static [u8]]) -> Arc<Self> {
+        let (trust, identity) = (Arc::clone(trust), Arc::clone(identity));
+        Arc::new(Self { trust, identity, versions, connector: OnceLock::new() })
+    }
+
+    /// A secure stream to this host over one that is not.
+    ///
+    /// # Errors
+    /// The host has no name or address that TLS knows, or the two sides did not come together.
+    pub(super) async fn secure<S>(&self, host: &str, stream: S) -> Result<TlsStream<S>, BoxError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = ServerName::try_from(host.to_owned())?;
+        let connector = self.connector.get_or_init(|| self.connector()).as_ref().map_err(Clone::clone)?;
+        Ok(connector.connect(name, stream).await?)
+    }
+
+    fn connector(&self) -> Result<TlsConnector, TlsError> {
+        let provider = provider();
+        let judge = Judge { provider: Arc::clone(&provider), trust: Arc::clone(&self.trust) };
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(judge))
+            .with_client_cert_resolver(Arc::clone(&self.identity) as Arc<dyn ResolvesClientCert>);
+        config.alpn_protocols = self.versions.iter().map(|version| version.to_vec()).collect();
+        Ok(Arc::new(config).into())
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// Whose certificates are accepted.
+#[derive(Debug)]
+pub(super) enum Trust {
+    /// Those that the system's store and `extra` vouch for. They are read when the first certificate comes.
+    System { extra: Vec<CertificateDer<'static>>, verifier: OnceLock<Result<Verifier, TlsError>> },
+    /// Every one's, as the user asked; the handshake's signatures are still checked.
+    Anyone,
+}
+
+impl Trust {
+    /// What the settings say.
+    ///
+    /// # Errors
+    /// Certificates that cannot be read.
+    pub(super) fn read(settings: &Settings) -> Result<Arc<Self>, Error> {
+        Ok(Arc::new(if settings.insecure {
+            Self::Anyone
+        } else {
+            Self::System { extra: certificates(&settings.ca_certificates)?, verifier: OnceLock::new() }
+        }))
+    }
+}
+
+fn certificates(files: &[Vec<u8>]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    const HINT: &str = "the CA certificate cannot be read; give a file in PEM form";
+    let mut certificates = Vec::new();
+    for pem in files {
+        let before = certificates.len();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate.map_err(|error| Error::config(HINT).with_source(error))?;
+            // What no trust store takes is better said now than at the first handshake.
+            let readable = RootCertStore::empty().add(certificate.clone());
+            readable.map_err(|error| Error::config(HINT).with_source(error))?;
+            certificates.push(certificate);
+        }
+        if certificates.len() == before {
+            return Err(Error::config("the CA file holds no certificate; give a file in PEM form"));
+        }
+    }
+    Ok(certificates)
+}
+
+/// What the bridge shows when a server asks who it is, and whether one has asked.
+#[derive(Debug)]
+pub(super) struct Identity {
+    key: Option<Arc<CertifiedKey>>,
+    asked: AtomicBool,
+}
+
+/// Whether a server has asked for a client certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    No,
+    /// It asked, and there was none to give.
+    InVain,
+    /// It was given one.
+    Answered,
+}
+
+impl Identity {
+    /// None at all.
+    pub(super) fn none() -> Arc<Self> {
+        Arc::new(Self { key: None, asked: AtomicBool::new(false) })
+    }
+
+    /// That of the settings, if there is one.
+    ///
+    /// # Errors
+    /// A certificate or key that cannot be read or used, or that do not belong together. None of them says what is in
+    /// the files.
+    pub(super) fn read(settings: &Settings) -> Result<Arc<Self>, Error> {
+        let key = settings.client.as_ref().map(certified_key).transpose()?;
+        Ok(Arc::new(Self { key, asked: AtomicBool::new(false) }))
+    }
+
+    /// Whether there is a certificate to show.
+    pub(super) fn exists(&self) -> bool {
+        self.key.is_some()
+    }
+
+    pub(super) fn asked(&self) -> Asked {
+        match (self.asked.load(Ordering::Relaxed), &self.key) {
+            (false, _) => Asked::No,
+            (true, None) => Asked::InVain,
+            (true, Some(_)) => Asked::Answered,
+        }
+    }
+}
+
+impl ResolvesClientCert for Identity {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.asked.store(true, Ordering::Relaxed);
+        self.key.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.exists()
+    }
+}
+
+fn certified_key(identity: &ClientIdentity) -> Result<Arc<CertifiedKey>, Error> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&identity.certificates)
+        .collect::<Result<_, _>>()
+        .map_err(|_| Error::config("the client certificate cannot be read; --client-cert takes a file in PEM form"))?;
+    if chain.is_empty() {
+        return Err(Error::config("the file of --client-cert holds no certificate in PEM form"));
+    }
+    let key = PrivateKeyDer::from_pem_slice(&identity.key).map_err(|_| {
+        let is_encrypted = [&b"ENCRYPTED PRIVATE KEY-----"[..], b"Proc-Type: 4,ENCRYPTED"]
+            .iter()
+            .any(|mark| memchr::memmem::find(&identity.key, mark).is_some());
+        Error::config(if is_encrypted {
+            "the client's private key is encrypted; give one that is not (openssl pkey -in KEY -out PLAIN)"
+        } else {
+            "there is no private key in PEM form for the client certificate; --client-key names its file"
+        })
+    })?;
+    let key = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
+        TlsError::InconsistentKeys(_) => Error::config(
+            "the client's private key does not belong to its certificate; check --client-cert and --client-key",
+        ),
+        error => {
+            Error::config("the client certificate or its key cannot be used; check --client-cert and --client-key")
+                .with_source(error)
+        }
+    })?;
+    Ok(Arc::new(key))
+}
+
+/// Whether a server says by this that it wants a client certificate, or another one. With TLS 1.3 it can do so after the
+/// connection has been made. Some say it in words that have other meanings where no certificate was asked for.
+pub(super) fn is_about_client_certificate(error: &TlsError, asked: Asked) -> bool {
+    let TlsError::AlertReceived(alert) = error else { return false };
+    match alert {
+        Alert::CertificateRequired
+        | Alert::NoCertificate
+        | Alert::BadCertificate
+        | Alert::UnsupportedCertificate
+        | Alert::CertificateRevoked
+        | Alert::CertificateExpired
+        | Alert::CertificateUnknown
+        | Alert::UnknownCA
+        | Alert::AccessDenied => true,
+        Alert::HandshakeFailure | Alert::DecryptError => asked != Asked::No,
+        _ => false,
+    }
+}
+
+/// Why there is no secure connection, and what helps, in one line.
+pub(super) fn explain(error: &TlsError, url: &Shown<'_>, asked: Asked) -> String {
+    match error {
+        TlsError::InvalidCertificate(error) => explain_certificate(error, url),
+        error if is_about_client_certificate(error, asked) => match asked {
+            Asked::Answered => format!("{url} does not accept the client certificate of --client-cert"),
+            Asked::InVain | Asked::No => format!("{url} wants a client certificate; --client-cert gives one"),
+        },
+        TlsError::AlertReceived(Alert::ProtocolVersion)
+        | TlsError::PeerIncompatible(
+            PeerIncompatible::ServerDoesNotSupportTls12Or13 | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
+        ) => format!("{url} speaks only versions of TLS that are no longer safe; it needs TLS 1.2 or 1.3"),
+        TlsError::AlertReceived(Alert::UnrecognisedName) => {
+            format!("the server at {url} does not know this host name; check the URL")
+        }
+        TlsError::AlertReceived(Alert::HandshakeFailure | Alert::InsufficientSecurity)
+        | TlsError::PeerIncompatible(_) => format!("{url} and the bridge have no way of encryption in common"),
+        TlsError::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
+            format!("what listens at {url} speaks no TLS; check the port, or use http if it is meant to be plain")
+        }
+        TlsError::General(_) => {
+            format!(
+                "the certificate of {url} cannot be judged: the system's trust store is not usable; --ca-cert adds an authority"
+            )
+        }
+        _ => format!("no secure connection to {url}"),
+    }
+}
+
+fn explain_certificate(error: &CertificateError, url: &Shown<'_>) -> String {
+    const CLOCK: &str = "or this machine's clock is wrong";
+    match error {
+        CertificateError::ExpiredContext { not_after, .. } => {
+            format!("the certificate of {url} has expired{}; its owner must renew it, {CLOCK}", on(*not_after))
+        }
+        CertificateError::Expired => {
+            format!("the certificate of {url} has expired; its owner must renew it, {CLOCK}")
+        }
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            format!("the certificate of {url} is not valid yet, but from{} on; {CLOCK}", on(*not_before))
+        }
+        CertificateError::NotValidYet => format!("the certificate of {url} is not valid yet, {CLOCK}"),
+        CertificateError::UnknownIssuer => {
+            format!("the certificate of {url} comes from an authority that is not trusted here; --ca-cert adds one")
+        }
+        // An authority that was set up again under its old name, as a rule.
+        CertificateError::BadSignature => {
+            format!(
+                "the certificate of {url} is not signed by the authority of that name that is trusted here; --ca-cert adds one"
+            )
+        }
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            format!("the certificate of {url} is for {}; use a name that it has", names(presented))
+        }
+        CertificateError::NotValidForName => {
+            format!("the certificate of {url} is for another host; use a name that it has")
+        }
+        CertificateError::Revoked => format!("the certificate of {url} was revoked; do not trust this server"),
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            format!("the certificate of {url} is not meant for servers; its owner needs another")
+        }
+        CertificateError::BadEncoding => format!("the certificate of {url} is malformed"),
+        error if is_authority(error) => {
+            format!("the certificate of {url} is an authority's own; give it by --ca-cert to trust it as the server's")
+        }
+        // What the system's own judge found, or what has no better name.
+        _ => format!("the certificate of {url} is not accepted; --ca-cert adds an authority to trust"),
+    }
+}
+
+/// Whether a certificate is refused as a server's because it is an authority's.
+fn is_authority(error: &CertificateError) -> bool {
+    let CertificateError::Other(OtherError(error)) = error else { return false };
+    matches!(error.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
+}
+
+/// A date in the form of HTTP, if it has one.
+fn on(time: UnixTime) -> String {
+    const LAST: Duration = Duration::from_secs(253_402_300_799);
+    let since = Duration::from_secs(time.as_secs());
+    match SystemTime::UNIX_EPOCH.checked_add(since) {
+        Some(time) if since <= LAST => format!(" {}", httpdate::fmt_http_date(time)),
+        _ => String::new(),
+    }
+}
+
+/// What a certificate is for: a few names, as they come as `DnsName("example.com")`.
+fn names(presented: &[String]) -> String {
+    const MOST: usize = 4;
+    const LONGEST: usize = 100;
+    let mut names: Vec<&str> = presented
+        .iter()
+        .take(MOST)
+        .map(|name| {
+            let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
+            let inner = inner.trim_matches('"');
+            &inner[..inner.floor_char_boundary(LONGEST)]
+        })
+        .collect();
+    match presented.len() {
+        0 => return "no host at all".to_owned(),
+        count if count > MOST => names.push("others"),
+        _ => {}
+    }
+    names.join(", ")
+}
+
+#[derive(Debug)]
+struct Judge {
+    provider: Arc<CryptoProvider>,
+    trust: Arc<Trust>,
+}
+
+impl ServerCertVerifier for Judge {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        let Trust::System { extra, verifier } = &*self.trust else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        let judged = verifier
+            .get_or_init(|| Verifier::new_with_extra_roots(extra.iter().cloned(), Arc::clone(&self.provider)))
+            .as_ref()
+            .map_err(Clone::clone)?
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match judged {
+            // A server may show what `openssl req -x509` makes, which is an authority's certificate. Whoever gives just that
+            // to be trusted means the server, and OpenSSL takes it so. That it is in time was seen before this error.
+            Err(TlsError::InvalidCertificate(error)) if is_authority(&error) && extra.contains(end_entity) => {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            judged => judged,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

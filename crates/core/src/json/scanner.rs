@@ -1,0 +1,1807 @@
+//! JSON read once as it passes: whether it is JSON, and what a bridge must know of a message, whatever its size.
+//!
+//! Rule: what was fed is never read again, and nothing of it is kept but an id, a method and a member's name, each up to a
+//! limit. So a text costs the same per byte in one chunk or in a thousand, and no memory.
+//!
+//! The grammar is that of RFC 8259 as `serde_json` judges it for a value that it only passes over: numbers of any size and
+//! escapes of lone surrogates are JSON; control characters in strings and bytes that are not UTF-8 are not. A byte order
+//! mark at the front is skipped. Where a key occurs twice the last one counts, and keys are the same however they are
+//! escaped.
+//!
+//! A text is a walk through [`State`]s, one of which is what a chunk's end leaves behind. Most time goes into strings:
+//! [`skip_plain`] passes over what needs no look, in wide steps. To look at another member, add its name to
+//! [`Scanner::end_watched_name`].
+
+use std::{borrow::Cow, mem, ops::Range};
+
+use smallvec::SmallVec;
+use wide::u8x16;
+
+use crate::translate::eras;
+
+/// The deepest nesting that is read. Each level costs a bit.
+pub(crate) const DEEPEST: u32 = 1 << 20;
+
+/// The longest id and method, in bytes of JSON, whose text is kept.
+pub(crate) const LONGEST_KEPT: usize = 4096;
+
+/// Large chunks are taken in pieces of this size, which stay in the processor's cache for as long as they are looked at.
+const PIECE: usize = 16 << 10;
+
+/// Reads one text after the other: [`Scanner::feed`] its bytes, then [`Scanner::finish`].
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent")]
+pub(crate) struct Scanner {
+    state: State,
+    /// Why the state is [`State::Broken`].
+    fault: Option<Fault>,
+    /// The letters that are left of `true`, `false` or `null`.
+    letters: &'static [u8],
+    /// The hexadecimal digits that are left of an escape.
+    digits: u8,
+    /// Whether the string that is being read is a member's name.
+    in_name: bool,
+    /// Whether that has had an escape.
+    has_escape: bool,
+    nesting: Nesting,
+    /// The depth at which names are compared; 0 where none are.
+    watched: u32,
+    /// What the value that comes next is.
+    next: Role,
+    /// What the value that is being kept is, if one is.
+    keeping: Role,
+    is_kept_string: bool,
+    /// Where the name or value that is kept begins, while it is read.
+    kept_from: Option<u64>,
+    /// What earlier pieces held of it, as far as that is within the limit.
+    kept: Vec<u8>,
+    is_kept_whole: bool,
+    /// Whether the names that are compared below the outermost object are those of its `error`.
+    in_error: bool,
+    /// Where the name of the outermost object's member that is being read begins, and where the value before it ends.
+    name_from: u64,
+    last_end: u64,
+    /// A member that is `null` and may have to go; without one before it, it goes up to the next.
+    cut: Cut,
+    /// Up to here the piece that is being read is known to be UTF-8.
+    checked: usize,
+    /// A character that a chunk's end has cut.
+    character: [u8; 4],
+    character_len: usize,
+    /// How many bytes came before the piece that is being read.
+    offset: u64,
+    outline: Outline,
+}
+
+/// What a bridge must know of a message. All places are offsets in bytes from the start of the text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outline {
+    pub(crate) shape: Shape,
+    /// The last member `id` of the outermost object.
+    pub(crate) id: Option<Kept>,
+    /// Its last member `method`.
+    pub(crate) method: Option<Kept>,
+    /// What it has of a response.
+    pub(crate) answer: Answer,
+    /// Whether the `_meta` of its `params` names a protocol version, as each modern request does (R81).
+    pub(crate) names_version: bool,
+    /// Whether there is a raw CR or LF inside of the value, that is, between its tokens (R2).
+    pub(crate) line_breaks: bool,
+    /// The value, without the byte order mark and the whitespace around it.
+    pub(crate) value: Range<u64>,
+    /// The length of the text with them.
+    pub(crate) length: u64,
+}
+
+/// What decides whether a response is one (JSON-RPC 2.0, section 5).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) version: Version,
+    pub(crate) result: Member,
+    pub(crate) error: Member,
+    /// Whether the error's `message` is a string.
+    pub(crate) has_message: bool,
+    /// Where what stands, if there is anything to say of that. Most responses have none of it, and are small for that.
+    pub(crate) places: Option<Box<Places>>,
+}
+
+/// Where something of a response stands that may have to change, or to be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Places {
+    /// A version that is `null`.
+    pub(crate) version: Range<u64>,
+    /// The member `result` or `error` that is `null`, which is gone without these bytes, one of the commas beside it among them.
+    pub(crate) result: Range<u64>,
+    pub(crate) error: Range<u64>,
+    /// The beginning of the error's `code`, if it is a number.
+    pub(crate) code: Option<u64>,
+}
+
+/// The member `jsonrpc`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Version {
+    #[default]
+    Absent,
+    Null,
+    /// It is "2.0".
+    Two,
+    Other,
+}
+
+/// The member `result` or `error`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Member {
+    #[default]
+    Absent,
+    Null,
+    /// There are several, and not all of them have a value.
+    Several,
+    Value,
+}
+
+impl Answer {
+    /// Whether there is anything of a response.
+    pub(crate) fn is_any(&self) -> bool {
+        self.result != Member::Absent || self.error != Member::Absent
+    }
+
+    /// Whether it is a result, as nearly all are, and there is nothing to say about it.
+    pub(crate) fn is_plain_result(&self) -> bool {
+        self.version == Version::Two && self.result != Member::Absent && self.error == Member::Absent
+    }
+
+    /// The same in a text that begins at this place.
+    pub(crate) fn after(&self, start: u64) -> Self {
+        let moved = |range: &Range<u64>| range.start.saturating_sub(start)..range.end.saturating_sub(start);
+        let places = self.places.as_ref().map(|places| Places {
+            version: moved(&places.version),
+            result: moved(&places.result),
+            error: moved(&places.error),
+            code: places.code.map(|at| at.saturating_sub(start)),
+        });
+        Self { places: places.map(Box::new), ..self.clone() }
+    }
+
+    fn places(&mut self) -> &mut Places {
+        self.places.get_or_insert_default()
+    }
+}
+
+/// What the outermost value is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Object,
+    /// A batch.
+    Array,
+    #[default]
+    Other,
+}
+
+/// A member's value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// Where it stands.
+    pub(crate) range: Range<u64>,
+    pub(crate) is_string: bool,
+    /// Its JSON, which is UTF-8; `None` if that is longer than [`LONGEST_KEPT`].
+    pub(crate) text: Option<ShortText>,
+}
+
+/// An id or method; the usual ones need no memory of their own.
+pub(crate) type ShortText = SmallVec<[u8; 40]>;
+
+/// Why a text is no JSON, or none that is read, and at which byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fault {
+    #[error("{expected} at byte {at}")]
+    Syntax { at: u64, expected: Expected },
+    /// Told apart, as such a text may become JSON when it is repaired.
+    #[error("it is not UTF-8 at byte {at}")]
+    NotUtf8 { at: u64 },
+    #[error("it is nested deeper than {DEEPEST} levels at byte {at}")]
+    TooDeep { at: u64 },
+    #[error("it ends in the middle of a value, after {at} bytes")]
+    Incomplete { at: u64 },
+    #[error("it is empty")]
+    Empty,
+}
+
+/// What should stand where something else does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Expected {
+    #[error("expected a value")]
+    Value,
+    #[error("expected a member's name")]
+    Name,
+    #[error("expected a member's name or }}")]
+    NameOrEnd,
+    #[error("expected a colon")]
+    Colon,
+    #[error("expected a comma or }}")]
+    CommaOrBrace,
+    #[error("expected a comma or ]")]
+    CommaOrBracket,
+    #[error("expected a digit")]
+    Digit,
+    #[error("expected true, false or null")]
+    Word,
+    #[error("unknown escape")]
+    Escape,
+    #[error("expected a hexadecimal digit")]
+    HexDigit,
+    #[error("control character in a string")]
+    NoControl,
+    #[error("expected nothing after the value")]
+    Nothing,
+}
+
+impl Scanner {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: State::Mark,
+            fault: None,
+            letters: b"",
+            digits: 0,
+            in_name: false,
+            has_escape: false,
+            nesting: Nesting::default(),
+            watched: 0,
+            next: Role::Other,
+            keeping: Role::Other,
+            is_kept_string: false,
+            kept_from: None,
+            kept: Vec::new(),
+            is_kept_whole: true,
+            in_error: false,
+            name_from: 0,
+            last_end: 0,
+            cut: Cut::None,
+            checked: 0,
+            character: [0; 4],
+            character_len: 0,
+            offset: 0,
+            outline: Outline::default(),
+        }
+    }
+
+    /// Takes the next bytes of the text.
+    ///
+    /// # Errors
+    /// No JSON begins like this. Every later call says the same.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        for piece in bytes.chunks(PIECE) {
+            self.read(piece);
+            if let Some(fault) = self.fault {
+                return Err(fault);
+            }
+            self.offset += piece.len() as u64;
+        }
+        self.fault.map_or(Ok(()), Err)
+    }
+
+    /// The text is over. The scanner is then ready for another.
+    ///
+    /// # Errors
+    /// The text was no JSON, ended in the middle of a value, or was empty.
+    pub(crate) fn finish(&mut self) -> Result<Outline, Fault> {
+        let fault = match self.state {
+            State::End => None,
+            // Only the end of the text shows that a number is over.
+            State::Zero | State::Integer | State::Fraction | State::Exponent if self.nesting.depth == 0 => {
+                self.outline.value.end = self.offset;
+                None
+            }
+            State::Mark | State::Start => Some(Fault::Empty),
+            _ => Some(self.fault.unwrap_or(Fault::Incomplete { at: self.offset })),
+        };
+        self.outline.length = self.offset;
+        let outline = mem::take(&mut self.outline);
+        self.reset();
+        fault.map_or(Ok(outline), Err)
+    }
+
+    /// Forgets the text up to here, for another one.
+    pub(crate) fn reset(&mut self) {
+        self.state = State::Mark;
+        self.fault = None;
+        self.nesting.clear();
+        self.watched = 0;
+        self.next = Role::Other;
+        self.keeping = Role::Other;
+        self.kept_from = None;
+        self.kept.clear();
+        self.is_kept_whole = true;
+        self.last_end = 0;
+        self.cut = Cut::None;
+        self.offset = 0;
+        self.outline = Outline::default();
+    }
+
+    /// The last complete `id` of the outermost object up to here, also after a fault, for an error reply.
+    pub(crate) fn id(&self) -> Option<&Kept> {
+        self.outline.id.as_ref()
+    }
+
+    /// Whether an object or array is over that nothing but white space has come after.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state == State::End
+    }
+
+    /// Whether a `method` has come up to here.
+    pub(crate) fn has_method(&self) -> bool {
+        self.outline.method.is_some()
+    }
+
+    /// Goes through one piece of the text.
+    fn read(&mut self, bytes: &[u8]) {
+        let mut at = 0;
+        let mut state = self.state;
+        self.checked = 0;
+        // Each arm goes on in the text as far as it can and tells how the text goes on. Where the piece is over, the loop ends
+        // in the state that the next one takes up. Going around costs more than a byte does, so the commonest ways, such as
+        // from a comma to what follows it, are gone within an arm.
+        while let Some(&byte) = bytes.get(at) {
+            state = match state {
+                State::Value => {
+                    let Some(byte) = self.token(byte, bytes, &mut at) else { break };
+                    self.begin_value(byte, bytes, &mut at)
+                }
+                State::After => {
+                    let Some(byte) = self.token(byte, bytes, &mut at) else { break };
+                    match (byte, self.nesting.is_object()) {
+                        (b',', is_object) => {
+                            at += 1;
+                            let next = bytes.get(at).and_then(|byte| self.token(*byte, bytes, &mut at));
+                            match (next, is_object) {
+                                (Some(b'"'), true) => self.begin_name(bytes, &mut at),
+                                (_, true) => State::Name,
+                                (Some(byte), false) => self.begin_value(byte, bytes, &mut at),
+                                (None, false) => State::Value,
+                            }
+                        }
+                        (b'}', true) | (b']', false) => self.close(bytes, &mut at),
+                        (_, true) => self.wrong(at, Expected::CommaOrBrace),
+                        (_, false) => self.wrong(at, Expected::CommaOrBracket),
+                    }
+                }
+                State::Text => self.text(bytes, &mut at),
+                State::Name => match self.token(byte, bytes, &mut at) {
+                    Some(b'"') => self.begin_name(bytes, &mut at),
+                    Some(_) => self.wrong(at, Expected::Name),
+                    None => break,
+                },
+                State::Colon => match self.token(byte, bytes, &mut at) {
+                    Some(b':') => {
+                        at += 1;
+                        State::Value
+                    }
+                    Some(_) => self.wrong(at, Expected::Colon),
+                    None => break,
+                },
+                State::FirstName => match self.token(byte, bytes, &mut at) {
+                    Some(b'"') => self.begin_name(bytes, &mut at),
+                    Some(b'}') => self.close(bytes, &mut at),
+                    Some(_) => self.wrong(at, Expected::NameOrEnd),
+                    None => break,
+                },
+                State::FirstElement => match self.token(byte, bytes, &mut at) {
+                    Some(b']') => self.close(bytes, &mut at),
+                    Some(_) => State::Value,
+                    None => break,
+                },
+                State::Minus => match byte {
+                    b'0' => {
+                        at += 1;
+                        State::Zero
+                    }
+                    b'1'..=b'9' => self.integer(bytes, &mut at),
+                    _ => self.wrong(at, Expected::Digit),
+                },
+                State::Zero => self.after_integer(bytes, &mut at, state),
+                State::Integer => self.integer(bytes, &mut at),
+                State::Point => match byte {
+                    b'0'..=b'9' => self.fraction(bytes, &mut at),
+                    _ => self.wrong(at, Expected::Digit),
+                },
+                State::Fraction => self.fraction(bytes, &mut at),
+                State::E if matches!(byte, b'+' | b'-') => {
+                    at += 1;
+                    State::Sign
+                }
+                State::E | State::Sign => match byte {
+                    b'0'..=b'9' => State::Exponent,
+                    _ => self.wrong(at, Expected::Digit),
+                },
+                State::Exponent => {
+                    skip_digits(bytes, &mut at);
+                    if at == bytes.len() { state } else { self.end_value(bytes, at) }
+                }
+                State::Escape => self.escape(byte, &mut at),
+                State::Digits => self.hex_digit(byte, &mut at),
+                State::Character => self.character(byte, &mut at),
+                State::Word => self.word(byte, bytes, &mut at),
+                State::Mark | State::Mark1 | State::Mark2 | State::Start => self.start(byte, &mut at, state),
+                State::End => match byte {
+                    b' ' | b'\t' | b'\n' | b'\r' => {
+                        at += 1;
+                        State::End
+                    }
+                    _ => self.wrong(at, Expected::Nothing),
+                },
+                State::Broken => break,
+            };
+        }
+        self.state = state;
+        if let Some(start) = self.kept_from {
+            self.keep(bytes, start);
+        }
+    }
+
+    /// Passes over whitespace inside of the outermost value, from this byte on, and gives the byte after it, which is not
+    /// taken; `None` at the piece's end.
+    #[inline]
+    fn token(&mut self, byte: u8, bytes: &[u8], at: &mut usize) -> Option<u8> {
+        if byte > b' ' { Some(byte) } else { self.skip_space(bytes, at) }
+    }
+
+    #[inline(never)]
+    fn skip_space(&mut self, bytes: &[u8], at: &mut usize) -> Option<u8> {
+        let mut rest = bytes.get(*at..).unwrap_or_default();
+        loop {
+            match rest.split_first() {
+                Some((b' ' | b'\t', after)) => rest = after,
+                Some((b'\n' | b'\r', after)) => {
+                    self.outline.line_breaks = true;
+                    rest = after;
+                }
+                stop => {
+                    *at = bytes.len() - rest.len();
+                    return stop.map(|(byte, _)| *byte);
+                }
+            }
+            // Indentation.
+            while let Some((word, after)) = rest.split_first_chunk() {
+                let others = u64::from_le_bytes(*word) ^ each(b' ');
+                if others != 0 {
+                    rest = rest.get(others.trailing_zeros() as usize / 8..).unwrap_or_default();
+                    break;
+                }
+                rest = after;
+            }
+        }
+    }
+
+    /// What stands before the outermost value, and where that begins.
+    fn start(&mut self, byte: u8, at: &mut usize, state: State) -> State {
+        let state = match (state, byte) {
+            (State::Mark, 0xEF) => State::Mark1,
+            (State::Mark1, 0xBB) => State::Mark2,
+            (State::Mark2, 0xBF) | (State::Mark | State::Start, b' ' | b'\t' | b'\n' | b'\r') => State::Start,
+            (State::Mark | State::Start, _) => {
+                self.outline.value.start = self.place(*at);
+                self.outline.shape = match byte {
+                    b'{' => Shape::Object,
+                    b'[' => Shape::Array,
+                    _ => Shape::Other,
+                };
+                self.watched = u32::from(byte == b'{');
+                return State::Value;
+            }
+            // What is no byte order mark is no value either.
+            _ => return self.fail(Fault::Syntax { at: 0, expected: Expected::Value }),
+        };
+        *at += 1;
+        state
+    }
+
+    /// A value that begins with this byte.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call would cost as much as a short value does")]
+    fn begin_value(&mut self, byte: u8, bytes: &[u8], at: &mut usize) -> State {
+        if self.next != Role::Other {
+            self.begin_watched(byte, bytes, *at);
+        }
+        let state = match byte {
+            b'"' => {
+                *at += 1;
+                self.in_name = false;
+                return if skip_short(bytes, at) { self.end_value(bytes, *at) } else { State::Text };
+            }
+            b'{' if self.nesting.open(true) => State::FirstName,
+            b'[' if self.nesting.open(false) => State::FirstElement,
+            b'{' | b'[' => return self.fail(Fault::TooDeep { at: self.place(*at) }),
+            b'1'..=b'9' => return self.integer(bytes, at),
+            b'0' => State::Zero,
+            b'-' => State::Minus,
+            b't' => return self.begin_word(b"true", bytes, at),
+            b'f' => return self.begin_word(b"false", bytes, at),
+            b'n' => return self.begin_word(b"null", bytes, at),
+            _ => return self.wrong(*at, Expected::Value),
+        };
+        *at += 1;
+        state
+    }
+
+    #[inline]
+    fn begin_word(&mut self, word: &'static [u8], bytes: &[u8], at: &mut usize) -> State {
+        if bytes.get(*at..).is_some_and(|rest| rest.starts_with(word)) {
+            *at += word.len();
+            return self.end_value(bytes, *at);
+        }
+        self.letters = word;
+        State::Word
+    }
+
+    /// The next letter of a word, where the piece's end or a fault is in it.
+    #[cold]
+    fn word(&mut self, byte: u8, bytes: &[u8], at: &mut usize) -> State {
+        match self.letters.split_first() {
+            Some((letter, left)) if *letter == byte => {
+                *at += 1;
+                self.letters = left;
+                if left.is_empty() { self.end_value(bytes, *at) } else { State::Word }
+            }
+            _ => self.wrong(*at, Expected::Word),
+        }
+    }
+
+    /// The digits before the point, and what follows them.
+    #[inline]
+    fn integer(&mut self, bytes: &[u8], at: &mut usize) -> State {
+        skip_digits(bytes, at);
+        self.after_integer(bytes, at, State::Integer)
+    }
+
+    #[inline]
+    fn after_integer(&mut self, bytes: &[u8], at: &mut usize, state: State) -> State {
+        match bytes.get(*at) {
+            None => state,
+            Some(b'.') => {
+                *at += 1;
+                match bytes.get(*at) {
+                    Some(b'0'..=b'9') => self.fraction(bytes, at),
+                    _ => State::Point,
+                }
+            }
+            Some(b'e' | b'E') => {
+                *at += 1;
+                State::E
+            }
+            Some(_) => self.end_value(bytes, *at),
+        }
+    }
+
+    /// The digits behind the point, and what follows them.
+    #[inline]
+    fn fraction(&mut self, bytes: &[u8], at: &mut usize) -> State {
+        skip_digits(bytes, at);
+        match bytes.get(*at) {
+            None => State::Fraction,
+            Some(b'e' | b'E') => {
+                *at += 1;
+                State::E
+            }
+            Some(_) => self.end_value(bytes, *at),
+        }
+    }
+
+    /// The value of a member that matters, which begins with this byte.
+    #[inline(never)]
+    fn begin_watched(&mut self, byte: u8, bytes: &[u8], at: usize) {
+        let role = mem::replace(&mut self.next, Role::Other);
+        match role {
+            // Nearly always, and all of it is here.
+            Role::Version if bytes.get(at..).is_some_and(|value| value.starts_with(br#""2.0""#)) => {
+                self.outline.answer.version = Version::Two;
+            }
+            Role::Id | Role::Method | Role::Version => {
+                self.keeping = role;
+                self.is_kept_string = byte == b'"';
+                self.kept_from = Some(self.place(at));
+            }
+            Role::Result => self.outline.answer.result = self.member(role, byte),
+            Role::Error => {
+                self.outline.answer.error = self.member(role, byte);
+                if let Some(places) = &mut self.outline.answer.places {
+                    places.code = None;
+                }
+                self.outline.answer.has_message = false;
+                self.watch(true, byte);
+            }
+            Role::Code => {
+                let number = matches!(byte, b'-' | b'0'..=b'9').then(|| self.place(at));
+                self.outline.answer.places().code = number;
+            }
+            Role::Message => self.outline.answer.has_message = byte == b'"',
+            // The names of its members matter too.
+            Role::Params | Role::Meta => self.watch(false, byte),
+            Role::Other => {}
+        }
+    }
+
+    /// Has the names of this value's members compared, which begins with this byte, if it has some.
+    fn watch(&mut self, in_error: bool, byte: u8) {
+        if byte == b'{' {
+            self.in_error = in_error;
+            self.watched = self.nesting.depth + 1;
+        }
+    }
+
+    /// What this member of the outermost object is, whose value begins with this byte.
+    fn member(&mut self, role: Role, byte: u8) -> Member {
+        let Answer { result, error, .. } = &self.outline.answer;
+        match (if role == Role::Result { result } else { error }, byte) {
+            (Member::Absent, b'n') => {}
+            (Member::Absent | Member::Value, byte) if byte != b'n' => return Member::Value,
+            _ => return Member::Several,
+        }
+        let (cut, start) = if self.last_end == 0 {
+            (Cut::First(role), self.name_from)
+        } else {
+            (Cut::AfterAnother(role), self.last_end)
+        };
+        self.cut = cut;
+        self.place_of(role).start = start;
+        Member::Null
+    }
+
+    fn place_of(&mut self, role: Role) -> &mut Range<u64> {
+        let places = self.outline.answer.places();
+        if role == Role::Result { &mut places.result } else { &mut places.error }
+    }
+
+    /// The member that is `null` ends here, as far as it may have to go.
+    fn end_cut(&mut self, role: Role, end: u64) {
+        self.place_of(role).end = end;
+    }
+
+    /// A member's name, whose opening quote is next.
+    #[inline]
+    fn begin_name(&mut self, bytes: &[u8], at: &mut usize) -> State {
+        self.in_name = true;
+        self.has_escape = false;
+        if self.nesting.depth == self.watched {
+            self.kept_from = Some(self.place(*at));
+        }
+        *at += 1;
+        if skip_short(bytes, at) { self.end_string(bytes, at) } else { State::Text }
+    }
+
+    /// A string ended before `at`.
+    #[inline]
+    fn end_string(&mut self, bytes: &[u8], at: &mut usize) -> State {
+        if !self.in_name {
+            return self.end_value(bytes, *at);
+        }
+        if self.nesting.depth == self.watched {
+            self.end_watched_name(bytes, *at);
+        }
+        if bytes.get(*at) != Some(&b':') {
+            return State::Colon;
+        }
+        *at += 1;
+        State::Value
+    }
+
+    /// A name of the members that are looked at ended before `at`.
+    #[inline(never)]
+    fn end_watched_name(&mut self, bytes: &[u8], at: usize) {
+        if self.watched == 1 {
+            self.name_from = self.kept_from.unwrap_or_default();
+            if let Cut::First(role) = self.cut {
+                self.end_cut(role, self.name_from);
+                self.cut = Cut::None;
+            }
+        }
+        let Some(name) = self.take_kept(bytes, at) else { return };
+        let plain;
+        let name: &[u8] = if self.has_escape {
+            // A name with a lone surrogate has no Rust spelling, and is none of ours.
+            plain = serde_json::from_slice::<String>(&name).unwrap_or_default();
+            plain.as_bytes()
+        } else {
+            name.strip_prefix(b"\"").and_then(|name| name.strip_suffix(b"\"")).unwrap_or_default()
+        };
+        match (self.watched, name) {
+            (1, b"id") => self.next = Role::Id,
+            (1, b"method") => self.next = Role::Method,
+            (1, b"jsonrpc") => self.next = Role::Version,
+            (1, b"result") => self.next = Role::Result,
+            (1, b"error") => self.next = Role::Error,
+            (2, b"code") if self.in_error => self.next = Role::Code,
+            (2, b"message") if self.in_error => self.next = Role::Message,
+            (2, _) if self.in_error => {}
+            (1, b"params") => {
+                self.next = Role::Params;
+                self.outline.names_version = false;
+            }
+            (2, b"_meta") => {
+                self.next = Role::Meta;
+                self.outline.names_version = false;
+            }
+            (3, name) if name == eras::PROTOCOL_VERSION.as_bytes() => self.outline.names_version = true,
+            _ => {}
+        }
+    }
+
+    /// The innermost object or array, whose closing bracket is next.
+    #[inline]
+    fn close(&mut self, bytes: &[u8], at: &mut usize) -> State {
+        *at += 1;
+        self.nesting.close();
+        self.watched = self.watched.min(self.nesting.depth);
+        self.end_value(bytes, *at)
+    }
+
+    /// A value ended before `at`.
+    #[inline]
+    fn end_value(&mut self, bytes: &[u8], at: usize) -> State {
+        if self.nesting.depth > 1 { State::After } else { self.end_outer_value(bytes, at) }
+    }
+
+    /// The outermost value, or an element or member of it, ended before `at`.
+    #[inline(never)]
+    fn end_outer_value(&mut self, bytes: &[u8], at: usize) -> State {
+        if self.nesting.depth == 0 {
+            self.outline.value.end = self.place(at);
+            return State::End;
+        }
+        let role = mem::replace(&mut self.keeping, Role::Other);
+        if role != Role::Other {
+            self.end_kept(role, bytes, at);
+        }
+        if self.nesting.depth == 1 {
+            self.last_end = self.place(at);
+            match self.cut {
+                Cut::None => {}
+                Cut::AfterAnother(role) => {
+                    self.end_cut(role, self.last_end);
+                    self.cut = Cut::None;
+                }
+                // Unless another one follows.
+                Cut::First(role) => self.end_cut(role, self.last_end),
+            }
+        }
+        State::After
+    }
+
+    /// A value that was kept ended before `at`.
+    #[inline]
+    fn end_kept(&mut self, role: Role, bytes: &[u8], at: usize) {
+        let range = self.kept_from.unwrap_or_default()..self.place(at);
+        let text = self.take_kept(bytes, at).map(|text| ShortText::from_slice(&text));
+        match (role, text.as_deref()) {
+            (Role::Version, text) => {
+                self.outline.answer.version = match text {
+                    Some(br#""2.0""#) => Version::Two,
+                    Some(b"null") => Version::Null,
+                    Some(text) if is_two_with_escapes(text) => Version::Two,
+                    _ => Version::Other,
+                };
+                if self.outline.answer.version == Version::Null {
+                    self.outline.answer.places().version = range;
+                }
+            }
+            (Role::Id, _) => self.outline.id = Some(Kept { range, is_string: self.is_kept_string, text }),
+            _ => self.outline.method = Some(Kept { range, is_string: self.is_kept_string, text }),
+        }
+    }
+
+    /// Keeps what this piece holds of the name or value that is not over.
+    #[cold]
+    fn keep(&mut self, bytes: &[u8], start: u64) {
+        let here = self.here(bytes, start, bytes.len());
+        if self.kept.len() + here.len() <= LONGEST_KEPT {
+            self.kept.extend_from_slice(here);
+        } else {
+            self.is_kept_whole = false;
+        }
+    }
+
+    /// The name or value that ends before `at`; `None` if it is over the limit.
+    fn take_kept<'a>(&mut self, bytes: &'a [u8], at: usize) -> Option<Cow<'a, [u8]>> {
+        let start = self.kept_from.take()?;
+        let here = self.here(bytes, start, at);
+        let is_whole = mem::replace(&mut self.is_kept_whole, true) && self.kept.len() + here.len() <= LONGEST_KEPT;
+        if self.kept.is_empty() {
+            return is_whole.then_some(Cow::Borrowed(here));
+        }
+        let mut kept = mem::take(&mut self.kept);
+        kept.extend_from_slice(here);
+        is_whole.then_some(Cow::Owned(kept))
+    }
+
+    /// The part of this piece from `start`, a place in the text, or from its beginning if that is later.
+    fn here<'a>(&self, bytes: &'a [u8], start: u64, end: usize) -> &'a [u8] {
+        let start = usize::try_from(start.saturating_sub(self.offset)).unwrap_or(end);
+        bytes.get(start..end).unwrap_or_default()
+    }
+
+    /// Goes on in a string: to its end, to an escape or character that the piece's end cuts, or to the piece's end.
+    #[inline]
+    fn text(&mut self, bytes: &[u8], at: &mut usize) -> State {
+        let mut after_escape = false;
+        loop {
+            let start = *at;
+            let is_ascii = if after_escape { skip_escapes(bytes, at) } else { skip_plain(bytes, at) };
+            if !is_ascii && *at > self.checked {
+                let state = self.check_utf8(bytes, start, *at);
+                if state != State::Text {
+                    // What is cut is cut by the piece's end.
+                    *at = bytes.len();
+                    return state;
+                }
+            }
+            match bytes.get(*at) {
+                None => return State::Text,
+                Some(b'"') => {
+                    *at += 1;
+                    return self.end_string(bytes, at);
+                }
+                Some(b'\\') => {
+                    self.has_escape = true;
+                    *at += 1;
+                    if !bytes.get(*at).is_some_and(|next| is_simple_escape(*next)) {
+                        return State::Escape;
+                    }
+                    *at += 1;
+                    after_escape = true;
+                }
+                Some(0..0x20) => return self.wrong(*at, Expected::NoControl),
+                Some(_) => after_escape = false,
+            }
+        }
+    }
+
+    /// The byte after a backslash.
+    fn escape(&mut self, byte: u8, at: &mut usize) -> State {
+        let state = match byte {
+            simple if is_simple_escape(simple) => State::Text,
+            b'u' => {
+                self.digits = 4;
+                State::Digits
+            }
+            _ => return self.wrong(*at, Expected::Escape),
+        };
+        *at += 1;
+        state
+    }
+
+    /// A digit of an escape.
+    fn hex_digit(&mut self, byte: u8, at: &mut usize) -> State {
+        if !byte.is_ascii_hexdigit() {
+            return self.wrong(*at, Expected::HexDigit);
+        }
+        *at += 1;
+        self.digits -= 1;
+        if self.digits == 0 { State::Text } else { State::Digits }
+    }
+
+    /// Checks a run of a string's text, from `at` to `end`. All that follows in the piece is looked at with it, as that costs
+    /// less than to look at each run alone. If the piece's end cuts the run's last character, what there is of it is kept.
+    #[inline(never)]
+    fn check_utf8(&mut self, bytes: &[u8], at: usize, end: usize) -> State {
+        let from = at.max(self.checked);
+        let Err(error) = simdutf8::compat::from_utf8(bytes.get(from..).unwrap_or_default()) else {
+            self.checked = bytes.len();
+            return State::Text;
+        };
+        self.checked = from + error.valid_up_to();
+        if self.checked >= end {
+            return State::Text;
+        }
+        if error.error_len().is_some() {
+            return self.fail(Fault::NotUtf8 { at: self.place(self.checked) });
+        }
+        self.character_len = 0;
+        let mut at = self.checked;
+        for byte in bytes.get(at..).unwrap_or_default() {
+            self.character(*byte, &mut at);
+        }
+        State::Character
+    }
+
+    /// The next byte of a character that was cut.
+    #[cold]
+    fn character(&mut self, byte: u8, at: &mut usize) -> State {
+        // What is neither whole nor wrong has at most three bytes.
+        if let Some(next) = self.character.get_mut(self.character_len) {
+            *next = byte;
+        }
+        self.character_len += 1;
+        *at += 1;
+        match std::str::from_utf8(self.character.get(..self.character_len).unwrap_or_default()) {
+            Ok(_) => State::Text,
+            Err(error) if error.error_len().is_none() => State::Character,
+            Err(_) => self.fail(Fault::NotUtf8 { at: self.place(*at) - self.character_len as u64 }),
+        }
+    }
+
+    /// Where `at`, an index into the piece, is in the text.
+    fn place(&self, at: usize) -> u64 {
+        self.offset + at as u64
+    }
+
+    #[cold]
+    fn wrong(&mut self, at: usize, expected: Expected) -> State {
+        self.fail(Fault::Syntax { at: self.place(at), expected })
+    }
+
+    #[cold]
+    fn fail(&mut self, fault: Fault) -> State {
+        self.fault = Some(fault);
+        State::Broken
+    }
+}
+
+/// Where in the grammar the text is. It has no fields, as it goes from hand to hand for each token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Before everything, where a byte order mark may be.
+    Mark,
+    /// After the first byte of the mark.
+    Mark1,
+    /// After the second.
+    Mark2,
+    /// Before the outermost value.
+    Start,
+    /// Before a value.
+    Value,
+    /// After the bracket that opens an array.
+    FirstElement,
+    /// After the brace that opens an object.
+    FirstName,
+    /// After the comma in an object.
+    Name,
+    /// After a member's name.
+    Colon,
+    /// After a value that is inside of another.
+    After,
+    /// In a string.
+    Text,
+    /// After a backslash.
+    Escape,
+    /// In the hexadecimal digits of an escape.
+    Digits,
+    /// In a character that a piece's end has cut.
+    Character,
+    /// In a number, after its minus.
+    Minus,
+    /// After the zero that no digit can follow.
+    Zero,
+    /// After a digit before the point.
+    Integer,
+    Point,
+    /// After a digit behind the point.
+    Fraction,
+    E,
+    /// After the sign of the exponent.
+    Sign,
+    /// After a digit of the exponent.
+    Exponent,
+    /// In `true`, `false` or `null`.
+    Word,
+    /// After the outermost value.
+    End,
+    /// After a fault.
+    Broken,
+}
+
+/// What a value is to a bridge, by the name of its member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Id,
+    Method,
+    Params,
+    /// The `_meta` of the parameters.
+    Meta,
+    /// `jsonrpc`.
+    Version,
+    Result,
+    Error,
+    /// `code` and `message` of the error.
+    Code,
+    Message,
+    Other,
+}
+
+/// What is known of a member that is `null` and may have to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    None,
+    /// It goes to where the next one's name begins.
+    First(Role),
+    /// It goes from where the one before it ends.
+    AfterAnother(Role),
+}
+
+/// The objects and arrays that are open: a bit for each, set for an object.
+#[derive(Debug, Default)]
+struct Nesting {
+    depth: u32,
+    /// The innermost ones, as many as there are above a multiple of 64, or 64; the last one is the lowest bit.
+    bits: u64,
+    /// All others.
+    outer: Vec<u64>,
+}
+
+impl Nesting {
+    fn clear(&mut self) {
+        self.depth = 0;
+        self.bits = 0;
+        self.outer.clear();
+    }
+
+    /// Gives false, and does nothing, at the limit.
+    #[inline]
+    fn open(&mut self, is_object: bool) -> bool {
+        if self.depth.is_multiple_of(64) {
+            if self.depth == DEEPEST {
+                return false;
+            }
+            if self.depth > 0 {
+                self.outer.push(self.bits);
+            }
+        }
+        self.bits = self.bits << 1 | u64::from(is_object);
+        self.depth += 1;
+        true
+    }
+
+    #[inline]
+    fn close(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+        self.bits >>= 1;
+        if self.depth.is_multiple_of(64) {
+            self.bits = self.outer.pop().unwrap_or_default();
+        }
+    }
+
+    /// Whether the innermost one is an object.
+    #[inline]
+    fn is_object(&self) -> bool {
+        self.bits & 1 == 1
+    }
+}
+
+/// Whether a value of `jsonrpc` is the one that there is, in a spelling that hardly anyone uses.
+#[cold]
+fn is_two_with_escapes(text: &[u8]) -> bool {
+    text.contains(&b'\\') && serde_json::from_slice::<String>(text).is_ok_and(|text| text == "2.0")
+}
+
+/// Whether the byte makes an escape with the backslash before it alone.
+#[inline]
+fn is_simple_escape(byte: u8) -> bool {
+    // A comparison with each would be a jump that cannot be foreseen.
+    #[expect(clippy::indexing_slicing, reason = "the compiler does it")]
+    const SIMPLE: [bool; 256] = {
+        let mut simple = [false; 256];
+        let mut escapes: &[u8] = br#""\/bfnrt"#;
+        while let [escape, others @ ..] = escapes {
+            simple[*escape as usize] = true;
+            escapes = others;
+        }
+        simple
+    };
+    SIMPLE.get(usize::from(byte)).is_some_and(|is_simple| *is_simple)
+}
+
+#[inline]
+fn skip_digits(bytes: &[u8], at: &mut usize) {
+    while bytes.get(*at).is_some_and(u8::is_ascii_digit) {
+        *at += 1;
+    }
+}
+
+/// A byte in each of a word's.
+const fn each(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+/// Passes over the rest of a string and its closing quote, if the string is over within a word and has nothing but ASCII and no
+/// escapes, as most names.
+#[inline]
+fn skip_short(bytes: &[u8], at: &mut usize) -> bool {
+    let Some(word) = bytes.get(*at..).and_then(<[u8]>::first_chunk) else { return false };
+    let word = u64::from_le_bytes(*word);
+    let Some(stop) = first_stop(word) else { return false };
+    // Of the bytes after the stop nothing is asked.
+    let before = word & !(u64::MAX << (8 * stop));
+    let is_over = word >> (8 * stop) & 0xFF == u64::from(b'"') && before & each(0x80) == 0;
+    if is_over {
+        *at += stop + 1;
+    }
+    is_over
+}
+
+/// Passes over text to a quote, a backslash or a control character. Says whether all of it is ASCII.
+#[inline]
+fn skip_plain(bytes: &[u8], at: &mut usize) -> bool {
+    let (length, is_ascii) = plain_run(bytes.get(*at..).unwrap_or_default());
+    *at += length;
+    is_ascii
+}
+
+/// Passes over text that has an escape now and then, for as long as all of them are simple. Says whether all of it is ASCII.
+#[inline(never)]
+fn skip_escapes(bytes: &[u8], at: &mut usize) -> bool {
+    let mut is_ascii = true;
+    while let Some(block) = bytes.get(*at..).and_then(<[u8]>::first_chunk) {
+        let Marks { stops, high } = marks(block);
+        let mut left = stops;
+        // Going from mark to mark needs no look at the text, so that one does not wait for the other. Where none is left the
+        // length is a constant, so that the next block does not wait for this one.
+        let length = loop {
+            if left == 0 {
+                break 64;
+            }
+            let place = left.trailing_zeros();
+            let text = block.get(place as usize..).unwrap_or_default();
+            match text {
+                [b'\\', escaped, ..] if is_simple_escape(*escaped) => left &= !(0b11 << place),
+                _ => break place,
+            }
+        };
+        is_ascii &= high.checked_shl(64 - length).unwrap_or_default() == 0;
+        *at += length as usize;
+        if length < 64 || stops == 0 {
+            break;
+        }
+    }
+    is_ascii
+}
+
+/// A bit for each byte of a block.
+struct Marks {
+    /// Quotes, backslashes and control characters.
+    stops: u64,
+    /// What is not ASCII.
+    high: u64,
+}
+
+#[inline]
+fn marks(block: &[u8; 64]) -> Marks {
+    let mut marks = Marks { stops: 0, high: 0 };
+    let (quarters, _) = block.as_chunks();
+    for quarter in quarters.iter().rev() {
+        let quarter = u8x16::new(*quarter);
+        let quote = quarter.simd_eq(u8x16::splat(b'"'));
+        let backslash = quarter.simd_eq(u8x16::splat(b'\\'));
+        let control = quarter.min(u8x16::splat(0x1F)).simd_eq(quarter);
+        marks.stops = marks.stops << 16 | u64::from((quote | backslash | control).to_bitmask());
+        marks.high = marks.high << 16 | u64::from(quarter.to_bitmask());
+    }
+    marks
+}
+
+/// How many bytes come before a quote, a backslash or a control character, and whether all of them are ASCII (if this says
+/// no, it may be one right after them that is not).
+#[inline]
+fn plain_run(text: &[u8]) -> (usize, bool) {
+    let mut rest = text;
+    let mut seen = 0;
+    // Most strings are short, and end in the first words.
+    for _ in 0..8 {
+        let Some((word, after)) = rest.split_first_chunk() else { break };
+        let word = u64::from_le_bytes(*word);
+        seen |= word;
+        if let Some(stop) = first_stop(word) {
+            return (text.len() - rest.len() + stop, seen & each(0x80) == 0);
+        }
+        rest = after;
+    }
+    let (length, is_ascii) = if rest.len() < 8 { short_run(rest) } else { long_run(rest) };
+    (text.len() - rest.len() + length, is_ascii && seen & each(0x80) == 0)
+}
+
+/// The same, byte by byte.
+#[inline]
+fn short_run(text: &[u8]) -> (usize, bool) {
+    let is_plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | 0..0x20);
+    let length = text.iter().position(|byte| !is_plain(byte)).unwrap_or(text.len());
+    (length, text.iter().take(length).all(u8::is_ascii))
+}
+
+/// The same, at a cost for the call that pays off with the length.
+#[inline(never)]
+fn long_run(text: &[u8]) -> (usize, bool) {
+    let length = memchr::memchr2(b'"', b'\\', text).unwrap_or(text.len());
+    let run = text.get(..length).unwrap_or_default();
+    // In this plain form the compiler takes many bytes at a time.
+    let (lowest, all) = run.iter().fold((u8::MAX, 0), |(lowest, all), byte| (lowest.min(*byte), all | byte));
+    let length = if lowest < 0x20 { run.iter().position(|byte| *byte < 0x20).unwrap_or(length) } else { length };
+    (length, all.is_ascii())
+}
+
+/// Where the first quote, backslash or control character of a little-endian word is.
+///
+/// A subtraction borrows from a byte's high bit if the byte is less; what it borrows from bytes after the first that is
+/// less says nothing, but the first is exact.
+#[inline]
+fn first_stop(word: u64) -> Option<usize> {
+    // With this bit flipped the quote is the only printable character below 0x21, and control characters still are.
+    let quote_or_control = (word ^ each(0x02)).wrapping_sub(each(0x21));
+    let backslash = (word ^ each(b'\\')).wrapping_sub(each(1));
+    let stops = (quote_or_control | backslash) & !word & each(0x80);
+    (stops != 0).then_some(stops.trailing_zeros() as usize / 8)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        internals::checks::{agrees, scan},
+        translate::eras::Era,
+        wire::message::{Kind, Message, Parsed},
+    };
+
+    /// What is found, which must be the same at every cut into two, and byte by byte.
+    fn at_every_cut(text: &[u8]) -> Result<Outline, Fault> {
+        let whole = scan([text]);
+        for cut in 0..=text.len() {
+            let (head, tail) = text.split_at(cut);
+            assert_eq!(scan([head, tail]), whole, "{:?} cut at {cut}", String::from_utf8_lossy(text));
+        }
+        assert_eq!(scan(text.chunks(1)), whole, "{:?} byte by byte", String::from_utf8_lossy(text));
+        whole
+    }
+
+    fn outline(text: &str) -> Outline {
+        at_every_cut(text.as_bytes()).unwrap_or_else(|fault| panic!("{text}: {fault}"))
+    }
+
+    /// What is seen of a text, in words.
+    fn told(result: Result<Outline, Fault>) -> Vec<String> {
+        let outline = match result {
+            Ok(outline) => outline,
+            Err(fault) => return vec![fault.to_string()],
+        };
+        let kept = |name: &str, kept: Option<Kept>| {
+            kept.map(|kept| format!("{name} {}", String::from_utf8_lossy(&kept.text.unwrap())))
+        };
+        let flag = |is_set: bool, name: &str| is_set.then(|| name.to_owned());
+        let seen = [
+            Some(format!("{:?}", outline.shape).to_lowercase()),
+            kept("id", outline.id),
+            kept("method", outline.method),
+            flag(outline.answer.is_any(), "answer"),
+            flag(outline.names_version, "version"),
+            flag(outline.line_breaks, "line breaks"),
+        ];
+        seen.into_iter().flatten().collect()
+    }
+
+    #[test]
+    fn vectors_hold_at_every_cut() {
+        for case in crate::vectors::read("json") {
+            let result = at_every_cut(&case.input);
+            agrees(&case.input, &result);
+            assert_eq!(told(result), case.expected, "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn what_is_json() {
+        for text in [
+            "null",
+            "true",
+            "false",
+            "0",
+            "-0",
+            "1",
+            "-1",
+            "10",
+            "0.0",
+            "-0.10",
+            "1e1",
+            "1E+01",
+            "0e0",
+            "1.5e-10",
+            "\"\"",
+            "1e999999",
+            "123456789012345678901234567890",
+            "[]",
+            "{}",
+            "[[]]",
+            "[{}]",
+            "{\"\":[]}",
+            "[1,2]",
+            "[null,true]",
+            "{\"a\":1,\"a\":2}",
+            "{\"a\":{\"b\":[]},\"c\":[{}]}",
+            " \t\r\n[ \t\r\n1 \t\r\n,\n2 ]\n ",
+            "{ \"a\" : 1 , \"b\" : 2 }",
+            r#""\"\\\/\b\f\n\r\t\u0000\uFfFf""#,
+            r#""\ud800""#,
+            r#""\udc00\ud800\u""#.replace("\\u\"", "\"").as_str(),
+            "\"\u{7f}\u{80}\u{7ff}\u{800}\u{ffff}\u{10000}\u{10ffff}\"",
+            "\"\u{2028}\u{feff}\"",
+            "\u{feff}1",
+            "\u{feff} 1",
+            "\"[{,:}]\"",
+            "{\"\\u0061\\\"\":\"\\\\\"}",
+        ] {
+            let result = at_every_cut(text.as_bytes());
+            assert!(result.is_ok(), "{text:?}: {result:?}");
+            agrees(text.as_bytes(), &result);
+        }
+    }
+
+    #[test]
+    fn what_is_not_and_where() {
+        use Expected::*;
+        let syntax = |at, expected| Fault::Syntax { at, expected };
+        for (text, fault) in [
+            (&b"x"[..], syntax(0, Value)),
+            (b" ]", syntax(1, Value)),
+            (b"\0", syntax(0, Value)),
+            (b"\x0C1", syntax(0, Value)),
+            (b"+1", syntax(0, Value)),
+            (b".5", syntax(0, Value)),
+            (b"'a'", syntax(0, Value)),
+            (b"NaN", syntax(0, Value)),
+            (b"/**/1", syntax(0, Value)),
+            (b"\xC2\xA01", syntax(0, Value)),
+            (b"\xEF\xBB1", syntax(0, Value)),
+            (b"\xEF\xBB\xBF\xEF\xBB\xBF1", syntax(3, Value)),
+            (b"[,1]", syntax(1, Value)),
+            (b"[1,]", syntax(3, Value)),
+            (b"[1,,2]", syntax(3, Value)),
+            (b"{\"a\":}", syntax(5, Value)),
+            (b"[}", syntax(1, Value)),
+            (b"[1 2]", syntax(3, CommaOrBracket)),
+            (b"[1}", syntax(2, CommaOrBracket)),
+            (b"[1:2]", syntax(2, CommaOrBracket)),
+            (b"[\"\x7f\"\x7f]", syntax(4, CommaOrBracket)),
+            (b"{\"a\":1 \"b\"}", syntax(7, CommaOrBrace)),
+            (b"{\"a\":1]", syntax(6, CommaOrBrace)),
+            (b"{]", syntax(1, NameOrEnd)),
+            (b"{1:2}", syntax(1, NameOrEnd)),
+            (b"{,", syntax(1, NameOrEnd)),
+            (b"{\"a\":1,}", syntax(7, Name)),
+            (b"{\"a\":1 , ,", syntax(9, Name)),
+            (b"{\"a\"}", syntax(4, Colon)),
+            (b"{\"a\" 1}", syntax(5, Colon)),
+            (b"{\"a\",1}", syntax(4, Colon)),
+            (b"01", syntax(1, Nothing)),
+            (b"1 1", syntax(2, Nothing)),
+            (b"1x", syntax(1, Nothing)),
+            (b"{}}", syntax(2, Nothing)),
+            (b"\"\",", syntax(2, Nothing)),
+            (b"1\0", syntax(1, Nothing)),
+            (b"[-]", syntax(2, Digit)),
+            (b"--1", syntax(1, Digit)),
+            (b"-a", syntax(1, Digit)),
+            (b"1.]", syntax(2, Digit)),
+            (b"1.e1", syntax(2, Digit)),
+            (b"1e,", syntax(2, Digit)),
+            (b"1e+-1", syntax(3, Digit)),
+            (b"[0x1]", syntax(2, CommaOrBracket)),
+            (b"[1.2.3]", syntax(4, CommaOrBracket)),
+            (b"[1e2.3]", syntax(4, CommaOrBracket)),
+            (b"trux", syntax(3, Word)),
+            (b"nul ", syntax(3, Word)),
+            (b"[fals]", syntax(5, Word)),
+            (b"TRUE", syntax(0, Value)),
+            (b"truee", syntax(4, Nothing)),
+            (b"\"\\x\"", syntax(2, Escape)),
+            (b"\"\\\xE9\"", syntax(2, Escape)),
+            (b"\"\\\n\"", syntax(2, Escape)),
+            (b"\"\\u00g0\"", syntax(5, HexDigit)),
+            (b"\"\\u12\"", syntax(5, HexDigit)),
+            (b"\"a\nb\"", syntax(2, NoControl)),
+            (b"\"\0\"", syntax(1, NoControl)),
+            (b"{\"a\x1f\":1}", syntax(3, NoControl)),
+            (
+                b"\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\t\"",
+                syntax(77, NoControl),
+            ),
+        ] {
+            let result = at_every_cut(text);
+            assert_eq!(result, Err(fault), "{:?}", String::from_utf8_lossy(text));
+            agrees(text, &result);
+        }
+        assert_eq!(syntax(7, CommaOrBrace).to_string(), "expected a comma or } at byte 7");
+    }
+
+    #[test]
+    fn what_is_not_utf8_and_what_is_not_over() {
+        let incomplete = |at| Fault::Incomplete { at };
+        for (text, fault) in [
+            (&b""[..], Fault::Empty),
+            (b" \n", Fault::Empty),
+            (b"\xEF\xBB\xBF", Fault::Empty),
+            (b"\xEF\xBB\xBF ", Fault::Empty),
+            (b"\"\xff\"", Fault::NotUtf8 { at: 1 }),
+            (b"\"a\x80\"", Fault::NotUtf8 { at: 2 }),
+            (b"\"\xC0\x80\"", Fault::NotUtf8 { at: 1 }),
+            (b"\"\xED\xA0\x80\"", Fault::NotUtf8 { at: 1 }),
+            (b"\"\xF4\x90\x80\x80\"", Fault::NotUtf8 { at: 1 }),
+            (b"\"\xE2\x82\"", Fault::NotUtf8 { at: 1 }),
+            (b"\"\xE2\x82\\n\"", Fault::NotUtf8 { at: 1 }),
+            (b"{\"\xF0\x9F\x98\":1}", Fault::NotUtf8 { at: 2 }),
+            (b"[\"\xE2\x82\n", Fault::NotUtf8 { at: 2 }),
+            (b"\"\n\xff", Fault::Syntax { at: 1, expected: Expected::NoControl }),
+            (b"[", incomplete(1)),
+            (b"{", incomplete(1)),
+            (b"[1,", incomplete(3)),
+            (b"[1", incomplete(2)),
+            (b"{\"a\"", incomplete(4)),
+            (b"{\"a\":", incomplete(5)),
+            (b"{\"a\":1,", incomplete(7)),
+            (b"\"", incomplete(1)),
+            (b"\"\\", incomplete(2)),
+            (b"\"\\u12", incomplete(5)),
+            (b"\"\xE2\x82", incomplete(3)),
+            (b"-", incomplete(1)),
+            (b"1.", incomplete(2)),
+            (b"1e", incomplete(2)),
+            (b"1e+", incomplete(3)),
+            (b"tru", incomplete(3)),
+            (b"\xEF\xBB", incomplete(2)),
+        ] {
+            let result = at_every_cut(text);
+            assert_eq!(result, Err(fault), "{:?}", String::from_utf8_lossy(text));
+            agrees(text, &result);
+        }
+    }
+
+    #[test]
+    fn what_a_bridge_must_know() {
+        let kept = |start, text: &'static str| {
+            Some(Kept {
+                range: start..start + text.len() as u64,
+                is_string: text.starts_with('"'),
+                text: Some(ShortText::from_slice(text.as_bytes())),
+            })
+        };
+        assert_eq!(
+            outline("\u{feff} {\"id\" : -1.5 ,\n\"method\":\"a\\u0062\",\"params\":{\"id\":7,\"method\":8}} \n"),
+            Outline {
+                shape: Shape::Object,
+                id: kept(12, "-1.5"),
+                method: kept(28, r#""a\u0062""#),
+                answer: Answer::default(),
+                names_version: false,
+                line_breaks: true,
+                value: 4..67,
+                length: 69,
+            }
+        );
+        for (text, id, method) in [
+            (r#"{"id":1,"id":"2","method":"a","method":null}"#, Some("\"2\""), Some("null")),
+            (
+                r#"{"\u0069\u0064":1,"m\u0065thod":"p\u0069ng","\ud800":{"\udfff":0}}"#,
+                Some("1"),
+                Some(r#""p\u0069ng""#),
+            ),
+            (r#"{"id":{"id":[1,{"id" : 2}]},"Id":3}"#, Some(r#"{"id":[1,{"id" : 2}]}"#), None),
+            (r#"{"id":[] ,"result":{"method":"x","id":1}}"#, Some("[]"), None),
+            (r#"{"id":"é","method":true}"#, Some("\"é\""), Some("true")),
+            (r#"{"x":{"id":1},"y":[{"id":2}],"idx":3,"i":4,"":5}"#, None, None),
+            (r#"[{"id":1,"method":"x"}]"#, None, None),
+            (r#""id""#, None, None),
+        ] {
+            let outline = outline(text);
+            for (found, expected) in [(outline.id, id), (outline.method, method)] {
+                let found = found.map(|kept| {
+                    let range = usize::try_from(kept.range.start).unwrap()..usize::try_from(kept.range.end).unwrap();
+                    assert_eq!(&kept.text.unwrap()[..], text[range.clone()].as_bytes());
+                    text[range].to_owned()
+                });
+                assert_eq!(found.as_deref(), expected, "{text}");
+            }
+        }
+        assert_eq!(
+            [outline("[]").shape, outline("{}").shape, outline(" 1").shape],
+            [Shape::Array, Shape::Object, Shape::Other]
+        );
+        for (text, has_answer) in [
+            (r#"{"result":null}"#, true),
+            (r#"{"\u0065rror":{},"a":1}"#, true),
+            (r#"{"a":{"result":1}}"#, false),
+            (r#"[{"result":1}]"#, false),
+            (r#"{"results":1,"resul":2,"result\u0000":3}"#, false),
+        ] {
+            assert_eq!(outline(text).answer.is_any(), has_answer, "{text}");
+        }
+    }
+
+    #[test]
+    fn r81_a_version_is_named_in_the_meta_of_the_params() {
+        let meta = r#"{"_meta":{"progressToken":{},"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#;
+        for (text, names_version) in [
+            (format!(r#"{{"params":{meta}}}"#), true),
+            (format!(r#"{{"params":{}}}"#, meta.replace('/', "\\/")), true),
+            (format!(r#"{{"params":{}}}"#, meta.replace('_', "\\u005f").replace('o', "\\u006F")), true),
+            (format!(r#"{{"params":{{"x":{{"_meta":{{}}}},{},"y":{{}}}}}}"#, &meta[1..meta.len() - 1]), true),
+            (format!(r#"{{"params":{meta},"params":{{}}}}"#), false),
+            (format!(r#"{{"params":{{}},"params":{meta}}}"#), true),
+            (format!(r#"{{"params":{meta},"params":1}}"#), false),
+            (format!(r#"{{"params":{{{},"_meta":{{}}}}}}"#, &meta[1..meta.len() - 1]), false),
+            (format!(r#"{{"params":{{{},"_meta":[]}}}}"#, &meta[1..meta.len() - 1]), false),
+            (format!(r#"{{"params":{{"_meta":[],{}}}}}"#, &meta[1..meta.len() - 1]), true),
+            (format!(r#"{{"params":[{meta}]}}"#), false),
+            (format!(r#"{{"params":{{"_meta":[{meta}]}}}}"#), false),
+            (format!(r#"{{"params":{{"_meta":{{"a":{meta}}}}}}}"#), false),
+            (format!(r#"{{"params":{{"a":{meta}}}}}"#), false),
+            (format!(r#"{{"result":{meta}}}"#), false),
+            (format!(r#"{{"params":{{}},"x":{{"_meta":{meta}}}}}"#), false),
+            (format!(r#"[{{"params":{meta}}}]"#), false),
+            (meta.to_owned(), false),
+        ] {
+            assert_eq!(outline(&text).names_version, names_version, "{text}");
+        }
+    }
+
+    #[test]
+    fn r2_line_breaks_count_between_tokens_only() {
+        for (text, line_breaks) in [
+            ("\n{}\r\n", false),
+            ("{\n}", true),
+            ("{\"a\"\r:1}", true),
+            (r#"{"a":"\n"}"#, false),
+            ("[1\n]", true),
+            ("\n1\n", false),
+        ] {
+            assert_eq!(outline(text).line_breaks, line_breaks, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn long_ids_are_found_but_not_kept() {
+        for length in [LONGEST_KEPT - 2, LONGEST_KEPT - 1, 3 * PIECE] {
+            let text = format!(r#"{{"id":"{}","method":"{}"}}"#, "é".repeat(length / 2) + &"a".repeat(length % 2), "m");
+            for chunk in [1, 7, 1000, text.len()] {
+                let outline = scan(text.as_bytes().chunks(chunk)).unwrap();
+                let id = outline.id.unwrap();
+                assert_eq!(id.range, 6..8 + length as u64);
+                assert_eq!(id.text.is_some(), length + 2 <= LONGEST_KEPT, "{length}");
+                assert!(id.text.is_none_or(|id| id[..] == text.as_bytes()[6..8 + length]));
+                assert_eq!(&outline.method.unwrap().text.unwrap()[..], b"\"m\"");
+            }
+        }
+        let name = "a".repeat(2 * PIECE);
+        let text = format!(r#"{{"{name}":1,"{name}id":2,"id":3}}"#);
+        for chunk in [1, 1000, text.len()] {
+            assert_eq!(scan(text.as_bytes().chunks(chunk)).unwrap().id.unwrap().text.unwrap().as_slice(), b"3");
+        }
+    }
+
+    #[test]
+    fn an_id_is_known_before_the_end() {
+        let mut scanner = Scanner::new();
+        scanner.feed(br#"{"jsonrpc":"2.0","id":7"#).unwrap();
+        assert_eq!(scanner.id(), None);
+        scanner.feed(br#","params":{"id":8},"id":"#).unwrap();
+        assert_eq!(scanner.id().unwrap().text.as_ref().unwrap().as_slice(), b"7");
+        scanner.feed(b"}").unwrap_err();
+        assert_eq!(scanner.id().unwrap().text.as_ref().unwrap().as_slice(), b"7");
+    }
+
+    #[test]
+    fn nesting_has_a_limit() {
+        let deepest = DEEPEST as usize;
+        let text = "[".repeat(deepest) + &"]".repeat(deepest);
+        assert!(scan([text.as_bytes()]).is_ok());
+        assert!(scan(text.as_bytes().chunks(999)).is_ok());
+        let text = "[".repeat(deepest + 1);
+        assert_eq!(scan([text.as_bytes()]), Err(Fault::TooDeep { at: u64::from(DEEPEST) }));
+        let text = format!(r#"{{"params":{}{},"id":1}}"#, r#"{"a":["#.repeat(999), "]}".repeat(999));
+        assert_eq!(scan([text.as_bytes()]).unwrap().id.unwrap().text.unwrap().as_slice(), b"1");
+        // Each level is closed as it was opened, at every depth.
+        for depth in [1, 63, 64, 65, 127, 128, 129, 200] {
+            let (open, close): (String, String) = (0..depth)
+                .map(|level: usize| if level.count_ones().is_multiple_of(2) { ("[", "]") } else { ("{\"\":", "}") })
+                .collect::<Vec<_>>()
+                .into_iter()
+                .unzip();
+            let close: String = close.chars().rev().collect();
+            agrees(format!("{open}1{close}").as_bytes(), &Ok(scan([format!("{open}1{close}").as_bytes()]).unwrap()));
+            let wrong = close.replacen(']', "}", 1);
+            assert!(scan([format!("{open}1{wrong}").as_bytes()]).is_err(), "{depth}");
+        }
+    }
+
+    #[test]
+    fn long_strings_are_looked_at_everywhere() {
+        // Each kind of byte at each place of the steps.
+        for length in (0..160).chain(PIECE - 4..PIECE + 4) {
+            for (special, after) in [("\\\"", 0), ("é", 0), ("😀", 0), ("\\u00e9", 0), ("\u{1}", 1), ("\u{1f}", 1)] {
+                let text = format!("\"{}{special}{}\"", "x".repeat(length), "~é".repeat(length % 70));
+                let result = scan([text.as_bytes()]);
+                agrees(text.as_bytes(), &result);
+                assert_eq!(result.is_ok(), after == 0);
+            }
+            let mut text = format!("\"{}\"", "x".repeat(length + 1)).into_bytes();
+            text[length + 1] = 0x80;
+            assert_eq!(scan([&*text]), Err(Fault::NotUtf8 { at: length as u64 + 1 }));
+        }
+    }
+
+    /// JSON as someone might write it, with every kind of spelling.
+    fn json() -> impl Strategy<Value = String> {
+        let space = || prop_oneof![4 => Just(""), 1 => Just(" "), 1 => "[ \t\r\n]{1,12}".prop_map(|s| &*s.leak())];
+        let string = || {
+            let part = prop_oneof![
+                "[a-z]{0,12}",
+                "[ -!#-\\[\\]-~]{0,90}",
+                "\\PC{0,4}".prop_map(|text| text.replace(['"', '\\'], "")),
+                Just("é€😀".to_owned()),
+                r#"\\["\\/bfnrt]"#,
+                r"\\u[0-9a-fA-F]{4}",
+            ];
+            prop::collection::vec(part, 0..4).prop_map(|parts| format!("\"{}\"", parts.concat()))
+        };
+        let leaf = prop_oneof![
+            Just("null".to_owned()),
+            Just("true".to_owned()),
+            Just("false".to_owned()),
+            r"-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,9})?([eE][+-]?[0-9]{1,4})?",
+            string(),
+        ];
+        leaf.prop_recursive(4, 32, 4, move |inner| {
+            let element = (space(), inner.clone(), space()).prop_map(|(a, value, b)| format!("{a}{value}{b}"));
+            let member = (space(), string(), space(), space(), inner, space())
+                .prop_map(|(a, name, b, c, value, d)| format!("{a}{name}{b}:{c}{value}{d}"));
+            prop_oneof![
+                prop::collection::vec(element, 1..4).prop_map(|elements| format!("[{}]", elements.join(","))),
+                prop::collection::vec(member, 1..4).prop_map(|members| format!("{{{}}}", members.join(","))),
+                space().prop_map(|space| format!("[{space}]")),
+                space().prop_map(|space| format!("{{{space}}}")),
+            ]
+        })
+    }
+
+    /// Members as a message has them, in any order and number.
+    fn message() -> impl Strategy<Value = String> {
+        let names = prop::sample::select(vec![
+            "id",
+            "method",
+            "params",
+            "result",
+            "error",
+            "_meta",
+            "jsonrpc",
+            "io.modelcontextprotocol/protocolVersion",
+            "i",
+            "",
+        ]);
+        let name = (names, any::<u64>()).prop_map(|(name, escaped)| {
+            let spelled = name.chars().zip(0..).map(|(letter, index)| match escaped.rotate_right(index) & 15 {
+                0 if escaped.is_multiple_of(4) => format!("\\u{:04x}", u32::from(letter)),
+                1 if letter == '/' => "\\/".to_owned(),
+                _ => letter.to_string(),
+            });
+            format!("\"{}\"", spelled.collect::<String>())
+        });
+        let space = || prop::sample::select(vec!["", "", "", " ", "\n", "  \r\n\t "]);
+        let leaf = prop_oneof![
+            Just("1".to_owned()),
+            Just("\"tools/call\"".to_owned()),
+            Just(r#""server\/discover""#.to_owned()),
+            Just("null".to_owned()),
+            Just(r#""\ud800é""#.to_owned()),
+            Just("[]".to_owned()),
+            Just("{}".to_owned()),
+            Just(r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":""}}"#.to_owned()),
+            json(),
+        ];
+        let object = move |inner: BoxedStrategy<String>, most: usize| {
+            let member = (space(), name.clone(), space(), space(), inner, space())
+                .prop_map(|(a, name, b, c, value, d)| format!("{a}{name}{b}:{c}{value}{d}"));
+            prop::collection::vec(member, 1..most).prop_map(|members| format!("{{{}}}", members.join(","))).boxed()
+        };
+        let third = prop_oneof![leaf.clone(), object(leaf.clone().boxed(), 4)].boxed();
+        let second = prop_oneof![leaf, object(third, 4)].boxed();
+        object(second, 7)
+    }
+
+    /// Kind, era, id and method, as a message would be read that is as it is said to be.
+    fn read(outline: &Outline) -> Option<(Kind, Era, Option<Bytes>, String)> {
+        let id = outline.id.as_ref().map(|id| Bytes::copy_from_slice(id.text.as_ref().unwrap()));
+        if id.as_ref().is_some_and(|id| !matches!(id[0], b'"' | b'-' | b'0'..=b'9' | b'n')) {
+            return None;
+        }
+        let method = match &outline.method {
+            None => String::new(),
+            Some(method) if !method.is_string => return None,
+            Some(method) => {
+                let text = std::str::from_utf8(method.text.as_ref().unwrap()).unwrap();
+                serde_json::from_str(text).unwrap_or_else(|_| text[1..text.len() - 1].to_owned())
+            }
+        };
+        let kind = match (&outline.method, &id) {
+            (Some(_), Some(_)) => Kind::Request,
+            (Some(_), None) => Kind::Notification,
+            _ if outline.answer.is_any() => Kind::Response,
+            _ => return None,
+        };
+        let is_modern = method == "server/discover" || kind != Kind::Response && outline.names_version;
+        Some((kind, if is_modern { Era::Modern } else { Era::Legacy }, id, method))
+    }
+
+    const TELLING: &[u8] = b"\"\\,:[]{}01-+.eEtrufalsn/ \n\t\0\x7f\x80\xBF\xC3\xE2\xEF\xF0\xFF";
+
+    /// Changes at places that are parts of 65536 of the text.
+    fn changed(text: &str, changes: &[(u16, u8, u8)]) -> Vec<u8> {
+        let mut text = text.as_bytes().to_vec();
+        for &(place, kind, byte) in changes {
+            let at = text.len() * usize::from(place) / 65536;
+            let byte = if byte < 128 { TELLING[usize::from(byte) % TELLING.len()] } else { byte };
+            match kind % 4 {
+                0 if at < text.len() => text[at] = byte,
+                1 if at < text.len() => drop(text.remove(at)),
+                2 => text.insert(at, byte),
+                3 if byte < 80 => text.truncate(at),
+                _ => {}
+            }
+        }
+        text
+    }
+
+    proptest! {
+        #[test]
+        fn json_is_what_serde_json_takes(text in prop_oneof![json(), message()], ends in "[ \t\r\n]{0,2}", mark: bool) {
+            let text = format!("{}{ends}{text}{ends}", if mark { "\u{feff}" } else { "" });
+            let result = at_every_cut(text.as_bytes());
+            prop_assert!(result.is_ok(), "{}: {:?}", text, result);
+            agrees(text.as_bytes(), &result);
+        }
+
+        #[test]
+        fn what_is_broken_is_what_serde_json_refuses(
+            text in prop_oneof![json(), message()],
+            changes in prop::collection::vec(any::<(u16, u8, u8)>(), 1..4),
+        ) {
+            let text = changed(&text, &changes);
+            agrees(&text, &at_every_cut(&text));
+        }
+
+        #[test]
+        fn bytes_of_any_kind_are_judged_as_serde_json_does(text in prop::collection::vec(any::<u8>(), 0..40)) {
+            agrees(&text, &at_every_cut(&text));
+            let text = [b"\"", &*text, b"\""].concat();
+            agrees(&text, &at_every_cut(&text));
+        }
+
+        #[test]
+        fn a_message_is_seen_as_the_one_that_reads_it_whole(text in message()) {
+            let found = read(&at_every_cut(text.as_bytes()).unwrap());
+            let expected = match Message::parse(&Bytes::from(text.clone())) {
+                Ok(Parsed::One(one)) => {
+                    let id = one.id().map(|id| Bytes::from(id.as_str().to_owned()));
+                    Some((one.kind(), one.era(), id, one.method().to_owned()))
+                }
+                _ => None,
+            };
+            prop_assert_eq!(found, expected, "{}", text);
+        }
+
+        #[test]
+        fn chunks_of_any_size_make_no_difference(
+            texts in prop::collection::vec(message(), 1..5),
+            repeat in 1..200_usize,
+            sizes in prop::collection::vec(1..3000_usize, 1..20),
+        ) {
+            let text = format!(r#"{{"params":[{}],"id":1,"result":{}}}"#, vec![texts.join(","); repeat].join(",\n"), texts[0]);
+            let mut rest = text.as_bytes();
+            let mut chunks = Vec::new();
+            for size in sizes.iter().cycle() {
+                let (chunk, after) = rest.split_at((*size).min(rest.len()));
+                chunks.push(chunk);
+                rest = after;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            let result = scan(chunks);
+            prop_assert_eq!(&result, &scan([text.as_bytes()]));
+            agrees(text.as_bytes(), &result);
+        }
+    }
+}

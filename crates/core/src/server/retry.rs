@@ -1,0 +1,276 @@
+//! When a message that failed is sent again, and what its client is told of it, as tables and arithmetic: no clock, no I/O.
+//!
+//! Rule: no tool runs twice (R95, R96). What the server cannot have read is repeated whatever it is; what it may have
+//! acted on is repeated only if all it does is read; and that something has not run is said only where it is certain.
+//!
+//! | what came of a message | only reads | anything else | may have run |
+//! |---|---|---|---|
+//! | not written to a connection, or refused unread by HTTP/2 (`REFUSED_STREAM`, `GOAWAY`) | again | again | no |
+//! | 429; 503 with a `Retry-After` above zero | again | again | no |
+//! | 408, 502, 503, 504 | again | once | yes |
+//! | any other 5xx | once | once | yes |
+//! | a connection or stream that broke | again | once | yes |
+//! | 401, and 403 for more scope, with a challenge or in nobody's name | again, with new credentials | again, with new credentials | no |
+//! | a lost session, in nobody's name | again, in a new session | again, in a new session | no |
+//! | 400, 404, 405, 406, 410, 415, 422 in nobody's name, to a modern request at a server that has not shown its protocol | again, in the older protocol | again, in the older protocol | no |
+//! | the protocol's own refusals (-32020 to -32022 under 400) | again, as they ask for | again, as they ask for | no |
+//! | a JSON-RPC error under the request's own id, of whatever status | as above, then the answer | the answer | |
+//! | 3xx, 401, 403, 405, 406, 407, 411, 413, 414, 415, 417, 421, 425, 426, 428, 431 | once | once | no |
+//! | any other 4xx | once | once | yes |
+//!
+//! "In nobody's name" is a body that has no JSON-RPC error, or one under no id or somebody else's; but for 401 and 403 all of
+//! it must have come, as what broke off may have been an answer, and under 5xx it must be a JSON-RPC error, as the page may be a
+//! gateway's that has lost one. A tool that ran answers under the request's id; so what has that is an answer, whatever status
+//! a gateway puts on it and whatever it speaks of.
+
+use std::time::Duration;
+
+use crate::error::{Error, Fate};
+
+/// Methods that only read, so that a second time does no harm.
+const READING: &[&str] = &["ping", "initialize", "server/discover", "resources/read", "completion/complete"];
+/// With waits that begin at 100 ms and are doubled each time, about three seconds in all: a server that starts is found, and a client that probes
+/// for it gets its error in time (R79).
+const MOST_REPEATS: u32 = 5;
+/// The longest that a message waits for other tries in all, whatever the server asks for: clients mostly give up after 60 s.
+const LONGEST_WAITS: Duration = Duration::from_secs(30);
+/// Statuses by which a server, or a gateway before it, turns a message away for what it sees of it: its credentials, its
+/// method, its size, its form. Others may come from what ran.
+const TURNED_AWAY: &[u16] = &[401, 403, 405, 406, 407, 411, 413, 414, 415, 417, 421, 425, 426, 428, 431];
+
+/// Whether a method only reads.
+pub(crate) fn only_reads(method: &str) -> bool {
+    READING.contains(&method) || method.ends_with("/list") || method.ends_with("/get")
+}
+
+/// What a status says of a message that it refuses: its fate, and whether the server may have acted on it. `hint` is what
+/// the server asks to wait.
+pub(crate) fn judge(status: u16, hint: Option<Duration>) -> (Fate, bool) {
+    match status {
+        429 => (Fate::Unread, false),
+        // Without a hint a gateway may have forwarded the message, and lost what came of it.
+        503 if hint.is_some_and(|hint| !hint.is_zero()) => (Fate::Unread, false),
+        408 | 502..=504 => (Fate::Interrupted, true),
+        300..=399 => (Fate::Final, false),
+        status => (Fate::Final, !TURNED_AWAY.contains(&status)),
+    }
+}
+
+/// The tries of one message.
+#[derive(Debug)]
+pub(crate) struct Tries {
+    first_wait: Duration,
+    repeats: u32,
+    waited: Duration,
+}
+
+impl Tries {
+    /// None yet; the first wait before another one is to be this long.
+    pub(crate) fn new(first_wait: Duration) -> Self {
+        Self { first_wait, repeats: 0, waited: Duration::ZERO }
+    }
+
+    /// How long to wait before the message is sent again after this failure; `None` if it must not be, or if it has been
+    /// tried long enough. `random` from 0 to 1 spreads the waits, so that many clients do not come back at once.
+    pub(crate) fn next_wait(&mut self, error: &Error, method: &str, random: f64) -> Option<Duration> {
+        match error.fate() {
+            Fate::Unread => {}
+            Fate::Interrupted if only_reads(method) => {}
+            Fate::Interrupted | Fate::Final => return None,
+        }
+        let wait = backoff(self.first_wait, self.repeats, random).max(error.retry_after().unwrap_or_default());
+        let waited = self.waited.checked_add(wait).filter(|waited| *waited <= LONGEST_WAITS)?;
+        if self.repeats >= MOST_REPEATS {
+            return None;
+        }
+        self.repeats += 1;
+        self.waited = waited;
+        Some(wait)
+    }
+
+    /// How often the message was sent.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.repeats + 1
+    }
+}
+
+/// The wait before repeat number `repeat`, from 0: doubled each time, at least half of it whatever `random` is.
+pub(crate) fn backoff(first: Duration, repeat: u32, random: f64) -> Duration {
+    let half = first.saturating_mul(1 << repeat.min(8)) / 2;
+    half.saturating_add(half.mul_f64(random.clamp(0.0, 1.0)))
+}
+
+/// The waits before a stream is opened again that has ended (R31, R33).
+///
+/// What the server asks for is kept to, but for a floor; while its streams bring nothing, the waits grow.
+#[derive(Debug)]
+pub(crate) struct Reopening {
+    usual: Duration,
+    asked: Option<Duration>,
+    /// How many streams brought nothing, one after the other.
+    in_vain: u32,
+}
+
+/// The shortest wait that a server can ask for.
+const SHORTEST_REOPENING: Duration = Duration::from_millis(100);
+/// The longest that waits grow to by themselves.
+const LONGEST_REOPENING: Duration = Duration::from_secs(5);
+/// Waits of this length, which a server has asked for, stay as they are: it wants to be polled like that.
+const POLLING: Duration = Duration::from_secs(1);
+/// So many streams may bring nothing before the waits grow.
+const PATIENCE: u32 = 4;
+
+impl Reopening {
+    /// Waits of this length, if the server asks for no others.
+    pub(crate) fn new(usual: Duration) -> Self {
+        Self { usual, asked: None, in_vain: 0 }
+    }
+
+    /// A stream has ended. `asked` is what the server has asked for on it; `brought` says whether it had any message.
+    pub(crate) fn ended(&mut self, asked: Option<Duration>, brought: bool) {
+        self.asked = asked.map(|asked| asked.max(SHORTEST_REOPENING)).or(self.asked);
+        self.in_vain = if brought { 0 } else { self.in_vain.saturating_add(1) };
+    }
+
+    /// How long to wait before the next one.
+    pub(crate) fn wait(&self) -> Duration {
+        let wait = self.asked.unwrap_or(self.usual);
+        match self.in_vain.saturating_sub(PATIENCE) {
+            0 => wait,
+            _ if self.asked.is_some_and(|asked| asked >= POLLING) => wait,
+            more => wait.max(wait.saturating_mul(1 << more.min(16)).min(LONGEST_REOPENING)),
+        }
+    }
+}
+
+/// A number from 0 to 1 that differs between processes and calls.
+pub(crate) fn random() -> f64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    let bits = u32::try_from(RandomState::new().hash_one(0) >> 32).unwrap_or_default();
+    f64::from(bits) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+    use crate::error::Kind;
+
+    const FIRST: Duration = Duration::from_millis(100);
+
+    fn status(code: u16) -> Error {
+        Error::new(Kind::Status, "no").with_status(StatusCode::from_u16(code).unwrap())
+    }
+
+    fn hinted(code: u16, seconds: u64) -> Error {
+        status(code).with_retry_after(Some(Duration::from_secs(seconds)))
+    }
+
+    #[test]
+    fn r96_what_may_have_run_is_repeated_only_if_it_reads() {
+        let unread = [Error::new(Kind::Connect, "x"), Error::new(Kind::Dns, "x"), status(429), hinted(503, 1)];
+        let interrupted = [
+            Error::new(Kind::Broken, "x"),
+            Error::new(Kind::NoAnswer, "x").with_fate(Fate::Interrupted),
+            status(408),
+            status(502),
+            status(503),
+            hinted(503, 0),
+            status(504),
+        ];
+        let ended = [Kind::Timeout, Kind::Tls, Kind::NoAnswer].map(|kind| Error::new(kind, "x"));
+        let ended =
+            ended.into_iter().chain([status(500), hinted(500, 1), status(400), status(401)]).collect::<Vec<_>>();
+        for (errors, tool, list) in [(&unread[..], true, true), (&interrupted, false, true), (&ended, false, false)] {
+            for error in errors {
+                assert_eq!(Tries::new(FIRST).next_wait(error, "tools/call", 0.5).is_some(), tool, "{error:?}");
+                assert_eq!(Tries::new(FIRST).next_wait(error, "tools/list", 0.5).is_some(), list, "{error:?}");
+            }
+        }
+        for method in ["prompts/get", "resources/templates/list", "resources/read", "ping", "server/discover"] {
+            assert!(only_reads(method), "{method}");
+        }
+        for method in ["tools/call", "resources/subscribe", "logging/setLevel", "tasks/cancel", ""] {
+            assert!(!only_reads(method), "{method}");
+        }
+    }
+
+    #[test]
+    fn r96_that_nothing_has_run_is_said_only_where_it_is_certain() {
+        let certain: Vec<_> = (100..600).filter(|status| !judge(*status, None).1).collect();
+        let expected: Vec<u16> = (300..400).chain(TURNED_AWAY.iter().copied()).chain([429]).collect();
+        assert!(
+            certain.iter().all(|status| expected.contains(status)) && certain.len() == expected.len(),
+            "{certain:?}"
+        );
+        assert!(!judge(503, Some(Duration::from_secs(1))).1 && judge(503, Some(Duration::ZERO)).1);
+    }
+
+    #[test]
+    fn the_table_is_the_one_in_the_documents() {
+        let rows = |text: &str, before: &str| -> Vec<String> {
+            let rows = text.lines().filter_map(|line| line.strip_prefix(before)).filter(|line| line.starts_with("| "));
+            let rows = rows.skip_while(|row| !row.starts_with("| what came of a message"));
+            rows.map(str::to_owned).collect()
+        };
+        let ours = rows(include_str!("retry.rs"), "//! ");
+        assert!(ours.len() > 10, "{ours:?}");
+        assert_eq!(ours, rows(include_str!("../../../../docs/limits.md"), ""));
+    }
+
+    #[test]
+    fn waits_double_and_end() {
+        let mut tries = Tries::new(FIRST);
+        let error = Error::new(Kind::Connect, "x");
+        let waits: Vec<_> =
+            std::iter::from_fn(|| tries.next_wait(&error, "x", 1.0)).map(|wait| wait.as_millis()).collect();
+        assert_eq!(waits, [100, 200, 400, 800, 1600]);
+        assert_eq!(tries.attempts(), 6);
+        assert_eq!(backoff(FIRST, 3, 0.0), Duration::from_millis(400));
+        assert_eq!(backoff(FIRST, u32::MAX, 1.0), Duration::from_millis(25600));
+    }
+
+    #[test]
+    fn r95_hints_are_followed_up_to_a_limit() {
+        assert_eq!(Tries::new(FIRST).next_wait(&hinted(503, 7), "tools/call", 0.0), Some(Duration::from_secs(7)));
+        assert_eq!(Tries::new(FIRST).next_wait(&hinted(503, 31), "tools/call", 0.0), None);
+        assert_eq!(Tries::new(FIRST).next_wait(&hinted(503, u64::MAX), "tools/call", 0.0), None);
+        assert_eq!(Tries::new(FIRST).next_wait(&hinted(429, 0), "tools/call", 0.0), Some(Duration::from_millis(50)));
+        // Whatever the hints, tries and waits have an end.
+        for seconds in 0..=30 {
+            let mut tries = Tries::new(FIRST);
+            let waits: Vec<_> =
+                std::iter::from_fn(|| tries.next_wait(&hinted(429, seconds), "tools/call", 1.0)).take(100).collect();
+            assert!(waits.len() <= 5 && waits.iter().sum::<Duration>() <= LONGEST_WAITS, "{seconds}: {waits:?}");
+        }
+    }
+
+    #[test]
+    fn r33_a_stream_is_not_opened_at_once_for_ever() {
+        let mut reopening = Reopening::new(Duration::from_secs(1));
+        assert_eq!(reopening.wait(), Duration::from_secs(1));
+        reopening.ended(Some(Duration::ZERO), true);
+        assert_eq!(reopening.wait(), SHORTEST_REOPENING);
+        for _ in 0..PATIENCE {
+            reopening.ended(None, false);
+            assert_eq!(reopening.wait(), SHORTEST_REOPENING);
+        }
+        let next = || {
+            reopening.ended(Some(Duration::ZERO), false);
+            reopening.wait()
+        };
+        let waits: Vec<_> = std::iter::repeat_with(next).take(100).collect();
+        assert!(waits.is_sorted() && waits[..3] == [2, 4, 8].map(|n| SHORTEST_REOPENING * n), "{waits:?}");
+        assert_eq!(waits[99], LONGEST_REOPENING);
+        reopening.ended(Some(Duration::from_hours(1)), false);
+        assert_eq!(reopening.wait(), Duration::from_hours(1), "what is asked for is kept to");
+        reopening.ended(Some(Duration::from_millis(500)), true);
+        assert_eq!(reopening.wait(), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn random_is_a_fraction() {
+        assert!((0..100).all(|_| (0.0..=1.0).contains(&random())));
+    }
+}

@@ -1,0 +1,475 @@
+//! The session with the server as a pure state machine: which headers it puts on a request, what it learns from answers,
+//! when it is lost, and what sets up the next one (legacy protocol, 2024-11-05 to 2025-11-25; R23–R25, R38–R41).
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use crate::{
+    secrets::Concealed,
+    server::requests::Page,
+    wire::{headers, message::Message},
+};
+
+/// The most subscriptions to resources that are remembered for another session, and the longest request of one in bytes.
+const MOST_SUBSCRIPTIONS: usize = 1000;
+const LONGEST_SUBSCRIPTION: usize = 16 << 10;
+
+/// The codes of errors that speak of sessions.
+const SESSION_CODES: [i64; 5] = [-32_000, -32_001, -32_002, -32_600, -32_602];
+
+/// What the server has settled with this client.
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    id: Option<HeaderValue>,
+    concealed: Concealed,
+    version: Option<HeaderValue>,
+    /// The HTTP+SSE stream that it lives and dies with (R53); none over Streamable HTTP.
+    stream: Option<u64>,
+    /// Counts the sessions: a request that failed in an old one need not look for a new one.
+    epoch: u64,
+    /// The bridge has set it up for modern clients, who know nothing of it.
+    for_modern: bool,
+    /// The client's own `initialize`, once it was answered; without it there is nothing to renew.
+    initialize: Option<Message>,
+    /// What the server offered in its answer.
+    offer: Option<Offer>,
+    log_level: Option<Message>,
+    subscriptions: Vec<(String, Message)>,
+}
+
+/// What the result of `initialize` grants to a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) version: String,
+    /// Each capability and what it has, like `resources` and `resources.subscribe`.
+    pub(crate) capabilities: Vec<String>,
+}
+
+impl Session {
+    /// The server has accepted an `initialize`: its session, or the lack of one, replaces what was.
+    /// An id must be visible ASCII (R24); one that is not cannot be sent back, and is not used.
+    pub(crate) fn open(&mut self, id: Option<&HeaderValue>, stream: Option<u64>) {
+        self.epoch += 1;
+        self.stream = stream;
+        self.version = None;
+        self.id = id.filter(|id| !id.is_empty() && id.as_bytes().iter().all(u8::is_ascii_graphic)).cloned();
+        self.concealed = Concealed::new(&self.id);
+        if let Some(id) = &mut self.id {
+            id.set_sensitive(true);
+        } else if id.is_some() {
+            tracing::warn!("the server's session id has characters that no header may carry; not used");
+        }
+    }
+
+    /// There is no session any more: the server is one that has none.
+    pub(crate) fn close(&mut self) {
+        let epoch = self.epoch;
+        *self = Self { epoch: epoch + 1, ..Self::default() };
+    }
+
+    /// The client's `initialize` was answered in the server's place, which has not heard of it yet.
+    #[cfg(feature = "oauth")]
+    pub(crate) fn promised(&mut self, initialize: &Message) {
+        self.close();
+        self.initialize = Some(initialize.clone());
+    }
+
+    /// Whether the client has a session that the server knows nothing of.
+    pub(crate) fn is_provisional(&self) -> bool {
+        self.initialize.is_some() && self.offer.is_none()
+    }
+
+    /// The client's `initialize` was answered with this offer. Both sides speak its version from now on (R25).
+    pub(crate) fn negotiated(&mut self, initialize: &Message, offer: Offer) {
+        self.for_modern = false;
+        self.speak(&offer);
+        self.initialize = Some(initialize.clone());
+        self.offer = Some(offer);
+        self.log_level = None;
+        self.subscriptions.clear();
+    }
+
+    /// The same for an `initialize` of the bridge's own, which stands for modern clients.
+    pub(crate) fn negotiated_for_modern(&mut self, initialize: &Message, offer: Offer) {
+        self.negotiated(initialize, offer);
+        self.for_modern = true;
+    }
+
+    /// Such an `initialize` is on its way: what the server says from now on is for modern clients.
+    pub(crate) fn begin_for_modern(&mut self) {
+        self.for_modern = true;
+    }
+
+    /// Whether the bridge has set it up for modern clients.
+    pub(crate) fn is_for_modern(&self) -> bool {
+        self.for_modern
+    }
+
+    /// A renewed session was answered with this offer.
+    ///
+    /// # Errors
+    /// What the client was granted and now is missing (R39).
+    pub(crate) fn renewed(&mut self, offer: &Offer) -> Result<(), String> {
+        self.speak(offer);
+        match &self.offer {
+            Some(old) if offer.version != old.version => {
+                Err(format!("it speaks protocol {}, not {}", offer.version, old.version))
+            }
+            Some(_) => self.grants(offer),
+            // So far, nothing was granted by anybody.
+            None => {
+                self.offer = Some(offer.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// A modern server offers this in the place of the one that had the session, which is over then: what the client says
+    /// next is translated, and in all versions alike.
+    ///
+    /// # Errors
+    /// What the client was granted and now is missing (R39).
+    pub(crate) fn ended_by(&mut self, offer: &Offer) -> Result<(), String> {
+        self.grants(offer)?;
+        self.close();
+        Ok(())
+    }
+
+    fn grants(&self, offer: &Offer) -> Result<(), String> {
+        let granted = self.offer.iter().flat_map(|old| &old.capabilities);
+        match granted.into_iter().find(|name| !offer.capabilities.contains(name)) {
+            Some(name) => Err(format!("it no longer offers {name}")),
+            None => Ok(()),
+        }
+    }
+
+    fn speak(&mut self, offer: &Offer) {
+        self.version = HeaderValue::from_str(&offer.version).ok();
+    }
+
+    /// A request of the client was answered with a result: remembers what a new session must be told (R39).
+    pub(crate) fn answered(&mut self, request: &Message) {
+        match request.method() {
+            "logging/setLevel" => self.log_level = Some(request.clone()),
+            "resources/subscribe" => {
+                if let Some(uri) = request.uri() {
+                    self.subscriptions.retain(|(known, _)| *known != uri);
+                    if self.subscriptions.len() < MOST_SUBSCRIPTIONS && request.bytes().len() <= LONGEST_SUBSCRIPTION {
+                        self.subscriptions.push((uri, request.clone()));
+                    } else {
+                        tracing::warn!("a subscription is too much to be remembered; a new session will not have it");
+                    }
+                }
+            }
+            "resources/unsubscribe" => {
+                if let Some(uri) = request.uri() {
+                    self.subscriptions.retain(|(known, _)| *known != uri);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the server logs as this `logging/setLevel` says.
+    pub(crate) fn logs_like(&self, set_level: &Message) -> bool {
+        self.log_level.as_ref().is_some_and(|known| known.bytes() == set_level.bytes())
+    }
+
+    /// Puts the session on a request; never on `initialize`.
+    pub(crate) fn apply(&self, headers: &mut HeaderMap) {
+        if let Some(id) = &self.id {
+            headers.insert(headers::SESSION_ID, id.clone());
+        }
+        if let Some(version) = &self.version {
+            headers.insert(headers::PROTOCOL_VERSION, version.clone());
+        }
+    }
+
+    /// Whether there is a session to end (R41).
+    pub(crate) fn is_open(&self) -> bool {
+        self.id.is_some()
+    }
+
+    /// The stream that it lives on, over HTTP+SSE.
+    pub(crate) fn stream(&self) -> Option<u64> {
+        self.stream
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The client's `initialize`, if its session can be renewed.
+    pub(crate) fn initialize(&self) -> Option<&Message> {
+        self.initialize.as_ref()
+    }
+
+    /// What a new session must be told after `initialized`.
+    pub(crate) fn replay(&self) -> Vec<Message> {
+        self.log_level.iter().chain(self.subscriptions.iter().map(|(_, request)| request)).cloned().collect()
+    }
+
+    /// Whether a refusal says that the session is gone: 404, as the specification has it (R38), 410, or whatever other status and
+    /// words servers use in their place (R40). Without a session nothing can be lost, but for the handshake: a server that now
+    /// wants what only modern requests have knows nothing of it.
+    ///
+    /// `may_be_answer`: it may come from what ran, which can speak of any other session and of any other thing that is not
+    /// found; so it must say that it means this one.
+    pub(crate) fn is_lost(&self, status: StatusCode, page: &Page, may_be_answer: bool) -> bool {
+        match (status.as_u16(), page.response.as_ref().and_then(Message::error)) {
+            (400 | 404, Some((-32_022..=-32_020, _))) => self.initialize.is_some() && !self.for_modern,
+            _ if self.id.is_none() => false,
+            // A result, whatever words stand in it.
+            (500..=599, None) if page.response.as_ref().is_some_and(|response| response.answer().is_none()) => false,
+            (_, Some((code, text))) if may_be_answer => SESSION_CODES.contains(&code) && names_lost_session(&text),
+            // A gateway of which the tool is no part. What ran there is another question.
+            (500..=599, None) => names_lost_session(&String::from_utf8_lossy(&page.text)),
+            (_, None) if may_be_answer => false,
+            // An unknown method (R68).
+            (404 | 410, Some((code, _))) => code != -32_601,
+            (404 | 410, None) => true,
+            (400, Some((code, text))) => SESSION_CODES.contains(&code) && is_about_session(&text),
+            (_, Some((code, text))) => SESSION_CODES.contains(&code) && speaks_of_lost_session(&text),
+            (_, None) => speaks_of_lost_session(&String::from_utf8_lossy(&page.text)),
+        }
+    }
+
+    /// Whether an error in a reply that is no refusal says so. One under the request's own id may come from what ran.
+    pub(crate) fn is_lost_by(&self, error: &(i64, String), may_be_answer: bool) -> bool {
+        let (code, text) = error;
+        let speaks = if may_be_answer { names_lost_session } else { speaks_of_lost_session };
+        self.id.is_some() && SESSION_CODES.contains(code) && speaks(text)
+    }
+}
+
+/// Whether an error's text says that the request lacks a session.
+pub(crate) fn is_about_session(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    text.contains("session") || lacks_initialization(&text)
+}
+
+/// Whether a text says, in whatever words, that a session is unknown, over or missing, or that the client must initialize first.
+fn speaks_of_lost_session(text: &str) -> bool {
+    const OVER: [&str; 24] = [
+        "not found",
+        "unknown",
+        "expired",
+        "invalid",
+        "missing",
+        "no such",
+        "not exist",
+        "n't exist",
+        "terminated",
+        "closed",
+        "required",
+        "no longer",
+        "lost",
+        "no valid",
+        "not valid",
+        "recogni",
+        "inactive",
+        "timed out",
+        "gone",
+        "ended",
+        "stale",
+        "no active",
+        "no session",
+        "without",
+    ];
+    let text = text.to_ascii_lowercase();
+    text.contains("session") && OVER.iter().any(|word| text.contains(word)) || lacks_initialization(&text)
+}
+
+/// Whether a text in lower case says that the handshake is missing.
+fn lacks_initialization(text: &str) -> bool {
+    const MISSING: [&str; 7] = [
+        "not initialized",
+        "not been initialized",
+        "uninitialized",
+        "before initializ",
+        "initialize first",
+        "initialization required",
+        "must be initialized",
+    ];
+    MISSING.iter().any(|words| text.contains(words))
+}
+
+/// Whether a text says, as servers say it, that there is no such session.
+fn names_lost_session(text: &str) -> bool {
+    const LOST: [&str; 16] = [
+        "session not found",
+        "session does not exist",
+        "session has expired",
+        "session expired",
+        "session terminated",
+        "session has been terminated",
+        "unknown session",
+        "invalid session",
+        "invalid or expired session",
+        "no valid session",
+        "no such session",
+        "missing session",
+        "session is required",
+        "session header is required",
+        "server not initialized",
+        "before initialization was complete",
+    ];
+    let text = text.to_ascii_lowercase().replace(['-', '_'], " ").replace("session id", "session");
+    LOST.iter().any(|words| text.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &'static str) -> Message {
+        Message::one(text).unwrap()
+    }
+
+    fn headers(session: &Session) -> Vec<(String, String)> {
+        let mut headers = HeaderMap::new();
+        session.apply(&mut headers);
+        headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
+    }
+
+    fn offer(version: &str, capabilities: &[&str]) -> Offer {
+        Offer { version: version.into(), capabilities: capabilities.iter().map(|&name| name.into()).collect() }
+    }
+
+    fn initialized(version: &str, capabilities: &[&str]) -> Session {
+        let mut session = Session::default();
+        session.open(Some(&HeaderValue::from_static("s-1")), None);
+        session.negotiated(&message(r#"{"id":1,"method":"initialize"}"#), offer(version, capabilities));
+        session
+    }
+
+    #[test]
+    fn r23_r25_nothing_before_initialize_and_both_after() {
+        assert!(headers(&Session::default()).is_empty() && !Session::default().is_open());
+        let mut session = initialized("2025-03-26", &[]);
+        assert_eq!(
+            headers(&session),
+            [("mcp-session-id".into(), "s-1".into()), ("mcp-protocol-version".into(), "2025-03-26".into())]
+        );
+        session.open(None, None);
+        assert!(headers(&session).is_empty(), "a new initialize forgets the old session");
+    }
+
+    #[test]
+    fn r24_only_visible_ascii_ids() {
+        for bad in [&b""[..], b"a b", b"a\tb", b"\xe9"] {
+            let mut session = Session::default();
+            session.open(Some(&HeaderValue::from_bytes(bad).unwrap()), None);
+            assert!(!session.is_open(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn r24_the_id_is_not_shown() {
+        let mut session = Session::default();
+        session.open(Some(&HeaderValue::from_static("hunter2")), None);
+        assert!(!format!("{session:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn r38_r40_how_a_lost_session_looks() {
+        let session = initialized("2025-06-18", &[]);
+        for (status, body, lost) in [
+            (404, "", true),
+            (404, "<html>", true),
+            (404, r#"{"id":null,"error":{"code":-32001,"message":"Session not found"}}"#, true),
+            (404, r#"{"id":1,"error":{"code":-32601,"message":"Method not found"}}"#, false),
+            (400, r#"{"id":null,"error":{"code":-32000,"message":"Bad Request: No valid session ID provided"}}"#, true),
+            (400, r#"{"id":null,"error":{"code":-32000,"message":"Bad Request: Server not initialized"}}"#, true),
+            (400, r#"{"id":null,"error":{"code":-32602,"message":"Invalid session"}}"#, true),
+            (400, r#"{"id":null,"error":{"code":-32602,"message":"Invalid params"}}"#, false),
+            (400, r#"{"id":null,"error":{"code":-32020,"message":"Header mismatch"}}"#, true),
+            (400, r#"{"id":1,"error":{"code":-32022,"message":"Unsupported protocol version"}}"#, true),
+            (500, r#"{"id":1,"error":{"code":-32022,"message":"Unsupported protocol version"}}"#, false),
+            (400, "unknown Session", true),
+            (400, "bad", false),
+            (500, "session", false),
+            (500, r#"{"jsonrpc":"2.0","id":1,"result":{"isError":true,"content":"Session not found"}}"#, false),
+            (500, "Session not found", true),
+            (
+                500,
+                r#"{"id":null,"error":{"code":-32000,"message":"no session with that id is active: unknown"}}"#,
+                true,
+            ),
+            (410, "", true),
+            (401, "Unauthorized: Session not found", true),
+            (401, "Your token is not valid", false),
+            (403, r#"{"id":null,"error":{"code":-32002,"message":"The session is gone"}}"#, true),
+            (409, r#"{"id":null,"error":{"code":-32600,"message":"Client must initialize first"}}"#, true),
+            (409, r#"{"id":null,"error":{"code":-32603,"message":"Session not found"}}"#, false),
+            (400, r#"{"detail":"Mcp-Session-Id header is missing"}"#, true),
+            (403, "Host not allowed", false),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let page = Page { text: body.into(), response: Message::one(body), is_whole: true };
+            assert_eq!(session.is_lost(status, &page, false), lost, "{status} {body}");
+            assert!(!Session::default().is_lost(status, &page, false), "R40: nothing to lose");
+        }
+    }
+
+    #[test]
+    fn r38_what_may_come_from_a_tool_must_name_the_session() {
+        let session = initialized("2025-06-18", &[]);
+        for (status, code, text, lost) in [
+            (404, -32_001, "Session not found", true),
+            (404, -32_000, "Invalid session ID", true),
+            (400, -32_000, "Bad Request: No valid session ID provided", true),
+            (400, -32_000, "Bad Request: Server not initialized", true),
+            (400, -32_022, "Unsupported protocol version", true),
+            (404, -32_000, "order not found", false),
+            (404, -32_001, "the browser session 7 has ended", false),
+            (400, -32_000, "the browser session 7 has ended", false),
+            (400, -32_000, "device not initialized", false),
+            (404, 1, "Session not found", false),
+            (404, -32_601, "Method not found", false),
+        ] {
+            let text = format!(r#"{{"id":1,"error":{{"code":{code},"message":"{text}"}}}}"#);
+            let page = Page { text: text.clone().into(), response: Message::one(text.clone()), is_whole: true };
+            assert_eq!(session.is_lost(StatusCode::from_u16(status).unwrap(), &page, true), lost, "{status} {text}");
+        }
+    }
+
+    #[test]
+    fn r39_a_renewed_session_must_not_offer_less() {
+        let mut session = initialized("2025-06-18", &["tools", "resources", "resources.subscribe"]);
+        let more = offer("2025-06-18", &["logging", "resources", "resources.subscribe", "tools"]);
+        assert!(session.renewed(&more).is_ok());
+        let less = offer("2025-06-18", &["tools", "resources"]);
+        assert!(session.renewed(&less).unwrap_err().contains("resources.subscribe"));
+        assert!(session.renewed(&offer("2025-03-26", &[])).unwrap_err().contains("2025-03-26"));
+    }
+
+    #[test]
+    fn r39_a_modern_server_ends_a_session_if_it_offers_as_much() {
+        let mut session = initialized("2025-03-26", &["tools"]);
+        let epoch = session.epoch();
+        assert!(session.ended_by(&offer("2025-11-25", &["prompts"])).unwrap_err().contains("tools"));
+        assert!(session.is_open());
+        assert!(session.ended_by(&offer("2025-11-25", &["prompts", "tools"])).is_ok());
+        assert!(!session.is_open() && headers(&session).is_empty() && session.epoch() > epoch);
+    }
+
+    #[test]
+    fn r39_what_a_new_session_is_told() {
+        let mut session = initialized("2025-06-18", &[]);
+        for request in [
+            r#"{"id":1,"method":"logging/setLevel","params":{"level":"info"}}"#,
+            r#"{"id":2,"method":"logging/setLevel","params":{"level":"debug"}}"#,
+            r#"{"id":3,"method":"resources/subscribe","params":{"uri":"a"}}"#,
+            r#"{"id":4,"method":"resources/subscribe","params":{"uri":"b"}}"#,
+            r#"{"id":5,"method":"resources/subscribe","params":{"uri":"b"}}"#,
+            r#"{"id":6,"method":"resources/unsubscribe","params":{"uri":"a"}}"#,
+            r#"{"id":7,"method":"tools/list"}"#,
+        ] {
+            session.answered(&message(request));
+        }
+        let ids: Vec<_> = session.replay().iter().map(|request| request.id().unwrap().as_str().to_owned()).collect();
+        assert_eq!(ids, ["2", "5"]);
+        session.negotiated(&message(r#"{"id":8,"method":"initialize"}"#), Offer::default());
+        assert!(session.replay().is_empty(), "the client starts anew");
+    }
+}

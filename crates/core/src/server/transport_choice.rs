@@ -1,0 +1,153 @@
+//! Which of MCP's two HTTP transports the server is spoken to with (R54–R56).
+
+use std::sync::{Mutex, PoisonError};
+
+use http::StatusCode;
+
+use crate::{config::TransportMode, server::requests::Page, wire::message::Message};
+
+/// The code of the error for a method of MCP that the server does not know.
+const METHOD_NOT_FOUND: i64 = -32_601;
+
+/// What was asked for, and what the server turned out to speak.
+#[derive(Debug)]
+pub(crate) struct Route {
+    mode: TransportMode,
+    decided: Mutex<Option<Transport>>,
+}
+
+/// One of the transports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    /// Streamable HTTP.
+    Http,
+    /// HTTP+SSE.
+    Sse,
+}
+
+impl Route {
+    pub(crate) fn new(mode: TransportMode) -> Self {
+        let decided = match mode {
+            TransportMode::Http => Some(Transport::Http),
+            TransportMode::Sse => Some(Transport::Sse),
+            TransportMode::Auto | TransportMode::SseFirst => None,
+        };
+        Self { mode, decided: Mutex::new(decided) }
+    }
+
+    /// What a message is sent over now.
+    pub(crate) fn current(&self) -> Transport {
+        let undecided = if self.mode == TransportMode::SseFirst { Transport::Sse } else { Transport::Http };
+        self.decided().unwrap_or(undecided)
+    }
+
+    /// The server has shown that it speaks this one. Only while that is open.
+    pub(crate) fn decide(&self, transport: Transport) {
+        self.lock().get_or_insert(transport);
+    }
+
+    /// The server has no HTTP+SSE, or no longer (R56): Streamable HTTP is next. False if it was forced.
+    pub(crate) fn give_up_sse(&self) -> bool {
+        match self.mode {
+            TransportMode::Auto => *self.lock() = None,
+            TransportMode::SseFirst => *self.lock() = Some(Transport::Http),
+            TransportMode::Http | TransportMode::Sse => return false,
+        }
+        true
+    }
+
+    /// The other transport, if this refusal of an `initialize` over Streamable HTTP means that the server is older (R54): it does
+    /// not take the method of HTTP, or a refusal that is neither about credentials (R55) nor about load, and no answer in
+    /// JSON-RPC but to say that it has nothing there.
+    pub(crate) fn fallback(&self, status: StatusCode, page: &Page) -> Option<Transport> {
+        let about_itself = matches!(status.as_u16(), 401 | 403 | 407 | 408 | 425 | 429);
+        let is_older = status == StatusCode::METHOD_NOT_ALLOWED
+            || (status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED)
+                && !about_itself
+                && page.response.as_ref().is_none_or(is_about_http);
+        (is_older && self.is_open()).then_some(Transport::Sse)
+    }
+
+    /// Whether it is open which one the server speaks, and may be found out.
+    pub(crate) fn is_open(&self) -> bool {
+        self.mode == TransportMode::Auto && self.decided().is_none()
+    }
+
+    fn decided(&self) -> Option<Transport> {
+        *self.lock()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Transport>> {
+        self.decided.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an error is about the method or path of HTTP, as frameworks say it, some of them in JSON-RPC.
+fn is_about_http(response: &Message) -> bool {
+    const WORDS: [&str; 6] = ["method not allowed", "not allowed", "cannot post", "path", "route", "endpoint"];
+    let Some((code, text)) = response.error() else { return false };
+    let text = text.to_ascii_lowercase();
+    let is_about_nothing = text.trim_end_matches('.').trim() == "not found";
+    code != METHOD_NOT_FOUND && (is_about_nothing || WORDS.iter().any(|words| text.contains(words)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(body: &'static str) -> Page {
+        Page { text: body.into(), response: Message::one(body), is_whole: true }
+    }
+
+    #[test]
+    fn r54_r55_which_refusal_means_an_old_server() {
+        let fallback = |mode, status, body: &'static str| {
+            let route = Route::new(mode);
+            route.fallback(StatusCode::from_u16(status).unwrap(), &page(body)).is_some()
+        };
+        for (status, body, old) in [
+            (405, "Method Not Allowed", true),
+            (404, "Cannot POST /sse", true),
+            (400, "", true),
+            (415, r#"{"detail":"x"}"#, true),
+            (400, r#"{"id":null,"error":{"code":-32022,"message":"x"}}"#, false),
+            (404, r#"{"id":1,"error":{"code":-32601,"message":"x"}}"#, false),
+            (404, r#"{"id":1,"error":{"code":-32601,"message":"Method not found: the path"}}"#, false),
+            (405, r#"{"id":null,"error":{"code":-32000,"message":"Method not allowed."}}"#, true),
+            (405, r#"{"id":1,"error":{"code":-32601,"message":"x"}}"#, true),
+            (404, r#"{"id":null,"error":{"code":-32600,"message":"Not Found"}}"#, true),
+            (404, r#"{"id":null,"error":{"code":-32000,"message":"Cannot POST /sse"}}"#, true),
+            (404, r#"{"id":null,"error":{"code":-32001,"message":"Session not found"}}"#, false),
+            (400, r#"{"id":null,"error":{"code":-32000,"message":"Bad Request: Unsupported version"}}"#, false),
+            (501, "Unsupported method ('POST')", true),
+            (501, r#"{"id":1,"error":{"code":-32603,"message":"no"}}"#, false),
+            (410, "Gone", true),
+            (401, "", false),
+            (403, "", false),
+            (429, "", false),
+            (500, "", false),
+            (302, "", false),
+        ] {
+            assert_eq!(fallback(TransportMode::Auto, status, body), old, "{status} {body}");
+            assert!(!fallback(TransportMode::Http, status, body), "forced");
+        }
+    }
+
+    #[test]
+    fn r56_a_verdict_is_kept_until_it_proves_wrong() {
+        let route = Route::new(TransportMode::Auto);
+        route.decide(Transport::Http);
+        route.decide(Transport::Sse);
+        assert_eq!(route.current(), Transport::Http);
+        assert!(route.fallback(StatusCode::NOT_FOUND, &page("")).is_none());
+        let route = Route::new(TransportMode::Auto);
+        route.decide(Transport::Sse);
+        assert!(route.give_up_sse());
+        assert_eq!(route.current(), Transport::Http);
+        assert!(route.fallback(StatusCode::NOT_FOUND, &page("")).is_some());
+        let route = Route::new(TransportMode::SseFirst);
+        assert!(route.current() == Transport::Sse && route.give_up_sse() && route.current() == Transport::Http);
+        let forced = Route::new(TransportMode::Sse);
+        assert!(!forced.give_up_sse() && forced.current() == Transport::Sse);
+    }
+}

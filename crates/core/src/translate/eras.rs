@@ -1,0 +1,278 @@
+//! The two eras of MCP, and which one each side speaks: "legacy" up to 2025-11-25, with a handshake and sessions, and
+//! "modern" from 2026-07-28 on, where each request stands for itself.
+//!
+//! Rule: the client's era is told by each message, the server's is learnt from its replies, and no round trip is spent on
+//! the question (R81). Where the two differ, one of the translators stands between; where they agree, bytes pass. All of
+//! it is state and text: no I/O.
+
+use http::StatusCode;
+
+use super::{legacy_to_modern::LegacyClient, modern_to_legacy::LegacyServer, tool_headers::Tools};
+use crate::{
+    server::{retry::only_reads, session::is_about_session},
+    wire::message::Message,
+};
+
+/// The version that makes a server modern.
+pub(crate) const MODERN_VERSION: &str = "2026-07-28";
+/// The newest version of the legacy protocol.
+pub(crate) const NEWEST_LEGACY_VERSION: &str = "2025-11-25";
+
+/// Members of the `_meta` of a modern request.
+pub(crate) const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+pub(crate) const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+pub(crate) const CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
+pub(crate) const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+/// Of the `_meta` of a modern result.
+pub(crate) const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
+/// Of the `_meta` of a notification on a subscription's stream.
+pub(crate) const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
+
+/// A side's protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Era {
+    /// 2024-11-05 to 2025-11-25.
+    Legacy,
+    /// 2026-07-28.
+    Modern,
+}
+
+/// What is known of both sides. It holds for the process, until the server shows the contrary.
+#[derive(Debug, Default)]
+pub(crate) struct Eras {
+    /// Whether the server takes modern requests, and whether it takes the legacy handshake; it may do both.
+    modern: Option<bool>,
+    legacy: Option<bool>,
+    /// What the tools of a modern server want in HTTP headers.
+    pub(crate) tools: Tools,
+    /// The legacy client of a modern server, once it has shaken hands.
+    pub(crate) client: Option<LegacyClient>,
+    /// The legacy server, once it has shaken hands.
+    pub(crate) server: Option<LegacyServer>,
+}
+
+/// The way that a message of the client's takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Road {
+    /// It goes to the server as it is.
+    Direct,
+    /// A legacy client's, to a modern server.
+    ToModern,
+    /// A modern client's, to a legacy server.
+    ToLegacy,
+}
+
+impl Eras {
+    /// The way of a request or notification of the client's.
+    pub(crate) fn road(&self, message: &Message) -> Road {
+        match message.era() {
+            Era::Modern if self.modern == Some(false) => Road::ToLegacy,
+            Era::Legacy
+                if self.legacy == Some(false) && (self.client.is_some() || message.method() == "initialize") =>
+            {
+                Road::ToModern
+            }
+            _ => Road::Direct,
+        }
+    }
+
+    /// Whether it is open what the server makes of modern requests.
+    pub(crate) fn is_modern_open(&self) -> bool {
+        self.modern.is_none()
+    }
+
+    /// Whether the server has shown that it takes modern requests.
+    pub(crate) fn is_modern(&self) -> bool {
+        self.modern == Some(true)
+    }
+
+    /// What a reply to a modern request changes in what is known of the server: as [`takes_modern`], but where a server was
+    /// modern, only a legacy one's own way of refusing speaks against that: no JSON-RPC at all, or the wish for a session. The
+    /// rest are answers (R67, R68), whatever codes the server has for its own errors.
+    pub(crate) fn judge(&self, method: &str, status: StatusCode, error: Option<&(i64, String)>) -> Option<bool> {
+        let is_legacys = || match error {
+            None => true,
+            Some((code, text)) => matches!(code, -32_600 | -32_002..=-32_000) && is_about_session(text),
+        };
+        let taken = takes_modern(method, status, error.map(|(code, _)| *code))?;
+        let is_doubtful = !taken && self.is_modern() && !(status.is_client_error() && is_legacys());
+        (!is_doubtful).then_some(taken)
+    }
+
+    /// The server has shown whether it takes modern requests.
+    pub(crate) fn modern_is(&mut self, taken: bool) {
+        if self.modern.replace(taken) != Some(taken) {
+            tracing::debug!(taken, "modern requests (2026-07-28)");
+        }
+    }
+
+    /// A modern server has said to this client what it offers.
+    pub(crate) fn shake_hands(&mut self, client: LegacyClient) {
+        tracing::info!("the server speaks 2026-07-28 only; the client's older protocol is translated");
+        self.modern_is(true);
+        self.client = Some(client);
+    }
+
+    /// The server has shown whether it takes the legacy handshake.
+    pub(crate) fn legacy_is(&mut self, taken: bool) {
+        if self.legacy.replace(taken) != Some(taken) {
+            tracing::debug!(taken, "the legacy handshake");
+        }
+        if taken {
+            self.client = None;
+        }
+    }
+}
+
+/// What the reply to a modern request says of the server, if anything: whether it takes such requests. `error` is the code
+/// of the JSON-RPC error in its body, if it is one.
+pub(crate) fn takes_modern(method: &str, status: StatusCode, error: Option<i64>) -> Option<bool> {
+    match (status.as_u16(), error) {
+        // Nobody else has these codes.
+        (400..=499, Some(-32_022..=-32_020)) => Some(true),
+        (404, Some(-32_601)) => Some(method != "server/discover"),
+        // Others are about who asks, how often or how much, not about what.
+        (200..=299, Some(-32_601 | -32_600 | -32_002..=-32_000)) | (400 | 404..=406 | 410 | 415 | 422, _) => {
+            Some(false)
+        }
+        // A gateway may have sent it on.
+        (501, _) if only_reads(method) => Some(false),
+        // Some legacy servers fall over a request outside of a session. To find that out must not run a tool twice.
+        (500, _) if method == "server/discover" => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether this result of a modern request could only be a modern server's; `None` if it says nothing, or if what it says
+/// comes too late, as something has run.
+pub(crate) fn is_modern_result(request: &Message, answer: &Message) -> Option<bool> {
+    let has = |member: &str| answer.result().is_some_and(|result| result.get(member).is_some());
+    match request.method() {
+        "server/discover" => Some(has("supportedVersions")),
+        _ if has("resultType") => Some(true),
+        // Servers that take anything without a session, and know nothing of this version.
+        method if only_reads(method) => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether the answer to `initialize` offers the modern protocol to a client that did not ask for it: it would refuse that.
+pub(crate) fn ignores_handshake(initialize: &Message, answer: &Message) -> bool {
+    let offered = answer.result().and_then(|result| result.string("protocolVersion"));
+    let asked = initialize.params().and_then(|params| params.string("protocolVersion"));
+    offered.as_deref() == Some(MODERN_VERSION) && asked != offered
+}
+
+/// Whether an error's code is one of those by which the protocol itself refuses a request, before anything has run.
+pub(crate) fn is_reserved(error: i64) -> bool {
+    matches!(error, -32_022..=-32_020)
+}
+
+/// Whether this error in answer to `initialize` is how a server refuses that has no legacy handshake. Some of the codes
+/// mean other things as well, so such a server must then prove what it is.
+pub(crate) fn refuses_legacy(error: i64) -> bool {
+    matches!(error, -32_022..=-32_020 | -32_602 | -32_601)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r54_r68_what_a_reply_says_of_the_era() {
+        for (method, status, error, expected) in [
+            ("tools/call", 400, Some(-32_020), Some(true)),
+            ("server/discover", 400, Some(-32_022), Some(true)),
+            ("tools/list", 400, Some(-32_021), Some(true)),
+            ("foo/bar", 404, Some(-32_601), Some(true)),
+            ("server/discover", 404, Some(-32_601), Some(false)),
+            ("server/discover", 200, Some(-32_601), Some(false)),
+            ("server/discover", 400, Some(-32_000), Some(false)),
+            ("tools/call", 400, None, Some(false)),
+            ("tools/call", 404, None, Some(false)),
+            ("tools/call", 405, None, Some(false)),
+            ("tools/call", 401, None, None),
+            ("tools/call", 403, Some(-32_000), None),
+            ("tools/call", 429, None, None),
+            ("tools/call", 413, None, None),
+            ("tools/call", 409, Some(1), None),
+            ("tools/call", 200, Some(-32_602), None),
+            ("tools/call", 200, Some(1), None),
+            ("tools/call", 500, None, None),
+            ("server/discover", 500, None, Some(false)),
+            ("server/discover", 503, None, None),
+            ("server/discover", 501, None, Some(false)),
+            ("tools/call", 501, None, None),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(takes_modern(method, status, error), expected, "{method} {status} {error:?}");
+        }
+    }
+
+    #[test]
+    fn r54_what_a_result_says_of_the_era() {
+        for (method, result, expected) in [
+            ("server/discover", r#"{"supportedVersions":[]}"#, Some(true)),
+            ("server/discover", "{}", Some(false)),
+            ("tools/list", r#"{"tools":[],"resultType":"complete"}"#, Some(true)),
+            ("tools/list", r#"{"tools":[]}"#, Some(false)),
+            ("tools/call", r#"{"content":[],"resultType":"complete"}"#, Some(true)),
+            ("tools/call", r#"{"content":[]}"#, None),
+        ] {
+            let request = message(&format!(r#"{{"id":1,"method":"{method}"}}"#));
+            let answer = message(&format!(r#"{{"id":1,"result":{result}}}"#));
+            assert_eq!(is_modern_result(&request, &answer), expected, "{method} {result}");
+        }
+        for (asked, offered, ignores) in [
+            ("2025-11-25", "2026-07-28", true),
+            ("2026-07-28", "2026-07-28", false),
+            ("2025-11-25", "2025-06-18", false),
+        ] {
+            let request =
+                message(&format!(r#"{{"id":1,"method":"initialize","params":{{"protocolVersion":"{asked}"}}}}"#));
+            let answer = message(&format!(r#"{{"id":1,"result":{{"protocolVersion":"{offered}"}}}}"#));
+            assert_eq!(ignores_handshake(&request, &answer), ignores, "{asked} {offered}");
+        }
+    }
+
+    #[test]
+    fn r56_r68_what_makes_a_modern_server_a_legacy_one() {
+        let mut eras = Eras::default();
+        let judge_text = |eras: &Eras, status, error: Option<i64>, text: &str| {
+            let error = error.map(|code| (code, text.to_owned()));
+            eras.judge("server/discover", StatusCode::from_u16(status).unwrap(), error.as_ref())
+        };
+        let judge = |eras: &Eras, status, error| judge_text(eras, status, error, "Bad Request: Server not initialized");
+        let doubtful = [(400, Some(-32_602)), (404, Some(-32_601)), (400, Some(1)), (200, Some(-32_601)), (500, None)];
+        let legacy = [(400, Some(-32_000)), (400, Some(-32_600)), (404, None), (405, None)];
+        assert_eq!(doubtful.map(|(status, error)| judge(&eras, status, error))[1], Some(false));
+        eras.modern_is(true);
+        assert_eq!(doubtful.map(|(status, error)| judge(&eras, status, error)), [None; 5]);
+        assert_eq!(legacy.map(|(status, error)| judge(&eras, status, error)), [Some(false); 4]);
+        assert_eq!(judge_text(&eras, 400, Some(-32_002), "Resource not found"), None);
+        assert_eq!(judge(&eras, 400, Some(-32_022)), Some(true));
+    }
+
+    fn message(text: &str) -> Message {
+        Message::one(text.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn r81_each_message_goes_its_way() {
+        let initialize = message(r#"{"id":1,"method":"initialize","params":{"capabilities":{}}}"#);
+        let list = message(r#"{"id":2,"method":"tools/list"}"#);
+        let discover = message(r#"{"id":3,"method":"server/discover"}"#);
+        let mut eras = Eras::default();
+        let roads = |eras: &Eras| [&initialize, &list, &discover].map(|message| eras.road(message));
+        assert_eq!(roads(&eras), [Road::Direct; 3]);
+        eras.modern_is(false);
+        assert_eq!(roads(&eras), [Road::Direct, Road::Direct, Road::ToLegacy]);
+        eras.modern_is(true);
+        eras.legacy_is(false);
+        assert_eq!(roads(&eras), [Road::ToModern, Road::Direct, Road::Direct], "no handshake, no translation");
+        eras.client = Some(LegacyClient::new(&initialize));
+        assert_eq!(roads(&eras), [Road::ToModern, Road::ToModern, Road::Direct]);
+        eras.legacy_is(true);
+        assert_eq!(roads(&eras), [Road::Direct; 3]);
+    }
+}

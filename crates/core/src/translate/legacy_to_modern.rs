@@ -1,0 +1,1580 @@
+//! A legacy client at a modern server: what each message becomes, as text (no I/O).
+//!
+//! The client has made a handshake, after which both sides remember things; the server wants to be told them with each
+//! request, and asks its questions in results in place of requests. What is remembered is here, and so is each change of
+//! form. Who sends what when, and under which ids, is not: ids of messages that are made here mean nothing, and those of
+//! messages that pass stay.
+//!
+//! Rule: what passes is changed in place. Numbers, the order of members, escapes and whatever is not known here stay
+//! byte for byte (R3), keys of questions and `requestState` among them (R75).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use crate::{
+    error::{Error, Kind as Fault},
+    json::splice::{Object, Splice, elements},
+    translate::eras::{
+        CLIENT_CAPABILITIES, CLIENT_INFO, LOG_LEVEL, NEWEST_LEGACY_VERSION, PROTOCOL_VERSION, SERVER_INFO,
+        SUBSCRIPTION_ID,
+    },
+    wire::message::{Id, Kind, Message, error_reply},
+};
+
+/// The most resources that a client can be subscribed to. All of them go to the server with each change of one.
+pub(crate) const MOST_SUBSCRIPTIONS: usize = 1_000;
+/// The longest URI of a subscription, in bytes.
+pub(crate) const LONGEST_URI: usize = 8 * 1024;
+/// The most questions in one round. Each becomes a request to the client.
+pub(crate) const MOST_QUESTIONS: usize = 100;
+/// The most tools whose results are remembered to be no objects.
+const MOST_WRAPPED_TOOLS: usize = 10_000;
+/// The longest name of such a tool, in bytes.
+const LONGEST_TOOL_NAME: usize = 1024;
+/// How deep an output schema is looked into. A deeper one is withheld from the client.
+const DEEPEST_SCHEMA: usize = 64;
+/// The longest list of capabilities that an error names, in bytes.
+const LONGEST_CAPABILITY_LIST: usize = 200;
+
+/// The versions whose handshake is known; a client that asks for another is offered the newest of them.
+const LEGACY_VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", NEWEST_LEGACY_VERSION];
+/// [`crate::translate::eras::MODERN_VERSION`] as JSON.
+const MODERN_VERSION_JSON: &str = "\"2026-07-28\"";
+/// RFC 5424, as in both protocols.
+const LOG_LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+/// The extension that has the tasks of 2026-07-28. They are other than those of 2025-11-25.
+const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
+/// What ties a message to a task of 2025-11-25.
+const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
+
+/// The answer to an elicitation that was not answered.
+const CANCEL: &str = r#"{"action":"cancel"}"#;
+
+const INVALID_REQUEST: i32 = -32_600;
+const METHOD_NOT_FOUND: i32 = -32_601;
+const INVALID_PARAMS: i32 = -32_602;
+const MISSING_CLIENT_CAPABILITY: i64 = -32_021;
+
+/// A legacy client as a modern server must be told of it with each request.
+#[derive(Debug)]
+pub(crate) struct LegacyClient {
+    initialize: Message,
+    /// JSON, for `_meta`.
+    capabilities: String,
+    /// JSON; a client that gave no name is not named.
+    info: Option<String>,
+    /// JSON; none until the client asks for log messages.
+    log_level: Option<String>,
+    /// What the client is subscribed to: each URI, and how it spelt it in JSON.
+    subscriptions: BTreeMap<String, String>,
+    offer: Offer,
+    /// Tools whose output schema the client knows in a wrapping (see [`wrapped_schema`]).
+    wrapped_tools: BTreeSet<String>,
+    /// How many elicitations were given an id.
+    elicitations: u64,
+}
+
+/// What the server can be asked to tell of.
+#[derive(Debug, Default)]
+struct Offer {
+    /// The lists, by their names in a subscription.
+    lists: Vec<&'static str>,
+    has_subscriptions: bool,
+}
+
+/// What becomes of a client's message.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// It goes to the server in this form.
+    Send(Message),
+    /// The bridge answers itself, with the request's id.
+    Answer(Message),
+    /// What the client is subscribed to has changed: a new [`LegacyClient::listen`] must stand before the old one ends; then
+    /// this is the answer. If the server refuses, [`LegacyClient::forget`].
+    Listen(Message),
+    /// Nothing goes anywhere. After `notifications/initialized` the server can be listened to.
+    Nothing,
+}
+
+/// What the answer to a forwarded request means.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// For the client.
+    Final(Message),
+    /// The server needs input first.
+    InputRequired(Round),
+}
+
+/// One round of a request that takes several: what the server asks, and how the request goes on.
+#[derive(Debug)]
+pub(crate) struct Round {
+    questions: Vec<Question>,
+    /// Keys, as JSON, of the questions that the client cannot be asked and that are answered without it.
+    cancelled: Vec<String>,
+    /// JSON, as the server wrote it.
+    state: Option<String>,
+}
+
+/// One request of the server's to the client.
+#[derive(Debug)]
+pub(crate) struct Question {
+    /// The key that its answer goes under, as JSON, as the server wrote it.
+    pub(crate) key: String,
+    /// The request. Its id means nothing; the sender puts one in.
+    pub(crate) request: Message,
+}
+
+impl LegacyClient {
+    /// From the client's `initialize`. Another `initialize` makes another client.
+    pub(crate) fn new(initialize: &Message) -> Self {
+        let params = initialize.params();
+        Self {
+            initialize: initialize.clone(),
+            capabilities: params
+                .and_then(|params| params.object("capabilities"))
+                .map_or_else(|| "{}".to_owned(), declared_capabilities),
+            info: params.and_then(|params| params.object("clientInfo")).map(|info| info.as_str().to_owned()),
+            log_level: None,
+            subscriptions: BTreeMap::new(),
+            offer: Offer::default(),
+            wrapped_tools: BTreeSet::new(),
+            elicitations: 0,
+        }
+    }
+
+    /// The `server/discover` that stands for the handshake.
+    pub(crate) fn discover(&self) -> Message {
+        let meta = object(&self.meta());
+        let text = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"server/discover","params":{{"_meta":{meta}}}}}"#);
+        // It is JSON by construction.
+        Message::one(text).unwrap_or_else(|| self.initialize.clone())
+    }
+
+    /// The answer to the client's `initialize` from the answer to discover. Remembers what the server offers.
+    ///
+    /// The version is the client's own if it is a known one: what the server says is translated into all of them alike.
+    ///
+    /// # Errors
+    /// The error for the client, with its id, if the server did not say what it offers.
+    pub(crate) fn initialized(&mut self, initialize: &Message, discovered: &Message) -> Result<Message, Message> {
+        let id = initialize.id();
+        let Some(result) = discovered.result() else {
+            let error = Error::new(Fault::InvalidAnswer, "the server's answer to server/discover has no result");
+            return Err(with_id(
+                match discovered.error() {
+                    Some(_) => mapped_error(discovered).unwrap_or_else(|| discovered.clone()),
+                    None => failed(discovered, &error),
+                },
+                id,
+            ));
+        };
+        if result_type(result) != ResultType::Complete {
+            let error = Error::new(Fault::InvalidAnswer, "the server's answer to server/discover is not complete");
+            return Err(with_id(failed(discovered, &error), id));
+        }
+        let offered = result.object("capabilities");
+        let has = |name, feature| {
+            let feature = offered.and_then(|offered| offered.object(name)?.get(feature));
+            feature == Some("true")
+        };
+        let lists =
+            [("tools", "toolsListChanged"), ("prompts", "promptsListChanged"), ("resources", "resourcesListChanged")];
+        self.offer = Offer {
+            lists: lists.into_iter().filter(|(name, _)| has(name, "listChanged")).map(|(_, list)| list).collect(),
+            has_subscriptions: has("resources", "subscribe"),
+        };
+
+        let requested = initialize.params().and_then(|params| params.string("protocolVersion"));
+        let version = LEGACY_VERSIONS
+            .into_iter()
+            .find(|known| requested.as_deref() == Some(known))
+            .unwrap_or(NEWEST_LEGACY_VERSION);
+        let version = serde_json::Value::from(version).to_string();
+        // What the client cannot make use of: extensions, and tasks, which are other ones in this version.
+        let capabilities =
+            offered.map_or_else(|| "{}".to_owned(), |offered| edited(offered, &[], &["extensions", "tasks"]));
+        // Both members are required of a legacy server; the place beside the capabilities is that of drafts (1.7).
+        let is_named = |info: &Object<'_>| info.string("name").is_some() && info.string("version").is_some();
+        let in_meta = result.object("_meta").and_then(|meta| meta.object(SERVER_INFO));
+        let server = in_meta
+            .filter(is_named)
+            .or_else(|| result.object("serverInfo").filter(is_named))
+            .map_or(r#"{"name":"unnamed","version":"unknown"}"#, Object::as_str);
+
+        let mut splice = Splice::new(discovered.text());
+        let set =
+            [("protocolVersion", version.as_str()), ("capabilities", capabilities.as_str()), ("serverInfo", server)];
+        strip(&mut splice, result, &set, |name| match name {
+            "supportedVersions" => true,
+            "instructions" => result.string("instructions").is_none(),
+            _ => false,
+        });
+        let answer = Message::one(splice.finish()).unwrap_or_else(|| discovered.clone());
+        Ok(with_id(answer, id))
+    }
+
+    /// What becomes of one message of the client's after the handshake. Its `notifications/cancelled` is the sender's
+    /// matter: it ends the request's stream (R69).
+    ///
+    /// What the server of a legacy client would refuse is refused with the code that such a server has for it, -32601 or
+    /// -32602; that it comes from the bridge stands in its data (R78).
+    pub(crate) fn take(&mut self, message: &Message) -> Step {
+        match message.kind() {
+            Kind::Request => self.take_request(message),
+            Kind::Response => Step::Nothing,
+            Kind::Notification => match message.method() {
+                // The modern protocol has none of these from a client.
+                "notifications/initialized"
+                | "notifications/cancelled"
+                | "notifications/progress"
+                | "notifications/roots/list_changed"
+                | "notifications/tasks/status" => Step::Nothing,
+                _ => Step::Send(message.clone()),
+            },
+        }
+    }
+
+    /// The `subscriptions/listen` for all that is wanted now: the lists that the server tells of, and the resources that the
+    /// client is subscribed to. `None` if that is nothing.
+    pub(crate) fn listen(&self) -> Option<Message> {
+        let mut wanted: Vec<_> = self.offer.lists.iter().map(|list| (*list, "true".to_owned())).collect();
+        if !self.subscriptions.is_empty() {
+            let uris: Vec<_> = self.subscriptions.values().map(String::as_str).collect();
+            wanted.push(("resourceSubscriptions", format!("[{}]", uris.join(","))));
+        }
+        if wanted.is_empty() {
+            return None;
+        }
+        let wanted: Vec<_> = wanted.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let params = object(&[("_meta", &object(&self.meta())), ("notifications", &object(&wanted))]);
+        Message::one(format!(r#"{{"jsonrpc":"2.0","id":0,"method":"subscriptions/listen","params":{params}}}"#))
+    }
+
+    /// The server would not listen to what this `resources/subscribe` asked for: it is as if it had not been made.
+    pub(crate) fn forget(&mut self, request: &Message) {
+        if request.method() == "resources/subscribe"
+            && let Some(uri) = request.uri()
+        {
+            self.subscriptions.remove(&uri);
+        }
+    }
+
+    /// A notification from the listen stream as the client knows it. `None` for the acknowledgement, and for what a legacy
+    /// client has no name for.
+    pub(crate) fn event(notification: Message) -> Option<Message> {
+        let is_unknown = matches!(
+            notification.method(),
+            "notifications/subscriptions/acknowledged" | "notifications/cancelled" | "notifications/tasks"
+        );
+        if notification.kind() != Kind::Notification || is_unknown {
+            return None;
+        }
+        let Some(params) = notification.params() else { return Some(notification) };
+        let mut splice = Splice::new(notification.text());
+        strip_meta(&mut splice, params, &[], SUBSCRIPTION_ID, |_| false);
+        Message::one(splice.finish()).or(Some(notification))
+    }
+
+    /// Whether an answer is one that asks for input.
+    pub(crate) fn is_question(answer: &Message) -> bool {
+        answer.result().is_some_and(|result| result_type(result) == ResultType::InputRequired)
+    }
+
+    /// What the answer to a forwarded request means. `request` is the client's, or what was sent for it; the answer keeps
+    /// its id.
+    pub(crate) fn answer(&mut self, request: &Message, answer: Message) -> Answer {
+        let Some(result) = answer.result() else {
+            return Answer::Final(mapped_error(&answer).unwrap_or(answer));
+        };
+        match result_type(result) {
+            ResultType::Complete => Answer::Final(self.completed(request, &answer, result).unwrap_or(answer)),
+            ResultType::InputRequired => match self.round(result) {
+                Ok(round) => Answer::InputRequired(round),
+                Err(error) => Answer::Final(failed(&answer, &error)),
+            },
+            ResultType::Unknown(name) => {
+                let error = Error::new(Fault::InvalidAnswer, "the server's result is of a type that is not known")
+                    .with_detail(&name);
+                Answer::Final(failed(&answer, &error))
+            }
+        }
+    }
+
+    fn take_request(&mut self, request: &Message) -> Step {
+        let params = request.params();
+        match request.method() {
+            "ping" => answered(reply(request, "{}")),
+            "initialize" => refused(request, INVALID_REQUEST, "the handshake was made already"),
+            "logging/setLevel" => {
+                let level = params.and_then(|params| params.string("level"));
+                let Some(level) = level.filter(|level| LOG_LEVELS.contains(&level.as_str())) else {
+                    // A server would refuse each request that carries it.
+                    return refused(request, INVALID_PARAMS, "this is no log level");
+                };
+                self.log_level = Some(serde_json::Value::from(level).to_string());
+                answered(reply(request, "{}"))
+            }
+            "resources/subscribe" | "resources/unsubscribe" if !self.offer.has_subscriptions => {
+                refused(request, METHOD_NOT_FOUND, "the server offers no subscriptions to resources")
+            }
+            "resources/subscribe" => self.subscribe(request),
+            "resources/unsubscribe" => {
+                let Some(uri) = request.uri() else { return refused(request, INVALID_PARAMS, "the uri is missing") };
+                let was_subscribed = self.subscriptions.remove(&uri).is_some();
+                changed(reply(request, "{}"), was_subscribed)
+            }
+            method if method.starts_with("tasks/") => {
+                refused(request, METHOD_NOT_FOUND, "the server has no tasks of this protocol version")
+            }
+            _ => match self.with_meta(request) {
+                Some(request) => Step::Send(request),
+                None => refused(request, INVALID_PARAMS, "the params are no object"),
+            },
+        }
+    }
+
+    fn subscribe(&mut self, request: &Message) -> Step {
+        // As the client spelt it, but only if that has a value: a lone surrogate is in no URI.
+        let spelt = request.params().and_then(|params| params.get("uri"));
+        let (Some(uri), Some(spelt)) = (request.uri(), spelt) else {
+            return refused(request, INVALID_PARAMS, "the uri is missing");
+        };
+        if self.subscriptions.contains_key(&uri) {
+            return answered(reply(request, "{}"));
+        }
+        if spelt.len() > LONGEST_URI {
+            return refused(request, INVALID_PARAMS, &format!("a uri has at most {LONGEST_URI} bytes"));
+        }
+        if self.subscriptions.len() >= MOST_SUBSCRIPTIONS {
+            let why = format!("there are {MOST_SUBSCRIPTIONS} subscriptions already, which is the most");
+            return refused(request, INVALID_REQUEST, &why);
+        }
+        self.subscriptions.insert(uri, spelt.to_owned());
+        changed(reply(request, "{}"), true)
+    }
+
+    /// The members of `_meta` that each modern request has, as JSON (1.6).
+    fn meta(&self) -> Vec<(&'static str, &str)> {
+        let mut meta = vec![(PROTOCOL_VERSION, MODERN_VERSION_JSON), (CLIENT_CAPABILITIES, self.capabilities.as_str())];
+        meta.extend(self.info.as_deref().map(|info| (CLIENT_INFO, info)));
+        meta
+    }
+
+    /// The request with all that the server must be told; `None` if its parameters have no room for that.
+    fn with_meta(&self, request: &Message) -> Option<Message> {
+        let mut set = self.meta();
+        set.extend(self.log_level.as_deref().map(|level| (LOG_LEVEL, level)));
+        let root = Object::of(request.text())?;
+        let mut splice = Splice::new(request.text());
+        match root.get("params") {
+            None | Some("null") => splice.edit(root, &[("params", &object(&[("_meta", &object(&set))]))], |_| false),
+            Some(params) => {
+                let params = Object::of(params)?;
+                // A task of 2025-11-25 is not declared by the server, so the call is an ordinary one.
+                let is_call = request.method() == "tools/call";
+                let without = |name: &str| is_call && name == "task";
+                if let Some(meta) = params.object("_meta") {
+                    splice.edit(params, &[], |member| without(&member.name()));
+                    // What the client says of itself there would contradict the handshake.
+                    let reserved = [PROTOCOL_VERSION, CLIENT_CAPABILITIES, CLIENT_INFO, LOG_LEVEL, RELATED_TASK];
+                    splice.edit(meta, &set, |member| reserved.iter().any(|name| member.is(name)));
+                } else {
+                    splice.edit(params, &[("_meta", &object(&set))], |member| without(&member.name()));
+                }
+            }
+        }
+        Message::one(splice.finish())
+    }
+
+    /// A complete result as a legacy client knows it.
+    fn completed(&mut self, request: &Message, answer: &Message, result: Object<'_>) -> Option<Message> {
+        let mut splice = Splice::new(answer.text());
+        strip(&mut splice, result, &[], |_| false);
+        match request.method() {
+            "tools/list" => self.wrap_schemas(&mut splice, result),
+            "tools/call" => {
+                let content = result.get("structuredContent");
+                let tool = || request.params().and_then(|params| params.string("name"));
+                let is_wrapped = |content: &str| {
+                    Object::of(content).is_none() || tool().is_some_and(|tool| self.wrapped_tools.contains(&tool))
+                };
+                if let Some(content) = content.filter(|content| is_wrapped(content)) {
+                    splice.replace(content, format!(r#"{{"result":{content}}}"#));
+                }
+            }
+            _ => {}
+        }
+        Message::one(splice.finish())
+    }
+
+    /// Gives each output schema of a list the form that a legacy client demands, an object's, and remembers which results
+    /// must be changed with it. A schema that cannot be changed is taken away: the client then takes results unchecked.
+    fn wrap_schemas<'a>(&mut self, splice: &mut Splice<'a>, result: Object<'a>) {
+        for tool in result.get("tools").into_iter().flat_map(elements).filter_map(Object::of) {
+            let name = tool.string("name").filter(|name| name.len() <= LONGEST_TOOL_NAME);
+            let Some(written) = tool.get("outputSchema") else {
+                self.unwrap_tool(name.as_deref());
+                continue;
+            };
+            let schema = Object::of(written);
+            if schema.is_some_and(|schema| schema.string("type").as_deref() == Some("object")) {
+                self.unwrap_tool(name.as_deref());
+                continue;
+            }
+            let name =
+                name.filter(|name| self.wrapped_tools.len() < MOST_WRAPPED_TOOLS || self.wrapped_tools.contains(name));
+            match (schema.and_then(wrapped_schema), name) {
+                (Some(wrapped), Some(name)) => {
+                    splice.replace(written, wrapped);
+                    self.wrapped_tools.insert(name);
+                }
+                (_, name) => {
+                    splice.edit(tool, &[], |member| member.is("outputSchema"));
+                    self.unwrap_tool(name.as_deref());
+                }
+            }
+        }
+    }
+
+    fn unwrap_tool(&mut self, name: Option<&str>) {
+        if let Some(name) = name {
+            self.wrapped_tools.remove(name);
+        }
+    }
+
+    /// Reads what the server asks in a result.
+    fn round(&mut self, result: Object<'_>) -> Result<Round, Error> {
+        let state = result.get("requestState").map(str::to_owned);
+        let asked = result.get("inputRequests").filter(|asked| *asked != "null");
+        if asked.is_none() && state.is_none() {
+            return Err(Error::new(Fault::InvalidAnswer, "the server needs input, but does not say which"));
+        }
+        let mut round = Round { questions: Vec::new(), cancelled: Vec::new(), state };
+        let Some(asked) = asked else { return Ok(round) };
+        let unreadable = |key: &str| {
+            Error::new(Fault::InvalidAnswer, "the server asks for input in a form that is not known").with_detail(key)
+        };
+        let asked = Object::of(asked).ok_or_else(|| unreadable("inputRequests"))?;
+        let asked: Vec<_> = asked.members().take(MOST_QUESTIONS + 1).collect();
+        if asked.len() > MOST_QUESTIONS {
+            let why = format!("the server asks for more than {MOST_QUESTIONS} inputs at once");
+            return Err(Error::new(Fault::InvalidAnswer, why));
+        }
+        for (at, member) in asked.iter().enumerate() {
+            let key = member.written_name();
+            // Of several questions with one key the last one counts, as everywhere.
+            if asked.iter().skip(at + 1).any(|later| later.written_name() == key) {
+                continue;
+            }
+            let question = Object::of(member.value).ok_or_else(|| unreadable(key))?;
+            let method = question.string("method").ok_or_else(|| unreadable(key))?;
+            let params = match question.get("params") {
+                None | Some("null") => None,
+                Some(params) => Some(Object::of(params).ok_or_else(|| unreadable(key))?),
+            };
+            match self.can_be_asked(&method, params) {
+                Ok(()) => {
+                    let request = self.question(&method, params).ok_or_else(|| unreadable(key))?;
+                    round.questions.push(Question { key: key.to_owned(), request });
+                }
+                // The client would refuse it, and that would become the same.
+                Err(_) if method == "elicitation/create" => round.cancelled.push(key.to_owned()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(round)
+    }
+
+    /// Whether the client has declared that it answers this. A server that was told so must not ask for anything else.
+    fn can_be_asked(&self, method: &str, params: Option<Object<'_>>) -> Result<(), Error> {
+        let declared = Object::of(&self.capabilities);
+        let has = |name: &str| declared.and_then(|declared| declared.object(name));
+        let (capability, is_declared) = match method {
+            "roots/list" => ("roots", has("roots").is_some()),
+            "sampling/createMessage" => {
+                // Clients from before these members would answer as if they were not there.
+                let is_tooled =
+                    params.is_some_and(|params| params.get("tools").is_some() || params.get("toolChoice").is_some());
+                match has("sampling") {
+                    Some(sampling) if is_tooled => ("sampling.tools", sampling.object("tools").is_some()),
+                    sampling => ("sampling", sampling.is_some()),
+                }
+            }
+            "elicitation/create" => {
+                let mode = params.and_then(|params| params.get("mode"));
+                let mode = mode.map(|mode| serde_json::from_str::<String>(mode).unwrap_or_default());
+                match (mode.as_deref(), has("elicitation")) {
+                    // Declared without any mode it means forms.
+                    (None | Some("form"), Some(modes)) => {
+                        ("elicitation.form", modes.get("form").is_some() || modes.get("url").is_none())
+                    }
+                    (Some("url"), Some(modes)) => ("elicitation.url", modes.object("url").is_some()),
+                    _ => ("elicitation", false),
+                }
+            }
+            _ => {
+                let error = Error::new(Fault::InvalidAnswer, "the server asks for input of a kind that is not known");
+                return Err(error.with_detail(method));
+            }
+        };
+        if is_declared {
+            return Ok(());
+        }
+        let why = format!("the server asks for input that the client cannot give: it has no {capability}");
+        Err(Error::new(Fault::InvalidAnswer, why))
+    }
+
+    /// The request that puts a question to the client.
+    fn question(&mut self, method: &str, params: Option<Object<'_>>) -> Option<Message> {
+        let method = serde_json::Value::from(method);
+        let Some(params) = params else {
+            return Message::one(format!(r#"{{"jsonrpc":"2.0","id":0,"method":{method}}}"#));
+        };
+        let is_of_a_page = method == "elicitation/create" && params.string("mode").as_deref() == Some("url");
+        let params = if is_of_a_page && params.string("elicitationId").is_none() {
+            // Required in 2025-11-25, gone in 2026-07-28. Nothing will ever refer to it.
+            self.elicitations += 1;
+            edited(params, &[("elicitationId", &format!("\"gangway-{}\"", self.elicitations))], &[])
+        } else {
+            params.as_str().to_owned()
+        };
+        Message::one(format!(r#"{{"jsonrpc":"2.0","id":0,"method":{method},"params":{params}}}"#))
+    }
+}
+
+impl Round {
+    /// What to ask the client, in the server's order. If it is nothing the request can be retried at once.
+    pub(crate) fn questions(&self) -> &[Question] {
+        &self.questions
+    }
+
+    /// The request again, with the client's answers under the keys of their questions, and the exact `requestState`, or
+    /// none (R75). `sent` is the request as it was sent last; its id stays, and must be replaced by a new one.
+    ///
+    /// # Errors
+    /// The request cannot be completed, as the client refused or misunderstood a question. Only an elicitation has an
+    /// answer that says so.
+    pub(crate) fn retry(&self, sent: &Message, responses: &[(String, Message)]) -> Result<Message, Error> {
+        let mut answers = Vec::new();
+        for Question { key, request } in &self.questions {
+            let Some((_, response)) = responses.iter().find(|(answered, _)| answered == key) else {
+                // A server asks again for what it cannot do without.
+                continue;
+            };
+            let answer = match response.result() {
+                Some(result) => result.as_str(),
+                None if request.method() == "elicitation/create" => CANCEL,
+                None => {
+                    let why = format!("the client did not answer the server's {}", request.method());
+                    let error = Error::new(Fault::InputRefused, why);
+                    return Err(match response.error() {
+                        Some((code, text)) => error.with_detail(&format!("{code}: {text}")),
+                        None => error,
+                    });
+                }
+            };
+            answers.push(format!("{key}:{answer}"));
+        }
+        answers.extend(self.cancelled.iter().map(|key| format!("{key}:{CANCEL}")));
+
+        let answers = (!answers.is_empty()).then(|| format!("{{{}}}", answers.join(",")));
+        let members = [("inputResponses", answers.as_deref()), ("requestState", self.state.as_deref())];
+        let added: Vec<_> = members.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        let retried = sent.params().and_then(|params| {
+            let mut splice = Splice::new(sent.text());
+            // Those of an earlier round are not for this one.
+            splice.edit(params, &added, |member| members.iter().any(|(name, _)| member.is(name)));
+            Message::one(splice.finish())
+        });
+        retried.ok_or_else(|| Error::new(Fault::InvalidMessage, "the request has no params to put the answers in"))
+    }
+}
+
+/// What a result says of itself.
+#[derive(Debug, PartialEq, Eq)]
+enum ResultType {
+    Complete,
+    InputRequired,
+    Unknown(String),
+}
+
+fn result_type(result: Object<'_>) -> ResultType {
+    let Some(written) = result.get("resultType") else {
+        // Servers of earlier versions have none.
+        return ResultType::Complete;
+    };
+    match result.string("resultType").as_deref() {
+        Some("complete") => ResultType::Complete,
+        Some("input_required") => ResultType::InputRequired,
+        _ => ResultType::Unknown(written.to_owned()),
+    }
+}
+
+/// The client's capabilities without those that cannot be carried: tasks, old and new.
+fn declared_capabilities(declared: Object<'_>) -> String {
+    let mut splice = Splice::new(declared.as_str());
+    splice.edit(declared, &[], |member| member.is("tasks"));
+    if let Some(extensions) = declared.object("extensions") {
+        splice.edit(extensions, &[], |member| member.is(TASKS_EXTENSION));
+    }
+    text_of(&splice.finish())
+}
+
+/// An object of these members.
+fn object(members: &[(&str, &str)]) -> String {
+    let members: Vec<_> =
+        members.iter().map(|(name, value)| format!("{}:{value}", serde_json::Value::from(*name))).collect();
+    format!("{{{}}}", members.join(","))
+}
+
+/// An object alone, with members set and taken away.
+fn edited(object: Object<'_>, set: &[(&str, &str)], without: &[&str]) -> String {
+    let mut splice = Splice::new(object.as_str());
+    splice.edit(object, set, |member| without.iter().any(|name| member.is(name)));
+    text_of(&splice.finish())
+}
+
+fn text_of(bytes: &Bytes) -> String {
+    // Made of texts.
+    std::str::from_utf8(bytes).unwrap_or("{}").to_owned()
+}
+
+/// Takes away what only modern results have, beside `without`, and sets members.
+fn strip<'a>(splice: &mut Splice<'a>, result: Object<'a>, set: &[(&str, &str)], without: impl Fn(&str) -> bool) {
+    strip_meta(splice, result, set, SERVER_INFO, |name| {
+        matches!(name, "resultType" | "ttlMs" | "cacheScope") || without(name)
+    });
+}
+
+/// Takes a member of the `_meta` of an object away, and the whole `_meta` if that leaves nothing of it.
+fn strip_meta<'a>(
+    splice: &mut Splice<'a>,
+    object: Object<'a>,
+    set: &[(&str, &str)],
+    name: &str,
+    without: impl Fn(&str) -> bool,
+) {
+    let meta = object.object("_meta").filter(|meta| meta.get(name).is_some());
+    let is_only = meta.is_some_and(|meta| meta.members().all(|member| member.is(name)));
+    splice.edit(object, set, |member| without(&member.name()) || (is_only && member.is("_meta")));
+    if let Some(meta) = meta.filter(|_| !is_only) {
+        splice.edit(meta, &[], |member| member.is(name));
+    }
+}
+
+/// A modern server's error in terms that a legacy client knows; `None` if it needs none.
+fn mapped_error(answer: &Message) -> Option<Message> {
+    let error = Object::of(answer.text())?.object("error")?;
+    let (code, text) = answer.error()?;
+    if code != MISSING_CLIENT_CAPABILITY {
+        return None;
+    }
+    let required = error.object("data").and_then(|data| data.object("requiredCapabilities"));
+    let mut names = String::new();
+    for member in required.into_iter().flat_map(Object::members) {
+        let name = member.name();
+        let features: Vec<_> = Object::of(member.value)
+            .into_iter()
+            .flat_map(Object::members)
+            .map(|feature| format!("{name}.{}", feature.name()))
+            .take(LONGEST_CAPABILITY_LIST)
+            .collect();
+        let comma = if names.is_empty() { "" } else { ", " };
+        names = names + comma + &if features.is_empty() { name } else { features.join(", ") };
+        if names.len() > LONGEST_CAPABILITY_LIST {
+            names.truncate(names.floor_char_boundary(LONGEST_CAPABILITY_LIST));
+            names += "...";
+            break;
+        }
+    }
+    let text =
+        if names.is_empty() { text } else { format!("the server needs a capability that the client lacks: {names}") };
+    let text = serde_json::Value::from(text).to_string();
+    let mut splice = Splice::new(answer.text());
+    splice.edit(error, &[("code", "-32603"), ("message", &text)], |_| false);
+    Message::one(splice.finish())
+}
+
+/// The error that a client gets in the place of this answer.
+fn failed(answer: &Message, error: &Error) -> Message {
+    Message::one(error_reply(answer.id(), error)).unwrap_or_else(|| answer.clone())
+}
+
+fn with_id(message: Message, id: Option<&Id>) -> Message {
+    match id {
+        Some(id) => message.with_id(id),
+        None => message,
+    }
+}
+
+/// The bridge's own answer to a request.
+fn reply(request: &Message, result: &str) -> Option<Message> {
+    let id = request.id().map_or("null", Id::as_str);
+    Message::one(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#))
+}
+
+/// The answer of a server that does not do what is asked. The bridge stands for it, and says so.
+fn refused(request: &Message, code: i32, why: &str) -> Step {
+    let id = request.id().map_or("null", Id::as_str);
+    let text = if code == METHOD_NOT_FOUND { format!("Method not found: {why}") } else { why.to_owned() };
+    let text = serde_json::Value::from(text);
+    answered(Message::one(format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":{text},"data":{{"source":"mcp-gangway"}}}}}}"#
+    )))
+}
+
+fn answered(answer: Option<Message>) -> Step {
+    // An answer is JSON by construction.
+    answer.map_or(Step::Nothing, Step::Answer)
+}
+
+/// The answer to what may have changed the subscriptions.
+fn changed(answer: Option<Message>, is_changed: bool) -> Step {
+    match answer {
+        Some(answer) if is_changed => Step::Listen(answer),
+        answer => answered(answer),
+    }
+}
+
+/// An output schema of any kind as one of an object whose member `result` has that schema, as the official TypeScript SDK
+/// shows it to legacy clients. References into the document are made to point there. `None` if that is not possible.
+fn wrapped_schema(schema: Object<'_>) -> Option<String> {
+    /// Their values are data, in which `$ref` is a word like any other.
+    const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
+    /// Their values have members with names of the author's choice.
+    const MAPS: [&str; 6] =
+        ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
+
+    let mut splice = Splice::new(schema.as_str());
+    let mut left = vec![(schema.as_str(), false, 0)];
+    while let Some((value, is_map, depth)) = left.pop() {
+        if depth > DEEPEST_SCHEMA {
+            return None;
+        }
+        let Some(object) = Object::of(value) else {
+            left.extend(elements(value).map(|element| (element, false, depth + 1)));
+            continue;
+        };
+        if !is_map && is_base(object) {
+            continue;
+        }
+        for member in object.members() {
+            let name = member.name();
+            match name.as_str() {
+                _ if is_map => left.push((member.value, false, depth + 1)),
+                "$ref" | "$dynamicRef" => {
+                    let target = serde_json::from_str::<String>(member.value).unwrap_or_default();
+                    if let Some(path) = target.strip_prefix('#').filter(|path| path.is_empty() || path.starts_with('/'))
+                    {
+                        splice.replace(
+                            member.value,
+                            serde_json::Value::from(format!("#/properties/result{path}")).to_string(),
+                        );
+                    }
+                }
+                // Of 2019-09 only, and it points at the whole document.
+                "$recursiveRef" => return None,
+                name if DATA.contains(&name) => {}
+                name => left.push((member.value, MAPS.contains(&name), depth + 1)),
+            }
+        }
+    }
+    let dialect = schema.get("$schema").filter(|dialect| dialect.starts_with('"'));
+    let dialect = dialect.map_or_else(String::new, |dialect| format!(r#""$schema":{dialect},"#));
+    let natural = text_of(&splice.finish());
+    Some(format!(r#"{{{dialect}"type":"object","properties":{{"result":{natural}}},"required":["result"]}}"#))
+}
+
+/// Whether references inside of a schema start at itself and not at the document's root.
+fn is_base(schema: Object<'_>) -> bool {
+    schema.get("$id").is_some_and(|id| !id.starts_with("\"#"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn message(text: &str) -> Message {
+        Message::one(text.to_owned()).unwrap_or_else(|| panic!("{text}"))
+    }
+
+    fn value(message: &Message) -> Value {
+        serde_json::from_str(message.text()).unwrap()
+    }
+
+    /// A client of this version and these capabilities.
+    fn client_of(version: &str, capabilities: &str) -> LegacyClient {
+        LegacyClient::new(&message(&format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"protocolVersion":"{version}","capabilities":{capabilities},"clientInfo":{{"name":"ide","version":"3"}}}}}}"#
+        )))
+    }
+
+    /// One that can do everything.
+    fn client() -> LegacyClient {
+        client_of(
+            "2025-11-25",
+            r#"{"roots":{"listChanged":true},"sampling":{"tools":{}},"elicitation":{"form":{},"url":{}}}"#,
+        )
+    }
+
+    /// One at a server that offers everything.
+    fn connected() -> LegacyClient {
+        let mut client = client();
+        initialized(
+            &mut client,
+            r#"{"capabilities":{"tools":{"listChanged":true},"prompts":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true},"logging":{}}}"#,
+        )
+        .unwrap();
+        client
+    }
+
+    fn initialized(client: &mut LegacyClient, result: &str) -> Result<Message, Message> {
+        let initialize = client.initialize.clone();
+        client.initialized(&initialize, &message(&format!(r#"{{"jsonrpc":"2.0","id":"d","result":{result}}}"#)))
+    }
+
+    fn sent(client: &mut LegacyClient, text: &str) -> Message {
+        match client.take(&message(text)) {
+            Step::Send(message) => message,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    fn answer_of(client: &mut LegacyClient, text: &str) -> Value {
+        match client.take(&message(text)) {
+            Step::Answer(message) => value(&message),
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    fn subscribed(client: &mut LegacyClient, method: &str, uri: &str) -> Value {
+        let request = format!(r#"{{"jsonrpc":"2.0","id":4,"method":"resources/{method}","params":{{"uri":{uri}}}}}"#);
+        match client.take(&message(&request)) {
+            Step::Listen(answer) => value(&answer),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn last(client: &mut LegacyClient, method: &str, result: &str) -> String {
+        let request = message(&format!(r#"{{"id":7,"method":"{method}","params":{{"name":"t"}}}}"#));
+        match client.answer(&request, message(&format!(r#"{{"jsonrpc":"2.0","id":"br","result":{result}}}"#))) {
+            Answer::Final(answer) => answer.text().to_owned(),
+            other @ Answer::InputRequired(_) => panic!("{other:?}"),
+        }
+    }
+
+    fn round(client: &mut LegacyClient, result: &str) -> Result<Round, Value> {
+        let request = message(r#"{"id":7,"method":"tools/call","params":{"name":"t"}}"#);
+        match client.answer(&request, message(&format!(r#"{{"jsonrpc":"2.0","id":"br","result":{result}}}"#))) {
+            Answer::Final(answer) => Err(value(&answer)),
+            Answer::InputRequired(round) => Ok(round),
+        }
+    }
+
+    fn asked(client: &mut LegacyClient, requests: &str) -> Result<Round, Value> {
+        round(client, &format!(r#"{{"resultType":"input_required","inputRequests":{requests}}}"#))
+    }
+
+    const META: &str = r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"roots":{"listChanged":true},"sampling":{"tools":{}},"elicitation":{"form":{},"url":{}}},"io.modelcontextprotocol/clientInfo":{"name":"ide","version":"3"}"#;
+
+    #[test]
+    fn the_version_is_written_the_same_everywhere() {
+        assert_eq!(MODERN_VERSION_JSON, Value::from(crate::translate::eras::MODERN_VERSION).to_string());
+    }
+
+    // From the client.
+
+    #[test]
+    fn from_client_initialize_becomes_discover() {
+        let discover = client().discover();
+        assert_eq!(
+            discover.text(),
+            format!(r#"{{"jsonrpc":"2.0","id":0,"method":"server/discover","params":{{"_meta":{{{META}}}}}}}"#)
+        );
+        assert_eq!((discover.kind(), discover.method()), (Kind::Request, "server/discover"));
+        let bare = LegacyClient::new(&message(r#"{"id":1,"method":"initialize"}"#)).discover();
+        assert_eq!(
+            value(&bare)["params"]["_meta"],
+            json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}})
+        );
+    }
+
+    #[test]
+    fn from_client_capabilities_are_declared_as_they_were_but_for_tasks() {
+        let declared = |capabilities: &str| client_of("2025-11-25", capabilities).capabilities;
+        for verbatim in
+            [r#"{ "elicitation" : {} , "x":1e400}"#, "{}", r#"{"extensions":{"io.modelcontextprotocol/ui":{}}}"#]
+        {
+            assert_eq!(declared(verbatim), verbatim);
+        }
+        assert_eq!(
+            declared(
+                r#"{"tasks":{"list":{}},"extensions":{"io.modelcontextprotocol\/tasks":{},"a.b/c":{"x":1.0}},"roots":{}}"#
+            ),
+            r#"{"extensions":{"a.b/c":{"x":1.0}},"roots":{}}"#
+        );
+        assert_eq!(declared("[1]"), "{}");
+    }
+
+    #[test]
+    fn from_client_initialized_and_other_notifications_of_the_past_go_nowhere() {
+        for method in ["initialized", "roots/list_changed", "cancelled", "progress", "tasks/status"] {
+            let notification = message(&format!(r#"{{"jsonrpc":"2.0","method":"notifications/{method}"}}"#));
+            assert!(matches!(connected().take(&notification), Step::Nothing), "{method}");
+        }
+        let own = r#"{"method":"notifications/vendor","params":{"x":1e400}}"#;
+        assert_eq!(sent(&mut connected(), own).text(), own);
+        assert!(matches!(connected().take(&message(r#"{"id":1,"result":{}}"#)), Step::Nothing));
+    }
+
+    #[test]
+    fn from_client_ping_is_answered() {
+        let answer = answer_of(&mut connected(), r#"{"id":9007199254740993,"method":"ping"}"#);
+        assert_eq!(answer.to_string(), r#"{"id":9007199254740993,"jsonrpc":"2.0","result":{}}"#);
+    }
+
+    #[test]
+    fn from_client_the_log_level_goes_with_later_requests() {
+        let mut client = connected();
+        let set = |level: &str| format!(r#"{{"id":1,"method":"logging/setLevel","params":{{"level":{level}}}}}"#);
+        let level = |client: &mut LegacyClient| {
+            value(&sent(client, r#"{"id":2,"method":"tools/list"}"#))["params"]["_meta"][LOG_LEVEL].clone()
+        };
+        assert_eq!(level(&mut client), Value::Null);
+        assert_eq!(answer_of(&mut client, &set("\"w\\u0061rning\""))["result"], json!({}));
+        assert_eq!(level(&mut client), "warning");
+        for bad in ["\"loud\"", "7", "\"\\ud800\"", "null"] {
+            assert_eq!(answer_of(&mut client, &set(bad))["error"]["code"], -32602, "{bad}");
+        }
+        assert_eq!(answer_of(&mut client, r#"{"id":1,"method":"logging/setLevel"}"#)["error"]["code"], -32602);
+        assert_eq!(level(&mut client), "warning");
+        assert!(!client.listen().unwrap().text().contains(LOG_LEVEL));
+    }
+
+    #[test]
+    fn from_client_subscriptions_change_what_is_listened_to() {
+        let mut client = connected();
+        let uris = |client: &LegacyClient| {
+            value(&client.listen().unwrap())["params"]["notifications"]["resourceSubscriptions"].clone()
+        };
+        assert_eq!(uris(&client), Value::Null);
+        assert_eq!(subscribed(&mut client, "subscribe", "\"b:1\""), json!({"jsonrpc": "2.0", "id": 4, "result": {}}));
+        subscribed(&mut client, "subscribe", r#""a:\u0031\/""#);
+        assert_eq!(uris(&client), json!(["a:1/", "b:1"]));
+        assert!(client.listen().unwrap().text().contains(r#"["a:\u0031\/","b:1"]"#), "spelt as it was");
+        let again = answer_of(&mut client, r#"{"id":5,"method":"resources/subscribe","params":{"uri":"a:1/"}}"#);
+        assert_eq!(again["result"], json!({}), "nothing changes");
+        subscribed(&mut client, "unsubscribe", "\"a:1/\"");
+        assert_eq!(uris(&client), json!(["b:1"]));
+        let unknown = answer_of(&mut client, r#"{"id":5,"method":"resources/unsubscribe","params":{"uri":"c:"}}"#);
+        assert_eq!(unknown["result"], json!({}));
+        client.forget(&message(r#"{"id":4,"method":"resources/subscribe","params":{"uri":"b:1"}}"#));
+        assert_eq!(uris(&client), Value::Null);
+        for bad in ["{}", "[]", r#"{"uri":7}"#, r#"{"uri":"\ud800"}"#] {
+            for method in ["subscribe", "unsubscribe"] {
+                let request = format!(r#"{{"id":5,"method":"resources/{method}","params":{bad}}}"#);
+                assert_eq!(answer_of(&mut client, &request)["error"]["code"], -32602, "{request}");
+            }
+        }
+    }
+
+    #[test]
+    fn from_client_subscriptions_have_limits() {
+        let mut client = connected();
+        for number in 0..MOST_SUBSCRIPTIONS {
+            subscribed(&mut client, "subscribe", &format!("\"a:{number}\""));
+        }
+        let one_more = r#"{"id":5,"method":"resources/subscribe","params":{"uri":"b:"}}"#;
+        let refusal = answer_of(&mut client, one_more);
+        assert!(refusal["error"]["message"].as_str().unwrap().contains("1000"), "{refusal}");
+        assert_eq!(refusal["error"]["data"]["source"], "mcp-gangway");
+        subscribed(&mut client, "unsubscribe", "\"a:0\"");
+        subscribed(&mut client, "subscribe", "\"b:\"");
+        let long = one_more.replace("b:", &"b".repeat(LONGEST_URI));
+        assert_eq!(answer_of(&mut connected(), &long)["error"]["code"], -32602);
+    }
+
+    #[test]
+    fn from_client_no_subscriptions_where_none_are_offered() {
+        let mut client = client();
+        initialized(&mut client, r#"{"capabilities":{"resources":{"subscribe":false},"tools":{}}}"#).unwrap();
+        for method in ["subscribe", "unsubscribe"] {
+            let request = format!(r#"{{"id":5,"method":"resources/{method}","params":{{"uri":"a:"}}}}"#);
+            assert_eq!(answer_of(&mut client, &request)["error"]["code"], -32601);
+        }
+        assert!(client.listen().is_none());
+    }
+
+    #[test]
+    fn from_client_what_is_listened_to_is_what_the_server_tells_of() {
+        let listen = connected().listen().unwrap();
+        assert_eq!(
+            listen.text(),
+            format!(
+                r#"{{"jsonrpc":"2.0","id":0,"method":"subscriptions/listen","params":{{"_meta":{{{META}}},"notifications":{{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true}}}}}}"#
+            )
+        );
+        let mut client = client();
+        initialized(&mut client, r#"{"capabilities":{"prompts":{"listChanged":true},"tools":{"listChanged":1}}}"#)
+            .unwrap();
+        assert_eq!(value(&client.listen().unwrap())["params"]["notifications"], json!({"promptsListChanged": true}));
+    }
+
+    #[test]
+    fn from_client_requests_are_given_meta_and_keep_the_rest_byte_for_byte() {
+        for (given, expected) in [
+            (
+                r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"deploy","arguments":{"env":"prod"},"_meta":{"progressToken":"p7"}}}"#,
+                r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"deploy","arguments":{"env":"prod"},"_meta":{META,"progressToken":"p7"}}}"#,
+            ),
+            (
+                r#"{ "id" : "\ud800" , "params":{"z":1e400,"a":9007199254740993,"a":[1.0, "\u0061\udfff"]},"method":"x"}"#,
+                r#"{ "id" : "\ud800" , "params":{"_meta":{META},"z":1e400,"a":9007199254740993,"a":[1.0, "\u0061\udfff"]},"method":"x"}"#,
+            ),
+            (r#"{"id":1,"method":"tools/list"}"#, r#"{"params":{"_meta":{META}},"id":1,"method":"tools/list"}"#),
+            (r#"{"id":1,"method":"x","params":null}"#, r#"{"params":{"_meta":{META}},"id":1,"method":"x"}"#),
+            (r#"{"id":1,"method":"x","params":{}}"#, r#"{"id":1,"method":"x","params":{"_meta":{META}}}"#),
+            (r#"{"id":1,"method":"x","params":{"_meta":"no"}}"#, r#"{"id":1,"method":"x","params":{"_meta":{META}}}"#),
+            (
+                r#"{"id":1,"method":"x","params":{"_meta":{"io.modelcontextprotocol\/clientInfo":{"name":"liar"},"io.modelcontextprotocol/logLevel":"debug","a/b":1}}}"#,
+                r#"{"id":1,"method":"x","params":{"_meta":{META,"a/b":1}}}"#,
+            ),
+        ] {
+            let request = sent(&mut connected(), given);
+            assert_eq!(request.text(), expected.replace("META", META));
+            assert_eq!(request.era(), crate::translate::eras::Era::Modern);
+        }
+    }
+
+    #[test]
+    fn from_client_params_that_have_no_place_for_meta_are_refused() {
+        for bad in ["[]", "[1,{}]", "7", "\"x\"", "true"] {
+            let request = format!(r#"{{"id":"i","method":"tools/call","params":{bad}}}"#);
+            assert_eq!(answer_of(&mut connected(), &request)["error"]["code"], -32602, "{bad}");
+        }
+    }
+
+    #[test]
+    fn from_client_tasks_are_not_there() {
+        for method in ["get", "result", "list", "cancel"] {
+            let request = format!(r#"{{"id":1,"method":"tasks/{method}","params":{{"taskId":"t"}}}}"#);
+            assert_eq!(answer_of(&mut connected(), &request)["error"]["code"], -32601);
+        }
+        let call = r#"{"id":1,"method":"tools/call","params":{"name":"t","task":{"ttl":1},"_meta":{"io.modelcontextprotocol/related-task":{"taskId":"t"}}}}"#;
+        let expected = r#"{"id":1,"method":"tools/call","params":{"name":"t","_meta":{META}}}"#.replace("META", META);
+        assert_eq!(sent(&mut connected(), call).text(), expected);
+        let other = sent(&mut connected(), r#"{"id":1,"method":"vendor/x","params":{"task":1}}"#);
+        assert_eq!(value(&other)["params"]["task"], 1);
+    }
+
+    #[test]
+    fn from_client_a_second_handshake_is_refused() {
+        assert_eq!(answer_of(&mut connected(), r#"{"id":1,"method":"initialize"}"#)["error"]["code"], -32600);
+    }
+
+    // From the server.
+
+    #[test]
+    fn from_server_discover_result_becomes_that_of_initialize() {
+        let mut client = client_of("2025-06-18", "{}");
+        let answer = initialized(
+            &mut client,
+            r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{"listChanged":true},"extensions":{"a.b/c":{}},"experimental":{"x":1e400}},"_meta":{"io.modelcontextprotocol/serverInfo":{"name":"S\u0031","version":"1"},"v/x":1},"instructions":"Do.","ttlMs":3600000,"cacheScope":"public","more":9007199254740993}"#,
+        );
+        assert_eq!(
+            answer.unwrap().text(),
+            r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true},"experimental":{"x":1e400}},"serverInfo":{"name":"S\u0031","version":"1"},"_meta":{"v/x":1},"instructions":"Do.","more":9007199254740993}}"#
+        );
+    }
+
+    #[test]
+    fn from_server_the_version_is_the_client_s_if_it_is_known() {
+        for (asked, given) in [
+            ("2024-11-05", "2024-11-05"),
+            ("2025-03-26", "2025-03-26"),
+            ("2025-11-25", "2025-11-25"),
+            ("2026-07-28", "2025-11-25"),
+            ("1.0", "2025-11-25"),
+        ] {
+            let answer = initialized(&mut client_of(asked, "{}"), r#"{"capabilities":{}}"#).unwrap();
+            assert_eq!(value(&answer)["result"]["protocolVersion"], given);
+        }
+    }
+
+    #[test]
+    fn from_server_the_server_has_a_name_in_any_case() {
+        for (result, name) in [
+            (r#"{"serverInfo":{"name":"top","version":"1"}}"#, "top"),
+            (
+                r#"{"serverInfo":{"name":"top","version":"1"},"_meta":{"io.modelcontextprotocol/serverInfo":{"name":"m","version":"1"}}}"#,
+                "m",
+            ),
+            (r#"{"_meta":{"io.modelcontextprotocol/serverInfo":{"name":"m"}}}"#, "unnamed"),
+            (r#"{"_meta":"x","serverInfo":[],"capabilities":[],"instructions":7}"#, "unnamed"),
+            ("{}", "unnamed"),
+        ] {
+            let answer = value(&initialized(&mut client(), result).unwrap());
+            assert_eq!(answer["result"]["serverInfo"]["name"], name, "{result}");
+            assert!(
+                answer["result"]["capabilities"].is_object() && answer["result"]["serverInfo"]["version"].is_string()
+            );
+            assert!(answer["result"].get("instructions").is_none());
+        }
+    }
+
+    #[test]
+    fn from_server_a_failed_discovery_is_the_answer_to_initialize() {
+        let initialize = message(r#"{"id":"i","method":"initialize"}"#);
+        for (discovered, code) in [
+            (r#"{"id":"d","error":{"code":-32022,"message":"no","data":{"supported":["2027-01-01"]}}}"#, -32022),
+            (r#"{"id":"d","error":{"code":-32021,"message":"no"}}"#, -32603),
+            (r#"{"id":"d","result":[]}"#, -32603),
+            (r#"{"id":"d","result":{"resultType":"input_required","requestState":""}}"#, -32603),
+            (r#"{"id":"d","result":{"resultType":7}}"#, -32603),
+            (r#"{"id":"d","error":7}"#, -32603),
+        ] {
+            let answer = client().initialized(&initialize, &message(discovered)).unwrap_err();
+            assert_eq!(
+                (&value(&answer)["id"], &value(&answer)["error"]["code"]),
+                (&json!("i"), &json!(code)),
+                "{discovered}"
+            );
+        }
+    }
+
+    #[test]
+    fn from_server_a_complete_result_loses_what_is_modern_and_nothing_else() {
+        for (given, expected) in [
+            (r#"{"resultType":"complete","content":[{"x":1e400}]}"#, r#"{"content":[{"x":1e400}]}"#),
+            (
+                r#"{ "b":9007199254740993,"ttlMs":0, "a":"\ud800","cacheScope":"private","b":1,"_meta":{"io.modelcontextprotocol/serverInfo":{},"k":1.0},"resultType":"complete" }"#,
+                r#"{ "b":9007199254740993,"a":"\ud800","b":1,"_meta":{"k":1.0} }"#,
+            ),
+            (r#"{"_meta":{"io.modelcontextprotocol/serverInfo":{}},"resultType":"complete"}"#, "{}"),
+            (r#"{"_meta":{},"x":1}"#, r#"{"_meta":{},"x":1}"#),
+            (r#"{"_meta":"no","resultType":"compl\u0065te"}"#, r#"{"_meta":"no"}"#),
+            ("[1]", "[1]"),
+            ("null", "null"),
+        ] {
+            let expected = format!(r#"{{"jsonrpc":"2.0","id":"br","result":{expected}}}"#);
+            assert_eq!(last(&mut connected(), "prompts/get", given), expected);
+        }
+    }
+
+    #[test]
+    fn from_server_a_result_of_an_unknown_type_is_an_error() {
+        for kind in ["\"task\"", "7", "null", "\"\\ud800\"", "{}"] {
+            let answer: Value =
+                serde_json::from_str(&last(&mut connected(), "tools/call", &format!(r#"{{"resultType":{kind}}}"#)))
+                    .unwrap();
+            assert_eq!((&answer["error"]["code"], &answer["id"]), (&json!(-32603), &json!("br")), "{kind}");
+            assert_eq!(answer["error"]["data"]["source"], "mcp-gangway");
+        }
+    }
+
+    #[test]
+    fn from_server_structured_content_becomes_an_object() {
+        let mut client = connected();
+        for content in ["[1,2]", "null", "1e400", "\"\\ud800\""] {
+            let answer = last(&mut client, "tools/call", &format!(r#"{{"structuredContent":{content},"content":[]}}"#));
+            assert!(
+                answer.contains(&format!(r#""structuredContent":{{"result":{content}}},"content":[]"#)),
+                "{answer}"
+            );
+        }
+        let object = r#"{"structuredContent":{"a":1}}"#;
+        assert!(last(&mut client, "tools/call", object).contains(object));
+        assert!(last(&mut client, "prompts/get", r#"{"structuredContent":1}"#).contains(r#""structuredContent":1"#));
+    }
+
+    #[test]
+    fn from_server_output_schemas_become_those_of_objects() {
+        let mut client = connected();
+        let list = |client: &mut LegacyClient, schema: &str| {
+            last(
+                client,
+                "tools/list",
+                &format!(r#"{{"tools":[ {{"name":"t","outputSchema":{schema}, "x":1e400}},7]}}"#),
+            )
+        };
+        let tool = |schema: &str| {
+            format!(
+                r#"{{"jsonrpc":"2.0","id":"br","result":{{"tools":[ {{"name":"t","outputSchema":{schema}, "x":1e400}},7]}}}}"#
+            )
+        };
+        let object = r##"{"type":"object","properties":{"a":{"$ref":"#/x"}}}"##;
+        assert_eq!(list(&mut client, object), tool(object));
+        let content = r#"{"structuredContent":{"a":1}}"#;
+        assert!(last(&mut client, "tools/call", content).contains(content));
+
+        let any = r##"{"$schema":"s","anyOf":[{"$ref":"#"},{"$ref":"#\/$defs/a"},{"$ref":"http://x/#/a"},{"$ref":"#a"}],"const":{"$ref":"#"},"$defs":{"const":{"$ref":"#/b"},"a":{"$id":"x","$ref":"#/c"}}}"##;
+        let moved = r##"{"$schema":"s","anyOf":[{"$ref":"#/properties/result"},{"$ref":"#/properties/result/$defs/a"},{"$ref":"http://x/#/a"},{"$ref":"#a"}],"const":{"$ref":"#"},"$defs":{"const":{"$ref":"#/properties/result/b"},"a":{"$id":"x","$ref":"#/c"}}}"##;
+        let wrapped =
+            format!(r#"{{"$schema":"s","type":"object","properties":{{"result":{moved}}},"required":["result"]}}"#);
+        assert_eq!(list(&mut client, any), tool(&wrapped));
+        assert!(last(&mut client, "tools/call", content).contains(r#""structuredContent":{"result":{"a":1}}"#));
+
+        let deep = format!("{}1{}", r#"{"not":"#.repeat(10_000), "}".repeat(10_000));
+        for impossible in ["true", "null", "[]", r##"{"items":{"$recursiveRef":"#"}}"##, &deep] {
+            assert_eq!(list(&mut client, impossible), tool("").replace(r#""outputSchema":, "#, ""), "{impossible:.60}");
+            assert!(last(&mut client, "tools/call", content).contains(content), "the client checks nothing");
+        }
+    }
+
+    #[test]
+    fn from_server_input_required_asks_the_client_and_retries() {
+        // The example of 3.2.
+        let mut client = client_of("2025-11-25", r#"{"elicitation":{"form":{}}}"#);
+        let call = sent(
+            &mut client,
+            r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"deploy","arguments":{"env":"prod"},"_meta":{"progressToken":"p7"}}}"#,
+        );
+        let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{}}},"io.modelcontextprotocol/clientInfo":{"name":"ide","version":"3"},"progressToken":"p7"}"#;
+        assert_eq!(
+            call.text(),
+            format!(
+                r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"deploy","arguments":{{"env":"prod"}},{meta}}}}}"#
+            )
+        );
+        let params = r#"{"mode":"form","message":"Really?","requestedSchema":{"type":"object","properties":{"yes":{"type":"boolean"}}}}"#;
+        let required = message(&format!(
+            r#"{{"jsonrpc":"2.0","id":"br-1","result":{{"resultType":"input_required","requestState":"q9\u0078\ud800","inputRequests":{{"ok":{{"method":"elicitation/create","params":{params}}}}}}}}}"#
+        ));
+        let Answer::InputRequired(round) = client.answer(&call, required) else { panic!() };
+        let [Question { key, request }] = round.questions() else { panic!("{round:?}") };
+        assert_eq!(
+            request.text(),
+            format!(r#"{{"jsonrpc":"2.0","id":0,"method":"elicitation/create","params":{params}}}"#)
+        );
+        let said =
+            message(r#"{"jsonrpc":"2.0","id":"br-2","result":{"action":"accept","content":{"yes":true,"n":1e400}}}"#);
+        let retry = round.retry(&call, &[(key.clone(), said)]).unwrap().with_id(&Id::own("br-3"));
+        assert_eq!(
+            retry.text(),
+            format!(
+                r#"{{"jsonrpc":"2.0","id":"br-3","method":"tools/call","params":{{"inputResponses":{{"ok":{{"action":"accept","content":{{"yes":true,"n":1e400}}}}}},"requestState":"q9\u0078\ud800","name":"deploy","arguments":{{"env":"prod"}},{meta}}}}}"#
+            )
+        );
+        let done = r#"{"resultType":"complete","content":[{"type":"text","text":"done"}]}"#;
+        let done = last(&mut client, "tools/call", done);
+        assert_eq!(done, r#"{"jsonrpc":"2.0","id":"br","result":{"content":[{"type":"text","text":"done"}]}}"#);
+    }
+
+    #[test]
+    fn from_server_each_round_has_its_own_answers_and_state() {
+        let mut client = connected();
+        let call = sent(&mut client, r#"{"id":7,"method":"prompts/get","params":{"name":"p"}}"#);
+        let first = asked(&mut client, r#"{"a":{"method":"roots/list"}}"#).unwrap();
+        let roots = message(r#"{"id":1,"result":{"roots":[]}}"#);
+        let second = first.retry(&call, &[("\"a\"".into(), roots)]).unwrap();
+        assert_eq!(value(&second)["params"]["inputResponses"], json!({"a": {"roots": []}}));
+        assert!(value(&second)["params"].get("requestState").is_none());
+
+        let wait =
+            round(&mut client, r#"{"resultType":"input_required","requestState":"s","inputRequests":null}"#).unwrap();
+        assert!(wait.questions().is_empty(), "retried at once");
+        let third = wait.retry(&second, &[]).unwrap();
+        assert_eq!(value(&third)["params"]["requestState"], "s");
+        assert!(value(&third)["params"].get("inputResponses").is_none());
+
+        let fourth = asked(&mut client, "{}").unwrap().retry(&third, &[]).unwrap();
+        assert_eq!(value(&fourth), value(&call), "no state, so none goes back");
+    }
+
+    #[test]
+    fn from_server_questions_keep_their_order_and_keys() {
+        let mut client = connected();
+        let round = asked(
+            &mut client,
+            r#"{"z":{"method":"roots/list","params":null},"\ud800":{"params":{"messages":[],"maxTokens":1e2,"tools":[]},"method":"sampling/createMessage"},"a":{"method":"no"},"\u0061":{"method":"roots/list"},"a":{"method":"roots/list","id":5}}"#,
+        )
+        .unwrap();
+        let questions: Vec<_> = round.questions().iter().map(|one| (one.key.as_str(), one.request.text())).collect();
+        let roots = r#"{"jsonrpc":"2.0","id":0,"method":"roots/list"}"#;
+        let sampling = r#"{"jsonrpc":"2.0","id":0,"method":"sampling/createMessage","params":{"messages":[],"maxTokens":1e2,"tools":[]}}"#;
+        assert_eq!(questions, [("\"z\"", roots), ("\"\\ud800\"", sampling), ("\"\\u0061\"", roots), ("\"a\"", roots)]);
+        let call = sent(&mut client, r#"{"id":7,"method":"tools/call","params":{"name":"p"}}"#);
+        let said = |key: &str| (key.to_owned(), message(r#"{"id":1,"result":{"x":1}}"#));
+        let retry = round.retry(&call, &[said("\"z\""), said("\"\\ud800\"")]).unwrap();
+        assert!(retry.text().contains(r#""inputResponses":{"z":{"x":1},"\ud800":{"x":1}}"#), "{}", retry.text());
+    }
+
+    #[test]
+    fn from_server_a_refused_question_cancels_or_fails() {
+        let mut client = connected();
+        let call = sent(&mut client, r#"{"id":7,"method":"tools/call","params":{"name":"p"}}"#);
+        let refusal =
+            || vec![("\"k\"".to_owned(), message(r#"{"id":1,"error":{"code":-1,"message":"User said no"}}"#))];
+        let elicitation = asked(&mut client, r#"{"k":{"method":"elicitation/create","params":{}}}"#).unwrap();
+        let retry = elicitation.retry(&call, &refusal()).unwrap();
+        assert_eq!(value(&retry)["params"]["inputResponses"], json!({"k": {"action": "cancel"}}));
+        for method in ["sampling/createMessage", "roots/list"] {
+            let round = asked(&mut client, &format!(r#"{{"k":{{"method":"{method}","params":{{}}}}}}"#)).unwrap();
+            let error = round.retry(&call, &refusal()).unwrap_err();
+            assert_eq!((error.code(), error.kind()), (-32603, "input_refused"));
+            assert_eq!(error.detail().unwrap(), "-1: User said no");
+            assert!(error.to_string().contains(method));
+            let nonsense = message(r#"{"id":1,"result":"yes"}"#);
+            assert!(round.retry(&call, &[("\"k\"".to_owned(), nonsense)]).is_err());
+        }
+    }
+
+    #[test]
+    fn from_server_what_the_client_did_not_declare_is_not_asked() {
+        let url = r#"{"k":{"method":"elicitation/create","params":{"mode":"url","url":"http://x","message":""}}}"#;
+        let form = r#"{"k":{"method":"elicitation/create","params":{"message":"?","requestedSchema":{}}}}"#;
+        let sampling = r#"{"k":{"method":"sampling/createMessage","params":{}}}"#;
+        let tools = r#"{"k":{"method":"sampling/createMessage","params":{"toolChoice":{}}}}"#;
+        let roots = r#"{"k":{"method":"roots/list"}}"#;
+        for (capabilities, question, is_asked) in [
+            (r#"{"elicitation":{}}"#, form, true),
+            (r#"{"elicitation":{}}"#, url, false),
+            (r#"{"elicitation":{"url":{}}}"#, url, true),
+            (r#"{"elicitation":{"url":{}}}"#, form, false),
+            (r#"{"elicitation":{"form":{}}}"#, url, false),
+            ("{}", form, false),
+            (
+                r#"{"elicitation":{"url":{},"form":{}}}"#,
+                &form.replace("\"message\":\"?\"", "\"mode\":\"hologram\""),
+                false,
+            ),
+        ] {
+            let mut client = client_of("2025-11-25", capabilities);
+            let call = sent(&mut client, r#"{"id":7,"method":"tools/call","params":{"name":"p"}}"#);
+            let round = asked(&mut client, question).unwrap();
+            assert_eq!(round.questions().len(), usize::from(is_asked), "{capabilities} {question}");
+            if !is_asked {
+                let retry = round.retry(&call, &[]).unwrap();
+                assert_eq!(value(&retry)["params"]["inputResponses"], json!({"k": {"action": "cancel"}}));
+            }
+        }
+        for (capabilities, question, is_asked) in [
+            ("{}", sampling, false),
+            (r#"{"sampling":{}}"#, sampling, true),
+            (r#"{"sampling":{}}"#, tools, false),
+            (r#"{"sampling":{"tools":{}}}"#, tools, true),
+            ("{}", roots, false),
+            (r#"{"roots":{}}"#, roots, true),
+        ] {
+            let round = asked(&mut client_of("2025-11-25", capabilities), question);
+            assert_eq!(round.is_ok(), is_asked, "{capabilities} {question} {round:?}");
+        }
+    }
+
+    #[test]
+    fn from_server_an_elicitation_by_url_is_given_the_id_it_needs() {
+        let mut client = connected();
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let url =
+                r#"{"k":{"method":"elicitation/create","params":{"mode":"url","url":"http://x","message":"\ud800"}}}"#;
+            let round = asked(&mut client, url).unwrap();
+            let text = round.questions()[0].request.text().to_owned();
+            assert!(text.ends_with(r#","mode":"url","url":"http://x","message":"\ud800"}}"#), "{text}");
+            ids.push(round.questions()[0].request.params().unwrap().string("elicitationId").unwrap());
+        }
+        assert_ne!(ids[0], ids[1]);
+        let own = r#"{"k":{"method":"elicitation/create","params":{"mode":"url","elicitationId":"e"}}}"#;
+        assert!(asked(&mut client, own).unwrap().questions()[0].request.text().contains(r#""elicitationId":"e""#));
+    }
+
+    #[test]
+    fn from_server_progress_and_messages_of_a_stream_pass() {
+        // The sender hands them on; on the listen stream they pass too.
+        let progress =
+            r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"p7","progress":1e400}}"#;
+        assert_eq!(LegacyClient::event(message(progress)).unwrap().text(), progress);
+    }
+
+    #[test]
+    fn from_server_events_lose_their_subscription() {
+        let event = |text: &str| LegacyClient::event(message(text)).map(|event| event.text().to_owned());
+        assert_eq!(
+            event(r#"{"method":"notifications/resources/updated","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":1},"uri":"\u0061:"}}"#).unwrap(),
+            r#"{"method":"notifications/resources/updated","params":{"uri":"\u0061:"}}"#
+        );
+        assert_eq!(
+            event(r#"{"method":"notifications/tools/list_changed","params":{"_meta":{"x":1e400,"io.modelcontextprotocol\/subscriptionId":"l"}}}"#).unwrap(),
+            r#"{"method":"notifications/tools/list_changed","params":{"_meta":{"x":1e400}}}"#
+        );
+        for same in [
+            r#"{"method":"notifications/tools/list_changed"}"#,
+            r#"{"method":"x","params":[1]}"#,
+            r#"{"method":"x","params":{"_meta":"m"}}"#,
+        ] {
+            assert_eq!(event(same).unwrap(), same);
+        }
+        for unseen in [
+            r#"{"method":"notifications/subscriptions/acknowledged","params":{"notifications":{}}}"#,
+            r#"{"method":"notifications/cancelled","params":{"requestId":0}}"#,
+            r#"{"method":"notifications/tasks","params":{}}"#,
+            r#"{"id":1,"method":"sampling/createMessage"}"#,
+            r#"{"id":1,"result":{}}"#,
+        ] {
+            assert_eq!(event(unseen), None, "{unseen}");
+        }
+    }
+
+    #[test]
+    fn from_server_errors_pass_but_for_a_missing_capability() {
+        let answer =
+            |text: &str| match connected().answer(&message(r#"{"id":7,"method":"resources/read"}"#), message(text)) {
+                Answer::Final(answer) => answer.text().to_owned(),
+                other @ Answer::InputRequired(_) => panic!("{other:?}"),
+            };
+        for same in [
+            r#"{"id":"br","error":{"code":-32602,"message":"Resource not found","data":{"uri":"\ud800"}}}"#,
+            r#"{"id":"br","error":{"code":-32020,"message":"x"}}"#,
+            r#"{"id":"br","error":{"code":-32021}, "error":"x"}"#,
+            r#"{"id":"br","error":[]}"#,
+        ] {
+            assert_eq!(answer(same), same);
+        }
+        assert_eq!(
+            answer(
+                r#"{"id":"br","error":{"code":-32021,"message":"x","data":{"requiredCapabilities":{"elicitation":{"url":{}},"sampling":{}}, "n":1e400}}}"#
+            ),
+            r#"{"id":"br","error":{"code":-32603,"message":"the server needs a capability that the client lacks: elicitation.url, sampling","data":{"requiredCapabilities":{"elicitation":{"url":{}},"sampling":{}}, "n":1e400}}}"#
+        );
+        assert_eq!(
+            answer(r#"{"id":"br","error":{"code":-32021,"message":"say\u0021"}}"#),
+            r#"{"id":"br","error":{"code":-32603,"message":"say!"}}"#
+        );
+        let many = format!(
+            r#"{{"id":1,"error":{{"code":-32021,"data":{{"requiredCapabilities":{{"{}":1}}}}}}}}"#,
+            "é".repeat(9_999)
+        );
+        let answer: Value = serde_json::from_str(&answer(&many)).unwrap();
+        assert!(answer["error"]["message"].as_str().unwrap().len() < 300);
+    }
+
+    #[test]
+    fn hostile_questions_are_errors() {
+        let mut client = connected();
+        let many: Vec<_> = (0..=MOST_QUESTIONS).map(|key| format!(r#""{key}":{{"method":"roots/list"}}"#)).collect();
+        let many = format!("{{{}}}", many.join(","));
+        for bad in [
+            "[]",
+            "7",
+            "\"x\"",
+            r#"{"a":[]}"#,
+            r#"{"a":null}"#,
+            r#"{"a":{}}"#,
+            r#"{"a":{"method":7}}"#,
+            r#"{"a":{"method":"\ud800"}}"#,
+            r#"{"a":{"method":"roots/list","params":[]}}"#,
+            r#"{"a":{"method":"tools/call","params":{}}}"#,
+            &many,
+        ] {
+            let error = asked(&mut client, bad).unwrap_err();
+            assert_eq!(error["error"]["code"], -32603, "{bad}");
+            assert_eq!(error["error"]["data"]["kind"], "invalid_answer");
+        }
+        assert!(round(&mut client, r#"{"resultType":"input_required"}"#).is_err());
+        let odd = round(&mut client, r#"{"resultType":"input_required","requestState":{"a":1e400}}"#).unwrap();
+        let call = sent(&mut client, r#"{"id":7,"method":"tools/call","params":{"name":"p"}}"#);
+        assert!(odd.retry(&call, &[]).unwrap().text().contains(r#""requestState":{"a":1e400}"#), "as it came");
+        assert!(odd.retry(&message(r#"{"id":1,"method":"x","params":[]}"#), &[]).is_err());
+    }
+
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[\\PC\"\\\\\n,:{}]{0,6}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            let name = prop_oneof![
+                4 => "[abc\"\\\\é]{0,2}",
+                1 => prop::sample::select(vec![
+                    "_meta", "method", "params", "inputRequests", "resultType", "tools", "name", "outputSchema", "$ref", "uri",
+                    "structuredContent", "requestState", "capabilities", "io.modelcontextprotocol/serverInfo",
+                ]).prop_map(str::to_owned),
+            ];
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((name, inner), 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn written(value: &Value, pretty: bool) -> String {
+        if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) }.unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_added_to_params_can_be_taken_away(params in json(), pretty: bool) {
+            let Value::Object(mut params) = params else { return Ok(()) };
+            if params.get("_meta").is_some_and(|meta| !meta.is_object()) {
+                params.remove("_meta");
+            }
+            let text = written(&json!({"id": 1, "method": "x", "params": params}), pretty);
+            let mut found = value(&sent(&mut connected(), &text));
+            let meta = found["params"]["_meta"].as_object_mut().unwrap();
+            for name in [PROTOCOL_VERSION, CLIENT_CAPABILITIES, CLIENT_INFO] {
+                prop_assert!(meta.remove(name).is_some());
+            }
+            if meta.is_empty() && !params.contains_key("_meta") {
+                found["params"].as_object_mut().unwrap().remove("_meta");
+            }
+            prop_assert_eq!(found, json!({"id": 1, "method": "x", "params": params}));
+        }
+
+        #[test]
+        fn what_a_server_adds_to_results_is_taken_away(result in json(), pretty: bool) {
+            let Value::Object(mut plain) = result else { return Ok(()) };
+            for name in ["resultType", "ttlMs", "cacheScope", "_meta"] {
+                plain.remove(name);
+            }
+            let mut modern = plain.clone();
+            modern.insert("resultType".into(), "complete".into());
+            modern.insert("ttlMs".into(), 5.into());
+            modern.insert("cacheScope".into(), "public".into());
+            modern.insert("_meta".into(), json!({SERVER_INFO: {"name": "s", "version": "1"}}));
+            let answer = last(&mut connected(), "prompts/get", &written(&Value::Object(modern), pretty));
+            let answer: Value = serde_json::from_str(&answer).unwrap();
+            prop_assert_eq!(&answer["result"], &Value::Object(plain));
+        }
+
+        #[test]
+        fn nothing_that_is_said_ends_in_a_panic(
+            method in prop::sample::select(vec![
+                "initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe", "tools/list",
+                "tools/call", "tasks/get", "x",
+            ]),
+            said in json(),
+            kind in prop::sample::select(vec!["complete", "input_required", "task"]),
+            pretty: bool,
+        ) {
+            let said = written(&said, pretty);
+            let mut client = connected();
+            let request = message(&format!(r#"{{"id":1,"method":"{method}","params":{said}}}"#));
+            client.forget(&request);
+            let _ = (client.take(&request), client.listen(), client.discover());
+            let _ = LegacyClient::new(&request).discover();
+            let _ = LegacyClient::event(message(&format!(r#"{{"method":"{method}","params":{said}}}"#)));
+            let answers = [
+                format!(r#"{{"id":1,"result":{said}}}"#),
+                format!(r#"{{"id":1,"error":{said}}}"#),
+                format!(r#"{{"id":1,"error":{{"code":-32021,"message":"","data":{{"requiredCapabilities":{said}}}}}}}"#),
+                format!(r#"{{"id":1,"result":{{"tools":[{{"name":"t","outputSchema":{said}}}]}}}}"#),
+                format!(r#"{{"id":1,"result":{{"resultType":"{kind}","inputRequests":{said}}}}}"#),
+                format!(r#"{{"id":1,"result":{{"resultType":"{kind}","inputRequests":{{"a":{{"method":"elicitation/create","params":{said}}}}}}}}}"#),
+            ];
+            for answer in answers {
+                let answer = message(&answer);
+                let _ = client.initialized(&request, &answer);
+                if let Answer::InputRequired(round) = client.answer(&request, answer.clone()) {
+                    let _ = round.retry(&request, &[("\"a\"".into(), answer)]);
+                }
+            }
+        }
+    }
+}

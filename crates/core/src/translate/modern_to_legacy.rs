@@ -1,0 +1,1439 @@
+//! A modern client at a legacy server: what each message becomes, as text (no I/O).
+//!
+//! Rule: to the client the bridge is a server of 2026-07-28, to the server a client of 2025-11-25. What passes from one to
+//! the other is spliced, never written anew (R3): members are put in or taken out, and all other bytes stay. What one
+//! side says and the other has no words for is answered here, and says so.
+//!
+//! The session is the caller's: it sends [`initialize`], keeps the streams open, gives requests ids of its own, and has the
+//! table of the calls that are held while the client asks its user. Requests that are made here have the id 0, in the
+//! place of which the sender puts its own.
+
+use std::collections::HashSet;
+
+use crate::{
+    json::splice::{Member, Object, Splice, elements},
+    translate::eras::{
+        CLIENT_CAPABILITIES, CLIENT_INFO, LOG_LEVEL, MODERN_VERSION, NEWEST_LEGACY_VERSION, PROTOCOL_VERSION,
+        SERVER_INFO, SUBSCRIPTION_ID,
+    },
+    wire::message::{self, Id, Message},
+};
+
+/// The most resources that one subscription can name: the server is sent a request for each.
+pub(crate) const MOST_URIS: usize = 1_000;
+/// How long all of these may be together, in bytes of JSON: each notification is compared with them.
+const LONGEST_URIS: usize = 256 << 10;
+/// The most questions that one round can ask, and the most responses that a retry can bring.
+pub(crate) const MOST_QUESTIONS: usize = 100;
+
+/// The requests that may be answered with questions (modern specification, "Multi Round-Trip Requests").
+const HELD: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
+/// The requests whose results say how long they keep, beside `server/discover` ("Caching").
+const CACHEABLE: [&str; 5] =
+    ["tools/list", "prompts/list", "resources/list", "resources/templates/list", "resources/read"];
+/// From the lowest to the highest.
+const LOG_LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+/// Legacy tasks and the extension that came after them have nothing in common but the name.
+const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
+
+const METHOD_NOT_FOUND: i32 = -32_601;
+const INVALID_PARAMS: i32 = -32_602;
+const INTERNAL_ERROR: i32 = -32_603;
+const UNSUPPORTED_PROTOCOL_VERSION: i32 = -32_022;
+/// Of 2025-11-25 only.
+const URL_ELICITATION_REQUIRED: i64 = -32_042;
+
+/// The lists whose changes a client can ask to hear of.
+const LISTS: [List; 3] = [
+    List { filter: "toolsListChanged", method: "notifications/tools/list_changed" },
+    List { filter: "promptsListChanged", method: "notifications/prompts/list_changed" },
+    List { filter: "resourcesListChanged", method: "notifications/resources/list_changed" },
+];
+
+/// A list of the server's that can change.
+#[derive(Debug)]
+struct List {
+    /// The member of a subscription that asks for it.
+    filter: &'static str,
+    /// The notification.
+    method: &'static str,
+}
+
+/// The `initialize` that stands for a modern client, from the `_meta` of one of its requests. Legacy servers want a name:
+/// a client that gives none gets the bridge's. Capabilities pass but for tasks, which the two eras understand in
+/// different ways, and for `roots.listChanged`, whose notification a modern client does not have.
+pub(crate) fn initialize(request: &Message) -> Message {
+    let meta = request.meta();
+    let capabilities = meta.and_then(|meta| meta.object(CLIENT_CAPABILITIES)).map_or_else(
+        || "{}".to_owned(),
+        |capabilities| {
+            let mut splice = Splice::new(capabilities.as_str());
+            without_tasks(&mut splice, capabilities);
+            if let Some(roots) = capabilities.object("roots") {
+                splice.edit(roots, &[], |member| member.is("listChanged"));
+            }
+            text_of(splice)
+        },
+    );
+    let info = meta.and_then(|meta| implementation(meta, CLIENT_INFO)).map_or_else(
+        || format!(r#"{{"name":"mcp-gangway","version":"{}"}}"#, env!("CARGO_PKG_VERSION")),
+        str::to_owned,
+    );
+    made(format!(
+        r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":"{NEWEST_LEGACY_VERSION}","capabilities":{capabilities},"clientInfo":{info}}}}}"#
+    ))
+}
+
+/// The answer to a request that no server needs to see, as it is no proper request of 2026-07-28: it lacks what each must
+/// have (-32602), or is made in another version (-32022).
+pub(crate) fn objection(request: &Message) -> Option<Message> {
+    check(request).err().map(|fault| fault.answer(request))
+}
+
+/// The answer to a client's `server/discover` whose server is an old one: SDKs that know both eras begin with `initialize` then,
+/// on this code as on most, but not all of them on -32022.
+pub(crate) fn no_discovery(discover: &Message) -> Message {
+    let text = format!("the server speaks a protocol older than {MODERN_VERSION}: begin with initialize");
+    Fault::new(METHOD_NOT_FOUND, text).answer(discover)
+}
+
+/// A legacy server as modern clients see it, from its `InitializeResult`.
+#[derive(Debug)]
+pub(crate) struct LegacyServer {
+    /// Its `serverInfo`, in JSON, if that has what it must have.
+    info: Option<String>,
+    /// The result of `server/discover`, in JSON.
+    discovered: String,
+}
+
+impl LegacyServer {
+    /// Learns what the server is; `None` if the answer is no `InitializeResult`.
+    pub(crate) fn new(initialized: &Message) -> Option<Self> {
+        let result = initialized.result()?;
+        result.string("protocolVersion")?;
+        let info = implementation(result, "serverInfo").map(str::to_owned);
+        Some(Self { discovered: discovery(result, info.as_deref()), info })
+    }
+
+    /// The answer to `server/discover`. Whatever else the server said in its own answer passes.
+    pub(crate) fn discovered(&self, discover: &Message) -> Message {
+        answer_of(discover, &self.discovered)
+    }
+
+    /// What becomes of a request of the client's.
+    pub(crate) fn take(&self, request: &Message) -> Step {
+        self.step(request).unwrap_or_else(|fault| Step::Answer(fault.answer(request)))
+    }
+
+    /// The server's answer as a modern client knows it, with the id of the client's request. What the result already says
+    /// of its type, of caching and of the server stays; a result that is no object has no place for it. Errors pass,
+    /// -32002 among them, with one exception: what the user must do at a URL first becomes questions, if this
+    /// client can ask them.
+    pub(crate) fn answer(&self, request: &Message, answer: Message) -> Answered {
+        let text = answer.text();
+        let Some(whole) = Object::of(text) else { return Answered::Final(answer) };
+        if let Some(questions) = required_elicitations(request, &answer) {
+            return Answered::InputRequired(questions);
+        }
+        let mut splice = Splice::new(text);
+        if let Some(result) = whole.object("result") {
+            self.complete(request.method(), result, &mut splice);
+        }
+        let id = id_of(request);
+        match whole.get("id") {
+            Some(own) => splice.replace(own, id),
+            None => splice.edit(whole, &[("id", id)], |_| false),
+        }
+        Answered::Final(spliced(splice, &answer))
+    }
+
+    fn step(&self, request: &Message) -> Result<Step, Fault> {
+        check(request)?;
+        let method = request.method();
+        match method {
+            "server/discover" => return Ok(Step::Answer(self.discovered(request))),
+            "subscriptions/listen" => return Subscription::new(self, request).map(Step::Listen),
+            _ if is_legacy_only(method) => {
+                return Err(Fault::new(METHOD_NOT_FOUND, format!("MCP {MODERN_VERSION} has no such method")));
+            }
+            _ => {}
+        }
+        let params = request.params();
+        let Some(state) = params.and_then(|params| given(params, "requestState")) else {
+            return Ok(Step::Send(forwarded(request)));
+        };
+        let state =
+            serde_json::from_str(state).map_err(|_| Fault::invalid("requestState is not one of this server's"))?;
+        if !HELD.contains(&method) {
+            return Err(Fault::invalid("requestState belongs to another request"));
+        }
+        let responses = params.and_then(|params| given(params, "inputResponses")).unwrap_or("{}");
+        Ok(Step::Retry { state, responses: read_responses(responses)? })
+    }
+
+    /// Puts in what each modern result has.
+    fn complete<'a>(&self, method: &str, result: Object<'a>, splice: &mut Splice<'a>) {
+        let kind = given(result, "resultType");
+        let mut set = Vec::new();
+        if kind.is_none() {
+            set.push(("resultType", r#""complete""#));
+        }
+        // What a legacy server says may be stale at once, and is for this client alone.
+        if CACHEABLE.contains(&method) && kind.is_none_or(|kind| kind == r#""complete""#) {
+            let hints = [("ttlMs", "0"), ("cacheScope", r#""private""#)];
+            set.extend(hints.into_iter().filter(|(name, _)| given(result, name).is_none()));
+        }
+        let meta = given(result, "_meta").map(Object::of);
+        let new_meta = match (&self.info, meta) {
+            (Some(info), None) => Some(format!(r#"{{"{SERVER_INFO}":{info}}}"#)),
+            (Some(info), Some(Some(meta))) if meta.get(SERVER_INFO).is_none() => {
+                splice.edit(meta, &[(SERVER_INFO, info)], |_| false);
+                None
+            }
+            _ => None,
+        };
+        if let Some(meta) = &new_meta {
+            set.push(("_meta", meta));
+        }
+        splice.edit(result, &set, |_| false);
+    }
+}
+
+/// What becomes of a request of the client's.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// It goes to the server in this form.
+    Send(Message),
+    /// The bridge answers.
+    Answer(Message),
+    /// It is a subscription, which the bridge keeps.
+    Listen(Subscription),
+    /// It takes up a call that is held under this state, and brings the responses to what was asked: each key and the
+    /// result in JSON. Where the call is not open any more but to be repeated, [`forwarded`] is what to send.
+    Retry { state: String, responses: Vec<(String, String)> },
+}
+
+/// What becomes of an answer of the server's.
+#[derive(Debug)]
+pub(crate) enum Answered {
+    /// It goes to the client in this form.
+    Final(Message),
+    /// The client must ask its user first, with [`input_required`], and then the call is made anew: the server is not
+    /// waiting for responses to these questions.
+    InputRequired(Vec<Message>),
+}
+
+/// A request as a legacy server gets it: without what only modern ones have in `_meta`, and without the responses that a
+/// retry brings. A `_meta`, or parameters, with nothing left in them are left out.
+pub(crate) fn forwarded(request: &Message) -> Message {
+    let Some((whole, params)) = whole_and_params(request) else { return request.clone() };
+    let meta = params.object("_meta");
+    let is_meta_gone = meta.is_some_and(|meta| meta.members().all(|member| is_modern_key(&member)));
+    let is_gone = |member: &Member<'_>| {
+        ["requestState", "inputResponses"].iter().any(|name| member.is(name)) || (is_meta_gone && member.is("_meta"))
+    };
+    let mut splice = Splice::new(request.text());
+    if params.members().all(|member| is_gone(&member)) {
+        splice.edit(whole, &[], |member| member.is("params"));
+    } else {
+        splice.edit(params, &[], is_gone);
+        if let Some(meta) = meta.filter(|_| !is_meta_gone) {
+            splice.edit(meta, &[], is_modern_key);
+        }
+    }
+    spliced(splice, request)
+}
+
+/// A notification that belongs to a request's own stream, as it is, or `None` if a modern client must not see it there.
+/// `level` is what that request wants to have logged. At the server the level is one for all, so that messages come
+/// which another request asked for.
+pub(crate) fn notification(notification: Message, level: Option<&str>) -> Option<Message> {
+    let passes = match notification.method() {
+        "notifications/message" => level.is_some_and(|level| {
+            let said = notification.params().and_then(|params| params.string("level"));
+            // What has no known level is not below any.
+            said.and_then(|said| rank(&said)).is_none_or(|said| rank(level).is_none_or(|level| said >= level))
+        }),
+        // The first two belong to subscriptions. A modern server cancels nothing but those, and the rest has no meaning
+        // any more.
+        "notifications/resources/updated"
+        | "notifications/subscriptions/acknowledged"
+        | "notifications/cancelled"
+        | "notifications/elicitation/complete"
+        | "notifications/tasks/status" => false,
+        method => LISTS.iter().all(|list| list.method != method),
+    };
+    passes.then_some(notification)
+}
+
+/// A notification of a held call for the client that took the call up with `retry`: the server knows the progress token of
+/// the first request only, and the client waits for that of the last. `None` for progress that the retry does not want.
+pub(crate) fn taken_over(notification: Message, retry: &Message) -> Option<Message> {
+    if notification.method() != "notifications/progress" {
+        return Some(notification);
+    }
+    let token = given(retry.meta()?, "progressToken")?;
+    let mut splice = Splice::new(notification.text());
+    splice.replace(notification.params()?.get("progressToken")?, token);
+    Some(spliced(splice, &notification))
+}
+
+/// The log level that a request's `_meta` wants.
+pub(crate) fn log_level(request: &Message) -> Option<String> {
+    request.meta()?.string(LOG_LEVEL).filter(|level| rank(level).is_some())
+}
+
+/// The request that sets the server's log level.
+pub(crate) fn set_level(level: &str) -> Message {
+    let level = serde_json::Value::from(level);
+    made(format!(r#"{{"jsonrpc":"2.0","id":0,"method":"logging/setLevel","params":{{"level":{level}}}}}"#))
+}
+
+/// Whether a request of the server's can be put to the client in the answer to this request of its own: if that is one that
+/// may be answered with questions, and says that the client can answer this one. What an earlier request said does
+/// not count.
+pub(crate) fn is_question(request: &Message, question: &Message) -> bool {
+    if !HELD.contains(&request.method()) {
+        return false;
+    }
+    let Some(capabilities) = request.meta().and_then(|meta| meta.object(CLIENT_CAPABILITIES)) else { return false };
+    let params = question.params();
+    match question.method() {
+        "roots/list" => capabilities.object("roots").is_some(),
+        "sampling/createMessage" => {
+            let (Some(sampling), Some(params)) = (capabilities.object("sampling"), params) else { return false };
+            let has_tools = ["tools", "toolChoice"].iter().any(|name| given(params, name).is_some());
+            !has_tools || sampling.object("tools").is_some()
+        }
+        "elicitation/create" => {
+            let (Some(elicitation), Some(params)) = (capabilities.object("elicitation"), params) else { return false };
+            // What names no mode is a form, on both sides.
+            let has_forms = elicitation.object("form").is_some() || elicitation.object("url").is_none();
+            match given(params, "mode") {
+                None | Some(r#""form""#) => has_forms,
+                Some(r#""url""#) => elicitation.object("url").is_some(),
+                Some(_) => false,
+            }
+        }
+        _ => false,
+    }
+}
+
+/// The answer to a client's request that tells it to ask its user first, or without questions to make it again. The
+/// questions are known as `r0`, `r1` and so on, in their order, and the client's retry brings back `state`.
+pub(crate) fn input_required(request: &Message, state: &str, questions: &[Message]) -> Message {
+    let requests = questions.iter().enumerate().map(|(number, question)| {
+        let method = serde_json::Value::from(question.method());
+        let params = question.params().map(|params| format!(r#","params":{}"#, params.as_str())).unwrap_or_default();
+        format!(r#""r{number}":{{"method":{method}{params}}}"#)
+    });
+    let requests = requests.collect::<Vec<_>>().join(",");
+    let requests = if requests.is_empty() { requests } else { format!(r#""inputRequests":{{{requests}}},"#) };
+    let state = serde_json::Value::from(state);
+    answer_of(request, &format!(r#"{{"resultType":"input_required",{requests}"requestState":{state}}}"#))
+}
+
+/// The response to a request of the server's, from the client's response to the question that it became, in JSON.
+pub(crate) fn response(question: &Message, input: &str) -> Message {
+    answer_of(question, input)
+}
+
+/// The answer to a retry that is no use, as the user does not want to do what the server wants to be done before the call
+/// ([`Answered::InputRequired`]): if it was made again, the same would be asked again. `None` if the user did not
+/// say no.
+pub(crate) fn declined(request: &Message, responses: &[(String, String)]) -> Option<Message> {
+    let fault = Fault::new(INTERNAL_ERROR, "the server wants the user to open a URL first, which was declined");
+    responses.iter().any(|(_, response)| says_no(response)).then(|| fault.answer(request))
+}
+
+/// Whether this response to an elicitation, in JSON, is the user's no.
+pub(crate) fn says_no(response: &str) -> bool {
+    let action = Object::of(response).and_then(|response| response.string("action"));
+    action.is_some_and(|action| action == "decline" || action == "cancel")
+}
+
+/// The answer to a ping of the server's.
+pub(crate) fn pong(ping: &Message) -> Message {
+    answer_of(ping, "{}")
+}
+
+/// The answer to a request of the server's that the client cannot be asked.
+pub(crate) fn refusal(question: &Message) -> Message {
+    Fault::new(METHOD_NOT_FOUND, "the client cannot be asked this now").answer(question)
+}
+
+/// One `subscriptions/listen` of the client's.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    /// The id of the request, which is the subscription's, as the client spells it.
+    id: String,
+    /// The lists whose changes are wanted.
+    lists: Vec<&'static List>,
+    /// The resources whose changes are wanted, as far as the server watches them; none if none were asked for.
+    uris: Option<Vec<String>>,
+    /// The server's `serverInfo`, in JSON.
+    info: Option<String>,
+}
+
+impl Subscription {
+    fn new(server: &LegacyServer, listen: &Message) -> Result<Self, Fault> {
+        let filter = listen.params().and_then(|params| params.object("notifications"));
+        let filter = filter.ok_or_else(|| Fault::invalid("notifications must be an object"))?;
+        let mut lists = Vec::new();
+        for list in &LISTS {
+            let is_wanted = match given(filter, list.filter) {
+                Some("true") => true,
+                Some("false") | None => false,
+                Some(_) => return Err(Fault::invalid(format!("{} must be true or false", list.filter))),
+            };
+            // Whether the server tells of changes is seen when it does: not all say so that do.
+            if is_wanted {
+                lists.push(list);
+            }
+        }
+        let uris = given(filter, "resourceSubscriptions").map(read_uris).transpose()?;
+        Ok(Self { id: id_of(listen).to_owned(), lists, uris, info: server.info.clone() })
+    }
+
+    /// What the client must be told first: what of its wishes the server can meet.
+    pub(crate) fn acknowledged(&self) -> Message {
+        let Self { id, lists, uris, .. } = self;
+        let mut granted: Vec<_> = lists.iter().map(|list| format!(r#""{}":true"#, list.filter)).collect();
+        if let Some(uris) = uris {
+            granted.push(format!(r#""resourceSubscriptions":{}"#, serde_json::Value::from(uris.as_slice())));
+        }
+        let granted = granted.join(",");
+        made(format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"_meta":{{"{SUBSCRIPTION_ID}":{id}}},"notifications":{{{granted}}}}}}}"#
+        ))
+    }
+
+    /// The resources to [`subscribe`] to at the server, each once.
+    pub(crate) fn uris(&self) -> &[String] {
+        self.uris.as_deref().unwrap_or_default()
+    }
+
+    /// The server does not watch these resources.
+    pub(crate) fn leave_out(&mut self, unwatched: &HashSet<String>) {
+        self.uris.iter_mut().for_each(|uris| uris.retain(|own| !unwatched.contains(own)));
+    }
+
+    /// This notification of the server's with the mark of this subscription, or `None` if it is not wanted here.
+    pub(crate) fn event(&self, notification: &Message) -> Option<Message> {
+        let is_wanted = match notification.method() {
+            "notifications/resources/updated" => notification.uri().is_some_and(|uri| self.covers(&uri)),
+            method => self.lists.iter().any(|list| list.method == method),
+        };
+        is_wanted.then(|| self.marked(notification))
+    }
+
+    /// The answer to the listen itself, which ends it in good order.
+    pub(crate) fn ended(&self) -> Message {
+        let Self { id, info, .. } = self;
+        let info = info.as_ref().map(|info| format!(r#","{SERVER_INFO}":{info}"#)).unwrap_or_default();
+        made(format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","_meta":{{"{SUBSCRIPTION_ID}":{id}{info}}}}}}}"#
+        ))
+    }
+
+    /// Whether this is one of the resources, or stands below one: a server may tell of a part of what was subscribed to.
+    fn covers(&self, uri: &str) -> bool {
+        self.uris().iter().any(|own| {
+            uri.strip_prefix(own.as_str())
+                .is_some_and(|below| below.is_empty() || own.ends_with('/') || below.starts_with(['/', '?', '#']))
+        })
+    }
+
+    fn marked(&self, notification: &Message) -> Message {
+        let Some(whole) = Object::of(notification.text()) else { return notification.clone() };
+        let mark = format!(r#"{{"{SUBSCRIPTION_ID}":{}}}"#, self.id);
+        let params_with_mark = format!(r#"{{"_meta":{mark}}}"#);
+        let mut splice = Splice::new(notification.text());
+        match (whole.object("params"), notification.meta()) {
+            (Some(_), Some(meta)) => splice.edit(meta, &[(SUBSCRIPTION_ID, &self.id)], |_| false),
+            (Some(params), None) => splice.edit(params, &[("_meta", &mark)], |_| false),
+            (None, _) => splice.edit(whole, &[("params", &params_with_mark)], |_| false),
+        }
+        spliced(splice, notification)
+    }
+}
+
+/// The request to be told of changes to a resource.
+pub(crate) fn subscribe(uri: &str) -> Message {
+    with_uri("resources/subscribe", uri)
+}
+
+/// Whether the server answers that it has no such method, so that it need not be asked again.
+pub(crate) fn has_no_such_method(answer: &Message) -> bool {
+    answer.error().is_some_and(|(code, _)| code == i64::from(METHOD_NOT_FOUND))
+}
+
+/// The request to be told no more.
+pub(crate) fn unsubscribe(uri: &str) -> Message {
+    with_uri("resources/unsubscribe", uri)
+}
+
+/// Why a request is answered here: a JSON-RPC error that says whose it is (R78).
+#[derive(Debug)]
+struct Fault {
+    code: i32,
+    text: String,
+    /// More members of `data`, in JSON, each after a comma.
+    data: String,
+}
+
+impl Fault {
+    fn new(code: i32, text: impl Into<String>) -> Self {
+        Self { code, text: text.into(), data: String::new() }
+    }
+
+    fn invalid(text: impl Into<String>) -> Self {
+        Self::new(INVALID_PARAMS, text)
+    }
+
+    fn answer(&self, request: &Message) -> Message {
+        let Self { code, text, data } = self;
+        let (id, text) = (id_of(request), serde_json::Value::from(text.as_str()));
+        made(format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":{text},"data":{{"source":"mcp-gangway"{data}}}}}}}"#
+        ))
+    }
+}
+
+/// What each modern request must have ("Per-request protocol fields"), and what it may have but not anyhow.
+fn check(request: &Message) -> Result<(), Fault> {
+    let meta = request.meta();
+    let member = |name: &str| meta.and_then(|meta| meta.get(name));
+    let is_string = |json: &&str| json.starts_with('"');
+    let Some(version) = member(PROTOCOL_VERSION).filter(is_string) else {
+        return Err(Fault::invalid(format!("_meta must have {PROTOCOL_VERSION}, a string")));
+    };
+    if serde_json::from_str::<String>(version).ok().as_deref() != Some(MODERN_VERSION) {
+        let mut fault = Fault::new(UNSUPPORTED_PROTOCOL_VERSION, "unsupported protocol version");
+        fault.data = format!(r#","supported":["{MODERN_VERSION}"],"requested":{version}"#);
+        return Err(fault);
+    }
+    if member(CLIENT_CAPABILITIES).and_then(Object::of).is_none() {
+        return Err(Fault::invalid(format!("_meta must have {CLIENT_CAPABILITIES}, an object")));
+    }
+    let level = meta.and_then(|meta| given(meta, LOG_LEVEL));
+    if level.is_some() && log_level(request).is_none() {
+        return Err(Fault::invalid(format!("{LOG_LEVEL} must be one of {}", LOG_LEVELS.join(", "))));
+    }
+    Ok(())
+}
+
+/// Whether only the legacy protocol has this method. A server would take it for what it meant there. Others that the bridge
+/// does not know are the server's to judge.
+fn is_legacy_only(method: &str) -> bool {
+    matches!(method, "initialize" | "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe")
+        || method.starts_with("tasks/")
+}
+
+/// An `InitializeResult` turned into a `DiscoverResult`.
+fn discovery(result: Object<'_>, info: Option<&str>) -> String {
+    let mut splice = Splice::new(result.as_str());
+    let supported = format!(r#"["{MODERN_VERSION}"]"#);
+    let mut set = vec![
+        ("resultType", r#""complete""#),
+        ("supportedVersions", supported.as_str()),
+        ("ttlMs", "0"),
+        ("cacheScope", r#""private""#),
+    ];
+    match result.object("capabilities") {
+        Some(capabilities) => without_tasks(&mut splice, capabilities),
+        None => set.push(("capabilities", "{}")),
+    }
+    let meta = info.map(|info| format!(r#"{{"{SERVER_INFO}":{info}}}"#)).unwrap_or_default();
+    match (info, result.object("_meta")) {
+        (Some(info), Some(meta)) => splice.edit(meta, &[(SERVER_INFO, info)], |_| false),
+        (Some(_), None) => set.push(("_meta", &meta)),
+        (None, _) => {}
+    }
+    splice.edit(result, &set, |member| member.is("protocolVersion") || member.is("serverInfo"));
+    text_of(splice)
+}
+
+/// Takes the tasks of both eras out of the capabilities of either side.
+fn without_tasks<'a>(splice: &mut Splice<'a>, capabilities: Object<'a>) {
+    splice.edit(capabilities, &[], |member| member.is("tasks"));
+    if let Some(extensions) = capabilities.object("extensions") {
+        splice.edit(extensions, &[], |member| member.is(TASKS_EXTENSION));
+    }
+}
+
+/// What the server wants to be done at URLs before it takes the request (-32042), as requests like those that it could
+/// have made; `None` if it is something else, or nothing that this client can be asked.
+fn required_elicitations(request: &Message, answer: &Message) -> Option<Vec<Message>> {
+    let error = Object::of(answer.text())?.object("error")?;
+    if answer.error().is_none_or(|(code, _)| code != URL_ELICITATION_REQUIRED) {
+        return None;
+    }
+    let wanted = error.object("data")?.get("elicitations")?;
+    let questions: Vec<_> = elements(wanted)
+        .take(MOST_QUESTIONS + 1)
+        .map(|params| made(format!(r#"{{"jsonrpc":"2.0","id":0,"method":"elicitation/create","params":{params}}}"#)))
+        .collect();
+    let is_url = |question: &Message| {
+        question.params().and_then(|params| params.string("mode")).is_some_and(|mode| mode == "url")
+    };
+    let can_be_asked = (1..=MOST_QUESTIONS).contains(&questions.len())
+        && questions.iter().all(|question| is_url(question) && is_question(request, question));
+    can_be_asked.then_some(questions)
+}
+
+/// The responses that a retry brings; of several with one key the last.
+fn read_responses(json: &str) -> Result<Vec<(String, String)>, Fault> {
+    let object = Object::of(json).ok_or_else(|| Fault::invalid("inputResponses must be an object"))?;
+    let mut responses: Vec<(String, String)> = Vec::new();
+    for (number, member) in object.members().enumerate() {
+        if number == MOST_QUESTIONS {
+            return Err(Fault::invalid(format!("inputResponses has more than {MOST_QUESTIONS} members")));
+        }
+        if Object::of(member.value).is_none() {
+            return Err(Fault::invalid("each of inputResponses must be an object"));
+        }
+        let key = member.name();
+        responses.retain(|(known, _)| *known != key);
+        responses.push((key, member.value.to_owned()));
+    }
+    Ok(responses)
+}
+
+/// The resources that a subscription names, each once.
+fn read_uris(json: &str) -> Result<Vec<String>, Fault> {
+    let malformed = || Fault::invalid("resourceSubscriptions must be an array of strings");
+    if !json.starts_with('[') {
+        return Err(malformed());
+    }
+    if json.len() > LONGEST_URIS {
+        return Err(Fault::invalid(format!("resourceSubscriptions has more than {LONGEST_URIS} bytes")));
+    }
+    let mut known = HashSet::new();
+    let mut uris = Vec::new();
+    for (number, uri) in elements(json).enumerate() {
+        if number == MOST_URIS {
+            return Err(Fault::invalid(format!("resourceSubscriptions has more than {MOST_URIS} elements")));
+        }
+        let uri: String = serde_json::from_str(uri).map_err(|_| malformed())?;
+        if known.insert(uri.clone()) {
+            uris.push(uri);
+        }
+    }
+    Ok(uris)
+}
+
+/// The description of a client or server, if it has the name and version that both eras want.
+fn implementation<'a>(object: Object<'a>, name: &str) -> Option<&'a str> {
+    let info = object.object(name)?;
+    let has = |name: &str| info.get(name).is_some_and(|value| value.starts_with('"'));
+    (has("name") && has("version")).then_some(info.as_str())
+}
+
+/// The value of a member. `null` is how some libraries write that there is none.
+fn given<'a>(object: Object<'a>, name: &str) -> Option<&'a str> {
+    object.get(name).filter(|value| *value != "null")
+}
+
+fn is_modern_key(member: &Member<'_>) -> bool {
+    member.name().starts_with("io.modelcontextprotocol/")
+}
+
+fn rank(level: &str) -> Option<usize> {
+    LOG_LEVELS.iter().position(|known| *known == level)
+}
+
+fn whole_and_params(message: &Message) -> Option<(Object<'_>, Object<'_>)> {
+    let whole = Object::of(message.text())?;
+    Some((whole, whole.object("params")?))
+}
+
+fn with_uri(method: &str, uri: &str) -> Message {
+    let uri = serde_json::Value::from(uri);
+    made(format!(r#"{{"jsonrpc":"2.0","id":0,"method":"{method}","params":{{"uri":{uri}}}}}"#))
+}
+
+fn answer_of(request: &Message, result: &str) -> Message {
+    made(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, id_of(request)))
+}
+
+fn id_of(request: &Message) -> &str {
+    request.id().map_or("null", Id::as_str)
+}
+
+/// A message of the bridge's own making.
+fn made(text: String) -> Message {
+    // Its parts were valid JSON, so this does not fail; and a second end of the handshake means nothing to either side.
+    Message::one(text).unwrap_or_else(message::initialized)
+}
+
+/// A message with changes, which leave it one.
+fn spliced(splice: Splice<'_>, original: &Message) -> Message {
+    Message::one(splice.finish()).unwrap_or_else(|| original.clone())
+}
+
+/// The text with changes, which leave it valid.
+fn text_of(splice: Splice<'_>) -> String {
+    String::from_utf8_lossy(&splice.finish()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{translate::eras::Era, wire::message::Kind};
+
+    fn message(text: &str) -> Message {
+        Message::one(text.to_owned()).unwrap_or_else(|| panic!("{text}"))
+    }
+
+    fn value(message: &Message) -> Value {
+        serde_json::from_slice(message.bytes()).unwrap()
+    }
+
+    /// A request with these capabilities, and these further members of its parameters, each with a comma before it.
+    fn request(method: &str, capabilities: &str, more: &str) -> Message {
+        message(&format!(
+            r#"{{"jsonrpc":"2.0","id":11,"method":"{method}","params":{{"_meta":{{"{PROTOCOL_VERSION}":"2026-07-28","{CLIENT_CAPABILITIES}":{capabilities}}}{more}}}}}"#
+        ))
+    }
+
+    fn server_with(capabilities: &str) -> LegacyServer {
+        let answer = format!(
+            r#"{{"id":0,"result":{{"protocolVersion":"2025-11-25","capabilities":{capabilities},"serverInfo":{{"name":"s","version":"1"}}}}}}"#
+        );
+        LegacyServer::new(&message(&answer)).unwrap()
+    }
+
+    fn server() -> LegacyServer {
+        server_with(r#"{"tools":{"listChanged":true},"prompts":{},"resources":{"subscribe":true,"listChanged":false}}"#)
+    }
+
+    fn sent(request: &Message) -> Message {
+        match server().take(request) {
+            Step::Send(message) => message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Code and data of the bridge's own answer.
+    fn fault(request: &Message) -> (i64, Value) {
+        let Step::Answer(answer) = server().take(request) else { panic!("{request:?}") };
+        let answer = value(&answer);
+        assert_eq!(answer["error"]["data"]["source"], "mcp-gangway", "R78: {answer}");
+        (answer["error"]["code"].as_i64().unwrap(), answer["error"]["data"].clone())
+    }
+
+    fn listen(server: &LegacyServer, id: &str, filter: &str) -> Result<Subscription, Value> {
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"subscriptions/listen","params":{{"notifications":{filter},"_meta":{{"{PROTOCOL_VERSION}":"2026-07-28","{CLIENT_CAPABILITIES}":{{}}}}}}}}"#
+        );
+        match server.take(&message(&text)) {
+            Step::Listen(subscription) => Ok(subscription),
+            Step::Answer(answer) => Err(value(&answer)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn completed(request: &Message, answer: &str) -> Message {
+        match server().answer(request, message(answer)) {
+            Answered::Final(message) => message,
+            other @ Answered::InputRequired(_) => panic!("{other:?}"),
+        }
+    }
+
+    // From the client.
+
+    #[test]
+    fn first_request_becomes_initialize() {
+        let first = message(
+            r#"{"id":"d","method":"server/discover","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28",
+            "io.modelcontextprotocol/clientInfo":{ "version":"3","name":"id\u0065","x":1e400},
+            "io.modelcontextprotocol/clientCapabilities":{"tasks":{"list":{}}, "roots":{"listChanged":true},"sampling":{"tools":{}},
+            "elicitation":{},"experimental":{"n":9007199254740993},
+            "extensions":{"io.modelcontextprotocol/tasks":{},"io.modelcontextprotocol/ui":{"mimeTypes":[]}}}}}}"#,
+        );
+        let initialize = initialize(&first);
+        assert_eq!(initialize.kind(), Kind::Request);
+        assert_eq!(initialize.era(), Era::Legacy);
+        assert_eq!(
+            initialize.with_id(&Id::own("b1")).text().replace("\n            ", ""),
+            r#"{"jsonrpc":"2.0","id":"b1","method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{"roots":{},"sampling":{"tools":{}},"elicitation":{},"experimental":{"n":9007199254740993},"extensions":{"io.modelcontextprotocol/ui":{"mimeTypes":[]}}},"clientInfo":{ "version":"3","name":"id\u0065","x":1e400}}}"#
+        );
+    }
+
+    #[test]
+    fn initialize_of_a_client_that_says_little_or_nonsense() {
+        for meta in [
+            "{}",
+            r#""x""#,
+            "[]",
+            r#"{"io.modelcontextprotocol/clientInfo":{"name":"n"},"io.modelcontextprotocol/clientCapabilities":[1]}"#,
+            r#"{"io.modelcontextprotocol/clientInfo":"n","io.modelcontextprotocol/clientCapabilities":null}"#,
+        ] {
+            let request = message(&format!(r#"{{"id":1,"method":"server/discover","params":{{"_meta":{meta}}}}}"#));
+            let params = &value(&initialize(&request))["params"];
+            assert_eq!(params["capabilities"], json!({}), "{meta}");
+            assert_eq!(params["clientInfo"], json!({"name": "mcp-gangway", "version": env!("CARGO_PKG_VERSION")}));
+        }
+    }
+
+    #[test]
+    fn discover_is_answered_from_the_initialize_result() {
+        let server = LegacyServer::new(&message(
+            r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-11-25",
+            "capabilities":{ "logging":{},"tasks":{"list":{}},"tools":{"listChanged" : true},"experimental":{"n":1e400}},
+            "serverInfo":{"name":"s","version":"\ud800"},"instructions":"a\/b","_meta":{"x":1}}}"#,
+        ))
+        .unwrap();
+        let discover = message(r#"{"id":1e2,"method":"server/discover"}"#);
+        assert_eq!(
+            server.discovered(&discover).text().replace("\n            ", ""),
+            r#"{"jsonrpc":"2.0","id":1e2,"result":{"resultType":"complete","supportedVersions":["2026-07-28"],"ttlMs":0,"cacheScope":"private","capabilities":{ "logging":{},"tools":{"listChanged" : true},"experimental":{"n":1e400}},"instructions":"a\/b","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"\ud800"},"x":1}}}"#
+        );
+        let asked = request("server/discover", "{}", "");
+        let Step::Answer(answer) = server.take(&asked) else { panic!() };
+        assert_eq!(answer.bytes(), server.discovered(&asked).bytes());
+    }
+
+    #[test]
+    fn discover_of_a_server_that_says_little() {
+        let server =
+            LegacyServer::new(&message(r#"{"id":1,"result":{"protocolVersion":"2024-11-05","serverInfo":{}}}"#));
+        let server = server.unwrap();
+        let answer = value(&server.discovered(&request("server/discover", "{}", "")));
+        assert_eq!(
+            answer["result"],
+            json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {}, "ttlMs": 0, "cacheScope": "private"})
+        );
+        for nothing in [
+            r#"{"id":1,"result":{"capabilities":{}}}"#,
+            r#"{"id":1,"result":{"protocolVersion":1}}"#,
+            r#"{"id":1,"result":[]}"#,
+            r#"{"id":1,"error":{"code":-32601,"message":"no"}}"#,
+        ] {
+            assert!(LegacyServer::new(&message(nothing)).is_none(), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn another_version_is_refused() {
+        for (version, requested) in [(r#""2027-01-01""#, "2027-01-01"), (r#""2025-11-25""#, "2025-11-25")] {
+            let request = message(&format!(
+                r#"{{"id":"\u0061","method":"tools/list","params":{{"_meta":{{"{PROTOCOL_VERSION}":{version},"{CLIENT_CAPABILITIES}":{{}}}}}}}}"#
+            ));
+            let (code, data) = fault(&request);
+            assert_eq!(code, -32_022);
+            assert_eq!((&data["supported"], &data["requested"]), (&json!(["2026-07-28"]), &json!(requested)));
+            let answer = objection(&request).unwrap();
+            assert!(answer.text().starts_with(r#"{"jsonrpc":"2.0","id":"\u0061","error""#), "{answer:?}");
+        }
+        assert!(objection(&request("tools/list", "{}", "")).is_none());
+    }
+
+    #[test]
+    fn what_each_request_must_have() {
+        let version = format!(r#""{PROTOCOL_VERSION}":"2026-07-28""#);
+        let capabilities = format!(r#""{CLIENT_CAPABILITIES}":{{}}"#);
+        for params in [
+            "[]".to_owned(),
+            "{}".to_owned(),
+            r#"{"_meta":"x"}"#.to_owned(),
+            format!(r#"{{"_meta":{{{capabilities}}}}}"#),
+            format!(r#"{{"_meta":{{{version}}}}}"#),
+            format!(r#"{{"_meta":{{"{PROTOCOL_VERSION}":2026,{capabilities}}}}}"#),
+            format!(r#"{{"_meta":{{{version},"{CLIENT_CAPABILITIES}":[]}}}}"#),
+            format!(r#"{{"_meta":{{{version},{capabilities},"{LOG_LEVEL}":"loud"}}}}"#),
+            format!(r#"{{"_meta":{{{version},{capabilities},"{LOG_LEVEL}":7}}}}"#),
+        ] {
+            for method in ["server/discover", "subscriptions/listen", "tools/call"] {
+                let request = message(&format!(r#"{{"id":1,"method":"{method}","params":{params}}}"#));
+                assert_eq!(fault(&request).0, -32_602, "{params}");
+            }
+        }
+        assert_eq!(fault(&message(r#"{"id":1,"method":"server/discover"}"#)).0, -32_602);
+    }
+
+    #[test]
+    fn methods_of_the_legacy_protocol_only() {
+        for method in [
+            "initialize",
+            "ping",
+            "logging/setLevel",
+            "resources/subscribe",
+            "resources/unsubscribe",
+            "tasks/get",
+            "tasks/list",
+        ] {
+            assert_eq!(fault(&request(method, "{}", "")).0, -32_601, "{method}");
+        }
+        assert_eq!(sent(&request("example/own", "{}", "")).method(), "example/own");
+    }
+
+    #[test]
+    fn any_request_loses_what_only_modern_ones_have() {
+        let kept = message(
+            r#"{ "jsonrpc" : "2.0", "params" : {"name":"a\/\ud800","_meta":{"traceparent":"00-1","io.modelcontextprotocol/protocolVersion":"2026-07-28","progressToken":9007199254740993,"io.modelcontextprotocol/logLevel":"info","\u0069o.modelcontextprotocol/clientCapabilities":{},"x":[ ]},
+            "arguments":{"n":1e400,"n":1e400,"io.modelcontextprotocol/x":1, "requestState":1},"zz":1},"method":"tools/call","id":"" }"#,
+        );
+        assert_eq!(
+            sent(&kept).text(),
+            r#"{ "jsonrpc" : "2.0", "params" : {"name":"a\/\ud800","_meta":{"traceparent":"00-1","progressToken":9007199254740993,"x":[ ]},
+            "arguments":{"n":1e400,"n":1e400,"io.modelcontextprotocol/x":1, "requestState":1},"zz":1},"method":"tools/call","id":"" }"#
+        );
+        assert_eq!(sent(&kept).era(), Era::Legacy);
+        assert_eq!(
+            sent(&request("tools/call", "{}", r#","name":"x""#)).text(),
+            r#"{"jsonrpc":"2.0","id":11,"method":"tools/call","params":{"name":"x"}}"#,
+            "an empty _meta is left out"
+        );
+        assert_eq!(
+            sent(&request("tools/list", "{}", "")).text(),
+            r#"{"jsonrpc":"2.0","id":11,"method":"tools/list"}"#,
+            "and so are empty parameters"
+        );
+        assert_eq!(
+            sent(&request("tools/call", "{}", r#","name":"x","inputResponses":[],"requestState":null"#)).text(),
+            r#"{"jsonrpc":"2.0","id":11,"method":"tools/call","params":{"name":"x"}}"#,
+            "responses to nothing"
+        );
+    }
+
+    #[test]
+    fn log_level_sets_the_level() {
+        let with = |level: &str| {
+            message(&format!(
+                r#"{{"id":1,"method":"tools/list","params":{{"_meta":{{"{PROTOCOL_VERSION}":"2026-07-28","{LOG_LEVEL}":{level}}}}}}}"#
+            ))
+        };
+        for level in LOG_LEVELS {
+            assert_eq!(log_level(&with(&format!("\"{level}\""))).as_deref(), Some(level));
+        }
+        assert_eq!(log_level(&with(r#""d\u0065bug""#)).as_deref(), Some("debug"));
+        for none in [r#""Debug""#, "null", "1", r#""""#] {
+            assert_eq!(log_level(&with(none)), None, "{none}");
+        }
+        assert_eq!(
+            set_level("debug").text(),
+            r#"{"jsonrpc":"2.0","id":0,"method":"logging/setLevel","params":{"level":"debug"}}"#
+        );
+        assert_eq!(set_level("debug").kind(), Kind::Request);
+    }
+
+    #[test]
+    fn listen_is_acknowledged_with_what_is_asked_for() {
+        let filter = r#"{"resourceSubscriptions":["file:\/\/a", "b" ,"b"],"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true}"#;
+        for id in ["1", "\"1\"", "0", "\"\"", "1e2", "9007199254740993", "\"\\u0061\""] {
+            let subscription = listen(&server(), id, filter).unwrap();
+            assert_eq!(
+                subscription.acknowledged().text(),
+                format!(
+                    r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}},"notifications":{{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true,"resourceSubscriptions":["file://a","b"]}}}}}}"#
+                )
+            );
+            assert_eq!(subscription.acknowledged().kind(), Kind::Notification);
+            assert_eq!(
+                subscription.ended().text(),
+                format!(
+                    r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","_meta":{{"io.modelcontextprotocol/subscriptionId":{id},"io.modelcontextprotocol/serverInfo":{{"name":"s","version":"1"}}}}}}}}"#
+                )
+            );
+            assert_eq!(subscription.uris(), ["file://a", "b"]);
+        }
+        // What a server says of itself is a hint: what it watches is told when it is asked.
+        let mut some = listen(&server_with("{}"), "1", filter).unwrap();
+        some.leave_out(&HashSet::from(["b".to_owned()]));
+        let granted = &value(&some.acknowledged())["params"]["notifications"];
+        assert_eq!(granted["resourceSubscriptions"], json!(["file://a"]));
+        assert!(some.event(&message(r#"{"method":"notifications/tools/list_changed"}"#)).is_some());
+        let nothing = listen(&server(), "1", r#"{"toolsListChanged":false}"#).unwrap();
+        assert_eq!(value(&nothing.acknowledged())["params"]["notifications"], json!({}));
+        assert!(nothing.event(&message(r#"{"method":"notifications/tools/list_changed"}"#)).is_none());
+        assert_eq!(
+            subscribe("a\"b").text(),
+            r#"{"jsonrpc":"2.0","id":0,"method":"resources/subscribe","params":{"uri":"a\"b"}}"#
+        );
+        assert_eq!(unsubscribe("a").method(), "resources/unsubscribe");
+    }
+
+    #[test]
+    fn a_listen_that_makes_no_sense_or_asks_for_too_much() {
+        let uris = |count: usize| {
+            let uris: Vec<_> = (0..count).map(|number| format!("\"u:{number}\"")).collect();
+            format!(r#"{{"resourceSubscriptions":[{}]}}"#, uris.join(","))
+        };
+        for filter in [
+            "[]",
+            "null",
+            "1",
+            r#"{"toolsListChanged":1}"#,
+            r#"{"promptsListChanged":"true"}"#,
+            r#"{"resourceSubscriptions":{}}"#,
+            r#"{"resourceSubscriptions":"a"}"#,
+            r#"{"resourceSubscriptions":[1]}"#,
+            r#"{"resourceSubscriptions":["\ud800"]}"#,
+            &uris(MOST_URIS + 1),
+        ] {
+            let answer = listen(&server(), "7", filter).unwrap_err();
+            assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(7), &json!(-32_602)), "{answer}");
+        }
+        assert_eq!(listen(&server(), "7", &uris(MOST_URIS)).unwrap().uris().len(), MOST_URIS);
+        let nulls = r#"{"toolsListChanged":null,"promptsListChanged":false,"resourceSubscriptions":null}"#;
+        assert_eq!(value(&listen(&server(), "7", nulls).unwrap().acknowledged())["params"]["notifications"], json!({}));
+    }
+
+    #[test]
+    fn events_carry_the_mark_of_each_subscription_that_wants_them() {
+        let first = listen(&server(), "\"1\"", r#"{"toolsListChanged":true}"#).unwrap();
+        let second = listen(&server(), "1", r#"{"resourceSubscriptions":["file:///a","x:/b/"]}"#).unwrap();
+        let event = |subscription: &Subscription, text: &str| {
+            subscription.event(&message(text)).map(|event| event.text().to_owned())
+        };
+        let mark = r#""io.modelcontextprotocol/subscriptionId""#;
+        for (text, expected) in [
+            (
+                r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#,
+                format!(
+                    r#"{{"params":{{"_meta":{{{mark}:"1"}}}},"jsonrpc":"2.0","method":"notifications/tools/list_changed"}}"#
+                ),
+            ),
+            (
+                r#"{"method":"notifications/tools/list_changed","params":{ }}"#,
+                format!(r#"{{"method":"notifications/tools/list_changed","params":{{"_meta":{{{mark}:"1"}} }}}}"#),
+            ),
+            (
+                r#"{"method":"notifications/tools/list_changed","params":null}"#,
+                format!(r#"{{"params":{{"_meta":{{{mark}:"1"}}}},"method":"notifications/tools/list_changed"}}"#),
+            ),
+            (
+                r#"{"method":"notifications/tools/list_changed","params":{"n":1e400,"_meta":"x"}}"#,
+                format!(
+                    r#"{{"method":"notifications/tools/list_changed","params":{{"_meta":{{{mark}:"1"}},"n":1e400}}}}"#
+                ),
+            ),
+        ] {
+            assert_eq!(event(&first, text).unwrap(), expected);
+            assert_eq!(event(&second, text), None);
+        }
+        let updated = |uri: &str| {
+            format!(
+                r#"{{"method":"notifications/resources/updated","params":{{"uri":"{uri}","title":"\ud800","_meta":{{"a":1}}}}}}"#
+            )
+        };
+        assert_eq!(event(&first, &updated("file:///a")), None);
+        assert_eq!(
+            event(&second, &updated(r"file:\/\/\/a")).unwrap(),
+            format!(
+                r#"{{"method":"notifications/resources/updated","params":{{"uri":"file:\/\/\/a","title":"\ud800","_meta":{{{mark}:1,"a":1}}}}}}"#
+            )
+        );
+        for (uri, is_wanted) in [
+            ("file:///a/part", true),
+            ("file:///a#part", true),
+            ("file:///ab", false),
+            ("x:/b/c", true),
+            ("x:/b", false),
+            ("\\ud800", false),
+        ] {
+            assert_eq!(event(&second, &updated(uri)).is_some(), is_wanted, "{uri}");
+        }
+        for other in ["notifications/prompts/list_changed", "notifications/message", "notifications/progress"] {
+            assert_eq!(event(&first, &format!(r#"{{"method":"{other}","params":{{}}}}"#)), None);
+        }
+        assert_eq!(event(&second, r#"{"method":"notifications/resources/updated","params":[]}"#), None);
+    }
+
+    #[test]
+    fn retry_brings_state_and_responses() {
+        let retry = request(
+            "tools/call",
+            "{}",
+            r#","requestState":"br-\u0035f","inputResponses":{"r0":{"action":"decline"},"r1":{ "n":1e400 },"r\u0030":{"action":"accept","content":{"a":"\ud800"}}}"#,
+        );
+        let Step::Retry { state, responses } = server().take(&retry) else { panic!() };
+        assert_eq!(state, "br-5f");
+        assert_eq!(
+            responses,
+            [
+                ("r1".to_owned(), r#"{ "n":1e400 }"#.to_owned()),
+                ("r0".to_owned(), r#"{"action":"accept","content":{"a":"\ud800"}}"#.to_owned())
+            ]
+        );
+        let bare = request("prompts/get", "{}", r#","requestState":"x""#);
+        assert!(matches!(server().take(&bare), Step::Retry { responses, .. } if responses.is_empty()));
+        assert_eq!(
+            forwarded(&retry).text(),
+            r#"{"jsonrpc":"2.0","id":11,"method":"tools/call"}"#,
+            "to make the call anew"
+        );
+    }
+
+    #[test]
+    fn retries_that_make_no_sense() {
+        let many: Vec<_> = (0..=MOST_QUESTIONS).map(|number| format!("\"r{number}\":{{}}")).collect();
+        for more in [
+            r#","requestState":1"#,
+            r#","requestState":{}"#,
+            r#","requestState":"\ud800""#,
+            r#","requestState":"x","inputResponses":[]"#,
+            r#","requestState":"x","inputResponses":"r0""#,
+            r#","requestState":"x","inputResponses":{"r0":null}"#,
+            r#","requestState":"x","inputResponses":{"r0":[{}]}"#,
+            &format!(r#","requestState":"x","inputResponses":{{{}}}"#, many.join(",")),
+        ] {
+            assert_eq!(fault(&request("tools/call", "{}", more)).0, -32_602, "{more}");
+        }
+        assert_eq!(fault(&request("tools/list", "{}", r#","requestState":"x""#)).0, -32_602, "never given to it");
+    }
+
+    // From the server.
+
+    #[test]
+    fn result_becomes_complete_with_the_clients_id() {
+        let call = request("tools/call", "{}", r#","name":"x""#);
+        let info = r#""_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"}}"#;
+        for (answer, expected) in [
+            (
+                r#"{"jsonrpc":"2.0","id":"b7","result":{"structuredContent":{"n":9007199254740993,"n":1e400},"content":[ ]}}"#,
+                format!(
+                    r#"{{"jsonrpc":"2.0","id":11,"result":{{"resultType":"complete",{info},"structuredContent":{{"n":9007199254740993,"n":1e400}},"content":[ ]}}}}"#
+                ),
+            ),
+            (
+                "{\n  \"result\": {\n    \"text\": \"\\ud800\\/\"\n  },\n  \"id\": \"b7\"\n}",
+                format!(
+                    "{{\n  \"result\": {{\"resultType\":\"complete\",{info},\n    \"text\": \"\\ud800\\/\"\n  }},\n  \"id\": 11\n}}"
+                ),
+            ),
+            (
+                r#"{"id":"b7","result":{"_meta":{"a":1}}}"#,
+                r#"{"id":11,"result":{"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"},"a":1}}}"#.to_owned(),
+            ),
+            (
+                r#"{"id":"b7","result":{"resultType":"task","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"other"}}}}"#,
+                r#"{"id":11,"result":{"resultType":"task","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"other"}}}}"#.to_owned(),
+            ),
+            (r#"{"id":"b7","result":{"_meta":"x"}}"#, r#"{"id":11,"result":{"resultType":"complete","_meta":"x"}}"#.to_owned()),
+            (r#"{"id":"b7","result":null}"#, r#"{"id":11,"result":null}"#.to_owned()),
+            (r#"{"id":"b7","result":[{}]}"#, r#"{"id":11,"result":[{}]}"#.to_owned()),
+            (r#"{"result":7}"#, r#"{"id":11,"result":7}"#.to_owned()),
+        ] {
+            let completed = completed(&call, answer);
+            assert_eq!(completed.text(), expected);
+            assert_eq!(completed.id().unwrap().as_str(), "11");
+        }
+    }
+
+    #[test]
+    fn cacheable_results_say_that_they_do_not_keep() {
+        for method in CACHEABLE {
+            let result = &value(&completed(&request(method, "{}", ""), r#"{"id":1,"result":{"x":1}}"#))["result"];
+            assert_eq!((&result["ttlMs"], &result["cacheScope"]), (&json!(0), &json!("private")), "{method}");
+        }
+        for method in ["tools/call", "prompts/get", "completion/complete"] {
+            let result = &value(&completed(&request(method, "{}", ""), r#"{"id":1,"result":{"x":1}}"#))["result"];
+            assert!(result.get("ttlMs").is_none() && result.get("cacheScope").is_none(), "{method}");
+        }
+        let own = r#"{"id":1,"result":{"ttlMs":5,"resultType":"complete"}}"#;
+        let result = &value(&completed(&request("tools/list", "{}", ""), own))["result"];
+        assert_eq!((&result["ttlMs"], &result["cacheScope"]), (&json!(5), &json!("private")));
+    }
+
+    #[test]
+    fn errors_pass() {
+        let read = request("resources/read", r#"{"elicitation":{"url":{}}}"#, "");
+        for error in [
+            r#"{"code":-32002,"message":"Resource not found","data":{"uri":"x"}}"#,
+            r#"{"code":-32601,"message":"\ud800"}"#,
+            r#"{"code":-32042.5,"message":""}"#,
+            r#"{"code":-32042,"message":"no data"}"#,
+            r#"{"code":-32042,"message":"","data":[]}"#,
+            r#"{"code":-32042,"message":"","data":{"elicitations":[]}}"#,
+            r#"{"code":-32042,"message":"","data":{"elicitations":{"mode":"url"}}}"#,
+            r#"{"code":-32042,"message":"","data":{"elicitations":["url"]}}"#,
+            r#"{"code":-32042,"message":"","data":{"elicitations":[{"mode":"url"},{"url":"x"}]}}"#,
+            r#"{"code":-32042,"message":"","data":{"elicitations":[{"mode":"form"}]}}"#,
+            "[]",
+        ] {
+            let answer = completed(&read, &format!(r#"{{"error":{error},"id":"b"}}"#));
+            assert_eq!(answer.text(), format!(r#"{{"error":{error},"id":11}}"#));
+        }
+        let many = vec![r#"{"mode":"url"}"#; MOST_QUESTIONS + 1].join(",");
+        let many = format!(r#"{{"id":"b","error":{{"code":-32042,"message":"","data":{{"elicitations":[{many}]}}}}}}"#);
+        completed(&read, &many);
+    }
+
+    #[test]
+    fn required_url_elicitation_becomes_a_question() {
+        let params = r#"{"mode":"url","elicitationId":"e-\u0031","url":"https:\/\/x","message":"Sign in"}"#;
+        let answer = message(&format!(
+            r#"{{"id":"b","error":{{"code":-32042,"message":"first","data":{{"elicitations":[{params}, {params}]}}}}}}"#
+        ));
+        let call = request("tools/call", r#"{"elicitation":{"form":{},"url":{}}}"#, "");
+        let Answered::InputRequired(questions) = server().answer(&call, answer.clone()) else { panic!() };
+        let asked = input_required(&call, "s", &questions);
+        assert_eq!(
+            asked.text(),
+            format!(
+                r#"{{"jsonrpc":"2.0","id":11,"result":{{"resultType":"input_required","inputRequests":{{"r0":{{"method":"elicitation/create","params":{params}}},"r1":{{"method":"elicitation/create","params":{params}}}}},"requestState":"s"}}}}"#
+            )
+        );
+        for (method, capabilities) in [
+            ("tools/call", r#"{"elicitation":{}}"#),
+            ("tools/call", "{}"),
+            ("completion/complete", r#"{"elicitation":{"url":{}}}"#),
+        ] {
+            let answered = server().answer(&request(method, capabilities, ""), answer.clone());
+            assert!(matches!(answered, Answered::Final(_)), "{method} {capabilities}");
+        }
+
+        let responses = |action: &str| vec![("r0".to_owned(), format!(r#"{{"action":"{action}"}}"#))];
+        assert!(declined(&call, &responses("accept")).is_none() && declined(&call, &[]).is_none());
+        for no in ["decline", "cancel"] {
+            assert_eq!(value(&declined(&call, &responses(no)).unwrap())["error"]["code"], -32_603);
+        }
+    }
+
+    #[test]
+    fn ask() {
+        // The example of the table: a call during which the server asks.
+        let call = message(
+            r#"{"jsonrpc":"2.0","id":11,"method":"tools/call","params":{"name":"ask","arguments":{},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{}}}}}}"#,
+        );
+        assert_eq!(
+            sent(&call).text(),
+            r#"{"jsonrpc":"2.0","id":11,"method":"tools/call","params":{"name":"ask","arguments":{}}}"#
+        );
+        let question = message(
+            r#"{"jsonrpc":"2.0","id":0,"method":"elicitation/create","params":{"message":"\ud83d\ude00","requestedSchema":{"type":"object","properties":{}}}}"#,
+        );
+        assert!(is_question(&call, &question));
+        assert_eq!(
+            input_required(&call, "br-5f", std::slice::from_ref(&question)).text(),
+            r#"{"jsonrpc":"2.0","id":11,"result":{"resultType":"input_required","inputRequests":{"r0":{"method":"elicitation/create","params":{"message":"\ud83d\ude00","requestedSchema":{"type":"object","properties":{}}}}},"requestState":"br-5f"}}"#
+        );
+        let retry = message(
+            r#"{"jsonrpc":"2.0","id":12,"method":"tools/call","params":{"name":"ask","arguments":{},"requestState":"br-5f","inputResponses":{"r0":{"action":"accept","content":{}}},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{}}}}}}"#,
+        );
+        let Step::Retry { state, responses } = server().take(&retry) else { panic!() };
+        assert_eq!((state.as_str(), responses[0].0.as_str()), ("br-5f", "r0"));
+        assert_eq!(
+            response(&question, &responses[0].1).text(),
+            r#"{"jsonrpc":"2.0","id":0,"result":{"action":"accept","content":{}}}"#
+        );
+        assert_eq!(
+            completed(&retry, r#"{"jsonrpc":"2.0","id":11,"result":{"content":[]}}"#).text(),
+            r#"{"jsonrpc":"2.0","id":12,"result":{"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"}},"content":[]}}"#
+        );
+    }
+
+    #[test]
+    fn only_what_this_request_allows_is_asked() {
+        let form = r#""elicitation/create","params":{"message":"m","requestedSchema":{}}"#;
+        let named_form = r#""elicitation/create","params":{"mode":"form"}"#;
+        let url = r#""elicitation/create","params":{"mode":"url","url":"x"}"#;
+        let sampling = r#""sampling/createMessage","params":{"messages":[]}"#;
+        let tools = r#""sampling/createMessage","params":{"messages":[],"tools":[]}"#;
+        let roots = r#""roots/list""#;
+        for (method, capabilities, question, expected) in [
+            ("tools/call", r#"{"elicitation":{}}"#, form, true),
+            ("prompts/get", r#"{"elicitation":{"form":{}}}"#, named_form, true),
+            ("resources/read", r#"{"elicitation":{"url":{}}}"#, url, true),
+            ("tools/call", r#"{"elicitation":{}}"#, url, false),
+            ("tools/call", r#"{"elicitation":{"url":{}}}"#, form, false),
+            ("tools/call", r#"{"elicitation":{"form":{},"url":{}}}"#, url, true),
+            ("tools/call", r#"{"elicitation":{}}"#, r#""elicitation/create","params":{"mode":"mind"}"#, false),
+            ("tools/call", r#"{"elicitation":{}}"#, r#""elicitation/create","params":{"mode":1}"#, false),
+            ("tools/call", r#"{"elicitation":{}}"#, r#""elicitation/create","params":[]"#, false),
+            ("tools/call", r#"{"elicitation":true}"#, form, false),
+            ("tools/call", "{}", form, false),
+            ("tools/call", r#"{"sampling":{}}"#, sampling, true),
+            ("tools/call", r#"{"sampling":{}}"#, tools, false),
+            ("tools/call", r#"{"sampling":{"tools":{}}}"#, tools, true),
+            ("tools/call", r#"{"roots":{}}"#, roots, true),
+            ("tools/call", r#"{"sampling":{}}"#, roots, false),
+            ("tools/call", r#"{"roots":{}}"#, r#""tasks/get""#, false),
+            ("completion/complete", r#"{"roots":{}}"#, roots, false),
+            ("tools/list", r#"{"elicitation":{}}"#, form, false),
+        ] {
+            let question = message(&format!(r#"{{"id":1,"method":{question}}}"#));
+            let request = request(method, capabilities, "");
+            assert_eq!(is_question(&request, &question), expected, "{method} {capabilities} {question:?}");
+        }
+        let questions = [message(r#"{"id":1,"method":"roots/list"}"#)];
+        assert_eq!(
+            value(&input_required(&request("tools/call", "{}", ""), "\"", &questions))["result"],
+            json!({"resultType": "input_required", "inputRequests": {"r0": {"method": "roots/list"}}, "requestState": "\""})
+        );
+    }
+
+    #[test]
+    fn servers_requests_are_answered_with_their_own_ids() {
+        for id in ["0", "\"\"", "1e2", "\"\\u0061\"", "9007199254740993", "-0.0"] {
+            let ping = message(&format!(r#"{{"id":{id},"method":"ping"}}"#));
+            assert_eq!(pong(&ping).text(), format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
+            let refused = refusal(&ping);
+            assert!(refused.text().starts_with(&format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"#)));
+            assert_eq!(refused.kind(), Kind::Response);
+        }
+    }
+
+    #[test]
+    fn notifications_on_a_requests_stream() {
+        let passes = |text: &str, level: Option<&str>| {
+            let passed = notification(message(text), level);
+            if let Some(passed) = &passed {
+                assert_eq!(passed.text(), text);
+            }
+            passed.is_some()
+        };
+        assert!(passes(r#"{ "method":"notifications/progress","params":{"progressToken":1e400}}"#, None));
+        assert!(passes(r#"{"method":"notifications/example"}"#, None));
+        for method in [
+            "tools/list_changed",
+            "prompts/list_changed",
+            "resources/list_changed",
+            "resources/updated",
+            "subscriptions/acknowledged",
+            "elicitation/complete",
+            "tasks/status",
+            "cancelled",
+        ] {
+            assert!(
+                !passes(&format!(r#"{{"method":"notifications/{method}","params":{{}}}}"#), Some("debug")),
+                "{method}"
+            );
+        }
+        let log =
+            |level: &str| format!(r#"{{"method":"notifications/message","params":{{"level":{level},"data":1}}}}"#);
+        assert!(!passes(&log("\"emergency\""), None), "it did not ask");
+        assert!(passes(&log("\"warning\""), Some("warning")) && passes(&log("\"alert\""), Some("warning")));
+        assert!(!passes(&log("\"notice\""), Some("warning")), "another request asked for it");
+        assert!(passes(&log("\"loud\""), Some("error")) && passes(&log("3"), Some("error")));
+    }
+
+    #[test]
+    fn progress_of_a_held_call_goes_to_the_retry() {
+        let retry = |token: &str| {
+            message(&format!(r#"{{"id":12,"method":"tools/call","params":{{"_meta":{{"progressToken":{token}}}}}}}"#))
+        };
+        let progress = message(
+            r#"{"method":"notifications/progress","params":{ "progressToken" : 11,"progress":1e400,"message":"\ud800"}}"#,
+        );
+        for token in ["12", r#""\u0061""#, "0", r#""""#] {
+            assert_eq!(
+                taken_over(progress.clone(), &retry(token)).unwrap().text(),
+                format!(
+                    r#"{{"method":"notifications/progress","params":{{ "progressToken" : {token},"progress":1e400,"message":"\ud800"}}}}"#
+                )
+            );
+        }
+        assert!(taken_over(progress.clone(), &retry("null")).is_none());
+        assert!(taken_over(progress, &request("tools/call", "{}", "")).is_none());
+        assert!(taken_over(message(r#"{"method":"notifications/progress","params":[]}"#), &retry("1")).is_none());
+        let log = message(r#"{"method":"notifications/message","params":{"progressToken":1}}"#);
+        assert_eq!(taken_over(log.clone(), &retry("2")).unwrap().bytes(), log.bytes());
+    }
+
+    // Whatever comes.
+
+    #[test]
+    fn hostile_text_does_not_panic() {
+        let texts = [
+            r#"{"id":null,"method":"subscriptions/listen","params":[]}"#,
+            r#"{"id":1,"method":"server/discover","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"\ud800"}}}"#,
+            r#"{"id":1,"method":"tools/call","params":null}"#,
+            r#"{"id":1,"method":"\ud800","params":{"_meta":[]}}"#,
+            r#"{"id":1,"result":{"_meta":null,"resultType":null,"protocolVersion":"\ud800"}}"#,
+            r#"{"id":1,"result":{},"error":{"code":-32042,"data":{"elicitations":[[]]}}}"#,
+            r#"{"id":1,"id":2,"result":{"a":1},"result":{"a":2}}"#,
+            r#"{"id":1,"error":null}"#,
+            r#"{"method":"notifications/resources/updated","params":"uri"}"#,
+        ];
+        let server = server();
+        let subscription = listen(&server, "1", r#"{"toolsListChanged":true,"resourceSubscriptions":[""]}"#).unwrap();
+        for one in texts.map(message) {
+            let _ = (initialize(&one), objection(&one), forwarded(&one), log_level(&one), LegacyServer::new(&one));
+            let _ = (server.take(&one), server.discovered(&one), pong(&one), refusal(&one));
+            let _ = (notification(one.clone(), Some("x")), subscription.event(&one), response(&one, "{"));
+            for two in texts.map(message) {
+                let _ = (is_question(&one, &two), server.answer(&one, two.clone()), taken_over(one.clone(), &two));
+                let _ = input_required(&one, "", &[two]);
+            }
+        }
+    }
+
+    fn members() -> impl Strategy<Value = serde_json::Map<String, Value>> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<i64>().prop_map(Value::from),
+            any::<bool>().prop_map(Value::from),
+            "[\\PC\"\\\\\n{},]{0,6}".prop_map(Value::from),
+        ];
+        let any = leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((name(), inner), 0..4).prop_map(|all| Value::Object(all.into_iter().collect())),
+            ]
+        });
+        prop::collection::vec((name(), any), 0..6).prop_map(|all| all.into_iter().collect())
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[ab\"\\\\é]{0,2}",
+            Just("_meta".to_owned()),
+            Just("inputResponses".to_owned()),
+            Just("resultType".to_owned()),
+            Just("ttlMs".to_owned()),
+            Just("io.modelcontextprotocol/x".to_owned()),
+            Just(SERVER_INFO.to_owned()),
+        ]
+    }
+
+    fn written(value: &Value, pretty: bool) -> String {
+        if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) }.unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn r3_what_is_sent_has_all_parameters_but_the_modern_ones(params in members(), meta in members(), pretty: bool) {
+            let mut params = params;
+            let mut asked = meta.clone();
+            asked.insert(PROTOCOL_VERSION.into(), json!(MODERN_VERSION));
+            asked.insert(CLIENT_CAPABILITIES.into(), json!({}));
+            params.insert("_meta".into(), Value::Object(asked));
+            let text = written(&json!({"id": 1, "method": "tools/call", "params": params.clone()}), pretty);
+
+            let mut kept = meta;
+            kept.retain(|name, _| !name.starts_with("io.modelcontextprotocol/"));
+            params.remove("inputResponses");
+            if kept.is_empty() { params.remove("_meta"); } else { params.insert("_meta".into(), Value::Object(kept)); }
+            let mut expected = json!({"id": 1, "method": "tools/call"});
+            if !params.is_empty() { expected["params"] = Value::Object(params); }
+            prop_assert_eq!(value(&sent(&message(&text))), expected);
+        }
+
+        #[test]
+        fn r3_a_completed_result_has_all_that_it_had(result in members(), pretty: bool, cacheable: bool) {
+            let text = written(&json!({"id": "b", "result": result.clone()}), pretty);
+            let request = request(if cacheable { "tools/list" } else { "tools/call" }, "{}", "");
+            let mut expected = result;
+            let put = |object: &mut serde_json::Map<String, Value>, name: &str, value: Value| {
+                if object.get(name).is_none_or(Value::is_null) { object.insert(name.into(), value); }
+            };
+            put(&mut expected, "resultType", json!("complete"));
+            if cacheable && expected["resultType"] == "complete" {
+                put(&mut expected, "ttlMs", json!(0));
+                put(&mut expected, "cacheScope", json!("private"));
+            }
+            put(&mut expected, "_meta", json!({}));
+            if let Some(Value::Object(meta)) = expected.get_mut("_meta") {
+                meta.entry(SERVER_INFO).or_insert(json!({"name": "s", "version": "1"}));
+            }
+            prop_assert_eq!(value(&completed(&request, &text)), json!({"id": 11, "result": expected}));
+        }
+    }
+}

@@ -1,0 +1,731 @@
+//! What the tools of a modern server want in HTTP headers, learnt from its lists (R63–R66; no I/O).
+//!
+//! A property in a tool's `inputSchema` can have the keyword `x-mcp-header`. Its argument is then repeated in a header of
+//! that name, so that whatever stands before the server need not read bodies (Streamable HTTP 2026-07-28, "Custom Headers
+//! from Tool Parameters"). The client on stdio may know nothing of it, so the bridge does it.
+//!
+//! Rule: a schema is read once, when it is listed; a call only looks up its arguments. Schemas are a peer's: how deep one
+//! is read and how much is remembered is limited. What is beyond the limits is handed on as it is, and not remembered.
+
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
+
+use http::{HeaderName, HeaderValue};
+use memchr::memmem;
+
+use crate::{
+    error::{Error, Kind as Fault},
+    json::splice::{self, Object, Splice},
+    wire::{headers, message::Message},
+};
+
+/// The keyword in a property's schema that names a header.
+const ANNOTATION: &str = "x-mcp-header";
+/// What is put before that name.
+const PREFIX: &str = "mcp-param-";
+
+/// The most memory that is spent on what tools want, in bytes: room for tens of thousands of them.
+const MOST_BYTES: usize = 8 * 1024 * 1024;
+/// The most headers that one tool may want.
+const MOST_HEADERS: usize = 100;
+/// How many schemas may stand in each other, so that no text can use up the stack.
+const DEEPEST: usize = 64;
+/// The longest name of a tool that is logged, in bytes; the specification wants none that is longer.
+const LONGEST_NAME: usize = 128;
+
+/// The largest integer that every JSON reader reads exactly, 2^53 - 1; none beyond may be in a header (R66).
+const LARGEST_INTEGER: u64 = (1 << 53) - 1;
+
+/// Keywords of a schema that hold other schemas under names of their own.
+const NAMED_SCHEMAS: [&str; 6] =
+    ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
+/// Keywords of a schema that hold values, not schemas.
+const VALUES: [&str; 4] = ["default", "const", "enum", "examples"];
+
+/// The tools that were listed.
+#[derive(Debug, Default)]
+pub(crate) struct Tools {
+    /// What is mirrored of each one's arguments, by its name: nothing for most tools, and for those that were dropped.
+    known: HashMap<String, Vec<Mirror>>,
+    /// What that takes in memory, in bytes.
+    size: usize,
+}
+
+/// A property whose argument is mirrored in a header, or has such properties in it.
+#[derive(Debug)]
+struct Mirror {
+    property: String,
+    header: Option<HeaderName>,
+    inner: Vec<Mirror>,
+}
+
+/// Why it is not known what a tool wants.
+#[derive(Debug, PartialEq, Eq)]
+enum Refusal {
+    /// An annotation breaks a rule, and the client must not see the tool (R65).
+    Invalid(&'static str),
+    /// It wants or holds more than a limit allows.
+    TooMuch,
+}
+
+impl Tools {
+    /// Learns the tools of a result of `tools/list`, be it all of them or a page; what was known of a tool of the same
+    /// name is forgotten. Gives the message for the client: the same, or without the tools whose annotations are invalid
+    /// (R65).
+    pub(crate) fn learn(&mut self, answer: Message) -> Message {
+        let Some(tools) = answer.result().and_then(|result| result.get("tools")) else { return answer };
+        let mut dropped = HashSet::new();
+        for tool in splice::elements(tools) {
+            let Some(object) = Object::of(tool) else { continue };
+            // A name that has no Unicode text cannot be in a header either.
+            let name = object.string("name");
+            let mirrors = match object.object("inputSchema").map_or(Ok(Vec::new()), mirrors) {
+                Ok(mirrors) => Some(mirrors),
+                Err(Refusal::TooMuch) => None,
+                Err(Refusal::Invalid(reason)) => {
+                    warn(name.as_deref().unwrap_or_default(), reason);
+                    dropped.insert(tool);
+                    Some(Vec::new())
+                }
+            };
+            if let Some(name) = name {
+                self.remember(name, mirrors);
+            }
+        }
+        if dropped.is_empty() {
+            return answer;
+        }
+        let mut splice = Splice::new(answer.text());
+        splice.remove_elements(tools, |tool| dropped.contains(tool));
+        let rest = splice.finish();
+        Message::one(rest).unwrap_or(answer)
+    }
+
+    /// Whether the tool that a `tools/call` names was listed, so that nothing is to be gained from another list (R64).
+    pub(crate) fn know(&self, call: &Message) -> bool {
+        let name = call.params().and_then(|params| params.string("name"));
+        name.is_some_and(|name| self.known.contains_key(&name))
+    }
+
+    /// The headers that a `tools/call` needs for its arguments (R63): none where its tool wants none or is not known.
+    /// Left out are arguments that are missing or `null`, and those that have no form as a header: objects and arrays,
+    /// and numbers other than integers up to 2^53 - 1 (R66).
+    pub(crate) fn params(&self, call: &Message) -> Vec<(HeaderName, HeaderValue)> {
+        let mut headers = Vec::new();
+        if let Some(params) = call.params()
+            && let Some(name) = params.string("name")
+            && let Some(mirrors) = self.known.get(&name).filter(|mirrors| !mirrors.is_empty())
+            && let Some(arguments) = params.object("arguments")
+        {
+            reflect(mirrors, arguments, &mut headers);
+        }
+        headers
+    }
+
+    fn remember(&mut self, name: String, mirrors: Option<Vec<Mirror>>) {
+        if let Some((name, mirrors)) = self.known.remove_entry(&name) {
+            self.size = self.size.saturating_sub(size_of_tool(&name, &mirrors));
+        }
+        let Some(mirrors) = mirrors else { return };
+        let size = self.size + size_of_tool(&name, &mirrors);
+        if size <= MOST_BYTES {
+            self.size = size;
+            self.known.insert(name, mirrors);
+        }
+    }
+}
+
+/// Says that a tool is kept from the client.
+fn warn(tool: &str, reason: &str) {
+    let tool = tool.get(..tool.floor_char_boundary(LONGEST_NAME)).unwrap_or_default();
+    // An error makes what a peer says harmless.
+    let error = Error::new(Fault::InvalidAnswer, format!("the tool {tool} has an invalid {ANNOTATION}: {reason}"));
+    tracing::warn!(error = %error, "a tool is not shown to the client");
+}
+
+fn size_of_tool(name: &str, mirrors: &[Mirror]) -> usize {
+    size_of::<(String, Vec<Mirror>)>() + name.len() + mirrors.iter().map(Mirror::size).sum::<usize>()
+}
+
+impl Mirror {
+    /// What it takes in memory, in bytes.
+    fn size(&self) -> usize {
+        let header = self.header.as_ref().map_or(0, |header| header.as_str().len());
+        size_of::<Self>() + self.property.len() + header + self.inner.iter().map(Self::size).sum::<usize>()
+    }
+}
+
+/// What the arguments say for these headers.
+fn reflect(mirrors: &[Mirror], arguments: Object<'_>, headers: &mut Vec<(HeaderName, HeaderValue)>) {
+    // One pass over the arguments, which may be long; the last of several with one name counts.
+    let mut values = vec![None; mirrors.len()];
+    for argument in arguments.members() {
+        for (mirror, value) in mirrors.iter().zip(&mut values) {
+            if argument.is(&mirror.property) {
+                *value = Some(argument.value);
+            }
+        }
+    }
+    for (mirror, value) in mirrors.iter().zip(values) {
+        let Some(value) = value else { continue };
+        if let Some(header) = &mirror.header
+            && let Some(text) = text_of(value)
+        {
+            headers.push((header.clone(), headers::encoded(&text)));
+        }
+        if let Some(inner) = Object::of(value).filter(|_| !mirror.inner.is_empty()) {
+            reflect(&mirror.inner, inner, headers);
+        }
+    }
+}
+
+/// An argument as text, if it is a string, a boolean or an integer. Which of them is not held against the schema: a server
+/// compares headers with what it was sent, and then says itself what it does not like.
+fn text_of(argument: &str) -> Option<Cow<'_, str>> {
+    match argument.bytes().next()? {
+        b'"' => serde_json::from_str::<String>(argument).ok().map(Cow::from),
+        b't' | b'f' => Some(argument.into()),
+        b'-' | b'0'..=b'9' => integer(argument).map(|integer| integer.to_string().into()),
+        _ => None,
+    }
+}
+
+/// The integer that a JSON number is, also if it is written as `42.0` or `4.2e1`; none if it is another number, or beyond
+/// what every reader reads exactly.
+fn integer(number: &str) -> Option<i64> {
+    let (digits, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let fraction = fraction.trim_end_matches('0');
+    let exponent = exponent.parse::<i64>().ok()?.checked_sub(i64::try_from(fraction.len()).ok()?)?;
+    let digits: i64 = format!("{whole}{fraction}").parse().ok()?;
+    let power = 10_i64.checked_pow(u32::try_from(exponent.unsigned_abs()).ok()?)?;
+    let integer = match exponent {
+        0.. => digits.checked_mul(power)?,
+        _ if digits % power == 0 => digits / power,
+        _ => return None,
+    };
+    (integer.unsigned_abs() <= LARGEST_INTEGER).then_some(integer)
+}
+
+/// What a tool with this `inputSchema` wants.
+fn mirrors(schema: Object<'_>) -> Result<Vec<Mirror>, Refusal> {
+    if !hints_at_annotation(schema.as_str()) {
+        return Ok(Vec::new());
+    }
+    if schema.get(ANNOTATION).is_some() {
+        return Err(Refusal::Invalid("it is not on a property"));
+    }
+    Schema::default().properties(schema, DEEPEST)
+}
+
+/// A tool's schema while it is read.
+#[derive(Default)]
+struct Schema {
+    /// The headers so far. Names of headers compare without regard to case.
+    headers: HashSet<HeaderName>,
+}
+
+impl Schema {
+    /// The annotated properties of a schema to which only `properties` led. An annotation elsewhere in it is invalid.
+    fn properties(&mut self, schema: Object<'_>, depth: usize) -> Result<Vec<Mirror>, Refusal> {
+        let depth = depth.checked_sub(1).ok_or(Refusal::TooMuch)?;
+        let mut mirrors = Vec::new();
+        for keyword in schema.members().filter(|keyword| hints_at_annotation(keyword.value)) {
+            if keyword.is("properties")
+                && let Some(properties) = Object::of(keyword.value)
+            {
+                for property in properties.members().filter(|property| hints_at_annotation(property.value)) {
+                    let Some(schema) = Object::of(property.value) else { continue };
+                    let header = schema.get(ANNOTATION).map(|name| self.header(name, schema)).transpose()?;
+                    let inner = self.properties(schema, depth)?;
+                    if header.is_some() || !inner.is_empty() {
+                        mirrors.push(Mirror { property: property.name(), header, inner });
+                    }
+                }
+            } else if is_annotated_within(&keyword, depth)? {
+                return Err(Refusal::Invalid("properties alone do not lead to it"));
+            }
+        }
+        Ok(mirrors)
+    }
+
+    /// The header that an annotation stands for; `name` is its value in JSON.
+    fn header(&mut self, name: &str, schema: Object<'_>) -> Result<HeaderName, Refusal> {
+        let Ok(name) = serde_json::from_str::<String>(name) else {
+            return Err(Refusal::Invalid("it is no string"));
+        };
+        if name.is_empty() {
+            return Err(Refusal::Invalid("it is empty"));
+        }
+        if !name.bytes().all(is_token_byte) {
+            return Err(Refusal::Invalid("it has characters that no header's name may have"));
+        }
+        if !is_primitive(schema) {
+            return Err(Refusal::Invalid("its property is no string, integer or boolean"));
+        }
+        // Fails where the name is longer than 64 KiB.
+        let header = HeaderName::try_from(format!("{PREFIX}{name}")).map_err(|_| Refusal::TooMuch)?;
+        if !self.headers.insert(header.clone()) {
+            return Err(Refusal::Invalid("another property has the same"));
+        }
+        if self.headers.len() > MOST_HEADERS {
+            return Err(Refusal::TooMuch);
+        }
+        Ok(header)
+    }
+}
+
+/// Whether a keyword of a schema has an annotation in its value.
+fn is_annotated_within(keyword: &splice::Member<'_>, depth: usize) -> Result<bool, Refusal> {
+    if VALUES.iter().any(|name| keyword.is(name)) {
+        return Ok(false);
+    }
+    if NAMED_SCHEMAS.iter().any(|name| keyword.is(name))
+        && let Some(schemas) = Object::of(keyword.value)
+    {
+        for named in schemas.members() {
+            if is_annotated(named.value, depth)? {
+                return Ok(true);
+            }
+        }
+        return Ok(false);
+    }
+    // Also a keyword that is not known: a reference could lead into it.
+    is_annotated(keyword.value, depth)
+}
+
+/// Whether a schema, or one in it, has an annotation. `json` may be a list of schemas, too.
+fn is_annotated(json: &str, depth: usize) -> Result<bool, Refusal> {
+    if !hints_at_annotation(json) {
+        return Ok(false);
+    }
+    let depth = depth.checked_sub(1).ok_or(Refusal::TooMuch)?;
+    for keyword in Object::of(json).iter().flat_map(|schema| schema.members()) {
+        if keyword.is(ANNOTATION) || is_annotated_within(&keyword, depth)? {
+            return Ok(true);
+        }
+    }
+    for element in splice::elements(json) {
+        if is_annotated(element, depth)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a text may have the annotation in it. Most have not, and need no second look. The other needle stands for names
+/// that are written with escapes.
+fn hints_at_annotation(json: &str) -> bool {
+    [ANNOTATION, "\\u00"].iter().any(|part| memmem::find(json.as_bytes(), part.as_bytes()).is_some())
+}
+
+/// Whether a schema is that of a string, an integer or a boolean, or of one that may be `null` instead.
+fn is_primitive(schema: Object<'_>) -> bool {
+    let is_type = |json: &str, names: &[&str]| {
+        serde_json::from_str::<String>(json).is_ok_and(|name| names.contains(&name.as_str()))
+    };
+    let Some(types) = schema.get("type") else { return false };
+    is_type(types, &["string", "integer", "boolean"])
+        || (splice::elements(types).all(|one| is_type(one, &["string", "integer", "boolean", "null"]))
+            && splice::elements(types).any(|one| !is_type(one, &["null"])))
+}
+
+/// Whether a byte may be in the name of a header (`tchar` of RFC 9110, 5.6.2).
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn list(tools: &str) -> Message {
+        Message::one(format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"tools":{tools}}}}}"#)).unwrap()
+    }
+
+    /// The tools after a list of one, `t`, that has these properties.
+    fn listed(properties: &str) -> Tools {
+        let mut tools = Tools::default();
+        let answer = list(&format!(r#"[{{"name":"t","inputSchema":{{"type":"object","properties":{properties}}}}}]"#));
+        assert_eq!(tools.learn(answer.clone()).bytes(), answer.bytes(), "{properties}");
+        tools
+    }
+
+    fn call(arguments: &str) -> Message {
+        Message::one(format!(r#"{{"id":1,"method":"tools/call","params":{{"name":"t","arguments":{arguments}}}}}"#))
+            .unwrap()
+    }
+
+    fn params(tools: &Tools, arguments: &str) -> Vec<(String, String)> {
+        let headers = tools.params(&call(arguments));
+        headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
+    }
+
+    /// The only header of a call, without its prefix.
+    fn param(tools: &Tools, arguments: &str) -> Option<String> {
+        match params(tools, arguments).as_slice() {
+            [] => None,
+            [(name, value)] => Some(format!("{}: {value}", name.strip_prefix(PREFIX).unwrap())),
+            more => panic!("{more:?}"),
+        }
+    }
+
+    fn refusal(schema: &str) -> Option<Refusal> {
+        mirrors(Object::of(schema).unwrap()).err()
+    }
+
+    #[test]
+    fn r63_designated_arguments_are_mirrored_and_no_others() {
+        let tools = listed(
+            r#"{"region":{"type":"string","x-mcp-header":"Region"},"query":{"type":"string"},
+                "priority":{"type":"integer","x-mcp-header":"Priority"},
+                "verbose":{"type":["boolean","null"],"x-mcp-header":"Verbose"},
+                "method":{"type":"string","x-mcp-header":"Method"}}"#,
+        );
+        let arguments = r#"{"query":"x","method":"","verbose":false,"priority":-7,"region":"us-west1","big":1e400}"#;
+        let expected = [("region", "us-west1"), ("priority", "-7"), ("verbose", "false"), ("method", "")];
+        let expected = expected.map(|(name, value)| (format!("mcp-param-{name}"), value.to_owned()));
+        assert_eq!(params(&tools, arguments), expected);
+        assert!(params(&tools, r#"{"query":"x","region":null,"verbose":null}"#).is_empty());
+        assert!(params(&tools, "{}").is_empty() && params(&tools, "[1]").is_empty());
+        let text = r#"{"id":1,"method":"tools/call","params":{"name":"t"}}"#;
+        assert!(tools.params(&Message::one(text).unwrap()).is_empty());
+    }
+
+    #[test]
+    fn r66_how_an_argument_becomes_text() {
+        let tools = listed(r#"{"a":{"type":"string","x-mcp-header":"A"}}"#);
+        for (value, expected) in [
+            (r#""us-west1""#, Some("us-west1")),
+            (r#""\u65e5\u672c""#, Some("=?base64?5pel5pys?=")),
+            (r#"" x""#, Some("=?base64?IHg=?=")),
+            (r#""a\r\nX: y""#, Some("=?base64?YQ0KWDogeQ==?=")),
+            (r#""=?base64?x?=""#, Some("=?base64?PT9iYXNlNjQ/eD89?=")),
+            (r#""\ud800""#, None),
+            ("true", Some("true")),
+            ("false", Some("false")),
+            ("null", None),
+            ("{}", None),
+            (r#"["a"]"#, None),
+            ("42", Some("42")),
+            ("0", Some("0")),
+            ("-0", Some("0")),
+            ("-0.0e5", Some("0")),
+            ("42.0", Some("42")),
+            ("4.2e1", Some("42")),
+            ("4200E-2", Some("42")),
+            ("1E+15", Some("1000000000000000")),
+            ("9007199254740991", Some("9007199254740991")),
+            ("-9007199254740991", Some("-9007199254740991")),
+            ("9007199254740991.000", Some("9007199254740991")),
+            ("9007199254740992", None),
+            ("-9007199254740992", None),
+            ("9007199254740991.1", None),
+            ("12345678901234567890", None),
+            ("9e15", Some("9000000000000000")),
+            ("9.1e15", None),
+            ("3.14", None),
+            ("-0.5", None),
+            ("0.99999999999999999999", None),
+            ("42e-1", None),
+            ("1e400", None),
+            ("1e-400", None),
+            ("1e99999999999999999999", None),
+            ("1e-9223372036854775808", None),
+        ] {
+            let expected = expected.map(|text| format!("a: {text}"));
+            assert_eq!(param(&tools, &format!(r#"{{"a":{value}}}"#)), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn r63_nested_arguments_are_found_by_their_exact_path() {
+        let tools = listed(
+            r#"{"a":{"type":"object","properties":{"b":{"properties":{"c":{"type":"string","x-mcp-header":"C"}}},
+                "x-mcp-header":{"type":"integer"}}},"\u0070roperties":{"p\u0072operties":{"a\/b":{
+                "type":"string","x-mcp-header":"P"}}}}"#,
+        );
+        assert_eq!(param(&tools, r#"{"a":{"b":{"c":"x"}}}"#).as_deref(), Some("c: x"));
+        assert_eq!(param(&tools, r#"{"a":{"b":{"\u0063":"x"}}}"#).as_deref(), Some("c: x"));
+        assert_eq!(param(&tools, r#"{"a":{"b":{"c":"x"}},"a":{"b":{"c":"y"}}}"#).as_deref(), Some("c: y"));
+        assert_eq!(param(&tools, r#"{"properties":{"a/b":"x"}}"#).as_deref(), Some("p: x"));
+        for arguments in [
+            r#"{"a":{"b":{"c":null}}}"#,
+            r#"{"a":{"b":"c"}}"#,
+            r#"{"a":[{"b":{"c":"x"}}]}"#,
+            r#"{"b":{"c":"x"},"c":"x","a":{"c":"x","x-mcp-header":1}}"#,
+            r#"{"a":null}"#,
+        ] {
+            assert_eq!(param(&tools, arguments), None, "{arguments}");
+        }
+    }
+
+    #[test]
+    fn r65_every_kind_of_invalid_annotation() {
+        let on = |property: &str| format!(r#"{{"type":"object","properties":{{"a":{property}}}}}"#);
+        let named = |name: &str| on(&format!(r#"{{"type":"string","x-mcp-header":{name}}}"#));
+        let typed = |kind: &str| on(&format!(r#"{{"type":{kind},"x-mcp-header":"A"}}"#));
+        let annotated = r#"{"type":"string","x-mcp-header":"A"}"#;
+
+        let mut schemas: Vec<_> = [
+            r#""""#,
+            r#""My Region""#,
+            r#""Region:Primary""#,
+            r#""Région""#,
+            r#""Region\t1""#,
+            r#""A\r\nX: y""#,
+            r#""a\u0000""#,
+            r#""\ud800""#,
+            r#""a/b""#,
+            r#""a(b)""#,
+            r#""\"a\"""#,
+            "1",
+            "null",
+            "true",
+            "{}",
+            r#"["A"]"#,
+        ]
+        .map(named)
+        .into();
+        schemas.extend(
+            [
+                r#""object""#,
+                r#""array""#,
+                r#""null""#,
+                r#""number""#,
+                r#"["number","null"]"#,
+                r#"["null"]"#,
+                "[]",
+                r#"["string","object"]"#,
+                "{}",
+                "1",
+                r#""String""#,
+            ]
+            .map(typed),
+        );
+        schemas.extend([
+            on(r#"{"x-mcp-header":"A"}"#),
+            on(r##"{"$ref":"#/$defs/x","x-mcp-header":"A"}"##),
+            on(r#"{"type":"string","x-mcp-h\u0065ader":""}"#),
+            // Twice, whatever the case and the depth.
+            format!(r#"{{"properties":{{"a":{annotated},"b":{annotated}}}}}"#),
+            format!(r#"{{"properties":{{"a":{annotated},"b":{}}}}}"#, annotated.replace('A', "a")),
+            format!(r#"{{"properties":{{"a":{annotated},"b":{{"properties":{{"c":{annotated}}}}}}}}}"#),
+            // Where more than `properties` leads.
+            r#"{"type":"object","x-mcp-header":"A"}"#.into(),
+            on(&format!(r#"{{"type":"array","items":{annotated}}}"#)),
+            on(&format!(r#"{{"type":"array","prefixItems":[{annotated}]}}"#)),
+            on(&format!(r#"{{"type":"array","items":{{"properties":{{"a":{annotated}}}}}}}"#)),
+            on(&format!(r#"{{"allOf":[{{"properties":{{"a":{annotated}}}}}]}}"#)),
+            on(&format!(r#"{{"if":{{"properties":{{"a":{annotated}}}}}}}"#)),
+        ]);
+        schemas.extend(["oneOf", "anyOf", "allOf"].map(|keyword| format!(r#"{{"{keyword}":[{{}},{annotated}]}}"#)));
+        schemas.extend(
+            ["not", "if", "then", "else", "items", "contains", "additionalProperties", "propertyNames", "x-other"]
+                .map(|keyword| format!(r#"{{"{keyword}":{annotated}}}"#)),
+        );
+        schemas.extend(
+            ["$defs", "definitions", "patternProperties", "dependentSchemas"]
+                .map(|keyword| format!(r#"{{"{keyword}":{{"x-mcp-header":{annotated}}}}}"#)),
+        );
+        for schema in schemas {
+            assert!(serde_json::from_str::<&serde_json::value::RawValue>(&schema).is_ok(), "{schema}");
+            assert!(matches!(refusal(&schema), Some(Refusal::Invalid(_))), "{schema}");
+        }
+    }
+
+    #[test]
+    fn r65_what_only_looks_like_an_invalid_annotation() {
+        for schema in [
+            r#"{"properties":{"x-mcp-header":{"type":"object"}}}"#,
+            r#"{"properties":{"x-mcp-header":{"type":"string","x-mcp-header":"x-mcp-header"}}}"#,
+            r#"{"$defs":{"x-mcp-header":{"type":"object"},"a":{"properties":{"x-mcp-header":true}}}}"#,
+            r#"{"properties":{"a":{"type":"object","default":{"x-mcp-header":""}}}}"#,
+            r#"{"examples":[{"x-mcp-header":1}],"const":{"x-mcp-header":1},"enum":[{"x-mcp-header":1}]}"#,
+            r#"{"description":"x-mcp-header","required":["x-mcp-header"],"maximum":1e400}"#,
+            r#"{"dependentRequired":{"a":["x-mcp-header"]}}"#,
+            r#"{"properties":{"a":{"type":"string","x-mcp-header":"!#$%&'*+-.^_`|~09azAZ"}}}"#,
+            r#"{"properties":{"a":{"type":["string","integer","null"],"x-mcp-header":"A"}}}"#,
+            r#"{"properties":{"a":true,"b":"x-mcp-header","c":["x-mcp-header"]}}"#,
+            r#"{"properties":["x-mcp-header"]}"#,
+        ] {
+            assert_eq!(refusal(schema), None, "{schema}");
+        }
+    }
+
+    #[test]
+    fn r65_only_the_invalid_tools_are_dropped_and_all_else_stays() {
+        let good = r#"{ "name":"t", "big":9007199254740993, "huge":1e400,"s":"\ud800",
+            "inputSchema":{"properties":{"a":{"type":"string","x-mcp-header":"A"}}}, "outputSchema":{"x-mcp-header":""}}"#;
+        let bad = r#"{"inputSchema":{"properties":{"a":{"type":"number","x-mcp-header":"A"}}},"name":"bad\u001b[2J"}"#;
+        let nameless = r#"{"inputSchema":{"x-mcp-header":"A"}}"#;
+        let text = |tools: &str| {
+            format!(r#"{{"jsonrpc":"2.0", "id":1,"result":{{"ttlMs":0,"tools":{tools}, "nextCursor":"2" ,"x":1.0}}}}"#)
+        };
+        let whole = text(&format!("[{bad},{good},{nameless},5,{bad}]"));
+        let mut tools = Tools::default();
+        let shown = tools.learn(Message::one(whole).unwrap());
+        assert_eq!(shown.bytes(), text(&format!("[{good},5]")).as_bytes());
+        assert_eq!(shown.id().unwrap().as_str(), "1");
+        assert_eq!(param(&tools, r#"{"a":"x"}"#).as_deref(), Some("a: x"));
+        // It was listed, so another list would tell no more.
+        let call = r#"{"id":1,"method":"tools/call","params":{"name":"bad\u001b[2J","arguments":{"a":1}}}"#;
+        let call = Message::one(call).unwrap();
+        assert!(tools.know(&call) && tools.params(&call).is_empty());
+    }
+
+    #[test]
+    fn what_is_no_list_is_left_alone() {
+        for text in [
+            r#"{"id":1,"error":{"code":-32601,"message":"tools"}}"#,
+            r#"{"id":1,"result":{}}"#,
+            r#"{"id":1,"result":{"tools":{"name":"t"}}}"#,
+            r#"{"id":1,"result":[]}"#,
+            r#"{"id":1,"result":{"tools":[1,null,{"name":7},{"name":"t","inputSchema":true}, {"name":"t"} ]}}"#,
+        ] {
+            assert_eq!(Tools::default().learn(Message::one(text).unwrap()).bytes(), text);
+        }
+    }
+
+    #[test]
+    fn r63_pages_add_up_and_a_tool_listed_again_is_replaced() {
+        let annotated = |name: &str, header: &str| {
+            list(&format!(
+                r#"[{{"name":"{name}","inputSchema":{{"properties":{{"a":{{"type":"string","x-mcp-header":"{header}"}}}}}}}}]"#
+            ))
+        };
+        let mut tools = Tools::default();
+        assert!(!tools.know(&call("{}")));
+        tools.learn(annotated("t", "One"));
+        tools.learn(annotated("u", "Two"));
+        assert!(tools.know(&call("{}")));
+        assert_eq!(param(&tools, r#"{"a":"x"}"#).as_deref(), Some("one: x"));
+        tools.learn(annotated("t", "Three"));
+        assert_eq!(param(&tools, r#"{"a":"x"}"#).as_deref(), Some("three: x"));
+        tools.learn(annotated("t", "not valid"));
+        assert_eq!(param(&tools, r#"{"a":"x"}"#), None);
+        tools.learn(annotated("t", "One"));
+        tools.learn(list(r#"[{"name":"\u0074"}]"#));
+        assert!(tools.know(&call("{}")));
+        assert_eq!(param(&tools, r#"{"a":"x"}"#), None);
+        tools.learn(list("[]"));
+        assert!(tools.know(&call("{}")), "an empty page takes nothing back");
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_is_listed() {
+        let mut tools = Tools::default();
+        let long = "x".repeat(1024 * 1024);
+        for page in 0..12 {
+            let answer = list(&format!(r#"[{{"name":"{page}{long}"}},{{"name":"t{page}"}}]"#));
+            assert_eq!(tools.learn(answer.clone()).bytes(), answer.bytes());
+        }
+        assert!(tools.size <= MOST_BYTES && tools.known.len() == 7 + 12);
+        let size = tools.size;
+        tools.learn(list(r#"[{"name":"t0"},{"name":"t1"}]"#));
+        assert_eq!(tools.size, size, "the same tools take no more room");
+        let sum: usize = tools.known.iter().map(|(name, mirrors)| size_of_tool(name, mirrors)).sum();
+        assert_eq!(tools.size, sum);
+    }
+
+    #[test]
+    fn a_tool_beyond_a_limit_is_shown_and_forgotten() {
+        let wants = |count: usize| {
+            let property = |number| format!(r#""{number}":{{"type":"string","x-mcp-header":"H{number}"}}"#);
+            let properties = (0..count).map(property).collect::<Vec<_>>().join(",");
+            list(&format!(r#"[{{"name":"t","inputSchema":{{"properties":{{{properties}}}}}}}]"#))
+        };
+        let mut tools = Tools::default();
+        tools.learn(wants(MOST_HEADERS));
+        assert_eq!(param(&tools, r#"{"99":"x"}"#).as_deref(), Some("h99: x"));
+        let answer = wants(MOST_HEADERS + 1);
+        assert_eq!(tools.learn(answer.clone()).bytes(), answer.bytes());
+        assert!(!tools.know(&call("{}")));
+        assert_eq!((tools.size, param(&tools, r#"{"99":"x"}"#)), (0, None));
+        let long = format!(r#"{{"properties":{{"a":{{"type":"string","x-mcp-header":"{}"}}}}}}"#, "a".repeat(70_000));
+        assert_eq!(refusal(&long), Some(Refusal::TooMuch));
+    }
+
+    #[test]
+    fn no_depth_is_too_much() {
+        let annotated = r#"{"type":"string","x-mcp-header":"A"}"#;
+        for (open, close) in [(r#"{"properties":{"a":"#, "}}"), (r#"{"not":"#, "}"), ("[", "]")] {
+            let nested =
+                |depth| format!(r#"{{"properties":{{"a":{}{annotated}{}}}}}"#, open.repeat(depth), close.repeat(depth));
+            assert_ne!(refusal(&nested(DEEPEST / 2)), Some(Refusal::TooMuch), "{open}");
+            assert!(matches!(refusal(&nested(1_000)), Some(Refusal::TooMuch) | None), "{open}");
+        }
+        let deep = r#"{"a":"#.repeat(60) + "\"x\"" + &"}".repeat(60);
+        let schema = r#"{"properties":{"a":"#.repeat(60) + annotated + &"}}".repeat(60);
+        let mut tools = Tools::default();
+        tools.learn(list(&format!(r#"[{{"name":"t","inputSchema":{schema}}}]"#)));
+        assert_eq!(param(&tools, &deep).as_deref(), Some("a: x"));
+    }
+
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            Just(json!({"type": "string", "x-mcp-header": "A"})),
+            "(x-mcp-header|string|\\PC{0,4})".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(5, 40, 4, |inner| {
+            let key = "(properties|x-mcp-header|type|items|a|b|t|tools|name|inputSchema)";
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((key, inner), 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn r65_whatever_is_listed_the_rest_is_as_it_was(schemas in prop::collection::vec(json(), 0..4), pretty: bool) {
+            let tools: Vec<_> = schemas.iter().map(|schema| json!({"name": "t", "inputSchema": schema})).collect();
+            let answer = json!({"id": 1, "result": {"tools": tools, "ttlMs": 0}});
+            let text = if pretty { serde_json::to_string_pretty(&answer) } else { serde_json::to_string(&answer) };
+            let shown = Tools::default().learn(Message::one(text.unwrap()).unwrap());
+            let is_kept = |schema: &&Value| {
+                let schema = schema.to_string();
+                Object::of(&schema).is_none_or(|schema| !matches!(mirrors(schema), Err(Refusal::Invalid(_))))
+            };
+            let kept: Vec<_> =
+                schemas.iter().filter(is_kept).map(|schema| json!({"name": "t", "inputSchema": schema})).collect();
+            let expected = json!({"id": 1, "result": {"tools": kept, "ttlMs": 0}});
+            prop_assert_eq!(serde_json::from_slice::<Value>(shown.bytes()).unwrap(), expected);
+        }
+
+        #[test]
+        fn r63_any_path_of_properties_is_found(path in prop::collection::vec("\\PC{0,5}", 1..6), text in "[a-z]{1,5}") {
+            let (mut schema, mut arguments) = (json!({"type": "string", "x-mcp-header": "A"}), json!(text));
+            for name in path.iter().rev() {
+                schema = json!({"type": "object", "properties": {name: schema}});
+                arguments = json!({name: arguments, "other other": 1});
+            }
+            let mut tools = Tools::default();
+            tools.learn(list(&json!([{"name": "t", "inputSchema": schema}]).to_string()));
+            prop_assert_eq!(param(&tools, &arguments.to_string()), Some(format!("a: {text}")));
+        }
+
+        #[test]
+        fn r66_an_integer_is_what_it_is(number: i64, zeros in "0{1,4}") {
+            let expected = (number.unsigned_abs() <= LARGEST_INTEGER).then_some(number);
+            prop_assert_eq!(integer(&number.to_string()), expected);
+            prop_assert_eq!(integer(&format!("{number}.{zeros}")), expected);
+        }
+
+        #[test]
+        fn r66_an_integer_may_be_written_with_an_exponent(number in -99_999_i64..99_999, places in 0_usize..10) {
+            prop_assert_eq!(integer(&format!("{number}{}e-{places}", "0".repeat(places))), Some(number));
+            let shifted = 10_i64.pow(u32::try_from(places).unwrap()) * number;
+            prop_assert_eq!(integer(&format!("{number}e{places}")), Some(shifted));
+        }
+    }
+}

@@ -1,0 +1,621 @@
+//! From the bytes of an HTTP body to messages: one decoder for each kind of content (R21, R22). Its first bytes say which it is,
+//! where they can be of one kind only; else its label does.
+//!
+//! Feed chunks as they arrive, take messages as they are complete. Content that is no message is rejected here, noted,
+//! and never leaves as a message; the rest of the stream goes on.
+
+mod lines;
+mod pieces;
+mod sse;
+
+use std::{mem, sync::Arc, time::Duration};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+
+#[cfg(any(test, feature = "internals"))]
+pub(crate) use self::sse::LONGEST_CARRIED;
+pub(crate) use self::{
+    lines::Lines,
+    pieces::{Gather, Plain},
+    sse::{Part, Sse},
+};
+use crate::{
+    error::{Error, Kind},
+    json::{scanner::Fault, splice},
+    wire::{
+        message::{Batch, Id, Invalid, LONGEST_BATCH, Message, Parsed},
+        responses,
+        spool::{Gathered, Gatherer, GivenUp, Storage, Unkept},
+    },
+};
+
+/// What of a payload that is no message an error shows, in bytes; it cuts this further.
+const BEGINNING: usize = 2048;
+
+/// So many bytes say what a body is, or its label does.
+const LONGEST_BEGINNING: usize = 1024;
+
+/// The decoder of one body.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    format: Format,
+    /// Messages that were decoded on another thread, the next one last.
+    decoded: Vec<Message>,
+    /// What is left of the last payload.
+    rest: Rest,
+    rejected: Option<Error>,
+    lost: Vec<Lost>,
+    /// What an `endpoint` event named (R50).
+    endpoint: Option<Bytes>,
+}
+
+/// The messages of one payload that have not left. They are read one by one, so that many cost no more than their text.
+#[derive(Debug, Default)]
+enum Rest {
+    #[default]
+    Nothing,
+    One(Message),
+    /// With the beginning of the text, for errors.
+    Batch(Batch, Bytes),
+    /// Each is known to be a message.
+    Documents(Documents),
+}
+
+/// What may have been an answer, and could not be kept.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    pub(crate) error: Error,
+    /// Whose answer it was, if that was known in time.
+    pub(crate) id: Option<Id>,
+}
+
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for a reply, which stays where it is")]
+enum Format {
+    /// Too little has come to say. Here is what the label says, and what has come.
+    Unread(Content, BytesMut, Gatherer),
+    /// JSON, and whatever does not say what it is: read at the end, as one document or as several.
+    Whole(Gatherer),
+    Lines(Lines<Gatherer>),
+    /// Events, and the data of the one that is being read.
+    Sse(Sse, Gatherer),
+}
+
+impl Decoder {
+    /// The decoder for a `Content-Type`; no message may be larger than `limit` bytes.
+    pub(crate) fn new(content_type: Option<&str>, limit: u64, storage: &Arc<Storage>) -> Self {
+        Self::with(content_type, Gatherer::new(limit, storage))
+    }
+
+    /// The same, for messages that stay in memory.
+    pub(crate) fn in_memory(content_type: Option<&str>, limit: u64) -> Self {
+        Self::with(content_type, Gatherer::in_memory(limit))
+    }
+
+    fn with(content_type: Option<&str>, gatherer: Gatherer) -> Self {
+        let format = Format::Unread(Content::of(content_type), BytesMut::new(), gatherer);
+        Self { format, decoded: Vec::new(), rest: Rest::Nothing, rejected: None, lost: Vec::new(), endpoint: None }
+    }
+
+    /// Takes the next bytes of the body, once `next` has used up the last ones.
+    ///
+    /// # Errors
+    /// A body that must be read as a whole is over the limit: no message of it can come.
+    pub(crate) fn feed(&mut self, mut chunk: Bytes) -> Result<(), Error> {
+        if let Format::Unread(label, begun, _) = &mut self.format {
+            if !begun.is_empty() {
+                begun.extend_from_slice(&chunk);
+                chunk = begun.split().freeze();
+            }
+            let Some(content) = label.judged(&chunk) else {
+                begun.extend_from_slice(&chunk);
+                return Ok(());
+            };
+            self.settle(content);
+        }
+        match &mut self.format {
+            // It was settled above.
+            Format::Unread(..) => {}
+            Format::Whole(body) => body.push(chunk).map_err(|given_up| unkept(given_up.error))?,
+            Format::Lines(lines) => lines.feed(chunk),
+            Format::Sse(events, _) => events.feed(chunk),
+        }
+        Ok(())
+    }
+
+    /// The same, on another thread if a disk would hold this one up: others wait for it.
+    ///
+    /// # Errors
+    /// As of [`Self::feed`].
+    pub(crate) async fn take_in(&mut self, chunk: Bytes) -> Result<(), Error> {
+        if !self.writes_slowly() {
+            return self.feed(chunk);
+        }
+        self.elsewhere(|decoder| decoder.feed(chunk)).await
+    }
+
+    /// [`Self::finish`] in the same way.
+    pub(crate) async fn end(&mut self, clean: bool) {
+        if !self.writes_slowly() {
+            return self.finish(clean);
+        }
+        let finish = move |decoder: &mut Self| {
+            decoder.finish(clean);
+            Ok(())
+        };
+        let done = self.elsewhere(finish).await;
+        if let Err(error) = done {
+            self.rejected = Some(error);
+        }
+    }
+
+    fn writes_slowly(&self) -> bool {
+        match &self.format {
+            Format::Unread(_, _, gatherer) | Format::Whole(gatherer) | Format::Sse(_, gatherer) => {
+                gatherer.writes_slowly()
+            }
+            Format::Lines(lines) => lines.gatherer().writes_slowly(),
+        }
+    }
+
+    /// Works on another thread, which also finds what messages there are then, as that writes what is large.
+    async fn elsewhere(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        let mut decoder = mem::replace(self, Self::in_memory(None, 0));
+        let worked = tokio::task::spawn_blocking(move || {
+            let done = work(&mut decoder);
+            let mut found: Vec<_> = std::iter::from_fn(|| decoder.next()).collect();
+            found.reverse();
+            decoder.decoded = found;
+            (decoder, done)
+        });
+        let broke_off = |error| Error::new(Kind::Internal, "a large message could not be stored").with_source(error);
+        let (decoder, done) = worked.await.map_err(broke_off)?;
+        *self = decoder;
+        done
+    }
+
+    /// The next complete message.
+    pub(crate) fn next(&mut self) -> Option<Message> {
+        if let Some(message) = self.decoded.pop() {
+            return Some(message);
+        }
+        loop {
+            if let Some(message) = self.next_of_rest() {
+                return Some(message);
+            }
+            let payload = match &mut self.format {
+                Format::Unread(..) | Format::Whole(_) => return None,
+                Format::Lines(lines) => lines.next()?,
+                Format::Sse(events, data) => match events.next()? {
+                    Part::Data(piece) => match data.push(piece.to_bytes()) {
+                        Ok(()) => continue,
+                        Err(given_up) => {
+                            events.skip_event();
+                            Err(given_up)
+                        }
+                    },
+                    Part::End { name } => {
+                        let data = data.take();
+                        if name == "endpoint" {
+                            let text = data.ok().and_then(|data| data.in_memory().cloned());
+                            self.endpoint = text.filter(|text| !text.is_empty());
+                            continue;
+                        }
+                        // The only type of event that MCP uses for messages.
+                        if !name.is_empty() && name != "message" {
+                            let is_error = name == "error";
+                            if let Ok(data) = data {
+                                self.open_other(&data, is_error);
+                            }
+                            continue;
+                        }
+                        data
+                    }
+                },
+            };
+            match payload {
+                Ok(payload) => self.open(&payload),
+                Err(given_up) => self.give_up(given_up),
+            }
+        }
+    }
+
+    /// The same for a client, which no response reaches that is none; those are [lost](Self::take_lost).
+    pub(crate) fn next_valid(&mut self) -> Option<Message> {
+        loop {
+            match responses::valid(self.next()?) {
+                Ok(message) => return Some(message),
+                Err(lost) => self.lost.push(lost),
+            }
+        }
+    }
+
+    /// The body is over; `next` then gives what the end completes. After a connection that broke (`clean` is false) an
+    /// unfinished event or line is dropped, as the SSE rules say; a body that is one complete document counts.
+    pub(crate) fn finish(&mut self, clean: bool) {
+        if let Format::Unread(_, begun, _) = &mut self.format {
+            // It is blank, or the beginning of a word: no message in any format.
+            let begun = begun.split().freeze();
+            self.settle(Content::Other);
+            if let Format::Whole(body) = &mut self.format {
+                let _ = body.push(begun);
+            }
+        }
+        match &mut self.format {
+            Format::Whole(body) => match body.take() {
+                Ok(body) => self.open_whole(&body),
+                Err(given_up) => self.give_up(given_up),
+            },
+            Format::Lines(lines) if clean => match lines.finish() {
+                Some(Ok(line)) => self.open(&line),
+                Some(Err(given_up)) => self.give_up(given_up),
+                None => {}
+            },
+            Format::Sse(events, _) if clean => events.finish(),
+            Format::Unread(..) | Format::Lines(_) | Format::Sse(..) => {}
+        }
+    }
+
+    /// Whether the body is to be read as a whole, and one document of it has come. Servers that leave such a reply open mean it to
+    /// be over.
+    pub(crate) fn is_whole(&self) -> bool {
+        matches!(&self.format, Format::Whole(body) if body.is_document())
+    }
+
+    /// Why the last payload that was no message is none, for the request that gets no answer because of it.
+    pub(crate) fn take_rejected(&mut self) -> Option<Error> {
+        self.rejected.take()
+    }
+
+    /// What could not be kept since this was asked last. Whoever waits for it need not wait for the end of the stream, which
+    /// may never come.
+    pub(crate) fn take_lost(&mut self) -> Vec<Lost> {
+        mem::take(&mut self.lost)
+    }
+
+    /// The last `endpoint` event, once: where HTTP+SSE takes messages (R50).
+    pub(crate) fn take_endpoint(&mut self) -> Option<Bytes> {
+        self.endpoint.take()
+    }
+
+    /// Whether the body is a stream of events.
+    pub(crate) fn is_sse(&self) -> bool {
+        matches!(self.format, Format::Sse(..))
+    }
+
+    /// The id of the last event, from which the stream can be taken up again (R32, R35).
+    pub(crate) fn last_event_id(&self) -> Option<&Bytes> {
+        match &self.format {
+            Format::Sse(events, _) => events.last_event_id().filter(|id| !id.is_empty()),
+            _ => None,
+        }
+    }
+
+    /// How long the server asks to wait before that (R33).
+    pub(crate) fn retry(&self) -> Option<Duration> {
+        match &self.format {
+            Format::Sse(events, _) => events.retry(),
+            _ => None,
+        }
+    }
+
+    /// The next message of the last payload.
+    fn next_of_rest(&mut self) -> Option<Message> {
+        loop {
+            let (error, beginning) = match &mut self.rest {
+                Rest::Nothing => return None,
+                Rest::One(_) => {
+                    let Rest::One(message) = mem::take(&mut self.rest) else { return None };
+                    return Some(message);
+                }
+                Rest::Documents(documents) => {
+                    let message = documents.next().and_then(Message::one);
+                    if message.is_none() {
+                        self.rest = Rest::Nothing;
+                    }
+                    return message;
+                }
+                Rest::Batch(batch, beginning) => match batch.next() {
+                    Some(Ok(message)) => return Some(message),
+                    Some(Err(invalid)) => (invalid.error, beginning.clone()),
+                    None => {
+                        self.rest = Rest::Nothing;
+                        return None;
+                    }
+                },
+            };
+            self.reject(invalid_answer(&beginning, error));
+        }
+    }
+
+    /// The body turns out to have this content.
+    fn settle(&mut self, content: Content) {
+        // What stands there meanwhile holds nothing.
+        let unread = mem::replace(&mut self.format, Format::Whole(Gatherer::in_memory(0)));
+        self.format = match (unread, content) {
+            (Format::Unread(_, _, gatherer), Content::Events) => Format::Sse(Sse::default(), gatherer),
+            (Format::Unread(_, _, gatherer), Content::Lines) => Format::Lines(Lines::new(gatherer)),
+            (Format::Unread(_, _, gatherer), Content::Other) => Format::Whole(gatherer),
+            (settled, _) => settled,
+        };
+    }
+
+    /// Reads the data of an event that is none of MCP's. Some servers give one a name of their own that holds an answer.
+    fn open_other(&mut self, data: &Gathered, is_error: bool) {
+        match repaired(data) {
+            Ok(Parsed::One(message))
+                if responses::is_valid(&message) && (is_error || message.id().is_some_and(|id| !id.is_null())) =>
+            {
+                self.rest = Rest::One(message);
+            }
+            _ if is_error => self.reject(invalid_answer(&beginning_of(data), unnamed())),
+            _ => {}
+        }
+    }
+
+    /// Begins with the messages of one payload.
+    fn open(&mut self, payload: &Gathered) {
+        if payload.is_blank() {
+            return;
+        }
+        let beginning = beginning_of(payload);
+        match repaired(payload) {
+            Ok(Parsed::One(message)) => self.rest = Rest::One(message),
+            Ok(Parsed::Batch(batch)) => self.rest = Rest::Batch(batch, beginning),
+            Err(invalid) => self.reject(invalid_answer(&beginning, invalid.error)),
+        }
+    }
+
+    /// Reads a whole body: one document, or several one after the other (not without end), all of them or none (R21).
+    fn open_whole(&mut self, body: &Gathered) {
+        self.open(body);
+        let (Rest::Nothing, Some(text)) = (&self.rest, body.in_memory()) else { return };
+        let text = match std::str::from_utf8(text) {
+            Ok(_) => text.clone(),
+            Err(_) => String::from_utf8_lossy(text).into_owned().into(),
+        };
+        let documents = Documents(text);
+        let mut count = 0;
+        let mut first = documents.clone().take(LONGEST_BATCH + 1).inspect(|_| count += 1);
+        if first.all(|document| Message::one(document).is_some()) && (1..=LONGEST_BATCH).contains(&count) {
+            self.rejected = None;
+            self.rest = Rest::Documents(documents);
+        }
+    }
+
+    fn give_up(&mut self, given_up: GivenUp) {
+        let error = unkept(given_up.error);
+        if given_up.has_method {
+            return self.reject(error);
+        }
+        self.lost.push(Lost { error, id: given_up.id.and_then(Id::read) });
+    }
+
+    fn reject(&mut self, error: Error) {
+        tracing::debug!(error = %error, "the server sent something that is no message; dropped");
+        self.rejected = Some(error);
+    }
+}
+
+/// What stands in a text one after the other, as far as that is JSON.
+#[derive(Clone, Debug)]
+struct Documents(Bytes);
+
+impl Iterator for Documents {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let space = self.0.len() - self.0.trim_ascii_start().len();
+        self.0.advance(space);
+        let length = splice::value_end(&self.0).unwrap_or(self.0.len());
+        (length > 0).then(|| self.0.split_to(length))
+    }
+}
+
+/// What an error shows of a payload.
+fn beginning_of(payload: &Gathered) -> Bytes {
+    payload.in_memory().map(|text| text.slice(..text.len().min(BEGINNING))).unwrap_or_default()
+}
+
+/// What a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    Events,
+    Lines,
+    Other,
+}
+
+impl Content {
+    fn of(content_type: Option<&str>) -> Self {
+        let content_type = content_type.unwrap_or_default().as_bytes();
+        let end = memchr::memchr(b';', content_type).unwrap_or(content_type.len());
+        let essence = content_type.get(..end).unwrap_or_default().trim_ascii();
+        let is = |name: &str| essence.eq_ignore_ascii_case(name.as_bytes());
+        if is("text/event-stream") {
+            Self::Events
+        } else if is("application/x-ndjson") || is("application/ndjson") {
+            Self::Lines
+        } else {
+            Self::Other
+        }
+    }
+
+    /// What a body is that has this label and begins with these bytes; `None` if they are too few to say.
+    fn judged(self, bytes: &[u8]) -> Option<Self> {
+        const FIELDS: [&[u8]; 4] = [b"event:", b"data:", b"id:", b"retry:"];
+        const MARK: &[u8] = b"\xef\xbb\xbf";
+        let is_enough = bytes.len() >= LONGEST_BEGINNING;
+        let bytes = bytes.get(..LONGEST_BEGINNING).unwrap_or(bytes);
+        let text = bytes.strip_prefix(MARK).unwrap_or(bytes).trim_ascii_start();
+        let Some(first) = text.first() else { return is_enough.then_some(self) };
+        match first {
+            // In lines, each is a document.
+            b'{' | b'[' if self == Self::Lines => Some(Self::Lines),
+            b'{' | b'[' => Some(Self::Other),
+            b':' => Some(Self::Events),
+            _ if self == Self::Events => Some(Self::Events),
+            _ if FIELDS.iter().any(|field| text.starts_with(field)) => Some(Self::Events),
+            _ if !is_enough && FIELDS.iter().chain(&[MARK]).any(|field| field.starts_with(text)) => None,
+            _ => Some(self),
+        }
+    }
+}
+
+/// Whether a `Content-Type` is that of a stream of events.
+pub(crate) fn is_event_stream(content_type: Option<&str>) -> bool {
+    Content::of(content_type) == Content::Events
+}
+
+/// Whether a body that begins with these bytes is a stream of events, whatever its label says; `None` if they are too few.
+pub(crate) fn begins_event_stream(bytes: &[u8]) -> Option<bool> {
+    Content::Other.judged(bytes).map(|content| content == Content::Events)
+}
+
+/// What is in a payload, with U+FFFD for what is not UTF-8, as every reader of JSON over HTTP does.
+fn repaired(payload: &Gathered) -> Result<Parsed, Invalid> {
+    match (&payload.outline, payload.in_memory()) {
+        (Err(Fault::NotUtf8 { .. }), Some(bytes)) => {
+            tracing::warn!("the server sent bytes that are not UTF-8; U+FFFD stands in their place");
+            Message::parse(&String::from_utf8_lossy(bytes).into_owned().into())
+        }
+        _ => Message::read(payload),
+    }
+}
+
+/// Why an event named `error` counts, if it is no answer.
+fn unnamed() -> Error {
+    Error::new(Kind::InvalidMessage, "it is an event named error, and no answer")
+}
+
+fn invalid_answer(beginning: &[u8], cause: Error) -> Error {
+    Error::new(Kind::InvalidAnswer, "the server's reply is no JSON-RPC message; check that the URL is its MCP endpoint")
+        .with_detail(&String::from_utf8_lossy(beginning))
+        .with_source(cause)
+}
+
+fn unkept(error: Unkept) -> Error {
+    let (kind, hint) = match error {
+        Unkept::TooLong { .. } => (Kind::TooLarge, "; --max-message-size sets this limit"),
+        Unkept::NoFile(_) | Unkept::NoMoreFiles => (Kind::Storage, ""),
+    };
+    Error::new(kind, format!("the server's message is {error}{hint}")).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::spool::tests::storage;
+
+    fn decode(content_type: Option<&str>, chunks: &[&str], clean: bool) -> Vec<String> {
+        let mut decoder = Decoder::new(content_type, 1000, &storage());
+        let mut messages = Vec::new();
+        for chunk in chunks {
+            decoder.feed(Bytes::copy_from_slice(chunk.as_bytes())).unwrap();
+            messages.extend(std::iter::from_fn(|| decoder.next()));
+        }
+        decoder.finish(clean);
+        messages.extend(std::iter::from_fn(|| decoder.next()));
+        messages.into_iter().map(|message| String::from_utf8_lossy(message.bytes()).into_owned()).collect()
+    }
+
+    const ONE: &str = r#"{"id":1,"result":{}}"#;
+    const TWO: &str = r#"{"method":"x"}"#;
+
+    #[test]
+    fn r21_content_types() {
+        let sse = format!("data: {TWO}\n\nevent: ping\ndata: {TWO}\n\ndata: {ONE}\n\n");
+        let lines = format!("{TWO}\n\n{ONE}");
+        for (content_type, body, expected) in [
+            (Some("application/json; charset=utf-8"), ONE, &[ONE][..]),
+            (Some("Text/Event-Stream;charset=utf-8"), &sse, &[TWO, ONE]),
+            (Some("application/x-ndjson"), &lines, &[TWO, ONE]),
+            (Some("application/ndjson"), &lines, &[TWO, ONE]),
+            (Some("application/json"), &lines, &[TWO, ONE]),
+            (None, &lines, &[TWO, ONE]),
+            (Some("text/plain"), ONE, &[ONE]),
+            (Some("text/html"), "<html>", &[]),
+            (Some("text/plain"), &format!("{ONE}\noops"), &[]),
+            (None, "", &[]),
+        ] {
+            assert_eq!(decode(content_type, &[body], true), expected, "{content_type:?} {body}");
+            let bytes: Vec<_> = body.split_inclusive(|_| true).collect();
+            assert_eq!(decode(content_type, &bytes, true), expected, "{content_type:?} {body} byte by byte");
+        }
+    }
+
+    #[test]
+    fn r16_a_batch_leaves_as_single_messages() {
+        let batch = format!("[{TWO},{ONE}]");
+        assert_eq!(decode(Some("application/json"), &[&batch], true), [TWO, ONE]);
+        assert_eq!(decode(Some("text/event-stream"), &["data: ", &batch, "\n\n"], true), [TWO, ONE]);
+    }
+
+    #[test]
+    fn r34_a_priming_event_moves_the_cursor_and_is_no_message() {
+        let mut decoder = Decoder::new(Some("text/event-stream"), 100, &storage());
+        decoder.feed(Bytes::from_static(b"id: 7\ndata: \n\nevent: endpoint\ndata:\n\n")).unwrap();
+        assert!(decoder.next().is_none() && decoder.take_rejected().is_none() && decoder.take_endpoint().is_none());
+        assert_eq!(decoder.last_event_id().unwrap(), "7");
+    }
+
+    #[test]
+    fn a_broken_connection_drops_what_is_unfinished() {
+        let event = format!("data: {TWO}\n\ndata: {ONE}");
+        assert_eq!(decode(Some("text/event-stream"), &[&event], true), [TWO, ONE]);
+        assert_eq!(decode(Some("text/event-stream"), &[&event], false), [TWO]);
+        assert_eq!(decode(Some("application/json"), &[ONE], false), [ONE]);
+        assert_eq!(decode(Some("application/json"), &[&ONE[..9]], false), [""; 0]);
+    }
+
+    #[test]
+    fn limits_are_errors_that_say_so() {
+        let mut decoder = Decoder::new(None, 10, &storage());
+        assert!(decoder.feed(Bytes::from_static(&[b'x'; 11])).unwrap_err().is_too_large());
+        let mut decoder = Decoder::new(Some("text/event-stream"), 20, &storage());
+        decoder.feed(Bytes::from(format!("data: {}\n\ndata: {TWO}\n\n", "x".repeat(21)))).unwrap();
+        assert_eq!(decoder.next().unwrap().bytes(), TWO);
+        let [lost] = decoder.take_lost().try_into().unwrap();
+        assert!(lost.error.is_too_large() && lost.id.is_none());
+        // Also of an event that the stream ends in.
+        decoder.feed(Bytes::from(format!("data: {}", "x".repeat(21)))).unwrap();
+        assert!(decoder.next().is_none());
+        decoder.finish(true);
+        assert!(decoder.next().is_none() && decoder.take_lost().len() == 1);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_replaced() {
+        let mut decoder = Decoder::new(Some("text/event-stream"), 100, &storage());
+        decoder.feed(Bytes::from_static(b"data: {\"method\":\"\xff\"}\n\n")).unwrap();
+        assert_eq!(decoder.next().unwrap().method(), "\u{fffd}");
+    }
+
+    /// On a slow disk only what the first chunk brings to the file holds up the thread that all calls share.
+    #[tokio::test]
+    async fn a_slow_disk_is_written_on_another_thread() {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"result":"{}"}}"#, "x".repeat(3 << 20));
+        for (content_type, body) in [
+            ("application/json", text.clone()),
+            ("application/x-ndjson", format!("{text}\n")),
+            ("text/event-stream", format!("data: {text}\n\n")),
+        ] {
+            let storage = Storage::slow(Duration::from_millis(3));
+            let mut decoder = Decoder::new(Some(content_type), u64::MAX, &storage);
+            let mut found = Vec::new();
+            for chunk in body.as_bytes().chunks(100_000) {
+                decoder.take_in(Bytes::copy_from_slice(chunk)).await.unwrap();
+                found.extend(std::iter::from_fn(|| decoder.next()));
+            }
+            decoder.end(true).await;
+            found.extend(std::iter::from_fn(|| decoder.next()));
+            let [message] = &*found else { panic!("{content_type}: {found:?}") };
+            assert_eq!(message.clone().loaded().text(), text, "{content_type}");
+            let writers = storage.writers();
+            let here = writers.iter().filter(|writer| **writer == std::thread::current().id()).count();
+            assert!(here <= 2 && writers.len() > 20, "{content_type}: {here} of {}", writers.len());
+        }
+    }
+}

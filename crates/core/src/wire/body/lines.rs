@@ -1,0 +1,134 @@
+//! Cuts a stream of bytes into lines, for stdin and for NDJSON.
+//!
+//! A line ends at LF; a CR before it is left to the message, whose white space it is. A line inside one chunk is a slice of
+//! it; only a line that spans chunks is copied, once. No byte is searched twice: what is carried over holds no LF.
+//! A line over the limit is reported once and skipped; the next one is read as usual.
+
+use std::mem;
+
+use bytes::Bytes;
+
+use super::pieces::Gather;
+
+/// See the module. Call [`Lines::feed`], then [`Lines::next`] until it has no more; at the end [`Lines::finish`].
+#[derive(Debug)]
+pub(crate) struct Lines<G> {
+    chunk: Bytes,
+    /// Up to here the chunk is read.
+    at: usize,
+    carried: G,
+    skipping: bool,
+}
+
+impl<G: Gather> Lines<G> {
+    /// A cutter of lines that `gatherer` puts together, and judges.
+    pub(crate) fn new(gatherer: G) -> Self {
+        Self { chunk: Bytes::new(), at: 0, carried: gatherer, skipping: false }
+    }
+
+    /// What puts lines together that span chunks.
+    pub(crate) fn gatherer(&self) -> &G {
+        &self.carried
+    }
+
+    /// Takes the next bytes of the stream, once `next` has used up the last ones.
+    pub(crate) fn feed(&mut self, chunk: Bytes) {
+        debug_assert!(self.at == self.chunk.len(), "feed before the last chunk was used up");
+        self.chunk = chunk;
+        self.at = 0;
+    }
+
+    /// The next complete line, without its end.
+    pub(crate) fn next(&mut self) -> Option<Result<G::Whole, G::Refusal>> {
+        loop {
+            let rest = self.chunk.get(self.at..).unwrap_or_default();
+            let start = self.at;
+            let Some(length) = memchr::memchr(b'\n', rest) else {
+                let rest = self.chunk.slice(start..);
+                (self.chunk, self.at) = (Bytes::new(), 0);
+                return self.carry(rest).err().map(Err);
+            };
+            self.at += length + 1;
+            if mem::take(&mut self.skipping) {
+                continue;
+            }
+            let tail = self.chunk.slice(start..start + length);
+            return Some(self.carried.push(tail).and_then(|()| self.carried.take()));
+        }
+    }
+
+    /// The last line, if the stream ended without LF after it.
+    pub(crate) fn finish(&mut self) -> Option<Result<G::Whole, G::Refusal>> {
+        (!mem::take(&mut self.skipping) && !self.carried.is_empty()).then(|| self.carried.take())
+    }
+
+    fn carry(&mut self, rest: Bytes) -> Result<(), G::Refusal> {
+        if rest.is_empty() || self.skipping {
+            return Ok(());
+        }
+        self.carried.push(rest).inspect_err(|_| self.skipping = true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        internals::checks::{lines_in, naive_lines},
+        wire::spool::{Gatherer, Unkept, tests::storage},
+    };
+
+    #[test]
+    fn vectors_hold_at_every_cut() {
+        for case in crate::vectors::read("lines") {
+            let expected = lines_in(&[&case.input], 100);
+            // What stands there is without the CR that is left to the message.
+            let texts: Vec<_> = expected.iter().map(|line| String::from_utf8_lossy(line.as_ref().unwrap())).collect();
+            let texts: Vec<_> = texts.iter().map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
+            assert_eq!(texts, case.expected, "{}", case.name);
+            for cut in 0..=case.input.len() {
+                let (head, tail) = case.input.split_at(cut);
+                assert_eq!(lines_in(&[head, tail], 100), expected, "{} cut at byte {cut}", case.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_over_the_limit_is_skipped_and_reported_once() {
+        let long = Err(Unkept::TooLong { limit: 4 });
+        assert_eq!(lines_in(&[b"123", b"45", b"67", b"8\nok\n"], 4), [long.clone(), Ok("ok".into())]);
+        assert_eq!(lines_in(&[b"12345\nok"], 4), [long.clone(), Ok("ok".into())]);
+        assert_eq!(lines_in(&[b"1234\n12345"], 4), [Ok("1234".into()), long]);
+    }
+
+    #[test]
+    fn a_line_inside_one_chunk_is_not_copied() {
+        let chunk = Bytes::from_static(b"one\ntwo\n");
+        let mut lines = Lines::new(Gatherer::new(100, &storage()));
+        lines.feed(chunk.clone());
+        let line = lines.next().unwrap().unwrap().in_memory().unwrap().clone();
+        assert_eq!(line.as_ptr(), chunk.as_ptr());
+    }
+
+    proptest! {
+        #[test]
+        fn equals_the_naive_cutter(
+            input in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b'a'), any::<u8>()], 0..60),
+            cuts in proptest::collection::vec(0usize..60, 0..6),
+            limit in 0u64..12,
+        ) {
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(input.len())).collect();
+            cuts.sort_unstable();
+            let mut chunks = Vec::new();
+            let mut from = 0;
+            for cut in cuts {
+                chunks.push(&input[from..cut]);
+                from = cut;
+            }
+            chunks.push(&input[from..]);
+            prop_assert_eq!(lines_in(&chunks, limit), naive_lines(&input, limit));
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Bytes that arrive in pieces and are wanted in one: a single piece stays as it is, several are copied once into a
+//! growing buffer.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::wire::spool::{Gathered, Gatherer, GivenUp, Unkept};
+
+/// Who puts the pieces of one text after the other together.
+pub(crate) trait Gather {
+    /// A text.
+    type Whole;
+    /// Why one is given up.
+    type Refusal;
+
+    /// Takes one more piece.
+    ///
+    /// # Errors
+    /// The text is given up; the next piece begins another.
+    fn push(&mut self, piece: Bytes) -> Result<(), Self::Refusal>;
+
+    /// The text; the next piece begins another.
+    ///
+    /// # Errors
+    /// The text is given up.
+    fn take(&mut self) -> Result<Self::Whole, Self::Refusal>;
+
+    /// Whether there is none of the next text.
+    fn is_empty(&self) -> bool;
+}
+
+impl Gather for Gatherer {
+    type Whole = Gathered;
+    type Refusal = GivenUp;
+
+    fn push(&mut self, piece: Bytes) -> Result<(), GivenUp> {
+        self.push(piece)
+    }
+
+    fn take(&mut self) -> Result<Gathered, GivenUp> {
+        self.take()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.length() == 0
+    }
+}
+
+/// Texts in memory, of at most so many bytes, that nobody judges.
+#[derive(Debug)]
+pub(crate) struct Plain {
+    pieces: Pieces,
+    limit: u64,
+}
+
+impl Plain {
+    pub(crate) fn new(limit: u64) -> Self {
+        Self { pieces: Pieces::default(), limit }
+    }
+}
+
+impl Gather for Plain {
+    type Whole = Bytes;
+    type Refusal = Unkept;
+
+    fn push(&mut self, piece: Bytes) -> Result<(), Unkept> {
+        if (self.pieces.len() + piece.len()) as u64 > self.limit {
+            self.pieces.take();
+            return Err(Unkept::TooLong { limit: self.limit });
+        }
+        self.pieces.push(piece);
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<Bytes, Unkept> {
+        Ok(self.pieces.take())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pieces.len() == 0
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Pieces(Held);
+
+#[derive(Debug, Default)]
+enum Held {
+    #[default]
+    Nothing,
+    One(Bytes),
+    Many(BytesMut),
+}
+
+impl Pieces {
+    /// Takes one more piece.
+    pub(crate) fn push(&mut self, piece: Bytes) {
+        self.0 = match std::mem::take(&mut self.0) {
+            Held::Nothing => Held::One(piece),
+            Held::One(first) => {
+                let mut many = BytesMut::with_capacity((first.len() + piece.len()) * 2);
+                many.extend_from_slice(&first);
+                many.extend_from_slice(&piece);
+                Held::Many(many)
+            }
+            Held::Many(mut many) => {
+                many.extend_from_slice(&piece);
+                Held::Many(many)
+            }
+        };
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match &self.0 {
+            Held::Nothing => 0,
+            Held::One(piece) => piece.len(),
+            Held::Many(many) => many.len(),
+        }
+    }
+
+    pub(crate) fn take(&mut self) -> Bytes {
+        match std::mem::take(&mut self.0) {
+            Held::Nothing => Bytes::new(),
+            Held::One(piece) => piece,
+            Held::Many(many) => many.freeze(),
+        }
+    }
+}

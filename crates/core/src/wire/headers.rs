@@ -1,0 +1,273 @@
+//! The HTTP headers of MCP: what a request carries beside the user's own, and what a response says in them.
+
+use std::time::{Duration, SystemTime};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::{
+    error::Error,
+    json::splice::Object,
+    translate::eras::{self, Era, MODERN_VERSION},
+    wire::message::{Message, Parsed},
+};
+
+/// The session's id: in the answer to `initialize`, then in every request (R23).
+pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+/// The negotiated protocol version, in every request after `initialize` (R25).
+pub(crate) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+/// The method of a modern message (R61).
+const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+/// Which tool, prompt, resource or task a modern request is about (R62).
+const NAME: HeaderName = HeaderName::from_static("mcp-name");
+
+/// Around the base64 form of a header's value.
+const ENCODED_START: &str = "=?base64?";
+const ENCODED_END: &str = "?=";
+
+/// The user's headers and those of every POST (R20).
+pub(crate) fn post(user: &HeaderMap) -> HeaderMap {
+    let mut headers = user.clone();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+    headers
+}
+
+/// The headers of the POST that carries this JSON-RPC message: those of every such POST (R20), and what a message of
+/// 2026-07-28 or later says of itself in headers (R60–R62). The session's are the caller's.
+///
+/// # Errors
+/// Bytes that are no JSON-RPC message.
+pub fn message_headers(message: &Bytes) -> Result<HeaderMap, Error> {
+    let mut headers = post(&HeaderMap::new());
+    match Message::parse(message).map_err(|invalid| invalid.error)? {
+        Parsed::One(message) if message.era() == Era::Modern => modern(&message, Vec::new(), &mut headers),
+        // A batch has no headers of its own.
+        _ => {}
+    }
+    Ok(headers)
+}
+
+/// The user's headers and those of a GET that opens a stream (R29), or goes on with one after an event (R32).
+pub(crate) fn get(user: &HeaderMap, last_event_id: Option<&[u8]>) -> HeaderMap {
+    let mut headers = user.clone();
+    headers.insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
+    // An id that no header can carry came with line breaks or the like: then the stream starts anew.
+    if let Some(id) = last_event_id.and_then(|id| HeaderValue::from_bytes(id).ok()) {
+        headers.insert("last-event-id", id);
+    }
+    headers
+}
+
+/// Puts what a modern message says about itself on its headers (R60–R63): its version, its method, what it is about, and
+/// `params`, the arguments that its tool wants there. A message without a version is of the one that the bridge knows.
+pub(crate) fn modern(message: &Message, params: Vec<(HeaderName, HeaderValue)>, headers: &mut HeaderMap) {
+    let method = message.method();
+    let subject = match method {
+        "tools/call" | "prompts/get" => Some("name"),
+        "resources/read" => Some("uri"),
+        "tasks/get" | "tasks/update" | "tasks/cancel" => Some("taskId"),
+        _ => None,
+    };
+    let (mut version, mut name) = (None, None);
+    for member in message.params().iter().flat_map(|params| params.members()) {
+        if member.is("_meta") {
+            version = Object::of(member.value).and_then(|meta| meta.string(eras::PROTOCOL_VERSION));
+        } else if subject.is_some_and(|subject| member.is(subject)) {
+            // What is no string, or has no Unicode text, has no form as a header: the server says so.
+            name = serde_json::from_str::<String>(member.value).ok();
+        }
+    }
+
+    // A header's type would take bytes beyond ASCII, which no version has.
+    let version =
+        version.and_then(|version| HeaderValue::try_from(version).ok()).filter(|value| value.to_str().is_ok());
+    let version = (PROTOCOL_VERSION, version.unwrap_or_else(|| HeaderValue::from_static(MODERN_VERSION)));
+    let method = (!method.is_empty()).then(|| (METHOD, encoded(method)));
+    let name = name.map(|name| (NAME, encoded(&name)));
+    for (name, value) in [version].into_iter().chain(method).chain(name).chain(params) {
+        // Fails where there are tens of thousands of headers, which no server would read.
+        let _ = headers.try_insert(name, value);
+    }
+}
+
+/// A text as the value of a header: as it is where that is safe, else in base64 (R66). So is a text that looks like
+/// base64, and one with a tab: the specification would let it pass inside, but not everyone else does.
+pub(crate) fn encoded(text: &str) -> HeaderValue {
+    let is_visible = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let is_padded = text.starts_with(' ') || text.ends_with(' ');
+    let looks_encoded = text.starts_with(ENCODED_START) && text.ends_with(ENCODED_END);
+    let value = if is_visible && !is_padded && !looks_encoded {
+        HeaderValue::from_str(text)
+    } else {
+        HeaderValue::try_from(format!("{ENCODED_START}{}{ENCODED_END}", BASE64_STANDARD.encode(text)))
+    };
+    // Visible ASCII and spaces: this cannot fail.
+    value.unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// The content type, as text.
+pub(crate) fn content_type(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::CONTENT_TYPE)?.to_str().ok()
+}
+
+/// How long the server asks to wait: seconds, or a date (RFC 9110, 10.2.3).
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::internals::checks::decoded;
+
+    /// The headers of a message, by name.
+    fn of(text: &str, params: Vec<(HeaderName, HeaderValue)>) -> Vec<(String, String)> {
+        let mut headers = HeaderMap::new();
+        modern(&Message::one(text.to_owned()).unwrap(), params, &mut headers);
+        headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
+    }
+
+    fn value(text: &str, header: &str) -> Option<String> {
+        of(text, Vec::new()).into_iter().find(|(name, _)| name == header).map(|(_, value)| value)
+    }
+
+    #[test]
+    fn r66_values_that_are_not_safe_are_in_base64() {
+        // Among them the table of the specification.
+        for case in crate::vectors::read("headers") {
+            let text = String::from_utf8(case.input).unwrap();
+            assert_eq!([encoded(&text).to_str().unwrap()], *case.expected, "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn a_message_alone_says_what_its_headers_are() {
+        let names = |text: &'static str| {
+            let headers = message_headers(&Bytes::from_static(text.as_bytes()))?;
+            Ok::<_, Error>(headers.keys().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(names(r#"{"id":1,"method":"tools/list"}"#).unwrap(), ["content-type", "accept"]);
+        let modern = r#"{"id":1,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+        assert_eq!(
+            names(modern).unwrap(),
+            ["content-type", "accept", "mcp-protocol-version", "mcp-method", "mcp-name"]
+        );
+        assert!(names("oops").is_err());
+    }
+
+    #[test]
+    fn r60_r61_each_message_tells_its_own_version_and_its_method() {
+        for (text, version) in [
+            (
+                r#"{"id":1,"method":"x","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2027-01-01"}}}"#,
+                "2027-01-01",
+            ),
+            (
+                r#"{"id":1,"method":"x","params":{"_meta":{"io.modelcontextprotocol\/protocolVersion":"2026-07-28"}}}"#,
+                "2026-07-28",
+            ),
+            (
+                r#"{"id":1,"method":"x","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"1\r\nX: y"}}}"#,
+                "2026-07-28",
+            ),
+            (r#"{"id":1,"method":"x","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":1}}}"#, "2026-07-28"),
+            (
+                r#"{"id":1,"method":"x","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"é"}}}"#,
+                "2026-07-28",
+            ),
+            (r#"{"id":1,"method":"x","params":["_meta"]}"#, "2026-07-28"),
+            (r#"{"method":"x"}"#, "2026-07-28"),
+        ] {
+            let expected = [("mcp-protocol-version".into(), version.into()), ("mcp-method".into(), "x".into())];
+            assert_eq!(of(text, Vec::new()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn r61_no_method_can_put_in_a_header() {
+        assert_eq!(value(r#"{"method":"a\r\nX: y"}"#, "mcp-method").unwrap(), "=?base64?YQ0KWDogeQ==?=");
+        assert_eq!(value(r#"{"id":1,"method":"日本"}"#, "mcp-method").unwrap(), "=?base64?5pel5pys?=");
+        assert_eq!(value(r#"{"id":1,"method":""}"#, "mcp-method"), None);
+    }
+
+    #[test]
+    fn r62_what_a_request_is_about() {
+        for (method, params, expected) in [
+            ("tools/call", r#""name":"get_weather""#, Some("get_weather")),
+            ("tools/call", r#""name":"日本""#, Some("=?base64?5pel5pys?=")),
+            ("tools/call", r#""name":"\u65e5\u672c""#, Some("=?base64?5pel5pys?=")),
+            ("tools/call", r#""name":" x""#, Some("=?base64?IHg=?=")),
+            ("tools/call", r#""name":"=?base64?x?=""#, Some("=?base64?PT9iYXNlNjQ/eD89?=")),
+            ("tools/call", r#""name":"a","arguments":{"name":"b","x":1e400},"uri":"c""#, Some("a")),
+            ("tools/call", r#""name":"a","name":"b""#, Some("b")),
+            ("tools/call", r#""name":1"#, None),
+            ("tools/call", r#""name":"\ud800""#, None),
+            ("tools/call", r#""arguments":{}"#, None),
+            ("prompts/get", r#""name":"my-prompt""#, Some("my-prompt")),
+            ("resources/read", r#""uri":"file:///a%20b?c=1","name":"x""#, Some("file:///a%20b?c=1")),
+            ("tasks/get", r#""taskId":"7""#, Some("7")),
+            ("tasks/update", r#""taskId":"7""#, Some("7")),
+            ("tasks/cancel", r#""taskId":"7""#, Some("7")),
+            ("completion/complete", r#""name":"x""#, None),
+        ] {
+            let text = format!(r#"{{"id":1,"method":"{method}","params":{{{params}}}}}"#);
+            assert_eq!(value(&text, "mcp-name").as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn r63_given_parameters_stand_in_the_place_of_the_users_headers() {
+        let param = (HeaderName::from_static("mcp-param-region"), HeaderValue::from_static("us-west1"));
+        let mut headers = HeaderMap::from_iter([
+            (param.0.clone(), HeaderValue::from_static("mine")),
+            (METHOD, HeaderValue::from_static("mine")),
+            (header::AUTHORIZATION, HeaderValue::from_static("mine")),
+        ]);
+        modern(&Message::one(r#"{"id":1,"method":"x"}"#).unwrap(), vec![param.clone()], &mut headers);
+        assert_eq!((headers.len(), &headers[&param.0]), (4, &param.1));
+        assert_eq!(
+            (&headers[METHOD], &headers[header::AUTHORIZATION]),
+            (&"x".parse().unwrap(), &"mine".parse().unwrap())
+        );
+    }
+
+    #[test]
+    fn more_headers_than_fit_end_nothing() {
+        let param =
+            |number| (HeaderName::try_from(format!("mcp-param-{number}")).unwrap(), HeaderValue::from_static(""));
+        let mut headers = HeaderMap::new();
+        modern(&Message::one(r#"{"id":1,"method":"x"}"#).unwrap(), (0..40_000).map(param).collect(), &mut headers);
+        assert_eq!(headers[METHOD], "x");
+    }
+
+    proptest! {
+        #[test]
+        fn r66_every_text_is_read_as_it_was(
+            text in prop_oneof![any::<String>(), "[ \t=?a\\n]{0,4}", "(=\\?base64\\?)?[ -~]{0,8}(\\?=)?"],
+        ) {
+            let value = encoded(&text);
+            prop_assert_eq!(decoded(&value), text);
+        }
+    }
+
+    #[test]
+    fn retry_after_in_both_forms() {
+        let wait = |value: &str| {
+            retry_after(&HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_str(value).unwrap())]))
+        };
+        assert_eq!(wait("90"), Some(Duration::from_secs(90)));
+        assert_eq!(wait("Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO));
+        let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(1000));
+        assert!(wait(&soon).is_some_and(|wait| (990..=1000).contains(&wait.as_secs())));
+        assert_eq!(wait("soon"), None);
+    }
+}

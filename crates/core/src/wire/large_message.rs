@@ -1,0 +1,77 @@
+//! Messages that are read and changed on their way, however large they are: a large one without its long values, or in
+//! memory for as long as that takes.
+//!
+//! Rule: what is in memory for that is taken from a budget, and what comes of it goes back into a file.
+
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+
+use crate::{
+    bridge::Bridge,
+    memory::{self, Taken},
+    wire::{long_values::LongValues, message::Message, spool::Storage},
+};
+
+/// A message whose text is there to be read and changed. If it could not be opened, it is as it came, without a text.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) message: Message,
+    rest: Rest,
+}
+
+#[derive(Debug)]
+enum Rest {
+    /// All of it is in the text.
+    Nothing,
+    Long(Box<LongValues>),
+    Lent {
+        storage: Arc<Storage>,
+        #[expect(dead_code, reason = "given back when it is dropped")]
+        loan: Taken,
+    },
+}
+
+impl Opened {
+    /// Without its long values, if it has any.
+    pub(crate) fn new(message: Message) -> Self {
+        match LongValues::take_out(&message) {
+            Some((message, values)) => Self { message, rest: Rest::Long(Box::new(values)) },
+            None => Self { message, rest: Rest::Nothing },
+        }
+    }
+
+    /// Whether there is a text.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.message.is_spooled()
+    }
+
+    /// A message that was made of the text, as a whole.
+    pub(crate) async fn close(&self, changed: Message) -> Message {
+        match &self.rest {
+            Rest::Nothing => changed,
+            Rest::Long(values) => values.put_back(&changed),
+            Rest::Lent { storage, .. } => {
+                // The disk may be slow, and the message is large.
+                let (storage, copy) = (Arc::clone(storage), changed.clone());
+                spawn_blocking(move || copy.stored(&storage)).await.unwrap_or(changed)
+            }
+        }
+    }
+}
+
+impl Bridge {
+    /// All of a message in memory, once there is room for it and what comes of it; if it is too large for that, it stays as it
+    /// came.
+    pub(crate) async fn open_whole(&self, message: Message) -> Opened {
+        let length = message.spooled().map_or(0, |spooled| usize::try_from(spooled.length()).unwrap_or(usize::MAX));
+        let twice = length.saturating_mul(2);
+        if length == 0 || twice > memory::LOANS {
+            return Opened { message, rest: Rest::Nothing };
+        }
+        let loan = self.loans.take(twice).await;
+        let copy = message.clone();
+        let message = spawn_blocking(move || copy.loaded()).await.unwrap_or(message);
+        Opened { message, rest: Rest::Lent { storage: Arc::clone(&self.storage), loan } }
+    }
+}

@@ -1,0 +1,398 @@
+//! A message that is too large for memory as a text that can be read and changed: a stand-in of a few bytes is in the place
+//! of each long value, and what becomes of the text gets the values back, which never leave their file.
+//!
+//! Rule: only values that no translator looks into are replaced: those of the members of `result`, `params` and `error`, and
+//! of the members of their `_meta`. A stand-in is of the same kind as its value: an object, an array or something else. If
+//! one is not as it was made, the message passes unchanged.
+
+use std::{ops::Range, sync::OnceLock};
+
+use bytes::Bytes;
+use memchr::memmem;
+
+use crate::{
+    server::retry,
+    wire::{message::Message, spool::Spooled},
+};
+
+/// From this length on, in bytes of JSON, a value is replaced. URIs, tokens and names are shorter.
+const LONG: usize = 16 << 10;
+/// The longest text that may be left. What has so many short values passes unchanged.
+const MOST_LEFT: usize = 1 << 20;
+
+/// The long values of a message, which are not in its text.
+#[derive(Debug)]
+pub(crate) struct LongValues {
+    message: Message,
+    values: Vec<LongValue>,
+}
+
+/// A value, and what stands in its place.
+#[derive(Debug)]
+struct LongValue {
+    range: Range<u64>,
+    kind: u8,
+}
+
+impl LongValues {
+    /// A message with stand-ins for its long values, and those; `None` if its text is too long all the same, if its file
+    /// cannot be read, or if it is in memory.
+    pub(crate) fn take_out(message: &Message) -> Option<(Message, Self)> {
+        let mut condenser = Condenser::default();
+        for block in message.spooled()?.blocks() {
+            let block =
+                block.inspect_err(|error| tracing::warn!(%error, "a large message cannot be read back")).ok()?;
+            condenser.read(&block)?;
+        }
+        let text = Message::one(condenser.text)?;
+        Some((text, Self { message: message.clone(), values: condenser.values }))
+    }
+
+    /// A message that was made of the text, with the values back in their places.
+    pub(crate) fn put_back(&self, changed: &Message) -> Message {
+        self.spooled(changed).unwrap_or_else(|| {
+            tracing::warn!("a large message passes as it came, as it cannot be put together again");
+            self.message.clone()
+        })
+    }
+
+    fn spooled(&self, changed: &Message) -> Option<Message> {
+        let (text, source) = (changed.bytes(), self.message.spooled()?);
+        let mut whole = source.emptied();
+        let (mut done, mut id_at) = (0, changed.id_at());
+        for place in memmem::find_iter(text, mark()) {
+            let number = text.get(place + mark().len()..)?.first_chunk::<DIGITS>()?;
+            let number = usize::from_str_radix(std::str::from_utf8(number).ok()?, 16).ok()?;
+            let value = self.values.get(number)?;
+            let stand_in = value.stand_in(number);
+            let start = place.checked_sub(memmem::find(&stand_in, mark())?)?;
+            let end = start + stand_in.len();
+            if text.get(start..end)? != stand_in || start < done {
+                return None;
+            }
+            if (start as u64) < changed.id_at() {
+                id_at = id_at + (value.range.end - value.range.start) - stand_in.len() as u64;
+            }
+            append(&mut whole, text.slice(done..start), source.slice(value.range.clone()));
+            done = end;
+        }
+        if done == 0 {
+            return Some(changed.clone());
+        }
+        append(&mut whole, text.slice(done..), source.emptied());
+        Some(changed.in_file(whole, id_at, self.message.has_line_breaks()))
+    }
+}
+
+fn append(whole: &mut Spooled, bytes: Bytes, value: Spooled) {
+    whole.push(bytes);
+    whole.append(value);
+}
+
+impl LongValue {
+    fn stand_in(&self, number: usize) -> Vec<u8> {
+        let name = format!("\"{}{number:0DIGITS$x}\"", String::from_utf8_lossy(mark()));
+        match self.kind {
+            b'{' => format!("{{{name}:0}}"),
+            b'[' => format!("[{name}]"),
+            _ => name,
+        }
+        .into_bytes()
+    }
+}
+
+/// The hexadecimal digits of a stand-in's number.
+const DIGITS: usize = 8;
+
+/// What each stand-in has in it, and nothing else has, as it is a secret of this process.
+fn mark() -> &'static [u8] {
+    static MARK: OnceLock<Vec<u8>> = OnceLock::new();
+    MARK.get_or_init(|| {
+        format!("mcp-gangway {:x}{:x} ", retry::random().to_bits(), retry::random().to_bits()).into_bytes()
+    })
+}
+
+/// Reads a text that is known to be JSON, and copies it without its long values.
+#[derive(Default)]
+struct Condenser {
+    text: Vec<u8>,
+    values: Vec<LongValue>,
+    /// How many bytes were read.
+    at: u64,
+    /// The objects that are looked into, from the outermost one on: what comes next in each.
+    open: Vec<Next>,
+    /// The name that is being read, or was read last.
+    name: Vec<u8>,
+    value: Option<Value>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Name,
+    /// More of a name; the last byte was a backslash that is not escaped itself.
+    InName(bool),
+    Value,
+    /// A comma or the end.
+    Comma,
+}
+
+/// A value that is not looked into.
+struct Value {
+    /// Where it begins in what was read, and in what is left of that.
+    start: u64,
+    place: usize,
+    kind: u8,
+    depth: u32,
+    in_string: bool,
+    after_backslash: bool,
+    is_long: bool,
+}
+
+impl Condenser {
+    /// Takes the next bytes. `None` if too much is left.
+    fn read(&mut self, mut bytes: &[u8]) -> Option<()> {
+        while let Some((byte, rest)) = bytes.split_first() {
+            // Most of a large message is one long string.
+            let plain = self.value.as_ref().map_or(0, |value| value.plain_run(bytes));
+            if plain > 0 {
+                self.at += plain as u64;
+                bytes = bytes.get(plain..)?;
+            } else {
+                self.read_byte(*byte);
+                bytes = rest;
+            }
+        }
+        (self.text.len() <= MOST_LEFT).then_some(())
+    }
+
+    fn read_byte(&mut self, byte: u8) {
+        let ends_before = self.value.as_ref().is_some_and(|value| value.ends_before(byte));
+        if ends_before {
+            self.end_value();
+        }
+        if let Some(value) = &mut self.value {
+            let is_over = value.take(byte);
+            if !value.is_long {
+                self.text.push(byte);
+                if self.text.len() - value.place > LONG {
+                    value.is_long = true;
+                    self.text.truncate(value.place);
+                }
+            }
+            self.at += 1;
+            if is_over {
+                self.end_value();
+            }
+        } else {
+            self.token(byte);
+            self.at += 1;
+        }
+    }
+
+    /// A byte outside of values that are not looked into.
+    fn token(&mut self, byte: u8) {
+        let depth = self.open.len();
+        let Some(next) = self.open.last_mut() else {
+            // Only white space stands around the outermost object.
+            if byte == b'{' {
+                self.open.push(Next::Name);
+            }
+            return self.text.push(byte);
+        };
+        match (*next, byte) {
+            (Next::InName(after_backslash), byte) => {
+                self.name.push(byte);
+                match byte {
+                    b'"' if !after_backslash => *next = Next::Value,
+                    byte => *next = Next::InName(byte == b'\\' && !after_backslash),
+                }
+            }
+            (Next::Name, b'"') => {
+                self.name.clear();
+                self.name.push(byte);
+                *next = Next::InName(false);
+            }
+            (_, b'}') => {
+                self.open.pop();
+            }
+            (_, b',') => *next = Next::Name,
+            (Next::Value, byte) if !matches!(byte, b':' | b' ' | b'\t' | b'\r' | b'\n') => {
+                *next = Next::Comma;
+                let is_meta = || serde_json::from_slice::<String>(&self.name).is_ok_and(|name| name == "_meta");
+                if byte == b'{' && (depth == 1 || depth == 2 && is_meta()) {
+                    self.open.push(Next::Name);
+                } else {
+                    self.text.push(byte);
+                    return self.begin_value(byte);
+                }
+            }
+            _ => {}
+        }
+        self.text.push(byte);
+    }
+
+    /// A value begins with this byte, which is in the text already.
+    fn begin_value(&mut self, byte: u8) {
+        self.value = Some(Value {
+            start: self.at,
+            place: self.text.len() - 1,
+            kind: byte,
+            depth: u32::from(matches!(byte, b'{' | b'[')),
+            in_string: byte == b'"',
+            after_backslash: false,
+            is_long: false,
+        });
+    }
+
+    fn end_value(&mut self) {
+        if let Some(Value { start, kind, is_long: true, .. }) = self.value.take() {
+            let value = LongValue { range: start..self.at, kind };
+            self.text.extend(value.stand_in(self.values.len()));
+            self.values.push(value);
+        }
+    }
+}
+
+impl Value {
+    /// Whether it is over, and this byte is the first behind it: so it is with numbers and words.
+    fn ends_before(&self, byte: u8) -> bool {
+        !matches!(self.kind, b'{' | b'[' | b'"') && matches!(byte, b',' | b'}' | b' ' | b'\t' | b'\r' | b'\n')
+    }
+
+    /// How many bytes come before one that changes anything, where none of them is kept.
+    fn plain_run(&self, bytes: &[u8]) -> usize {
+        if self.is_long && self.in_string && !self.after_backslash {
+            memchr::memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len())
+        } else {
+            0
+        }
+    }
+
+    /// Takes one more byte of it. True if that is the last one.
+    fn take(&mut self, byte: u8) -> bool {
+        if self.in_string {
+            let is_end = byte == b'"' && !self.after_backslash;
+            self.after_backslash = byte == b'\\' && !self.after_backslash;
+            self.in_string = !is_end;
+            return is_end && self.depth == 0;
+        }
+        match byte {
+            b'"' => self.in_string = true,
+            b'{' | b'[' => self.depth += 1,
+            b'}' | b']' => {
+                self.depth = self.depth.saturating_sub(1);
+                return self.depth == 0;
+            }
+            _ => {}
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value as Json;
+
+    use super::*;
+    use crate::{
+        json::splice::Splice,
+        wire::{
+            message::Parsed,
+            spool::{Gatherer, Storage},
+        },
+    };
+
+    fn in_file(text: &str) -> Message {
+        let mut gatherer = Gatherer::new(u64::MAX, &Storage::used_up());
+        for piece in text.as_bytes().chunks(10_000) {
+            gatherer.push(Bytes::copy_from_slice(piece)).unwrap();
+        }
+        match Message::read(&gatherer.take().unwrap()) {
+            Ok(Parsed::One(message)) if message.is_spooled() => message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn text_of(message: &Message) -> String {
+        match message.spooled() {
+            Some(spooled) => String::from_utf8(spooled.load().unwrap().to_vec()).unwrap(),
+            None => message.text().to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_is_changed_in_the_text_is_changed_in_the_whole() {
+        let long = "x\\\"]}é".repeat(20_000);
+        let text = format!(
+            r#" {{"result" : {{ "content":[{{"text":"{long}"}}], "n":1e5 ,"structuredContent":{{"a\"":["{long}"]}},"\u005fmeta":{{"k":"{long}","small":[1]}},"s":"{long}","d":{}}},"jsonrpc":"2.0", "id":7}}"#,
+            "0.".to_owned() + &"1".repeat(100_000)
+        );
+        let message = in_file(&text);
+        let (condensed, long_values) = LongValues::take_out(&message).unwrap();
+        assert!(condensed.bytes().len() < 1000, "{}", condensed.text());
+        assert_eq!(condensed.id().unwrap().as_str(), "7");
+        let result = condensed.result().unwrap();
+        let kinds = ["content", "structuredContent", "s", "d"].map(|name| result.get(name).unwrap().as_bytes()[0]);
+        assert_eq!(kinds, *b"[{\"\"");
+        assert_eq!(result.object("_meta").unwrap().get("small"), Some("[1]"));
+        assert_eq!(text_of(&long_values.put_back(&condensed)), text.trim());
+
+        let mut splice = Splice::new(condensed.text());
+        splice.edit(result, &[("resultType", "\"complete\"")], |member| member.is("s"));
+        splice.replace(
+            result.get("structuredContent").unwrap(),
+            format!("[{}]", result.get("structuredContent").unwrap()),
+        );
+        let changed = Message::one(splice.finish()).unwrap();
+        let whole = long_values.put_back(&changed);
+        assert!(whole.is_spooled());
+        let (mut expected, found): (Json, Json) =
+            (serde_json::from_str(&text).unwrap(), serde_json::from_str(&text_of(&whole)).unwrap());
+        let result = expected["result"].as_object_mut().unwrap();
+        result.remove("s");
+        result.insert("resultType".into(), "complete".into());
+        let content = result["structuredContent"].take();
+        result.insert("structuredContent".into(), Json::from(vec![content]));
+        assert!(expected == found);
+
+        // The id is still where it is said to be, though long values came before it.
+        let renamed = whole.with_id(&crate::wire::message::Id::own("other"));
+        assert!(text_of(&renamed).ends_with(r#""jsonrpc":"2.0", "id":"other"}"#));
+    }
+
+    #[test]
+    fn a_stand_in_that_was_touched_leaves_the_message_as_it_was() {
+        let text = format!(r#"{{"id":1,"result":{{"a":{{"b":"{}"}}}}}}"#, "x".repeat(200_000));
+        let message = in_file(&text);
+        let (condensed, long_values) = LongValues::take_out(&message).unwrap();
+        let mut splice = Splice::new(condensed.text());
+        let a = condensed.result().and_then(|result| result.object("a")).unwrap();
+        splice.edit(a, &[("c", "1")], |_| false);
+        let changed = Message::one(splice.finish()).unwrap();
+        assert!(text_of(&long_values.put_back(&changed)) == text);
+        let gone = Message::one(r#"{"id":1,"result":{}}"#).unwrap();
+        assert_eq!(text_of(&long_values.put_back(&gone)), r#"{"id":1,"result":{}}"#);
+    }
+
+    #[test]
+    fn too_many_short_values_are_left_alone() {
+        let members: Vec<_> = (0..200_000).map(|number| format!(r#""m{number}":{number}"#)).collect();
+        let message = in_file(&format!(r#"{{"id":1,"result":{{{}}}}}"#, members.join(",")));
+        assert!(LongValues::take_out(&message).is_none());
+        assert!(LongValues::take_out(&Message::one(r#"{"id":1,"result":{}}"#).unwrap()).is_none());
+    }
+
+    #[test]
+    fn values_of_any_length_pass_at_every_length() {
+        for length in [0, 1, LONG - 3, LONG - 2, LONG - 1, LONG, LONG + 1, 3 * LONG] {
+            for value in
+                [format!("\"{}\"", "y".repeat(length)), format!("[{}]", " ".repeat(length)), "1".repeat(length.max(1))]
+            {
+                let padding = "z".repeat(100_000);
+                let text = format!(r#"{{"method":"n","params":{{"a":{value},"b":{value} ,"p":"{padding}"}}}}"#);
+                let (condensed, long_values) = LongValues::take_out(&in_file(&text)).unwrap();
+                assert!(text_of(&long_values.put_back(&condensed)) == text, "{length}");
+            }
+        }
+    }
+}

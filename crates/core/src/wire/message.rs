@@ -1,0 +1,853 @@
+//! A JSON-RPC message as the bytes that were sent, with a borrowed look at what a bridge must know: kind, id, method.
+//!
+//! Rule: a message that is only forwarded is never serialised anew (R3). The one change that a line on stdio needs,
+//! no raw line break (R2), is made by putting spaces in their place: in valid JSON they stand between tokens only.
+//! Where a key occurs twice the last one counts, as in every common JSON reader.
+
+use std::{fmt, io, ops::Range, sync::Arc};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{
+    client::stdio::Line,
+    error::{Error, Kind as Fault},
+    json::{
+        scanner::{self, Answer, Outline, Scanner, Shape},
+        splice::{self, Object},
+    },
+    server::session::Offer,
+    translate::eras::Era,
+    wire::spool::{Gathered, Gatherer, Payload, Spooled, Storage},
+};
+
+/// The most messages that come in one piece. Each costs memory beside its bytes, which the limits on bytes do not see.
+pub(crate) const LONGEST_BATCH: usize = 10_000;
+
+/// What of a message in memory goes into its file at once, in bytes.
+const LARGE_PIECE: usize = 64 << 10;
+
+/// One JSON-RPC message.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    /// The text, if it is in memory.
+    bytes: Bytes,
+    /// The text, if it is not. Nothing but what is known here can be read from it then.
+    spooled: Option<Box<Spooled>>,
+    kind: Kind,
+    era: Era,
+    id: Option<Id>,
+    /// Where the id begins in the text.
+    id_at: u64,
+    method: Method,
+    /// Of a response that is no plain result: what it has, and where that stood when it came.
+    answer: Option<Box<Answer>>,
+    /// Whether there are raw line breaks between tokens.
+    line_breaks: bool,
+}
+
+/// What a message is, by the members it has (JSON-RPC 2.0, sections 4 and 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Has a method and an id.
+    Request,
+    /// Has a method and no id.
+    Notification,
+    /// Has no method, but a result or an error.
+    Response,
+}
+
+/// What one line or payload holds.
+#[derive(Debug)]
+pub(crate) enum Parsed {
+    One(Message),
+    /// A JSON-RPC batch (R16).
+    Batch(Batch),
+}
+
+/// The messages of a batch. Each is read when it is asked for, so that all of them together cost no more than their text.
+#[derive(Clone, Debug)]
+pub(crate) struct Batch {
+    /// What follows the bracket or the last element.
+    rest: Bytes,
+    /// Of all of it, in bytes.
+    length: usize,
+}
+
+/// Bytes that are no message: why, and the id that an error reply can name.
+#[derive(Debug)]
+pub(crate) struct Invalid {
+    pub(crate) error: Error,
+    pub(crate) id: Option<Id>,
+}
+
+impl Message {
+    /// Reads a line or payload.
+    pub(crate) fn parse(bytes: &Bytes) -> Result<Parsed, Invalid> {
+        let mut scanner = Scanner::new();
+        // What is wrong is told at the end, too.
+        let _ = scanner.feed(bytes);
+        Self::read(&Gathered { payload: Payload::Memory(bytes.clone()), outline: scanner.finish() })
+    }
+
+    /// Reads a line or payload that was looked at as it came.
+    pub(crate) fn read(gathered: &Gathered) -> Result<Parsed, Invalid> {
+        let Gathered { payload, outline } = gathered;
+        let outline = match outline {
+            Ok(outline) => outline,
+            Err(scanner::Fault::NotUtf8 { .. }) => {
+                let id = match payload {
+                    Payload::Memory(bytes) => id_of_broken_text(bytes),
+                    Payload::File(_) => None,
+                };
+                return Err(Invalid { error: not_json("it is not UTF-8"), id });
+            }
+            Err(fault) => return Err(Invalid { error: not_json(&fault.to_string()), id: None }),
+        };
+        match outline.shape {
+            Shape::Object => Self::of(payload, outline).map(Parsed::One),
+            Shape::Array => match payload.part(outline.value.clone()) {
+                Payload::Memory(bytes) => Batch::read(bytes).map(Parsed::Batch),
+                Payload::File(_) => Err(Invalid::message("a batch of this size is not read", None)),
+            },
+            Shape::Other => Err(Invalid::message("it is no JSON object", None)),
+        }
+    }
+
+    /// The message that the object in this payload is.
+    fn of(payload: &Payload, outline: &Outline) -> Result<Self, Invalid> {
+        let start = outline.value.start;
+        let (id, id_at) = match &outline.id {
+            None => (None, 0),
+            Some(kept) => {
+                let Some(id) = payload.text_of(kept) else {
+                    return Err(Invalid::message("its id is too long", None));
+                };
+                (Some(Id(id)), kept.range.start - start)
+            }
+        };
+        if id.as_ref().is_some_and(|id| !id.is_valid()) {
+            return Err(Invalid::message("its id is neither a string nor a number", None));
+        }
+        let method = match &outline.method {
+            None => Method(Bytes::new()),
+            Some(kept) if !kept.is_string => return Err(Invalid::message("its method is no string", id)),
+            Some(kept) => match payload.text_of(kept).and_then(Method::read) {
+                Some(method) => method,
+                None => return Err(Invalid::message("its method is too long", id)),
+            },
+        };
+        let kind = match (outline.method.is_some(), id.is_some(), outline.answer.is_any()) {
+            (true, true, _) => Kind::Request,
+            (true, false, _) => Kind::Notification,
+            (false, _, true) => Kind::Response,
+            (false, _, false) => return Err(Invalid::message("it has no method, result or error", id)),
+        };
+        let era = match method.as_str() {
+            // What only the modern protocol has.
+            "server/discover" | "subscriptions/listen" => Era::Modern,
+            _ if kind != Kind::Response && outline.names_version => Era::Modern,
+            _ => Era::Legacy,
+        };
+        let (bytes, spooled) = match payload.part(outline.value.clone()) {
+            Payload::Memory(bytes) => (bytes, None),
+            Payload::File(spooled) => (Bytes::new(), Some(Box::new(spooled))),
+        };
+        let answer =
+            (kind == Kind::Response && !outline.answer.is_plain_result()).then(|| outline.answer.after(start).into());
+        Ok(Self { bytes, spooled, kind, era, id, id_at, method, answer, line_breaks: outline.line_breaks })
+    }
+
+    /// Reads bytes that are one message, and nothing else.
+    pub(crate) fn one(bytes: impl Into<Bytes>) -> Option<Self> {
+        match Self::parse(&bytes.into()) {
+            Ok(Parsed::One(message)) => Some(message),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The protocol that the message is made in: a modern request says so in its `_meta` (R81). What says nothing counts as
+    /// legacy.
+    pub(crate) fn era(&self) -> Era {
+        self.era
+    }
+
+    pub(crate) fn id(&self) -> Option<&Id> {
+        self.id.as_ref()
+    }
+
+    /// The method; empty for a response.
+    pub(crate) fn method(&self) -> &str {
+        self.method.as_str()
+    }
+
+    /// The message as it was sent.
+    pub(crate) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The message as text.
+    pub(crate) fn text(&self) -> &str {
+        // It was valid UTF-8 when it was read.
+        std::str::from_utf8(&self.bytes).unwrap_or("{}")
+    }
+
+    /// The parameters, where they are an object.
+    pub(crate) fn params(&self) -> Option<Object<'_>> {
+        Object::of(self.text())?.object("params")
+    }
+
+    /// The `_meta` of the parameters.
+    pub(crate) fn meta(&self) -> Option<Object<'_>> {
+        self.params()?.object("_meta")
+    }
+
+    /// The result, where it is an object.
+    pub(crate) fn result(&self) -> Option<Object<'_>> {
+        Object::of(self.text())?.object("result")
+    }
+
+    /// Whether its text is too large to be in memory.
+    pub(crate) fn is_spooled(&self) -> bool {
+        self.spooled.is_some()
+    }
+
+    /// Its text, if that is too large to be in memory.
+    pub(crate) fn spooled(&self) -> Option<&Spooled> {
+        self.spooled.as_deref()
+    }
+
+    /// Where its id begins.
+    pub(crate) fn id_at(&self) -> u64 {
+        self.id_at
+    }
+
+    /// Whether there may be raw line breaks between its tokens.
+    pub(crate) fn has_line_breaks(&self) -> bool {
+        self.line_breaks
+    }
+
+    /// The same message with its text in memory, whatever its size; or as it is, if its file cannot be read.
+    pub(crate) fn loaded(self) -> Self {
+        let Some(spooled) = &self.spooled else { return self };
+        match spooled.load() {
+            Ok(bytes) => Self { bytes, spooled: None, ..self },
+            Err(error) => {
+                tracing::warn!(%error, "a message cannot be read back from its file");
+                self
+            }
+        }
+    }
+
+    /// The same message with its text in a file, where it may be longer than what this one has in memory, and its id in
+    /// another place.
+    pub(crate) fn in_file(&self, spooled: Spooled, id_at: u64, has_line_breaks: bool) -> Self {
+        Self {
+            bytes: Bytes::new(),
+            spooled: Some(Box::new(spooled)),
+            id_at,
+            line_breaks: self.line_breaks || has_line_breaks,
+            ..self.clone()
+        }
+    }
+
+    /// The same message with its text in a file, if it is large.
+    pub(crate) fn stored(self, storage: &Arc<Storage>) -> Self {
+        let mut gatherer = Gatherer::new(u64::MAX, storage);
+        let pushed = self.bytes.chunks(LARGE_PIECE).try_for_each(|piece| gatherer.push(self.bytes.slice_ref(piece)));
+        match pushed.and_then(|()| gatherer.take()).map(|gathered| Self::read(&gathered)) {
+            Ok(Ok(Parsed::One(message))) => message,
+            // It is in memory, which is no reason to lose it.
+            _ => self,
+        }
+    }
+
+    /// The message as one line for stdout, without the line's end (R2).
+    pub(crate) fn into_line(self) -> Line {
+        if let Some(spooled) = self.spooled {
+            let lost = || {
+                let error = Error::new(Fault::Storage, "the server's answer cannot be read back from its file");
+                error_reply(self.id.as_ref(), &error.with_may_have_run(true))
+            };
+            let failure = (self.kind == Kind::Response).then(lost);
+            return Line::Spooled { spooled: *spooled, line_breaks: self.line_breaks, failure };
+        }
+        Line::Memory { bytes: self.bytes, line_breaks: self.line_breaks }
+    }
+
+    /// What a response has that is no plain result, at which places of the text as it came.
+    pub(crate) fn answer(&self) -> Option<&Answer> {
+        self.answer.as_deref()
+    }
+
+    /// The bytes of the text from `at` on, at most so many.
+    ///
+    /// # Errors
+    /// It is in a file, which cannot be read.
+    pub(crate) fn bytes_at(&self, at: u64, most: u64) -> io::Result<Bytes> {
+        let range = at..at.saturating_add(most);
+        match &self.spooled {
+            Some(spooled) => spooled.slice(range).load(),
+            None => Ok(self.bytes.slice(self.place(range.start)..self.place(range.end))),
+        }
+    }
+
+    /// The same message with `id` in the place of its own, or put in where it has none (R7); all other bytes stay.
+    pub(crate) fn with_id(&self, id: &Id) -> Self {
+        // A response is an object with at least one member.
+        let (at, changed) = if let Some(own) = &self.id {
+            (self.id_at, self.patched(self.id_at..self.id_at + own.0.len() as u64, id.0.clone()))
+        } else {
+            (1 + br#""id":"#.len() as u64, self.patched(1..1, [br#""id":"#, &id.0[..], b","].concat().into()))
+        };
+        Self { id: Some(id.clone()), id_at: at, ..changed }
+    }
+
+    /// The same message with other bytes in the place of those in this range, in which nothing stands that is known here. Of a
+    /// response it is no longer known where what stands.
+    pub(crate) fn patched(&self, range: Range<u64>, with: Bytes) -> Self {
+        let id_at = if range.start <= self.id_at {
+            (self.id_at + with.len() as u64).saturating_sub(range.end - range.start)
+        } else {
+            self.id_at
+        };
+        let mut bytes = BytesMut::new();
+        if self.spooled.is_none() {
+            bytes.reserve(self.bytes.len() + with.len());
+            bytes.extend_from_slice(self.bytes.get(..self.place(range.start)).unwrap_or_default());
+            bytes.extend_from_slice(&with);
+            bytes.extend_from_slice(self.bytes.get(self.place(range.end)..).unwrap_or_default());
+        }
+        Self {
+            bytes: bytes.freeze(),
+            spooled: self.spooled.as_ref().map(|spooled| Box::new(spooled.patched(range, with))),
+            id_at,
+            ..self.clone()
+        }
+    }
+
+    /// A place in the text as an index into its bytes.
+    fn place(&self, at: u64) -> usize {
+        usize::try_from(at).unwrap_or(usize::MAX).min(self.bytes.len())
+    }
+
+    /// The id that a `notifications/cancelled` names.
+    pub(crate) fn cancelled_id(&self) -> Option<Id> {
+        #[derive(Deserialize)]
+        struct Cancelled<'a> {
+            #[serde(borrow)]
+            params: CancelledParams<'a>,
+        }
+        #[derive(Deserialize)]
+        struct CancelledParams<'a> {
+            #[serde(borrow, rename = "requestId")]
+            request_id: &'a RawValue,
+        }
+        let message: Cancelled<'_> = serde_json::from_slice(&self.bytes).ok()?;
+        Some(Id(self.bytes.slice_ref(message.params.request_id.get().as_bytes())))
+    }
+
+    /// What the result of `initialize` settles on.
+    pub(crate) fn offer(&self) -> Option<Offer> {
+        type Capabilities = serde_json::Map<String, serde_json::Value>;
+
+        let result = self.result()?;
+        let version = result.string("protocolVersion")?;
+        // What cannot be read is still passed on; it is only not known here.
+        let granted = result.get("capabilities").and_then(|text| serde_json::from_str::<Capabilities>(text).ok());
+        let mut capabilities = Vec::new();
+        for (name, features) in granted.into_iter().flatten() {
+            let features =
+                features.as_object().into_iter().flatten().filter(|(_, value)| value.as_bool() != Some(false));
+            capabilities.extend(features.map(|(feature, _)| format!("{name}.{feature}")));
+            capabilities.push(name);
+        }
+        Some(Offer { version, capabilities })
+    }
+
+    /// Code and text of an error response.
+    pub(crate) fn error(&self) -> Option<(i64, String)> {
+        #[derive(Deserialize)]
+        struct Answer {
+            error: ErrorObject,
+        }
+        #[derive(Deserialize)]
+        struct ErrorObject {
+            code: i64,
+            #[serde(default)]
+            message: String,
+        }
+        let Answer { error } = serde_json::from_slice(&self.bytes).ok()?;
+        Some((error.code, error.message))
+    }
+
+    /// The `uri` in the parameters.
+    pub(crate) fn uri(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Request {
+            params: Params,
+        }
+        #[derive(Deserialize)]
+        struct Params {
+            uri: String,
+        }
+        serde_json::from_slice(&self.bytes).ok().map(|request: Request| request.params.uri)
+    }
+}
+
+impl Batch {
+    /// Reads an array.
+    fn read(mut array: Bytes) -> Result<Self, Invalid> {
+        array.advance(1.min(array.len()));
+        let batch = Self { length: array.len(), rest: array };
+        match batch.places().take(LONGEST_BATCH + 1).count() {
+            0 => Err(Invalid::message("an empty batch holds none", None)),
+            1..=LONGEST_BATCH => Ok(batch),
+            _ => Err(Invalid::message(&format!("a batch holds at most {LONGEST_BATCH}"), None)),
+        }
+    }
+
+    /// Where its elements end, each counted from the end of the one before.
+    fn places(&self) -> impl Iterator<Item = usize> {
+        let mut rest = &*self.rest;
+        std::iter::from_fn(move || {
+            let end = splice::next_element(rest)?.end;
+            rest = rest.get(end..)?;
+            Some(end)
+        })
+    }
+}
+
+impl Iterator for Batch {
+    type Item = Result<Message, Invalid>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let range = splice::next_element(&self.rest)?;
+        let element = self.rest.slice(range.clone());
+        self.rest.advance(range.end);
+        // One that stays must not keep all of the others' text.
+        let element = if element.len() > self.length / 2 { element } else { Bytes::copy_from_slice(&element) };
+        // No batch stands in another one, so what it has inside is nobody's to read, however deep that goes.
+        let is_object = element.first() == Some(&b'{');
+        Some(match is_object.then(|| Message::parse(&element)) {
+            Some(Ok(Parsed::One(message))) => Ok(message),
+            Some(Err(invalid)) => Err(invalid),
+            _ => Err(Invalid::message("it is no JSON object", None)),
+        })
+    }
+}
+
+/// The error reply to the request with this id (`null` where none is known), as one line (R5, R14).
+pub(crate) fn error_reply(id: Option<&Id>, error: &Error) -> Bytes {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        code: i32,
+        message: String,
+        data: Data<'a>,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Data<'a> {
+        source: &'a str,
+        kind: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        http_status: Option<u16>,
+        /// Seconds, as in the HTTP header.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        may_have_run: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        attempts: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        url: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+    }
+    let body = Body {
+        code: error.code(),
+        message: error.to_string(),
+        data: Data {
+            source: "mcp-gangway",
+            kind: error.kind(),
+            http_status: error.status(),
+            retry_after: error.retry_after().map(|wait| wait.as_secs()),
+            may_have_run: error.may_have_run(),
+            attempts: error.attempts(),
+            url: error.url(),
+            detail: error.detail(),
+        },
+    };
+    // Numbers and strings only: this cannot fail, and an empty object would still be a valid error reply.
+    let body = serde_json::to_string(&body).unwrap_or_else(|_| "{}".to_owned());
+    let id = id.map_or("null", Id::as_str);
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{body}}}"#).into()
+}
+
+/// The notification that cancels the request with this id upstream.
+pub(crate) fn cancellation(id: &Id, reason: &str) -> Bytes {
+    let reason = serde_json::Value::from(reason);
+    let id = id.as_str();
+    format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":{reason}}}}}"#)
+        .into()
+}
+
+/// The notification that ends the handshake.
+pub(crate) fn initialized() -> Message {
+    Message {
+        bytes: Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#),
+        spooled: None,
+        id_at: 0,
+        line_breaks: false,
+        kind: Kind::Notification,
+        era: Era::Legacy,
+        id: None,
+        method: Method(Bytes::from_static(b"notifications/initialized")),
+        answer: None,
+    }
+}
+
+/// A JSON-RPC id as it was written. Its spelling is kept; [`Id::same`] compares by value, and 1 is not "1" (R4).
+#[derive(Clone)]
+pub(crate) struct Id(Bytes);
+
+impl Id {
+    /// An id of the bridge's own: a string of characters that JSON does not escape.
+    pub(crate) fn own(text: &str) -> Self {
+        Self(format!("\"{text}\"").into())
+    }
+
+    /// An id as it stands in a message, if it is one.
+    pub(crate) fn read(json: Bytes) -> Option<Self> {
+        let id = Self(json);
+        id.is_valid().then_some(id)
+    }
+
+    /// The id in JSON.
+    pub(crate) fn as_str(&self) -> &str {
+        // A slice of text that was valid UTF-8, cut at JSON tokens.
+        std::str::from_utf8(&self.0).unwrap_or("null")
+    }
+
+    pub(crate) fn is_null(&self) -> bool {
+        self.0 == "null"
+    }
+
+    /// Whether two ids are the same value: `"a"` and `"\u0061"`, `1` and `1.0`.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        if self.0 == other.0 {
+            return true;
+        }
+        // Nearly all ids are written in the one plain way, and then no others are the same. A look at all open requests
+        // must not read each of their ids.
+        if self.is_plain() && other.is_plain() {
+            return false;
+        }
+        match (self.value(), other.value()) {
+            (Some(serde_json::Value::Number(one)), Some(serde_json::Value::Number(two))) => {
+                one == two || (one.is_f64() != two.is_f64() && one.as_f64() == two.as_f64())
+            }
+            (Some(one), Some(two)) => one == two,
+            _ => false,
+        }
+    }
+
+    /// Whether no other spelling than this has its value but one that says so: a string without escapes, or a short integer.
+    fn is_plain(&self) -> bool {
+        match &*self.0 {
+            [b'"', text @ ..] => !text.contains(&b'\\'),
+            // Up to 2^53, floating-point numbers are the integers that they stand for.
+            digits => digits.len() <= 15 && digits.iter().all(u8::is_ascii_digit),
+        }
+    }
+
+    /// Whether `other` is this id after a peer took it through a floating-point number, as JavaScript does.
+    pub(crate) fn same_when_rounded(&self, other: &Self) -> bool {
+        match (self.value(), other.value()) {
+            (Some(serde_json::Value::Number(one)), Some(serde_json::Value::Number(two))) => {
+                one.as_f64() == two.as_f64()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a peer that names this id may mean the other: it is the same, was rounded, or became a string.
+    pub(crate) fn means(&self, other: &Self) -> bool {
+        let bare = |id: &Self| id.as_str().trim_matches('"').to_owned();
+        self.same(other) || self.same_when_rounded(other) || bare(self) == bare(other)
+    }
+
+    /// Whether this is the text of another id, which is a number.
+    pub(crate) fn is_text_of(&self, number: &Self) -> bool {
+        let text = self.0.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
+        text.is_some_and(|text| text == &*number.0)
+    }
+
+    /// Whether the two are spelled alike.
+    pub(crate) fn identical(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+
+    fn is_valid(&self) -> bool {
+        matches!(self.0.first(), Some(b'"' | b'-' | b'0'..=b'9' | b'n'))
+    }
+
+    fn value(&self) -> Option<serde_json::Value> {
+        serde_json::from_slice(&self.0).ok()
+    }
+}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A method's name, unescaped.
+#[derive(Clone, Debug)]
+struct Method(Bytes);
+
+impl Method {
+    /// From its JSON.
+    fn read(mut raw: Bytes) -> Option<Self> {
+        raw.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+        if raw.contains(&b'\\')
+            // A name with a lone surrogate has no Rust spelling; it is a method that the bridge does not know.
+            && let Ok(unescaped) = serde_json::from_slice::<String>(&raw)
+        {
+            return Some(Self(unescaped.into()));
+        }
+        raw.advance(1);
+        raw.truncate(raw.len() - 1);
+        Some(Self(raw))
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl Invalid {
+    fn message(why: &str, id: Option<Id>) -> Self {
+        Self { error: Error::new(Fault::InvalidMessage, format!("this is no JSON-RPC message: {why}")), id }
+    }
+}
+
+fn not_json(why: &str) -> Error {
+    Error::new(Fault::Parse, format!("this is no JSON: {why}"))
+}
+
+/// With spaces in the place of raw line breaks.
+pub(crate) fn blank_line_breaks(text: &mut [u8]) {
+    let mut rest = text;
+    while let Some(at) = memchr::memchr2(b'\r', b'\n', rest) {
+        let Some((byte, after)) = rest.get_mut(at..).and_then(<[u8]>::split_first_mut) else { return };
+        *byte = b' ';
+        rest = after;
+    }
+}
+
+/// The id of a request whose text is not UTF-8, so that its sender learns which one failed.
+fn id_of_broken_text(bytes: &[u8]) -> Option<Id> {
+    let repaired = Bytes::from(String::from_utf8_lossy(bytes).into_owned());
+    match Message::parse(&repaired) {
+        Ok(Parsed::One(message)) if message.kind == Kind::Request => message.id,
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str) -> Message {
+        match Message::parse(&Bytes::from(text.to_owned())) {
+            Ok(Parsed::One(message)) => message,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    fn line(message: Message) -> Bytes {
+        match message.into_line() {
+            Line::Memory { bytes, line_breaks } => {
+                let mut line = BytesMut::from(bytes);
+                assert_eq!(line_breaks, line.iter().any(|byte| matches!(byte, b'\r' | b'\n')));
+                blank_line_breaks(&mut line);
+                line.freeze()
+            }
+            Line::Spooled { .. } => panic!("not in memory"),
+        }
+    }
+
+    fn invalid(bytes: &[u8]) -> (i32, Option<String>) {
+        let invalid = Message::parse(&Bytes::copy_from_slice(bytes)).unwrap_err();
+        (invalid.error.code(), invalid.id.map(|id| id.as_str().to_owned()))
+    }
+
+    #[test]
+    fn r28_kind_is_told_by_the_members() {
+        for (text, kind) in [
+            (r#"{"id":1,"method":"ping"}"#, Kind::Request),
+            (r#"{"id":null,"method":"ping"}"#, Kind::Request),
+            (r#"{"method":"ping"}"#, Kind::Notification),
+            (r#"{"id":1,"result":{}}"#, Kind::Response),
+            (r#"{"id":"0","error":{}}"#, Kind::Response),
+            (r#"{"error":{}}"#, Kind::Response),
+            (r#"{"\u0069d":1,"m\u0065thod":"p\u0069ng","\ud800":{"\udfff":0}}"#, Kind::Request),
+        ] {
+            assert_eq!(message(text).kind(), kind, "{text}");
+        }
+        assert_eq!(message(r#"{"id":1,"method":"p\u0069ng"}"#).method(), "ping");
+    }
+
+    #[test]
+    fn r81_the_era_is_told_by_each_request() {
+        let meta = r#"{"_meta":{"progressToken":1,"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#;
+        for (text, era) in [
+            (format!(r#"{{"id":1,"method":"tools/call","params":{meta}}}"#), Era::Modern),
+            (format!(r#"{{"params":{},"id":1,"method":"tools/call"}}"#, meta.replace('/', "\\/")), Era::Modern),
+            (format!(r#"{{"id":1,"method":"x","params":{}}}"#, meta.replace('_', "\\u005f")), Era::Modern),
+            (r#"{"id":1,"method":"server/discover"}"#.into(), Era::Modern),
+            (r#"{"id":1,"method":"tools/call","params":{"_meta":{"progressToken":1}}}"#.into(), Era::Legacy),
+            (format!(r#"{{"id":1,"method":"tools/call","params":{{"arguments":{meta}}}}}"#), Era::Legacy),
+            (r#"{"id":1,"method":"x","params":["_meta",1e400,"\ud800"]}"#.into(), Era::Legacy),
+            (format!(r#"{{"method":"notifications/x","params":{meta}}}"#), Era::Modern),
+            (format!(r#"{{"id":1,"result":{meta},"params":{meta}}}"#), Era::Legacy),
+        ] {
+            assert_eq!(message(&text).era(), era, "{text}");
+        }
+    }
+
+    #[test]
+    fn r14_what_is_no_message_is_told_apart() {
+        for (text, code, id) in [
+            ("x", -32700, None),
+            ("{", -32700, None),
+            (r#"{"id":1,"method":"ping"} x"#, -32700, None),
+            ("{\"id\":1,\"method\":\"a\0b\"}", -32700, None),
+            ("\0", -32700, None),
+            ("1", -32600, None),
+            ("\"x\"", -32600, None),
+            ("null", -32600, None),
+            ("[]", -32600, None),
+            ("[1", -32700, None),
+            ("{}", -32600, None),
+            (r#"{"id":5}"#, -32600, Some("5")),
+            (r#"{"id":"x","method":7}"#, -32600, Some("\"x\"")),
+            (r#"{"id":{},"method":"ping"}"#, -32600, None),
+            (r#"{"id":true,"method":"ping"}"#, -32600, None),
+        ] {
+            assert_eq!(invalid(text.as_bytes()), (code, id.map(str::to_owned)), "{text}");
+        }
+        assert_eq!(invalid(b"{\"id\":7,\"method\":\"\xff\"}"), (-32700, Some("7".into())));
+        assert_eq!(invalid(b"\xff"), (-32700, None));
+    }
+
+    #[test]
+    fn r3_nesting_does_not_matter() {
+        let deep = |open: &str, close: &str| {
+            format!(r#"{{"params":{}{},"id":1,"method":"x"}}"#, open.repeat(100_000), close.repeat(100_000))
+        };
+        assert_eq!(message(&deep("[", "]")).kind(), Kind::Request);
+        assert_eq!(message(&deep(r#"{"a":["#, "]}")).id().unwrap().as_str(), "1");
+        assert_eq!(invalid(deep("[", "").as_bytes()).0, -32700);
+        assert_eq!(invalid("[".repeat(100_000).as_bytes()).0, -32700);
+    }
+
+    #[test]
+    fn r2_r3_only_line_breaks_change() {
+        for text in [
+            r#"{"id":1,"result":{"big":12345678901234567890,"huge":1e400,"x":1,"x":2,"s":"\ud800","u":"\u2028"}}"#,
+            "{\"id\":1,\"result\":\"\u{2028}\"}",
+        ] {
+            assert_eq!(line(message(text)), text);
+        }
+        assert_eq!(line(message(" {\r\n \"id\": 1,\n\t\"result\":\n{}\r}\n")), "{   \"id\": 1, \t\"result\": {} }");
+        assert_eq!(line(message("\u{feff}{\"method\":\"x\"}")), r#"{"method":"x"}"#);
+    }
+
+    #[test]
+    fn the_last_of_two_keys_counts() {
+        let twice = message(r#"{"id":1,"id":2,"method":"a","method":"b"}"#);
+        assert_eq!((twice.id().unwrap().as_str(), twice.method()), ("2", "b"));
+    }
+
+    #[test]
+    fn r16_a_batch_is_taken_apart() {
+        let batch = Message::parse(&Bytes::from_static(br#" [{"id":1,"method":"a"} , 5,{"method":"b"}]"#)).unwrap();
+        let Parsed::Batch(batch) = batch else { panic!("{batch:?}") };
+        let elements: Vec<_> = batch.collect();
+        let kinds: Vec<_> = elements.iter().map(|one| one.as_ref().ok().map(Message::kind)).collect();
+        assert_eq!(kinds, [Some(Kind::Request), None, Some(Kind::Notification)]);
+        assert_eq!(elements[0].as_ref().unwrap().bytes(), r#"{"id":1,"method":"a"}"#);
+    }
+
+    #[test]
+    fn r16_a_batch_has_a_limit() {
+        let batch = |length: usize| Bytes::from(format!("[{}1]", "1,".repeat(length - 1)));
+        assert!(Message::parse(&batch(LONGEST_BATCH)).is_ok());
+        assert_eq!(invalid(&batch(LONGEST_BATCH + 1)), (-32600, None));
+        assert_eq!(invalid(&batch(LONGEST_BATCH * 3)), (-32600, None));
+    }
+
+    #[test]
+    fn r4_ids_are_compared_by_value_and_type() {
+        let id = |text: &str| Id(Bytes::from(text.to_owned()));
+        for (one, two) in [("1", "1.0"), ("1", "1"), (r#""a""#, r#""\u0061""#), ("1e2", "100"), ("1e400", "1e400")] {
+            assert!(id(one).same(&id(two)), "{one} {two}");
+        }
+        for (one, two) in [("1", "\"1\""), ("0", "\"\""), ("0", "null"), ("9007199254740993", "9007199254740992")] {
+            assert!(!id(one).same(&id(two)), "{one} {two}");
+        }
+        assert!(id("9007199254740993").same_when_rounded(&id("9007199254740992")));
+        assert!(!id("1").same_when_rounded(&id("2")));
+    }
+
+    #[test]
+    fn r7_an_id_is_put_in_or_replaced() {
+        let id = Id(Bytes::from_static(b"\"q\""));
+        for (text, expected) in [
+            (r#"{"jsonrpc":"2.0","error":{}}"#, r#"{"id":"q","jsonrpc":"2.0","error":{}}"#),
+            (r#"{"error":{"id":3}, "id" : null }"#, r#"{"error":{"id":3}, "id" : "q" }"#),
+        ] {
+            let changed = message(text).with_id(&Id(Bytes::from_static(b"12345"))).with_id(&id);
+            assert_eq!(changed.bytes(), expected);
+            assert_eq!(message(expected).id().unwrap().as_str(), changed.id().unwrap().as_str());
+        }
+    }
+
+    #[test]
+    fn what_is_read_on_demand() {
+        let cancelled = message(r#"{"method":"notifications/cancelled","params":{"requestId":"7"}}"#);
+        assert_eq!(cancelled.cancelled_id().unwrap().as_str(), "\"7\"");
+        assert!(message(r#"{"method":"notifications/cancelled"}"#).cancelled_id().is_none());
+        let result = message(r#"{"id":0,"result":{"protocolVersion":"2025-06-18"}}"#);
+        assert_eq!(result.offer().unwrap(), Offer { version: "2025-06-18".into(), capabilities: vec![] });
+        let result = message(
+            r#"{"id":0,"result":{"protocolVersion":"x","capabilities":{"a":{"b":true,"c":false,"d":{}},"e":{}}}}"#,
+        );
+        assert_eq!(result.offer().unwrap().capabilities, ["a.b", "a.d", "a", "e"]);
+        let twice = message(
+            r#"{"id":0,"result":{"protocolVersion":"1","\ud800":"","capabilities":7,"protocolVersion":"2","capabilities":{"a":{}}}}"#,
+        );
+        assert_eq!(twice.offer().unwrap(), Offer { version: "2".into(), capabilities: vec!["a".into()] });
+        let error = message(r#"{"id":0,"error":{"code":-32001,"message":"Session not found"}}"#);
+        assert_eq!(error.error().unwrap(), (-32001, "Session not found".into()));
+        assert_eq!(message(r#"{"id":0,"method":"x","params":{"uri":"a:b"}}"#).uri().unwrap(), "a:b");
+    }
+
+    #[test]
+    fn an_error_reply_has_only_the_fields_that_apply() {
+        let error = Error::new(Fault::Status, "refused").with_may_have_run(false);
+        let id = Id(Bytes::from_static(b"1152921504606846976"));
+        assert_eq!(
+            error_reply(Some(&id), &error),
+            r#"{"jsonrpc":"2.0","id":1152921504606846976,"error":{"code":-32603,"message":"refused","data":{"source":"mcp-gangway","kind":"http_status","mayHaveRun":false}}}"#
+        );
+    }
+}

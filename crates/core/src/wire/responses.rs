@@ -1,0 +1,190 @@
+//! Which responses of a server reach a client: only those that JSON-RPC has (2.0, section 5). Client libraries drop all others,
+//! and the call waits for ever.
+//!
+//! Rule: what only lacks its form is mended in place, so that all other bytes stay; what is the error of a gateway or of
+//! another protocol becomes an error of ours, in the server's own words.
+
+use bytes::Bytes;
+
+use crate::{
+    error::{Error, Kind as Fault},
+    json::scanner::{Answer, Member, Version},
+    wire::{
+        body::Lost,
+        error_text,
+        message::{Kind, Message},
+    },
+};
+
+/// The longest number that is read as an error's code, in bytes.
+const LONGEST_CODE: u64 = 40;
+/// Integers beyond this are none to JavaScript.
+const LARGEST_CODE: f64 = 9_007_199_254_740_991.0;
+/// What of a response that is no JSON-RPC is looked at for the server's words, in bytes.
+const BEGINNING: u64 = 16 << 10;
+
+/// Whether the message is a response as it must be.
+pub(crate) fn is_valid(message: &Message) -> bool {
+    let is_error = |answer: &Answer| {
+        let has_form =
+            answer.version == Version::Two && answer.result == Member::Absent && answer.error == Member::Value;
+        has_form && answer.has_message && has_integer_code(message, answer)
+    };
+    message.kind() == Kind::Response && message.answer().is_none_or(is_error)
+}
+
+/// The message as it may reach a client.
+///
+/// # Errors
+/// It is no valid response, and cannot be made one.
+pub(crate) fn valid(message: Message) -> Result<Message, Lost> {
+    let Some(answer) = message.answer().filter(|_| message.kind() == Kind::Response) else { return Ok(message) };
+    let has_version = answer.version == Version::Two;
+    let may_be_mended = match (answer.result, answer.error) {
+        (Member::Value | Member::Null, Member::Absent | Member::Null) => answer.version != Version::Other,
+        // What has an id is meant to be JSON-RPC.
+        (Member::Absent | Member::Null, Member::Value) => {
+            let is_meant = has_version || (message.id().is_some() && answer.version != Version::Other);
+            is_meant && answer.has_message && has_integer_code(&message, answer)
+        }
+        _ => false,
+    };
+    if may_be_mended { Ok(mended(&message, answer)) } else { Err(foreign(&message)) }
+}
+
+/// The same with what it lacks, and without a `null` beside its result or error.
+fn mended(message: &Message, answer: &Answer) -> Message {
+    let places = answer.places.as_deref().cloned().unwrap_or_default();
+    let mut patches = Vec::new();
+    match (answer.result, answer.error) {
+        (_, Member::Null) => patches.push((places.error, Bytes::new())),
+        (Member::Null, Member::Value) => patches.push((places.result, Bytes::new())),
+        _ => {}
+    }
+    match answer.version {
+        Version::Absent => patches.push((1..1, Bytes::from_static(br#""jsonrpc":"2.0","#))),
+        Version::Null => patches.push((places.version, Bytes::from_static(br#""2.0""#))),
+        Version::Two | Version::Other => {}
+    }
+    // The last one first, as it moves none of the others.
+    patches.sort_by_key(|(range, _)| std::cmp::Reverse(range.start));
+    patches.into_iter().fold(message.clone(), |message, (range, with)| message.patched(range, with))
+}
+
+fn has_integer_code(message: &Message, answer: &Answer) -> bool {
+    let text = answer
+        .places
+        .as_ref()
+        .and_then(|places| places.code)
+        .and_then(|at| message.bytes_at(at, LONGEST_CODE).ok())
+        .unwrap_or_default();
+    let end = text.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'));
+    let number = text.get(..end.unwrap_or(text.len())).and_then(|text| std::str::from_utf8(text).ok());
+    let code = number.and_then(|number| number.parse::<f64>().ok());
+    code.is_some_and(|code| code.fract() == 0.0 && code.abs() <= LARGEST_CODE)
+}
+
+/// An error in the place of what is no valid response, with the server's own words.
+fn foreign(message: &Message) -> Lost {
+    let text = message.bytes_at(0, BEGINNING).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let said = error_text::of(&text).map(|said| format!(": {said}")).unwrap_or_default();
+    let summary = format!("the server answered with what is no JSON-RPC response{said}");
+    Lost { error: Error::new(Fault::InvalidAnswer, summary).with_detail(&text), id: message.id().cloned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::spool::{Gatherer, tests::storage};
+
+    /// What becomes of a text, in memory and from a file.
+    fn becomes(text: &str) -> Result<String, String> {
+        let outcome = |message| match valid(message) {
+            Ok(message) => Ok(message.loaded().text().replacen(&" ".repeat(1 << 20), "", 1)),
+            Err(lost) => Err(lost.error.to_string()),
+        };
+        let in_memory = outcome(Message::one(text.to_owned()).unwrap());
+        let mut gatherer = Gatherer::new(u64::MAX, &storage());
+        let pad = Bytes::from(" ".repeat(1 << 20));
+        let (start, brace) = text.split_at(text.len() - 1);
+        for piece in [start.to_owned().into(), pad, brace.to_owned().into()] {
+            gatherer.push(piece).unwrap();
+        }
+        let Ok(crate::wire::message::Parsed::One(message)) = Message::read(&gatherer.take().unwrap()) else {
+            panic!("{text}")
+        };
+        assert!(message.is_spooled());
+        assert_eq!(outcome(message), in_memory, "{text}");
+        in_memory
+    }
+
+    #[test]
+    fn what_is_right_stays_and_what_lacks_only_its_form_is_mended() {
+        for (text, mended) in [
+            (r#"{"jsonrpc":"2.0","id":1,"result":{"error":null}}"#, None),
+            (r#"{"jsonrpc":"2.0","id":1,"result":null}"#, None),
+            (r#"{"jsonrpc":"2\u002e\u0030","id":1,"result":null}"#, None),
+            (r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":""}}"#, None),
+            (r#"{"error":{"message":"x","data":{"code":"a"},"code":-3.2e4},"id":1,"jsonrpc":"2.0"}"#, None),
+            (r#"{"jsonrpc":"2.0","error":{"code":1,"message":"no id"}}"#, None),
+            (r#"{"id":1,"result":{}}"#, Some(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#)),
+            (r#"{"jsonrpc" : null ,"id":1,"result":{}}"#, Some(r#"{"jsonrpc" : "2.0" ,"id":1,"result":{}}"#)),
+            (r#"{"id":1,"result":{},"jsonrpc":null}"#, Some(r#"{"id":1,"result":{},"jsonrpc":"2.0"}"#)),
+            (r#"{"jsonrpc":"2.0","id":1,"result":{},"error":null}"#, Some(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#)),
+            (
+                r#"{"error" : null , "jsonrpc":"2.0","id":1,"result":[]}"#,
+                Some(r#"{"jsonrpc":"2.0","id":1,"result":[]}"#),
+            ),
+            (r#"{"id":1 , "error":null,"result":7}"#, Some(r#"{"jsonrpc":"2.0","id":1,"result":7}"#)),
+            (
+                r#"{"jsonrpc":null,"id":"a","result":null,"error":{"code":5,"message":"m"}}"#,
+                Some(r#"{"jsonrpc":"2.0","id":"a","error":{"code":5,"message":"m"}}"#),
+            ),
+            (
+                r#"{"id":1,"error":{"code":5,"message":"m"}}"#,
+                Some(r#"{"jsonrpc":"2.0","id":1,"error":{"code":5,"message":"m"}}"#),
+            ),
+            (
+                r#"{"result":null,"error":null,"id":1,"jsonrpc":"2.0"}"#,
+                Some(r#"{"result":null,"id":1,"jsonrpc":"2.0"}"#),
+            ),
+        ] {
+            assert_eq!(becomes(text).as_deref(), Ok(mended.unwrap_or(text)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_mended_keeps_its_id_where_it_is() {
+        let message = valid(Message::one(r#"{"error":null,"id":"abc","result":{}}"#).unwrap()).unwrap();
+        let id = Message::one(r#"{"id":7,"method":"x"}"#).unwrap().id().cloned().unwrap();
+        assert_eq!(message.with_id(&id).text(), r#"{"jsonrpc":"2.0","id":7,"result":{}}"#);
+    }
+
+    #[test]
+    fn what_is_no_response_is_told_in_its_own_words() {
+        for (text, words) in [
+            (
+                r#"{"error":{"code":403,"message":"The caller may not","status":"PERMISSION_DENIED"}}"#,
+                "The caller may not",
+            ),
+            (r#"{"jsonrpc":"2.0","id":1,"error":{"code":"403","message":"text code"}}"#, "text code"),
+            (r#"{"jsonrpc":"2.0","id":1,"error":{"message":"no code"}}"#, "no code"),
+            (r#"{"jsonrpc":"2.0","id":1,"error":{"code":null,"message":"null code"}}"#, "null code"),
+            (r#"{"jsonrpc":"2.0","id":1,"error":{"code":1.5,"message":"half"}}"#, "half"),
+            (r#"{"jsonrpc":"2.0","id":1,"error":{"code":1e300,"message":"huge"}}"#, "huge"),
+            (r#"{"jsonrpc":"2.0","id":1,"error":{"code":1}}"#, "response"),
+            (r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":["x"]}}"#, "response"),
+            (r#"{"jsonrpc":"2.0","id":1,"error":"boom"}"#, "boom"),
+            (r#"{"error":"invalid_token","error_description":"it has expired"}"#, "invalid_token: it has expired"),
+            (r#"{"jsonrpc":"2.0","id":1,"error":["a"]}"#, "response"),
+            (r#"{"jsonrpc":"1.0","id":1,"result":{}}"#, "response"),
+            (r#"{"jsonrpc":2.0,"id":1,"result":{}}"#, "response"),
+            (r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{"code":1,"message":"both"}}"#, "both"),
+            (r#"{"jsonrpc":"2.0","id":1,"error":null}"#, "response"),
+        ] {
+            let said = becomes(text).unwrap_err();
+            assert!(said.ends_with(words), "{text}: {said}");
+        }
+    }
+}

@@ -1,0 +1,680 @@
+//! The bytes of one message while they arrive: in memory while they are few, in an unlinked temporary file when they are
+//! many, and read once by the scanner as they pass.
+//!
+//! Rule: what is held in memory is bounded whatever a peer sends. A payload of its own size may be in memory up to a limit,
+//! and all of them together up to another; what grows beyond goes to the file, which nobody else can open and which is
+//! gone with this process.
+
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    ops::Range,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use thiserror::Error;
+
+use crate::{
+    json::scanner::{Fault, Kept, Outline, Scanner},
+    memory, open_files,
+};
+
+/// Up to this size a payload is in memory whatever else is.
+const SMALL: usize = 64 << 10;
+/// Beyond this size it is not, however much room there is.
+const LARGE: usize = 1 << 20;
+/// What all payloads between the two may take together.
+const TOGETHER: usize = memory::PAYLOADS;
+/// What is gathered before it is written to the file, and read from it at once.
+const BLOCK: usize = 64 << 10;
+
+/// A disk that takes so long for a block holds up others, if they wait for it: they are on the same thread.
+const SLOW: Duration = Duration::from_millis(2);
+
+/// Where payloads are kept, for all of a bridge's.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    folder: PathBuf,
+    in_memory: AtomicUsize,
+    /// The last block took long to be written.
+    is_slow: AtomicBool,
+    /// How long each takes at least, and who wrote them.
+    #[cfg(test)]
+    slowness: (Duration, std::sync::Mutex<Vec<std::thread::ThreadId>>),
+}
+
+/// Why a payload cannot be kept.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub(crate) enum Unkept {
+    /// It is larger than its reader takes.
+    #[error("longer than the limit of {}", size(*.limit))]
+    TooLong {
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// It is too large for memory, and cannot be put into a file.
+    #[error("too large for memory, and cannot be put into a temporary file ({0})")]
+    NoFile(io::ErrorKind),
+    /// The same, as the process has too many open.
+    #[error("too large for memory, and this process has as many files open as it may; raise that limit (ulimit -n)")]
+    NoMoreFiles,
+}
+
+/// A payload that is not kept: why, and what is known of the message that it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GivenUp {
+    pub(crate) error: Unkept,
+    /// Its id, in JSON, as far as that had come.
+    pub(crate) id: Option<Bytes>,
+    /// It has a method, so it answers nothing.
+    pub(crate) has_method: bool,
+}
+
+/// A whole payload.
+#[derive(Clone, Debug)]
+pub(crate) enum Payload {
+    Memory(Bytes),
+    File(Spooled),
+}
+
+/// A payload in a file, or a part of it, maybe with other bytes in the place of some.
+#[derive(Clone, Debug)]
+pub(crate) struct Spooled {
+    file: Arc<File>,
+    parts: Vec<Part>,
+}
+
+/// Some of the bytes that a payload consists of.
+#[derive(Clone, Debug)]
+pub(crate) enum Part {
+    /// Those of its file in this range.
+    File(Range<u64>),
+    Memory(Bytes),
+}
+
+/// A payload that has come to its end, and what the scanner has seen of it.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    pub(crate) payload: Payload,
+    pub(crate) outline: Result<Outline, Fault>,
+}
+
+impl Gathered {
+    /// Whether there is nothing but white space.
+    pub(crate) fn is_blank(&self) -> bool {
+        matches!(self.outline, Err(Fault::Empty))
+    }
+
+    /// The bytes, if they are in memory.
+    pub(crate) fn in_memory(&self) -> Option<&Bytes> {
+        match &self.payload {
+            Payload::Memory(bytes) => Some(bytes),
+            Payload::File(_) => None,
+        }
+    }
+
+    /// Bytes in all.
+    #[cfg(any(test, feature = "internals"))]
+    pub(crate) fn length(&self) -> u64 {
+        match &self.payload {
+            Payload::Memory(bytes) => bytes.len() as u64,
+            Payload::File(spooled) => spooled.length(),
+        }
+    }
+}
+
+/// Gathers one payload after the other, piece by piece.
+#[derive(Debug)]
+pub(crate) struct Gatherer {
+    /// None where all of it is to be in memory. Such a payload is given up at its end only, when all is known of it.
+    storage: Option<Arc<Storage>>,
+    limit: u64,
+    length: u64,
+    held: Held,
+    scanner: Scanner,
+}
+
+#[derive(Debug, Default)]
+enum Held {
+    #[default]
+    Nothing,
+    /// A slice of what was received.
+    One(Bytes),
+    Many(BytesMut, Option<Share>),
+    File(File, BytesMut),
+}
+
+/// A part of what payloads may take together; given back when it is dropped.
+#[derive(Debug)]
+struct Share {
+    storage: Arc<Storage>,
+    bytes: usize,
+}
+
+impl Storage {
+    /// Storage that puts into this folder what is too large for memory.
+    pub(crate) fn new(folder: PathBuf) -> Arc<Self> {
+        Arc::new(Self {
+            folder,
+            in_memory: AtomicUsize::new(0),
+            is_slow: AtomicBool::new(false),
+            #[cfg(test)]
+            slowness: Default::default(),
+        })
+    }
+
+    /// Storage on a disk that takes so long for each block.
+    #[cfg(test)]
+    pub(crate) fn slow(time: Duration) -> Arc<Self> {
+        let storage = Self::new(std::env::temp_dir());
+        Arc::new(Self { slowness: (time, std::sync::Mutex::default()), ..Arc::into_inner(storage).unwrap() })
+    }
+
+    /// The threads that have written blocks, one for each.
+    #[cfg(test)]
+    pub(crate) fn writers(&self) -> Vec<std::thread::ThreadId> {
+        self.slowness.1.lock().unwrap().clone()
+    }
+
+    /// Storage whose memory is used up: what is over 64 KiB, and comes in pieces, is in a file.
+    #[cfg(any(test, feature = "internals"))]
+    pub(crate) fn used_up() -> Arc<Self> {
+        let storage = Self::new(std::env::temp_dir());
+        storage.in_memory.store(TOGETHER, Ordering::Release);
+        storage
+    }
+
+    /// A file without a name, which nobody else may open.
+    fn file(&self) -> io::Result<File> {
+        let file = tempfile::tempfile_in(&self.folder)?;
+        // Where it never had a name, it was made with the permissions that all files get.
+        #[cfg(unix)]
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        Ok(file)
+    }
+
+    fn write(&self, file: &mut File, block: &[u8]) -> Result<(), Unkept> {
+        let begun = Instant::now();
+        #[cfg(test)]
+        {
+            std::thread::sleep(self.slowness.0);
+            self.slowness.1.lock().unwrap().push(std::thread::current().id());
+        }
+        file.write_all(block).map_err(|error| no_file(&error))?;
+        self.is_slow.store(begun.elapsed() > SLOW, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether a payload of this length may be in memory. From a certain length on it then has its share of what there is.
+    fn has_room(self: &Arc<Self>, share: &mut Option<Share>, length: usize) -> bool {
+        length <= SMALL
+            || length <= LARGE
+                && share.get_or_insert_with(|| Share { storage: Arc::clone(self), bytes: 0 }).grow(length)
+    }
+}
+
+impl Share {
+    /// Makes it this large. False if there is not so much left.
+    fn grow(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        if self.storage.in_memory.fetch_add(more, Ordering::AcqRel) + more > TOGETHER {
+            self.storage.in_memory.fetch_sub(more, Ordering::AcqRel);
+            return false;
+        }
+        self.bytes += more;
+        true
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.storage.in_memory.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+impl Gatherer {
+    /// A gatherer of payloads of at most `limit` bytes.
+    pub(crate) fn new(limit: u64, storage: &Arc<Storage>) -> Self {
+        Self { storage: Some(Arc::clone(storage)), ..Self::in_memory(limit) }
+    }
+
+    /// A gatherer of payloads of at most `limit` bytes, which stay in memory.
+    pub(crate) fn in_memory(limit: u64) -> Self {
+        Self { storage: None, limit, length: 0, held: Held::Nothing, scanner: Scanner::new() }
+    }
+
+    /// Takes one more piece.
+    ///
+    /// # Errors
+    /// It would pass the limit, or there is no place for it; what was gathered is given up, and the next piece begins
+    /// another payload.
+    pub(crate) fn push(&mut self, piece: Bytes) -> Result<(), GivenUp> {
+        // What is wrong with it is told at the end. The id is of use even if the rest is not.
+        let _ = self.scanner.feed(&piece);
+        let length = self.length + piece.len() as u64;
+        if length > self.limit && self.storage.is_none() {
+            self.length = length;
+            self.held = Held::Nothing;
+            return Ok(());
+        }
+        self.hold(piece).map_err(|error| self.give_up(error))
+    }
+
+    fn give_up(&mut self, error: Unkept) -> GivenUp {
+        let id = self.scanner.id().and_then(text_of_id);
+        let has_method = self.scanner.has_method();
+        self.length = 0;
+        self.held = Held::Nothing;
+        self.scanner.reset();
+        GivenUp { error, id, has_method }
+    }
+
+    fn hold(&mut self, piece: Bytes) -> Result<(), Unkept> {
+        let length = self.length + piece.len() as u64;
+        if length > self.limit {
+            return Err(Unkept::TooLong { limit: self.limit });
+        }
+        self.held = match std::mem::take(&mut self.held) {
+            Held::Nothing => Held::One(piece),
+            Held::One(first) => {
+                let many = BytesMut::with_capacity((first.len() + piece.len()) * 2);
+                self.add(Held::Many(many, None), &first).and_then(|held| self.add(held, &piece))?
+            }
+            held => self.add(held, &piece)?,
+        };
+        self.length = length;
+        Ok(())
+    }
+
+    /// Whether what has come is one JSON document.
+    pub(crate) fn is_document(&self) -> bool {
+        self.scanner.is_over()
+    }
+
+    /// Whether what comes next goes to a file that takes its time.
+    pub(crate) fn writes_slowly(&self) -> bool {
+        let is_slow = |storage: &Arc<Storage>| storage.is_slow.load(Ordering::Relaxed);
+        matches!(self.held, Held::File(..)) && self.storage.as_ref().is_some_and(is_slow)
+    }
+
+    /// Bytes of the payload up to here.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The payload; the next piece begins another.
+    ///
+    /// # Errors
+    /// The rest of it cannot be put into its file, or it was to be in memory and has passed the limit.
+    pub(crate) fn take(&mut self) -> Result<Gathered, GivenUp> {
+        if self.length > self.limit {
+            return Err(self.give_up(Unkept::TooLong { limit: self.limit }));
+        }
+        let payload = self.take_payload().map_err(|error| self.give_up(error))?;
+        self.length = 0;
+        Ok(Gathered { payload, outline: self.scanner.finish() })
+    }
+
+    fn take_payload(&mut self) -> Result<Payload, Unkept> {
+        Ok(match std::mem::take(&mut self.held) {
+            Held::Nothing => Payload::Memory(Bytes::new()),
+            Held::One(piece) => Payload::Memory(piece),
+            Held::Many(many, None) => Payload::Memory(many.freeze()),
+            Held::Many(bytes, Some(share)) => Payload::Memory(Bytes::from_owner(Owned { bytes, _share: share })),
+            Held::File(mut file, rest) => {
+                self.write(&mut file, &rest)?;
+                let length = file.metadata().map_err(|error| no_file(&error))?.len();
+                Payload::File(Spooled { file: Arc::new(file), parts: vec![Part::File(0..length)] })
+            }
+        })
+    }
+
+    fn write(&self, file: &mut File, block: &[u8]) -> Result<(), Unkept> {
+        // What is in memory alone has no file.
+        self.storage.as_ref().map_or(Ok(()), |storage| storage.write(file, block))
+    }
+
+    fn add(&self, held: Held, piece: &Bytes) -> Result<Held, Unkept> {
+        match held {
+            Held::Many(mut many, mut share) => {
+                let length = many.len() + piece.len();
+                let storage = self.storage.as_ref().filter(|storage| !storage.has_room(&mut share, length));
+                let Some(storage) = storage else {
+                    many.extend_from_slice(piece);
+                    return Ok(Held::Many(many, share));
+                };
+                let mut file = storage.file().map_err(|error| no_file(&error))?;
+                storage.write(&mut file, &many)?;
+                drop((many, share));
+                self.add(Held::File(file, BytesMut::with_capacity(BLOCK)), piece)
+            }
+            Held::File(mut file, mut block) => {
+                if !block.is_empty() && block.len() + piece.len() > BLOCK {
+                    self.write(&mut file, &block)?;
+                    block.clear();
+                }
+                if piece.len() > BLOCK {
+                    self.write(&mut file, piece)?;
+                } else {
+                    block.extend_from_slice(piece);
+                }
+                Ok(Held::File(file, block))
+            }
+            held => Ok(held),
+        }
+    }
+}
+
+/// Bytes with their share.
+struct Owned {
+    bytes: BytesMut,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Payload {
+    /// The part of it that is the value, without what stands around it.
+    pub(crate) fn part(&self, range: Range<u64>) -> Self {
+        match self {
+            Self::Memory(bytes) => Self::Memory(slice(bytes, &range)),
+            Self::File(spooled) => Self::File(spooled.slice(range)),
+        }
+    }
+
+    /// The JSON of a member of it; `None` if that is longer than the scanner keeps.
+    pub(crate) fn text_of(&self, kept: &Kept) -> Option<Bytes> {
+        let text = kept.text.as_ref()?;
+        Some(match self {
+            Self::Memory(bytes) => slice(bytes, &kept.range),
+            Self::File(_) => Bytes::copy_from_slice(text),
+        })
+    }
+}
+
+fn slice(bytes: &Bytes, range: &Range<u64>) -> Bytes {
+    let place = |at: u64| usize::try_from(at).map_or(bytes.len(), |at| at.min(bytes.len()));
+    let (start, end) = (place(range.start), place(range.end));
+    bytes.slice(start..end.max(start))
+}
+
+impl Part {
+    fn length(&self) -> u64 {
+        match self {
+            Self::File(range) => range.end.saturating_sub(range.start),
+            Self::Memory(bytes) => bytes.len() as u64,
+        }
+    }
+
+    fn slice(&self, range: &Range<u64>) -> Self {
+        match self {
+            Self::File(own) => Self::File(own.start + range.start..own.start + range.end),
+            Self::Memory(bytes) => Self::Memory(slice(bytes, range)),
+        }
+    }
+}
+
+impl Spooled {
+    /// Bytes in all.
+    pub(crate) fn length(&self) -> u64 {
+        self.parts.iter().map(Part::length).sum()
+    }
+
+    /// Those in this range.
+    pub(crate) fn slice(&self, range: Range<u64>) -> Self {
+        let mut at = 0;
+        let within = |part: &Part| {
+            let (start, end) = (at, at + part.length());
+            at = end;
+            let (from, to) = (range.start.clamp(start, end), range.end.clamp(start, end));
+            (from < to).then(|| part.slice(&(from - start..to - start)))
+        };
+        Self { file: Arc::clone(&self.file), parts: self.parts.iter().filter_map(within).collect() }
+    }
+
+    /// The same with other bytes in the place of those in this range.
+    pub(crate) fn patched(&self, range: Range<u64>, with: Bytes) -> Self {
+        let mut patched = self.slice(0..range.start);
+        patched.push(with);
+        patched.append(self.slice(range.end..u64::MAX));
+        patched
+    }
+
+    /// Nothing yet of the same file.
+    pub(crate) fn emptied(&self) -> Self {
+        Self { file: Arc::clone(&self.file), parts: Vec::new() }
+    }
+
+    /// Adds bytes.
+    pub(crate) fn push(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.parts.push(Part::Memory(bytes));
+        }
+    }
+
+    /// Adds others of the same file.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.parts.extend(other.parts);
+    }
+
+    /// What it consists of.
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Its bytes, block by block.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = io::Result<Bytes>> {
+        self.parts.iter().flat_map(|part| {
+            let (range, bytes) = match part {
+                Part::File(range) => (range.clone(), None),
+                Part::Memory(bytes) => (0..0, Some(Ok(bytes.clone()))),
+            };
+            blocks(&self.file, range).chain(bytes)
+        })
+    }
+
+    /// All of it, in memory.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn load(&self) -> io::Result<Bytes> {
+        let mut all = BytesMut::with_capacity(usize::try_from(self.length()).unwrap_or_default());
+        for block in self.blocks() {
+            all.extend_from_slice(&block?);
+        }
+        Ok(all.freeze())
+    }
+}
+
+/// The bytes of a part of a file, block by block.
+pub(crate) fn blocks(file: &File, mut range: Range<u64>) -> impl Iterator<Item = io::Result<Bytes>> {
+    std::iter::from_fn(move || {
+        let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(BLOCK).min(BLOCK);
+        if length == 0 {
+            return None;
+        }
+        let mut block = BytesMut::zeroed(length);
+        Some(match read_at(file, &mut block, range.start) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                range.start += count as u64;
+                block.truncate(count);
+                Ok(block.freeze())
+            }
+            Err(error) => {
+                range.start = range.end;
+                Err(error)
+            }
+        })
+    })
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, block: &mut [u8], at: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, block, at)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, block: &mut [u8], at: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, block, at)
+}
+
+fn text_of_id(id: &Kept) -> Option<Bytes> {
+    id.text.as_deref().map(Bytes::copy_from_slice)
+}
+
+/// A number of bytes as people write it.
+fn size(bytes: u64) -> String {
+    for (unit, name) in [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
+        if bytes >= unit && bytes.is_multiple_of(unit) {
+            return format!("{} {name}", bytes / unit);
+        }
+    }
+    format!("{bytes} bytes")
+}
+
+fn no_file(error: &io::Error) -> Unkept {
+    if open_files::are_used_up(error) { Unkept::NoMoreFiles } else { Unkept::NoFile(error.kind()) }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Storage for a test.
+    pub(crate) fn storage() -> Arc<Storage> {
+        Storage::new(std::env::temp_dir())
+    }
+
+    fn text(payload: &Payload) -> Vec<u8> {
+        match payload {
+            Payload::Memory(bytes) => bytes.to_vec(),
+            Payload::File(spooled) => spooled.load().unwrap().to_vec(),
+        }
+    }
+
+    fn gather(gatherer: &mut Gatherer, text: &[u8], piece: usize) -> Gathered {
+        for piece in text.chunks(piece) {
+            gatherer.push(Bytes::copy_from_slice(piece)).unwrap();
+        }
+        gatherer.take().unwrap()
+    }
+
+    #[test]
+    fn a_payload_is_what_was_pushed_whatever_its_size() {
+        let storage = storage();
+        let mut gatherer = Gatherer::new(u64::MAX, &storage);
+        for size in [0, 1, 100, SMALL - 20, SMALL + 1, LARGE, LARGE + 1, 3 * LARGE + 77] {
+            let json = format!(r#"{{"id":7,"result":"{}"}}"#, "x".repeat(size));
+            for piece in [1000, 16 << 10, 100_000, usize::MAX] {
+                let Gathered { payload, outline } = gather(&mut gatherer, json.as_bytes(), piece);
+                assert_eq!(text(&payload), json.as_bytes(), "{size} in pieces of {piece}");
+                assert_eq!(outline.unwrap().length, json.len() as u64);
+                let is_file = matches!(payload, Payload::File(_));
+                assert_eq!(is_file, json.len() > LARGE && piece < json.len(), "{size} in pieces of {piece}");
+            }
+        }
+        assert_eq!(storage.in_memory.load(Ordering::Acquire), 0, "all shares came back");
+    }
+
+    #[test]
+    fn memory_for_all_has_a_limit() {
+        let storage = storage();
+        let json = format!("\"{}\"", "x".repeat(LARGE / 2));
+        let kept: Vec<_> = (0..TOGETHER / LARGE * 4)
+            .map(|_| gather(&mut Gatherer::new(u64::MAX, &storage), json.as_bytes(), 10_000).payload)
+            .collect();
+        let in_memory = kept.iter().filter(|payload| matches!(payload, Payload::Memory(_))).count();
+        assert!((1..=TOGETHER / (LARGE / 2)).contains(&in_memory) && in_memory < kept.len(), "{in_memory}");
+        assert!(kept.iter().all(|payload| text(payload) == json.as_bytes()));
+        drop(kept);
+        assert_eq!(storage.in_memory.load(Ordering::Acquire), 0);
+    }
+
+    #[test]
+    fn a_part_can_be_patched() {
+        let text = [b" ".to_vec(), vec![b'a'; 2 * LARGE], b"ID".to_vec(), vec![b'b'; 100]].concat();
+        let mut gatherer = Gatherer::new(u64::MAX, &storage());
+        let Gathered { payload, outline } = gather(&mut gatherer, &text, 5000);
+        assert!(outline.is_err());
+        let Payload::File(spooled) = payload.part(1..text.len() as u64 - 1) else { panic!("in memory") };
+        let at = 2 * LARGE as u64;
+        let patched = spooled.patched(at..at + 2, Bytes::from_static(b"other"));
+        let expected = [vec![b'a'; 2 * LARGE], b"other".to_vec(), vec![b'b'; 99]].concat();
+        assert_eq!(patched.length(), expected.len() as u64);
+        assert!(patched.load().unwrap() == expected);
+        // And once more: all of what was put there, or a part of it.
+        for (range, with, expected) in
+            [(0..5, "an", "an"), (0..1, "An", "Anther"), (5..5, "s", "others"), (4..5, "", "othe")]
+        {
+            let patched = patched.patched(at + range.start..at + range.end, Bytes::from_static(with.as_bytes()));
+            let expected = [vec![b'a'; 2 * LARGE], expected.into(), vec![b'b'; 99]].concat();
+            assert_eq!(patched.length(), expected.len() as u64);
+            assert!(patched.load().unwrap() == expected);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_an_error_and_the_next_one_is_kept() {
+        let mut gatherer = Gatherer::new(10, &storage());
+        gatherer.push(Bytes::from_static(b"12345678")).unwrap();
+        let why = |pushed: Result<(), GivenUp>| pushed.unwrap_err().error;
+        assert_eq!(why(gatherer.push(Bytes::from_static(b"901"))), Unkept::TooLong { limit: 10 });
+        assert_eq!(text(&gather(&mut gatherer, b"12", 1).payload), b"12");
+
+        let nowhere = Storage::new("/no/such/folder".into());
+        let mut gatherer = Gatherer::new(u64::MAX, &nowhere);
+        gatherer.push(Bytes::from(vec![b' '; LARGE])).unwrap();
+        assert_eq!(why(gatherer.push(Bytes::from_static(b"x"))), Unkept::NoFile(io::ErrorKind::NotFound));
+        assert_eq!(text(&gather(&mut gatherer, b"12", 1).payload), b"12");
+    }
+
+    #[test]
+    fn what_is_known_of_a_message_is_known_when_it_is_given_up() {
+        let mut gatherer = Gatherer::new(30, &storage());
+        for (text, id, has_method) in [
+            (r#"{"id":"a","result":"0123456789"}"#, Some(r#""a""#), false),
+            (r#"{"result":"0123456789","id":"a"}"#, None, false),
+            (r#"{"method":"x","params":"0123456"}"#, None, true),
+        ] {
+            gatherer.push(Bytes::copy_from_slice(&text.as_bytes()[..25])).unwrap();
+            let given_up = gatherer.push(Bytes::from_static(b"........")).unwrap_err();
+            assert_eq!((given_up.id.as_deref(), given_up.has_method), (id.map(str::as_bytes), has_method), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_payload_for_memory_is_given_up_when_all_is_known_of_it() {
+        let mut gatherer = Gatherer::in_memory(10);
+        for piece in [r#"{"method":"x","#, r#""params":[],"#, r#""id":7}"#] {
+            gatherer.push(Bytes::from_static(piece.as_bytes())).unwrap();
+            assert!(matches!(gatherer.held, Held::Nothing));
+        }
+        let given_up = gatherer.take().unwrap_err();
+        assert_eq!((given_up.error, given_up.id.as_deref()), (Unkept::TooLong { limit: 10 }, Some(&b"7"[..])));
+        assert_eq!(text(&gather(&mut gatherer, b"12", 1).payload), b"12");
+    }
+
+    #[test]
+    fn sizes_are_written_as_people_write_them() {
+        for (bytes, text) in
+            [(4 << 30, "4 GiB"), (1536 << 20, "1536 MiB"), (1 << 10, "1 KiB"), (1500, "1500 bytes"), (0, "0 bytes")]
+        {
+            assert_eq!(size(bytes), text);
+        }
+    }
+}
