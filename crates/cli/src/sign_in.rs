@@ -351,24 +351,37 @@ impl Command {
     /// It failed.
     pub(crate) async fn run(self, config: &Config) -> Result<(), Error> {
         let server = &config.url;
+        let Some(account) = config.account() else {
+            return match self {
+                Self::Login => Err(Error::config("signing in is turned off")),
+                Self::Logout | Self::Status => {
+                    print(&[format!("not signed in at {server}")]);
+                    Ok(())
+                }
+            };
+        };
         let lines = match self {
             Self::Login => {
-                auth::login(config).await?;
+                account.login().await?;
                 vec![format!("signed in at {server}")]
             }
-            Self::Logout => match &*auth::logout(config).await? {
+            Self::Logout => match &*account.logout().await? {
                 [] => vec![format!("not signed in at {server}")],
                 all => all.iter().map(|revocation| signed_out(server, revocation)).collect(),
             },
-            Self::Status => match &*auth::status(config).await? {
+            Self::Status => match &*account.status().await? {
                 [] => vec![format!("not signed in at {server}")],
                 all => all.iter().flat_map(shown).collect(),
             },
         };
-        // Who does not want to read it need not.
-        let _ = io::stdout().write_all(page(&lines).as_bytes());
+        print(&lines);
         Ok(())
     }
+}
+
+fn print(lines: &[String]) {
+    // Who does not want to read it need not.
+    let _ = io::stdout().write_all(page(lines).as_bytes());
 }
 
 /// Lines as they may be shown: an authorization server has its part in most.

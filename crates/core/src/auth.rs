@@ -12,6 +12,7 @@
 //!
 //! Rule: a token that the server refused is not sent again, and goes to no other server.
 
+mod account;
 mod answer;
 mod binding;
 mod callback;
@@ -23,41 +24,40 @@ mod lock;
 mod register;
 mod requests;
 mod revoke;
+mod settings;
 mod sign_in;
 mod store;
 
 use std::{
     collections::HashSet,
-    fmt,
-    path::PathBuf,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use http::HeaderValue;
 use oauth2::TokenResponse as _;
-use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Notify, watch},
     time::timeout,
 };
 
 pub(crate) use self::challenge::Challenge;
+pub use self::{
+    account::{Account, Answer, Revocation, Status},
+    keychain::Keychain,
+    settings::{Credential, Grant, OAuth, Prompt, Resource, Secret},
+    store::Kept,
+};
 use self::{
     callback::Arrival,
     lock::Held,
-    requests::Clients,
     sign_in::Place,
     store::{Record, Store},
 };
-pub use self::{keychain::Keychain, store::Kept};
 use crate::{
-    call::own_requests::Task,
-    config::Config,
-    error::{Error, Fate, Kind as Fault},
-    http::ServerUrl,
+    error::{Error, ErrorKind, Fate},
     secrets::Concealed,
+    task::Task,
 };
 
 /// After a sign-in that failed, nobody is asked to sign in again for as long: each request would open another window.
@@ -66,312 +66,6 @@ const PAUSE: Duration = Duration::from_secs(30);
 const AHEAD: Duration = Duration::from_mins(1);
 /// A token that is refused so soon after it was renewed will not get better by that.
 const YOUNG: Duration = Duration::from_secs(30);
-
-/// How to sign in at a server that asks for it.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct OAuth {
-    /// How the user, or the client itself, signs in.
-    pub grant: Grant,
-    /// The client that the authorization server knows already.
-    pub client_id: Option<String>,
-    /// How that client proves to be it.
-    pub credential: Option<Credential>,
-    /// The authorization server that may be used, to the letter; any that the MCP server names if there is none, and for a
-    /// client of the user's the first.
-    pub issuer: Option<String>,
-    /// An `https` URL of a document that says who the client is, for authorization servers that read such.
-    pub client_metadata_url: Option<String>,
-    /// What to ask for, in the place of what the server says.
-    pub scopes: Vec<String>,
-    /// What the tokens are for.
-    pub resource: Resource,
-    /// More parameters for the authorization request.
-    pub parameters: Vec<(String, String)>,
-    /// The port of this machine that the browser comes back to; any that is free if there is none.
-    pub callback_port: Option<u16>,
-    /// The host that it comes back to, which must be `localhost` or a loopback address as a URL has it; 127.0.0.1 if there is
-    /// none, or `localhost` where the authorization server takes only that.
-    pub callback_host: Option<String>,
-    /// The path that it comes back to (`/callback`).
-    pub callback_path: Option<String>,
-    /// How long a request waits for a sign-in before it is answered with an error (20 s).
-    pub login_wait: Duration,
-    /// Where sign-ins are kept first; none unless set.
-    pub keychain: Option<Keychain>,
-    /// The folder for what no keychain keeps; without one, that is gone when the process ends.
-    pub folder: Option<PathBuf>,
-    show: Arc<dyn Fn(&Prompt) + Send + Sync>,
-}
-
-/// The ways to sign in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Grant {
-    /// The user signs in with a browser on this machine.
-    #[default]
-    Browser,
-    /// The user signs in on any device (RFC 8628).
-    Device,
-    /// The client is its own user.
-    ClientCredentials,
-}
-
-/// How a client proves who it is. Debug does not show it.
-#[derive(Clone)]
-pub enum Credential {
-    /// A secret that the authorization server shares.
-    Secret(Secret),
-    /// A private key in PEM (PKCS #8), whose public key the authorization server has.
-    Key(Secret),
-}
-
-impl fmt::Debug for Credential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Secret(_) => "Secret",
-            Self::Key(_) => "Key",
-        })
-    }
-}
-
-/// A text that nobody is shown.
-#[derive(Clone)]
-pub struct Secret(String, #[expect(dead_code, reason = "it is concealed for as long as it is kept")] Concealed);
-
-impl Secret {
-    /// Takes it as it is.
-    pub fn new(text: String) -> Self {
-        // A key has lines.
-        let concealed = Concealed::new(text.lines().filter(|line| !line.starts_with("-----")));
-        Self(text, concealed)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
-}
-
-/// What tokens are for (RFC 8707).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Resource {
-    /// What the server calls itself, or its URL.
-    #[default]
-    Found,
-    /// This.
-    This(String),
-    /// It is not said, for authorization servers that refuse to be told.
-    None,
-}
-
-/// Where the user signs in.
-#[derive(Clone, Serialize, Deserialize)]
-pub enum Prompt {
-    /// In a browser, at this URL.
-    Browser {
-        /// Good for one sign-in.
-        url: String,
-    },
-    /// On any device.
-    Device {
-        /// Where the code is typed in.
-        url: String,
-        /// The same with the code in it, where there is such.
-        complete: Option<String>,
-        /// The code.
-        code: String,
-    },
-}
-
-impl Prompt {
-    /// The URL to open.
-    pub fn url(&self) -> &str {
-        match self {
-            Self::Browser { url } => url,
-            Self::Device { url, complete, .. } => complete.as_ref().unwrap_or(url),
-        }
-    }
-}
-
-impl OAuth {
-    /// Settings for a sign-in with a browser. `show` is told where the user signs in; it must not block.
-    pub fn new(show: impl Fn(&Prompt) + Send + Sync + 'static) -> Self {
-        Self {
-            grant: Grant::default(),
-            client_id: None,
-            credential: None,
-            issuer: None,
-            client_metadata_url: None,
-            scopes: Vec::new(),
-            resource: Resource::default(),
-            parameters: Vec::new(),
-            callback_port: None,
-            callback_host: None,
-            callback_path: None,
-            login_wait: Duration::from_secs(20),
-            keychain: None,
-            folder: None,
-            show: Arc::new(show),
-        }
-    }
-
-    fn secret(&self) -> Option<String> {
-        match &self.credential {
-            Some(Credential::Secret(secret)) => Some(secret.0.clone()),
-            _ => None,
-        }
-    }
-
-    /// The client as far as the user has named it; another one has tokens of its own.
-    fn named_client(&self) -> Option<String> {
-        let grant = if self.grant == Grant::ClientCredentials { "client credentials " } else { "" };
-        let named = self.client_id.as_ref().or(self.client_metadata_url.as_ref());
-        named.map(|name| format!("{grant}{name}"))
-    }
-}
-
-impl fmt::Debug for OAuth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OAuth")
-            .field("grant", &self.grant)
-            .field("client_id", &self.client_id)
-            .field("credential", &self.credential)
-            .field("issuer", &self.issuer)
-            .field("scopes", &self.scopes)
-            .field("login_wait", &self.login_wait)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What comes of a command. No `async fn` gives it: the code of one is made anew in each crate that awaits it, and with these
-/// all of signing in.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
-
-/// Signs in at the server of these settings, if it asks for that and there is no token for it yet. Waits for the user.
-///
-/// # Errors
-/// No sign-in is possible, or it failed.
-pub fn login(config: &Config) -> Answer<'_, ()> {
-    Box::pin(async move {
-        let source = SignIn::new(config).ok_or_else(|| Error::config("signing in is turned off"))?;
-        let need = Need::default();
-        // The limit is the sign-in's own.
-        let outcome = source.token(&need, Duration::from_hours(1)).await;
-        source.has_told().await;
-        outcome.map(drop)
-    })
-}
-
-/// What is kept of a sign-in, with nothing secret in it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Status {
-    /// The authorization server.
-    pub issuer: String,
-    /// What the token is for.
-    pub resource: String,
-    /// The client that it was given to.
-    pub client_id: Option<String>,
-    /// What it is good for.
-    pub scopes: Vec<String>,
-    /// Whether there is a token.
-    pub is_signed_in: bool,
-    /// When it expires, if that is known.
-    pub expiry: Option<SystemTime>,
-    /// Whether it can be renewed without the user.
-    pub can_refresh: bool,
-    /// Where all this is kept.
-    pub kept: Kept,
-}
-
-/// What is kept for the server of these settings. Nothing is sent.
-///
-/// # Errors
-/// There is a keychain, and it cannot be read.
-pub fn status(config: &Config) -> Answer<'_, Vec<Status>> {
-    Box::pin(async move {
-        let Some(settings) = &config.oauth else { return Ok(Vec::new()) };
-        let (_, records) = records(settings, &config.url).await?;
-        let status = |(record, kept): (Record, Kept)| Status {
-            client_id: record
-                .client
-                .as_ref()
-                .map(|client| client.id.clone())
-                .or_else(|| Some(record.tokens.as_ref()?.client_id.clone())),
-            scopes: record.tokens.as_ref().map(|tokens| tokens.granted_scopes.clone()).unwrap_or_default(),
-            is_signed_in: record.tokens.is_some(),
-            expiry: record.expiry(),
-            can_refresh: record.can_refresh(),
-            issuer: record.key.issuer,
-            resource: record.key.resource,
-            kept,
-        };
-        Ok(records.into_iter().map(status).collect())
-    })
-}
-
-/// What an authorization server knows of tokens that were forgotten.
-#[derive(Debug)]
-pub enum Revocation {
-    /// They are good for nothing any more.
-    Done,
-    /// As much as before, as it does not offer to revoke them.
-    NotOffered,
-    /// That is not certain, for this reason.
-    Failed(Error),
-}
-
-/// Has the tokens for the server of these settings revoked, where the authorization server offers that, and forgets them
-/// whatever comes of it. Gives what did, for each record that was kept.
-///
-/// # Errors
-/// They cannot be removed.
-pub fn logout(config: &Config) -> Answer<'_, Vec<Revocation>> {
-    Box::pin(async move {
-        let Some(settings) = &config.oauth else { return Ok(Vec::new()) };
-        let (store, records) = records(settings, &config.url).await?;
-        let mut revocations = Vec::new();
-        for (record, _) in &records {
-            let _lock = store.lock(&record.key, |_| ()).await;
-            revocations.push(match revoke(config, settings, &store, record).await {
-                Ok(true) => Revocation::Done,
-                Ok(false) => Revocation::NotOffered,
-                Err(error) => Revocation::Failed(error),
-            });
-            let removed = store.remove(&record.key).await;
-            removed.map_err(|error| Error::new(Fault::Storage, "the tokens cannot be removed").with_source(error))?;
-        }
-        Ok(revocations)
-    })
-}
-
-async fn revoke(config: &Config, settings: &OAuth, store: &Store, record: &Record) -> Result<bool, Error> {
-    if record.tokens.is_none() {
-        return Ok(true);
-    }
-    let mut place = Place::find(settings, &config.url, Clients::new(config)?, &Challenge::default()).await?;
-    if place.key.issuer != record.key.issuer {
-        let summary = "the server has another authorization server now, which is not told of the tokens";
-        return Err(Error::new(Fault::NoToken, summary));
-    }
-    place.is_meant(&config.url, store).await?;
-    if let Some(client) = &record.client {
-        place.prove_as(client);
-    }
-    place.revoke(record).await
-}
-
-async fn records(settings: &OAuth, server: &ServerUrl) -> Result<(Store, Vec<(Record, Kept)>), Error> {
-    let store = Store::new(settings.keychain.clone(), settings.folder.clone());
-    let mut records = store.all().await.map_err(|failure| {
-        let summary = "the system's keychain cannot be read; --no-keychain leaves what is in it alone";
-        Error::new(Fault::Storage, summary).with_source(failure)
-    })?;
-    let server = server.as_url().as_str();
-    records.retain(|(record, _)| record.server == server || record.key.resource == server);
-    Ok((store, records))
-}
 
 /// A token as it is sent.
 #[derive(Debug)]
@@ -467,8 +161,7 @@ pub(crate) struct SignIn {
 
 #[derive(Debug)]
 struct Shared {
-    config: Config,
-    settings: OAuth,
+    account: Account,
     store: Store,
 }
 
@@ -484,24 +177,16 @@ struct Run {
     _task: Task,
 }
 
-impl fmt::Debug for Prompt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Prompt")
-    }
-}
-
 impl SignIn {
-    /// The source for these settings, if signing in is not turned off. Nothing is read or set up before it is needed.
-    pub(crate) fn new(config: &Config) -> Option<Self> {
-        let settings = config.oauth.clone()?;
-        let store = Store::new(settings.keychain.clone(), settings.folder.clone());
-        let shared = Shared { config: config.clone(), store, settings };
-        Some(Self { shared: Arc::new(shared), latest: Mutex::default(), begun: Notify::new() })
+    /// The source for this account. Nothing is read or set up before it is needed.
+    pub(crate) fn new(account: Account) -> Self {
+        let store = account.store();
+        Self { shared: Arc::new(Shared { account, store }), latest: Mutex::default(), begun: Notify::new() }
     }
 
     /// How long a request waits for a sign-in.
     pub(crate) fn patience(&self) -> Duration {
-        self.shared.settings.login_wait
+        self.shared.account.settings.login_wait
     }
 
     /// A token that meets the need. `patience` counts from the beginning of the sign-in, however late a request joins it.
@@ -527,7 +212,7 @@ impl SignIn {
                 Some((Err(error), _)) => Err(error.repeated().with_fate(Fate::Final)),
                 None => Err(pending(None)),
             },
-            Ok(Err(_)) => Err(Error::new(Fault::NoToken, "the sign-in broke off")),
+            Ok(Err(_)) => Err(Error::new(ErrorKind::NoToken, "the sign-in broke off")),
             Err(_) => Err(pending(prompt.borrow().as_ref())),
         }
     }
@@ -580,7 +265,7 @@ impl SignIn {
         let is_ahead = need.ahead;
         self.begun.notify_one();
         let task = tokio::spawn(async move {
-            let user = User { show: Arc::clone(&shared.settings.show), shown, browser: Mutex::default() };
+            let user = User { show: Arc::clone(&shared.account.settings.show), shown, browser: Mutex::default() };
             let outcome = shared.obtain(&need, &user).await.map(Arc::new).map_err(Arc::new);
             if let Err(error) = &outcome {
                 tracing::warn!(error = %error, detail = error.detail(), "no token");
@@ -661,12 +346,12 @@ impl Run {
 impl Shared {
     /// The way to a token, from what is kept to the user.
     async fn obtain(&self, need: &Need, user: &User) -> Result<Token, Error> {
-        let clients = Clients::new(&self.config)?;
-        let mut place = Place::find(&self.settings, &self.config.url, clients, &need.challenge).await?;
-        place.is_meant(&self.config.url, &self.store).await?;
+        let Account { server, settings, .. } = &self.account;
+        let mut place = Place::find(settings, server, self.account.clients()?, &need.challenge).await?;
+        place.is_meant(server, &self.store).await?;
         let lock = self.store.lock(&place.key, |prompt| user.is_asked(prompt)).await;
         let lock = lock.as_ref();
-        let server = self.config.url.as_url().as_str();
+        let server = server.as_url().as_str();
         let mut record =
             self.store.load(&place.key).await.unwrap_or_else(|| Record::new(place.key.clone(), server.to_owned()));
         if let Some(token) = Token::of(&record, &need.challenge).filter(|token| need.is_met_by(token)) {
@@ -683,8 +368,8 @@ impl Shared {
                 return Ok(Token { renewed: Some(Instant::now()), ..token });
             }
         }
-        if need.ahead && self.settings.grant != Grant::ClientCredentials {
-            return Err(Error::new(Fault::NoToken, "the token cannot be renewed"));
+        if need.ahead && settings.grant != Grant::ClientCredentials {
+            return Err(Error::new(ErrorKind::NoToken, "the token cannot be renewed"));
         }
         let scopes = if need.more {
             let granted = need.instead_of.as_ref().map(|token| token.scopes.as_slice()).unwrap_or_default();
@@ -692,7 +377,7 @@ impl Shared {
         } else {
             place.first_scopes().await
         };
-        let outcome = match self.settings.grant {
+        let outcome = match settings.grant {
             Grant::Browser => place.by_browser(&mut record, &scopes, user, lock).await,
             Grant::Device => place.by_device(&mut record, &scopes, user, lock).await,
             Grant::ClientCredentials => place.by_credentials(&mut record, scopes).await,
@@ -708,7 +393,7 @@ impl Shared {
 
 fn token_of(record: &Record, need: &Need) -> Result<Token, Error> {
     Token::of(record, &need.challenge)
-        .ok_or_else(|| Error::new(Fault::NoToken, "the token has characters that no header may carry"))
+        .ok_or_else(|| Error::new(ErrorKind::NoToken, "the token has characters that no header may carry"))
 }
 
 /// The user has not signed in yet.
@@ -716,14 +401,16 @@ fn pending(prompt: Option<&Prompt>) -> Error {
     match prompt {
         Some(prompt @ Prompt::Device { url, code, .. }) => {
             let summary = format!("sign in first: open {url} and type in the code {code}, then try again");
-            Error::new(Fault::SignIn, summary).with_url(prompt.url())
+            Error::new(ErrorKind::SignIn, summary).with_url(prompt.url())
         }
         Some(prompt @ Prompt::Browser { .. }) => {
-            Error::new(Fault::SignIn, "sign in first, at the URL in data.url, then try again").with_url(prompt.url())
+            Error::new(ErrorKind::SignIn, "sign in first, at the URL in data.url, then try again")
+                .with_url(prompt.url())
         }
-        None => {
-            Error::new(Fault::SignIn, "a sign-in is under way, here or in another window; try again when it is over")
-        }
+        None => Error::new(
+            ErrorKind::SignIn,
+            "a sign-in is under way, here or in another window; try again when it is over",
+        ),
     }
 }
 

@@ -3,14 +3,19 @@
 //! The core reads no environment and no argument: the command (or the Python module) does, and fills a [`Config`].
 //! Rule: whatever may hold a secret is a type whose Debug and Display redact it.
 
+mod tool_filter;
+
 use std::{fmt, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+pub use self::tool_filter::ToolFilter;
+#[cfg(feature = "oauth")]
+use crate::auth::{Account, OAuth};
 use crate::{
-    client::tool_filter::ToolFilter,
     error::Error,
     http::{HttpSettings, HttpVersion, Proxy, ServerUrl, Tls, UnixSocket, socket_url},
+    secrets::{self, Concealed},
 };
 
 /// Headers that the protocol or HTTP itself sets; a user's value would break the session (R97).
@@ -66,7 +71,7 @@ pub struct Config {
     pub header_source: Option<HeaderSource>,
     /// How to sign in where the server asks for it and `headers` have no `Authorization`; off unless set.
     #[cfg(feature = "oauth")]
-    pub oauth: Option<crate::auth::OAuth>,
+    pub oauth: Option<OAuth>,
     headers: HeaderMap,
 }
 
@@ -149,6 +154,32 @@ impl Config {
     /// The way to the server where that is a socket.
     pub(crate) fn socket(&self) -> Option<UnixSocket> {
         Some(UnixSocket::new(self.url.as_uri().clone(), self.unix_socket.as_deref()?))
+    }
+
+    /// The user's sign-in at the server; none if signing in is turned off.
+    #[cfg(feature = "oauth")]
+    pub fn account(&self) -> Option<Account> {
+        let http = HttpSettings {
+            unix_socket: self.socket(),
+            tls: self.tls.clone(),
+            proxy: self.proxy.clone(),
+            connect: self.timeouts.connect,
+            ..HttpSettings::default()
+        };
+        Some(Account::new(self.url.clone(), http, self.oauth.clone()?))
+    }
+
+    /// Conceals what is secret in the settings beside the headers.
+    pub(crate) fn concealed(&self) -> Concealed {
+        let mut values = secrets::of_url(self.url.as_url());
+        if let Proxy::Url { url, .. } = &self.proxy {
+            values.extend(secrets::of_url(url.as_url()));
+        }
+        if let Some(identity) = &self.tls.client {
+            let lines = identity.key.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+            values.extend(lines.filter(|line| !line.starts_with(b"-----")).map(<[u8]>::to_vec));
+        }
+        Concealed::new(values)
     }
 
     /// The headers of the user, each marked sensitive.
@@ -268,8 +299,11 @@ impl fmt::Debug for HeaderSource {
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+
     use super::*;
     use crate::http::{ClientIdentity, ProxyUrl};
+    use crate::text::shown;
 
     #[test]
     fn a_user_in_the_url_is_sent_as_basic_unless_there_is_another_authorization() {
@@ -316,5 +350,30 @@ mod tests {
             assert!(ServerUrl::parse(bad).unwrap_err().is_config(), "{bad}");
         }
         assert_eq!(ServerUrl::parse(" http://[::1]:8080 ").unwrap().to_string(), "http://[::1]:8080/");
+    }
+
+    #[test]
+    fn what_is_secret_in_urls_and_keys_is_known() {
+        let mut config = Config::new("https://us%C3%A9r-kanarie:pass%2Fkanarie@h/mcp?key=query%20kanarie&v=1").unwrap();
+        config.proxy =
+            Proxy::Url { url: ProxyUrl::parse("proxy-user:proxy-kanarie@proxy:3128").unwrap(), except: None };
+        let key = "-----BEGIN PRIVATE KEY-----\nlinekanarie1\r\nlinekanarie2\n-----END PRIVATE KEY-----\n";
+        config.tls.client = Some(ClientIdentity::new(Vec::new(), key.into()));
+        let _concealed = config.concealed();
+        let sent = STANDARD.encode("proxy-user:proxy-kanarie");
+        for page in [
+            "usér-kanarie",
+            "pass/kanarie",
+            "query kanarie",
+            "query%20kanarie",
+            "query+kanarie",
+            "proxy-kanarie",
+            &sent,
+            "linekanarie1",
+            "linekanarie2",
+        ] {
+            assert_eq!(shown(page), "[secret]");
+        }
+        assert_eq!(shown("-----BEGIN PRIVATE KEY-----"), "-----BEGIN PRIVATE KEY-----");
     }
 }

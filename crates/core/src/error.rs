@@ -2,11 +2,11 @@
 //!
 //! Callers ask predicates; nothing matches on text. Display says this layer only, `source()` carries the cause. What a
 //! client can act on (HTTP status, Retry-After, whether the request may have run) are fields, and become the `data` of
-//! the JSON-RPC error that the client receives (see [`crate::wire::message::error_reply`]).
+//! the JSON-RPC error that the client receives (see [`crate::wire::reply::error_reply`]).
 
 use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
-use crate::{server::retry, text::excerpt};
+use crate::text::excerpt;
 
 /// The longest excerpt of a peer's text that an error carries, in bytes.
 const DETAIL_LIMIT: usize = 512;
@@ -19,7 +19,7 @@ pub struct Error(Box<Inner>);
 
 #[derive(Clone, Debug)]
 struct Inner {
-    kind: Kind,
+    kind: ErrorKind,
     summary: Cow<'static, str>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
     status: Option<u16>,
@@ -37,7 +37,7 @@ pub(crate) type Cause = Box<dyn StdError + Send + Sync>;
 
 /// Who is at fault, and at which stage. The name is what clients read in `data.kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ErrorKind {
     /// The caller: a setting that cannot be used.
     Config,
     /// The client: a line that is no JSON.
@@ -105,7 +105,7 @@ pub(crate) enum Fate {
     Final,
 }
 
-impl Kind {
+impl ErrorKind {
     fn name(self) -> &'static str {
         match self {
             Self::Config => "config",
@@ -142,7 +142,7 @@ impl Kind {
 }
 
 impl Error {
-    pub(crate) fn new(kind: Kind, summary: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(kind: ErrorKind, summary: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
             kind,
             summary: match summary.into() {
@@ -162,7 +162,7 @@ impl Error {
 
     /// A setting that cannot be used; `summary` says what to do.
     pub fn config(summary: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(Kind::Config, summary)
+        Self::new(ErrorKind::Config, summary)
     }
 
     pub(crate) fn with_source(mut self, source: impl Into<Cause>) -> Self {
@@ -228,28 +228,28 @@ impl Error {
 
     /// A setting, or a combination of settings, cannot be used.
     pub fn is_config(&self) -> bool {
-        self.0.kind == Kind::Config
+        self.0.kind == ErrorKind::Config
     }
 
     /// The server could not be reached: no address, no connection, or no secure one. Nothing was sent.
     pub fn is_connect(&self) -> bool {
-        matches!(self.0.kind, Kind::Dns | Kind::ForbiddenAddress | Kind::Connect | Kind::Tls)
+        matches!(self.0.kind, ErrorKind::Dns | ErrorKind::ForbiddenAddress | ErrorKind::Connect | ErrorKind::Tls)
     }
 
     /// A host has an address that it was not connected to on purpose.
     #[cfg(feature = "oauth")]
     pub(crate) fn is_forbidden_address(&self) -> bool {
-        self.0.kind == Kind::ForbiddenAddress
+        self.0.kind == ErrorKind::ForbiddenAddress
     }
 
     /// The server was silent for longer than the limit.
     pub fn is_timeout(&self) -> bool {
-        self.0.kind == Kind::Timeout
+        self.0.kind == ErrorKind::Timeout
     }
 
     /// A message was larger than the limit.
     pub fn is_too_large(&self) -> bool {
-        self.0.kind == Kind::TooLarge
+        self.0.kind == ErrorKind::TooLarge
     }
 
     /// The HTTP status that the server answered with, where it is what failed.
@@ -275,19 +275,19 @@ impl Error {
     /// There is no token yet, as the user has not signed in.
     #[cfg(feature = "oauth")]
     pub(crate) fn is_sign_in(&self) -> bool {
-        self.0.kind == Kind::SignIn
+        self.0.kind == ErrorKind::SignIn
     }
 
     /// The server wants credentials that no sign-in gives.
     #[cfg(feature = "oauth")]
     pub(crate) fn is_no_sign_in(&self) -> bool {
-        self.0.kind == Kind::NoSignIn
+        self.0.kind == ErrorKind::NoSignIn
     }
 
     /// There is no token that the server takes, or none yet.
     #[cfg(feature = "oauth")]
     pub(crate) fn is_about_tokens(&self) -> bool {
-        matches!(self.0.kind, Kind::SignIn | Kind::NoToken | Kind::OtherIssuer)
+        matches!(self.0.kind, ErrorKind::SignIn | ErrorKind::NoToken | ErrorKind::OtherIssuer)
     }
 
     /// How often the request was sent, if more than once.
@@ -297,27 +297,26 @@ impl Error {
 
     /// What became of the request, as far as is known.
     pub(crate) fn fate(&self) -> Fate {
-        self.0.fate.unwrap_or(match (self.0.kind, self.0.status) {
-            (Kind::Dns | Kind::Connect, _) => Fate::Unread,
-            (Kind::Broken, _) => Fate::Interrupted,
-            (Kind::Status, Some(status)) => retry::judge(status, self.0.retry_after).0,
+        self.0.fate.unwrap_or(match self.0.kind {
+            ErrorKind::Dns | ErrorKind::Connect => Fate::Unread,
+            ErrorKind::Broken => Fate::Interrupted,
             _ => Fate::Final,
         })
     }
 
     /// It went wrong before HTTP: with a certificate, or at a proxy. TLS 1.3 says so only after the request is written.
     pub(crate) fn is_before_http(&self) -> bool {
-        matches!(self.0.kind, Kind::Tls | Kind::Proxy)
+        matches!(self.0.kind, ErrorKind::Tls | ErrorKind::Proxy)
     }
 
     /// The server speaks, but does not offer what was asked for.
     pub(crate) fn is_refusal(&self) -> bool {
-        self.0.kind == Kind::InvalidAnswer
+        self.0.kind == ErrorKind::InvalidAnswer
     }
 
     /// The session that the request was sent in is gone.
     pub(crate) fn is_session_lost(&self) -> bool {
-        self.0.kind == Kind::SessionLost
+        self.0.kind == ErrorKind::SessionLost
     }
 
     /// The stage and the party at fault, in one word, as clients read it in `data.kind`.
@@ -328,8 +327,8 @@ impl Error {
     /// The JSON-RPC error code: our own are only -32700, -32600 and -32603 (R78).
     pub fn code(&self) -> i32 {
         match self.0.kind {
-            Kind::Parse => -32700,
-            Kind::InvalidMessage => -32600,
+            ErrorKind::Parse => -32700,
+            ErrorKind::InvalidMessage => -32600,
             _ => -32603,
         }
     }
@@ -381,13 +380,13 @@ mod tests {
     #[test]
     fn every_text_of_an_error_is_harmless() {
         let hostile = hostile();
-        let url = Error::new(Kind::Status, "no");
+        let url = Error::new(ErrorKind::Status, "no");
         #[cfg(feature = "oauth")]
         let url = url.with_url(&hostile);
         for text in [
-            Error::new(Kind::Status, hostile.clone()).to_string(),
-            Error::new(Kind::Status, "no").with_detail(&hostile).detail().unwrap(),
-            Error::new(Kind::Status, "no").with_source(std::io::Error::other(hostile.clone())).detail().unwrap(),
+            Error::new(ErrorKind::Status, hostile.clone()).to_string(),
+            Error::new(ErrorKind::Status, "no").with_detail(&hostile).detail().unwrap(),
+            Error::new(ErrorKind::Status, "no").with_source(std::io::Error::other(hostile.clone())).detail().unwrap(),
             url.url().unwrap_or_default().to_owned(),
         ] {
             assert_eq!(shown(text.as_str()), text);
@@ -397,15 +396,15 @@ mod tests {
     #[test]
     fn every_text_of_an_error_has_a_limit() {
         let long = "é".repeat(5000);
-        assert!(Error::new(Kind::Status, long.clone()).to_string().len() <= SUMMARY_LIMIT);
-        assert!(Error::new(Kind::Status, "no").with_detail(&long).detail().unwrap().len() <= DETAIL_LIMIT);
-        let error = Error::new(Kind::Status, "no").with_source(std::io::Error::other(long));
+        assert!(Error::new(ErrorKind::Status, long.clone()).to_string().len() <= SUMMARY_LIMIT);
+        assert!(Error::new(ErrorKind::Status, "no").with_detail(&long).detail().unwrap().len() <= DETAIL_LIMIT);
+        let error = Error::new(ErrorKind::Status, "no").with_source(std::io::Error::other(long));
         assert!(error.detail().unwrap().len() <= DETAIL_LIMIT);
     }
 
     #[test]
     fn detail_joins_the_causes_once() {
-        let cause = Error::new(Kind::Connect, "refused").with_source(Error::new(Kind::Connect, "refused"));
-        assert_eq!(Error::new(Kind::Connect, "no server").with_source(cause).detail().unwrap(), "refused");
+        let cause = Error::new(ErrorKind::Connect, "refused").with_source(Error::new(ErrorKind::Connect, "refused"));
+        assert_eq!(Error::new(ErrorKind::Connect, "no server").with_source(cause).detail().unwrap(), "refused");
     }
 }

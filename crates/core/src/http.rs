@@ -48,7 +48,7 @@ pub use self::{
     ssrf_guard::Addresses,
 };
 use crate::{
-    error::{Error, Kind as Fault},
+    error::{Error, ErrorKind},
     memory::Budget,
 };
 
@@ -389,9 +389,9 @@ impl Drop for Body {
 }
 
 fn broke_off(error: hyper::Error) -> Error {
-    Error::new(Fault::Broken, "the server's reply broke off").with_source(error)
+    Error::new(ErrorKind::Broken, "the server's reply broke off").with_source(error)
 }
 
 fn not_expanded(error: std::io::Error) -> Error {
-    Error::new(Fault::Broken, "the server's reply cannot be decompressed").with_source(error)
+    Error::new(ErrorKind::Broken, "the server's reply cannot be decompressed").with_source(error)
 }

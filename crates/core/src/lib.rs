@@ -7,6 +7,7 @@ mod call;
 mod client;
 mod config;
 mod error;
+mod gate;
 pub mod http;
 #[cfg(any(test, feature = "internals"))]
 #[doc(hidden)]
@@ -14,9 +15,11 @@ pub mod internals;
 mod json;
 mod memory;
 pub mod open_files;
+mod random;
 mod secrets;
 mod server;
 pub mod streams;
+mod task;
 pub mod text;
 mod translate;
 #[cfg(test)]
@@ -26,8 +29,8 @@ mod wire;
 mod worst;
 
 pub use bridge::{End, run};
-pub use client::{stdio, tool_filter::ToolFilter};
-pub use config::{ClientEra, Config, HeaderSource, Limits, LoadedHeaders, Timeouts, TransportMode};
+pub use client::stdio;
+pub use config::{ClientEra, Config, HeaderSource, Limits, LoadedHeaders, Timeouts, ToolFilter, TransportMode};
 pub use error::Error;
 pub use http::{ClientIdentity, Proxy, ProxyUrl, ServerUrl, Tls};
 pub use wire::headers::message_headers;

@@ -23,8 +23,6 @@ use http::{HeaderMap, HeaderName, header};
 use memchr::memmem::Finder;
 use url::Url;
 
-use crate::{config::Config, http::Proxy};
-
 /// The shortest value that is looked for, in bytes.
 const SHORTEST: usize = 6;
 /// A value is known by its beginning, of at most so many bytes, and blanked for as long as it goes on.
@@ -73,19 +71,6 @@ impl Concealed {
     pub(crate) fn headers(headers: &HeaderMap) -> Self {
         let secret = headers.iter().filter(|(name, _)| !OPEN.contains(name));
         Self::new(secret.flat_map(|(name, value)| parts(name, value.as_bytes())))
-    }
-
-    /// Conceals what is secret in the settings beside the headers.
-    pub(crate) fn settings(config: &Config) -> Self {
-        let mut values = of_url(config.url.as_url());
-        if let Proxy::Url { url, .. } = &config.proxy {
-            values.extend(of_url(url.as_url()));
-        }
-        if let Some(identity) = &config.tls.client {
-            let lines = identity.key.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
-            values.extend(lines.filter(|line| !line.starts_with(b"-----")).map(<[u8]>::to_vec));
-        }
-        Self::new(values)
     }
 
     /// Conceals the query of a URL, user and password.
@@ -173,7 +158,7 @@ fn unquoted(value: &[u8]) -> &[u8] {
 }
 
 /// What is secret in a URL, as it stands there and as it is meant.
-fn of_url(url: &Url) -> Vec<Vec<u8>> {
+pub(crate) fn of_url(url: &Url) -> Vec<Vec<u8>> {
     let meant = |text: &str| {
         let read = Reading::of(text);
         read.without(&PERCENT).unwrap_or(read).bytes
@@ -401,31 +386,6 @@ mod tests {
         ] {
             assert_eq!(shown(page), blanked);
         }
-    }
-
-    #[test]
-    fn what_is_secret_in_urls_and_keys_is_known() {
-        let mut config = Config::new("https://us%C3%A9r-kanarie:pass%2Fkanarie@h/mcp?key=query%20kanarie&v=1").unwrap();
-        config.proxy =
-            Proxy::Url { url: crate::ProxyUrl::parse("proxy-user:proxy-kanarie@proxy:3128").unwrap(), except: None };
-        let key = "-----BEGIN PRIVATE KEY-----\nlinekanarie1\r\nlinekanarie2\n-----END PRIVATE KEY-----\n";
-        config.tls.client = Some(crate::ClientIdentity::new(Vec::new(), key.into()));
-        let _concealed = Concealed::settings(&config);
-        let sent = STANDARD.encode("proxy-user:proxy-kanarie");
-        for page in [
-            "usér-kanarie",
-            "pass/kanarie",
-            "query kanarie",
-            "query%20kanarie",
-            "query+kanarie",
-            "proxy-kanarie",
-            &sent,
-            "linekanarie1",
-            "linekanarie2",
-        ] {
-            assert_eq!(shown(page), "[secret]");
-        }
-        assert_eq!(shown("-----BEGIN PRIVATE KEY-----"), "-----BEGIN PRIVATE KEY-----");
     }
 
     #[test]

@@ -1,8 +1,83 @@
-//! The server's side: requests to it, and what is known of it.
+//! The server's side: requests to it, and all that is known of it.
 
 pub(crate) mod cookies;
 pub(crate) mod credentials;
+pub(crate) mod delivery;
+pub(crate) mod protocol;
+pub(crate) mod push_stream;
+pub(crate) mod refusals;
+pub(crate) mod reply;
 pub(crate) mod requests;
 pub(crate) mod retry;
 pub(crate) mod session;
 pub(crate) mod transport_choice;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use self::{
+    protocol::Protocol, push_stream::PushStream, requests::Requests, session::Session,
+    transport_choice::TransportChoice,
+};
+use crate::{
+    config::Config,
+    error::Error,
+    wire::{body::Decoder, spool::Storage},
+};
+
+/// What all messages share of the server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) requests: Requests,
+    session: Mutex<Session>,
+    pub(crate) transport: TransportChoice,
+    pub(crate) push_stream: PushStream,
+    protocol: Mutex<Protocol>,
+    /// Where large messages are kept.
+    pub(crate) storage: Arc<Storage>,
+    /// The largest message, in bytes.
+    largest: u64,
+}
+
+impl Server {
+    /// Nothing is sent yet.
+    ///
+    /// # Errors
+    /// TLS settings that cannot be used.
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        Ok(Self {
+            requests: Requests::new(config)?,
+            session: Mutex::default(),
+            transport: TransportChoice::new(config.transport),
+            push_stream: PushStream::new(),
+            protocol: Mutex::default(),
+            storage: Storage::new(config.spool_folder.clone()),
+            largest: config.limits.incoming,
+        })
+    }
+
+    /// The session in which legacy messages are sent.
+    pub(crate) fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which eras the server speaks.
+    pub(crate) fn protocol(&self) -> MutexGuard<'_, Protocol> {
+        self.protocol.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The decoder for a body of this content type.
+    pub(crate) fn decoder(&self, content_type: Option<&str>) -> Decoder {
+        Decoder::new(content_type, self.largest, &self.storage)
+    }
+
+    /// Tells the server that the session is over (R41).
+    pub(crate) async fn end_session(&self) {
+        if !self.session().is_open() {
+            return;
+        }
+        match self.requests.delete(|headers| self.session().apply(headers)).await {
+            Ok(status) => tracing::debug!(status = status.as_u16(), "session ended"),
+            Err(error) => tracing::debug!(error = %error, "the session's end did not reach the server"),
+        }
+    }
+}

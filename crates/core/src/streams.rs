@@ -3,17 +3,16 @@
 //! Each takes chunks as they arrive, cut anywhere, and gives what is complete. No byte is looked at twice, and what has
 //! come of an unfinished event, line or message is all that is kept, up to a limit in bytes.
 
-use std::time::Duration;
-
-use bytes::Bytes;
-
 use crate::{
-    error::{Error, Kind},
+    error::{Error, ErrorKind},
     wire::{
         body::{Decoder, Gather as _, Lines, Part, Plain, Sse},
         spool::Unkept,
     },
 };
+use std::time::Duration;
+
+use bytes::Bytes;
 
 /// One of the Server-Sent Events.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,7 +184,7 @@ fn judged(line: Result<Bytes, Unkept>) -> Option<Result<Bytes, Error>> {
 }
 
 fn too_large(what: &str, refusal: Unkept) -> Error {
-    Error::new(Kind::TooLarge, format!("{what} of the stream is {refusal}"))
+    Error::new(ErrorKind::TooLarge, format!("{what} of the stream is {refusal}"))
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use crate::{
     json::splice::work,
     translate::{
-        eras::{CLIENT_CAPABILITIES, PROTOCOL_VERSION},
         legacy_to_modern::LegacyClient,
         modern_to_legacy::{self, LegacyServer, Step},
         tool_headers::Tools,
@@ -18,6 +17,7 @@ use crate::{
         headers,
         long_values::LongValues,
         message::{Message, Parsed},
+        revision::{CLIENT_CAPABILITIES, PROTOCOL_VERSION},
         spool::{Gatherer, Storage},
     },
 };

@@ -13,7 +13,7 @@ use super::{
     store::{Binding, Store},
 };
 use crate::{
-    error::{Error, Kind as Fault},
+    error::{Error, ErrorKind},
     http::ServerUrl,
 };
 
@@ -29,7 +29,7 @@ impl Place<'_> {
                 "{server} names the authorization server {named}, but {whose} is {issuer}; nothing was sent there; \
                  --issuer {named} allows it if that is right"
             );
-            Error::new(Fault::OtherIssuer, summary)
+            Error::new(ErrorKind::OtherIssuer, summary)
         };
         let wanted = self.settings.issuer.as_deref();
         if let Some(wanted) = wanted.filter(|wanted| wanted != named) {
@@ -42,7 +42,7 @@ impl Place<'_> {
                 "which authorization server the client is for cannot be read from the folder for sign-ins; \
                  --issuer says it, like --issuer {named}"
             );
-            Error::new(Fault::Storage, summary).with_source(error)
+            Error::new(ErrorKind::Storage, summary).with_source(error)
         })?;
         if bound == *named { Ok(()) } else { Err(other("the one that the client was used with before", &bound)) }
     }

@@ -21,7 +21,7 @@ use tokio::{
 };
 use url::Url;
 
-use crate::call::own_requests::Task;
+use crate::task::Task;
 
 /// Where, unless the user or the authorization server wants it otherwise: an address needs no name service.
 pub(super) const HOST: &str = "127.0.0.1";

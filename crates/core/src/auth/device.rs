@@ -24,7 +24,7 @@ use super::{
     store::Record,
 };
 use crate::{
-    error::{Error, Kind as Fault},
+    error::{Error, ErrorKind},
     text::excerpt,
 };
 
@@ -56,10 +56,11 @@ impl Place<'_> {
                 return Err(no_sign_in(&self.key.issuer));
             }
             let summary = format!("{} knows no sign-in by device code; leave out --device", self.key.issuer);
-            return Err(Error::new(Fault::NoToken, summary));
+            return Err(Error::new(ErrorKind::NoToken, summary));
         };
         let (id, secret) = self.device_client(record, scopes).await?;
-        let unusable = |error: url::ParseError| Error::new(Fault::NoToken, "an endpoint is no URL").with_source(error);
+        let unusable =
+            |error: url::ParseError| Error::new(ErrorKind::NoToken, "an endpoint is no URL").with_source(error);
         let mut client = DeviceClient::new(ClientId::new(id.clone()))
             .set_token_uri(TokenUrl::new(self.metadata.token_endpoint.clone()).map_err(unusable)?)
             .set_device_authorization_url(DeviceAuthorizationUrl::new(endpoint).map_err(unusable)?)
@@ -82,7 +83,7 @@ impl Place<'_> {
         let request = client.exchange_device_access_token(&details).add_extra_param("resource", &self.key.resource);
         let time = details.expires_in().min(SIGN_IN_TIME);
         let tokens = timeout(time, request.request_async(&http, sleep, Some(time))).await;
-        let tokens = tokens.map_err(|_| Error::new(Fault::NoToken, "nobody has typed in the code in time"))?;
+        let tokens = tokens.map_err(|_| Error::new(ErrorKind::NoToken, "nobody has typed in the code in time"))?;
         let tokens = tokens.map_err(|error| self.failed(error))?;
         let granted = tokens.scopes().map(|scopes| scopes.iter().map(|scope| scope.to_string()).collect());
         let granted = granted.unwrap_or_else(|| scopes.to_vec());

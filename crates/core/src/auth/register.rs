@@ -10,7 +10,7 @@ use super::{
     store::Client,
 };
 use crate::{
-    error::{Error, Kind as Fault},
+    error::{Error, ErrorKind},
     wire::error_text,
 };
 
@@ -132,7 +132,7 @@ impl Place<'_> {
         }
         let issuer = &self.key.issuer;
         let summary = format!("{issuer}: {why}; --client-id gives a client that is known there, --auth a token");
-        Error::new(Fault::NoToken, summary)
+        Error::new(ErrorKind::NoToken, summary)
     }
 
     /// From now on, requests prove to be this client's in the way that it was registered with, if the server has said one.

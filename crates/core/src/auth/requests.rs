@@ -26,8 +26,7 @@ use super::{
     challenge::Challenge,
 };
 use crate::{
-    config::Config,
-    error::{Cause, Error, Kind as Fault},
+    error::{Cause, Error, ErrorKind},
     http::{Addresses, HttpClient, HttpSettings, ServerUrl, is_localhost},
     wire::{body::is_event_stream, error_text, headers},
 };
@@ -49,20 +48,14 @@ pub(super) struct Clients {
 impl Clients {
     /// # Errors
     /// TLS settings that cannot be used.
-    pub(super) fn new(config: &Config) -> Result<Self, Error> {
-        let here = HttpSettings {
-            unix_socket: config.socket(),
-            tls: config.tls.clone(),
-            proxy: config.proxy.clone(),
-            connect: config.timeouts.connect,
-            ..HttpSettings::default()
-        };
+    pub(super) fn new(server: &ServerUrl, here: &HttpSettings) -> Result<Self, Error> {
         let mut elsewhere = here.clone();
         elsewhere.tls.client = None;
         elsewhere.unix_socket = None;
-        let host = config.url.as_uri().host().unwrap_or_default();
+        let host = server.as_uri().host().unwrap_or_default();
         elsewhere.addresses = Addresses::Like(host.trim_matches(['[', ']']).to_owned());
-        Ok(Self { server: config.url.clone(), here: HttpClient::new(here)?, elsewhere: HttpClient::new(elsewhere)? })
+        let here = HttpClient::new(here.clone())?;
+        Ok(Self { server: server.clone(), here, elsewhere: HttpClient::new(elsewhere)? })
     }
 }
 
@@ -128,7 +121,7 @@ impl Http {
         }
         let words = self.heard().words.take();
         let summary = words.map_or_else(|| what.to_owned(), |words| format!("{what}: {words}"));
-        Error::new(Fault::NoToken, summary).with_source(error)
+        Error::new(ErrorKind::NoToken, summary).with_source(error)
     }
 
     /// Where the last document was asked for that was read.
@@ -201,7 +194,7 @@ impl Http {
                 Some(next) if url.is_origin_of(&next) => url = next,
                 Some(next) => {
                     let summary = format!("{url} redirects to another origin, {next}, which is not followed");
-                    return Err(Error::new(Fault::NoToken, summary));
+                    return Err(Error::new(ErrorKind::NoToken, summary));
                 }
                 None => {
                     let (mut head_of_answer, body) = self.gathered(response).await?;
@@ -215,7 +208,7 @@ impl Http {
                 }
             }
         }
-        Err(Error::new(Fault::NoToken, format!("{url} redirects in circles")))
+        Err(Error::new(ErrorKind::NoToken, format!("{url} redirects in circles")))
     }
 
     /// Remembers where a document was found, and what it names that may not be reached.
@@ -250,7 +243,7 @@ impl Http {
         if is_metadata_of_server || is_confidential(url.as_url()) {
             return Ok(());
         }
-        Err(Error::new(Fault::NoToken, format!("{url} is not used: only https keeps secret what is sent there")))
+        Err(Error::new(ErrorKind::NoToken, format!("{url} is not used: only https keeps secret what is sent there")))
     }
 
     async fn gathered(
@@ -263,7 +256,7 @@ impl Http {
         if !is_event_stream(headers::content_type(&head.headers)) {
             while let Some(chunk) = stream.chunk().await? {
                 if body.len() + chunk.len() > LARGEST {
-                    return Err(Error::new(Fault::TooLarge, format!("an answer is over {LARGEST} bytes")));
+                    return Err(Error::new(ErrorKind::TooLarge, format!("an answer is over {LARGEST} bytes")));
                 }
                 body.extend_from_slice(&chunk);
             }
@@ -370,11 +363,11 @@ impl<'c> AsyncHttpClient<'c> for Directly<'_> {
 
 /// An address was refused, which is why something went wrong.
 pub(super) fn explained(what: &str, forbidden: &Error) -> Error {
-    Error::new(Fault::ForbiddenAddress, format!("{what}: {forbidden}"))
+    Error::new(ErrorKind::ForbiddenAddress, format!("{what}: {forbidden}"))
 }
 
 pub(super) fn too_slow(limit: Duration) -> Error {
-    Error::new(Fault::Timeout, format!("no answer within {} s", limit.as_secs()))
+    Error::new(ErrorKind::Timeout, format!("no answer within {} s", limit.as_secs()))
 }
 
 #[cfg(test)]
@@ -382,7 +375,7 @@ mod tests {
     use super::*;
 
     fn http(server: &str) -> Arc<Http> {
-        Http::new(Clients::new(&Config::new(server).unwrap()).unwrap())
+        Http::new(Clients::new(&ServerUrl::parse(server).unwrap(), &HttpSettings::default()).unwrap())
     }
 
     #[test]
@@ -424,10 +417,11 @@ mod tests {
     #[tokio::test]
     async fn a_name_that_the_server_gives_leads_to_no_neighbour() {
         let proxy = crate::http::ProxyUrl::parse("http://127.0.0.1:1").unwrap();
-        let mut behind_proxy = Config::new("https://mcp.example/mcp").unwrap();
-        behind_proxy.proxy = crate::http::Proxy::Url { url: proxy, except: None };
-        for config in [Config::new("https://mcp.example/mcp").unwrap(), behind_proxy] {
-            let http = Http::new(Clients::new(&config).unwrap());
+        let server = ServerUrl::parse("https://mcp.example/mcp").unwrap();
+        let proxy = crate::http::Proxy::Url { url: proxy, except: None };
+        let behind_proxy = HttpSettings { proxy, ..HttpSettings::default() };
+        for settings in [HttpSettings::default(), behind_proxy] {
+            let http = Http::new(Clients::new(&server, &settings).unwrap());
             for url in [
                 "http://127.0.0.1:1/",
                 "https://10.0.0.1/",

@@ -7,7 +7,7 @@ use oauth2::TokenResponse as _;
 use url::form_urlencoded::{self, byte_serialize};
 
 use super::{sign_in::Place, store::Record};
-use crate::error::{Error, Kind as Fault};
+use crate::error::{Error, ErrorKind};
 
 impl Place<'_> {
     /// Has all tokens of a record revoked. False if the authorization server does not offer that.
@@ -45,13 +45,13 @@ impl Place<'_> {
         let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(members).finish();
         let request = request
             .body(form.into_bytes())
-            .map_err(|error| Error::new(Fault::NoToken, "the revocation endpoint is no URL").with_source(error))?;
+            .map_err(|error| Error::new(ErrorKind::NoToken, "the revocation endpoint is no URL").with_source(error))?;
         let response = self.http.ask(request, false).await?;
         if response.status().is_success() {
             return Ok(());
         }
         let summary = format!("the authorization server answers {} to the revocation", response.status());
-        Err(Error::new(Fault::NoToken, summary).with_detail(&String::from_utf8_lossy(response.body())))
+        Err(Error::new(ErrorKind::NoToken, summary).with_detail(&String::from_utf8_lossy(response.body())))
     }
 }
 

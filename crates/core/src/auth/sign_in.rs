@@ -37,7 +37,7 @@ use super::{
     store::{Key, Record},
 };
 use crate::{
-    error::{Error, Kind as Fault},
+    error::{Error, ErrorKind},
     http::ServerUrl,
 };
 
@@ -86,7 +86,7 @@ impl<'a> Place<'a> {
         }
         let header = challenge.to_header();
         let found = timeout(FIND_TIME, manager.resolve_metadata_from_challenge(header.as_deref())).await;
-        let found = found.map_err(|_| Error::new(Fault::NoToken, what.clone()).with_source(too_slow(FIND_TIME)))?;
+        let found = found.map_err(|_| Error::new(ErrorKind::NoToken, what.clone()).with_source(too_slow(FIND_TIME)))?;
         let found = found.map_err(failed)?;
         let metadata = found.metadata;
         let is_guess = found.source == AuthorizationMetadataSource::LegacyEndpointFallback;
@@ -197,7 +197,7 @@ impl<'a> Place<'a> {
         if self.metadata.authorization_endpoint == self.metadata.token_endpoint {
             let issuer = &self.key.issuer;
             let summary = format!("{issuer} has no sign-in with a browser; try --device or --client-credentials");
-            return Err(Error::new(Fault::NoToken, summary));
+            return Err(Error::new(ErrorKind::NoToken, summary));
         }
         let callback = self.callback(record).await?;
         let config = self.client(record, &callback, scopes).await?;
@@ -209,7 +209,7 @@ impl<'a> Place<'a> {
         let state = parameter(&url, "state").unwrap_or_default();
         user.ask(Prompt::Browser { url: url.into() }, lock).await;
         let arrival = timeout(SIGN_IN_TIME, callback.arrival(&state)).await;
-        let arrival = arrival.map_err(|_| Error::new(Fault::NoToken, "nobody has signed in"))?;
+        let arrival = arrival.map_err(|_| Error::new(ErrorKind::NoToken, "nobody has signed in"))?;
         let outcome = self.exchange(&arrival, &state, record).await;
         user.has_come(arrival);
         outcome
@@ -224,7 +224,7 @@ impl<'a> Place<'a> {
             let mut secrets = Secrets::default();
             secrets.add(state);
             let why = secrets.blanked(format!("the authorization server refused the sign-in: {}", denial.error));
-            Error::new(Fault::NoToken, why)
+            Error::new(ErrorKind::NoToken, why)
                 .with_detail(&secrets.blanked(denial.description.clone().unwrap_or_default()))
         })?;
         self.http.take_refusal();
@@ -246,7 +246,7 @@ impl<'a> Place<'a> {
             return Ok(());
         }
         let summary = "the answer to the sign-in does not come from the authorization server that was asked; not used";
-        Err(Error::new(Fault::NoToken, summary))
+        Err(Error::new(ErrorKind::NoToken, summary))
     }
 
     /// Where the browser comes back to: the port and the host that the user wants, or that the client is registered with, or
@@ -264,7 +264,7 @@ impl<'a> Place<'a> {
         };
         callback.map_err(|error| {
             let summary = format!("port {port} of {host} cannot be listened on; --callback-port gives another");
-            Error::new(Fault::NoToken, summary).with_source(error)
+            Error::new(ErrorKind::NoToken, summary).with_source(error)
         })
     }
 
@@ -311,8 +311,8 @@ impl<'a> Place<'a> {
 
     /// The authorization request with what the user wants in it.
     fn completed(&self, url: &str) -> Result<Url, Error> {
-        let mut url =
-            Url::parse(url).map_err(|error| Error::new(Fault::NoToken, "no URL to sign in at").with_source(error))?;
+        let mut url = Url::parse(url)
+            .map_err(|error| Error::new(ErrorKind::NoToken, "no URL to sign in at").with_source(error))?;
         if let Some(instead) = self.http.instead() {
             let query = replaced(url.query_pairs(), &instead);
             url.set_query(Some(&query));
@@ -354,7 +354,7 @@ impl<'a> Place<'a> {
         });
         exchanged
             .await
-            .map_err(|error| Error::new(Fault::NoToken, "the sign-in broke off").with_source(error))?
+            .map_err(|error| Error::new(ErrorKind::NoToken, "the sign-in broke off").with_source(error))?
             .map_err(failed)?;
         record.tokens = Some(granted(&self.tokens).await?);
         Ok(())
@@ -414,7 +414,7 @@ impl<'a> Place<'a> {
 
 /// What rmcp was granted.
 async fn granted(tokens: &InMemoryCredentialStore) -> Result<StoredCredentials, Error> {
-    let none = || Error::new(Fault::NoToken, "there is no token");
+    let none = || Error::new(ErrorKind::NoToken, "there is no token");
     let granted = tokens.load().await.map_err(|error| none().with_source(error))?;
     checked(granted.ok_or_else(none)?)
 }
@@ -424,7 +424,7 @@ pub(super) fn checked(granted: StoredCredentials) -> Result<StoredCredentials, E
     match granted.token_response.as_ref().map(oauth2::TokenResponse::token_type) {
         Some(BasicTokenType::Bearer) => Ok(granted),
         _ => Err(Error::new(
-            Fault::NoToken,
+            ErrorKind::NoToken,
             "the authorization server gave a token of another kind than Bearer; not used",
         )),
     }
@@ -472,12 +472,12 @@ fn origin(url: &str) -> String {
 /// Nobody signs in at a server that tells nothing of how.
 pub(super) fn no_sign_in(server: &str) -> Error {
     let summary = format!("{server} names no authorization server to sign in at; give a key or a token with --auth");
-    Error::new(Fault::NoSignIn, summary)
+    Error::new(ErrorKind::NoSignIn, summary)
 }
 
 fn refused(metadata: &AuthorizationMetadata, why: &str) -> Error {
     let who = metadata.issuer.as_deref().unwrap_or(&metadata.authorization_endpoint);
-    Error::new(Fault::NoToken, format!("the authorization server {who} cannot be used: {why}"))
+    Error::new(ErrorKind::NoToken, format!("the authorization server {who} cannot be used: {why}"))
 }
 
 /// Whether an issuer keeps its metadata there: at its own origin, in one of the places that the specification of MCP knows.

@@ -10,9 +10,12 @@ use tokio::sync::{Notify, oneshot};
 use crate::{
     call::{parked_calls::Held, permits::Share},
     error::Error,
-    server::requests::Delivery,
-    translate::eras::Era,
-    wire::message::{Id, Kind, Message},
+    server::delivery::Delivery,
+    wire::{
+        id::Id,
+        message::{Kind, Message},
+        revision::Era,
+    },
 };
 
 /// One message, from its line on stdin (or its making, if it is the bridge's own) to its end: for a request the answer,

@@ -5,51 +5,49 @@
 //! try where the message cannot have run or does no harm (R96), the rest of a stream that broke (R32), and the other
 //! transport where the server is an old one (R54).
 
+mod deadlines;
+mod http_sse;
 mod modern;
+mod refusals;
 #[cfg(feature = "oauth")]
 mod sign_in;
+mod streamable_http;
 mod to_legacy;
 mod to_modern;
 
-use std::{
-    pin::{Pin, pin},
-    sync::Arc,
-    time::Duration,
-};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use tokio::{
     sync::SemaphorePermit,
-    time::{Instant, Sleep, sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout},
 };
 
+#[cfg(feature = "oauth")]
+use crate::call::sign_in_prompt;
 use crate::{
-    bridge::Bridge,
     call::{
+        Bridge,
         call_table::{Origin, Pending},
-        intake::Lane,
+        incoming,
+        lane::Lane,
+        renewal,
     },
     config::ClientEra,
-    error::{Error, Fate, Kind as Fault},
-    http::ServerUrl,
+    error::{Error, ErrorKind, Fate},
+    random::random,
     server::{
-        credentials::Refusal,
-        requests::{Page, Reply},
-        retry::{self, Reopening, Tries, only_reads},
+        protocol::Road,
+        retry::{self, Tries},
         transport_choice::Transport,
     },
-    translate::{
-        eras::{self, Era, Road},
-        modern_to_legacy,
-    },
+    translate::modern_to_legacy,
     wire::{
-        body::Decoder,
-        message::{Kind, Message, cancellation, error_reply},
+        message::{Kind, Message},
+        reply::{cancellation, error_reply},
+        revision::Era,
     },
 };
-
-pub(crate) use self::{modern::Listing, to_modern::Events};
 
 /// How long the server may take to accept the cancellation of a request that timed out.
 const CANCELLATION_TIME: Duration = Duration::from_secs(5);
@@ -60,13 +58,6 @@ const PROBE_TIME: Duration = Duration::from_secs(4);
 /// How often one message is sent again because what stood in its way is gone. Each remedy helps once, but others may find
 /// new sessions meanwhile.
 const MOST_AGAIN: u32 = 16;
-/// How long the end of a body may take to come that is one JSON document.
-const REST_TIME: Duration = Duration::from_millis(250);
-/// What is read of a reply that says nothing any more, in bytes, so that its connection can be used again.
-const REMAINS: usize = 64 << 10;
-/// How long that may take to arrive.
-const REMAINS_TIME: Duration = Duration::from_millis(500);
-
 /// Carries one message to its end. `pending` is its entry in the bridge's table, which this removes.
 pub(crate) async fn run(bridge: &Arc<Bridge>, message: Message, pending: &Arc<Pending>, lane: Lane) {
     let total = match message.method() {
@@ -110,15 +101,15 @@ impl Drop for Guard<'_> {
         if !std::thread::panicking() {
             return;
         }
-        let error = Error::new(Fault::Internal, "the bridge has failed at this request; please report it");
+        let error = Error::new(ErrorKind::Internal, "the bridge has failed at this request; please report it");
         let error = error.with_may_have_run(self.pending.may_have_run());
         if let Some(id) = self.pending.id().filter(|_| self.pending.claim_answer()) {
             match self.pending.take_caller() {
                 Some(caller) => drop(caller.send(Err(error))),
-                None => self.bridge.output.send_now(error_reply(Some(id), &error)),
+                None => self.bridge.client.output.send_now(error_reply(Some(id), &error)),
             }
         }
-        self.bridge.table.remove(self.pending);
+        self.bridge.calls.table.remove(self.pending);
     }
 }
 
@@ -206,14 +197,14 @@ impl Exchange<'_> {
                 }
                 Ok(Step::Again) => {
                     let summary = "the server refuses the message again and again, each time in another way";
-                    return Err(Error::new(Fault::InvalidAnswer, summary));
+                    return Err(Error::new(ErrorKind::InvalidAnswer, summary));
                 }
                 Err(error) => error,
             };
             let written = self.pending.delivery.may_have_arrived();
             if error.is_timeout() && written {
                 // Where HTTP/2 shares a connection, the next request would ask the same deaf one.
-                self.bridge.transport.distrust_connections();
+                self.bridge.server.requests.distrust_connections();
             }
             let error = if written || error.fate() == Fate::Final { error } else { error.with_fate(Fate::Unread) };
             // An error that was passed on knows that better.
@@ -221,7 +212,7 @@ impl Exchange<'_> {
                 self.may_have_run = true;
             }
             let method = self.message.method();
-            let wait = self.tries.next_wait(&error, method, retry::random()).filter(|wait| self.has_time_for(*wait));
+            let wait = self.tries.next_wait(&error, method, random()).filter(|wait| self.has_time_for(*wait));
             let is_unreached = error.is_connect();
             // Who needs a list for a call tries again for that.
             let is_anothers = is_unreached && matches!(self.pending.origin, Origin::Listing);
@@ -241,10 +232,10 @@ impl Exchange<'_> {
                 biased;
                 // Nothing of it is under way, so there is nothing to cancel.
                 () = self.pending.withdrawn() => return Ok(()),
-                () = self.bridge.input_over(), if is_unreached => return Err(error),
+                () = self.bridge.client.input_over(), if is_unreached => return Err(error),
                 () = sleep(wait) => {}
             }
-            self.permit = self.in_time_left(self.bridge.permits.acquire(self.lane.share)).await??;
+            self.permit = self.in_time_left(self.bridge.calls.permits.acquire(self.lane.share)).await??;
         }
     }
 
@@ -261,7 +252,7 @@ impl Exchange<'_> {
             {
                 return Ok((false, None));
             }
-            Ok((true, self.bridge.permits.acquire(share).await?))
+            Ok((true, self.bridge.calls.permits.acquire(share).await?))
         };
         let turn = async {
             tokio::select! {
@@ -278,9 +269,9 @@ impl Exchange<'_> {
     /// Sends the message once, and follows what comes of it.
     async fn attempt(&mut self) -> Result<Step, Error> {
         let bridge = self.bridge;
-        let road = if self.pending.is_own() { Road::Direct } else { bridge.eras().road(&self.message) };
+        let road = if self.pending.is_own() { Road::Direct } else { bridge.road(&self.message) };
         if self.is_refused_probe(road) {
-            bridge.answer(self.pending, modern_to_legacy::no_discovery(&self.message)).await;
+            incoming::answer(bridge, self.pending, modern_to_legacy::no_discovery(&self.message)).await;
             return Ok(Step::Done);
         }
         match road {
@@ -296,17 +287,17 @@ impl Exchange<'_> {
             }
         }
         if !self.pending.is_of_session() && !self.is_initialize() {
-            if bridge.session().is_provisional() {
+            if bridge.server.session().is_provisional() {
                 return self.attempt_handshake().await;
             }
-            if bridge.renewal.is_under_way() {
-                self.in_time_left(bridge.renewal.over()).await?;
+            if bridge.calls.renewal.is_under_way() {
+                self.in_time_left(bridge.calls.renewal.over()).await?;
             }
             if self.is_behind() {
                 return Ok(Step::Again);
             }
         }
-        match bridge.route.current() {
+        match bridge.server.transport.current() {
             Transport::Http => self.attempt_http().await,
             Transport::Sse => Box::pin(self.attempt_sse()).await,
         }
@@ -316,54 +307,12 @@ impl Exchange<'_> {
     async fn attempt_handshake(&mut self) -> Result<Step, Error> {
         if self.message.kind() != Kind::Request {
             #[cfg(feature = "oauth")]
-            self.bridge.show_sign_in();
+            sign_in_prompt::show(self.bridge);
             return Ok(Step::Done);
         }
-        let epoch = self.bridge.session().epoch();
-        self.in_time_left(self.bridge.renew(epoch)).await?.map_err(|error| error.with_may_have_run(false))?;
+        let epoch = self.bridge.server.session().epoch();
+        self.in_time_left(renewal::renew(self.bridge, epoch)).await?.map_err(|error| error.with_may_have_run(false))?;
         Ok(Step::Again)
-    }
-
-    /// Streamable HTTP: the reply to the POST holds the answer.
-    async fn attempt_http(&mut self) -> Result<Step, Error> {
-        let bridge = self.bridge;
-        let epoch = bridge.session().epoch();
-        if !self.pending.is_of_session() && !self.is_initialize() && bridge.session().stream().is_some() {
-            // The session lived on a stream that the server does not offer any more (R56).
-            return self.renew(epoch).await;
-        }
-        self.sent_in = epoch;
-        let reply = self.post(bridge.transport.url()).await?;
-        if !reply.status().is_success() {
-            return self.refused(reply, epoch).await;
-        }
-        if self.is_initialize() {
-            if !self.pending.is_own() {
-                bridge.leave_session_for_modern();
-            }
-            bridge.session().open(reply.session_id(), None);
-        } else {
-            bridge.route.decide(Transport::Http);
-        }
-        self.received();
-        if self.message.kind() != Kind::Request {
-            self.hear_out(reply).await;
-            return Ok(self.step());
-        }
-        self.follow(reply).await?;
-        if std::mem::take(&mut self.lost_session) {
-            return self.renew(epoch).await;
-        }
-        if !self.names_endpoint {
-            bridge.route.decide(Transport::Http);
-            return Ok(self.step());
-        }
-        // It has opened the stream of HTTP+SSE, whatever it was asked, and has not looked at the request.
-        let summary = "the server answered with the stream of HTTP+SSE (2024-11-05)";
-        match self.speak_sse().await? {
-            None => Ok(Step::Again),
-            Some(other) => Err(Error::new(Fault::InvalidAnswer, summary).with_other_way("and then", &other)),
-        }
     }
 
     /// What follows a reply that has come to its end.
@@ -379,474 +328,6 @@ impl Exchange<'_> {
     /// The answer was one that leads to the other protocol.
     fn is_refused(&self) -> bool {
         self.refusal.is_some() && !self.has_tried(Remedy::OtherProtocol) && !self.pending.is_answered()
-    }
-
-    /// HTTP+SSE: the answer comes on the standing stream (R52).
-    async fn attempt_sse(&mut self) -> Result<Step, Error> {
-        let bridge = self.bridge;
-        let (endpoint, stream) = match self.in_time_left(bridge.listener.endpoint(bridge.timeouts.idle)).await? {
-            Ok(endpoint) => endpoint,
-            // The server does not speak it, or no longer (R56): Streamable HTTP is what is left.
-            Err(error) if error.is_refusal() && bridge.route.give_up_sse() => return Ok(Step::Again),
-            Err(error) => return Err(error),
-        };
-        bridge.route.decide(Transport::Sse);
-        let epoch = bridge.session().epoch();
-        if self.is_initialize() {
-            bridge.session().open(None, Some(stream));
-        } else if !self.pending.is_of_session() && bridge.session().stream().is_some_and(|own| own != stream) {
-            return self.renew(epoch).await;
-        }
-        let since = Instant::now();
-        let reply = self.post(&endpoint).await?;
-        if !reply.status().is_success() {
-            return self.refused(reply, epoch).await;
-        }
-        self.received();
-        if self.message.kind() != Kind::Request {
-            self.read_remains(reply).await;
-            return Ok(Step::Done);
-        }
-        let remains = async {
-            self.read_remains(reply).await;
-            std::future::pending::<()>().await;
-        };
-        let is_answered = tokio::select! {
-            biased;
-            is_answered = self.is_answered_elsewhere(since, Some(stream)) => is_answered?,
-            () = remains => false,
-        };
-        if is_answered {
-            return Ok(Step::Done);
-        }
-        Err(Error::new(Fault::Broken, "the server's event stream ended before the answer came"))
-    }
-
-    /// Waits until the answer comes on the standing stream; false if that ends before. Nobody waits for the answer of what was
-    /// cancelled then. `stream` is its number over HTTP+SSE.
-    async fn is_answered_elsewhere(&self, since: Instant, stream: Option<u64>) -> Result<bool, Error> {
-        let listener = &self.bridge.listener;
-        loop {
-            let quiet_since = listener.last_traffic().max(since);
-            let answered = async {
-                tokio::select! {
-                    biased;
-                    () = self.pending.settled() => true,
-                    () = listener.ended(stream) => self.pending.is_answered() || self.pending.is_cancelled(),
-                }
-            };
-            match self.in_time_since(quiet_since, answered).await {
-                Ok(answered) => return Ok(answered),
-                Err(_) if listener.last_traffic() > quiet_since => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Tries HTTP+SSE, which the server may speak. Gives the error if it does not.
-    async fn speak_sse(&self) -> Result<Option<Error>, Error> {
-        let bridge = self.bridge;
-        let opened = self.in_time_left(bridge.listener.endpoint(bridge.timeouts.idle)).await?;
-        match opened {
-            Ok(_) => {
-                tracing::info!("the server speaks HTTP+SSE (2024-11-05)");
-                bridge.route.decide(Transport::Sse);
-                Ok(None)
-            }
-            Err(error) => {
-                tracing::debug!(error = %error, "no HTTP+SSE either");
-                bridge.listener.close();
-                Ok(Some(error))
-            }
-        }
-    }
-
-    async fn post(&self, target: &ServerUrl) -> Result<Reply, Error> {
-        let bridge = self.bridge;
-        let bare = self.is_initialize();
-        let session = |headers: &mut HeaderMap| match self.era() {
-            Era::Modern => self.modern_headers(headers),
-            Era::Legacy if bare => {}
-            Era::Legacy => bridge.session().apply(headers),
-        };
-        let body = self.message.bytes().clone();
-        let is_repeatable = only_reads(self.message.method());
-        // Pinned here, as a future that is handed on takes its room twice, and each request has this one's.
-        let post = pin!(bridge.transport.post(target, body, is_repeatable, session, &self.pending.delivery));
-        let reply = self.in_time(post).await??;
-        tracing::debug!(method = self.message.method(), status = reply.status().as_u16(), "reply");
-        Ok(reply)
-    }
-
-    /// The server has taken the message.
-    fn received(&mut self) {
-        if self.message.kind() == Kind::Request {
-            return;
-        }
-        // What must come after it may go.
-        let hold = self.lane.hold.take();
-        if self.message.method() == "notifications/initialized" {
-            let epoch = self.bridge.session().epoch();
-            self.bridge.listener.push(epoch, hold);
-        }
-    }
-
-    /// A reply whose status says no: a lost session, stale credentials, an old server, or an answer (R7, R67).
-    async fn refused(&mut self, mut reply: Reply, epoch: u64) -> Result<Step, Error> {
-        let bridge = self.bridge;
-        let status = reply.status();
-        let page = reply.page(&bridge.storage, self.message.kind() == Kind::Request).await;
-        let error = reply.failure(&page.text);
-        let (answer, may_go_again) = self.answer_in(status, &page);
-        let is_own = page.response.as_ref().is_some_and(|response| self.is_named_by(response));
-        let is_of_session = !self.is_initialize() && !self.pending.is_of_session();
-        let is_lost = is_of_session && bridge.session().is_lost(status, &page, !may_go_again);
-        // No credentials help where it is the session that is missing.
-        if !(is_lost && self.may_renew(epoch))
-            && let Some(step) = self.reauthorize(reply.refusal(), may_go_again).await?
-        {
-            return Ok(step);
-        }
-        if self.is_initialize() {
-            let is_about_http = status == StatusCode::METHOD_NOT_ALLOWED;
-            if answer.as_ref().is_some_and(|answer| !is_about_http && self.speaks_another_era(status, answer)) {
-                self.refusal = answer;
-                return Ok(Step::Again);
-            }
-            if bridge.route.fallback(status, &page).is_some() {
-                return match self.speak_sse().await? {
-                    None => Ok(Step::Again),
-                    #[cfg(feature = "oauth")]
-                    Some(other) if other.is_about_tokens() => Err(other.with_may_have_run(false)),
-                    Some(_) if let Some(answer) = answer => {
-                        bridge.answer(self.pending, answer).await;
-                        Ok(Step::Done)
-                    }
-                    Some(other) => Err(error.with_other_way("and as a server of 2024-11-05 (HTTP+SSE)", &other)),
-                };
-            }
-        } else if is_lost {
-            if !may_go_again {
-                self.renew_for_others(epoch);
-            } else if !is_own || self.may_renew(epoch) {
-                return self.renew(epoch).await;
-            }
-        } else if may_go_again && self.is_behind() && matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST)
-        {
-            return Ok(Step::Again);
-        }
-        if let Some(answer) = answer {
-            bridge.answer(self.pending, answer).await;
-            return Ok(Step::Done);
-        }
-        Err(error)
-    }
-
-    /// Asks for new credentials where the reply refuses those that were sent, as often as that may help. Gives what
-    /// follows if there are some.
-    async fn reauthorize(&mut self, refusal: Refusal<'_>, may_go_again: bool) -> Result<Option<Step>, Error> {
-        let credentials = &self.bridge.transport.credentials;
-        let remedy = if refusal.status == StatusCode::FORBIDDEN { Remedy::MoreScope } else { Remedy::NewCredentials };
-        let tries = self.remedies.iter().filter(|tried| **tried == remedy).count();
-        if tries >= credentials.most_tries(refusal) {
-            return Ok(None);
-        }
-        self.remedies.push(remedy);
-        // Who asks for credentials by HTTP has not let the message through.
-        if !may_go_again && !refusal.headers.contains_key(header::WWW_AUTHENTICATE) {
-            if let Err(error) = credentials.renew(refusal, Some(Duration::ZERO)).await {
-                tracing::debug!(error = %error, "no new credentials for the next message");
-            }
-            return Ok(None);
-        }
-        // The user may take long to sign in.
-        self.permit = None;
-        #[cfg(feature = "oauth")]
-        self.bridge.show_sign_in();
-        let renewed = tokio::select! {
-            biased;
-            // The server has turned the request away, so there is nothing to cancel.
-            () = self.pending.withdrawn() => return Ok(Some(Step::Done)),
-            renewed = credentials.renew(refusal, self.time_left()) => renewed,
-        };
-        let renewed = match renewed {
-            #[cfg(feature = "oauth")]
-            Err(error) if error.is_sign_in() && self.answer_provisionally().await => return Ok(Some(Step::Done)),
-            renewed => renewed.map_err(|error| error.with_may_have_run(self.may_have_run))?,
-        };
-        self.permit = self.in_time_left(self.bridge.permits.acquire(self.lane.share)).await??;
-        Ok(renewed.then_some(Step::Again))
-    }
-
-    /// The answer to the request in the body of a refusal, if it holds one: whatever id the server has put there, it can
-    /// only mean this request. Says whether the request may be sent again, once what stood in its way is gone: not if the
-    /// answer has the request's own id, and so may be that of what ran (see the table in `retry.rs`).
-    fn answer_in(&self, status: StatusCode, page: &Page) -> (Option<Message>, bool) {
-        let (Some(answer), Some(id)) = (&page.response, self.pending.id()) else {
-            // What broke off may have been an answer as well.
-            let is_about_credentials = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-            let is_known = (page.is_whole || is_about_credentials) && !status.is_server_error();
-            return (None, is_known || self.is_harmless());
-        };
-        let is_own = self.is_named_by(answer);
-        let is_protocols =
-            status == StatusCode::BAD_REQUEST && answer.error().is_some_and(|(code, _)| eras::is_reserved(code));
-        (Some(answer.with_id(id)), !is_own || is_protocols || self.is_harmless())
-    }
-
-    /// Whether the message may be sent twice: it only reads, or asks to be told what happens.
-    fn is_harmless(&self) -> bool {
-        only_reads(self.message.method()) || self.message.method() == "subscriptions/listen"
-    }
-
-    /// The session that the message was sent in is gone; it was not looked at, and goes into the next one.
-    async fn renew(&mut self, epoch: u64) -> Result<Step, Error> {
-        if self.message.kind() == Kind::Response {
-            // It answers a question of the session that is gone.
-            return Ok(Step::Done);
-        }
-        if !self.may_renew(epoch) {
-            let summary = "the server does not know the session, and neither the one that was set up in its place";
-            return Err(Error::new(Fault::SessionLost, summary));
-        }
-        self.first(Remedy::NewSession);
-        self.in_time_left(self.bridge.renew(epoch)).await??;
-        Ok(Step::Again)
-    }
-
-    /// The session of `epoch` is gone, but the message must not be sent again: the next one finds another.
-    fn renew_for_others(&self, epoch: u64) {
-        let bridge = Arc::clone(self.bridge);
-        self.bridge.spawn(async move { drop(bridge.renew(epoch).await) });
-    }
-
-    /// Whether another session than that of `epoch` may help: there is one, or none was set up for this message yet.
-    fn may_renew(&self, epoch: u64) -> bool {
-        self.bridge.session().epoch() != epoch || !self.has_tried(Remedy::NewSession)
-    }
-
-    /// Hands on what the reply to a message that wants none has at once, and gives it up then: it may have no end. Its
-    /// message has arrived, and makes room for the next.
-    async fn hear_out(&mut self, mut reply: Reply) {
-        self.permit = None;
-        let bridge = self.bridge;
-        let Some(_permit) = bridge.permits.for_remains().filter(|_| !reply.is_over()) else { return };
-        let mut decoder = bridge.decoder(reply.content_type());
-        let mut left = REMAINS;
-        let read = async {
-            while let Some(chunk) = reply.chunk().await? {
-                left = left.saturating_sub(chunk.len());
-                decoder.take_in(chunk).await?;
-                self.hand_on(&mut decoder).await?;
-                if left == 0 {
-                    return Ok(());
-                }
-            }
-            decoder.end(true).await;
-            self.hand_on(&mut decoder).await.map(drop)
-        };
-        let read: Result<Result<(), Error>, _> = timeout(REMAINS_TIME, read).await;
-        tracing::debug!(?read, "what came with the receipt of a message is over or given up");
-    }
-
-    /// Reads what a reply has that says nothing, as far as it may let its connection be used again.
-    async fn read_remains(&self, mut reply: Reply) {
-        let Some(_permit) = self.bridge.permits.for_remains().filter(|_| !reply.is_over()) else { return };
-        let mut left = REMAINS;
-        let read = async {
-            while left > 0
-                && let Ok(Some(chunk)) = reply.chunk().await
-            {
-                left = left.saturating_sub(chunk.len());
-            }
-        };
-        let _ = timeout(REMAINS_TIME, read).await;
-    }
-
-    /// Hands on the messages of a successful reply as they come, to the answer and beyond.
-    async fn follow(&mut self, mut reply: Reply) -> Result<(), Error> {
-        let status = reply.status();
-        let mut decoder = self.bridge.decoder(reply.content_type());
-        let mut cursor = None;
-        let mut reopening = Reopening::new(self.bridge.timeouts.reconnect);
-        self.heard = Instant::now();
-        loop {
-            let (broken, brought) = self.read(&mut reply, &mut decoder).await?;
-            let is_over = self.pending.is_answered() || self.pending.is_cancelled() || self.leads_elsewhere();
-            if self.message.kind() != Kind::Request || is_over {
-                return Ok(());
-            }
-            if status == StatusCode::ACCEPTED && self.era() == Era::Legacy && self.bridge.listener.is_pushing() {
-                // The answer comes on the stream on which the server pushes.
-                if self.is_answered_elsewhere(self.heard, None).await? {
-                    return Ok(());
-                }
-            }
-            cursor = decoder.last_event_id().cloned().or(cursor);
-            let failure =
-                broken.or_else(|| decoder.take_rejected()).unwrap_or_else(|| no_answer(status, decoder.is_sse()));
-            if self.era() == Era::Modern {
-                // It is lost with its stream; to repeat it is the client's business (R71).
-                return Err(failure.with_fate(Fate::Final));
-            }
-            let Some(last_event_id) = &cursor else { return Err(failure) };
-            // What the server asked for holds for the streams that follow (R33).
-            reopening.ended(decoder.retry(), brought);
-            let wait = reopening.wait();
-            tracing::debug!(method = self.message.method(), ?wait, "the stream broke; it is taken up again");
-            match Box::pin(self.resume(last_event_id, wait)).await? {
-                Ok(rest) => reply = rest,
-                Err(refusal) => return Err(failure.with_source(refusal)),
-            }
-            decoder = self.bridge.decoder(reply.content_type());
-        }
-    }
-
-    /// Reads a body to its end. Gives the error that broke it off, if one did, and says whether it brought any message.
-    async fn read(&mut self, reply: &mut Reply, decoder: &mut Decoder) -> Result<(Option<Error>, bool), Error> {
-        let mut brought = false;
-        // It says when to look whether the time is over. One for each chunk would be a twentieth of what a chunk of 1 KiB costs.
-        let mut timer = pin!(sleep(Duration::ZERO));
-        let broken = loop {
-            let chunk = if decoder.is_whole() && !reply.is_over() {
-                // Some servers do not end a reply that is whole.
-                match timeout(REST_TIME, self.chunk(reply, timer.as_mut())).await {
-                    Ok(chunk) => chunk?,
-                    Err(_) => break None,
-                }
-            } else {
-                self.chunk(reply, timer.as_mut()).await?
-            };
-            match chunk {
-                Ok(Some(chunk)) => decoder.take_in(chunk).await?,
-                Ok(None) => break None,
-                Err(error) => break Some(error),
-            }
-            self.heard = Instant::now();
-            brought |= self.hand_on(decoder).await?;
-            self.names_endpoint =
-                decoder.take_endpoint().is_some() && self.is_initialize() && self.bridge.route.is_open();
-            if self.leads_elsewhere() {
-                return Ok((None, brought));
-            }
-        };
-        decoder.end(broken.is_none()).await;
-        brought |= self.hand_on(decoder).await?;
-        Ok((broken, brought))
-    }
-
-    /// The next bytes of a reply, for which the server may take its idle time.
-    async fn chunk(
-        &self,
-        reply: &mut Reply,
-        mut timer: Pin<&mut Sleep>,
-    ) -> Result<Result<Option<Bytes>, Error>, Error> {
-        let since = Instant::now();
-        let mut chunk = pin!(reply.chunk());
-        loop {
-            tokio::select! {
-                biased;
-                chunk = &mut chunk => return Ok(chunk),
-                () = &mut timer => {}
-            }
-            match self.silence_ends(since).into_iter().chain(self.deadline()).min() {
-                Some(end) if end > Instant::now() => timer.as_mut().reset(end),
-                Some(_) => return Err(self.out_of_time()),
-                None => return Ok(chunk.await),
-            }
-        }
-    }
-
-    /// Hands on what the decoder has, and says whether that was anything. An answer that could not be kept is an error.
-    async fn hand_on(&mut self, decoder: &mut Decoder) -> Result<bool, Error> {
-        let mut any = false;
-        while let Some(message) = decoder.next_valid() {
-            any = true;
-            if self.speaks_another_era(StatusCode::OK, &message) {
-                self.refusal = Some(message);
-            } else if self.sees_session_lost(&message) {
-                self.lost_session = true;
-            } else {
-                self.bridge.hand_on(message, Some(self.pending)).await;
-            }
-        }
-        for lost in decoder.take_lost() {
-            let error = self.bridge.hand_on_lost(lost, Some(self.pending)).await;
-            if let Some(error) = error.filter(|_| !self.pending.is_answered()) {
-                return Err(error);
-            }
-        }
-        if self.pending.is_answered() {
-            // The stream may go on for long; nobody has to wait for that.
-            self.release();
-        }
-        Ok(any)
-    }
-
-    /// Sees to the session where an error that came as a success says that it is gone. True if the message must be sent again in
-    /// another one: the error came in nobody's name. One in the request's own name is its answer, and the next message finds
-    /// another session.
-    fn sees_session_lost(&self, message: &Message) -> bool {
-        // Nearly all that comes is no error.
-        if message.answer().is_none()
-            || self.era() == Era::Modern
-            || self.is_initialize()
-            || self.pending.is_of_session()
-            || self.pending.is_answered()
-        {
-            return false;
-        }
-        let Some(error) = message.error() else { return false };
-        let is_own = self.is_named_by(message);
-        let is_anothers = !is_own && message.id().is_some_and(|id| self.bridge.table.find(id).is_some());
-        if is_anothers || !self.bridge.session().is_lost_by(&error, is_own) {
-            return false;
-        }
-        if is_own {
-            self.renew_for_others(self.sent_in);
-        }
-        !is_own && self.may_renew(self.sent_in)
-    }
-
-    /// Whether a response has the id of this request.
-    fn is_named_by(&self, response: &Message) -> bool {
-        response.id().zip(self.pending.id()).is_some_and(|(theirs, own)| theirs.means(own))
-    }
-
-    /// The rest of a stream that broke, after the event with this id (R32, R33, R35). The network may be away for as long
-    /// as the server may be silent. Gives the server's refusal if it does not take the stream up again.
-    async fn resume(&self, last_event_id: &Bytes, wait: Duration) -> Result<Result<Reply, Error>, Error> {
-        let bridge = self.bridge;
-        // A stream that is opened and brings nothing is no sign of life.
-        let since = self.heard;
-        let mut pause = wait;
-        for failures in 0.. {
-            self.in_time_since(since, sleep(pause)).await?;
-            let session = |headers: &mut HeaderMap| bridge.session().apply(headers);
-            let get = pin!(bridge.transport.get(true, session, Some(last_event_id)));
-            let error = match self.in_time_since(since, get).await? {
-                Ok(reply) if reply.status().is_success() => return Ok(Ok(reply)),
-                Ok(mut reply) => {
-                    let error = reply.failure(b"");
-                    if error.status().is_none() {
-                        // There are no credentials for it, which another try does not change.
-                        return Ok(Err(error));
-                    }
-                    error
-                }
-                Err(error) => error,
-            };
-            let passes = match error.status() {
-                Some(status) => matches!(status, 408 | 429 | 502..=504),
-                None => !error.is_timeout(),
-            };
-            if !passes {
-                return Ok(Err(error));
-            }
-            let backoff = retry::backoff(bridge.timeouts.retry, failures, retry::random());
-            pause = backoff.max(wait).max(error.retry_after().unwrap_or_default());
-        }
-        Err(self.out_of_time())
     }
 
     /// The end: what went wrong becomes the request's answer, or a line in the log.
@@ -870,7 +351,7 @@ impl Exchange<'_> {
                     #[cfg(not(feature = "oauth"))]
                     let question = None::<Message>;
                     let answer = question.map_or_else(|| error_reply(Some(id), &error).into(), Message::into_line);
-                    self.bridge.output.send(answer).await;
+                    self.bridge.client.output.send(answer).await;
                 }
             }
             (Err(error), None) => {
@@ -885,12 +366,12 @@ impl Exchange<'_> {
         // A call that can be held open is given up by the one who holds it.
         let ends_unsaid = self.is_initialize() || self.bridge.closes_to_cancel(self.pending);
         let is_told = expired && !ends_unsaid && self.pending.held().is_none();
-        let cancellation = is_told.then(|| self.bridge.table.insert_receipt());
-        self.bridge.table.remove(self.pending);
+        let cancellation = is_told.then(|| self.bridge.calls.table.insert_receipt());
+        self.bridge.calls.table.remove(self.pending);
         self.release();
         if let Some(cancellation) = cancellation {
             Box::pin(self.cancel_upstream(&cancellation)).await;
-            self.bridge.table.remove(&cancellation);
+            self.bridge.calls.table.remove(&cancellation);
         }
     }
 
@@ -904,55 +385,15 @@ impl Exchange<'_> {
     async fn cancel_upstream(&self, pending: &Pending) {
         let (bridge, Some(id)) = (self.bridge, self.pending.id()) else { return };
         let cancel = async {
-            let target = match bridge.route.current() {
-                Transport::Http => bridge.transport.url().clone(),
-                Transport::Sse => bridge.listener.endpoint(CANCELLATION_TIME).await?.0,
+            let target = match bridge.server.transport.current() {
+                Transport::Http => bridge.server.requests.url().clone(),
+                Transport::Sse => bridge.server.push_stream.endpoint(CANCELLATION_TIME).await?.0,
             };
-            let session = |headers: &mut HeaderMap| bridge.session().apply(headers);
-            bridge.transport.post(&target, cancellation(id, "timed out"), false, session, &pending.delivery).await
+            let session = |headers: &mut HeaderMap| bridge.server.session().apply(headers);
+            bridge.server.requests.post(&target, cancellation(id, "timed out"), false, session, &pending.delivery).await
         };
         if !matches!(timeout(CANCELLATION_TIME, cancel).await, Ok(Ok(_))) {
             tracing::debug!(id = ?id, "the cancellation of a request that timed out was not accepted");
-        }
-    }
-
-    /// Whether a response to this message shows that the server speaks the other protocol, as far as that can still matter.
-    fn speaks_another_era(&self, status: StatusCode, response: &Message) -> bool {
-        if response.kind() != Kind::Response
-            || response.is_spooled()
-            || self.pending.is_own()
-            || self.pending.is_answered()
-        {
-            return false;
-        }
-        if self.has_tried(Remedy::OtherProtocol) {
-            return false;
-        }
-        let mut eras = self.bridge.eras();
-        match self.message.era() {
-            Era::Modern if eras.is_modern_open() || !status.is_success() => {
-                let taken = match response.error() {
-                    Some(error) => eras.judge(self.message.method(), status, Some(&error)),
-                    None => eras::is_modern_result(&self.message, response),
-                };
-                // What comes under the request's id may be the answer of what ran, unless all that does is read.
-                let taken = taken.filter(|taken| *taken || !status.is_success() || only_reads(self.message.method()));
-                if let Some(taken) = taken {
-                    eras.modern_is(taken);
-                }
-                taken == Some(false)
-            }
-            Era::Legacy if self.is_initialize() => {
-                let refused = match response.error() {
-                    Some((code, _)) => eras::refuses_legacy(code),
-                    None => eras::ignores_handshake(&self.message, response),
-                };
-                if refused {
-                    eras.legacy_is(false);
-                }
-                refused
-            }
-            _ => false,
         }
     }
 
@@ -966,8 +407,8 @@ impl Exchange<'_> {
     fn is_refused_probe(&self, road: Road) -> bool {
         let is_probe = !self.pending.is_own() && self.message.method() == "server/discover";
         is_probe
-            && match self.bridge.client_era {
-                ClientEra::Auto => road == Road::ToLegacy && !self.bridge.session().is_for_modern(),
+            && match self.bridge.client.era {
+                ClientEra::Auto => road == Road::ToLegacy && !self.bridge.server.session().is_for_modern(),
                 ClientEra::Legacy => true,
                 ClientEra::Modern => false,
             }
@@ -988,12 +429,12 @@ impl Exchange<'_> {
 
     /// Whether the message would now go to the server as it is.
     fn is_direct(&self) -> bool {
-        self.bridge.eras().road(&self.message) == Road::Direct
+        self.bridge.road(&self.message) == Road::Direct
     }
 
     /// The server has become a modern one since this legacy message set out.
     fn is_behind(&self) -> bool {
-        !self.pending.is_own() && self.bridge.eras().road(&self.message) == Road::ToModern
+        !self.pending.is_own() && self.bridge.road(&self.message) == Road::ToModern
     }
 
     /// The protocol that the message is sent in; a notification does not say it itself.
@@ -1004,90 +445,6 @@ impl Exchange<'_> {
     fn is_initialize(&self) -> bool {
         self.message.kind() == Kind::Request && self.message.method() == "initialize"
     }
-
-    /// Waits for the server, at most for the idle time and not beyond the request's deadline.
-    fn in_time<F: Future>(&self, future: F) -> impl Future<Output = Result<F::Output, Error>> {
-        self.in_time_since(Instant::now(), future)
-    }
-
-    /// The same, if the server was last heard of at `since`.
-    fn in_time_since<F: Future>(&self, since: Instant, future: F) -> impl Future<Output = Result<F::Output, Error>> {
-        self.until(move || self.silence_ends(since).into_iter().chain(self.deadline()).min(), future)
-    }
-
-    /// Waits for the bridge itself, not beyond the request's deadline.
-    fn in_time_left<F: Future>(&self, future: F) -> impl Future<Output = Result<F::Output, Error>> {
-        self.until(|| self.deadline(), future)
-    }
-
-    /// Waits for at most as long as `limit` says, which may come to say more meanwhile.
-    async fn until<F: Future>(&self, limit: impl Fn() -> Option<Instant>, future: F) -> Result<F::Output, Error> {
-        let mut future = pin!(future);
-        while let Some(now) = limit() {
-            match timeout_at(now, &mut future).await {
-                Ok(output) => return Ok(output),
-                Err(_) if limit().is_none_or(|later| later > now) => {}
-                Err(_) => return Err(self.out_of_time()),
-            }
-        }
-        Ok(future.await)
-    }
-
-    /// Until when the server may be silent that was last heard of at `since`.
-    fn silence_ends(&self, since: Instant) -> Option<Instant> {
-        let since = self.client_took_until().map_or(since, |until| since.max(until));
-        since.checked_add(self.bridge.timeouts.idle)
-    }
-
-    /// When the request must be answered.
-    fn deadline(&self) -> Option<Instant> {
-        let deadline = self.deadline?;
-        let later = self.client_took_until().zip(self.bridge.timeouts.total);
-        Some(later.and_then(|(until, total)| until.checked_add(total)).map_or(deadline, |later| deadline.max(later)))
-    }
-
-    /// Until when the server waited for the client, if it did. That time is not the server's.
-    fn client_took_until(&self) -> Option<Instant> {
-        self.pending.held()?.client_took_until()
-    }
-
-    /// How long the request may still take, if there is a limit, less a moment for its answer.
-    fn time_left(&self) -> Option<Duration> {
-        let left = self.deadline()?.saturating_duration_since(Instant::now());
-        Some(left.saturating_sub(ANSWER_TIME))
-    }
-
-    fn has_time_for(&self, wait: Duration) -> bool {
-        self.deadline().is_none_or(|deadline| Instant::now().checked_add(wait).is_some_and(|then| then < deadline))
-    }
-
-    fn out_of_time(&self) -> Error {
-        let timeouts = &self.bridge.timeouts;
-        let is_probe = !self.pending.is_own() && self.message.method() == "server/discover";
-        let is_probe = is_probe && timeouts.total.is_none_or(|total| total > PROBE_TIME);
-        let summary = match self.deadline() {
-            Some(deadline) if deadline <= Instant::now() && is_probe => {
-                format!("no answer to the probe within {} s", PROBE_TIME.as_secs())
-            }
-            Some(deadline) if deadline <= Instant::now() => {
-                let seconds = timeouts.total.unwrap_or_default().as_secs_f64();
-                format!("no answer within {seconds} s; --max-time sets this limit")
-            }
-            _ => {
-                let seconds = timeouts.idle.as_secs_f64();
-                format!("the server was silent for {seconds} s; --timeout sets this limit")
-            }
-        };
-        Error::new(Fault::Timeout, summary)
-    }
-}
-
-impl Bridge {
-    /// Whether a request is cancelled by the end of its exchange, in place of a notification (R69): modern requests, and
-    /// those that become such.
-    pub(crate) fn closes_to_cancel(&self, pending: &Pending) -> bool {
-        pending.era() == Era::Modern || self.eras().client.is_some()
-    }
 }
 
 /// Whether the server may have acted on the request that it had.
@@ -1096,10 +453,10 @@ fn may_have_acted(error: &Error) -> bool {
     !is_certain && error.status().is_none_or(|status| retry::judge(status, error.retry_after()).1)
 }
 
-fn no_answer(status: StatusCode, ended_early: bool) -> Error {
+pub(super) fn no_answer(status: StatusCode, ended_early: bool) -> Error {
     let status = status.as_u16();
     let error = Error::new(
-        Fault::NoAnswer,
+        ErrorKind::NoAnswer,
         format!("the server ended its reply (HTTP {status}) without answering the request"),
     );
     if ended_early { error.with_fate(Fate::Interrupted) } else { error }

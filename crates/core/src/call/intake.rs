@@ -4,26 +4,23 @@
 //! bounded in bytes; when that is used up, stdin is not read, and its writer waits. What has no answer is bounded in number
 //! beside that: its writer waits for a while, too, but a server that takes none of it keeps no request from being read.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use bytes::BytesMut;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::timeout,
 };
 
 use crate::{
-    bridge::{Bridge, shutdown},
-    call::{call_table::Pending, exchange, permits::Share},
-    error::{Error, Kind as Fault},
+    call::{Bridge, call_table::Pending, exchange, lane::Lane, permits::Share, shutdown},
+    client::{hidden_tools, stdin::Incoming},
+    gate::Gate,
     memory::{self, Budget, Taken},
-    server::requests::Delivery,
     wire::{
-        body::Lines,
-        message::{Batch, Id, Invalid, Kind, Message, Parsed, error_reply},
-        spool::{Gathered, Gatherer, GivenUp, Unkept},
+        id::Id,
+        message::{Invalid, Kind, Message},
+        reply::error_reply,
     },
 };
 
@@ -31,11 +28,6 @@ use crate::{
 const MOST_UNANSWERED: usize = 1024;
 /// How long the next one waits for one of them to get through. Then the server takes none, and they are dropped until it does.
 const CLOGGED_TIME: Duration = Duration::from_secs(5);
-/// What is read at once; messages that come together share one such block.
-const READ_SIZE: usize = 16 << 10;
-/// With less room than this in the block, the next read begins another.
-const LEAST_READ: usize = 2 << 10;
-
 /// Where the client's messages become exchanges.
 pub(crate) struct Intake {
     bridge: Arc<Bridge>,
@@ -51,9 +43,6 @@ pub(crate) struct Intake {
     /// The client has begun a session, as legacy clients do.
     shook_hands: bool,
 }
-
-/// One message of the client's, or what should have been one.
-pub(crate) type Incoming = Result<Message, Invalid>;
 
 /// A message's share of the intake; given back at the end of its exchange.
 #[derive(Debug)]
@@ -113,27 +102,27 @@ impl Intake {
     /// Answers a request that is not taken any more.
     pub(crate) fn turn_away(&self, message: &Message) {
         if message.kind() == Kind::Request {
-            self.bridge.output.send_now(error_reply(message.id(), &shutdown().with_may_have_run(false)));
+            self.bridge.client.output.send_now(error_reply(message.id(), &shutdown().with_may_have_run(false)));
         }
     }
 
     /// Answers what is not to be sent.
     fn refuse(&mut self, invalid: &Invalid, room: Room) {
         let reply = error_reply(invalid.id.as_ref(), &invalid.error);
-        let pending = self.bridge.table.insert_receipt();
+        let pending = self.bridge.calls.table.insert_receipt();
         let bridge = Arc::clone(&self.bridge);
         self.exchanges.spawn(async move {
-            bridge.output.send(reply).await;
-            bridge.table.remove(&pending);
+            bridge.client.output.send(reply).await;
+            bridge.calls.table.remove(&pending);
             drop(room);
         });
     }
 
     fn start(&mut self, message: Message, room: Room) {
-        if message.kind() == Kind::Response && self.bridge.questions.take(&message) {
+        if message.kind() == Kind::Response && self.bridge.client.questions.take(&message) {
             return;
         }
-        if let Some(error) = self.bridge.tools.objection(&message) {
+        if let Some(error) = hidden_tools::objection(&self.bridge.client.tools, &message) {
             tracing::warn!(%error, "a call of the client's is not sent");
             if let Some(id) = message.id().cloned() {
                 self.refuse(&Invalid { error, id: Some(id) }, room);
@@ -148,7 +137,7 @@ impl Intake {
             }
         }
         let Some(lane) = self.lane(&message) else { return };
-        let pending = self.bridge.table.insert(&message);
+        let pending = self.bridge.calls.table.insert(&message);
         let bridge = Arc::clone(&self.bridge);
         // In a box of its own, for the runtime moves a task several times while it is set up.
         self.exchanges.spawn(Box::pin(async move {
@@ -190,126 +179,6 @@ impl Intake {
 
     fn cancelled(&self, message: &Message) -> Option<Arc<Pending>> {
         let id: Id = message.cancelled_id()?;
-        self.bridge.table.find_of_client(&id)
-    }
-}
-
-/// Stdin, message by message.
-pub(crate) struct Input<R> {
-    reader: R,
-    buffer: BytesMut,
-    lines: Lines<Gatherer>,
-    /// What is left of the last line, if that was a batch (R16).
-    batch: Option<Batch>,
-    ended: bool,
-}
-
-impl<R: AsyncRead + Unpin> Input<R> {
-    pub(crate) fn new(reader: R, limit: u64) -> Self {
-        let lines = Lines::new(Gatherer::in_memory(limit));
-        Self { reader, buffer: BytesMut::new(), lines, batch: None, ended: false }
-    }
-
-    /// The next message; `None` at the end. Can be dropped and called again without loss.
-    pub(crate) async fn next(&mut self) -> io::Result<Option<Incoming>> {
-        loop {
-            if let Some(message) = self.next_read() {
-                return Ok(Some(message));
-            }
-            if self.ended {
-                return Ok(None);
-            }
-            if self.buffer.capacity() - self.buffer.len() < LEAST_READ {
-                self.buffer.reserve(READ_SIZE);
-            }
-            if self.reader.read_buf(&mut self.buffer).await? == 0 {
-                self.ended = true;
-                // A last line without its end is still meant.
-                if let Some(message) = self.lines.finish().and_then(|line| self.open(line)) {
-                    return Ok(Some(message));
-                }
-                continue;
-            }
-            self.lines.feed(self.buffer.split().freeze());
-        }
-    }
-
-    /// The next message of what was read.
-    pub(crate) fn next_read(&mut self) -> Option<Incoming> {
-        loop {
-            if let Some(element) = self.batch.as_mut().and_then(Iterator::next) {
-                return Some(element);
-            }
-            self.batch = None;
-            let line = self.lines.next()?;
-            if let Some(message) = self.open(line) {
-                return Some(message);
-            }
-        }
-    }
-
-    /// The message of a line. None if there is none, or if it is a batch: only 2025-03-26 knows those, and single messages
-    /// are always right (R16, R17).
-    fn open(&mut self, line: Result<Gathered, GivenUp>) -> Option<Incoming> {
-        match line {
-            Ok(line) if line.is_blank() => None,
-            Ok(line) => match Message::read(&line) {
-                Ok(Parsed::One(message)) => Some(Ok(message)),
-                Ok(Parsed::Batch(batch)) => {
-                    self.batch = Some(batch);
-                    None
-                }
-                Err(invalid) => Some(Err(invalid)),
-            },
-            Err(GivenUp { error, id, .. }) => {
-                let hint =
-                    if matches!(error, Unkept::TooLong { .. }) { "; --max-request-size sets this limit" } else { "" };
-                let error = Error::new(Fault::TooLarge, format!("the client's message is {error}{hint}"));
-                Some(Err(Invalid { error, id: id.and_then(Id::read) }))
-            }
-        }
-    }
-}
-
-/// How a message is ordered among the others.
-#[derive(Debug, Default)]
-pub(crate) struct Lane {
-    /// What must have happened before it may be sent.
-    pub(crate) gate: Option<Gate>,
-    /// Keeps later messages waiting, until it is dropped.
-    pub(crate) hold: Option<Hold>,
-    /// With whom it shares what may be at the server at once.
-    pub(crate) share: Share,
-    /// It goes out only after the request it is about, and not at all if that one never does.
-    pub(crate) follows: Option<Arc<Delivery>>,
-}
-
-/// Opens when the [`Hold`] that it came with is dropped; those who wait pass in the order in which they came.
-#[derive(Clone, Debug)]
-pub(crate) struct Gate(Arc<Semaphore>);
-
-/// See [`Gate`].
-#[derive(Debug)]
-pub(crate) struct Hold(Arc<Semaphore>);
-
-impl Gate {
-    pub(crate) fn new() -> (Hold, Self) {
-        let closed = Arc::new(Semaphore::new(0));
-        (Hold(Arc::clone(&closed)), Self(closed))
-    }
-
-    pub(crate) async fn opened(self) {
-        // There is never a permit: the only way on is the semaphore's end.
-        let _ = self.0.acquire().await;
-    }
-
-    fn is_open(&self) -> bool {
-        self.0.is_closed()
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        self.0.close();
+        self.bridge.calls.table.find_of_client(&id)
     }
 }

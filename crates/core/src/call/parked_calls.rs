@@ -19,14 +19,15 @@ use tokio::{
 };
 
 use crate::{
-    bridge::Bridge,
-    call::{call_table::Origin, own_requests::Task},
+    call::{Bridge, call_table::Origin, own_requests},
     error::Error,
     json::splice::Object,
-    memory::{self, Taken},
-    server::{requests::Delivery, retry},
+    memory::{self, Budget, Taken},
+    random::random,
+    server::delivery::Delivery,
+    task::Task,
     translate::modern_to_legacy,
-    wire::message::{Id, Message, cancellation},
+    wire::{id::Id, message::Message, reply::cancellation},
 };
 
 /// The most questions that one call can have waiting.
@@ -140,8 +141,9 @@ impl Call {
             token: token(message.meta()),
         });
         let (answered, answer) = oneshot::channel();
-        let (id, call) = bridge.prepare(message, Origin::ForModernClient(Arc::clone(&held)), Arc::clone(delivery));
-        let task = bridge.spawn(async move {
+        let (id, call) =
+            own_requests::prepare(bridge, message, Origin::ForModernClient(Arc::clone(&held)), Arc::clone(delivery));
+        let task = bridge.calls.spawn(async move {
             let _ = answered.send(call.await);
         });
         Self {
@@ -163,8 +165,12 @@ impl Call {
 }
 
 /// The calls that wait for the client's input, by the state that the client brings back.
-#[derive(Debug, Default)]
-pub(crate) struct Parked(Mutex<HashMap<String, Waiting>>);
+#[derive(Debug)]
+pub(crate) struct Parked {
+    waiting: Mutex<HashMap<String, Waiting>>,
+    /// For what waits, and what is asked.
+    pub(crate) room: Budget,
+}
 
 /// What the client's next request goes on with.
 #[derive(Debug)]
@@ -187,6 +193,12 @@ impl Waiting {
     }
 }
 
+impl Default for Parked {
+    fn default() -> Self {
+        Self { waiting: Mutex::default(), room: Budget::new(memory::PARKED) }
+    }
+}
+
 impl Parked {
     /// Leaves an open call to the client's next request. Gives the state that stands for it; `None` if too many wait.
     pub(crate) fn park(&self, call: Call) -> Option<String> {
@@ -205,14 +217,14 @@ impl Parked {
 
     /// What this state stands for, if that is a request of this method; once.
     pub(crate) fn take(&self, state: &str, method: &str) -> Option<Waiting> {
-        let mut all = lock(&self.0);
+        let mut all = lock(&self.waiting);
         all.get(state).filter(|waiting| waiting.is_of(method))?;
         all.remove(state)
     }
 
     /// Gives one up.
     fn lapse(&self, state: &str) {
-        let lapsed = lock(&self.0).remove(state);
+        let lapsed = lock(&self.waiting).remove(state);
         if lapsed.is_some() {
             tracing::info!("the client brought no input in time; the call is given up");
         }
@@ -220,12 +232,12 @@ impl Parked {
 
     /// Gives up all that waits.
     pub(crate) fn clear(&self) {
-        let all = std::mem::take(&mut *lock(&self.0));
+        let all = std::mem::take(&mut *lock(&self.waiting));
         drop(all);
     }
 
     fn insert(&self, state: String, waiting: Waiting) -> Option<String> {
-        let mut all = lock(&self.0);
+        let mut all = lock(&self.waiting);
         if all.len() >= MOST_PARKED {
             // Dropped outside of the lock, as that has consequences.
             drop(all);
@@ -250,24 +262,24 @@ impl Drop for Call {
             return;
         }
         if let Some(cancel) = Message::one(cancellation(&self.id, "the client no longer waits for it")) {
-            self.bridge.tell_if_there_is_room(cancel, Origin::Session);
+            own_requests::tell_if_there_is_room(&self.bridge, cancel, Origin::Session);
         }
     }
 }
 
 /// Room for a request that waits; none if others have it.
 fn room_for(bridge: &Bridge, request: &Message) -> Option<Taken> {
-    bridge.parked_bytes.try_take(request.bytes().len() + memory::OVERHEAD)
+    bridge.calls.parked.room.try_take(request.bytes().len() + memory::OVERHEAD)
 }
 
 /// A new state, and what makes it lapse when the client's time is over.
 fn expiring(bridge: &Arc<Bridge>) -> (String, Task) {
     let state = new_state();
-    let expiry = bridge.spawn({
+    let expiry = bridge.calls.spawn({
         let (bridge, state) = (Arc::clone(bridge), state.clone());
         async move {
             tokio::time::sleep(bridge.timeouts.idle).await;
-            bridge.parked.lapse(&state);
+            bridge.calls.parked.lapse(&state);
         }
     });
     (state, Task(expiry))
@@ -280,7 +292,7 @@ fn token(object: Option<Object<'_>>) -> Option<serde_json::Value> {
 
 /// A state that nobody can guess.
 fn new_state() -> String {
-    format!("{:x}{:x}", retry::random().to_bits(), retry::random().to_bits())
+    format!("{:x}{:x}", random().to_bits(), random().to_bits())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

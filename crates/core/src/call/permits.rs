@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::error::{Error, Kind as Fault};
+use crate::error::{Error, ErrorKind};
 
 const NOTIFICATIONS: usize = 32;
 const RESPONSES: usize = 16;
@@ -76,7 +76,7 @@ impl Permits {
                 return permit.map_err(|_| {
                     let summary =
                         format!("there are {SUBSCRIPTIONS} subscriptions already, which is the most; end one first");
-                    Error::new(Fault::TooLarge, summary)
+                    Error::new(ErrorKind::TooLarge, summary)
                 });
             }
             Share::Nobody => return Ok(None),

@@ -4,6 +4,7 @@
 //! `initialized`, the log level and the subscriptions. All others wait for that, and new messages wait with them. Where the
 //! server turns out to be a modern one by now, the translator for legacy clients takes the session's place.
 
+use http::HeaderMap;
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -14,14 +15,14 @@ use tokio::{
     time::timeout,
 };
 
+#[cfg(feature = "oauth")]
+use crate::call::sign_in_prompt;
 use crate::{
-    bridge::Bridge,
-    call::{
-        call_table::Origin,
-        intake::{Gate, Lane},
-    },
-    error::{Error, Kind as Fault},
-    translate::{eras, legacy_to_modern::LegacyClient},
+    call::{Bridge, call_table::Origin, lane::Lane, legacy_subscription, own_requests},
+    error::{Error, ErrorKind},
+    gate::Gate,
+    server::protocol,
+    translate::legacy_to_modern::LegacyClient,
     wire::message::{Message, initialized},
 };
 
@@ -59,125 +60,144 @@ impl Renewal {
     }
 }
 
-impl Bridge {
-    /// Sees that the session of `epoch`, which is lost, has a successor.
-    ///
-    /// # Errors
-    /// There is none: the server refused, or it offers less than the client was promised.
-    pub(crate) async fn renew(self: &Arc<Self>, epoch: u64) -> Result<(), Error> {
-        let bridge = Arc::clone(self);
-        // Others count on it, should the one who found the loss be cancelled.
-        self.see_through(async move { bridge.renew_in_turn(epoch).await }).await?
-    }
+/// Sees that the session of `epoch`, which is lost, has a successor.
+///
+/// # Errors
+/// There is none: the server refused, or it offers less than the client was promised.
+pub(crate) async fn renew(bridge: &Arc<Bridge>, epoch: u64) -> Result<(), Error> {
+    // Others count on it, should the one who found the loss be cancelled.
+    let renewed = bridge.calls.see_through({
+        let bridge = Arc::clone(bridge);
+        async move { renew_in_turn(&bridge, epoch).await }
+    });
+    renewed.await?
+}
 
-    async fn renew_in_turn(self: &Arc<Self>, epoch: u64) -> Result<(), Error> {
-        let failures = self.renewal.failures();
-        let _turn = self.renewal.turn().await;
-        if self.session().epoch() != epoch {
-            return Ok(());
-        }
-        let is_provisional = self.session().is_provisional();
-        if self.renewal.failures() != failures && !is_provisional {
-            // It failed while this one waited; to try for each in turn would keep the last one waiting for long.
-            return Err(Error::new(Fault::SessionLost, "the server has lost the session, and a new one failed"));
-        }
-        self.set_up().await.inspect_err(|_| self.renewal.failed())?;
-        #[cfg(feature = "oauth")]
-        if is_provisional {
-            self.tell_of_changed_lists().await;
-        }
-        Ok(())
+async fn renew_in_turn(bridge: &Arc<Bridge>, epoch: u64) -> Result<(), Error> {
+    let failures = bridge.calls.renewal.failures();
+    let _turn = bridge.calls.renewal.turn().await;
+    if bridge.server.session().epoch() != epoch {
+        return Ok(());
     }
+    let is_provisional = bridge.server.session().is_provisional();
+    if bridge.calls.renewal.failures() != failures && !is_provisional {
+        // It failed while this one waited; to try for each in turn would keep the last one waiting for long.
+        return Err(Error::new(ErrorKind::SessionLost, "the server has lost the session, and a new one failed"));
+    }
+    set_up(bridge).await.inspect_err(|_| bridge.calls.renewal.failed())?;
+    #[cfg(feature = "oauth")]
+    if is_provisional {
+        sign_in_prompt::tell_of_changed_lists(bridge).await;
+    }
+    Ok(())
+}
 
-    async fn set_up(self: &Arc<Self>) -> Result<(), Error> {
-        let Some(initialize) = self.session().initialize().cloned() else {
-            return Err(Error::new(Fault::SessionLost, "the server has lost the session"));
-        };
-        if !self.session().is_provisional() {
-            tracing::info!("the server has lost the session; a new one is set up");
-        }
-        let replay = self.session().replay();
-        let answer = self.call(&initialize, Origin::Session).await?;
-        let failed = |why: &str| {
-            let summary = format!("the server has lost the session, and its new one cannot take its place: {why}");
-            Err(Error::new(Fault::SessionLost, summary))
-        };
-        match (answer.offer(), answer.error()) {
-            (Some(offer), _) => {
-                let renewed = self.session().renewed(&offer);
-                if let Err(why) = renewed {
-                    return failed(&why);
-                }
-            }
-            (None, Some((code, why))) => {
-                if eras::refuses_legacy(code) {
-                    if self.session().is_for_modern() {
-                        self.turn_modern();
-                    } else if self.change_era(&initialize, &replay).await? {
-                        return Ok(());
-                    }
-                }
+async fn set_up(bridge: &Arc<Bridge>) -> Result<(), Error> {
+    let Some(initialize) = bridge.server.session().initialize().cloned() else {
+        return Err(Error::new(ErrorKind::SessionLost, "the server has lost the session"));
+    };
+    if !bridge.server.session().is_provisional() {
+        tracing::info!("the server has lost the session; a new one is set up");
+    }
+    let replay = bridge.server.session().replay();
+    let answer = own_requests::call(bridge, &initialize, Origin::Session).await?;
+    let failed = |why: &str| {
+        let summary = format!("the server has lost the session, and its new one cannot take its place: {why}");
+        Err(Error::new(ErrorKind::SessionLost, summary))
+    };
+    match (answer.offer(), answer.error()) {
+        (Some(offer), _) => {
+            let renewed = bridge.server.session().renewed(&offer);
+            if let Err(why) = renewed {
                 return failed(&why);
             }
-            (None, None) => return failed("the answer to initialize is no result"),
         }
-        self.begin_session().await;
-        // Those who wait for the session must not wait for a server that is silent to each of these.
-        let told = async {
-            for request in replay {
-                if let Err(error) = self.call(&request, Origin::Session).await {
-                    tracing::warn!(method = request.method(), error = %error, "the new session was not told");
+        (None, Some((code, why))) => {
+            if protocol::refuses_legacy(code) {
+                if bridge.server.session().is_for_modern() {
+                    turn_modern(bridge);
+                } else if change_era(bridge, &initialize, &replay).await? {
+                    return Ok(());
                 }
             }
-        };
-        if timeout(self.timeouts.idle, told).await.is_err() {
-            tracing::warn!("the new session was not told all that the client had set, as the server takes too long");
+            return failed(&why);
         }
-        Ok(())
+        (None, None) => return failed("the answer to initialize is no result"),
     }
-
-    /// The server has no sessions any more: it has become a modern one, as its clients are.
-    pub(crate) fn turn_modern(&self) {
-        tracing::info!("the server speaks 2026-07-28 now");
-        let mut eras = self.eras();
-        eras.legacy_is(false);
-        eras.modern_is(true);
-        eras.server = None;
-        drop(eras);
-        self.listener.close();
-        self.session().close();
-    }
-
-    /// A server that refuses the handshake may have become a modern one: then what the client says is translated from now
-    /// on, with all that the session knew of it. False if it has not.
-    async fn change_era(self: &Arc<Self>, initialize: &Message, replay: &[Message]) -> Result<bool, Error> {
-        let mut client = LegacyClient::new(initialize);
-        let discovered = self.call(&client.discover(), Origin::ForLegacyClient).await?;
-        let Some(offer) = client.initialized(initialize, &discovered).ok().and_then(|answer| answer.offer()) else {
-            return Ok(false);
-        };
-        let ended = self.session().ended_by(&offer);
-        if let Err(why) = ended {
-            let summary = format!("the server is replaced by one that cannot take its place: {why}");
-            return Err(Error::new(Fault::SessionLost, summary));
-        }
+    begin_session(bridge).await;
+    // Those who wait for the session must not wait for a server that is silent to each of these.
+    let told = async {
         for request in replay {
-            client.take(request);
+            if let Err(error) = own_requests::call(bridge, &request, Origin::Session).await {
+                tracing::warn!(method = request.method(), error = %error, "the new session was not told");
+            }
         }
-        self.listener.close();
-        {
-            let mut eras = self.eras();
-            eras.legacy_is(false);
-            eras.shake_hands(client);
-        }
-        self.begin_to_listen();
-        Ok(true)
+    };
+    if timeout(bridge.timeouts.idle, told).await.is_err() {
+        tracing::warn!("the new session was not told all that the client had set, as the server takes too long");
     }
+    Ok(())
+}
 
-    /// Tells the server that the handshake is over, and waits a moment for the push stream.
-    pub(crate) async fn begin_session(self: &Arc<Self>) {
-        let (hold, gate) = Gate::new();
-        self.tell(initialized(), Origin::Session, Lane { hold: Some(hold), ..Lane::default() }).await;
-        gate.opened().await;
+/// The server has no sessions any more: it has become a modern one, as its clients are.
+pub(crate) fn turn_modern(bridge: &Bridge) {
+    tracing::info!("the server speaks 2026-07-28 now");
+    {
+        let mut protocol = bridge.server.protocol();
+        protocol.legacy_is(false);
+        protocol.modern_is(true);
+        protocol.legacy_server = None;
     }
+    bridge.server.push_stream.close();
+    bridge.server.session().close();
+}
+
+/// A server that refuses the handshake may have become a modern one: then what the client says is translated from now
+/// on, with all that the session knew of it. False if it has not.
+async fn change_era(bridge: &Arc<Bridge>, initialize: &Message, replay: &[Message]) -> Result<bool, Error> {
+    let mut client = LegacyClient::new(initialize);
+    let discovered = own_requests::call(bridge, &client.discover(), Origin::ForLegacyClient).await?;
+    let Some(offer) = client.initialized(initialize, &discovered).ok().and_then(|answer| answer.offer()) else {
+        return Ok(false);
+    };
+    let ended = bridge.server.session().ended_by(&offer);
+    if let Err(why) = ended {
+        let summary = format!("the server is replaced by one that cannot take its place: {why}");
+        return Err(Error::new(ErrorKind::SessionLost, summary));
+    }
+    for request in replay {
+        client.take(request);
+    }
+    bridge.server.push_stream.close();
+    bridge.server.protocol().legacy_is(false);
+    bridge.shake_hands(client);
+    legacy_subscription::begin(bridge);
+    Ok(true)
+}
+
+/// Tells the server that the handshake is over, and waits a moment for the push stream.
+pub(crate) async fn begin_session(bridge: &Arc<Bridge>) {
+    let (hold, gate) = Gate::new();
+    own_requests::tell(bridge, initialized(), Origin::Session, Lane { hold: Some(hold), ..Lane::default() }).await;
+    gate.opened().await;
+}
+
+/// A client that was served as a modern one begins a session of its own, which takes the place of the bridge's.
+pub(crate) fn leave_session_for_modern(bridge: &Arc<Bridge>) {
+    let mut headers = HeaderMap::new();
+    {
+        let session = bridge.server.session();
+        if !session.is_for_modern() || !session.is_open() || !bridge.calls.table.held().is_empty() {
+            return;
+        }
+        session.apply(&mut headers);
+    }
+    bridge.calls.spawn({
+        let bridge = Arc::clone(bridge);
+        async move {
+            if let Err(error) = bridge.server.requests.delete(|all| all.extend(headers)).await {
+                tracing::debug!(error = %error, "the end of the bridge's own session did not reach the server");
+            }
+        }
+    });
 }

@@ -17,14 +17,10 @@ use serde_json::{Value, json};
 
 use crate::{
     auth::{Prompt, SignIn},
-    bridge::Bridge,
-    call::own_requests::own_id,
+    call::{Bridge, renewal},
     json::splice::{Object, Splice},
-    translate::{
-        eras::Era,
-        modern_to_legacy::{input_required, is_question, says_no},
-    },
-    wire::message::Message,
+    translate::modern_to_legacy::{input_required, is_question, says_no},
+    wire::{id::own_id, message::Message, revision::Era},
 };
 
 const NAME: &str = "mcp-gangway";
@@ -131,68 +127,70 @@ fn can_show_urls(initialize: &Message) -> bool {
     elicitation.is_some_and(|elicitation| elicitation.get("url").is_some())
 }
 
-impl Bridge {
-    /// Sees to what follows a provisional answer to this `initialize`.
-    pub(crate) fn await_sign_in(self: &Arc<Self>) {
-        let bridge = Arc::clone(self);
-        self.spawn(async move {
-            let epoch = bridge.session().epoch();
-            let Some(sign_in) = bridge.transport.credentials.sign_in() else { return };
+/// Sees to what follows a provisional answer to this `initialize`.
+pub(crate) fn await_sign_in(bridge: &Arc<Bridge>) {
+    bridge.calls.spawn({
+        let bridge = Arc::clone(bridge);
+        async move {
+            let epoch = bridge.server.session().epoch();
+            let Some(sign_in) = bridge.server.requests.credentials.sign_in() else { return };
             // One that fails leaves the client with the errors that its requests get; the next may go better.
             while !sign_in.is_done().await {
                 sign_in.next_begins().await;
             }
-            if let Err(error) = bridge.renew(epoch).await {
+            if let Err(error) = renewal::renew(&bridge, epoch).await {
                 tracing::warn!(error = %error, detail = error.detail(), "signed in, but the handshake failed");
             }
-        });
-    }
+        }
+    });
+}
 
-    /// The real handshake is made in the place of the provisional one.
-    pub(crate) async fn tell_of_changed_lists(&self) {
-        for list in LISTS {
-            let told = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{list}/list_changed"}}"#);
-            if let Some(told) = Message::one(told) {
-                self.output.send(told.into_line()).await;
-            }
+/// The real handshake is made in the place of the provisional one.
+pub(crate) async fn tell_of_changed_lists(bridge: &Bridge) {
+    for list in LISTS {
+        let told = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{list}/list_changed"}}"#);
+        if let Some(told) = Message::one(told) {
+            bridge.client.output.send(told.into_line()).await;
         }
     }
+}
 
-    /// Puts the URL to sign in at to the user through the client, if it has said that it can do that; once for each URL,
-    /// and not before the handshake is over, as clients take no requests earlier.
-    pub(crate) fn show_sign_in(self: &Arc<Self>) {
-        let can_show = self.session().initialize().is_some_and(can_show_urls);
-        if !can_show || self.transport.credentials.sign_in().is_none() {
-            return;
-        }
-        let bridge = Arc::clone(self);
-        self.spawn(async move {
-            let Some(sign_in) = bridge.transport.credentials.sign_in() else { return };
+/// Puts the URL to sign in at to the user through the client, if it has said that it can do that; once for each URL,
+/// and not before the handshake is over, as clients take no requests earlier.
+pub(crate) fn show(bridge: &Arc<Bridge>) {
+    let can_show = bridge.server.session().initialize().is_some_and(can_show_urls);
+    if !can_show || bridge.server.requests.credentials.sign_in().is_none() {
+        return;
+    }
+    bridge.calls.spawn({
+        let bridge = Arc::clone(bridge);
+        async move {
+            let Some(sign_in) = bridge.server.requests.credentials.sign_in() else { return };
             let Some(prompt) = sign_in.prompt().await else { return };
-            if bridge.asked.is_new(prompt.url()) {
-                bridge.elicit(&prompt, sign_in).await;
+            if bridge.calls.shown_sign_ins.is_new(prompt.url()) {
+                elicit(&bridge, &prompt, sign_in).await;
             }
-        });
-    }
+        }
+    });
+}
 
-    async fn elicit(&self, prompt: &Prompt, sign_in: &SignIn) {
-        let id = NAME.to_owned() + own_id().as_str().trim_matches('"');
-        let asked = elicitation(
-            &json!({"mode": "url", "elicitationId": id, "url": prompt.url(), "message": what_to_do(prompt)}),
-        );
-        let Some(asked) = asked else { return };
-        let done = sign_in.is_done();
-        tokio::pin!(done);
-        // Whatever the user answers, what counts is the sign-in; when that is over, nobody waits for the answer.
-        let is_signed_in = tokio::select! {
-            _ = self.questions.ask(std::slice::from_ref(&asked), &self.output) => done.await,
-            is_signed_in = &mut done => is_signed_in,
-        };
-        if is_signed_in {
-            let told = json!({"jsonrpc": "2.0", "method": "notifications/elicitation/complete", "params": {"elicitationId": id}});
-            if let Some(told) = Message::one(told.to_string()) {
-                self.output.send(told.into_line()).await;
-            }
+async fn elicit(bridge: &Bridge, prompt: &Prompt, sign_in: &SignIn) {
+    let id = NAME.to_owned() + own_id().as_str().trim_matches('"');
+    let asked =
+        elicitation(&json!({"mode": "url", "elicitationId": id, "url": prompt.url(), "message": what_to_do(prompt)}));
+    let Some(asked) = asked else { return };
+    let done = sign_in.is_done();
+    tokio::pin!(done);
+    // Whatever the user answers, what counts is the sign-in; when that is over, nobody waits for the answer.
+    let is_signed_in = tokio::select! {
+        _ = bridge.client.questions.ask(std::slice::from_ref(&asked), &bridge.client.output) => done.await,
+        is_signed_in = &mut done => is_signed_in,
+    };
+    if is_signed_in {
+        let told =
+            json!({"jsonrpc": "2.0", "method": "notifications/elicitation/complete", "params": {"elicitationId": id}});
+        if let Some(told) = Message::one(told.to_string()) {
+            bridge.client.output.send(told.into_line()).await;
         }
     }
 }

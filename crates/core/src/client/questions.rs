@@ -9,9 +9,12 @@ use std::{
 use tokio::sync::oneshot;
 
 use crate::{
-    call::own_requests::own_id,
     client::stdio::Output,
-    wire::message::{Id, Message, cancellation},
+    wire::{
+        id::{Id, own_id},
+        message::Message,
+        reply::cancellation,
+    },
 };
 
 /// The questions that the client has not answered.

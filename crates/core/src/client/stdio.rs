@@ -23,7 +23,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 #[cfg(unix)]
 use rustix::fs::{FileType, fstat};
 #[cfg(unix)]
@@ -34,15 +34,16 @@ use tokio::{
     time::Instant,
 };
 
-#[cfg(target_os = "linux")]
 use self::pipe::Pipe;
 #[cfg(unix)]
 use self::socket::Socket;
+#[cfg(target_os = "linux")]
+use crate::wire::line::Line;
 use crate::{
     memory,
     wire::{
-        message::blank_line_breaks,
-        spool::{self, Part, Spooled},
+        line::blank_line_breaks,
+        spool::{self, Part},
     },
 };
 
@@ -117,8 +118,6 @@ fn file_type(stream: &impl AsFd) -> Option<FileType> {
 const ROOM: usize = memory::OUTPUT;
 /// What a line costs in the queue beside its bytes.
 const OVERHEAD: usize = 256;
-/// What a line costs whose bytes are in a file: a descriptor, and the block that is in memory while it is written.
-const SPOOLED: usize = 64 << 10;
 /// A line of this length has a write of its own; shorter ones are gathered.
 const LONG: usize = 64 << 10;
 /// What is gathered for one write, which is what a pipe of Linux is made to hold.
@@ -162,34 +161,6 @@ enum Batch {
     Short(Vec<u8>, usize),
     /// A long line without its end, with which the next batch begins.
     Long(Line, usize),
-}
-
-/// One line, without its end.
-#[derive(Clone, Debug)]
-pub(crate) enum Line {
-    Memory {
-        bytes: Bytes,
-        /// There are raw line breaks, which become spaces when it is written (R2).
-        line_breaks: bool,
-    },
-    /// A line that is too large to be in memory, and the one that tells its reader should its file not be readable.
-    Spooled { spooled: Spooled, line_breaks: bool, failure: Option<Bytes> },
-}
-
-impl Line {
-    /// Bytes that it takes in memory.
-    fn cost(&self) -> usize {
-        match self {
-            Self::Memory { bytes, .. } => bytes.len(),
-            Self::Spooled { .. } => SPOOLED,
-        }
-    }
-}
-
-impl From<Bytes> for Line {
-    fn from(bytes: Bytes) -> Self {
-        Self::Memory { bytes, line_breaks: false }
-    }
 }
 
 impl Output {
@@ -460,6 +431,8 @@ impl Writing {
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncReadExt as _;
+
+    use bytes::Bytes;
 
     use super::*;
 

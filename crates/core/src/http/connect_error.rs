@@ -11,7 +11,7 @@ use super::{
     tls::{self, Asked},
 };
 use crate::{
-    error::{Error, Fate, Kind as Fault},
+    error::{Error, ErrorKind, Fate},
     http::Shown,
     open_files,
 };
@@ -52,29 +52,29 @@ impl Trace<'_> {
     }
 
     /// No connection was made.
-    fn judge_way(&self, failure: &Failure) -> (Fault, String) {
+    fn judge_way(&self, failure: &Failure) -> (ErrorKind, String) {
         let url = Shown(self.uri);
         let proxy = self.proxy.as_deref().unwrap_or_default();
         if is_timeout(failure) {
             let (via, hint) = (self.via(), if proxy.is_empty() { "--proxy" } else { "the proxy" });
             let summary = format!("connecting to {url}{via} took too long; check the network and {hint}");
-            return (Fault::Connect, summary);
+            return (ErrorKind::Connect, summary);
         }
         match failure {
             Failure::NoProxy(_) if find::<NoAddress>(failure).is_some() => {
-                (Fault::Dns, format!("the host of the proxy {proxy} has no address; check --proxy or HTTPS_PROXY"))
+                (ErrorKind::Dns, format!("the host of the proxy {proxy} has no address; check --proxy or HTTPS_PROXY"))
             }
             Failure::NoProxy(_) | Failure::Refused(_) if find::<rustls::Error>(failure).is_some() => {
-                (Fault::Tls, format!("no secure connection to the proxy {proxy}; --ca-cert adds an authority"))
+                (ErrorKind::Tls, format!("no secure connection to the proxy {proxy}; --ca-cert adds an authority"))
             }
             Failure::NoProxy(_) => {
                 let summary =
                     format!("cannot connect to the proxy {proxy}; check --proxy or HTTPS_PROXY and the network");
-                (Fault::Connect, summary)
+                (ErrorKind::Connect, summary)
             }
             Failure::Credentials => wants_credentials(proxy),
             Failure::Refused(_) => (
-                Fault::Connect,
+                ErrorKind::Connect,
                 format!("the proxy {proxy} gives no way to {url}; ask who runs it, or put the host into NO_PROXY"),
             ),
             Failure::NoServer(_) | Failure::TimedOut => self.judge_server(failure),
@@ -82,33 +82,33 @@ impl Trace<'_> {
     }
 
     /// The server was not reached.
-    fn judge_server(&self, failure: &Failure) -> (Fault, String) {
+    fn judge_server(&self, failure: &Failure) -> (ErrorKind, String) {
         let (url, via) = (Shown(self.uri), self.via());
         if let Some(socket) = self.socket {
             let summary = format!(
                 "cannot connect to the socket {}; check that the server runs and listens there",
                 socket.display()
             );
-            return (Fault::Connect, summary);
+            return (ErrorKind::Connect, summary);
         }
         match find::<NoAddress>(failure) {
             Some(NoAddress::Unknown(_)) => {
-                return (Fault::Dns, format!("the host of {url} has no address; check the URL and the network"));
+                return (ErrorKind::Dns, format!("the host of {url} has no address; check the URL and the network"));
             }
             Some(NoAddress::Forbidden(address, reach)) => {
                 let summary = format!("{url} is not used: {address} is {reach}, where the MCP server is not");
-                return (Fault::ForbiddenAddress, summary);
+                return (ErrorKind::ForbiddenAddress, summary);
             }
             None => {}
         }
         if let Some(error) = find::<rustls::Error>(failure) {
-            return (Fault::Tls, tls::explain(error, &url, self.asked));
+            return (ErrorKind::Tls, tls::explain(error, &url, self.asked));
         }
         if is_out_of_descriptors(failure) {
             let summary = format!(
                 "cannot connect to {url}: this process has as many files and connections open as it may; raise that limit (ulimit -n), or lower --concurrency"
             );
-            return (Fault::Connect, summary);
+            return (ErrorKind::Connect, summary);
         }
         let summary = if self.uri.scheme() == Some(&Scheme::HTTPS) && is_cut(failure) {
             format!(
@@ -119,33 +119,33 @@ impl Trace<'_> {
         } else {
             format!("cannot connect to {url}{via}; check the proxy, or put the host into NO_PROXY")
         };
-        (Fault::Connect, summary)
+        (ErrorKind::Connect, summary)
     }
 
     /// A connection was made, and broke or brought nonsense.
-    fn judge_connection(&self, error: &hyper::Error) -> (Fault, String) {
+    fn judge_connection(&self, error: &hyper::Error) -> (ErrorKind, String) {
         let url = Shown(self.uri);
         if let Some(error) = find::<rustls::Error>(error)
             && tls::is_about_client_certificate(error, self.asked)
         {
-            return (Fault::Tls, tls::explain(error, &url, self.asked));
+            return (ErrorKind::Tls, tls::explain(error, &url, self.asked));
         }
         if find::<h2::Error>(error).is_some_and(|error| error.is_library() && error.is_reset()) {
             let summary = format!("what {url} answers breaks the rules of HTTP/2, or its headers have no end");
-            return (Fault::InvalidAnswer, summary);
+            return (ErrorKind::InvalidAnswer, summary);
         }
         match find::<hyper::Error>(error) {
             Some(error) if error.is_parse() => (
-                Fault::InvalidAnswer,
+                ErrorKind::InvalidAnswer,
                 format!("what {url} answers is no HTTP, or its headers have no end; check scheme and port of the URL"),
             ),
             _ if self.asked == Asked::InVain => (
-                Fault::Broken,
+                ErrorKind::Broken,
                 format!(
                     "the connection to {url} broke after it asked for a client certificate; --client-cert gives one"
                 ),
             ),
-            _ => (Fault::Broken, format!("the connection to {url} broke before an answer came")),
+            _ => (ErrorKind::Broken, format!("the connection to {url} broke before an answer came")),
         }
     }
 
@@ -155,11 +155,11 @@ impl Trace<'_> {
 }
 
 /// What a proxy means by 407.
-pub(super) fn wants_credentials(proxy: &str) -> (Fault, String) {
+pub(super) fn wants_credentials(proxy: &str) -> (ErrorKind, String) {
     let scheme = proxy.split_once(':').map_or("http", |(scheme, _)| scheme);
     let summary =
         format!("the proxy {proxy} wants credentials, or others; put them into its URL: {scheme}://USER:PASSWORD@HOST");
-    (Fault::Proxy, summary)
+    (ErrorKind::Proxy, summary)
 }
 
 /// Whether the server has said in HTTP/2 that it did not process the request (RFC 9113, 6.8 and 8.7): it goes away in

@@ -15,12 +15,15 @@
 use std::{borrow::Cow, mem, ops::Range};
 
 use smallvec::SmallVec;
-use wide::u8x16;
 
-use crate::translate::eras;
+use super::{
+    nesting::Nesting,
+    wide::{is_simple_escape, skip_digits, skip_escapes, skip_plain, skip_short},
+};
+use crate::json::{nesting::DEEPEST, wide::each};
 
-/// The deepest nesting that is read. Each level costs a bit.
-pub(crate) const DEEPEST: u32 = 1 << 20;
+/// The member of the `_meta` of `params` that each modern message has.
+pub(crate) const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
 /// The longest id and method, in bytes of JSON, whose text is kept.
 pub(crate) const LONGEST_KEPT: usize = 4096;
@@ -34,7 +37,7 @@ const PIECE: usize = 16 << 10;
 pub(crate) struct Scanner {
     state: State,
     /// Why the state is [`State::Broken`].
-    fault: Option<Fault>,
+    fault: Option<JsonFault>,
     /// The letters that are left of `true`, `false` or `null`.
     letters: &'static [u8],
     /// The hexadecimal digits that are left of an escape.
@@ -192,7 +195,7 @@ pub(crate) type ShortText = SmallVec<[u8; 40]>;
 
 /// Why a text is no JSON, or none that is read, and at which byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Fault {
+pub(crate) enum JsonFault {
     #[error("{expected} at byte {at}")]
     Syntax { at: u64, expected: Expected },
     /// Told apart, as such a text may become JSON when it is repaired.
@@ -268,7 +271,7 @@ impl Scanner {
     ///
     /// # Errors
     /// No JSON begins like this. Every later call says the same.
-    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<(), JsonFault> {
         for piece in bytes.chunks(PIECE) {
             self.read(piece);
             if let Some(fault) = self.fault {
@@ -283,7 +286,7 @@ impl Scanner {
     ///
     /// # Errors
     /// The text was no JSON, ended in the middle of a value, or was empty.
-    pub(crate) fn finish(&mut self) -> Result<Outline, Fault> {
+    pub(crate) fn finish(&mut self) -> Result<Outline, JsonFault> {
         let fault = match self.state {
             State::End => None,
             // Only the end of the text shows that a number is over.
@@ -291,8 +294,8 @@ impl Scanner {
                 self.outline.value.end = self.offset;
                 None
             }
-            State::Mark | State::Start => Some(Fault::Empty),
-            _ => Some(self.fault.unwrap_or(Fault::Incomplete { at: self.offset })),
+            State::Mark | State::Start => Some(JsonFault::Empty),
+            _ => Some(self.fault.unwrap_or(JsonFault::Incomplete { at: self.offset })),
         };
         self.outline.length = self.offset;
         let outline = mem::take(&mut self.outline);
@@ -488,7 +491,7 @@ impl Scanner {
                 return State::Value;
             }
             // What is no byte order mark is no value either.
-            _ => return self.fail(Fault::Syntax { at: 0, expected: Expected::Value }),
+            _ => return self.fail(JsonFault::Syntax { at: 0, expected: Expected::Value }),
         };
         *at += 1;
         state
@@ -509,7 +512,7 @@ impl Scanner {
             }
             b'{' if self.nesting.open(true) => State::FirstName,
             b'[' if self.nesting.open(false) => State::FirstElement,
-            b'{' | b'[' => return self.fail(Fault::TooDeep { at: self.place(*at) }),
+            b'{' | b'[' => return self.fail(JsonFault::TooDeep { at: self.place(*at) }),
             b'1'..=b'9' => return self.integer(bytes, at),
             b'0' => State::Zero,
             b'-' => State::Minus,
@@ -719,7 +722,7 @@ impl Scanner {
                 self.next = Role::Meta;
                 self.outline.names_version = false;
             }
-            (3, name) if name == eras::PROTOCOL_VERSION.as_bytes() => self.outline.names_version = true,
+            (3, name) if name == PROTOCOL_VERSION.as_bytes() => self.outline.names_version = true,
             _ => {}
         }
     }
@@ -891,7 +894,7 @@ impl Scanner {
             return State::Text;
         }
         if error.error_len().is_some() {
-            return self.fail(Fault::NotUtf8 { at: self.place(self.checked) });
+            return self.fail(JsonFault::NotUtf8 { at: self.place(self.checked) });
         }
         self.character_len = 0;
         let mut at = self.checked;
@@ -913,7 +916,7 @@ impl Scanner {
         match std::str::from_utf8(self.character.get(..self.character_len).unwrap_or_default()) {
             Ok(_) => State::Text,
             Err(error) if error.error_len().is_none() => State::Character,
-            Err(_) => self.fail(Fault::NotUtf8 { at: self.place(*at) - self.character_len as u64 }),
+            Err(_) => self.fail(JsonFault::NotUtf8 { at: self.place(*at) - self.character_len as u64 }),
         }
     }
 
@@ -924,11 +927,11 @@ impl Scanner {
 
     #[cold]
     fn wrong(&mut self, at: usize, expected: Expected) -> State {
-        self.fail(Fault::Syntax { at: self.place(at), expected })
+        self.fail(JsonFault::Syntax { at: self.place(at), expected })
     }
 
     #[cold]
-    fn fail(&mut self, fault: Fault) -> State {
+    fn fail(&mut self, fault: JsonFault) -> State {
         self.fault = Some(fault);
         State::Broken
     }
@@ -1015,216 +1018,10 @@ enum Cut {
     AfterAnother(Role),
 }
 
-/// The objects and arrays that are open: a bit for each, set for an object.
-#[derive(Debug, Default)]
-struct Nesting {
-    depth: u32,
-    /// The innermost ones, as many as there are above a multiple of 64, or 64; the last one is the lowest bit.
-    bits: u64,
-    /// All others.
-    outer: Vec<u64>,
-}
-
-impl Nesting {
-    fn clear(&mut self) {
-        self.depth = 0;
-        self.bits = 0;
-        self.outer.clear();
-    }
-
-    /// Gives false, and does nothing, at the limit.
-    #[inline]
-    fn open(&mut self, is_object: bool) -> bool {
-        if self.depth.is_multiple_of(64) {
-            if self.depth == DEEPEST {
-                return false;
-            }
-            if self.depth > 0 {
-                self.outer.push(self.bits);
-            }
-        }
-        self.bits = self.bits << 1 | u64::from(is_object);
-        self.depth += 1;
-        true
-    }
-
-    #[inline]
-    fn close(&mut self) {
-        self.depth = self.depth.saturating_sub(1);
-        self.bits >>= 1;
-        if self.depth.is_multiple_of(64) {
-            self.bits = self.outer.pop().unwrap_or_default();
-        }
-    }
-
-    /// Whether the innermost one is an object.
-    #[inline]
-    fn is_object(&self) -> bool {
-        self.bits & 1 == 1
-    }
-}
-
 /// Whether a value of `jsonrpc` is the one that there is, in a spelling that hardly anyone uses.
 #[cold]
 fn is_two_with_escapes(text: &[u8]) -> bool {
     text.contains(&b'\\') && serde_json::from_slice::<String>(text).is_ok_and(|text| text == "2.0")
-}
-
-/// Whether the byte makes an escape with the backslash before it alone.
-#[inline]
-fn is_simple_escape(byte: u8) -> bool {
-    // A comparison with each would be a jump that cannot be foreseen.
-    #[expect(clippy::indexing_slicing, reason = "the compiler does it")]
-    const SIMPLE: [bool; 256] = {
-        let mut simple = [false; 256];
-        let mut escapes: &[u8] = br#""\/bfnrt"#;
-        while let [escape, others @ ..] = escapes {
-            simple[*escape as usize] = true;
-            escapes = others;
-        }
-        simple
-    };
-    SIMPLE.get(usize::from(byte)).is_some_and(|is_simple| *is_simple)
-}
-
-#[inline]
-fn skip_digits(bytes: &[u8], at: &mut usize) {
-    while bytes.get(*at).is_some_and(u8::is_ascii_digit) {
-        *at += 1;
-    }
-}
-
-/// A byte in each of a word's.
-const fn each(byte: u8) -> u64 {
-    u64::from_ne_bytes([byte; 8])
-}
-
-/// Passes over the rest of a string and its closing quote, if the string is over within a word and has nothing but ASCII and no
-/// escapes, as most names.
-#[inline]
-fn skip_short(bytes: &[u8], at: &mut usize) -> bool {
-    let Some(word) = bytes.get(*at..).and_then(<[u8]>::first_chunk) else { return false };
-    let word = u64::from_le_bytes(*word);
-    let Some(stop) = first_stop(word) else { return false };
-    // Of the bytes after the stop nothing is asked.
-    let before = word & !(u64::MAX << (8 * stop));
-    let is_over = word >> (8 * stop) & 0xFF == u64::from(b'"') && before & each(0x80) == 0;
-    if is_over {
-        *at += stop + 1;
-    }
-    is_over
-}
-
-/// Passes over text to a quote, a backslash or a control character. Says whether all of it is ASCII.
-#[inline]
-fn skip_plain(bytes: &[u8], at: &mut usize) -> bool {
-    let (length, is_ascii) = plain_run(bytes.get(*at..).unwrap_or_default());
-    *at += length;
-    is_ascii
-}
-
-/// Passes over text that has an escape now and then, for as long as all of them are simple. Says whether all of it is ASCII.
-#[inline(never)]
-fn skip_escapes(bytes: &[u8], at: &mut usize) -> bool {
-    let mut is_ascii = true;
-    while let Some(block) = bytes.get(*at..).and_then(<[u8]>::first_chunk) {
-        let Marks { stops, high } = marks(block);
-        let mut left = stops;
-        // Going from mark to mark needs no look at the text, so that one does not wait for the other. Where none is left the
-        // length is a constant, so that the next block does not wait for this one.
-        let length = loop {
-            if left == 0 {
-                break 64;
-            }
-            let place = left.trailing_zeros();
-            let text = block.get(place as usize..).unwrap_or_default();
-            match text {
-                [b'\\', escaped, ..] if is_simple_escape(*escaped) => left &= !(0b11 << place),
-                _ => break place,
-            }
-        };
-        is_ascii &= high.checked_shl(64 - length).unwrap_or_default() == 0;
-        *at += length as usize;
-        if length < 64 || stops == 0 {
-            break;
-        }
-    }
-    is_ascii
-}
-
-/// A bit for each byte of a block.
-struct Marks {
-    /// Quotes, backslashes and control characters.
-    stops: u64,
-    /// What is not ASCII.
-    high: u64,
-}
-
-#[inline]
-fn marks(block: &[u8; 64]) -> Marks {
-    let mut marks = Marks { stops: 0, high: 0 };
-    let (quarters, _) = block.as_chunks();
-    for quarter in quarters.iter().rev() {
-        let quarter = u8x16::new(*quarter);
-        let quote = quarter.simd_eq(u8x16::splat(b'"'));
-        let backslash = quarter.simd_eq(u8x16::splat(b'\\'));
-        let control = quarter.min(u8x16::splat(0x1F)).simd_eq(quarter);
-        marks.stops = marks.stops << 16 | u64::from((quote | backslash | control).to_bitmask());
-        marks.high = marks.high << 16 | u64::from(quarter.to_bitmask());
-    }
-    marks
-}
-
-/// How many bytes come before a quote, a backslash or a control character, and whether all of them are ASCII (if this says
-/// no, it may be one right after them that is not).
-#[inline]
-fn plain_run(text: &[u8]) -> (usize, bool) {
-    let mut rest = text;
-    let mut seen = 0;
-    // Most strings are short, and end in the first words.
-    for _ in 0..8 {
-        let Some((word, after)) = rest.split_first_chunk() else { break };
-        let word = u64::from_le_bytes(*word);
-        seen |= word;
-        if let Some(stop) = first_stop(word) {
-            return (text.len() - rest.len() + stop, seen & each(0x80) == 0);
-        }
-        rest = after;
-    }
-    let (length, is_ascii) = if rest.len() < 8 { short_run(rest) } else { long_run(rest) };
-    (text.len() - rest.len() + length, is_ascii && seen & each(0x80) == 0)
-}
-
-/// The same, byte by byte.
-#[inline]
-fn short_run(text: &[u8]) -> (usize, bool) {
-    let is_plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | 0..0x20);
-    let length = text.iter().position(|byte| !is_plain(byte)).unwrap_or(text.len());
-    (length, text.iter().take(length).all(u8::is_ascii))
-}
-
-/// The same, at a cost for the call that pays off with the length.
-#[inline(never)]
-fn long_run(text: &[u8]) -> (usize, bool) {
-    let length = memchr::memchr2(b'"', b'\\', text).unwrap_or(text.len());
-    let run = text.get(..length).unwrap_or_default();
-    // In this plain form the compiler takes many bytes at a time.
-    let (lowest, all) = run.iter().fold((u8::MAX, 0), |(lowest, all), byte| (lowest.min(*byte), all | byte));
-    let length = if lowest < 0x20 { run.iter().position(|byte| *byte < 0x20).unwrap_or(length) } else { length };
-    (length, all.is_ascii())
-}
-
-/// Where the first quote, backslash or control character of a little-endian word is.
-///
-/// A subtraction borrows from a byte's high bit if the byte is less; what it borrows from bytes after the first that is
-/// less says nothing, but the first is exact.
-#[inline]
-fn first_stop(word: u64) -> Option<usize> {
-    // With this bit flipped the quote is the only printable character below 0x21, and control characters still are.
-    let quote_or_control = (word ^ each(0x02)).wrapping_sub(each(0x21));
-    let backslash = (word ^ each(b'\\')).wrapping_sub(each(1));
-    let stops = (quote_or_control | backslash) & !word & each(0x80);
-    (stops != 0).then_some(stops.trailing_zeros() as usize / 8)
 }
 
 #[cfg(test)]
@@ -1235,12 +1032,14 @@ mod tests {
     use super::*;
     use crate::{
         internals::checks::{agrees, scan},
-        translate::eras::Era,
-        wire::message::{Kind, Message, Parsed},
+        wire::{
+            message::{Kind, Message, Parsed},
+            revision::Era,
+        },
     };
 
     /// What is found, which must be the same at every cut into two, and byte by byte.
-    fn at_every_cut(text: &[u8]) -> Result<Outline, Fault> {
+    fn at_every_cut(text: &[u8]) -> Result<Outline, JsonFault> {
         let whole = scan([text]);
         for cut in 0..=text.len() {
             let (head, tail) = text.split_at(cut);
@@ -1255,7 +1054,7 @@ mod tests {
     }
 
     /// What is seen of a text, in words.
-    fn told(result: Result<Outline, Fault>) -> Vec<String> {
+    fn told(result: Result<Outline, JsonFault>) -> Vec<String> {
         let outline = match result {
             Ok(outline) => outline,
             Err(fault) => return vec![fault.to_string()],
@@ -1334,7 +1133,7 @@ mod tests {
     #[test]
     fn what_is_not_and_where() {
         use Expected::*;
-        let syntax = |at, expected| Fault::Syntax { at, expected };
+        let syntax = |at, expected| JsonFault::Syntax { at, expected };
         for (text, fault) in [
             (&b"x"[..], syntax(0, Value)),
             (b" ]", syntax(1, Value)),
@@ -1410,22 +1209,22 @@ mod tests {
 
     #[test]
     fn what_is_not_utf8_and_what_is_not_over() {
-        let incomplete = |at| Fault::Incomplete { at };
+        let incomplete = |at| JsonFault::Incomplete { at };
         for (text, fault) in [
-            (&b""[..], Fault::Empty),
-            (b" \n", Fault::Empty),
-            (b"\xEF\xBB\xBF", Fault::Empty),
-            (b"\xEF\xBB\xBF ", Fault::Empty),
-            (b"\"\xff\"", Fault::NotUtf8 { at: 1 }),
-            (b"\"a\x80\"", Fault::NotUtf8 { at: 2 }),
-            (b"\"\xC0\x80\"", Fault::NotUtf8 { at: 1 }),
-            (b"\"\xED\xA0\x80\"", Fault::NotUtf8 { at: 1 }),
-            (b"\"\xF4\x90\x80\x80\"", Fault::NotUtf8 { at: 1 }),
-            (b"\"\xE2\x82\"", Fault::NotUtf8 { at: 1 }),
-            (b"\"\xE2\x82\\n\"", Fault::NotUtf8 { at: 1 }),
-            (b"{\"\xF0\x9F\x98\":1}", Fault::NotUtf8 { at: 2 }),
-            (b"[\"\xE2\x82\n", Fault::NotUtf8 { at: 2 }),
-            (b"\"\n\xff", Fault::Syntax { at: 1, expected: Expected::NoControl }),
+            (&b""[..], JsonFault::Empty),
+            (b" \n", JsonFault::Empty),
+            (b"\xEF\xBB\xBF", JsonFault::Empty),
+            (b"\xEF\xBB\xBF ", JsonFault::Empty),
+            (b"\"\xff\"", JsonFault::NotUtf8 { at: 1 }),
+            (b"\"a\x80\"", JsonFault::NotUtf8 { at: 2 }),
+            (b"\"\xC0\x80\"", JsonFault::NotUtf8 { at: 1 }),
+            (b"\"\xED\xA0\x80\"", JsonFault::NotUtf8 { at: 1 }),
+            (b"\"\xF4\x90\x80\x80\"", JsonFault::NotUtf8 { at: 1 }),
+            (b"\"\xE2\x82\"", JsonFault::NotUtf8 { at: 1 }),
+            (b"\"\xE2\x82\\n\"", JsonFault::NotUtf8 { at: 1 }),
+            (b"{\"\xF0\x9F\x98\":1}", JsonFault::NotUtf8 { at: 2 }),
+            (b"[\"\xE2\x82\n", JsonFault::NotUtf8 { at: 2 }),
+            (b"\"\n\xff", JsonFault::Syntax { at: 1, expected: Expected::NoControl }),
             (b"[", incomplete(1)),
             (b"{", incomplete(1)),
             (b"[1,", incomplete(3)),
@@ -1590,7 +1389,7 @@ mod tests {
         assert!(scan([text.as_bytes()]).is_ok());
         assert!(scan(text.as_bytes().chunks(999)).is_ok());
         let text = "[".repeat(deepest + 1);
-        assert_eq!(scan([text.as_bytes()]), Err(Fault::TooDeep { at: u64::from(DEEPEST) }));
+        assert_eq!(scan([text.as_bytes()]), Err(JsonFault::TooDeep { at: u64::from(DEEPEST) }));
         let text = format!(r#"{{"params":{}{},"id":1}}"#, r#"{"a":["#.repeat(999), "]}".repeat(999));
         assert_eq!(scan([text.as_bytes()]).unwrap().id.unwrap().text.unwrap().as_slice(), b"1");
         // Each level is closed as it was opened, at every depth.
@@ -1619,7 +1418,7 @@ mod tests {
             }
             let mut text = format!("\"{}\"", "x".repeat(length + 1)).into_bytes();
             text[length + 1] = 0x80;
-            assert_eq!(scan([&*text]), Err(Fault::NotUtf8 { at: length as u64 + 1 }));
+            assert_eq!(scan([&*text]), Err(JsonFault::NotUtf8 { at: length as u64 + 1 }));
         }
     }
 

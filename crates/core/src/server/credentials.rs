@@ -85,7 +85,7 @@ impl Credentials {
             source,
             reading: tokio::sync::Mutex::default(),
             #[cfg(feature = "oauth")]
-            sign_in: SignIn::new(config),
+            sign_in: config.account().map(SignIn::new),
         }
     }
 

@@ -25,10 +25,11 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, Fate};
+use crate::{
+    error::{Error, Fate},
+    wire::method::only_reads,
+};
 
-/// Methods that only read, so that a second time does no harm.
-const READING: &[&str] = &["ping", "initialize", "server/discover", "resources/read", "completion/complete"];
 /// With waits that begin at 100 ms and are doubled each time, about three seconds in all: a server that starts is found, and a client that probes
 /// for it gets its error in time (R79).
 const MOST_REPEATS: u32 = 5;
@@ -37,11 +38,6 @@ const LONGEST_WAITS: Duration = Duration::from_secs(30);
 /// Statuses by which a server, or a gateway before it, turns a message away for what it sees of it: its credentials, its
 /// method, its size, its form. Others may come from what ran.
 const TURNED_AWAY: &[u16] = &[401, 403, 405, 406, 407, 411, 413, 414, 415, 417, 421, 425, 426, 428, 431];
-
-/// Whether a method only reads.
-pub(crate) fn only_reads(method: &str) -> bool {
-    READING.contains(&method) || method.ends_with("/list") || method.ends_with("/get")
-}
 
 /// What a status says of a message that it refuses: its fate, and whether the server may have acted on it. `hint` is what
 /// the server asks to wait.
@@ -143,43 +139,39 @@ impl Reopening {
     }
 }
 
-/// A number from 0 to 1 that differs between processes and calls.
-pub(crate) fn random() -> f64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    let bits = u32::try_from(RandomState::new().hash_one(0) >> 32).unwrap_or_default();
-    f64::from(bits) / f64::from(u32::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use http::StatusCode;
 
     use super::*;
-    use crate::error::Kind;
+    use crate::error::ErrorKind;
 
     const FIRST: Duration = Duration::from_millis(100);
 
     fn status(code: u16) -> Error {
-        Error::new(Kind::Status, "no").with_status(StatusCode::from_u16(code).unwrap())
+        hinted(code, None)
     }
 
-    fn hinted(code: u16, seconds: u64) -> Error {
-        status(code).with_retry_after(Some(Duration::from_secs(seconds)))
+    fn hinted(code: u16, seconds: impl Into<Option<u64>>) -> Error {
+        let wait = seconds.into().map(Duration::from_secs);
+        let error = Error::new(ErrorKind::Status, "no").with_status(StatusCode::from_u16(code).unwrap());
+        error.with_retry_after(wait).with_fate(judge(code, wait).0)
     }
 
     #[test]
     fn r96_what_may_have_run_is_repeated_only_if_it_reads() {
-        let unread = [Error::new(Kind::Connect, "x"), Error::new(Kind::Dns, "x"), status(429), hinted(503, 1)];
+        let unread =
+            [Error::new(ErrorKind::Connect, "x"), Error::new(ErrorKind::Dns, "x"), status(429), hinted(503, 1)];
         let interrupted = [
-            Error::new(Kind::Broken, "x"),
-            Error::new(Kind::NoAnswer, "x").with_fate(Fate::Interrupted),
+            Error::new(ErrorKind::Broken, "x"),
+            Error::new(ErrorKind::NoAnswer, "x").with_fate(Fate::Interrupted),
             status(408),
             status(502),
             status(503),
             hinted(503, 0),
             status(504),
         ];
-        let ended = [Kind::Timeout, Kind::Tls, Kind::NoAnswer].map(|kind| Error::new(kind, "x"));
+        let ended = [ErrorKind::Timeout, ErrorKind::Tls, ErrorKind::NoAnswer].map(|kind| Error::new(kind, "x"));
         let ended =
             ended.into_iter().chain([status(500), hinted(500, 1), status(400), status(401)]).collect::<Vec<_>>();
         for (errors, tool, list) in [(&unread[..], true, true), (&interrupted, false, true), (&ended, false, false)] {
@@ -222,7 +214,7 @@ mod tests {
     #[test]
     fn waits_double_and_end() {
         let mut tries = Tries::new(FIRST);
-        let error = Error::new(Kind::Connect, "x");
+        let error = Error::new(ErrorKind::Connect, "x");
         let waits: Vec<_> =
             std::iter::from_fn(|| tries.next_wait(&error, "x", 1.0)).map(|wait| wait.as_millis()).collect();
         assert_eq!(waits, [100, 200, 400, 800, 1600]);
@@ -267,10 +259,5 @@ mod tests {
         assert_eq!(reopening.wait(), Duration::from_hours(1), "what is asked for is kept to");
         reopening.ended(Some(Duration::from_millis(500)), true);
         assert_eq!(reopening.wait(), Duration::from_millis(500));
-    }
-
-    #[test]
-    fn random_is_a_fraction() {
-        assert!((0..100).all(|_| (0.0..=1.0).contains(&random())));
     }
 }

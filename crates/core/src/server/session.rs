@@ -5,8 +5,11 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::{
     secrets::Concealed,
-    server::requests::Page,
-    wire::{headers, message::Message},
+    server::refusals::{Page, is_about_session, names_lost_session, speaks_of_lost_session},
+    wire::{
+        headers,
+        message::{Message, Offer},
+    },
 };
 
 /// The most subscriptions to resources that are remembered for another session, and the longest request of one in bytes.
@@ -34,14 +37,6 @@ pub(crate) struct Session {
     offer: Option<Offer>,
     log_level: Option<Message>,
     subscriptions: Vec<(String, Message)>,
-}
-
-/// What the result of `initialize` grants to a client.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Offer {
-    pub(crate) version: String,
-    /// Each capability and what it has, like `resources` and `resources.subscribe`.
-    pub(crate) capabilities: Vec<String>,
 }
 
 impl Session {
@@ -239,82 +234,6 @@ impl Session {
         let speaks = if may_be_answer { names_lost_session } else { speaks_of_lost_session };
         self.id.is_some() && SESSION_CODES.contains(code) && speaks(text)
     }
-}
-
-/// Whether an error's text says that the request lacks a session.
-pub(crate) fn is_about_session(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    text.contains("session") || lacks_initialization(&text)
-}
-
-/// Whether a text says, in whatever words, that a session is unknown, over or missing, or that the client must initialize first.
-fn speaks_of_lost_session(text: &str) -> bool {
-    const OVER: [&str; 24] = [
-        "not found",
-        "unknown",
-        "expired",
-        "invalid",
-        "missing",
-        "no such",
-        "not exist",
-        "n't exist",
-        "terminated",
-        "closed",
-        "required",
-        "no longer",
-        "lost",
-        "no valid",
-        "not valid",
-        "recogni",
-        "inactive",
-        "timed out",
-        "gone",
-        "ended",
-        "stale",
-        "no active",
-        "no session",
-        "without",
-    ];
-    let text = text.to_ascii_lowercase();
-    text.contains("session") && OVER.iter().any(|word| text.contains(word)) || lacks_initialization(&text)
-}
-
-/// Whether a text in lower case says that the handshake is missing.
-fn lacks_initialization(text: &str) -> bool {
-    const MISSING: [&str; 7] = [
-        "not initialized",
-        "not been initialized",
-        "uninitialized",
-        "before initializ",
-        "initialize first",
-        "initialization required",
-        "must be initialized",
-    ];
-    MISSING.iter().any(|words| text.contains(words))
-}
-
-/// Whether a text says, as servers say it, that there is no such session.
-fn names_lost_session(text: &str) -> bool {
-    const LOST: [&str; 16] = [
-        "session not found",
-        "session does not exist",
-        "session has expired",
-        "session expired",
-        "session terminated",
-        "session has been terminated",
-        "unknown session",
-        "invalid session",
-        "invalid or expired session",
-        "no valid session",
-        "no such session",
-        "missing session",
-        "session is required",
-        "session header is required",
-        "server not initialized",
-        "before initialization was complete",
-    ];
-    let text = text.to_ascii_lowercase().replace(['-', '_'], " ").replace("session id", "session");
-    LOST.iter().any(|words| text.contains(words))
 }
 
 #[cfg(test)]

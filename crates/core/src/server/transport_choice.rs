@@ -4,14 +4,14 @@ use std::sync::{Mutex, PoisonError};
 
 use http::StatusCode;
 
-use crate::{config::TransportMode, server::requests::Page, wire::message::Message};
-
-/// The code of the error for a method of MCP that the server does not know.
-const METHOD_NOT_FOUND: i64 = -32_601;
+use crate::{
+    config::TransportMode,
+    server::refusals::{Page, is_about_http},
+};
 
 /// What was asked for, and what the server turned out to speak.
 #[derive(Debug)]
-pub(crate) struct Route {
+pub(crate) struct TransportChoice {
     mode: TransportMode,
     decided: Mutex<Option<Transport>>,
 }
@@ -25,7 +25,7 @@ pub(crate) enum Transport {
     Sse,
 }
 
-impl Route {
+impl TransportChoice {
     pub(crate) fn new(mode: TransportMode) -> Self {
         let decided = match mode {
             TransportMode::Http => Some(Transport::Http),
@@ -82,18 +82,10 @@ impl Route {
     }
 }
 
-/// Whether an error is about the method or path of HTTP, as frameworks say it, some of them in JSON-RPC.
-fn is_about_http(response: &Message) -> bool {
-    const WORDS: [&str; 6] = ["method not allowed", "not allowed", "cannot post", "path", "route", "endpoint"];
-    let Some((code, text)) = response.error() else { return false };
-    let text = text.to_ascii_lowercase();
-    let is_about_nothing = text.trim_end_matches('.').trim() == "not found";
-    code != METHOD_NOT_FOUND && (is_about_nothing || WORDS.iter().any(|words| text.contains(words)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::message::Message;
 
     fn page(body: &'static str) -> Page {
         Page { text: body.into(), response: Message::one(body), is_whole: true }
@@ -102,7 +94,7 @@ mod tests {
     #[test]
     fn r54_r55_which_refusal_means_an_old_server() {
         let fallback = |mode, status, body: &'static str| {
-            let route = Route::new(mode);
+            let route = TransportChoice::new(mode);
             route.fallback(StatusCode::from_u16(status).unwrap(), &page(body)).is_some()
         };
         for (status, body, old) in [
@@ -135,19 +127,19 @@ mod tests {
 
     #[test]
     fn r56_a_verdict_is_kept_until_it_proves_wrong() {
-        let route = Route::new(TransportMode::Auto);
+        let route = TransportChoice::new(TransportMode::Auto);
         route.decide(Transport::Http);
         route.decide(Transport::Sse);
         assert_eq!(route.current(), Transport::Http);
         assert!(route.fallback(StatusCode::NOT_FOUND, &page("")).is_none());
-        let route = Route::new(TransportMode::Auto);
+        let route = TransportChoice::new(TransportMode::Auto);
         route.decide(Transport::Sse);
         assert!(route.give_up_sse());
         assert_eq!(route.current(), Transport::Http);
         assert!(route.fallback(StatusCode::NOT_FOUND, &page("")).is_some());
-        let route = Route::new(TransportMode::SseFirst);
+        let route = TransportChoice::new(TransportMode::SseFirst);
         assert!(route.current() == Transport::Sse && route.give_up_sse() && route.current() == Transport::Http);
-        let forced = Route::new(TransportMode::Sse);
+        let forced = TransportChoice::new(TransportMode::Sse);
         assert!(!forced.give_up_sse() && forced.current() == Transport::Sse);
     }
 }

@@ -13,13 +13,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::{
-    error::{Error, Kind as Fault},
+    error::{Error, ErrorKind},
     json::splice::{Object, Splice, elements},
-    translate::eras::{
-        CLIENT_CAPABILITIES, CLIENT_INFO, LOG_LEVEL, NEWEST_LEGACY_VERSION, PROTOCOL_VERSION, SERVER_INFO,
-        SUBSCRIPTION_ID,
+    wire::{
+        id::Id,
+        message::{Kind, Message},
+        reply::error_reply,
+        revision::{
+            CLIENT_CAPABILITIES, CLIENT_INFO, LOG_LEVEL, NEWEST_LEGACY_VERSION, PROTOCOL_VERSION, SERVER_INFO,
+            SUBSCRIPTION_ID,
+        },
     },
-    wire::message::{Id, Kind, Message, error_reply},
 };
 
 /// The most resources that a client can be subscribed to. All of them go to the server with each change of one.
@@ -39,7 +43,7 @@ const LONGEST_CAPABILITY_LIST: usize = 200;
 
 /// The versions whose handshake is known; a client that asks for another is offered the newest of them.
 const LEGACY_VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", NEWEST_LEGACY_VERSION];
-/// [`crate::translate::eras::MODERN_VERSION`] as JSON.
+/// [`crate::wire::revision::MODERN_VERSION`] as JSON.
 const MODERN_VERSION_JSON: &str = "\"2026-07-28\"";
 /// RFC 5424, as in both protocols.
 const LOG_LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
@@ -160,7 +164,7 @@ impl LegacyClient {
     pub(crate) fn initialized(&mut self, initialize: &Message, discovered: &Message) -> Result<Message, Message> {
         let id = initialize.id();
         let Some(result) = discovered.result() else {
-            let error = Error::new(Fault::InvalidAnswer, "the server's answer to server/discover has no result");
+            let error = Error::new(ErrorKind::InvalidAnswer, "the server's answer to server/discover has no result");
             return Err(with_id(
                 match discovered.error() {
                     Some(_) => mapped_error(discovered).unwrap_or_else(|| discovered.clone()),
@@ -170,7 +174,7 @@ impl LegacyClient {
             ));
         };
         if result_type(result) != ResultType::Complete {
-            let error = Error::new(Fault::InvalidAnswer, "the server's answer to server/discover is not complete");
+            let error = Error::new(ErrorKind::InvalidAnswer, "the server's answer to server/discover is not complete");
             return Err(with_id(failed(discovered, &error), id));
         }
         let offered = result.object("capabilities");
@@ -294,7 +298,7 @@ impl LegacyClient {
                 Err(error) => Answer::Final(failed(&answer, &error)),
             },
             ResultType::Unknown(name) => {
-                let error = Error::new(Fault::InvalidAnswer, "the server's result is of a type that is not known")
+                let error = Error::new(ErrorKind::InvalidAnswer, "the server's result is of a type that is not known")
                     .with_detail(&name);
                 Answer::Final(failed(&answer, &error))
             }
@@ -448,18 +452,19 @@ impl LegacyClient {
         let state = result.get("requestState").map(str::to_owned);
         let asked = result.get("inputRequests").filter(|asked| *asked != "null");
         if asked.is_none() && state.is_none() {
-            return Err(Error::new(Fault::InvalidAnswer, "the server needs input, but does not say which"));
+            return Err(Error::new(ErrorKind::InvalidAnswer, "the server needs input, but does not say which"));
         }
         let mut round = Round { questions: Vec::new(), cancelled: Vec::new(), state };
         let Some(asked) = asked else { return Ok(round) };
         let unreadable = |key: &str| {
-            Error::new(Fault::InvalidAnswer, "the server asks for input in a form that is not known").with_detail(key)
+            Error::new(ErrorKind::InvalidAnswer, "the server asks for input in a form that is not known")
+                .with_detail(key)
         };
         let asked = Object::of(asked).ok_or_else(|| unreadable("inputRequests"))?;
         let asked: Vec<_> = asked.members().take(MOST_QUESTIONS + 1).collect();
         if asked.len() > MOST_QUESTIONS {
             let why = format!("the server asks for more than {MOST_QUESTIONS} inputs at once");
-            return Err(Error::new(Fault::InvalidAnswer, why));
+            return Err(Error::new(ErrorKind::InvalidAnswer, why));
         }
         for (at, member) in asked.iter().enumerate() {
             let key = member.written_name();
@@ -514,7 +519,8 @@ impl LegacyClient {
                 }
             }
             _ => {
-                let error = Error::new(Fault::InvalidAnswer, "the server asks for input of a kind that is not known");
+                let error =
+                    Error::new(ErrorKind::InvalidAnswer, "the server asks for input of a kind that is not known");
                 return Err(error.with_detail(method));
             }
         };
@@ -522,7 +528,7 @@ impl LegacyClient {
             return Ok(());
         }
         let why = format!("the server asks for input that the client cannot give: it has no {capability}");
-        Err(Error::new(Fault::InvalidAnswer, why))
+        Err(Error::new(ErrorKind::InvalidAnswer, why))
     }
 
     /// The request that puts a question to the client.
@@ -567,7 +573,7 @@ impl Round {
                 None if request.method() == "elicitation/create" => CANCEL,
                 None => {
                     let why = format!("the client did not answer the server's {}", request.method());
-                    let error = Error::new(Fault::InputRefused, why);
+                    let error = Error::new(ErrorKind::InputRefused, why);
                     return Err(match response.error() {
                         Some((code, text)) => error.with_detail(&format!("{code}: {text}")),
                         None => error,
@@ -587,7 +593,7 @@ impl Round {
             splice.edit(params, &added, |member| members.iter().any(|(name, _)| member.is(name)));
             Message::one(splice.finish())
         });
-        retried.ok_or_else(|| Error::new(Fault::InvalidMessage, "the request has no params to put the answers in"))
+        retried.ok_or_else(|| Error::new(ErrorKind::InvalidMessage, "the request has no params to put the answers in"))
     }
 }
 
@@ -883,7 +889,7 @@ mod tests {
 
     #[test]
     fn the_version_is_written_the_same_everywhere() {
-        assert_eq!(MODERN_VERSION_JSON, Value::from(crate::translate::eras::MODERN_VERSION).to_string());
+        assert_eq!(MODERN_VERSION_JSON, Value::from(crate::wire::revision::MODERN_VERSION).to_string());
     }
 
     // From the client.
@@ -1046,7 +1052,7 @@ mod tests {
         ] {
             let request = sent(&mut connected(), given);
             assert_eq!(request.text(), expected.replace("META", META));
-            assert_eq!(request.era(), crate::translate::eras::Era::Modern);
+            assert_eq!(request.era(), crate::wire::revision::Era::Modern);
         }
     }
 

@@ -12,11 +12,14 @@ use std::collections::HashSet;
 
 use crate::{
     json::splice::{Member, Object, Splice, elements},
-    translate::eras::{
-        CLIENT_CAPABILITIES, CLIENT_INFO, LOG_LEVEL, MODERN_VERSION, NEWEST_LEGACY_VERSION, PROTOCOL_VERSION,
-        SERVER_INFO, SUBSCRIPTION_ID,
+    wire::{
+        id::Id,
+        message::{self, Message},
+        revision::{
+            CLIENT_CAPABILITIES, CLIENT_INFO, LOG_LEVEL, MODERN_VERSION, NEWEST_LEGACY_VERSION, PROTOCOL_VERSION,
+            SERVER_INFO, SUBSCRIPTION_ID,
+        },
     },
-    wire::message::{self, Id, Message},
 };
 
 /// The most resources that one subscription can name: the server is sent a request for each.
@@ -683,7 +686,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{translate::eras::Era, wire::message::Kind};
+    use crate::wire::{message::Kind, revision::Era};
 
     fn message(text: &str) -> Message {
         Message::one(text.to_owned()).unwrap_or_else(|| panic!("{text}"))

@@ -16,7 +16,7 @@ use http::{HeaderName, HeaderValue};
 use memchr::memmem;
 
 use crate::{
-    error::{Error, Kind as Fault},
+    error::{Error, ErrorKind},
     json::splice::{self, Object, Splice},
     wire::{headers, message::Message},
 };
@@ -141,7 +141,7 @@ impl Tools {
 fn warn(tool: &str, reason: &str) {
     let tool = tool.get(..tool.floor_char_boundary(LONGEST_NAME)).unwrap_or_default();
     // An error makes what a peer says harmless.
-    let error = Error::new(Fault::InvalidAnswer, format!("the tool {tool} has an invalid {ANNOTATION}: {reason}"));
+    let error = Error::new(ErrorKind::InvalidAnswer, format!("the tool {tool} has an invalid {ANNOTATION}: {reason}"));
     tracing::warn!(error = %error, "a tool is not shown to the client");
 }
 

@@ -4,10 +4,20 @@
 //! Feed chunks as they arrive, take messages as they are complete. Content that is no message is rejected here, noted,
 //! and never leaves as a message; the rest of the stream goes on.
 
-mod lines;
+pub(crate) mod lines;
 mod pieces;
 mod sse;
 
+use crate::{
+    error::{Error, ErrorKind},
+    json::{scanner::JsonFault, splice},
+    wire::{
+        id::Id,
+        message::{Batch, Invalid, LONGEST_BATCH, Message, Parsed},
+        responses,
+        spool::{Gathered, Gatherer, GivenUp, Storage, Unkept},
+    },
+};
 use std::{mem, sync::Arc, time::Duration};
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -18,15 +28,6 @@ pub(crate) use self::{
     lines::Lines,
     pieces::{Gather, Plain},
     sse::{Part, Sse},
-};
-use crate::{
-    error::{Error, Kind},
-    json::{scanner::Fault, splice},
-    wire::{
-        message::{Batch, Id, Invalid, LONGEST_BATCH, Message, Parsed},
-        responses,
-        spool::{Gathered, Gatherer, GivenUp, Storage, Unkept},
-    },
 };
 
 /// What of a payload that is no message an error shows, in bytes; it cuts this further.
@@ -171,7 +172,8 @@ impl Decoder {
             decoder.decoded = found;
             (decoder, done)
         });
-        let broke_off = |error| Error::new(Kind::Internal, "a large message could not be stored").with_source(error);
+        let broke_off =
+            |error| Error::new(ErrorKind::Internal, "a large message could not be stored").with_source(error);
         let (decoder, done) = worked.await.map_err(broke_off)?;
         *self = decoder;
         done
@@ -477,7 +479,7 @@ pub(crate) fn begins_event_stream(bytes: &[u8]) -> Option<bool> {
 /// What is in a payload, with U+FFFD for what is not UTF-8, as every reader of JSON over HTTP does.
 fn repaired(payload: &Gathered) -> Result<Parsed, Invalid> {
     match (&payload.outline, payload.in_memory()) {
-        (Err(Fault::NotUtf8 { .. }), Some(bytes)) => {
+        (Err(JsonFault::NotUtf8 { .. }), Some(bytes)) => {
             tracing::warn!("the server sent bytes that are not UTF-8; U+FFFD stands in their place");
             Message::parse(&String::from_utf8_lossy(bytes).into_owned().into())
         }
@@ -487,19 +489,22 @@ fn repaired(payload: &Gathered) -> Result<Parsed, Invalid> {
 
 /// Why an event named `error` counts, if it is no answer.
 fn unnamed() -> Error {
-    Error::new(Kind::InvalidMessage, "it is an event named error, and no answer")
+    Error::new(ErrorKind::InvalidMessage, "it is an event named error, and no answer")
 }
 
 fn invalid_answer(beginning: &[u8], cause: Error) -> Error {
-    Error::new(Kind::InvalidAnswer, "the server's reply is no JSON-RPC message; check that the URL is its MCP endpoint")
-        .with_detail(&String::from_utf8_lossy(beginning))
-        .with_source(cause)
+    Error::new(
+        ErrorKind::InvalidAnswer,
+        "the server's reply is no JSON-RPC message; check that the URL is its MCP endpoint",
+    )
+    .with_detail(&String::from_utf8_lossy(beginning))
+    .with_source(cause)
 }
 
 fn unkept(error: Unkept) -> Error {
     let (kind, hint) = match error {
-        Unkept::TooLong { .. } => (Kind::TooLarge, "; --max-message-size sets this limit"),
-        Unkept::NoFile(_) | Unkept::NoMoreFiles => (Kind::Storage, ""),
+        Unkept::TooLong { .. } => (ErrorKind::TooLarge, "; --max-message-size sets this limit"),
+        Unkept::NoFile(_) | Unkept::NoMoreFiles => (ErrorKind::Storage, ""),
     };
     Error::new(kind, format!("the server's message is {error}{hint}")).with_source(error)
 }

@@ -9,8 +9,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use crate::{
     error::Error,
     json::splice::Object,
-    translate::eras::{self, Era, MODERN_VERSION},
-    wire::message::{Message, Parsed},
+    wire::{
+        message::{Message, Parsed},
+        revision::{self, Era, MODERN_VERSION},
+    },
 };
 
 /// The session's id: in the answer to `initialize`, then in every request (R23).
@@ -73,7 +75,7 @@ pub(crate) fn modern(message: &Message, params: Vec<(HeaderName, HeaderValue)>, 
     let (mut version, mut name) = (None, None);
     for member in message.params().iter().flat_map(|params| params.members()) {
         if member.is("_meta") {
-            version = Object::of(member.value).and_then(|meta| meta.string(eras::PROTOCOL_VERSION));
+            version = Object::of(member.value).and_then(|meta| meta.string(revision::PROTOCOL_VERSION));
         } else if subject.is_some_and(|subject| member.is(subject)) {
             // What is no string, or has no Unicode text, has no form as a header: the server says so.
             name = serde_json::from_str::<String>(member.value).ok();

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 use crate::{
-    bridge::Bridge,
-    memory::{self, Taken},
+    memory::{self, Budget, Taken},
     wire::{long_values::LongValues, message::Message, spool::Storage},
 };
 
@@ -41,6 +40,20 @@ impl Opened {
         }
     }
 
+    /// With all of it in memory, once `loans` has room for it and what comes of it; if it is too large for that, it stays as it
+    /// came.
+    pub(crate) async fn whole(message: Message, loans: &Budget, storage: &Arc<Storage>) -> Self {
+        let length = message.spooled().map_or(0, |spooled| usize::try_from(spooled.length()).unwrap_or(usize::MAX));
+        let twice = length.saturating_mul(2);
+        if length == 0 || twice > memory::LOANS {
+            return Self { message, rest: Rest::Nothing };
+        }
+        let loan = loans.take(twice).await;
+        let copy = message.clone();
+        let message = spawn_blocking(move || copy.loaded()).await.unwrap_or(message);
+        Self { message, rest: Rest::Lent { storage: Arc::clone(storage), loan } }
+    }
+
     /// Whether there is a text.
     pub(crate) fn is_open(&self) -> bool {
         !self.message.is_spooled()
@@ -57,21 +70,5 @@ impl Opened {
                 spawn_blocking(move || copy.stored(&storage)).await.unwrap_or(changed)
             }
         }
-    }
-}
-
-impl Bridge {
-    /// All of a message in memory, once there is room for it and what comes of it; if it is too large for that, it stays as it
-    /// came.
-    pub(crate) async fn open_whole(&self, message: Message) -> Opened {
-        let length = message.spooled().map_or(0, |spooled| usize::try_from(spooled.length()).unwrap_or(usize::MAX));
-        let twice = length.saturating_mul(2);
-        if length == 0 || twice > memory::LOANS {
-            return Opened { message, rest: Rest::Nothing };
-        }
-        let loan = self.loans.take(twice).await;
-        let copy = message.clone();
-        let message = spawn_blocking(move || copy.loaded()).await.unwrap_or(message);
-        Opened { message, rest: Rest::Lent { storage: Arc::clone(&self.storage), loan } }
     }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use memchr::memmem;
 
 use crate::{
-    server::retry,
+    random::random,
     wire::{message::Message, spool::Spooled},
 };
 
@@ -107,9 +107,7 @@ const DIGITS: usize = 8;
 /// What each stand-in has in it, and nothing else has, as it is a secret of this process.
 fn mark() -> &'static [u8] {
     static MARK: OnceLock<Vec<u8>> = OnceLock::new();
-    MARK.get_or_init(|| {
-        format!("mcp-gangway {:x}{:x} ", retry::random().to_bits(), retry::random().to_bits()).into_bytes()
-    })
+    MARK.get_or_init(|| format!("mcp-gangway {:x}{:x} ", random().to_bits(), random().to_bits()).into_bytes())
 }
 
 /// Reads a text that is known to be JSON, and copies it without its long values.
@@ -356,7 +354,7 @@ mod tests {
         assert!(expected == found);
 
         // The id is still where it is said to be, though long values came before it.
-        let renamed = whole.with_id(&crate::wire::message::Id::own("other"));
+        let renamed = whole.with_id(&crate::wire::id::Id::own("other"));
         assert!(text_of(&renamed).ends_with(r#""jsonrpc":"2.0", "id":"other"}"#));
     }
 

@@ -4,22 +4,25 @@
 //! no raw line break (R2), is made by putting spaces in their place: in valid JSON they stand between tokens only.
 //! Where a key occurs twice the last one counts, as in every common JSON reader.
 
-use std::{fmt, io, ops::Range, sync::Arc};
+use std::{io, ops::Range, sync::Arc};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    client::stdio::Line,
-    error::{Error, Kind as Fault},
+    error::{Error, ErrorKind},
     json::{
         scanner::{self, Answer, Outline, Scanner, Shape},
         splice::{self, Object},
     },
-    server::session::Offer,
-    translate::eras::Era,
-    wire::spool::{Gathered, Gatherer, Payload, Spooled, Storage},
+    wire::{
+        id::Id,
+        line::Line,
+        reply::error_reply,
+        revision::Era,
+        spool::{Gathered, Gatherer, Payload, Spooled, Storage},
+    },
 };
 
 /// The most messages that come in one piece. Each costs memory beside its bytes, which the limits on bytes do not see.
@@ -75,6 +78,14 @@ pub(crate) struct Batch {
     length: usize,
 }
 
+/// What the result of `initialize` grants to a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) version: String,
+    /// Each capability and what it has, like `resources` and `resources.subscribe`.
+    pub(crate) capabilities: Vec<String>,
+}
+
 /// Bytes that are no message: why, and the id that an error reply can name.
 #[derive(Debug)]
 pub(crate) struct Invalid {
@@ -96,7 +107,7 @@ impl Message {
         let Gathered { payload, outline } = gathered;
         let outline = match outline {
             Ok(outline) => outline,
-            Err(scanner::Fault::NotUtf8 { .. }) => {
+            Err(scanner::JsonFault::NotUtf8 { .. }) => {
                 let id = match payload {
                     Payload::Memory(bytes) => id_of_broken_text(bytes),
                     Payload::File(_) => None,
@@ -271,7 +282,7 @@ impl Message {
     pub(crate) fn into_line(self) -> Line {
         if let Some(spooled) = self.spooled {
             let lost = || {
-                let error = Error::new(Fault::Storage, "the server's answer cannot be read back from its file");
+                let error = Error::new(ErrorKind::Storage, "the server's answer cannot be read back from its file");
                 error_reply(self.id.as_ref(), &error.with_may_have_run(true))
             };
             let failure = (self.kind == Kind::Response).then(lost);
@@ -442,61 +453,6 @@ impl Iterator for Batch {
     }
 }
 
-/// The error reply to the request with this id (`null` where none is known), as one line (R5, R14).
-pub(crate) fn error_reply(id: Option<&Id>, error: &Error) -> Bytes {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        code: i32,
-        message: String,
-        data: Data<'a>,
-    }
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Data<'a> {
-        source: &'a str,
-        kind: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        http_status: Option<u16>,
-        /// Seconds, as in the HTTP header.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        retry_after: Option<u64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        may_have_run: Option<bool>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        attempts: Option<u32>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        url: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        detail: Option<String>,
-    }
-    let body = Body {
-        code: error.code(),
-        message: error.to_string(),
-        data: Data {
-            source: "mcp-gangway",
-            kind: error.kind(),
-            http_status: error.status(),
-            retry_after: error.retry_after().map(|wait| wait.as_secs()),
-            may_have_run: error.may_have_run(),
-            attempts: error.attempts(),
-            url: error.url(),
-            detail: error.detail(),
-        },
-    };
-    // Numbers and strings only: this cannot fail, and an empty object would still be a valid error reply.
-    let body = serde_json::to_string(&body).unwrap_or_else(|_| "{}".to_owned());
-    let id = id.map_or("null", Id::as_str);
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{body}}}"#).into()
-}
-
-/// The notification that cancels the request with this id upstream.
-pub(crate) fn cancellation(id: &Id, reason: &str) -> Bytes {
-    let reason = serde_json::Value::from(reason);
-    let id = id.as_str();
-    format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":{reason}}}}}"#)
-        .into()
-}
-
 /// The notification that ends the handshake.
 pub(crate) fn initialized() -> Message {
     Message {
@@ -509,102 +465,6 @@ pub(crate) fn initialized() -> Message {
         id: None,
         method: Method(Bytes::from_static(b"notifications/initialized")),
         answer: None,
-    }
-}
-
-/// A JSON-RPC id as it was written. Its spelling is kept; [`Id::same`] compares by value, and 1 is not "1" (R4).
-#[derive(Clone)]
-pub(crate) struct Id(Bytes);
-
-impl Id {
-    /// An id of the bridge's own: a string of characters that JSON does not escape.
-    pub(crate) fn own(text: &str) -> Self {
-        Self(format!("\"{text}\"").into())
-    }
-
-    /// An id as it stands in a message, if it is one.
-    pub(crate) fn read(json: Bytes) -> Option<Self> {
-        let id = Self(json);
-        id.is_valid().then_some(id)
-    }
-
-    /// The id in JSON.
-    pub(crate) fn as_str(&self) -> &str {
-        // A slice of text that was valid UTF-8, cut at JSON tokens.
-        std::str::from_utf8(&self.0).unwrap_or("null")
-    }
-
-    pub(crate) fn is_null(&self) -> bool {
-        self.0 == "null"
-    }
-
-    /// Whether two ids are the same value: `"a"` and `"\u0061"`, `1` and `1.0`.
-    pub(crate) fn same(&self, other: &Self) -> bool {
-        if self.0 == other.0 {
-            return true;
-        }
-        // Nearly all ids are written in the one plain way, and then no others are the same. A look at all open requests
-        // must not read each of their ids.
-        if self.is_plain() && other.is_plain() {
-            return false;
-        }
-        match (self.value(), other.value()) {
-            (Some(serde_json::Value::Number(one)), Some(serde_json::Value::Number(two))) => {
-                one == two || (one.is_f64() != two.is_f64() && one.as_f64() == two.as_f64())
-            }
-            (Some(one), Some(two)) => one == two,
-            _ => false,
-        }
-    }
-
-    /// Whether no other spelling than this has its value but one that says so: a string without escapes, or a short integer.
-    fn is_plain(&self) -> bool {
-        match &*self.0 {
-            [b'"', text @ ..] => !text.contains(&b'\\'),
-            // Up to 2^53, floating-point numbers are the integers that they stand for.
-            digits => digits.len() <= 15 && digits.iter().all(u8::is_ascii_digit),
-        }
-    }
-
-    /// Whether `other` is this id after a peer took it through a floating-point number, as JavaScript does.
-    pub(crate) fn same_when_rounded(&self, other: &Self) -> bool {
-        match (self.value(), other.value()) {
-            (Some(serde_json::Value::Number(one)), Some(serde_json::Value::Number(two))) => {
-                one.as_f64() == two.as_f64()
-            }
-            _ => false,
-        }
-    }
-
-    /// Whether a peer that names this id may mean the other: it is the same, was rounded, or became a string.
-    pub(crate) fn means(&self, other: &Self) -> bool {
-        let bare = |id: &Self| id.as_str().trim_matches('"').to_owned();
-        self.same(other) || self.same_when_rounded(other) || bare(self) == bare(other)
-    }
-
-    /// Whether this is the text of another id, which is a number.
-    pub(crate) fn is_text_of(&self, number: &Self) -> bool {
-        let text = self.0.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
-        text.is_some_and(|text| text == &*number.0)
-    }
-
-    /// Whether the two are spelled alike.
-    pub(crate) fn identical(&self, other: &Self) -> bool {
-        self.0 == other.0
-    }
-
-    fn is_valid(&self) -> bool {
-        matches!(self.0.first(), Some(b'"' | b'-' | b'0'..=b'9' | b'n'))
-    }
-
-    fn value(&self) -> Option<serde_json::Value> {
-        serde_json::from_slice(&self.0).ok()
-    }
-}
-
-impl fmt::Debug for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
@@ -634,22 +494,12 @@ impl Method {
 
 impl Invalid {
     fn message(why: &str, id: Option<Id>) -> Self {
-        Self { error: Error::new(Fault::InvalidMessage, format!("this is no JSON-RPC message: {why}")), id }
+        Self { error: Error::new(ErrorKind::InvalidMessage, format!("this is no JSON-RPC message: {why}")), id }
     }
 }
 
 fn not_json(why: &str) -> Error {
-    Error::new(Fault::Parse, format!("this is no JSON: {why}"))
-}
-
-/// With spaces in the place of raw line breaks.
-pub(crate) fn blank_line_breaks(text: &mut [u8]) {
-    let mut rest = text;
-    while let Some(at) = memchr::memchr2(b'\r', b'\n', rest) {
-        let Some((byte, after)) = rest.get_mut(at..).and_then(<[u8]>::split_first_mut) else { return };
-        *byte = b' ';
-        rest = after;
-    }
+    Error::new(ErrorKind::Parse, format!("this is no JSON: {why}"))
 }
 
 /// The id of a request whose text is not UTF-8, so that its sender learns which one failed.
@@ -664,6 +514,7 @@ fn id_of_broken_text(bytes: &[u8]) -> Option<Id> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::line::blank_line_breaks;
 
     fn message(text: &str) -> Message {
         match Message::parse(&Bytes::from(text.to_owned())) {
@@ -843,7 +694,7 @@ mod tests {
 
     #[test]
     fn an_error_reply_has_only_the_fields_that_apply() {
-        let error = Error::new(Fault::Status, "refused").with_may_have_run(false);
+        let error = Error::new(ErrorKind::Status, "refused").with_may_have_run(false);
         let id = Id(Bytes::from_static(b"1152921504606846976"));
         assert_eq!(
             error_reply(Some(&id), &error),

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use crate::{
-    error::{Error, Kind as Fault},
+    error::{Error, ErrorKind},
     json::scanner::{Answer, Member, Version},
     wire::{
         body::Lost,
@@ -90,7 +90,7 @@ fn foreign(message: &Message) -> Lost {
     let text = String::from_utf8_lossy(&text);
     let said = error_text::of(&text).map(|said| format!(": {said}")).unwrap_or_default();
     let summary = format!("the server answered with what is no JSON-RPC response{said}");
-    Lost { error: Error::new(Fault::InvalidAnswer, summary).with_detail(&text), id: message.id().cloned() }
+    Lost { error: Error::new(ErrorKind::InvalidAnswer, summary).with_detail(&text), id: message.id().cloned() }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::{
-    json::scanner::{Fault, Kept, Outline, Scanner},
+    json::scanner::{JsonFault, Kept, Outline, Scanner},
     memory, open_files,
 };
 
@@ -102,13 +102,13 @@ pub(crate) enum Part {
 #[derive(Debug)]
 pub(crate) struct Gathered {
     pub(crate) payload: Payload,
-    pub(crate) outline: Result<Outline, Fault>,
+    pub(crate) outline: Result<Outline, JsonFault>,
 }
 
 impl Gathered {
     /// Whether there is nothing but white space.
     pub(crate) fn is_blank(&self) -> bool {
-        matches!(self.outline, Err(Fault::Empty))
+        matches!(self.outline, Err(JsonFault::Empty))
     }
 
     /// The bytes, if they are in memory.

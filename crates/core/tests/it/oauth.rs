@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use mcp_gangway_core::auth::{self, Credential, Grant, Prompt, Resource, Revocation, Secret};
+use mcp_gangway_core::auth::{Credential, Grant, Prompt, Resource, Revocation, Secret};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -48,8 +48,9 @@ pub(crate) async fn sign_out(
             unauthorized(get, issuer).await;
         }
     };
+    let account = config.account().unwrap();
     tokio::select! {
-        revocations = auth::logout(config) => revocations.unwrap(),
+        revocations = account.logout() => revocations.unwrap(),
         () = tell => unreachable!(),
     }
 }
@@ -121,13 +122,13 @@ async fn the_message_waits_for_the_sign_in_and_is_sent_again() {
     assert!(prompts.try_recv().is_err());
     assert_eq!(issuer.state().tokens.len(), 1);
 
-    let [status] = &*auth::status(&config).await.unwrap() else { panic!("one record") };
+    let [status] = &*config.account().unwrap().status().await.unwrap() else { panic!("one record") };
     assert!(status.is_signed_in && status.can_refresh && status.expiry.is_some());
     assert_eq!((status.issuer.clone(), status.scopes.join(" ")), (issuer.origin(), "read".to_owned()));
     let shown = format!("{status:?}");
     assert!(!shown.contains("token-") && !shown.contains("refresh-"), "{shown}");
     assert!(matches!(&*sign_out(&mut server, &issuer, &config).await, [Revocation::NotOffered]));
-    assert!(auth::status(&config).await.unwrap().is_empty());
+    assert!(config.account().unwrap().status().await.unwrap().is_empty());
     drop(folder);
 }
 
@@ -160,7 +161,7 @@ async fn who_signs_out_has_the_tokens_revoked() {
             ([Revocation::Failed(error)], Some(fault)) => assert!(error.to_string().contains(fault), "{error}"),
             other => panic!("{other:?}"),
         }
-        assert!(auth::status(&config).await.unwrap().is_empty(), "forgotten all the same");
+        assert!(config.account().unwrap().status().await.unwrap().is_empty(), "forgotten all the same");
         let state = issuer.state();
         let tokens: Vec<_> = state.revocations.iter().map(|form| &*form["token"]).collect();
         assert_eq!(tokens, if fault.is_none() { &["refresh-2", "token-2"][..] } else { &[] });

@@ -340,7 +340,7 @@ async fn no_secret_of_a_sign_in_is_shown_or_goes_elsewhere() {
         // First all goes well, or it is redirected before there is a token.
         let token =
             if redirects { None } else { Some(sign_in(&mut client, &mut server, &issuer, &mut prompts, grant).await) };
-        writeln!(told, "{:?}", auth::status(&config).await.unwrap()).unwrap();
+        writeln!(told, "{:?}", config.account().unwrap().status().await.unwrap()).unwrap();
         while prompts.try_recv().is_ok() {}
 
         // Then it echoes all that it gets, or sends it elsewhere; the MCP server echoes the token.

@@ -8,7 +8,11 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::Exchange;
-use crate::{call::sign_in_prompt, error::Error, wire::message::Message};
+use crate::{
+    call::{incoming, sign_in_prompt},
+    error::Error,
+    wire::message::Message,
+};
 
 impl Exchange<'_> {
     /// Answers a handshake in the server's place, as the user takes too long to sign in. False if it is none.
@@ -18,10 +22,10 @@ impl Exchange<'_> {
         };
         if self.pending.claim_answer() {
             if self.is_initialize() {
-                self.bridge.session().promised(&self.message);
-                self.bridge.await_sign_in();
+                self.bridge.server.session().promised(&self.message);
+                sign_in_prompt::await_sign_in(self.bridge);
             }
-            self.bridge.output.send(answer.into_line()).await;
+            self.bridge.client.output.send(answer.into_line()).await;
         }
         true
     }
@@ -36,7 +40,7 @@ impl Exchange<'_> {
             return Ok(true);
         };
         self.message = again.request;
-        let Some(sign_in) = self.bridge.transport.credentials.sign_in() else { return Ok(true) };
+        let Some(sign_in) = self.bridge.server.requests.credentials.sign_in() else { return Ok(true) };
         let patience = if again.is_declined { Duration::ZERO } else { sign_in.patience() };
         let waited = tokio::select! {
             biased;
@@ -48,7 +52,7 @@ impl Exchange<'_> {
             Ok(_) => Ok(true),
             Err(_) if again.is_declined => Err(sign_in.pending()),
             Err(_) => {
-                self.bridge.answer(self.pending, sign_in_prompt::later(&self.message)).await;
+                incoming::answer(self.bridge, self.pending, sign_in_prompt::later(&self.message)).await;
                 Ok(false)
             }
         }
@@ -59,8 +63,8 @@ impl Exchange<'_> {
         if !error.is_sign_in() {
             return None;
         }
-        let prompt = self.bridge.transport.credentials.sign_in()?.shown()?;
+        let prompt = self.bridge.server.requests.credentials.sign_in()?.shown()?;
         let question = sign_in_prompt::question(&self.message, &prompt)?;
-        self.bridge.asked.is_new(prompt.url()).then_some(question)
+        self.bridge.calls.shown_sign_ins.is_new(prompt.url()).then_some(question)
     }
 }

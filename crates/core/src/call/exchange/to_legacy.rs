@@ -7,21 +7,24 @@ use tokio::time::timeout;
 
 use super::{Exchange, Remedy, Step};
 use crate::{
-    bridge::{Bridge, shutdown},
     call::{
+        Bridge,
         call_table::Origin,
-        intake::Lane,
+        incoming,
+        lane::Lane,
+        own_requests,
         parked_calls::{Call, Waiting},
+        renewal, shutdown,
     },
-    error::{Error, Kind as Fault},
+    error::{Error, ErrorKind},
     json::splice::{Object, elements},
-    translate::{
-        eras::{self, Road},
-        modern_to_legacy::{self, Answered, LegacyServer, Step as Translated, Subscription},
-    },
+    server::protocol::{self, Road},
+    translate::modern_to_legacy::{self, Answered, LegacyServer, Step as Translated, Subscription},
     wire::{
+        id::Id,
         large_message::Opened,
-        message::{Id, Kind, Message},
+        message::{Kind, Message},
+        revision,
     },
 };
 
@@ -43,23 +46,24 @@ impl Exchange<'_> {
     async fn translate_to_legacy(&mut self) -> Result<Step, Error> {
         let bridge = self.bridge;
         if self.message.kind() != Kind::Request {
-            if bridge.session().is_for_modern() {
-                bridge.tell(modern_to_legacy::forwarded(&self.message), Origin::Wish, Lane::default()).await;
+            if bridge.server.session().is_for_modern() {
+                own_requests::tell(bridge, modern_to_legacy::forwarded(&self.message), Origin::Wish, Lane::default())
+                    .await;
             }
             return Ok(Step::Done);
         }
         if let Some(objection) = modern_to_legacy::objection(&self.message) {
-            bridge.answer(self.pending, objection).await;
+            incoming::answer(bridge, self.pending, objection).await;
             return Ok(Step::Done);
         }
         if let Some(step) = self.greet_legacy().await? {
             return Ok(step);
         }
-        let translated = bridge.eras().server.as_ref().map(|server| server.take(&self.message));
+        let translated = bridge.server.protocol().legacy_server.as_ref().map(|server| server.take(&self.message));
         match translated {
             // Another message has found that the server is modern after all.
             None => return Ok(Step::Again),
-            Some(Translated::Answer(answer)) => bridge.answer(self.pending, answer).await,
+            Some(Translated::Answer(answer)) => incoming::answer(bridge, self.pending, answer).await,
             Some(Translated::Listen(subscription)) => self.subscribe(subscription).await,
             Some(Translated::Retry { state, responses }) => return self.go_on(&state, &responses).await,
             Some(Translated::Send(message)) => return self.make(&message).await,
@@ -74,18 +78,18 @@ impl Exchange<'_> {
         let greeting = {
             let (bridge, request) = (Arc::clone(bridge), self.message.clone());
             // The session is everybody's, should this request be cancelled or run out of time.
-            self.bridge.see_through(async move { bridge.greet(&request).await })
+            self.bridge.calls.see_through(async move { greet(&bridge, &request).await })
         };
         Ok(match self.in_time_left(greeting).await??? {
             Greeting::Session => None,
             Greeting::Refused(answer) => {
-                bridge.answer(self.pending, answer).await;
+                incoming::answer(bridge, self.pending, answer).await;
                 Some(Step::Done)
             }
             // What it said at first was meant.
             Greeting::Modern => match self.refusal.take() {
                 Some(refusal) => {
-                    bridge.answer(self.pending, refusal).await;
+                    incoming::answer(bridge, self.pending, refusal).await;
                     Some(Step::Done)
                 }
                 None => Some(Step::Again),
@@ -119,7 +123,7 @@ impl Exchange<'_> {
         }
         let answer = match answer {
             Ok(answer) if shows_modern_server(&answer) => {
-                bridge.turn_modern();
+                renewal::turn_modern(bridge);
                 return Ok(Step::Again);
             }
             Ok(answer) => answer,
@@ -127,7 +131,7 @@ impl Exchange<'_> {
         };
         let opened = Opened::new(answer);
         let answer = opened.message.clone();
-        let answered = match &bridge.eras().server {
+        let answered = match &bridge.server.protocol().legacy_server {
             // What cannot be opened passes as it is; clients take a result without a type for a complete one.
             Some(server) if opened.is_open() => server.answer(&self.message, answer),
             _ => Answered::Final(answer),
@@ -135,11 +139,11 @@ impl Exchange<'_> {
         let answer = match answered {
             Answered::Final(answer) => opened.close(answer).await,
             Answered::InputRequired(questions) => {
-                let state = bridge.parked.again(bridge, &self.message).ok_or_else(too_many)?;
+                let state = bridge.calls.parked.again(bridge, &self.message).ok_or_else(too_many)?;
                 modern_to_legacy::input_required(&self.message, &state, &questions)
             }
         };
-        bridge.answer(self.pending, answer).await;
+        incoming::answer(bridge, self.pending, answer).await;
         Ok(Step::Done)
     }
 
@@ -149,26 +153,26 @@ impl Exchange<'_> {
             call.asked.push(question);
         }
         let questions: Vec<_> = call.asked.iter().map(|question| question.request.clone()).collect();
-        let state = self.bridge.parked.park(call).ok_or_else(too_many)?;
+        let state = self.bridge.calls.parked.park(call).ok_or_else(too_many)?;
         let answer = modern_to_legacy::input_required(&self.message, &state, &questions);
-        self.bridge.answer(self.pending, answer).await;
+        incoming::answer(self.bridge, self.pending, answer).await;
         Ok(Step::Done)
     }
 
     /// Goes on with what the client brings the input for.
     async fn go_on(&mut self, state: &str, responses: &[(String, String)]) -> Result<Step, Error> {
         let bridge = self.bridge;
-        let mut call = match bridge.parked.take(state, self.message.method()) {
+        let mut call = match bridge.calls.parked.take(state, self.message.method()) {
             Some(Waiting::Call(call, _)) => call,
             Some(Waiting::Again(..)) => {
                 if let Some(answer) = modern_to_legacy::declined(&self.message, responses) {
-                    bridge.answer(self.pending, answer).await;
+                    incoming::answer(bridge, self.pending, answer).await;
                     return Ok(Step::Done);
                 }
                 return self.make(&modern_to_legacy::forwarded(&self.message)).await;
             }
             None => {
-                bridge.answer(self.pending, unknown_state(&self.message)).await;
+                incoming::answer(bridge, self.pending, unknown_state(&self.message)).await;
                 return Ok(Step::Done);
             }
         };
@@ -178,7 +182,7 @@ impl Exchange<'_> {
                 Some((_, input)) => {
                     let response = modern_to_legacy::response(&question.request, input);
                     // The server may have more to ask, or the answer to give, before it has done with this.
-                    bridge.tell_beside(response, Origin::Session).await;
+                    own_requests::tell_beside(bridge, response, Origin::Session).await;
                 }
                 None => call.asked.push(question),
             }
@@ -191,15 +195,15 @@ impl Exchange<'_> {
         let bridge = self.bridge;
         let Some(level) = modern_to_legacy::log_level(&self.message) else { return };
         let request = modern_to_legacy::set_level(&level);
-        let mut refused = bridge.log_level.lock().await;
-        let epoch = bridge.session().epoch();
+        let mut refused = bridge.calls.log_level.lock().await;
+        let epoch = bridge.server.session().epoch();
         let is_refused = refused.as_ref().is_some_and(|(at, other)| *at == epoch && *other == level);
-        if is_refused || bridge.session().logs_like(&request) {
+        if is_refused || bridge.server.session().logs_like(&request) {
             return;
         }
         // Some servers know levels and do not say so.
-        match bridge.call(&request, Origin::Wish).await {
-            Ok(answer) if answer.error().is_none() => bridge.session().answered(&request),
+        match own_requests::call(bridge, &request, Origin::Wish).await {
+            Ok(answer) if answer.error().is_none() => bridge.server.session().answered(&request),
             failed => {
                 tracing::debug!(?failed, "the server's log level cannot be set");
                 *refused = Some((epoch, level));
@@ -210,17 +214,17 @@ impl Exchange<'_> {
     /// Serves a subscription until the client gives it up.
     async fn subscribe(&mut self, mut subscription: Subscription) {
         let bridge = self.bridge;
-        let turn = bridge.subscriptions.turn.lock().await;
+        let turn = bridge.calls.subscriptions.turn.lock().await;
         let watched = subscription.uris().to_vec();
-        let newly = bridge.subscriptions.watch(&watched);
+        let newly = bridge.calls.subscriptions.watch(&watched);
         let mut guard = Subscribed { bridge, number: None, watched };
         let mut newly = newly.into_iter();
         let mut unwatched = HashSet::new();
         for uri in newly.by_ref() {
             let request = modern_to_legacy::subscribe(&uri);
-            let failed = match bridge.call(&request, Origin::Wish).await {
+            let failed = match own_requests::call(bridge, &request, Origin::Wish).await {
                 Ok(answer) if answer.error().is_none() => {
-                    bridge.session().answered(&request);
+                    bridge.server.session().answered(&request);
                     continue;
                 }
                 failed => failed,
@@ -236,8 +240,8 @@ impl Exchange<'_> {
         subscription.leave_out(&unwatched);
         drop(turn);
         // Nothing may come before the acknowledgement, and nothing be lost after it: no wait between the two.
-        bridge.output.send_now(subscription.acknowledged().into_line());
-        guard.number = Some(bridge.subscriptions.add(subscription));
+        bridge.client.output.send_now(subscription.acknowledged().into_line());
+        guard.number = Some(bridge.calls.subscriptions.add(subscription));
         self.release();
         std::future::pending::<()>().await;
     }
@@ -253,46 +257,46 @@ enum Greeting {
     Modern,
 }
 
-impl Bridge {
-    /// Sees that there is a session, which is set up with what this request says of its client.
-    async fn greet(self: &Arc<Self>, request: &Message) -> Result<Greeting, Error> {
-        let failures = self.renewal.failures();
-        let _turn = self.renewal.turn().await;
-        if self.eras().road(request) == Road::Direct {
-            return Ok(Greeting::Modern);
+/// Sees that there is a session, which is set up with what this request says of its client.
+async fn greet(bridge: &Arc<Bridge>, request: &Message) -> Result<Greeting, Error> {
+    let failures = bridge.calls.renewal.failures();
+    let _turn = bridge.calls.renewal.turn().await;
+    if bridge.road(request) == Road::Direct {
+        return Ok(Greeting::Modern);
+    }
+    if bridge.server.protocol().legacy_server.is_some() && bridge.server.session().initialize().is_some() {
+        return Ok(Greeting::Session);
+    }
+    if bridge.calls.renewal.failures() != failures {
+        // To try for each in turn would keep the last one waiting for long.
+        return Err(Error::new(ErrorKind::NoAnswer, "no session could be set up with the server just now"));
+    }
+    bridge.server.session().begin_for_modern();
+    let initialize = modern_to_legacy::initialize(request);
+    let answer = own_requests::call(bridge, &initialize, Origin::Session)
+        .await
+        .inspect_err(|_| bridge.calls.renewal.failed())?;
+    if let (Some(server), Some(offer)) = (LegacyServer::new(&answer), answer.offer()) {
+        tracing::info!("the server speaks an older protocol; the client's 2026-07-28 is translated");
+        bridge.server.session().negotiated_for_modern(&initialize, offer);
+        bridge.server.protocol().legacy_server = Some(server);
+        renewal::begin_session(bridge).await;
+        return Ok(Greeting::Session);
+    }
+    match answer.error() {
+        None => Err(Error::new(ErrorKind::InvalidAnswer, "the server's answer to initialize is no result")),
+        Some((code, _)) if protocol::refuses_legacy(code) => {
+            renewal::turn_modern(bridge);
+            Ok(Greeting::Modern)
         }
-        if self.eras().server.is_some() && self.session().initialize().is_some() {
-            return Ok(Greeting::Session);
-        }
-        if self.renewal.failures() != failures {
-            // To try for each in turn would keep the last one waiting for long.
-            return Err(Error::new(Fault::NoAnswer, "no session could be set up with the server just now"));
-        }
-        self.session().begin_for_modern();
-        let initialize = modern_to_legacy::initialize(request);
-        let answer = self.call(&initialize, Origin::Session).await.inspect_err(|_| self.renewal.failed())?;
-        if let (Some(server), Some(offer)) = (LegacyServer::new(&answer), answer.offer()) {
-            tracing::info!("the server speaks an older protocol; the client's 2026-07-28 is translated");
-            self.session().negotiated_for_modern(&initialize, offer);
-            self.eras().server = Some(server);
-            self.begin_session().await;
-            return Ok(Greeting::Session);
-        }
-        match answer.error() {
-            None => Err(Error::new(Fault::InvalidAnswer, "the server's answer to initialize is no result")),
-            Some((code, _)) if eras::refuses_legacy(code) => {
-                self.turn_modern();
-                Ok(Greeting::Modern)
-            }
-            Some(_) => Ok(Greeting::Refused(answer)),
-        }
+        Some(_) => Ok(Greeting::Refused(answer)),
     }
 }
 
 /// Whether only a modern server answers like this: it knows no version but its own, and has not looked at the request.
 fn shows_modern_server(answer: &Message) -> bool {
     let supported = || Object::of(answer.text())?.object("error")?.object("data")?.get("supported");
-    let is_modern = |version: &str| version.trim_matches('"') == eras::MODERN_VERSION;
+    let is_modern = |version: &str| version.trim_matches('"') == revision::MODERN_VERSION;
     answer.error().is_some_and(|(code, _)| code == -32_022)
         && supported().is_some_and(|supported| elements(supported).any(is_modern))
 }
@@ -310,23 +314,23 @@ impl Subscribed<'_> {
         let (gone, watched) = std::mem::take(&mut self.watched).into_iter().partition(|uri| unwatched.contains(uri));
         self.watched = watched;
         let gone: Vec<String> = gone;
-        self.bridge.subscriptions.unwatch(&gone);
+        self.bridge.calls.subscriptions.unwatch(&gone);
     }
 }
 
 impl Drop for Subscribed<'_> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            self.bridge.subscriptions.remove(number);
+            self.bridge.calls.subscriptions.remove(number);
         }
-        let gone = self.bridge.subscriptions.unwatch(&self.watched);
+        let gone = self.bridge.calls.subscriptions.unwatch(&self.watched);
         let bridge = Arc::clone(self.bridge);
-        self.bridge.spawn(async move {
-            let _turn = bridge.subscriptions.turn.lock().await;
-            for uri in gone.iter().filter(|uri| bridge.subscriptions.is_unwatched(uri)) {
+        self.bridge.calls.spawn(async move {
+            let _turn = bridge.calls.subscriptions.turn.lock().await;
+            for uri in gone.iter().filter(|uri| bridge.calls.subscriptions.is_unwatched(uri)) {
                 let request = modern_to_legacy::unsubscribe(uri);
-                bridge.session().answered(&request);
-                if let Err(error) = bridge.call(&request, Origin::Session).await {
+                bridge.server.session().answered(&request);
+                if let Err(error) = own_requests::call(&bridge, &request, Origin::Session).await {
                     tracing::debug!(error = %error, "the server goes on watching a resource");
                 }
             }
@@ -343,5 +347,5 @@ fn unknown_state(request: &Message) -> Message {
 }
 
 fn too_many() -> Error {
-    Error::new(Fault::TooLarge, "too many calls wait for input already")
+    Error::new(ErrorKind::TooLarge, "too many calls wait for input already")
 }

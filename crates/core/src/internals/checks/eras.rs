@@ -13,7 +13,10 @@ use crate::{
         modern_to_legacy::{self, Answered, LegacyServer, Step},
         tool_headers::Tools,
     },
-    wire::message::{Id, Kind, Message},
+    wire::{
+        id::Id,
+        message::{Kind, Message},
+    },
 };
 
 /// The most that a step adds of its own, in bytes.

@@ -8,11 +8,13 @@ use super::{
     members::{Members, place},
 };
 use crate::{
-    client::stdio::Line,
     json::scanner::LONGEST_KEPT,
-    translate::eras::{self, Era},
+    wire::reply::error_reply,
     wire::{
-        message::{self, Id, Invalid, Kind, LONGEST_BATCH, Message, Parsed, blank_line_breaks},
+        id::Id,
+        line::{Line, blank_line_breaks},
+        message::{Invalid, Kind, LONGEST_BATCH, Message, Parsed},
+        revision::{self, Era},
         spool::{Gatherer, Storage},
     },
 };
@@ -94,7 +96,7 @@ fn expected(json: &str) -> Option<Expected<'_>> {
     let method = method.unwrap_or("\"\"");
     let method = serde_json::from_str(method).unwrap_or_else(|_| method[1..method.len() - 1].to_owned());
     let meta = members.get("params").and_then(Members::of).and_then(|params| params.get("_meta"));
-    let names_version = meta.and_then(Members::of).is_some_and(|meta| meta.get(eras::PROTOCOL_VERSION).is_some());
+    let names_version = meta.and_then(Members::of).is_some_and(|meta| meta.get(revision::PROTOCOL_VERSION).is_some());
     let is_modern =
         matches!(&*method, "server/discover" | "subscriptions/listen") || kind != Kind::Response && names_version;
     Some(Expected { kind, era: if is_modern { Era::Modern } else { Era::Legacy }, id, method })
@@ -116,7 +118,7 @@ fn check(json: &str, found: Result<&Message, &Invalid>) {
         }
         (None, Err(invalid)) => {
             assert_eq!(invalid.error.code(), -32600, "{shown:?}");
-            let reply = message::error_reply(invalid.id.as_ref(), &invalid.error);
+            let reply = error_reply(invalid.id.as_ref(), &invalid.error);
             assert!(Message::one(reply).is_some_and(|reply| reply.kind() == Kind::Response), "{shown:?}");
         }
         (expected, found) => panic!("{shown:?}: {:?}, but {found:?}", expected.map(|expected| expected.kind)),

@@ -18,7 +18,7 @@ use tokio::{
 use super::hostile::{Script, lock, next_head};
 use crate::{
     Config, Error, Proxy,
-    auth::{Credential, Grant, OAuth, Secret, login},
+    auth::{Credential, Grant, OAuth, Secret},
     http::in_memory::Network,
 };
 
@@ -47,6 +47,7 @@ fn sign_in(input: &[u8]) -> Result<(), Error> {
         oauth.credential = Some(Credential::Secret(Secret::new("secret".to_owned())));
     }
     config.oauth = Some(oauth);
+    let account = config.account().expect("signing in is turned on");
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
@@ -61,7 +62,7 @@ fn sign_in(input: &[u8]) -> Result<(), Error> {
             tokio::spawn(converse(Arc::clone(&listening), far));
             Ok(Box::new(near))
         });
-        let outcome = timeout(END, login(&config)).await;
+        let outcome = timeout(END, account.login()).await;
         let server = lock(&server);
         assert!(!server.is_flooded, "{} requests in {:?}", server.requests, server.began.elapsed());
         outcome.expect("a sign-in has an end")

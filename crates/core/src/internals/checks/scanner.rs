@@ -7,8 +7,10 @@ use super::{
     members::{Members, place},
 };
 use crate::{
-    json::scanner::{Answer, Expected, Fault, Kept, LONGEST_KEPT, Member, Outline, Places, Scanner, Shape, Version},
-    translate::eras,
+    json::scanner::{
+        Answer, Expected, JsonFault, Kept, LONGEST_KEPT, Member, Outline, Places, Scanner, Shape, Version,
+    },
+    wire::revision,
 };
 
 /// Any bytes are judged, and seen, as `serde_json` does.
@@ -23,7 +25,7 @@ pub fn scanner(input: &[u8]) {
 }
 
 /// What is found in a text that comes in these chunks.
-pub(crate) fn scan<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Outline, Fault> {
+pub(crate) fn scan<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Outline, JsonFault> {
     let mut scanner = Scanner::new();
     let mut fault = None;
     for chunk in chunks {
@@ -33,12 +35,12 @@ pub(crate) fn scan<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Out
     }
     let result = scanner.finish();
     assert!(fault.is_none() || result.as_ref().err() == fault.as_ref(), "{result:?} after {fault:?}");
-    assert_eq!(scanner.finish(), Err(Fault::Empty), "it is not ready for another text");
+    assert_eq!(scanner.finish(), Err(JsonFault::Empty), "it is not ready for another text");
     result
 }
 
 /// Compares what a text is said to be with what `serde_json` says.
-pub(crate) fn agrees(text: &[u8], result: &Result<Outline, Fault>) {
+pub(crate) fn agrees(text: &[u8], result: &Result<Outline, JsonFault>) {
     let shown = String::from_utf8_lossy(text.get(..2000).unwrap_or(text));
     match (result, serde(text)) {
         (Ok(outline), Ok(())) => {
@@ -50,26 +52,26 @@ pub(crate) fn agrees(text: &[u8], result: &Result<Outline, Fault>) {
             let text = std::str::from_utf8(text).unwrap();
             assert_eq!(*outline, expected(text, outline), "{shown:?}");
         }
-        (Err(Fault::Incomplete { at }), Err(Some(error))) => {
+        (Err(JsonFault::Incomplete { at }), Err(Some(error))) => {
             // There, half a number is no number even if the text ends with it.
             let is_number = text.last().is_some_and(|last| b"-+.eE".contains(last));
             assert!(error.is_eof() || is_number, "{shown:?}: {error}");
             assert_eq!(*at, text.len() as u64);
         }
-        (Err(Fault::Empty), Err(Some(error))) => assert!(error.is_eof(), "{shown:?}: {error}"),
-        (Err(Fault::Syntax { at, expected }), Err(Some(error))) => {
+        (Err(JsonFault::Empty), Err(Some(error))) => assert!(error.is_eof(), "{shown:?}: {error}"),
+        (Err(JsonFault::Syntax { at, expected }), Err(Some(error))) => {
             // The four digits of an escape are one step there, and a text that ends within them has ended.
             assert!(error.is_syntax() || *expected == Expected::HexDigit, "{shown:?}: {error}");
             assert!(*at < text.len() as u64);
         }
-        (Err(Fault::NotUtf8 { at }), Err(None)) => {
+        (Err(JsonFault::NotUtf8 { at }), Err(None)) => {
             assert_eq!(*at, std::str::from_utf8(text).unwrap_err().valid_up_to() as u64, "{shown:?}");
         }
         // The first of several faults counts.
-        (Err(Fault::Syntax { at, .. }), Err(None)) => {
+        (Err(JsonFault::Syntax { at, .. }), Err(None)) => {
             assert!(*at <= std::str::from_utf8(text).unwrap_err().valid_up_to() as u64, "{shown:?}");
         }
-        (Err(Fault::Incomplete { .. }), Err(None)) => {
+        (Err(JsonFault::Incomplete { .. }), Err(None)) => {
             assert!(std::str::from_utf8(text).unwrap_err().error_len().is_none(), "{shown:?}");
         }
         (result, serde) => panic!("{shown:?}: {result:?}, but {serde:?}"),
@@ -103,7 +105,7 @@ fn expected(text: &str, found: &Outline) -> Outline {
         id: kept("id"),
         method: kept("method"),
         answer: expected_answer(text, members.as_ref(), &found.answer),
-        names_version: meta.is_some_and(|meta| meta.get(eras::PROTOCOL_VERSION).is_some()),
+        names_version: meta.is_some_and(|meta| meta.get(revision::PROTOCOL_VERSION).is_some()),
         ..found.clone()
     }
 }

@@ -1,7 +1,7 @@
 //! Sign-in as the world does it: authorization servers that read and write the standards loosely, and servers that want a key
 //! and know nothing of sign-ins.
 
-use mcp_gangway_core::auth::{self, Grant, Prompt};
+use mcp_gangway_core::auth::{Grant, Prompt};
 use serde_json::json;
 use url::Url;
 
@@ -30,7 +30,7 @@ async fn a_token_may_be_given_in_loose_words() {
         issuer.approve(&prompted(&mut prompts).await).await;
         let answer = with_token(&mut server, "token-2").await.answer("{}").await;
         client.expect(answer).await;
-        let [status] = &*auth::status(&config).await.unwrap() else { panic!("one record") };
+        let [status] = &*config.account().unwrap().status().await.unwrap() else { panic!("one record") };
         assert_eq!((status.scopes.join(" "), status.can_refresh), (scopes.to_owned(), refreshes), "{token}");
         client.finish(&mut server).await;
     }
@@ -202,8 +202,9 @@ async fn a_login_at_a_server_with_keys_says_so() {
             server.next("a request").await.respond(401, &[], "no key").await;
         }
     };
+    let account = config.account().unwrap();
     let error = tokio::select! {
-        outcome = auth::login(&config) => outcome.unwrap_err(),
+        outcome = account.login() => outcome.unwrap_err(),
         () = strict => unreachable!(),
     };
     assert_eq!(error.kind(), "no_sign_in");
@@ -223,7 +224,7 @@ async fn a_client_with_the_other_name_signs_out() {
     client.line("its answer").await;
     client.finish(&mut server).await;
     assert_eq!(sign_out(&mut server, &issuer, &config).await.len(), 1);
-    assert!(auth::status(&config).await.unwrap().is_empty());
+    assert!(config.account().unwrap().status().await.unwrap().is_empty());
 }
 
 async fn refuse_token(server: &mut Server, issuer: &Issuer, token: &str) {

@@ -22,26 +22,47 @@ use tokio::{
 };
 
 use crate::{
-    bridge::Bridge,
-    call::intake::Hold,
     config::Timeouts,
-    error::{Error, Kind as Fault},
+    error::{Error, ErrorKind},
+    gate::Hold,
     http::ServerUrl,
+    random::random,
     secrets::Concealed,
     server::{
+        Server,
         credentials::UserHeaders,
-        requests::{Page, Reply},
+        refusals::Page,
+        reply::Reply,
         retry::{self, Reopening},
     },
+    wire::{body::Lost, message::Message},
 };
+
+/// Who gets what the stream brings, and can set up a session in the place of one that it shows to be lost.
+pub(crate) trait Audience: Send + Sync + 'static {
+    /// The server whose stream it is.
+    fn server(&self) -> &Server;
+
+    /// How long things may take.
+    fn timeouts(&self) -> &Timeouts;
+
+    /// Takes one message.
+    fn receive(self: &Arc<Self>, message: Message) -> impl Future<Output = ()> + Send;
+
+    /// Takes the news that a message could not be kept.
+    fn receive_lost(&self, lost: Lost) -> impl Future<Output = ()> + Send;
+
+    /// Sets up a session in the place of that of `epoch`.
+    fn renew_session(self: &Arc<Self>, epoch: u64) -> impl Future<Output = Result<(), Error>> + Send;
+}
 
 /// How long the client's messages wait for the push stream at the beginning of a session: without an event store, a
 /// server loses what it says before. Some servers answer the GET only when they have something to say.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// What the rest of the bridge knows and wants of the stream.
+/// What the rest of the audience knows and wants of the stream.
 #[derive(Debug)]
-pub(crate) struct Listener {
+pub(crate) struct PushStream {
     wanted: watch::Sender<Wanted>,
     stream: watch::Sender<Stream>,
     /// Somebody waits for the endpoint: do not wait for the next try.
@@ -84,7 +105,7 @@ enum Stream {
     Down(Error),
 }
 
-impl Listener {
+impl PushStream {
     pub(crate) fn new() -> Self {
         Self {
             wanted: watch::Sender::new(Wanted::Nothing),
@@ -167,27 +188,27 @@ impl Listener {
     }
 }
 
-/// Keeps the wanted stream open until the bridge ends.
-pub(crate) async fn run(bridge: Arc<Bridge>) {
-    let mut wanted = bridge.listener.wanted.subscribe();
+/// Keeps the wanted stream open until the audience ends.
+pub(crate) async fn run(audience: Arc<impl Audience>) {
+    let mut wanted = audience.server().push_stream.wanted.subscribe();
     let mut renewals = JoinSet::new();
     loop {
         while renewals.try_join_next().is_some() {}
         let now = *wanted.borrow_and_update();
-        let hold = lock(&bridge.listener.hold).take();
+        let hold = lock(&audience.server().push_stream.hold).take();
         let listen = async {
             match now {
                 Wanted::Nothing => drop(hold),
                 Wanted::Push(epoch) => {
-                    if push(&bridge, hold).await == Outcome::SessionLost {
+                    if push(&audience, hold).await == Outcome::SessionLost {
                         // The new session has a stream of its own, which ends this future.
-                        let bridge = Arc::clone(&bridge);
-                        renewals.spawn(async move { bridge.renew(epoch).await });
+                        let audience = Arc::clone(&audience);
+                        renewals.spawn(async move { audience.renew_session(epoch).await });
                     }
                 }
                 Wanted::Sse => {
                     drop(hold);
-                    http_sse(&bridge).await;
+                    http_sse(&audience).await;
                 }
             }
             // Nothing more to do until something else is wanted.
@@ -240,23 +261,23 @@ impl Drop for Open<'_> {
 }
 
 /// Listens to what the server pushes in this session, for as long as there may be something.
-async fn push(bridge: &Arc<Bridge>, mut hold: Option<Hold>) -> Outcome {
-    let mut cursor = Cursor::new(&bridge.timeouts);
+async fn push(audience: &Arc<impl Audience>, mut hold: Option<Hold>) -> Outcome {
+    let mut cursor = Cursor::new(audience.timeouts());
     let mut was_open = false;
     let mut failures = 0;
     loop {
-        let end = match open_ahead(bridge, cursor.id.as_ref(), hold.take()).await {
+        let end = match open_ahead(&**audience, cursor.id.as_ref(), hold.take()).await {
             Ok(reply) => {
                 was_open = true;
                 failures = 0;
-                let _open = Open::new(&bridge.listener.pushes);
-                read(bridge, reply, &mut cursor, |_| true).await;
+                let _open = Open::new(&audience.server().push_stream.pushes);
+                read(audience, reply, &mut cursor, |_| true).await;
                 End::Closed
             }
             Err(end) => end,
         };
         match end {
-            End::Refused(status, page) if bridge.session().is_lost(status, &page, false) && was_open => {
+            End::Refused(status, page) if audience.server().session().is_lost(status, &page, false) && was_open => {
                 return Outcome::SessionLost;
             }
             End::Refused(status, _) if !is_passing(status) => {
@@ -265,43 +286,43 @@ async fn push(bridge: &Arc<Bridge>, mut hold: Option<Hold>) -> Outcome {
             }
             End::Unauthorized(sent) => {
                 tracing::debug!("no push stream until there are other credentials");
-                bridge.transport.credentials.change(&sent).await;
+                audience.server().requests.credentials.change(&sent).await;
                 continue;
             }
             End::Closed => {}
             End::Refused(status, _) => tracing::debug!(status = status.as_u16(), "no push stream for now"),
             End::Denied(error) | End::Failed(error) => tracing::debug!(error = %error, "no push stream for now"),
         }
-        sleep(cursor.wait(failures, &bridge.timeouts)).await;
+        sleep(cursor.wait(failures, audience.timeouts())).await;
         failures += 1;
     }
 }
 
 /// Keeps the stream of HTTP+SSE open, unless the server has none.
-async fn http_sse(bridge: &Arc<Bridge>) {
-    let listener = &bridge.listener;
-    let mut cursor = Cursor::new(&bridge.timeouts);
+async fn http_sse(audience: &Arc<impl Audience>) {
+    let listener = &audience.server().push_stream;
+    let mut cursor = Cursor::new(audience.timeouts());
     let mut failures = 0;
     loop {
-        let down = match open(bridge, true, None).await {
+        let down = match open(&**audience, true, None).await {
             Ok(reply) => {
                 failures = 0;
                 let number = listener.streams.fetch_add(1, Ordering::Relaxed) + 1;
-                let reading = read(bridge, reply, &mut cursor, |text| {
-                    let endpoint = endpoint(bridge.transport.url(), text);
+                let reading = read(audience, reply, &mut cursor, |text| {
+                    let endpoint = endpoint(audience.server().requests.url(), text);
                     let stream = match endpoint {
                         Ok(endpoint) => Stream::Open { concealed: Concealed::url(endpoint.as_url()), endpoint, number },
-                        Err(why) => Stream::Down(Error::new(Fault::InvalidAnswer, why)),
+                        Err(why) => Stream::Down(Error::new(ErrorKind::InvalidAnswer, why)),
                     };
                     let usable = matches!(stream, Stream::Open { .. });
                     listener.stream.send_replace(stream);
                     usable
                 });
-                let epoch = bridge.session().epoch();
+                let epoch = audience.server().session().epoch();
                 let renewing = async {
                     // A session that died with its stream is set up anew at once, for what the server pushes.
-                    if bridge.session().stream().is_some() {
-                        let _ = bridge.renew(epoch).await;
+                    if audience.server().session().stream().is_some() {
+                        let _ = audience.renew_session(epoch).await;
                     }
                     std::future::pending::<()>().await;
                 };
@@ -317,7 +338,7 @@ async fn http_sse(bridge: &Arc<Bridge>) {
             }
             Err(End::Refused(status, _)) if !is_passing(status) => {
                 let why = format!("the server has no event stream there (HTTP {})", status.as_u16());
-                listener.stream.send_replace(Stream::Down(Error::new(Fault::InvalidAnswer, why)));
+                listener.stream.send_replace(Stream::Down(Error::new(ErrorKind::InvalidAnswer, why)));
                 listener.close();
                 return;
             }
@@ -328,15 +349,17 @@ async fn http_sse(bridge: &Arc<Bridge>) {
             }
             Err(End::Refused(status, _)) => {
                 let why = format!("the event stream cannot be opened (HTTP {})", status.as_u16());
-                Stream::Down(Error::new(Fault::Connect, why))
+                Stream::Down(Error::new(ErrorKind::Connect, why))
             }
-            Err(End::Failed(error)) => Stream::Down(Error::new(Fault::Connect, error.to_string()).with_source(error)),
+            Err(End::Failed(error)) => {
+                Stream::Down(Error::new(ErrorKind::Connect, error.to_string()).with_source(error))
+            }
             // Who asks for the stream is never put off.
             Err(End::Closed | End::Unauthorized(_)) => Stream::Opening,
         };
         listener.stream.send_replace(down);
         tokio::select! {
-            () = sleep(cursor.wait(failures, &bridge.timeouts)) => {}
+            () = sleep(cursor.wait(failures, audience.timeouts())) => {}
             () = listener.hurry.notified() => {}
         }
         failures += 1;
@@ -344,25 +367,27 @@ async fn http_sse(bridge: &Arc<Bridge>) {
 }
 
 /// Opens a stream, and drops `hold` when the server has answered or has had the time for it.
-async fn open_ahead(bridge: &Bridge, last_event_id: Option<&Bytes>, hold: Option<Hold>) -> Result<Reply, End> {
-    let mut opening = pin!(open(bridge, false, last_event_id));
+async fn open_ahead(audience: &impl Audience, last_event_id: Option<&Bytes>, hold: Option<Hold>) -> Result<Reply, End> {
+    let mut opening = pin!(open(audience, false, last_event_id));
     if let Ok(opened) = timeout(HEAD_START, &mut opening).await {
         return opened;
     }
-    bridge.listener.is_slow.store(true, Ordering::Relaxed);
+    audience.server().push_stream.is_slow.store(true, Ordering::Relaxed);
     drop(hold);
     opening.await
 }
 
 /// Opens a stream.
-async fn open(bridge: &Bridge, is_asked_for: bool, last_event_id: Option<&Bytes>) -> Result<Reply, End> {
-    let session = |headers: &mut HeaderMap| bridge.session().apply(headers);
-    let get = bridge.transport.get(is_asked_for, session, last_event_id);
-    let mut reply = match timeout(bridge.timeouts.idle, get).await {
+async fn open(audience: &impl Audience, is_asked_for: bool, last_event_id: Option<&Bytes>) -> Result<Reply, End> {
+    let session = |headers: &mut HeaderMap| audience.server().session().apply(headers);
+    let get = audience.server().requests.get(is_asked_for, session, last_event_id);
+    let mut reply = match timeout(audience.timeouts().idle, get).await {
         Ok(reply) => reply.map_err(End::Failed)?,
-        Err(_) => return Err(End::Failed(Error::new(Fault::Timeout, "the server did not open the stream in time"))),
+        Err(_) => {
+            return Err(End::Failed(Error::new(ErrorKind::Timeout, "the server did not open the stream in time")));
+        }
     };
-    if reply.status().is_success() && timeout(bridge.timeouts.idle, reply.is_events()).await.unwrap_or_default() {
+    if reply.status().is_success() && timeout(audience.timeouts().idle, reply.is_events()).await.unwrap_or_default() {
         return Ok(reply);
     }
     let failure = reply.failure(b"");
@@ -373,24 +398,29 @@ async fn open(bridge: &Bridge, is_asked_for: bool, last_event_id: Option<&Bytes>
         return Err(End::Unauthorized(reply.into_sent()));
     }
     let status = if reply.status().is_success() { StatusCode::METHOD_NOT_ALLOWED } else { reply.status() };
-    Err(End::Refused(status, reply.page(&bridge.storage, false).await))
+    Err(End::Refused(status, reply.page(&audience.server().storage, false).await))
 }
 
 /// Hands on what a stream brings, to its end; `endpoint` is told of the event of that name, and may end it.
-async fn read(bridge: &Arc<Bridge>, mut reply: Reply, cursor: &mut Cursor, mut endpoint: impl FnMut(&[u8]) -> bool) {
-    let mut decoder = bridge.decoder(reply.content_type());
+async fn read(
+    audience: &Arc<impl Audience>,
+    mut reply: Reply,
+    cursor: &mut Cursor,
+    mut endpoint: impl FnMut(&[u8]) -> bool,
+) {
+    let mut decoder = audience.server().decoder(reply.content_type());
     let mut brought = false;
     while let Ok(Some(chunk)) = reply.chunk().await {
-        bridge.listener.traffic();
+        audience.server().push_stream.traffic();
         if decoder.take_in(chunk).await.is_err() {
             break;
         }
         while let Some(message) = decoder.next_valid() {
             brought = true;
-            bridge.hand_on(message, None).await;
+            audience.receive(message).await;
         }
         for lost in decoder.take_lost() {
-            let _ = bridge.hand_on_lost(lost, None).await;
+            audience.receive_lost(lost).await;
         }
         if let Some(text) = decoder.take_endpoint()
             && !endpoint(&text)
@@ -417,7 +447,7 @@ impl Cursor {
         let wait = self.reopening.wait();
         match failures {
             0 => wait,
-            _ => wait.max(retry::backoff(timeouts.retry, failures + 2, retry::random())),
+            _ => wait.max(retry::backoff(timeouts.retry, failures + 2, random())),
         }
     }
 }
@@ -439,7 +469,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn late() -> Error {
-    Error::new(Fault::Timeout, "the server named no endpoint for messages (HTTP+SSE) in time")
+    Error::new(ErrorKind::Timeout, "the server named no endpoint for messages (HTTP+SSE) in time")
 }
 
 /// Whether a refusal may be over soon.

@@ -1,54 +1,30 @@
-//! The two eras of MCP, and which one each side speaks: "legacy" up to 2025-11-25, with a handshake and sessions, and
-//! "modern" from 2026-07-28 on, where each request stands for itself.
+//! Which eras of MCP the server speaks: "legacy" up to 2025-11-25, with a handshake and sessions, and "modern" from
+//! 2026-07-28 on, where each request stands for itself.
 //!
-//! Rule: the client's era is told by each message, the server's is learnt from its replies, and no round trip is spent on
-//! the question (R81). Where the two differ, one of the translators stands between; where they agree, bytes pass. All of
-//! it is state and text: no I/O.
+//! Rule: it is learnt from the server's replies, and no round trip is spent on the question (R81). State and text: no I/O.
 
 use http::StatusCode;
 
-use super::{legacy_to_modern::LegacyClient, modern_to_legacy::LegacyServer, tool_headers::Tools};
+use super::refusals::is_about_session;
 use crate::{
-    server::{retry::only_reads, session::is_about_session},
-    wire::message::Message,
+    translate::{modern_to_legacy::LegacyServer, tool_headers::Tools},
+    wire::{
+        message::Message,
+        method::only_reads,
+        revision::{Era, MODERN_VERSION},
+    },
 };
 
-/// The version that makes a server modern.
-pub(crate) const MODERN_VERSION: &str = "2026-07-28";
-/// The newest version of the legacy protocol.
-pub(crate) const NEWEST_LEGACY_VERSION: &str = "2025-11-25";
-
-/// Members of the `_meta` of a modern request.
-pub(crate) const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
-pub(crate) const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
-pub(crate) const CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
-pub(crate) const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
-/// Of the `_meta` of a modern result.
-pub(crate) const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
-/// Of the `_meta` of a notification on a subscription's stream.
-pub(crate) const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
-
-/// A side's protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Era {
-    /// 2024-11-05 to 2025-11-25.
-    Legacy,
-    /// 2026-07-28.
-    Modern,
-}
-
-/// What is known of both sides. It holds for the process, until the server shows the contrary.
+/// What is known of the server. It holds for the process, until the server shows the contrary.
 #[derive(Debug, Default)]
-pub(crate) struct Eras {
+pub(crate) struct Protocol {
     /// Whether the server takes modern requests, and whether it takes the legacy handshake; it may do both.
     modern: Option<bool>,
     legacy: Option<bool>,
     /// What the tools of a modern server want in HTTP headers.
     pub(crate) tools: Tools,
-    /// The legacy client of a modern server, once it has shaken hands.
-    pub(crate) client: Option<LegacyClient>,
     /// The legacy server, once it has shaken hands.
-    pub(crate) server: Option<LegacyServer>,
+    pub(crate) legacy_server: Option<LegacyServer>,
 }
 
 /// The way that a message of the client's takes.
@@ -62,14 +38,13 @@ pub(crate) enum Road {
     ToLegacy,
 }
 
-impl Eras {
-    /// The way of a request or notification of the client's.
-    pub(crate) fn road(&self, message: &Message) -> Road {
+impl Protocol {
+    /// The way of a request or notification of the client's. `is_translated` says whether a legacy client has shaken hands with the
+    /// modern server.
+    pub(crate) fn road(&self, message: &Message, is_translated: impl FnOnce() -> bool) -> Road {
         match message.era() {
             Era::Modern if self.modern == Some(false) => Road::ToLegacy,
-            Era::Legacy
-                if self.legacy == Some(false) && (self.client.is_some() || message.method() == "initialize") =>
-            {
+            Era::Legacy if self.legacy == Some(false) && (message.method() == "initialize" || is_translated()) => {
                 Road::ToModern
             }
             _ => Road::Direct,
@@ -106,20 +81,10 @@ impl Eras {
         }
     }
 
-    /// A modern server has said to this client what it offers.
-    pub(crate) fn shake_hands(&mut self, client: LegacyClient) {
-        tracing::info!("the server speaks 2026-07-28 only; the client's older protocol is translated");
-        self.modern_is(true);
-        self.client = Some(client);
-    }
-
     /// The server has shown whether it takes the legacy handshake.
     pub(crate) fn legacy_is(&mut self, taken: bool) {
         if self.legacy.replace(taken) != Some(taken) {
             tracing::debug!(taken, "the legacy handshake");
-        }
-        if taken {
-            self.client = None;
         }
     }
 }
@@ -237,20 +202,22 @@ mod tests {
 
     #[test]
     fn r56_r68_what_makes_a_modern_server_a_legacy_one() {
-        let mut eras = Eras::default();
-        let judge_text = |eras: &Eras, status, error: Option<i64>, text: &str| {
+        let mut protocol = Protocol::default();
+        let judge_text = |protocol: &Protocol, status, error: Option<i64>, text: &str| {
             let error = error.map(|code| (code, text.to_owned()));
-            eras.judge("server/discover", StatusCode::from_u16(status).unwrap(), error.as_ref())
+            protocol.judge("server/discover", StatusCode::from_u16(status).unwrap(), error.as_ref())
         };
-        let judge = |eras: &Eras, status, error| judge_text(eras, status, error, "Bad Request: Server not initialized");
+        let judge = |protocol: &Protocol, status, error| {
+            judge_text(protocol, status, error, "Bad Request: Server not initialized")
+        };
         let doubtful = [(400, Some(-32_602)), (404, Some(-32_601)), (400, Some(1)), (200, Some(-32_601)), (500, None)];
         let legacy = [(400, Some(-32_000)), (400, Some(-32_600)), (404, None), (405, None)];
-        assert_eq!(doubtful.map(|(status, error)| judge(&eras, status, error))[1], Some(false));
-        eras.modern_is(true);
-        assert_eq!(doubtful.map(|(status, error)| judge(&eras, status, error)), [None; 5]);
-        assert_eq!(legacy.map(|(status, error)| judge(&eras, status, error)), [Some(false); 4]);
-        assert_eq!(judge_text(&eras, 400, Some(-32_002), "Resource not found"), None);
-        assert_eq!(judge(&eras, 400, Some(-32_022)), Some(true));
+        assert_eq!(doubtful.map(|(status, error)| judge(&protocol, status, error))[1], Some(false));
+        protocol.modern_is(true);
+        assert_eq!(doubtful.map(|(status, error)| judge(&protocol, status, error)), [None; 5]);
+        assert_eq!(legacy.map(|(status, error)| judge(&protocol, status, error)), [Some(false); 4]);
+        assert_eq!(judge_text(&protocol, 400, Some(-32_002), "Resource not found"), None);
+        assert_eq!(judge(&protocol, 400, Some(-32_022)), Some(true));
     }
 
     fn message(text: &str) -> Message {
@@ -262,17 +229,22 @@ mod tests {
         let initialize = message(r#"{"id":1,"method":"initialize","params":{"capabilities":{}}}"#);
         let list = message(r#"{"id":2,"method":"tools/list"}"#);
         let discover = message(r#"{"id":3,"method":"server/discover"}"#);
-        let mut eras = Eras::default();
-        let roads = |eras: &Eras| [&initialize, &list, &discover].map(|message| eras.road(message));
-        assert_eq!(roads(&eras), [Road::Direct; 3]);
-        eras.modern_is(false);
-        assert_eq!(roads(&eras), [Road::Direct, Road::Direct, Road::ToLegacy]);
-        eras.modern_is(true);
-        eras.legacy_is(false);
-        assert_eq!(roads(&eras), [Road::ToModern, Road::Direct, Road::Direct], "no handshake, no translation");
-        eras.client = Some(LegacyClient::new(&initialize));
-        assert_eq!(roads(&eras), [Road::ToModern, Road::ToModern, Road::Direct]);
-        eras.legacy_is(true);
-        assert_eq!(roads(&eras), [Road::Direct; 3]);
+        let mut protocol = Protocol::default();
+        let roads = |protocol: &Protocol, is_translated: bool| {
+            [&initialize, &list, &discover].map(|message| protocol.road(message, || is_translated))
+        };
+        assert_eq!(roads(&protocol, false), [Road::Direct; 3]);
+        protocol.modern_is(false);
+        assert_eq!(roads(&protocol, false), [Road::Direct, Road::Direct, Road::ToLegacy]);
+        protocol.modern_is(true);
+        protocol.legacy_is(false);
+        assert_eq!(
+            roads(&protocol, false),
+            [Road::ToModern, Road::Direct, Road::Direct],
+            "no handshake, no translation"
+        );
+        assert_eq!(roads(&protocol, true), [Road::ToModern, Road::ToModern, Road::Direct]);
+        protocol.legacy_is(true);
+        assert_eq!(roads(&protocol, false), [Road::Direct; 3]);
     }
 }

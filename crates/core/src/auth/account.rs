@@ -1,0 +1,173 @@
+//! The user's sign-in at one server: what the commands for it do.
+
+use std::{
+    pin::Pin,
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    Challenge, Need, SignIn,
+    requests::Clients,
+    settings::OAuth,
+    sign_in::Place,
+    store::{Kept, Record, Store},
+};
+use crate::{
+    error::{Error, ErrorKind},
+    http::{HttpSettings, ServerUrl},
+};
+
+/// What comes of a command. No `async fn` gives it: the code of one is made anew in each crate that awaits it, and with these
+/// all of signing in.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
+/// Where and how to sign in.
+#[derive(Clone, Debug)]
+pub struct Account {
+    pub(super) server: ServerUrl,
+    http: HttpSettings,
+    pub(super) settings: OAuth,
+}
+
+/// What is kept of a sign-in, with nothing secret in it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// The authorization server.
+    pub issuer: String,
+    /// What the token is for.
+    pub resource: String,
+    /// The client that it was given to.
+    pub client_id: Option<String>,
+    /// What it is good for.
+    pub scopes: Vec<String>,
+    /// Whether there is a token.
+    pub is_signed_in: bool,
+    /// When it expires, if that is known.
+    pub expiry: Option<SystemTime>,
+    /// Whether it can be renewed without the user.
+    pub can_refresh: bool,
+    /// Where all this is kept.
+    pub kept: Kept,
+}
+
+/// What an authorization server knows of tokens that were forgotten.
+#[derive(Debug)]
+pub enum Revocation {
+    /// They are good for nothing any more.
+    Done,
+    /// As much as before, as it does not offer to revoke them.
+    NotOffered,
+    /// That is not certain, for this reason.
+    Failed(Error),
+}
+
+impl Account {
+    /// At this MCP server, with connections like those to it.
+    pub(crate) fn new(server: ServerUrl, http: HttpSettings, settings: OAuth) -> Self {
+        Self { server, http, settings }
+    }
+
+    /// Signs in at the server of these settings, if it asks for that and there is no token for it yet. Waits for the user.
+    ///
+    /// # Errors
+    /// No sign-in is possible, or it failed.
+    pub fn login(&self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let source = SignIn::new(self.clone());
+            let need = Need::default();
+            // The limit is the sign-in's own.
+            let outcome = source.token(&need, Duration::from_hours(1)).await;
+            source.has_told().await;
+            outcome.map(drop)
+        })
+    }
+
+    /// What is kept for the server of these settings. Nothing is sent.
+    ///
+    /// # Errors
+    /// There is a keychain, and it cannot be read.
+    pub fn status(&self) -> Answer<'_, Vec<Status>> {
+        Box::pin(async move {
+            let (_, records) = self.records().await?;
+            let status = |(record, kept): (Record, Kept)| Status {
+                client_id: record
+                    .client
+                    .as_ref()
+                    .map(|client| client.id.clone())
+                    .or_else(|| Some(record.tokens.as_ref()?.client_id.clone())),
+                scopes: record.tokens.as_ref().map(|tokens| tokens.granted_scopes.clone()).unwrap_or_default(),
+                is_signed_in: record.tokens.is_some(),
+                expiry: record.expiry(),
+                can_refresh: record.can_refresh(),
+                issuer: record.key.issuer,
+                resource: record.key.resource,
+                kept,
+            };
+            Ok(records.into_iter().map(status).collect())
+        })
+    }
+
+    /// Has the tokens for the server of these settings revoked, where the authorization server offers that, and forgets them
+    /// whatever comes of it. Gives what did, for each record that was kept.
+    ///
+    /// # Errors
+    /// They cannot be removed.
+    pub fn logout(&self) -> Answer<'_, Vec<Revocation>> {
+        Box::pin(async move {
+            let (store, records) = self.records().await?;
+            let mut revocations = Vec::new();
+            for (record, _) in &records {
+                let _lock = store.lock(&record.key, |_| ()).await;
+                revocations.push(match self.revoke(&store, record).await {
+                    Ok(true) => Revocation::Done,
+                    Ok(false) => Revocation::NotOffered,
+                    Err(error) => Revocation::Failed(error),
+                });
+                let removed = store.remove(&record.key).await;
+                removed.map_err(|error| {
+                    Error::new(ErrorKind::Storage, "the tokens cannot be removed").with_source(error)
+                })?;
+            }
+            Ok(revocations)
+        })
+    }
+
+    async fn revoke(&self, store: &Store, record: &Record) -> Result<bool, Error> {
+        if record.tokens.is_none() {
+            return Ok(true);
+        }
+        let mut place = Place::find(&self.settings, &self.server, self.clients()?, &Challenge::default()).await?;
+        if place.key.issuer != record.key.issuer {
+            let summary = "the server has another authorization server now, which is not told of the tokens";
+            return Err(Error::new(ErrorKind::NoToken, summary));
+        }
+        place.is_meant(&self.server, store).await?;
+        if let Some(client) = &record.client {
+            place.prove_as(client);
+        }
+        place.revoke(record).await
+    }
+
+    async fn records(&self) -> Result<(Store, Vec<(Record, Kept)>), Error> {
+        let store = self.store();
+        let mut records = store.all().await.map_err(|failure| {
+            let summary = "the system's keychain cannot be read; --no-keychain leaves what is in it alone";
+            Error::new(ErrorKind::Storage, summary).with_source(failure)
+        })?;
+        let server = self.server.as_url().as_str();
+        records.retain(|(record, _)| record.server == server || record.key.resource == server);
+        Ok((store, records))
+    }
+
+    /// What is kept, of all accounts.
+    pub(super) fn store(&self) -> Store {
+        Store::new(self.settings.keychain.clone(), self.settings.folder.clone())
+    }
+
+    /// # Errors
+    /// TLS settings that cannot be used.
+    pub(super) fn clients(&self) -> Result<Clients, Error> {
+        Clients::new(&self.server, &self.http)
+    }
+}

@@ -1,0 +1,92 @@
+//! How long an exchange may take: the silence of the server, and the whole life of a request.
+
+use super::{ANSWER_TIME, Exchange, PROBE_TIME};
+use crate::error::{Error, ErrorKind};
+use std::{pin::pin, time::Duration};
+use tokio::time::{Instant, timeout_at};
+
+impl Exchange<'_> {
+    /// Waits for the server, at most for the idle time and not beyond the request's deadline.
+    pub(super) fn in_time<F: Future>(&self, future: F) -> impl Future<Output = Result<F::Output, Error>> {
+        self.in_time_since(Instant::now(), future)
+    }
+
+    /// The same, if the server was last heard of at `since`.
+    pub(super) fn in_time_since<F: Future>(
+        &self,
+        since: Instant,
+        future: F,
+    ) -> impl Future<Output = Result<F::Output, Error>> {
+        self.until(move || self.silence_ends(since).into_iter().chain(self.deadline()).min(), future)
+    }
+
+    /// Waits for the bridge itself, not beyond the request's deadline.
+    pub(super) fn in_time_left<F: Future>(&self, future: F) -> impl Future<Output = Result<F::Output, Error>> {
+        self.until(|| self.deadline(), future)
+    }
+
+    /// Waits for at most as long as `limit` says, which may come to say more meanwhile.
+    pub(super) async fn until<F: Future>(
+        &self,
+        limit: impl Fn() -> Option<Instant>,
+        future: F,
+    ) -> Result<F::Output, Error> {
+        let mut future = pin!(future);
+        while let Some(now) = limit() {
+            match timeout_at(now, &mut future).await {
+                Ok(output) => return Ok(output),
+                Err(_) if limit().is_none_or(|later| later > now) => {}
+                Err(_) => return Err(self.out_of_time()),
+            }
+        }
+        Ok(future.await)
+    }
+
+    /// Until when the server may be silent that was last heard of at `since`.
+    pub(super) fn silence_ends(&self, since: Instant) -> Option<Instant> {
+        let since = self.client_took_until().map_or(since, |until| since.max(until));
+        since.checked_add(self.bridge.timeouts.idle)
+    }
+
+    /// When the request must be answered.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let deadline = self.deadline?;
+        let later = self.client_took_until().zip(self.bridge.timeouts.total);
+        Some(later.and_then(|(until, total)| until.checked_add(total)).map_or(deadline, |later| deadline.max(later)))
+    }
+
+    /// Until when the server waited for the client, if it did. That time is not the server's.
+    pub(super) fn client_took_until(&self) -> Option<Instant> {
+        self.pending.held()?.client_took_until()
+    }
+
+    /// How long the request may still take, if there is a limit, less a moment for its answer.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        let left = self.deadline()?.saturating_duration_since(Instant::now());
+        Some(left.saturating_sub(ANSWER_TIME))
+    }
+
+    pub(super) fn has_time_for(&self, wait: Duration) -> bool {
+        self.deadline().is_none_or(|deadline| Instant::now().checked_add(wait).is_some_and(|then| then < deadline))
+    }
+
+    pub(super) fn out_of_time(&self) -> Error {
+        let timeouts = &self.bridge.timeouts;
+        let is_probe = !self.pending.is_own() && self.message.method() == "server/discover";
+        let is_probe = is_probe && timeouts.total.is_none_or(|total| total > PROBE_TIME);
+        let summary = match self.deadline() {
+            Some(deadline) if deadline <= Instant::now() && is_probe => {
+                format!("no answer to the probe within {} s", PROBE_TIME.as_secs())
+            }
+            Some(deadline) if deadline <= Instant::now() => {
+                let seconds = timeouts.total.unwrap_or_default().as_secs_f64();
+                format!("no answer within {seconds} s; --max-time sets this limit")
+            }
+            _ => {
+                let seconds = timeouts.idle.as_secs_f64();
+                format!("the server was silent for {seconds} s; --timeout sets this limit")
+            }
+        };
+        Error::new(ErrorKind::Timeout, summary)
+    }
+}

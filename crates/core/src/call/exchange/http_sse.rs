@@ -1,0 +1,92 @@
+//! HTTP+SSE (2024-11-05): a POST to the endpoint, and the answer on the standing stream.
+
+use super::{Exchange, Step};
+use crate::{
+    error::{Error, ErrorKind},
+    server::transport_choice::Transport,
+    wire::message::Kind,
+};
+use tokio::time::Instant;
+
+impl Exchange<'_> {
+    /// HTTP+SSE: the answer comes on the standing stream (R52).
+    pub(super) async fn attempt_sse(&mut self) -> Result<Step, Error> {
+        let bridge = self.bridge;
+        let (endpoint, stream) =
+            match self.in_time_left(bridge.server.push_stream.endpoint(bridge.timeouts.idle)).await? {
+                Ok(endpoint) => endpoint,
+                // The server does not speak it, or no longer (R56): Streamable HTTP is what is left.
+                Err(error) if error.is_refusal() && bridge.server.transport.give_up_sse() => return Ok(Step::Again),
+                Err(error) => return Err(error),
+            };
+        bridge.server.transport.decide(Transport::Sse);
+        let epoch = bridge.server.session().epoch();
+        if self.is_initialize() {
+            bridge.server.session().open(None, Some(stream));
+        } else if !self.pending.is_of_session() && bridge.server.session().stream().is_some_and(|own| own != stream) {
+            return self.renew(epoch).await;
+        }
+        let since = Instant::now();
+        let reply = self.post(&endpoint).await?;
+        if !reply.status().is_success() {
+            return self.refused(reply, epoch).await;
+        }
+        self.received();
+        if self.message.kind() != Kind::Request {
+            self.read_remains(reply).await;
+            return Ok(Step::Done);
+        }
+        let remains = async {
+            self.read_remains(reply).await;
+            std::future::pending::<()>().await;
+        };
+        let is_answered = tokio::select! {
+            biased;
+            is_answered = self.is_answered_elsewhere(since, Some(stream)) => is_answered?,
+            () = remains => false,
+        };
+        if is_answered {
+            return Ok(Step::Done);
+        }
+        Err(Error::new(ErrorKind::Broken, "the server's event stream ended before the answer came"))
+    }
+
+    /// Waits until the answer comes on the standing stream; false if that ends before. Nobody waits for the answer of what was
+    /// cancelled then. `stream` is its number over HTTP+SSE.
+    pub(super) async fn is_answered_elsewhere(&self, since: Instant, stream: Option<u64>) -> Result<bool, Error> {
+        let listener = &self.bridge.server.push_stream;
+        loop {
+            let quiet_since = listener.last_traffic().max(since);
+            let answered = async {
+                tokio::select! {
+                    biased;
+                    () = self.pending.settled() => true,
+                    () = listener.ended(stream) => self.pending.is_answered() || self.pending.is_cancelled(),
+                }
+            };
+            match self.in_time_since(quiet_since, answered).await {
+                Ok(answered) => return Ok(answered),
+                Err(_) if listener.last_traffic() > quiet_since => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Tries HTTP+SSE, which the server may speak. Gives the error if it does not.
+    pub(super) async fn speak_sse(&self) -> Result<Option<Error>, Error> {
+        let bridge = self.bridge;
+        let opened = self.in_time_left(bridge.server.push_stream.endpoint(bridge.timeouts.idle)).await?;
+        match opened {
+            Ok(_) => {
+                tracing::info!("the server speaks HTTP+SSE (2024-11-05)");
+                bridge.server.transport.decide(Transport::Sse);
+                Ok(None)
+            }
+            Err(error) => {
+                tracing::debug!(error = %error, "no HTTP+SSE either");
+                bridge.server.push_stream.close();
+                Ok(Some(error))
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What the server says: to whom each message is for, and what is learnt from it on its way.
+
+use crate::{
+    call::{
+        Bridge,
+        call_table::{Origin, Pending},
+        own_requests,
+        parked_calls::{Held, Question},
+    },
+    client::hidden_tools,
+    error::{Error, ErrorKind},
+    memory,
+    translate::{
+        legacy_to_modern::LegacyClient,
+        modern_to_legacy::{self, LegacyServer},
+    },
+    wire::{
+        body::Lost,
+        large_message::Opened,
+        message::{Kind, Message},
+        reply::error_reply,
+        revision::Era,
+        spool::Spooled,
+    },
+};
+use std::sync::Arc;
+
+/// Hands on one message from the server. `own` is the request in whose reply it came, if it came in one.
+pub(crate) async fn hand_on(bridge: &Arc<Bridge>, message: Message, own: Option<&Arc<Pending>>) {
+    match message.kind() {
+        Kind::Response => {}
+        Kind::Notification => return hand_on_notification(bridge, message, own).await,
+        Kind::Request => return hand_on_request(bridge, message, own).await,
+    }
+    let theirs = message.id().filter(|id| !id.is_null());
+    let target = match (own.and_then(|own| own.id()), theirs) {
+        (Some(id), Some(theirs)) if id.same(theirs) || id.same_when_rounded(theirs) => own.cloned(),
+        // An error without an id belongs to the request whose reply it stands in (R7).
+        (Some(_), None) => own.cloned(),
+        // Some servers make every id a text.
+        (Some(id), Some(theirs)) => {
+            bridge.calls.table.find(theirs).or_else(|| own.filter(|_| theirs.is_text_of(id)).cloned())
+        }
+        (None, Some(theirs)) => bridge.calls.table.find(theirs),
+        (None, None) => None,
+    };
+    if let Some(target) = target {
+        answer(bridge, &target, message).await;
+    } else {
+        tracing::debug!(id = ?message.id(), "an answer that nobody waits for; dropped");
+    }
+}
+
+/// What may have been an answer could not be kept: its request gets an error in its place. Gives the error back if that is
+/// `own`, or may be.
+pub(crate) async fn hand_on_lost(bridge: &Bridge, lost: Lost, own: Option<&Arc<Pending>>) -> Option<Error> {
+    let Lost { error, id } = lost;
+    let theirs = id.filter(|id| !id.is_null());
+    let target = match (own.and_then(|own| own.id()), theirs) {
+        (Some(id), Some(theirs)) if id.same(&theirs) || id.same_when_rounded(&theirs) => return Some(error),
+        (Some(_), None) => return Some(error),
+        (_, Some(theirs)) => bridge.calls.table.find(&theirs),
+        (None, None) => None,
+    };
+    match target {
+        Some(target) if target.claim_answer() => fail(bridge, &target, error).await,
+        _ => tracing::warn!(error = %error, "the server sent something that nobody waits for; dropped"),
+    }
+    None
+}
+
+/// Tells whoever waits for this answer, which was claimed, that it is lost.
+async fn fail(bridge: &Bridge, target: &Arc<Pending>, error: Error) {
+    let error = error.with_may_have_run(true);
+    tracing::info!(error = %error, detail = error.detail(), "request failed");
+    if let Some(caller) = target.take_caller() {
+        // Fails if the caller has given up.
+        let _ = caller.send(Err(error));
+    } else {
+        bridge.client.output.send(error_reply(target.id(), &error)).await;
+    }
+    bridge.calls.table.remove(target);
+}
+
+async fn hand_on_notification(bridge: &Arc<Bridge>, message: Message, own: Option<&Arc<Pending>>) {
+    // Progress after the answer upsets clients: its token is no longer known to them.
+    if own.is_some_and(|own| own.is_answered()) && message.method() == "notifications/progress" {
+        return;
+    }
+    match own.map(|own| &own.origin) {
+        Some(Origin::Events(acknowledged)) => {
+            if message.method() == "notifications/subscriptions/acknowledged" {
+                acknowledged.notify_one();
+            }
+            let opened = Opened::new(message);
+            if let Some(event) = LegacyClient::event(opened.message.clone()) {
+                bridge.client.output.send(opened.close(event).await.into_line()).await;
+            }
+        }
+        Some(Origin::ForModernClient(held)) => hand_on_to_modern(bridge, message, Some(held)).await,
+        Some(Origin::Listing) => tracing::debug!(method = message.method(), "nobody asked for it; dropped"),
+        Some(Origin::Session | Origin::Wish) | None if bridge.server.session().is_for_modern() => {
+            hand_on_to_modern(bridge, message, None).await;
+        }
+        _ => bridge.client.output.send(message.into_line()).await,
+    }
+}
+
+/// Hands on a notification of a legacy server to a modern client: to the request that it belongs to, or to those who
+/// listen.
+async fn hand_on_to_modern(bridge: &Bridge, message: Message, held: Option<&Arc<Held>>) {
+    let opened = Opened::new(message);
+    let message = opened.message.clone();
+    if !opened.is_open() {
+        return bridge.client.output.send(message.into_line()).await;
+    }
+    // One copy at a time.
+    let mut last = 0;
+    while let Some((number, event)) = bridge.calls.subscriptions.event_after(last, &message) {
+        last = number;
+        bridge.client.output.send(opened.close(event).await.into_line()).await;
+    }
+    let translated = match held {
+        Some(held) => held.notification(message),
+        // It belongs to one of the calls, as servers may say on this stream what they should on that.
+        None => bridge.calls.table.held().iter().find_map(|held| {
+            let is_its = message.method() != "notifications/progress" || held.is_progress(&message);
+            is_its.then(|| held.notification(message.clone())).flatten()
+        }),
+    };
+    if let Some(notification) = translated {
+        bridge.client.output.send(opened.close(notification).await.into_line()).await;
+    }
+}
+
+/// Hands on a request of the server's, as far as the client's protocol has such a thing (R76).
+async fn hand_on_request(bridge: &Arc<Bridge>, message: Message, own: Option<&Arc<Pending>>) {
+    let held = match own.map(|own| (own.era(), &own.origin)) {
+        Some((Era::Modern, _)) => {
+            tracing::warn!(method = message.method(), "a modern server sent a request; dropped");
+            return;
+        }
+        Some((_, Origin::ForModernClient(held))) => Some(Arc::clone(held)).filter(|held| held.can_ask(&message)),
+        Some((_, Origin::Session | Origin::Wish)) | None if bridge.server.session().is_for_modern() => {
+            let mut open = bridge.calls.table.held();
+            open.retain(|held| held.can_ask(&message));
+            open.iter().find(|held| !held.is_parked()).or(open.first()).cloned()
+        }
+        _ => return bridge.client.output.send(message.into_line()).await,
+    };
+    let reply = if message.method() == "ping" {
+        modern_to_legacy::pong(&message)
+    } else {
+        // It waits for the client for as long as that takes.
+        let length = message.spooled().map_or(message.bytes().len() as u64, Spooled::length);
+        let room = usize::try_from(length)
+            .ok()
+            .and_then(|length| bridge.calls.parked.room.try_take(length + memory::OVERHEAD));
+        if let (Some(held), Some(room)) = (held, room) {
+            let question = Question { request: message.clone().loaded(), room: Arc::new(room) };
+            if !question.request.is_spooled() && held.ask(question) {
+                return;
+            }
+        }
+        modern_to_legacy::refusal(&message)
+    };
+    own_requests::tell_beside(bridge, reply, Origin::Session).await;
+}
+
+/// Puts the answer to a request out, unless it had one (R36). Whatever its id looks like, it gets the request's.
+pub(crate) async fn answer(bridge: &Bridge, target: &Arc<Pending>, answer: Message) {
+    let Some((request, id)) = target.request().and_then(|request| Some((request, request.id()?))) else { return };
+    if !target.claim_answer() {
+        tracing::debug!(id = ?id, "a second answer to the same request; dropped");
+        return;
+    }
+    let answer = if request.era() == Era::Modern && request.method() == "tools/list" {
+        let opened = Opened::whole(answer.clone(), &bridge.calls.loans, &bridge.server.storage).await;
+        let learnt = if opened.is_open() {
+            bridge.server.protocol().tools.learn(opened.message.clone())
+        } else {
+            answer.clone()
+        };
+        // Mostly nothing is taken away.
+        if learnt.bytes().as_ptr() == opened.message.bytes().as_ptr() { answer } else { opened.close(learnt).await }
+    } else {
+        answer
+    };
+    if target.is_own() {
+        if let Some(caller) = target.take_caller() {
+            // Fails if the caller has given up.
+            let _ = caller.send(Ok(answer));
+        }
+    } else {
+        learn(bridge, request, &answer);
+        let answer = if bridge.client.tools.is_empty() || request.method() != "tools/list" {
+            answer
+        } else {
+            match without_hidden_tools(bridge, answer).await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    bridge.client.output.send(error_reply(Some(id), &error)).await;
+                    return bridge.calls.table.remove(target);
+                }
+            }
+        };
+        let spelled_alike = answer.id().is_some_and(|theirs| theirs.identical(id));
+        let answer = if spelled_alike { answer } else { answer.with_id(id) };
+        bridge.client.output.send(answer.into_line()).await;
+    }
+    bridge.calls.table.remove(target);
+}
+
+async fn without_hidden_tools(bridge: &Bridge, answer: Message) -> Result<Message, Error> {
+    let opened = Opened::whole(answer.clone(), &bridge.calls.loans, &bridge.server.storage).await;
+    if !opened.is_open() {
+        let summary = "the list of tools is too large to take out what the settings hide";
+        return Err(Error::new(ErrorKind::TooLarge, summary));
+    }
+    Ok(match hidden_tools::filtered(&bridge.client.tools, &opened.message) {
+        Some(filtered) => opened.close(filtered).await,
+        None => answer,
+    })
+}
+
+/// What the session learns from an answer, before the client can act on it.
+fn learn(bridge: &Bridge, request: &Message, answer: &Message) {
+    match request.method() {
+        "initialize" => {
+            if let Some(offer) = answer.offer().filter(|_| !bridge.client.is_translated()) {
+                bridge.server.session().negotiated(request, offer);
+                bridge.takes_handshake();
+                bridge.server.protocol().legacy_server = LegacyServer::new(answer);
+            }
+        }
+        "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" if answer.error().is_none() => {
+            bridge.server.session().answered(request);
+        }
+        _ => {}
+    }
+}

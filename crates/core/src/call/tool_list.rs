@@ -1,0 +1,86 @@
+//! The list of a modern server's tools, which the bridge asks for where a call needs what the tool wants in headers (R64).
+
+use crate::{
+    call::{Bridge, call_table::Origin, own_requests},
+    error::Error,
+    wire::{message::Message, revision},
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::timeout;
+/// The most pages of a list of tools.
+const MOST_PAGES: usize = 1000;
+/// How long the server may take for a list that the bridge wants for itself. A call goes on without it then.
+const LISTING_TIME: Duration = Duration::from_secs(10);
+
+/// How often the bridge has listed the tools of a modern server by itself. However many calls need that, one does it.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    turn: tokio::sync::Mutex<()>,
+    tries: AtomicU64,
+    is_done: AtomicBool,
+}
+
+impl Listing {
+    /// How many of its lists have come to an end, be it a bad one.
+    pub(crate) fn tries(&self) -> u64 {
+        self.tries.load(Ordering::Acquire)
+    }
+
+    /// Whether another one is of no use: one was complete, or the server takes too long for it.
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_done.load(Ordering::Acquire)
+    }
+}
+
+/// Lists the server's tools, as the client of this request would, unless that was tried more often than `seen`.
+pub(crate) async fn list(bridge: &Arc<Bridge>, like: &Message, seen: u64) {
+    let _turn = bridge.calls.tool_list.turn.lock().await;
+    if bridge.calls.tool_list.tries() > seen {
+        return;
+    }
+    match timeout(LISTING_TIME, list_pages(bridge, like)).await {
+        Ok(Ok(())) => bridge.calls.tool_list.is_done.store(true, Ordering::Release),
+        Ok(Err(error)) => tracing::debug!(error = %error, "the server's tools cannot be listed"),
+        Err(_) => {
+            tracing::warn!(
+                "the server takes too long to list its tools; calls go on without what they want in headers"
+            );
+            // It would keep each call waiting.
+            bridge.calls.tool_list.is_done.store(true, Ordering::Release);
+        }
+    }
+    bridge.calls.tool_list.tries.fetch_add(1, Ordering::AcqRel);
+}
+
+async fn list_pages(bridge: &Arc<Bridge>, like: &Message) -> Result<(), Error> {
+    let mut cursor = None;
+    for _ in 0..MOST_PAGES {
+        // What comes back is learnt on its way to here.
+        let page = own_requests::call(bridge, &list_request(like, cursor.as_deref()), Origin::Listing).await?;
+        cursor = page.result().and_then(|result| result.get("nextCursor")).map(str::to_owned);
+        if cursor.as_deref().is_none_or(|cursor| cursor == "null") {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// A `tools/list` of the client that sent `like`; `cursor` as the last page spelled it.
+fn list_request(like: &Message, cursor: Option<&str>) -> Message {
+    let members = [revision::PROTOCOL_VERSION, revision::CLIENT_CAPABILITIES, revision::CLIENT_INFO];
+    let meta = like.meta();
+    let meta: Vec<_> = members
+        .iter()
+        .filter_map(|name| Some(format!("{}:{}", serde_json::Value::from(*name), meta?.get(name)?)))
+        .collect();
+    let cursor = cursor.map(|cursor| format!(",\"cursor\":{cursor}")).unwrap_or_default();
+    let meta = meta.join(",");
+    let text = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"tools/list","params":{{"_meta":{{{meta}}}{cursor}}}}}"#);
+    Message::one(text).unwrap_or_else(|| like.clone())
+}

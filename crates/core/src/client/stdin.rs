@@ -1,0 +1,100 @@
+//! Stdin, message by message.
+
+use crate::{
+    error::{Error, ErrorKind},
+    wire::{
+        body::lines::Lines,
+        id::Id,
+        message::{Batch, Invalid, Message, Parsed},
+        spool::{Gathered, Gatherer, GivenUp, Unkept},
+    },
+};
+use std::io;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+/// What is read at once; messages that come together share one such block.
+const READ_SIZE: usize = 16 << 10;
+/// With less room than this in the block, the next read begins another.
+const LEAST_READ: usize = 2 << 10;
+
+/// One message of the client's, or what should have been one.
+pub(crate) type Incoming = Result<Message, Invalid>;
+
+/// Stdin, message by message.
+pub(crate) struct Input<R> {
+    reader: R,
+    buffer: BytesMut,
+    lines: Lines<Gatherer>,
+    /// What is left of the last line, if that was a batch (R16).
+    batch: Option<Batch>,
+    ended: bool,
+}
+
+impl<R: AsyncRead + Unpin> Input<R> {
+    pub(crate) fn new(reader: R, limit: u64) -> Self {
+        let lines = Lines::new(Gatherer::in_memory(limit));
+        Self { reader, buffer: BytesMut::new(), lines, batch: None, ended: false }
+    }
+
+    /// The next message; `None` at the end. Can be dropped and called again without loss.
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Incoming>> {
+        loop {
+            if let Some(message) = self.next_read() {
+                return Ok(Some(message));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            if self.buffer.capacity() - self.buffer.len() < LEAST_READ {
+                self.buffer.reserve(READ_SIZE);
+            }
+            if self.reader.read_buf(&mut self.buffer).await? == 0 {
+                self.ended = true;
+                // A last line without its end is still meant.
+                if let Some(message) = self.lines.finish().and_then(|line| self.open(line)) {
+                    return Ok(Some(message));
+                }
+                continue;
+            }
+            self.lines.feed(self.buffer.split().freeze());
+        }
+    }
+
+    /// The next message of what was read.
+    pub(crate) fn next_read(&mut self) -> Option<Incoming> {
+        loop {
+            if let Some(element) = self.batch.as_mut().and_then(Iterator::next) {
+                return Some(element);
+            }
+            self.batch = None;
+            let line = self.lines.next()?;
+            if let Some(message) = self.open(line) {
+                return Some(message);
+            }
+        }
+    }
+
+    /// The message of a line. None if there is none, or if it is a batch: only 2025-03-26 knows those, and single messages
+    /// are always right (R16, R17).
+    fn open(&mut self, line: Result<Gathered, GivenUp>) -> Option<Incoming> {
+        match line {
+            Ok(line) if line.is_blank() => None,
+            Ok(line) => match Message::read(&line) {
+                Ok(Parsed::One(message)) => Some(Ok(message)),
+                Ok(Parsed::Batch(batch)) => {
+                    self.batch = Some(batch);
+                    None
+                }
+                Err(invalid) => Some(Err(invalid)),
+            },
+            Err(GivenUp { error, id, .. }) => {
+                let hint =
+                    if matches!(error, Unkept::TooLong { .. }) { "; --max-request-size sets this limit" } else { "" };
+                let error = Error::new(ErrorKind::TooLarge, format!("the client's message is {error}{hint}"));
+                Some(Err(Invalid { error, id: id.and_then(Id::read) }))
+            }
+        }
+    }
+}

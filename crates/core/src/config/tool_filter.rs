@@ -1,0 +1,53 @@
+//! Which of the server's tools the client may see and call, by their names.
+
+use wildmatch::WildMatch;
+
+/// Which tools there are for the client; all of them by default.
+#[derive(Clone, Debug, Default)]
+pub struct ToolFilter {
+    allowed: Vec<WildMatch>,
+    denied: Vec<WildMatch>,
+}
+
+impl ToolFilter {
+    /// Only tools whose names are like one of `allowed`, or any if there is none, and like none of `denied`.
+    pub fn new<T: AsRef<str>>(allowed: &[T], denied: &[T]) -> Self {
+        let patterns = |texts: &[T]| texts.iter().map(|text| WildMatch::new(text.as_ref())).collect();
+        Self { allowed: patterns(allowed), denied: patterns(denied) }
+    }
+
+    /// Whether every tool passes.
+    pub fn is_empty(&self) -> bool {
+        self.allowed.is_empty() && self.denied.is_empty()
+    }
+
+    /// Whether the tool of this name passes.
+    pub fn lets_pass(&self, name: &str) -> bool {
+        let is_like = |patterns: &[WildMatch]| patterns.iter().any(|pattern| pattern.matches(name));
+        (self.allowed.is_empty() || is_like(&self.allowed)) && !is_like(&self.denied)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_matched_as_a_whole() {
+        for (allowed, denied, passing, hidden) in [
+            (&[][..], &["delete_*"][..], &["delete", "undelete_x", "DELETE_x"][..], &["delete_", "delete_all"][..]),
+            (&["get_*", "list?"], &["get_secret*"], &["get_a", "lists"], &["get_secret", "list", "listed", "put"]),
+            (&[], &["*"], &[], &["", "a"]),
+            (&["a"], &[], &["a"], &["", "b", "aa"]),
+            (&["é?"], &[], &["éü"], &["é"]),
+        ] {
+            let filter = ToolFilter::new(allowed, denied);
+            for name in passing {
+                assert!(filter.lets_pass(name), "{name}");
+            }
+            for name in hidden {
+                assert!(!filter.lets_pass(name), "{name}");
+            }
+        }
+    }
+}

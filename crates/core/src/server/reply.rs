@@ -1,0 +1,169 @@
+//! The response to a request while its body comes, and what a refusal says.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Response, StatusCode};
+use tokio::time::timeout;
+
+use super::{
+    credentials::{Refusal, UserHeaders},
+    refusals::Page,
+    retry,
+};
+use crate::{
+    error::{Error, ErrorKind},
+    http::Body,
+    wire::{
+        body::{self, Decoder},
+        error_text, headers,
+        message::{Kind, Message},
+        spool::Storage,
+    },
+};
+
+/// The longest error page that is looked at for a JSON-RPC error, in bytes.
+const LONGEST_PAGE: u64 = 1 << 20;
+/// How long it may take to arrive.
+const PAGE_TIME: Duration = Duration::from_secs(2);
+/// How much of a page is kept as text, and read at all where nobody waits for an answer, in bytes.
+const BEGINNING: usize = 4096;
+/// How long that may take to arrive.
+const BEGINNING_TIME: Duration = Duration::from_millis(250);
+
+/// The response to a request: status and headers are here, the body is on its way.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(super) response: Response<Body>,
+    /// The headers that were sent, which a 401 refuses.
+    pub(super) user: Arc<UserHeaders>,
+    /// Why there are no credentials that the server takes.
+    pub(super) why: Option<Error>,
+    /// What of the body was read to look at it.
+    pub(super) begun: Option<Bytes>,
+}
+
+impl Reply {
+    /// What this refusal means to who made the request: why there are no credentials that the server takes, which has no status,
+    /// or the status, with what the server says in this text.
+    pub(crate) fn failure(&mut self, text: &[u8]) -> Error {
+        match self.why.take() {
+            Some(why) => why,
+            None => refusal(self.status(), self.retry_after(), &String::from_utf8_lossy(text)),
+        }
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    pub(crate) fn content_type(&self) -> Option<&str> {
+        headers::content_type(self.response.headers())
+    }
+
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        headers::retry_after(self.response.headers())
+    }
+
+    pub(crate) fn session_id(&self) -> Option<&HeaderValue> {
+        self.response.headers().get(headers::SESSION_ID)
+    }
+
+    /// The body of a refusal, as far as it can be had: if it breaks off, stalls or is too long, its beginning. Where nobody
+    /// waits for an answer (`is_wanted` is false), that is little.
+    pub(crate) async fn page(&mut self, storage: &Arc<Storage>, is_wanted: bool) -> Page {
+        let (limit, time) = if is_wanted { (LONGEST_PAGE, PAGE_TIME) } else { (BEGINNING as u64, BEGINNING_TIME) };
+        let mut text = Vec::new();
+        let mut decoder = Decoder::new(self.content_type(), limit, storage);
+        let mut response = None;
+        let gather = async {
+            while let Some(chunk) = self.chunk().await? {
+                text.extend(chunk.iter().take(BEGINNING - text.len()));
+                decoder.take_in(chunk).await?;
+                response = response_in(&mut decoder);
+                if response.is_some() {
+                    break;
+                }
+            }
+            Ok::<_, Error>(())
+        };
+        let is_whole = matches!(timeout(time, gather).await, Ok(Ok(())));
+        if response.is_none() {
+            decoder.end(is_whole).await;
+            response = response_in(&mut decoder);
+        }
+        let is_whole = is_whole && !decoder.take_lost().into_iter().any(|lost| lost.error.is_too_large());
+        Page { text: text.into(), response, is_whole }
+    }
+
+    /// Whether the body is a stream of events, be it by its label or by its first bytes, for which this waits.
+    pub(crate) async fn is_events(&mut self) -> bool {
+        if body::is_event_stream(self.content_type()) {
+            return true;
+        }
+        let mut begun = BytesMut::new();
+        let is_events = loop {
+            match self.chunk().await {
+                Ok(Some(chunk)) => begun.extend_from_slice(&chunk),
+                Ok(None) | Err(_) => break false,
+            }
+            if let Some(is_events) = body::begins_event_stream(&begun) {
+                break is_events;
+            }
+        };
+        self.begun = Some(begun.freeze()).filter(|begun| !begun.is_empty());
+        is_events
+    }
+
+    /// Whether all of the body has come.
+    pub(crate) fn is_over(&self) -> bool {
+        self.response.body().is_over()
+    }
+
+    /// The headers that it answers to.
+    pub(crate) fn into_sent(self) -> Arc<UserHeaders> {
+        self.user
+    }
+
+    /// What it says to the headers that were sent, should it be a refusal.
+    pub(crate) fn refusal(&self) -> Refusal<'_> {
+        Refusal { sent: &self.user, status: self.status(), headers: self.response.headers() }
+    }
+
+    /// The next bytes of the body, decompressed; `None` at its end.
+    ///
+    /// # Errors
+    /// The body broke off, or cannot be decompressed.
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        if let Some(begun) = self.begun.take() {
+            return Ok(Some(begun));
+        }
+        self.response.body_mut().chunk().await
+    }
+}
+
+/// The first response of what a decoder has, if there is one.
+fn response_in(decoder: &mut Decoder) -> Option<Message> {
+    std::iter::from_fn(|| decoder.next_valid()).find(|message| message.kind() == Kind::Response)
+}
+
+/// What a refusal is told as. `wait` is how long the server asks to wait; `text` is its body, or the beginning of that.
+fn refusal(status: StatusCode, wait: Option<Duration>, text: &str) -> Error {
+    let hint = match status.as_u16() {
+        300..=399 => "the redirect cannot be followed; use the final URL",
+        401 | 407 => "give credentials with --auth or --header",
+        403 => "check that the credentials may use this server",
+        404 | 405 | 406 | 410 => "check that the URL is the server's MCP endpoint",
+        408 | 425 | 429 | 503 => "try again later",
+        413 => "the message is larger than the server takes",
+        400..=499 => "the server does not take this message",
+        _ => "the failure is the server's or of a proxy before it",
+    };
+    let reason = status.canonical_reason().map(|reason| format!(" {reason}")).unwrap_or_default();
+    let said = error_text::of(text).map(|said| format!(": {said}")).unwrap_or_default();
+    Error::new(ErrorKind::Status, format!("the server answered HTTP {}{reason}{said}; {hint}", status.as_u16()))
+        .with_status(status)
+        .with_retry_after(wait)
+        .with_fate(retry::judge(status.as_u16(), wait).0)
+        .with_detail(text)
+}
