@@ -43,14 +43,14 @@ use tokio::{
 
 pub(crate) use self::challenge::Challenge;
 pub use self::{
-    account::{Account, Answer, Revocation, Status},
+    account::{Account, AccountFuture, Revocation, Status},
     keychain::Keychain,
     settings::{Credential, Grant, OAuth, Prompt, Resource, Secret},
     store::Kept,
 };
 use self::{
     callback::Arrival,
-    lock::Held,
+    lock::HeldLock,
     sign_in::Place,
     store::{Record, Store},
 };
@@ -149,7 +149,7 @@ impl Need {
     }
 }
 
-type Outcome = Result<Arc<Token>, Arc<Error>>;
+type TokenOutcome = Result<Arc<Token>, Arc<Error>>;
 
 /// The source of one bridge's tokens.
 #[derive(Debug)]
@@ -169,7 +169,7 @@ struct Shared {
 #[derive(Debug)]
 struct Run {
     begun: Instant,
-    outcome: watch::Receiver<Option<(Outcome, Instant)>>,
+    outcome: watch::Receiver<Option<(TokenOutcome, Instant)>>,
     prompt: watch::Receiver<Option<Prompt>>,
     /// What there was before it.
     before: Option<Arc<Token>>,
@@ -291,7 +291,7 @@ struct User {
 
 impl User {
     /// Asks for a sign-in, here and wherever another process waits for the lock.
-    async fn ask(&self, prompt: Prompt, lock: Option<&Held>) {
+    async fn ask(&self, prompt: Prompt, lock: Option<&HeldLock>) {
         (self.show)(&prompt);
         if let Some(lock) = lock {
             lock.tell(&prompt).await;
@@ -309,7 +309,7 @@ impl User {
     }
 
     /// Says what came of it, once it is true.
-    async fn tell(self, outcome: &Outcome) {
+    async fn tell(self, outcome: &TokenOutcome) {
         let browser = self.browser.into_inner().unwrap_or_else(PoisonError::into_inner);
         let Some(browser) = browser else { return };
         match outcome {

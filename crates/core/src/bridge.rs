@@ -1,7 +1,7 @@
 //! The bridge itself: what all messages share, from the first line of stdin to the last one on stdout.
 
 use crate::{
-    call::{Bridge, Calls, call_table::Wanted, intake::Intake, shutdown},
+    call::{Bridge, Calls, call_table::Awaited, intake::Intake, shutdown},
     client::{
         Client,
         stdin::Input,
@@ -185,8 +185,8 @@ async fn drained(bridge: &Bridge, end: End) {
         let limit = since().checked_add(patience);
         let (until, is_final) = match bridge.calls.table.most_wanted() {
             None => return,
-            Some(Wanted::Receipt) => (Some(limit.map_or(farewell, |limit| limit.min(farewell))), true),
-            Some(Wanted::Answer) => (limit, false),
+            Some(Awaited::Receipt) => (Some(limit.map_or(farewell, |limit| limit.min(farewell))), true),
+            Some(Awaited::Answer) => (limit, false),
         };
         let time_is_up = async {
             match until {

@@ -9,6 +9,7 @@ pub(crate) mod legacy_subscription;
 pub(crate) mod own_requests;
 pub(crate) mod parked_calls;
 pub(crate) mod permits;
+pub(crate) mod purpose;
 pub(crate) mod renewal;
 #[cfg(feature = "oauth")]
 pub(crate) mod sign_in_prompt;
@@ -23,13 +24,13 @@ use tokio::{
 };
 
 use self::{
-    call_table::{Pending, Table},
-    legacy_subscription::Events,
-    parked_calls::Parked,
+    call_table::{CallTable, Pending},
+    legacy_subscription::LegacySubscription,
+    parked_calls::ParkedCalls,
     permits::Permits,
     renewal::Renewal,
     subscriptions::Subscriptions,
-    tool_list::Listing,
+    tool_list::ToolList,
 };
 use crate::{
     client::Client,
@@ -53,19 +54,19 @@ pub(crate) struct Bridge {
 /// All calls that are not at their end.
 #[derive(Debug)]
 pub(crate) struct Calls {
-    pub(crate) table: Table,
+    pub(crate) table: CallTable,
     pub(crate) permits: Permits,
     tasks: Mutex<JoinSet<()>>,
     pub(crate) renewal: Renewal,
-    pub(crate) tool_list: Listing,
-    pub(crate) legacy_subscription: Events,
+    pub(crate) tool_list: ToolList,
+    pub(crate) legacy_subscription: LegacySubscription,
     pub(crate) subscriptions: Subscriptions,
-    pub(crate) parked: Parked,
+    pub(crate) parked: ParkedCalls,
     /// What a legacy server did not want to log for modern clients, and the session in which it was asked. Held while it is
     /// asked.
     pub(crate) log_level: tokio::sync::Mutex<Option<(u64, String)>>,
     #[cfg(feature = "oauth")]
-    pub(crate) shown_sign_ins: sign_in_prompt::Asked,
+    pub(crate) shown_sign_ins: sign_in_prompt::ShownSignIns,
     /// For messages that are read back from their files to be changed.
     pub(crate) loans: Budget,
 }
@@ -123,17 +124,17 @@ impl Calls {
     /// None yet; so many may be at the server at once.
     pub(crate) fn new(concurrency: usize) -> Self {
         Self {
-            table: Table::default(),
+            table: CallTable::default(),
             permits: Permits::new(concurrency),
             tasks: Mutex::default(),
             renewal: Renewal::default(),
-            tool_list: Listing::default(),
-            legacy_subscription: Events::default(),
+            tool_list: ToolList::default(),
+            legacy_subscription: LegacySubscription::default(),
             subscriptions: Subscriptions::default(),
-            parked: Parked::default(),
+            parked: ParkedCalls::default(),
             log_level: tokio::sync::Mutex::default(),
             #[cfg(feature = "oauth")]
-            shown_sign_ins: sign_in_prompt::Asked::default(),
+            shown_sign_ins: sign_in_prompt::ShownSignIns::default(),
             loans: Budget::new(memory::LOANS),
         }
     }

@@ -15,10 +15,10 @@ const SUMMARY_LIMIT: usize = 1024;
 
 /// A failure of the bridge, of the server behind it, of the client before it, or of the way between.
 #[derive(Clone)]
-pub struct Error(Box<Inner>);
+pub struct Error(Box<ErrorFields>);
 
 #[derive(Clone, Debug)]
-struct Inner {
+struct ErrorFields {
     kind: ErrorKind,
     summary: Cow<'static, str>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
@@ -143,7 +143,7 @@ impl ErrorKind {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, summary: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner {
+        Self(Box::new(ErrorFields {
             kind,
             summary: match summary.into() {
                 ours @ Cow::Borrowed(_) => ours,
@@ -220,7 +220,7 @@ impl Error {
     /// The same error for another who waits for the same.
     #[cfg(feature = "oauth")]
     pub(crate) fn repeated(&self) -> Self {
-        let Inner { kind, summary, status, url, .. } = &*self.0;
+        let ErrorFields { kind, summary, status, url, .. } = &*self.0;
         let mut other = Self::new(*kind, summary.clone());
         (other.0.status, other.0.url, other.0.detail) = (*status, url.clone(), self.detail());
         other

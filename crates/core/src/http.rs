@@ -37,10 +37,10 @@ pub(crate) use self::server_url::{Shown, socket_url};
 #[cfg(feature = "oauth")]
 pub(crate) use self::ssrf_guard::is_localhost;
 use self::{
-    connect::{BoxError, Connector, Failure, Unanswered},
-    decompress::Expander,
+    connect::{BoxError, ConnectFailure, Connector, Unanswered},
+    decompress::BodyDecompressor,
     http1::{Http1, Responding},
-    pool::{Connection, Origin, Pool},
+    pool::{Connection, Pool, PoolKey},
 };
 pub use self::{
     server_url::ServerUrl,
@@ -74,9 +74,9 @@ pub trait RequestBody: http_body::Body<Data: Send, Error: Into<BoxError>> + Send
 impl<B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static> RequestBody for B {}
 
 /// An HTTP client for requests with bodies of type `B`. Clones share its connections.
-pub struct HttpClient<B>(Arc<Inner<B>>);
+pub struct HttpClient<B>(Arc<ClientInner<B>>);
 
-struct Inner<B> {
+struct ClientInner<B> {
     pool: Arc<Pool<B>>,
     connector: Connector,
     http1: conn::http1::Builder,
@@ -110,7 +110,7 @@ impl<B: RequestBody> HttpClient<B> {
     /// are found anew: the machine may be in another network now.
     #[must_use]
     pub fn renewed(&self) -> Self {
-        let Inner { connector, settings, .. } = &*self.0;
+        let ClientInner { connector, settings, .. } = &*self.0;
         Self::with(connector.with_proxies(&settings.proxy), settings.clone())
     }
 
@@ -125,7 +125,7 @@ impl<B: RequestBody> HttpClient<B> {
             .keep_alive_timeout(settings.ping.min(PING_TIMEOUT))
             .max_header_list_size(MOST_HEADERS);
         let pool = Pool::new(settings.idle_for, settings.idle_connections);
-        Self(Arc::new(Inner { pool, connector, http1, http2, settings }))
+        Self(Arc::new(ClientInner { pool, connector, http1, http2, settings }))
     }
 
     /// Sends a request to its absolute `http` or `https` URI, and gives the head of the response, whatever its status.
@@ -203,7 +203,7 @@ fn add_defaults(headers: &mut HeaderMap) {
     headers.entry(header::ACCEPT_ENCODING).or_insert(ENCODINGS);
 }
 
-impl<B: RequestBody> Inner<B> {
+impl<B: RequestBody> ClientInner<B> {
     async fn exchange(
         self: Arc<Self>,
         mut request: Request<B>,
@@ -248,8 +248,8 @@ impl<B: RequestBody> Inner<B> {
 
     /// A connection, and whether it is a new one. While one is being made, another that gets free will do as well.
     async fn connection(self: &Arc<Self>, uri: &Uri, is_repeatable: bool) -> Result<(Connection<B>, bool), Unanswered> {
-        let Some(origin) = Origin::of(uri) else {
-            return Err(Failure::NoServer("the URL is not absolute".into()).into());
+        let Some(origin) = PoolKey::of(uri) else {
+            return Err(ConnectFailure::NoServer("the URL is not absolute".into()).into());
         };
         if let Some(kept) = self.pool.take(&origin, is_repeatable) {
             return Ok((kept, false));
@@ -279,7 +279,7 @@ impl<B: RequestBody> Inner<B> {
     }
 
     /// A new connection, or one that another request made meanwhile, and which of the two it is.
-    async fn connect(self: Arc<Self>, uri: Uri, origin: Origin) -> Result<(Connection<B>, bool), Unanswered> {
+    async fn connect(self: Arc<Self>, uri: Uri, origin: PoolKey) -> Result<(Connection<B>, bool), Unanswered> {
         let broken = |error| Unanswered::Broken { error, is_unsent: true };
         let stream = self.connector.connect(&uri).await?;
         if !stream.chose_http2() && self.settings.version != HttpVersion::Http2 {
@@ -309,12 +309,12 @@ pub struct Body {
     /// The connection that it comes on, if that is this body's alone.
     connection: Option<Box<dyn Responding>>,
     /// What expands it, if it is compressed in a way that is known.
-    expander: Option<Box<Expander>>,
+    expander: Option<Box<BodyDecompressor>>,
 }
 
 impl Body {
     fn of(response: Response<Incoming>, connection: Option<Box<dyn Responding>>, expanding: &Budget) -> Response<Self> {
-        let expander = Expander::of(response.headers(), expanding).map(Box::new);
+        let expander = BodyDecompressor::of(response.headers(), expanding).map(Box::new);
         response.map(|raw| Self { raw, connection, expander })
     }
 

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use crate::{
     json::scanner::Scanner,
     wire::{
-        body::{Decoder, Lines, Part, Sse},
+        body::{Decoder, EventPart, Lines, Sse},
         message::{Message, Parsed},
-        spool::{Gathered, Gatherer, Storage},
+        spool::{ScannedPayload, Spooler, Storage},
     },
 };
 
@@ -26,8 +26,8 @@ pub fn sse(chunks: impl IntoIterator<Item = Bytes>, mut data: impl FnMut(&[u8]),
         events.feed(chunk);
         while let Some(part) = events.next() {
             match part {
-                Part::Data(part) => data(&part),
-                Part::End { name } => end(&name),
+                EventPart::Data(part) => data(&part),
+                EventPart::End { name } => end(&name),
             }
         }
     }
@@ -35,7 +35,7 @@ pub fn sse(chunks: impl IntoIterator<Item = Bytes>, mut data: impl FnMut(&[u8]),
 
 /// Reads lines; `each` gets one, as far as it is in memory.
 pub fn lines(chunks: impl IntoIterator<Item = Bytes>, mut each: impl FnMut(&[u8])) {
-    let mut lines = Lines::new(Gatherer::new(LIMIT, &storage()));
+    let mut lines = Lines::new(Spooler::new(LIMIT, &storage()));
     for chunk in chunks {
         lines.feed(chunk);
         while let Some(line) = lines.next() {
@@ -89,6 +89,6 @@ fn storage() -> Arc<Storage> {
     Storage::new(std::env::temp_dir())
 }
 
-fn text(gathered: &Gathered) -> &[u8] {
+fn text(gathered: &ScannedPayload) -> &[u8] {
     gathered.in_memory().map_or(&[], |bytes| bytes)
 }

@@ -38,9 +38,9 @@ const OPEN: [HeaderName; 4] = [header::ACCEPT_LANGUAGE, header::HOST, header::OR
 #[derive(Clone, Default)]
 pub(crate) struct Concealed(#[expect(dead_code, reason = "the table is about what lives")] Option<Arc<Values>>);
 
-type Values = [Value];
+type Values = [SecretValue];
 
-struct Value {
+struct SecretValue {
     beginning: Finder<'static>,
     rest: Vec<u8>,
 }
@@ -60,7 +60,7 @@ impl Concealed {
         if all.is_empty() {
             return Self::default();
         }
-        let values: Arc<Values> = all.iter().map(|value| Value::new(value)).collect();
+        let values: Arc<Values> = all.iter().map(|value| SecretValue::new(value)).collect();
         let mut table = table();
         table.retain(|known| known.strong_count() > 0);
         table.push(Arc::downgrade(&values));
@@ -85,7 +85,7 @@ impl fmt::Debug for Concealed {
     }
 }
 
-impl Value {
+impl SecretValue {
     fn new(value: &[u8]) -> Self {
         let (beginning, rest) = value.split_at_checked(KNOWN_BY).unwrap_or((value, &[]));
         Self { beginning: Finder::new(beginning).into_owned(), rest: rest.to_vec() }

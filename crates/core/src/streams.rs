@@ -6,7 +6,7 @@
 use crate::{
     error::{Error, ErrorKind},
     wire::{
-        body::{Decoder, Gather as _, Lines, Part, Plain, Sse},
+        body::{Decoder, EventPart, Gather as _, Lines, Plain, Sse},
         spool::Unkept,
     },
 };
@@ -62,14 +62,14 @@ impl SseEvents {
     pub fn next(&mut self) -> Option<Result<Event, Error>> {
         loop {
             let refusal = match self.parser.next()? {
-                Part::Data(piece) => match self.data.push(piece.to_bytes()) {
+                EventPart::Data(piece) => match self.data.push(piece.to_bytes()) {
                     Ok(()) => continue,
                     Err(refusal) => {
                         self.parser.skip_event();
                         refusal
                     }
                 },
-                Part::End { name } => match self.data.take() {
+                EventPart::End { name } => match self.data.take() {
                     Ok(data) => {
                         let id = self.parser.last_event_id().cloned();
                         return Some(Ok(Event { name, data, id, retry: self.parser.take_retry() }));

@@ -9,7 +9,7 @@ use crate::{
     json::splice::work,
     translate::{
         legacy_to_modern::LegacyClient,
-        modern_to_legacy::{self, LegacyServer, Step},
+        modern_to_legacy::{self, FromModern, LegacyServer},
         tool_headers::Tools,
     },
     wire::{
@@ -18,7 +18,7 @@ use crate::{
         long_values::LongValues,
         message::{Message, Parsed},
         revision::{CLIENT_CAPABILITIES, PROTOCOL_VERSION},
-        spool::{Gatherer, Storage},
+        spool::{Spooler, Storage},
     },
 };
 
@@ -128,11 +128,11 @@ fn read_all(text: &Bytes) {
         Ok(Parsed::Batch(batch)) => batch.flatten().for_each(|message| drop(message.into_line())),
         Err(_) => {}
     }
-    let mut gatherer = Gatherer::new(u64::MAX, &Arc::clone(&storage));
+    let mut spooler = Spooler::new(u64::MAX, &Arc::clone(&storage));
     for chunk in text.chunks(60_000) {
-        let _ = gatherer.push(Bytes::copy_from_slice(chunk));
+        let _ = spooler.push(Bytes::copy_from_slice(chunk));
     }
-    if let Some(Parsed::One(message)) = gatherer.take().ok().and_then(|gathered| Message::read(&gathered).ok())
+    if let Some(Parsed::One(message)) = spooler.take().ok().and_then(|gathered| Message::read(&gathered).ok())
         && let Some((condensed, values)) = LongValues::take_out(&message)
     {
         drop(values.put_back(&condensed));
@@ -166,7 +166,7 @@ fn read(message: &Message) {
     for server in [LegacyServer::new(message), known].into_iter().flatten() {
         drop(server.discovered(message));
         drop(server.answer(message, message.clone()));
-        if let Step::Listen(subscription) = server.take(message) {
+        if let FromModern::Listen(subscription) = server.take(message) {
             drop(subscription.event(message));
         }
     }

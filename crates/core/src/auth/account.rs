@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Challenge, Need, SignIn,
-    requests::Clients,
+    requests::AuthClients,
     settings::OAuth,
     sign_in::Place,
     store::{Kept, Record, Store},
@@ -19,7 +19,7 @@ use crate::{
 
 /// What comes of a command. No `async fn` gives it: the code of one is made anew in each crate that awaits it, and with these
 /// all of signing in.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+pub type AccountFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
 /// Where and how to sign in.
 #[derive(Clone, Debug)]
@@ -72,7 +72,7 @@ impl Account {
     ///
     /// # Errors
     /// No sign-in is possible, or it failed.
-    pub fn login(&self) -> Answer<'_, ()> {
+    pub fn login(&self) -> AccountFuture<'_, ()> {
         Box::pin(async move {
             let source = SignIn::new(self.clone());
             let need = Need::default();
@@ -87,7 +87,7 @@ impl Account {
     ///
     /// # Errors
     /// There is a keychain, and it cannot be read.
-    pub fn status(&self) -> Answer<'_, Vec<Status>> {
+    pub fn status(&self) -> AccountFuture<'_, Vec<Status>> {
         Box::pin(async move {
             let (_, records) = self.records().await?;
             let status = |(record, kept): (Record, Kept)| Status {
@@ -113,7 +113,7 @@ impl Account {
     ///
     /// # Errors
     /// They cannot be removed.
-    pub fn logout(&self) -> Answer<'_, Vec<Revocation>> {
+    pub fn logout(&self) -> AccountFuture<'_, Vec<Revocation>> {
         Box::pin(async move {
             let (store, records) = self.records().await?;
             let mut revocations = Vec::new();
@@ -167,7 +167,7 @@ impl Account {
 
     /// # Errors
     /// TLS settings that cannot be used.
-    pub(super) fn clients(&self) -> Result<Clients, Error> {
-        Clients::new(&self.server, &self.http)
+    pub(super) fn clients(&self) -> Result<AuthClients, Error> {
+        AuthClients::new(&self.server, &self.http)
     }
 }

@@ -112,7 +112,7 @@ pub(super) struct Said {
 
 /// What the body of a response to a POST says. A refusal may be any text.
 pub(super) fn tidy(body: &[u8], is_refusal: bool, secrets: &Secrets) -> Said {
-    let members = serde_json::from_slice(body).ok().map(|Members(members)| members);
+    let members = serde_json::from_slice(body).ok().map(|AnswerMembers(members)| members);
     let Some(members) = members.or_else(|| of_form(body)) else {
         return Said {
             body: if is_refusal { text(body, secrets) } else { Vec::new() },
@@ -128,7 +128,7 @@ pub(super) fn tidy(body: &[u8], is_refusal: bool, secrets: &Secrets) -> Said {
 
 /// What a document says: nothing, if it is no object.
 pub(super) fn tidy_document(body: &[u8], secrets: &Secrets) -> Vec<u8> {
-    serde_json::from_slice(body).map(|Members(members)| written(members, secrets)).unwrap_or_default()
+    serde_json::from_slice(body).map(|AnswerMembers(members)| written(members, secrets)).unwrap_or_default()
 }
 
 fn text(body: &[u8], secrets: &Secrets) -> Vec<u8> {
@@ -168,24 +168,24 @@ fn written(members: Map<String, Value>, secrets: &Secrets) -> Vec<u8> {
 }
 
 /// The members of an object, as far as they are texts, numbers or lists of texts.
-struct Members(Map<String, Value>);
+struct AnswerMembers(Map<String, Value>);
 
-impl<'de> Deserialize<'de> for Members {
+impl<'de> Deserialize<'de> for AnswerMembers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Reader;
 
         impl<'de> Visitor<'de> for Reader {
-            type Value = Members;
+            type Value = AnswerMembers;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<AnswerMembers, A::Error> {
                 let mut members = Map::new();
                 for _ in 0..=MOST_MEMBERS {
                     let Some((name, text)) = map.next_entry::<String, &RawValue>()? else {
-                        return Ok(Members(completed(members)));
+                        return Ok(AnswerMembers(completed(members)));
                     };
                     if name == "error" && text.get().starts_with('{') {
                         members.extend(of_error(text.get()));

@@ -197,9 +197,9 @@ enum Stray {
     Nothing,
 }
 
-type Answer = (Result<String, Denial>, Option<String>);
+type CallbackPage = (Result<String, Denial>, Option<String>);
 
-fn read(target: &str, path: &str, state: &str) -> Result<Answer, Stray> {
+fn read(target: &str, path: &str, state: &str) -> Result<CallbackPage, Stray> {
     let url = Url::options().base_url(Url::parse("http://127.0.0.1").ok().as_ref()).parse(target);
     let url = url.ok().filter(|url| url.path() == path).ok_or(Stray::Elsewhere)?;
     // A parameter that is there twice says nothing (RFC 6749, 3.1).

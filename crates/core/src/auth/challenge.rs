@@ -71,7 +71,7 @@ impl Challenge {
 
 /// Adds the `Bearer` challenges of one header's value.
 fn read(text: &str, all: &mut Vec<Challenge>) {
-    let mut rest = Rest(text);
+    let mut rest = ChallengeRest(text);
     let mut is_bearer = false;
     while rest.begin_element() {
         let Some(name) = rest.token() else { return };
@@ -96,9 +96,9 @@ fn read(text: &str, all: &mut Vec<Challenge>) {
 }
 
 /// What is not read yet.
-struct Rest<'a>(&'a str);
+struct ChallengeRest<'a>(&'a str);
 
-impl<'a> Rest<'a> {
+impl<'a> ChallengeRest<'a> {
     /// Passes over what separates. False at the end.
     fn begin_element(&mut self) -> bool {
         self.0 = self.0.trim_start_matches([' ', '\t', ',']);

@@ -16,7 +16,7 @@ use url::Url;
 
 use super::{
     Prompt, User,
-    lock::Held,
+    lock::HeldLock,
     now,
     register::Registration,
     requests::Directly,
@@ -49,7 +49,7 @@ impl Place<'_> {
         record: &mut Record,
         scopes: &[String],
         user: &User,
-        lock: Option<&Held>,
+        lock: Option<&HeldLock>,
     ) -> Result<(), Error> {
         let Some(endpoint) = self.text("device_authorization_endpoint").map(str::to_owned) else {
             if self.is_guess {

@@ -26,10 +26,10 @@ const LONGEST: Duration = Duration::from_secs(5);
 
 /// The folder, which need not be there yet.
 #[derive(Clone, Debug)]
-pub(super) struct Folder(Arc<Inner>);
+pub(super) struct Folder(Arc<FolderState>);
 
 #[derive(Debug)]
-struct Inner {
+struct FolderState {
     path: PathBuf,
     /// The user knows that something is wrong with it.
     #[cfg_attr(not(unix), expect(dead_code, reason = "nothing is found out about it there"))]
@@ -38,7 +38,7 @@ struct Inner {
 
 impl Folder {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self(Arc::new(Inner { path, is_told: AtomicBool::new(false) }))
+        Self(Arc::new(FolderState { path, is_told: AtomicBool::new(false) }))
     }
 
     /// Where a file with this name is.

@@ -31,44 +31,44 @@ const APPLICATION: &str = "mcp-gangway";
 /// The user's keychain.
 #[derive(Clone, Debug)]
 pub struct Keychain {
-    system: Arc<system::Keychain>,
+    system: Arc<system::SystemKeychain>,
     is_silent: Arc<AtomicBool>,
 }
 
 impl Keychain {
     /// The one of this user, if the system may have such. `environment` looks variables up, as some say where it is.
     pub fn of_user(environment: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
-        let system = system::Keychain::of_user(environment)?;
+        let system = system::SystemKeychain::of_user(environment)?;
         Some(Self { system: Arc::new(system), is_silent: Arc::default() })
     }
 
     /// The secret with this name.
-    pub(super) async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+    pub(super) async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, KeychainFailure> {
         self.ask(self.system.get(name)).await
     }
 
     /// All secrets of this program.
-    pub(super) async fn all(&self) -> Result<Vec<Vec<u8>>, Failure> {
+    pub(super) async fn all(&self) -> Result<Vec<Vec<u8>>, KeychainFailure> {
         self.ask(self.system.all()).await
     }
 
     /// Keeps a secret in the place of what has its name. `label` is shown where users look at their keychain.
-    pub(super) async fn set(&self, name: &str, label: &str, secret: &[u8]) -> Result<(), Failure> {
+    pub(super) async fn set(&self, name: &str, label: &str, secret: &[u8]) -> Result<(), KeychainFailure> {
         self.ask(self.system.set(name, label, secret)).await
     }
 
     /// Forgets the secret with this name, if there is one.
-    pub(super) async fn remove(&self, name: &str) -> Result<(), Failure> {
+    pub(super) async fn remove(&self, name: &str) -> Result<(), KeychainFailure> {
         self.ask(self.system.remove(name)).await
     }
 
-    async fn ask<T>(&self, question: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    async fn ask<T>(&self, question: impl Future<Output = Result<T, KeychainFailure>>) -> Result<T, KeychainFailure> {
         if self.is_silent.load(Ordering::Relaxed) {
-            return Err(Failure::Silent);
+            return Err(KeychainFailure::Silent);
         }
         timeout(LONGEST, question).await.unwrap_or_else(|_| {
             self.is_silent.store(true, Ordering::Relaxed);
-            Err(Failure::Silent)
+            Err(KeychainFailure::Silent)
         })
     }
 }
@@ -79,7 +79,7 @@ impl Keychain {
     not(all(feature = "keychain", unix, not(target_os = "macos"))),
     allow(dead_code, reason = "not all have each")
 )]
-pub(super) enum Failure {
+pub(super) enum KeychainFailure {
     #[error("there is none")]
     Absent(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("it is locked")]
@@ -119,9 +119,9 @@ mod tests {
         let address = format!("unix:path={}", path.display());
         let keychain = keychain(&[("DBUS_SESSION_BUS_ADDRESS", &address)]);
         let asked = tokio::time::Instant::now();
-        assert!(matches!(keychain.get("a").await, Err(Failure::Silent)));
+        assert!(matches!(keychain.get("a").await, Err(KeychainFailure::Silent)));
         assert_eq!(asked.elapsed().as_secs(), LONGEST.as_secs());
-        assert!(matches!(keychain.clone().set("a", "A", b"a").await, Err(Failure::Silent)));
+        assert!(matches!(keychain.clone().set("a", "A", b"a").await, Err(KeychainFailure::Silent)));
         assert_eq!(asked.elapsed().as_secs(), LONGEST.as_secs());
     }
 }

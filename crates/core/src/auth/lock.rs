@@ -20,14 +20,14 @@ const EVERY: Duration = Duration::from_millis(100);
 /// The lock, until this is dropped.
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Held {
+pub(super) struct HeldLock {
     folder: Folder,
     note: String,
     #[expect(dead_code, reason = "the lock lives as long as the file is open")]
     file: File,
 }
 
-impl Held {
+impl HeldLock {
     /// Tells those who wait where the user is asked to sign in.
     pub(super) async fn tell(&self, prompt: &Prompt) {
         let Ok(text) = serde_json::to_vec(prompt) else { return };
@@ -37,7 +37,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldLock {
     fn drop(&mut self) {
         // Mostly there is none.
         let _ = fs::remove_file(self.folder.path(&self.note));
@@ -46,7 +46,7 @@ impl Drop for Held {
 
 /// Waits for the lock with this name; `hear` is told meanwhile where the user is asked to sign in. None if it cannot be had
 /// at all, as in a folder that cannot be written to: there is nothing to share then either.
-pub(super) async fn take(folder: &Folder, name: &str, hear: impl Fn(Prompt)) -> Option<Held> {
+pub(super) async fn take(folder: &Folder, name: &str, hear: impl Fn(Prompt)) -> Option<HeldLock> {
     let (lock, note) = (format!("{name}.lock"), format!("{name}.prompt"));
     let no_lock = |error: &std::io::Error| tracing::debug!(path = %folder.path(&lock).display(), %error, "no lock");
     let file = folder.open_lock(&lock).await.inspect_err(no_lock).ok()?;
@@ -57,7 +57,7 @@ pub(super) async fn take(folder: &Folder, name: &str, hear: impl Fn(Prompt)) -> 
             Ok(()) => {
                 // One that crashed may have left it.
                 let _ = folder.remove(&note).await;
-                return Some(Held { folder: folder.clone(), note, file });
+                return Some(HeldLock { folder: folder.clone(), note, file });
             }
             Err(TryLockError::WouldBlock) => {
                 if !std::mem::replace(&mut is_waiting, true) {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     requests::explained,
     sign_in::{CLIENT_NAME, Place, no_sign_in},
-    store::Client,
+    store::RegisteredClient,
 };
 use crate::{
     error::{Error, ErrorKind},
@@ -63,7 +63,7 @@ struct Registered {
 }
 
 /// Why a client is not registered.
-enum Refusal {
+enum RegistrationRefusal {
     /// What it says of itself is not taken, so other words may be.
     OfWhatItSays(Error),
     Final(Error),
@@ -75,20 +75,20 @@ impl Place<'_> {
     ///
     /// # Errors
     /// There is no such thing here, or it was refused.
-    pub(super) async fn register(&mut self, registrations: &[Registration<'_>]) -> Result<Client, Error> {
+    pub(super) async fn register(&mut self, registrations: &[Registration<'_>]) -> Result<RegisteredClient, Error> {
         let mut first = None;
         for registration in registrations {
             let registered = match self.try_to_register(registration).await {
                 Ok(registered) => registered,
-                Err(Refusal::Final(error)) => return Err(first.unwrap_or(error)),
-                Err(Refusal::OfWhatItSays(error)) => {
+                Err(RegistrationRefusal::Final(error)) => return Err(first.unwrap_or(error)),
+                Err(RegistrationRefusal::OfWhatItSays(error)) => {
                     first.get_or_insert(error);
                     continue;
                 }
             };
             let method = registered.token_endpoint_auth_method;
             let is_public = method.as_deref() == Some("none");
-            let client = Client {
+            let client = RegisteredClient {
                 id: registered.client_id,
                 secret: registered.client_secret.filter(|_| !is_public),
                 redirect_uri: registration.redirect_uris.concat(),
@@ -100,17 +100,19 @@ impl Place<'_> {
         Err(first.unwrap_or_else(|| self.not_registered("no registration")))
     }
 
-    async fn try_to_register(&self, registration: &Registration<'_>) -> Result<Registered, Refusal> {
+    async fn try_to_register(&self, registration: &Registration<'_>) -> Result<Registered, RegistrationRefusal> {
         let endpoint = self.metadata.registration_endpoint.as_ref();
-        let endpoint = endpoint.ok_or_else(|| Refusal::Final(self.not_registered("it registers no clients")))?;
-        let failed =
-            |why: &str, error: crate::error::Cause| Refusal::Final(self.not_registered(why).with_source(error));
+        let endpoint =
+            endpoint.ok_or_else(|| RegistrationRefusal::Final(self.not_registered("it registers no clients")))?;
+        let failed = |why: &str, error: crate::error::Cause| {
+            RegistrationRefusal::Final(self.not_registered(why).with_source(error))
+        };
         let body = serde_json::to_vec(registration).map_err(|error| failed("no registration", error.into()))?;
         let request = Request::post(endpoint).header(header::CONTENT_TYPE, "application/json").body(body);
         let request = request.map_err(|error| failed("its registration endpoint is no URL", error.into()))?;
         let response = self.http.ask(request, true).await.map_err(|error| match self.http.take_forbidden() {
             Some(forbidden) => {
-                Refusal::Final(explained("a client cannot be registered", &forbidden).with_source(error))
+                RegistrationRefusal::Final(explained("a client cannot be registered", &forbidden).with_source(error))
             }
             None => failed("a client cannot be registered", error.into()),
         })?;
@@ -120,7 +122,11 @@ impl Place<'_> {
             let error = self.not_registered(&format!("it does not register a client{words}")).with_detail(&said);
             let is_of_what_it_says =
                 matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY);
-            return Err(if is_of_what_it_says { Refusal::OfWhatItSays(error) } else { Refusal::Final(error) });
+            return Err(if is_of_what_it_says {
+                RegistrationRefusal::OfWhatItSays(error)
+            } else {
+                RegistrationRefusal::Final(error)
+            });
         }
         serde_json::from_slice(response.body()).map_err(|error| failed("its registration cannot be read", error.into()))
     }
@@ -136,7 +142,7 @@ impl Place<'_> {
     }
 
     /// From now on, requests prove to be this client's in the way that it was registered with, if the server has said one.
-    pub(super) fn prove_as(&mut self, client: &Client) {
+    pub(super) fn prove_as(&mut self, client: &RegisteredClient) {
         if let Some(method) = &client.method {
             self.metadata.additional_fields.insert(METHODS.to_owned(), [method.as_str()].as_slice().into());
             self.manager.set_metadata(self.metadata.clone());

@@ -39,13 +39,13 @@ const MOST_REDIRECTS: usize = 5;
 
 /// The two HTTP clients, as the MCP server's own origin is the only one that the user has chosen.
 #[derive(Clone, Debug)]
-pub(super) struct Clients {
+pub(super) struct AuthClients {
     server: ServerUrl,
     here: HttpClient<Full<Bytes>>,
     elsewhere: HttpClient<Full<Bytes>>,
 }
 
-impl Clients {
+impl AuthClients {
     /// # Errors
     /// TLS settings that cannot be used.
     pub(super) fn new(server: &ServerUrl, here: &HttpSettings) -> Result<Self, Error> {
@@ -62,7 +62,7 @@ impl Clients {
 /// The requests of one sign-in.
 #[derive(Debug)]
 pub(super) struct Http {
-    clients: Clients,
+    clients: AuthClients,
     /// What stands in requests for tokens in the place of the resource that rmcp would put there; none if nothing does.
     resource: Mutex<Option<Instead>>,
     heard: Mutex<Heard>,
@@ -91,7 +91,7 @@ pub(super) enum Instead {
 }
 
 impl Http {
-    pub(super) fn new(clients: Clients) -> Arc<Self> {
+    pub(super) fn new(clients: AuthClients) -> Arc<Self> {
         Arc::new(Self { clients, resource: Mutex::default(), heard: Mutex::default() })
     }
 
@@ -375,7 +375,7 @@ mod tests {
     use super::*;
 
     fn http(server: &str) -> Arc<Http> {
-        Http::new(Clients::new(&ServerUrl::parse(server).unwrap(), &HttpSettings::default()).unwrap())
+        Http::new(AuthClients::new(&ServerUrl::parse(server).unwrap(), &HttpSettings::default()).unwrap())
     }
 
     #[test]
@@ -421,7 +421,7 @@ mod tests {
         let proxy = crate::http::Proxy::Url { url: proxy, except: None };
         let behind_proxy = HttpSettings { proxy, ..HttpSettings::default() };
         for settings in [HttpSettings::default(), behind_proxy] {
-            let http = Http::new(Clients::new(&server, &settings).unwrap());
+            let http = Http::new(AuthClients::new(&server, &settings).unwrap());
             for url in [
                 "http://127.0.0.1:1/",
                 "https://10.0.0.1/",

@@ -31,9 +31,9 @@ use super::{
     answer::Secrets,
     callback::{self, Arrival, Callback},
     challenge::Challenge,
-    lock::Held,
+    lock::HeldLock,
     register::{METHODS, Registration},
-    requests::{Clients, Http, Instead, explained, replaced, too_slow},
+    requests::{AuthClients, Http, Instead, explained, replaced, too_slow},
     store::{Key, Record},
 };
 use crate::{
@@ -69,7 +69,7 @@ impl<'a> Place<'a> {
     pub(super) async fn find(
         settings: &'a OAuth,
         server: &ServerUrl,
-        clients: Clients,
+        clients: AuthClients,
         challenge: &Challenge,
     ) -> Result<Self, Error> {
         let what = format!("{server} wants a sign-in, and none is possible");
@@ -190,7 +190,7 @@ impl<'a> Place<'a> {
         record: &mut Record,
         scopes: &[String],
         user: &User,
-        lock: Option<&Held>,
+        lock: Option<&HeldLock>,
     ) -> Result<(), Error> {
         let http = Arc::clone(&self.http);
         let failed = |error| http.failure("the sign-in cannot begin", error);

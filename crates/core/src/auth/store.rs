@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Prompt,
     files::Folder,
-    keychain::{Failure, Keychain},
+    keychain::{Keychain, KeychainFailure},
     lock,
 };
 
@@ -90,13 +90,13 @@ pub(super) struct Record {
     pub(super) key: Key,
     /// The MCP server that was signed in at.
     pub(super) server: String,
-    pub(super) client: Option<Client>,
+    pub(super) client: Option<RegisteredClient>,
     pub(super) tokens: Option<StoredCredentials>,
 }
 
 /// A client as the authorization server has registered it.
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Client {
+pub(super) struct RegisteredClient {
     pub(super) id: String,
     pub(super) secret: Option<String>,
     pub(super) redirect_uri: String,
@@ -161,7 +161,7 @@ impl Store {
     }
 
     /// Waits until no other process changes the record with this key; `hear` is told where that one asks the user to sign in.
-    pub(super) async fn lock(&self, key: &Key, hear: impl Fn(Prompt)) -> Option<lock::Held> {
+    pub(super) async fn lock(&self, key: &Key, hear: impl Fn(Prompt)) -> Option<lock::HeldLock> {
         lock::take(self.folder.as_ref()?, &key.name(), hear).await
     }
 
@@ -258,11 +258,11 @@ impl Store {
     ///
     /// # Errors
     /// There is a keychain, and it does not say.
-    pub(super) async fn all(&self) -> Result<Vec<(Record, Kept)>, Failure> {
+    pub(super) async fn all(&self) -> Result<Vec<(Record, Kept)>, KeychainFailure> {
         let mut found = Vec::new();
         if let Some(keychain) = &self.keychain {
             let secrets = match keychain.all().await {
-                Err(failure @ Failure::Absent(_)) => {
+                Err(failure @ KeychainFailure::Absent(_)) => {
                     tell(&failure);
                     Vec::new()
                 }
@@ -286,12 +286,12 @@ impl Store {
     ///
     /// # Errors
     /// It cannot be removed.
-    pub(super) async fn remove(&self, key: &Key) -> Result<(), Failure> {
+    pub(super) async fn remove(&self, key: &Key) -> Result<(), KeychainFailure> {
         self.memory().remove(key);
-        self.remove_file(key).await.map_err(|error| Failure::Refused(error.into()))?;
+        self.remove_file(key).await.map_err(|error| KeychainFailure::Refused(error.into()))?;
         match &self.keychain {
             Some(keychain) => match keychain.remove(&key.name()).await {
-                Err(Failure::Absent(_)) => Ok(()),
+                Err(KeychainFailure::Absent(_)) => Ok(()),
                 outcome => outcome,
             },
             None => Ok(()),
@@ -311,9 +311,9 @@ impl Store {
 }
 
 /// Says that a keychain does not serve: an old matter where there is none.
-fn tell(failure: &Failure) {
+fn tell(failure: &KeychainFailure) {
     match failure {
-        Failure::Absent(why) => tracing::debug!(%why, "no keychain; what is kept of sign-ins is in files"),
+        KeychainFailure::Absent(why) => tracing::debug!(%why, "no keychain; what is kept of sign-ins is in files"),
         failure => tracing::info!(%failure, "the keychain cannot be used; what is kept of sign-ins is in files"),
     }
 }
@@ -353,7 +353,7 @@ mod tests {
     }
 
     fn record(key: Key, id: &str) -> Record {
-        let client = Client {
+        let client = RegisteredClient {
             id: id.into(),
             secret: Some("hunter2".into()),
             redirect_uri: "http://127.0.0.1:1/".into(),

@@ -1,14 +1,10 @@
 //! The messages that are not finished yet: who still waits for an answer, and what may be cancelled.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU8, Ordering},
-};
-
-use tokio::sync::{Notify, oneshot};
-
 use crate::{
-    call::{parked_calls::Held, permits::Share},
+    call::{
+        parked_calls::OpenCall,
+        purpose::{Beside, Purpose},
+    },
     error::Error,
     server::delivery::Delivery,
     wire::{
@@ -17,6 +13,12 @@ use crate::{
         revision::Era,
     },
 };
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU8, Ordering},
+};
+
+use tokio::sync::{Notify, oneshot};
 
 /// One message, from its line on stdin (or its making, if it is the bridge's own) to its end: for a request the answer,
 /// for the others the server's receipt.
@@ -27,31 +29,10 @@ pub(crate) struct Pending {
     pub(crate) delivery: Arc<Delivery>,
     /// Who waits for the answer, if it is not the client.
     caller: Mutex<Option<Caller>>,
-    pub(crate) origin: Origin,
+    pub(crate) purpose: Purpose,
     withdrawn: Notify,
     settled: Notify,
     flags: AtomicU8,
-}
-
-/// On whose behalf a message is sent. It decides what becomes of all that comes with its answer.
-#[derive(Clone, Debug)]
-pub(crate) enum Origin {
-    /// It is the client's own.
-    Client,
-    /// It sets up a session or belongs to one, and is lost with it.
-    Session,
-    /// It tells a legacy server what modern clients want, in whatever session there is.
-    Wish,
-    /// It stands for a legacy client's message at a modern server.
-    ForLegacyClient,
-    /// It finds out what the tools of a modern server want. Nothing of it is the client's.
-    Listing,
-    /// It is one round of a legacy client's request at a modern server, with which it shares its limit.
-    Round(Share),
-    /// It is the subscription of a legacy client at a modern server. Told when the server has acknowledged it.
-    Events(Arc<Notify>),
-    /// It stands for a modern client's request at a legacy server.
-    ForModernClient(Arc<Held>),
 }
 
 /// Where the answer to a request of the bridge's own goes.
@@ -74,17 +55,7 @@ impl Pending {
 
     /// Whether the bridge has made it; the client knows nothing of it.
     pub(crate) fn is_own(&self) -> bool {
-        !matches!(self.origin, Origin::Client)
-    }
-
-    /// Whether it belongs to one session, and must not wait for the next.
-    pub(crate) fn is_of_session(&self) -> bool {
-        matches!(self.origin, Origin::Session)
-    }
-
-    /// Whether it goes to a modern server in the place of what a legacy client has said.
-    pub(crate) fn is_for_legacy_client(&self) -> bool {
-        matches!(self.origin, Origin::ForLegacyClient | Origin::Round(_) | Origin::Events(_))
+        self.purpose.is_own
     }
 
     /// Whether the server may have acted on it.
@@ -98,9 +69,9 @@ impl Pending {
     }
 
     /// The call of a modern client's that it stands for.
-    pub(crate) fn held(&self) -> Option<&Arc<Held>> {
-        match &self.origin {
-            Origin::ForModernClient(held) => Some(held),
+    pub(crate) fn held(&self) -> Option<&Arc<OpenCall>> {
+        match &self.purpose.beside {
+            Beside::Call(call) => Some(call),
             _ => None,
         }
     }
@@ -166,7 +137,7 @@ impl Pending {
 
 /// What is still to come for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Wanted {
+pub(crate) enum Awaited {
     /// The server's word that it has a notification or response.
     Receipt,
     /// The answer to a request.
@@ -175,46 +146,46 @@ pub(crate) enum Wanted {
 
 /// All that is pending.
 #[derive(Debug, Default)]
-pub(crate) struct Table {
+pub(crate) struct CallTable {
     pending: Mutex<Vec<Arc<Pending>>>,
     removed: Notify,
 }
 
-impl Table {
+impl CallTable {
     /// Adds a message of the client's.
     pub(crate) fn insert(&self, message: &Message) -> Arc<Pending> {
-        self.add((message.kind() == Kind::Request).then(|| message.clone()), None, Origin::Client, Arc::default())
+        self.add((message.kind() == Kind::Request).then(|| message.clone()), None, Purpose::client(), Arc::default())
     }
 
     /// Adds something that the client waits for without having asked the server.
     pub(crate) fn insert_receipt(&self) -> Arc<Pending> {
-        self.add(None, None, Origin::Client, Arc::default())
+        self.add(None, None, Purpose::client(), Arc::default())
     }
 
     /// Adds a message of the bridge's own, and gives what its answer comes from.
     pub(crate) fn insert_own(
         &self,
         message: &Message,
-        origin: Origin,
+        purpose: Purpose,
         delivery: Arc<Delivery>,
     ) -> (Arc<Pending>, oneshot::Receiver<Result<Message, Error>>) {
         let (caller, answer) = oneshot::channel();
         let request = (message.kind() == Kind::Request).then(|| message.clone());
-        (self.add(request, Some(caller), origin, delivery), answer)
+        (self.add(request, Some(caller), purpose, delivery), answer)
     }
 
     fn add(
         &self,
         request: Option<Message>,
         caller: Option<Caller>,
-        origin: Origin,
+        purpose: Purpose,
         delivery: Arc<Delivery>,
     ) -> Arc<Pending> {
         let pending = Arc::new(Pending {
             request,
             delivery,
             caller: Mutex::new(caller),
-            origin,
+            purpose,
             withdrawn: Notify::new(),
             settled: Notify::new(),
             flags: AtomicU8::new(0),
@@ -243,17 +214,17 @@ impl Table {
     }
 
     /// The open calls of modern clients at a legacy server, the newest first.
-    pub(crate) fn held(&self) -> Vec<Arc<Held>> {
+    pub(crate) fn held(&self) -> Vec<Arc<OpenCall>> {
         self.lock().iter().rev().filter_map(|one| one.held().cloned()).collect()
     }
 
     /// The most that the client still waits for; cancelled requests are waited for by nobody.
-    pub(crate) fn most_wanted(&self) -> Option<Wanted> {
+    pub(crate) fn most_wanted(&self) -> Option<Awaited> {
         let wanted = |one: &Arc<Pending>| match (one.id(), one.is_cancelled()) {
             _ if one.is_own() || one.is_subscription() => None,
             (Some(_), true) => None,
-            (Some(_), false) => Some(Wanted::Answer),
-            (None, _) => Some(Wanted::Receipt),
+            (Some(_), false) => Some(Awaited::Answer),
+            (None, _) => Some(Awaited::Receipt),
         };
         self.lock().iter().filter_map(wanted).max()
     }

@@ -26,13 +26,7 @@ use tokio::{
 #[cfg(feature = "oauth")]
 use crate::call::sign_in_prompt;
 use crate::{
-    call::{
-        Bridge,
-        call_table::{Origin, Pending},
-        incoming,
-        lane::Lane,
-        renewal,
-    },
+    call::{Bridge, call_table::Pending, incoming, lane::Lane, renewal},
     config::ClientEra,
     error::{Error, ErrorKind, Fate},
     random::random,
@@ -161,7 +155,7 @@ enum Remedy {
 }
 
 /// What one try comes to, if it does not fail.
-enum Step {
+enum Next {
     /// The message has come to its end.
     Done,
     /// Whatever stood in the way is gone; send it again at once.
@@ -190,12 +184,12 @@ impl Exchange<'_> {
         let mut again = 0;
         loop {
             let error = match self.attempt().await {
-                Ok(Step::Done) => return Ok(()),
-                Ok(Step::Again) if again < MOST_AGAIN => {
+                Ok(Next::Done) => return Ok(()),
+                Ok(Next::Again) if again < MOST_AGAIN => {
                     again += 1;
                     continue;
                 }
-                Ok(Step::Again) => {
+                Ok(Next::Again) => {
                     let summary = "the server refuses the message again and again, each time in another way";
                     return Err(Error::new(ErrorKind::InvalidAnswer, summary));
                 }
@@ -215,7 +209,7 @@ impl Exchange<'_> {
             let wait = self.tries.next_wait(&error, method, random()).filter(|wait| self.has_time_for(*wait));
             let is_unreached = error.is_connect();
             // Who needs a list for a call tries again for that.
-            let is_anothers = is_unreached && matches!(self.pending.origin, Origin::Listing);
+            let is_anothers = is_unreached && !self.pending.purpose.is_retried;
             let is_wanted = self.message.kind() == Kind::Request || error.fate() == Fate::Unread;
             let Some(wait) = wait.filter(|_| is_wanted && !is_anothers) else { return Err(error) };
             tracing::debug!(method, error = %error, ?wait, "tried again");
@@ -267,12 +261,12 @@ impl Exchange<'_> {
     }
 
     /// Sends the message once, and follows what comes of it.
-    async fn attempt(&mut self) -> Result<Step, Error> {
+    async fn attempt(&mut self) -> Result<Next, Error> {
         let bridge = self.bridge;
         let road = if self.pending.is_own() { Road::Direct } else { bridge.road(&self.message) };
         if self.is_refused_probe(road) {
             incoming::answer(bridge, self.pending, modern_to_legacy::no_discovery(&self.message)).await;
-            return Ok(Step::Done);
+            return Ok(Next::Done);
         }
         match road {
             Road::Direct if self.era() == Era::Modern => return self.attempt_modern().await,
@@ -281,12 +275,12 @@ impl Exchange<'_> {
             Road::ToLegacy => {
                 return match self.attempt_to_legacy().await {
                     // In the place of the session that is lost the server has become a modern one (R56).
-                    Err(error) if error.is_session_lost() && !self.may_have_run && self.is_direct() => Ok(Step::Again),
+                    Err(error) if error.is_session_lost() && !self.may_have_run && self.is_direct() => Ok(Next::Again),
                     outcome => outcome,
                 };
             }
         }
-        if !self.pending.is_of_session() && !self.is_initialize() {
+        if self.pending.purpose.waits_for_session && !self.is_initialize() {
             if bridge.server.session().is_provisional() {
                 return self.attempt_handshake().await;
             }
@@ -294,7 +288,7 @@ impl Exchange<'_> {
                 self.in_time_left(bridge.calls.renewal.over()).await?;
             }
             if self.is_behind() {
-                return Ok(Step::Again);
+                return Ok(Next::Again);
             }
         }
         match bridge.server.transport.current() {
@@ -304,20 +298,20 @@ impl Exchange<'_> {
     }
 
     /// The client has a session that the server knows nothing of. A request needs a real one; the rest has no addressee.
-    async fn attempt_handshake(&mut self) -> Result<Step, Error> {
+    async fn attempt_handshake(&mut self) -> Result<Next, Error> {
         if self.message.kind() != Kind::Request {
             #[cfg(feature = "oauth")]
             sign_in_prompt::show(self.bridge);
-            return Ok(Step::Done);
+            return Ok(Next::Done);
         }
         let epoch = self.bridge.server.session().epoch();
         self.in_time_left(renewal::renew(self.bridge, epoch)).await?.map_err(|error| error.with_may_have_run(false))?;
-        Ok(Step::Again)
+        Ok(Next::Again)
     }
 
     /// What follows a reply that has come to its end.
-    fn step(&self) -> Step {
-        if self.is_refused() { Step::Again } else { Step::Done }
+    fn step(&self) -> Next {
+        if self.is_refused() { Next::Again } else { Next::Done }
     }
 
     /// What came of the reply sends the message somewhere else, so that nothing more of it matters.
@@ -439,7 +433,7 @@ impl Exchange<'_> {
 
     /// The protocol that the message is sent in; a notification does not say it itself.
     fn era(&self) -> Era {
-        if self.pending.is_for_legacy_client() { Era::Modern } else { self.message.era() }
+        if self.pending.purpose.is_modern { Era::Modern } else { self.message.era() }
     }
 
     fn is_initialize(&self) -> bool {

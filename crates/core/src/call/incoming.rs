@@ -3,9 +3,10 @@
 use crate::{
     call::{
         Bridge,
-        call_table::{Origin, Pending},
+        call_table::Pending,
         own_requests,
-        parked_calls::{Held, Question},
+        parked_calls::{CallQuestion, OpenCall},
+        purpose::{Beside, Purpose},
     },
     client::hidden_tools,
     error::{Error, ErrorKind},
@@ -16,7 +17,7 @@ use crate::{
     },
     wire::{
         body::Lost,
-        large_message::Opened,
+        large_message::OpenedMessage,
         message::{Kind, Message},
         reply::error_reply,
         revision::Era,
@@ -87,19 +88,19 @@ async fn hand_on_notification(bridge: &Arc<Bridge>, message: Message, own: Optio
     if own.is_some_and(|own| own.is_answered()) && message.method() == "notifications/progress" {
         return;
     }
-    match own.map(|own| &own.origin) {
-        Some(Origin::Events(acknowledged)) => {
+    match own.map(|own| &own.purpose.beside) {
+        Some(Beside::Subscription(acknowledged)) => {
             if message.method() == "notifications/subscriptions/acknowledged" {
                 acknowledged.notify_one();
             }
-            let opened = Opened::new(message);
+            let opened = OpenedMessage::new(message);
             if let Some(event) = LegacyClient::event(opened.message.clone()) {
                 bridge.client.output.send(opened.close(event).await.into_line()).await;
             }
         }
-        Some(Origin::ForModernClient(held)) => hand_on_to_modern(bridge, message, Some(held)).await,
-        Some(Origin::Listing) => tracing::debug!(method = message.method(), "nobody asked for it; dropped"),
-        Some(Origin::Session | Origin::Wish) | None if bridge.server.session().is_for_modern() => {
+        Some(Beside::Call(held)) => hand_on_to_modern(bridge, message, Some(held)).await,
+        Some(Beside::Nobody) => tracing::debug!(method = message.method(), "nobody asked for it; dropped"),
+        Some(Beside::Session) | None if bridge.server.session().is_for_modern() => {
             hand_on_to_modern(bridge, message, None).await;
         }
         _ => bridge.client.output.send(message.into_line()).await,
@@ -108,8 +109,8 @@ async fn hand_on_notification(bridge: &Arc<Bridge>, message: Message, own: Optio
 
 /// Hands on a notification of a legacy server to a modern client: to the request that it belongs to, or to those who
 /// listen.
-async fn hand_on_to_modern(bridge: &Bridge, message: Message, held: Option<&Arc<Held>>) {
-    let opened = Opened::new(message);
+async fn hand_on_to_modern(bridge: &Bridge, message: Message, held: Option<&Arc<OpenCall>>) {
+    let opened = OpenedMessage::new(message);
     let message = opened.message.clone();
     if !opened.is_open() {
         return bridge.client.output.send(message.into_line()).await;
@@ -135,13 +136,13 @@ async fn hand_on_to_modern(bridge: &Bridge, message: Message, held: Option<&Arc<
 
 /// Hands on a request of the server's, as far as the client's protocol has such a thing (R76).
 async fn hand_on_request(bridge: &Arc<Bridge>, message: Message, own: Option<&Arc<Pending>>) {
-    let held = match own.map(|own| (own.era(), &own.origin)) {
+    let held = match own.map(|own| (own.era(), &own.purpose.beside)) {
         Some((Era::Modern, _)) => {
             tracing::warn!(method = message.method(), "a modern server sent a request; dropped");
             return;
         }
-        Some((_, Origin::ForModernClient(held))) => Some(Arc::clone(held)).filter(|held| held.can_ask(&message)),
-        Some((_, Origin::Session | Origin::Wish)) | None if bridge.server.session().is_for_modern() => {
+        Some((_, Beside::Call(held))) => Some(Arc::clone(held)).filter(|held| held.can_ask(&message)),
+        Some((_, Beside::Session)) | None if bridge.server.session().is_for_modern() => {
             let mut open = bridge.calls.table.held();
             open.retain(|held| held.can_ask(&message));
             open.iter().find(|held| !held.is_parked()).or(open.first()).cloned()
@@ -157,14 +158,14 @@ async fn hand_on_request(bridge: &Arc<Bridge>, message: Message, own: Option<&Ar
             .ok()
             .and_then(|length| bridge.calls.parked.room.try_take(length + memory::OVERHEAD));
         if let (Some(held), Some(room)) = (held, room) {
-            let question = Question { request: message.clone().loaded(), room: Arc::new(room) };
+            let question = CallQuestion { request: message.clone().loaded(), room: Arc::new(room) };
             if !question.request.is_spooled() && held.ask(question) {
                 return;
             }
         }
         modern_to_legacy::refusal(&message)
     };
-    own_requests::tell_beside(bridge, reply, Origin::Session).await;
+    own_requests::tell_beside(bridge, reply, Purpose::session()).await;
 }
 
 /// Puts the answer to a request out, unless it had one (R36). Whatever its id looks like, it gets the request's.
@@ -175,7 +176,7 @@ pub(crate) async fn answer(bridge: &Bridge, target: &Arc<Pending>, answer: Messa
         return;
     }
     let answer = if request.era() == Era::Modern && request.method() == "tools/list" {
-        let opened = Opened::whole(answer.clone(), &bridge.calls.loans, &bridge.server.storage).await;
+        let opened = OpenedMessage::whole(answer.clone(), &bridge.calls.loans, &bridge.server.storage).await;
         let learnt = if opened.is_open() {
             bridge.server.protocol().tools.learn(opened.message.clone())
         } else {
@@ -212,7 +213,7 @@ pub(crate) async fn answer(bridge: &Bridge, target: &Arc<Pending>, answer: Messa
 }
 
 async fn without_hidden_tools(bridge: &Bridge, answer: Message) -> Result<Message, Error> {
-    let opened = Opened::whole(answer.clone(), &bridge.calls.loans, &bridge.server.storage).await;
+    let opened = OpenedMessage::whole(answer.clone(), &bridge.calls.loans, &bridge.server.storage).await;
     if !opened.is_open() {
         let summary = "the list of tools is too large to take out what the settings hide";
         return Err(Error::new(ErrorKind::TooLarge, summary));

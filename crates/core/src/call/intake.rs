@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    call::{Bridge, call_table::Pending, exchange, lane::Lane, permits::Share, shutdown},
+    call::{Bridge, call_table::Pending, exchange, lane::Lane, permits::PermitKind, shutdown},
     client::{hidden_tools, stdin::Incoming},
     gate::Gate,
     memory::{self, Budget, Taken},
@@ -152,17 +152,17 @@ impl Intake {
         let gate = self.gate.clone();
         Some(match (message.kind(), message.method()) {
             // The server may wait for it before it goes on with what the others wait for (R27).
-            (Kind::Response, _) => Lane { share: Share::Responses, ..Lane::default() },
+            (Kind::Response, _) => Lane { share: PermitKind::Responses, ..Lane::default() },
             (Kind::Notification, "notifications/cancelled") => match self.cancelled(message) {
                 // A request that was not sent, and one whose end is its cancellation, need no more than that (R69).
                 Some(target) if !target.cancel() || self.bridge.closes_to_cancel(&target) => return None,
                 Some(target) => {
                     let follows = Some(Arc::clone(&target.delivery));
-                    Lane { follows, share: Share::Responses, ..Lane::default() }
+                    Lane { follows, share: PermitKind::Responses, ..Lane::default() }
                 }
                 // Without a session there is nobody to tell.
                 None if !self.shook_hands => return None,
-                None => Lane { gate, share: Share::Notifications, ..Lane::default() },
+                None => Lane { gate, share: PermitKind::Notifications, ..Lane::default() },
             },
             (Kind::Request, "initialize") | (Kind::Notification, "notifications/initialized") => {
                 self.shook_hands = true;
@@ -170,10 +170,12 @@ impl Intake {
                 self.gate = Some(next);
                 Lane { gate, hold: Some(hold), ..Lane::default() }
             }
-            (Kind::Notification, _) => Lane { gate, share: Share::Notifications, ..Lane::default() },
-            (Kind::Request, "ping") => Lane { gate, share: Share::Pings, ..Lane::default() },
-            (Kind::Request, "subscriptions/listen") => Lane { gate, share: Share::Subscriptions, ..Lane::default() },
-            (Kind::Request, _) => Lane { gate, share: Share::Calls, ..Lane::default() },
+            (Kind::Notification, _) => Lane { gate, share: PermitKind::Notifications, ..Lane::default() },
+            (Kind::Request, "ping") => Lane { gate, share: PermitKind::Pings, ..Lane::default() },
+            (Kind::Request, "subscriptions/listen") => {
+                Lane { gate, share: PermitKind::Subscriptions, ..Lane::default() }
+            }
+            (Kind::Request, _) => Lane { gate, share: PermitKind::Calls, ..Lane::default() },
         })
     }
 

@@ -1,7 +1,7 @@
 //! How a message is ordered among the others, and with whom it shares what may be at the server at once.
 
 use crate::{
-    call::permits::Share,
+    call::permits::PermitKind,
     gate::{Gate, Hold},
     server::delivery::Delivery,
 };
@@ -15,7 +15,7 @@ pub(crate) struct Lane {
     /// Keeps later messages waiting, until it is dropped.
     pub(crate) hold: Option<Hold>,
     /// With whom it shares what may be at the server at once.
-    pub(crate) share: Share,
+    pub(crate) share: PermitKind,
     /// It goes out only after the request it is about, and not at all if that one never does.
     pub(crate) follows: Option<Arc<Delivery>>,
 }

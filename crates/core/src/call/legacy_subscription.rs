@@ -1,7 +1,7 @@
 //! What a legacy client listens to at a modern server: one subscription, which is opened anew with each change (R73, R74).
 
 use crate::{
-    call::{Bridge, call_table::Origin, own_requests, shutdown},
+    call::{Bridge, own_requests, purpose::Purpose, shutdown},
     error::{Error, ErrorKind, Fate},
     random::random,
     server::retry,
@@ -16,7 +16,7 @@ use tokio::{
 };
 /// The subscription of a legacy client at a modern server.
 #[derive(Debug, Default)]
-pub(crate) struct Events {
+pub(crate) struct LegacySubscription {
     pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
     open: std::sync::Mutex<Option<Task>>,
 }
@@ -33,7 +33,7 @@ fn refused(ended: Result<Message, Error>) -> Error {
     }
 }
 
-impl Events {
+impl LegacySubscription {
     /// Puts this subscription in the place of the last one.
     fn replace(&self, task: Option<Task>) {
         let mut open = self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -110,7 +110,7 @@ async fn listen(bridge: &Arc<Bridge>, listen: &Message, accepted: oneshot::Sende
     let mut failures = 0;
     loop {
         let acknowledged = Arc::new(Notify::new());
-        let mut call = pin!(own_requests::call(bridge, listen, Origin::Events(Arc::clone(&acknowledged))));
+        let mut call = pin!(own_requests::call(bridge, listen, Purpose::subscription(Arc::clone(&acknowledged))));
         let early = tokio::select! {
             biased;
             () = acknowledged.notified() => None,

@@ -2,18 +2,8 @@
 //!
 //! They travel like the client's, through an exchange each; only their answers go to a caller in place of stdout.
 
-use std::{sync::Arc, time::Duration};
-
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
-
 use crate::{
-    call::{
-        Bridge,
-        call_table::{Origin, Pending},
-        exchange,
-        lane::Lane,
-        permits::Share,
-    },
+    call::{Bridge, call_table::Pending, exchange, lane::Lane, permits::PermitKind, purpose::Purpose},
     error::{Error, ErrorKind},
     server::delivery::Delivery,
     wire::{
@@ -21,6 +11,9 @@ use crate::{
         message::Message,
     },
 };
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 /// How long the server may take to accept what is told beside all else.
 const TELLING_TIME: Duration = Duration::from_secs(30);
@@ -30,8 +23,8 @@ const TELLING_TIME: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// As a request of the client's would get them.
-pub(crate) async fn call(bridge: &Arc<Bridge>, request: &Message, origin: Origin) -> Result<Message, Error> {
-    let (_, call) = prepare(bridge, request, origin, Arc::default());
+pub(crate) async fn call(bridge: &Arc<Bridge>, request: &Message, purpose: Purpose) -> Result<Message, Error> {
+    let (_, call) = prepare(bridge, request, purpose, Arc::default());
     call.await
 }
 
@@ -39,14 +32,13 @@ pub(crate) async fn call(bridge: &Arc<Bridge>, request: &Message, origin: Origin
 pub(crate) fn prepare(
     bridge: &Arc<Bridge>,
     request: &Message,
-    origin: Origin,
+    purpose: Purpose,
     delivery: Arc<Delivery>,
 ) -> (Id, impl Future<Output = Result<Message, Error>> + Send + use<>) {
     let id = own_id();
     let request = request.with_id(&id);
-    let share = if let Origin::Round(share) = origin { share } else { Share::Nobody };
-    let lane = Lane { share, ..Lane::default() };
-    let (pending, mut answer) = bridge.calls.table.insert_own(&request, origin, delivery);
+    let lane = Lane { share: purpose.permit, ..Lane::default() };
+    let (pending, mut answer) = bridge.calls.table.insert_own(&request, purpose, delivery);
     let entry = Entry { bridge: Arc::clone(bridge), pending };
     let call = async move {
         // The reply's stream may go on after the answer; that is of no interest here.
@@ -67,34 +59,34 @@ pub(crate) fn prepare(
 }
 
 /// Sends a notification or a response of the bridge's own.
-pub(crate) async fn tell(bridge: &Arc<Bridge>, message: Message, origin: Origin, lane: Lane) {
-    let (pending, _) = bridge.calls.table.insert_own(&message, origin, Arc::default());
+pub(crate) async fn tell(bridge: &Arc<Bridge>, message: Message, purpose: Purpose, lane: Lane) {
+    let (pending, _) = bridge.calls.table.insert_own(&message, purpose, Arc::default());
     let entry = Entry { bridge: Arc::clone(bridge), pending };
     exchange::run_boxed(bridge, message, &entry.pending, lane).await;
 }
 
 /// Tells the server something beside all else, once there is a place for that: whoever has led to it waits, if the server
 /// takes little. It has a limited time.
-pub(crate) async fn tell_beside(bridge: &Arc<Bridge>, message: Message, origin: Origin) {
+pub(crate) async fn tell_beside(bridge: &Arc<Bridge>, message: Message, purpose: Purpose) {
     let place = bridge.calls.permits.beside().acquire_owned().await;
-    spawn_telling(bridge, message, origin, place.ok());
+    spawn_telling(bridge, message, purpose, place.ok());
 }
 
 /// The same where nobody can wait. If there is no place, it is not told.
-pub(crate) fn tell_if_there_is_room(bridge: &Arc<Bridge>, message: Message, origin: Origin) {
+pub(crate) fn tell_if_there_is_room(bridge: &Arc<Bridge>, message: Message, purpose: Purpose) {
     if let Ok(place) = bridge.calls.permits.beside().try_acquire_owned() {
-        spawn_telling(bridge, message, origin, Some(place));
+        spawn_telling(bridge, message, purpose, Some(place));
     } else {
         tracing::warn!(method = message.method(), "the server takes no notifications; dropped");
     }
 }
 
-fn spawn_telling(bridge: &Arc<Bridge>, message: Message, origin: Origin, place: Option<OwnedSemaphorePermit>) {
+fn spawn_telling(bridge: &Arc<Bridge>, message: Message, purpose: Purpose, place: Option<OwnedSemaphorePermit>) {
     bridge.calls.spawn({
         let bridge = Arc::clone(bridge);
         async move {
-            let lane = Lane { share: Share::Responses, ..Lane::default() };
-            if timeout(TELLING_TIME, tell(&bridge, message, origin, lane)).await.is_err() {
+            let lane = Lane { share: PermitKind::Responses, ..Lane::default() };
+            if timeout(TELLING_TIME, tell(&bridge, message, purpose, lane)).await.is_err() {
                 tracing::debug!("the server does not take what the bridge tells it");
             }
             drop(place);

@@ -4,6 +4,17 @@
 //! Rule: an open call is waited for a limited time only; then, or when the client gives it up, the server is told so. A
 //! state that does not stand for such a call, or no longer, is refused.
 
+use crate::{
+    call::{Bridge, own_requests, purpose::Purpose},
+    error::Error,
+    json::splice::Object,
+    memory::{self, Budget, Taken},
+    random::random,
+    server::delivery::Delivery,
+    task::Task,
+    translate::modern_to_legacy,
+    wire::{id::Id, message::Message, reply::cancellation},
+};
 use std::{
     collections::HashMap,
     sync::{
@@ -18,18 +29,6 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{
-    call::{Bridge, call_table::Origin, own_requests},
-    error::Error,
-    json::splice::Object,
-    memory::{self, Budget, Taken},
-    random::random,
-    server::delivery::Delivery,
-    task::Task,
-    translate::modern_to_legacy,
-    wire::{id::Id, message::Message, reply::cancellation},
-};
-
 /// The most questions that one call can have waiting.
 const MOST_QUESTIONS: usize = 16;
 /// How soon it is looked again whether the server still waits for the client.
@@ -39,10 +38,10 @@ const MOST_PARKED: usize = 64;
 
 /// What those who read the server's streams know of an open call.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct OpenCall {
     /// The client's request that waits for the answer now, or waited last.
     request: Mutex<Message>,
-    questions: mpsc::Sender<Question>,
+    questions: mpsc::Sender<CallQuestion>,
     /// No request waits: the client was asked for input.
     parked: AtomicBool,
     /// When another request came to wait than the one that the call was made for.
@@ -51,7 +50,7 @@ pub(crate) struct Held {
     token: Option<serde_json::Value>,
 }
 
-impl Held {
+impl OpenCall {
     /// The client's request that waits for the answer now, or waited last.
     pub(crate) fn request(&self) -> Message {
         lock(&self.request).clone()
@@ -100,14 +99,14 @@ impl Held {
     }
 
     /// Puts a request of the server's to the client. False if too many wait already.
-    pub(crate) fn ask(&self, question: Question) -> bool {
+    pub(crate) fn ask(&self, question: CallQuestion) -> bool {
         self.questions.try_send(question).is_ok()
     }
 }
 
 /// A request of the server's in the course of a call.
 #[derive(Clone, Debug)]
-pub(crate) struct Question {
+pub(crate) struct CallQuestion {
     pub(crate) request: Message,
     /// What it takes in memory.
     #[expect(dead_code, reason = "given back when the last copy is dropped")]
@@ -117,23 +116,23 @@ pub(crate) struct Question {
 /// An open call, held by the request that waits for its answer. When it is dropped before the answer has come, the server
 /// is told that nobody waits any more.
 #[derive(Debug)]
-pub(crate) struct Call {
+pub(crate) struct CallHandle {
     bridge: Arc<Bridge>,
-    pub(crate) held: Arc<Held>,
-    pub(crate) questions: mpsc::Receiver<Question>,
+    pub(crate) held: Arc<OpenCall>,
+    pub(crate) questions: mpsc::Receiver<CallQuestion>,
     pub(crate) answer: oneshot::Receiver<Result<Message, Error>>,
     /// What the client was asked and has not answered.
-    pub(crate) asked: Vec<Question>,
+    pub(crate) asked: Vec<CallQuestion>,
     id: Id,
     finished: bool,
     _task: Task,
 }
 
-impl Call {
+impl CallHandle {
     /// Sends `message`, which stands for the client's `request`. `delivery` is told how far it has come.
     pub(crate) fn start(bridge: &Arc<Bridge>, request: &Message, message: &Message, delivery: &Arc<Delivery>) -> Self {
         let (sender, questions) = mpsc::channel(MOST_QUESTIONS);
-        let held = Arc::new(Held {
+        let held = Arc::new(OpenCall {
             request: Mutex::new(request.clone()),
             questions: sender,
             parked: AtomicBool::new(false),
@@ -142,7 +141,7 @@ impl Call {
         });
         let (answered, answer) = oneshot::channel();
         let (id, call) =
-            own_requests::prepare(bridge, message, Origin::ForModernClient(Arc::clone(&held)), Arc::clone(delivery));
+            own_requests::prepare(bridge, message, Purpose::modern_call(Arc::clone(&held)), Arc::clone(delivery));
         let task = bridge.calls.spawn(async move {
             let _ = answered.send(call.await);
         });
@@ -166,17 +165,17 @@ impl Call {
 
 /// The calls that wait for the client's input, by the state that the client brings back.
 #[derive(Debug)]
-pub(crate) struct Parked {
-    waiting: Mutex<HashMap<String, Waiting>>,
+pub(crate) struct ParkedCalls {
+    waiting: Mutex<HashMap<String, ParkedRequest>>,
     /// For what waits, and what is asked.
     pub(crate) room: Budget,
 }
 
 /// What the client's next request goes on with.
 #[derive(Debug)]
-pub(crate) enum Waiting {
+pub(crate) enum ParkedRequest {
     /// An open call.
-    Call(Call, #[expect(dead_code, reason = "it lapses when this is dropped")] Wait),
+    Call(CallHandle, #[expect(dead_code, reason = "it lapses when this is dropped")] Wait),
     /// A request that the server has refused until something is done elsewhere; it is made again.
     Again(Message, #[expect(dead_code, reason = "it lapses when this is dropped")] Wait),
 }
@@ -184,7 +183,7 @@ pub(crate) enum Waiting {
 /// What keeps something waiting: its time, and the memory that it takes.
 type Wait = (Task, Taken);
 
-impl Waiting {
+impl ParkedRequest {
     fn is_of(&self, method: &str) -> bool {
         match self {
             Self::Call(call, _) => lock(&call.held.request).method() == method,
@@ -193,30 +192,30 @@ impl Waiting {
     }
 }
 
-impl Default for Parked {
+impl Default for ParkedCalls {
     fn default() -> Self {
         Self { waiting: Mutex::default(), room: Budget::new(memory::PARKED) }
     }
 }
 
-impl Parked {
+impl ParkedCalls {
     /// Leaves an open call to the client's next request. Gives the state that stands for it; `None` if too many wait.
-    pub(crate) fn park(&self, call: Call) -> Option<String> {
+    pub(crate) fn park(&self, call: CallHandle) -> Option<String> {
         let room = room_for(&call.bridge, &lock(&call.held.request))?;
         call.held.parked.store(true, Ordering::Release);
         let (state, expiry) = expiring(&call.bridge);
-        self.insert(state, Waiting::Call(call, (expiry, room)))
+        self.insert(state, ParkedRequest::Call(call, (expiry, room)))
     }
 
     /// Lets the client's next request of this kind be sent as a new one.
     pub(crate) fn again(&self, bridge: &Arc<Bridge>, request: &Message) -> Option<String> {
         let room = room_for(bridge, request)?;
         let (state, expiry) = expiring(bridge);
-        self.insert(state, Waiting::Again(request.clone(), (expiry, room)))
+        self.insert(state, ParkedRequest::Again(request.clone(), (expiry, room)))
     }
 
     /// What this state stands for, if that is a request of this method; once.
-    pub(crate) fn take(&self, state: &str, method: &str) -> Option<Waiting> {
+    pub(crate) fn take(&self, state: &str, method: &str) -> Option<ParkedRequest> {
         let mut all = lock(&self.waiting);
         all.get(state).filter(|waiting| waiting.is_of(method))?;
         all.remove(state)
@@ -236,7 +235,7 @@ impl Parked {
         drop(all);
     }
 
-    fn insert(&self, state: String, waiting: Waiting) -> Option<String> {
+    fn insert(&self, state: String, waiting: ParkedRequest) -> Option<String> {
         let mut all = lock(&self.waiting);
         if all.len() >= MOST_PARKED {
             // Dropped outside of the lock, as that has consequences.
@@ -248,21 +247,21 @@ impl Parked {
     }
 }
 
-impl Call {
+impl CallHandle {
     /// The client's next request goes on with this call.
-    pub(crate) fn resume(&mut self, request: &Message) -> Vec<Question> {
+    pub(crate) fn resume(&mut self, request: &Message) -> Vec<CallQuestion> {
         self.held.resume(request);
         std::mem::take(&mut self.asked)
     }
 }
 
-impl Drop for Call {
+impl Drop for CallHandle {
     fn drop(&mut self) {
         if self.finished {
             return;
         }
         if let Some(cancel) = Message::one(cancellation(&self.id, "the client no longer waits for it")) {
-            own_requests::tell_if_there_is_room(&self.bridge, cancel, Origin::Session);
+            own_requests::tell_if_there_is_room(&self.bridge, cancel, Purpose::session());
         }
     }
 }

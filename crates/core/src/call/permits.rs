@@ -21,7 +21,7 @@ const REMAINS: usize = 8;
 
 /// With whom a message shares a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Share {
+pub(crate) enum PermitKind {
     /// Requests, as many as the user allows (`--concurrency`).
     Calls,
     Pings,
@@ -65,13 +65,13 @@ impl Permits {
     ///
     /// # Errors
     /// There are so many subscriptions that another one could wait for ever.
-    pub(crate) async fn acquire(&self, share: Share) -> Result<Option<SemaphorePermit<'_>>, Error> {
+    pub(crate) async fn acquire(&self, share: PermitKind) -> Result<Option<SemaphorePermit<'_>>, Error> {
         let semaphore = match share {
-            Share::Calls => &self.calls,
-            Share::Pings => &self.pings,
-            Share::Notifications => &self.notifications,
-            Share::Responses => &self.responses,
-            Share::Subscriptions => {
+            PermitKind::Calls => &self.calls,
+            PermitKind::Pings => &self.pings,
+            PermitKind::Notifications => &self.notifications,
+            PermitKind::Responses => &self.responses,
+            PermitKind::Subscriptions => {
                 let permit = self.subscriptions.try_acquire().map(Some);
                 return permit.map_err(|_| {
                     let summary =
@@ -79,7 +79,7 @@ impl Permits {
                     Error::new(ErrorKind::TooLarge, summary)
                 });
             }
-            Share::Nobody => return Ok(None),
+            PermitKind::Nobody => return Ok(None),
         };
         // It is never closed.
         Ok(semaphore.acquire().await.ok())

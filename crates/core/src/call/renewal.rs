@@ -4,6 +4,14 @@
 //! `initialized`, the log level and the subscriptions. All others wait for that, and new messages wait with them. Where the
 //! server turns out to be a modern one by now, the translator for legacy clients takes the session's place.
 
+use crate::{
+    call::{Bridge, lane::Lane, legacy_subscription, own_requests, purpose::Purpose},
+    error::{Error, ErrorKind},
+    gate::Gate,
+    server::protocol,
+    translate::legacy_to_modern::LegacyClient,
+    wire::message::{Message, initialized},
+};
 use http::HeaderMap;
 use std::sync::{
     Arc,
@@ -17,14 +25,6 @@ use tokio::{
 
 #[cfg(feature = "oauth")]
 use crate::call::sign_in_prompt;
-use crate::{
-    call::{Bridge, call_table::Origin, lane::Lane, legacy_subscription, own_requests},
-    error::{Error, ErrorKind},
-    gate::Gate,
-    server::protocol,
-    translate::legacy_to_modern::LegacyClient,
-    wire::message::{Message, initialized},
-};
 
 /// Who sets up a session, and how often that failed.
 #[derive(Debug, Default)]
@@ -100,7 +100,7 @@ async fn set_up(bridge: &Arc<Bridge>) -> Result<(), Error> {
         tracing::info!("the server has lost the session; a new one is set up");
     }
     let replay = bridge.server.session().replay();
-    let answer = own_requests::call(bridge, &initialize, Origin::Session).await?;
+    let answer = own_requests::call(bridge, &initialize, Purpose::session()).await?;
     let failed = |why: &str| {
         let summary = format!("the server has lost the session, and its new one cannot take its place: {why}");
         Err(Error::new(ErrorKind::SessionLost, summary))
@@ -128,7 +128,7 @@ async fn set_up(bridge: &Arc<Bridge>) -> Result<(), Error> {
     // Those who wait for the session must not wait for a server that is silent to each of these.
     let told = async {
         for request in replay {
-            if let Err(error) = own_requests::call(bridge, &request, Origin::Session).await {
+            if let Err(error) = own_requests::call(bridge, &request, Purpose::session()).await {
                 tracing::warn!(method = request.method(), error = %error, "the new session was not told");
             }
         }
@@ -156,7 +156,7 @@ pub(crate) fn turn_modern(bridge: &Bridge) {
 /// on, with all that the session knew of it. False if it has not.
 async fn change_era(bridge: &Arc<Bridge>, initialize: &Message, replay: &[Message]) -> Result<bool, Error> {
     let mut client = LegacyClient::new(initialize);
-    let discovered = own_requests::call(bridge, &client.discover(), Origin::ForLegacyClient).await?;
+    let discovered = own_requests::call(bridge, &client.discover(), Purpose::legacy_client()).await?;
     let Some(offer) = client.initialized(initialize, &discovered).ok().and_then(|answer| answer.offer()) else {
         return Ok(false);
     };
@@ -178,7 +178,7 @@ async fn change_era(bridge: &Arc<Bridge>, initialize: &Message, replay: &[Messag
 /// Tells the server that the handshake is over, and waits a moment for the push stream.
 pub(crate) async fn begin_session(bridge: &Arc<Bridge>) {
     let (hold, gate) = Gate::new();
-    own_requests::tell(bridge, initialized(), Origin::Session, Lane { hold: Some(hold), ..Lane::default() }).await;
+    own_requests::tell(bridge, initialized(), Purpose::session(), Lane { hold: Some(hold), ..Lane::default() }).await;
     gate.opened().await;
 }
 

@@ -32,9 +32,9 @@ const LISTS: [&str; 3] = ["tools", "resources", "prompts"];
 
 /// What was asked of the user in the client's own window.
 #[derive(Debug, Default)]
-pub(crate) struct Asked(Mutex<Option<String>>);
+pub(crate) struct ShownSignIns(Mutex<Option<String>>);
 
-impl Asked {
+impl ShownSignIns {
     /// Whether this URL was not put to the user yet; now it is.
     pub(crate) fn is_new(&self, url: &str) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);

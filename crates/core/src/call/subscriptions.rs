@@ -11,13 +11,13 @@ use crate::{translate::modern_to_legacy::Subscription, wire::message::Message};
 /// All open subscriptions.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
-    state: Mutex<State>,
+    state: Mutex<OpenSubscriptions>,
     /// Held while the server is told what to watch, so that it hears of one change after the other.
     pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct OpenSubscriptions {
     open: Vec<(u64, Subscription)>,
     next: u64,
     /// How many watch each resource.
@@ -84,7 +84,7 @@ impl Subscriptions {
         others.find_map(|(number, subscription)| Some((*number, subscription.event(notification)?)))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, OpenSubscriptions> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,7 @@
 //! The list of a modern server's tools, which the bridge asks for where a call needs what the tool wants in headers (R64).
 
 use crate::{
-    call::{Bridge, call_table::Origin, own_requests},
+    call::{Bridge, own_requests, purpose::Purpose},
     error::Error,
     wire::{message::Message, revision},
 };
@@ -20,13 +20,13 @@ const LISTING_TIME: Duration = Duration::from_secs(10);
 
 /// How often the bridge has listed the tools of a modern server by itself. However many calls need that, one does it.
 #[derive(Debug, Default)]
-pub(crate) struct Listing {
+pub(crate) struct ToolList {
     turn: tokio::sync::Mutex<()>,
     tries: AtomicU64,
     is_done: AtomicBool,
 }
 
-impl Listing {
+impl ToolList {
     /// How many of its lists have come to an end, be it a bad one.
     pub(crate) fn tries(&self) -> u64 {
         self.tries.load(Ordering::Acquire)
@@ -62,7 +62,7 @@ async fn list_pages(bridge: &Arc<Bridge>, like: &Message) -> Result<(), Error> {
     let mut cursor = None;
     for _ in 0..MOST_PAGES {
         // What comes back is learnt on its way to here.
-        let page = own_requests::call(bridge, &list_request(like, cursor.as_deref()), Origin::Listing).await?;
+        let page = own_requests::call(bridge, &list_request(like, cursor.as_deref()), Purpose::tool_list()).await?;
         cursor = page.result().and_then(|result| result.get("nextCursor")).map(str::to_owned);
         if cursor.as_deref().is_none_or(|cursor| cursor == "null") {
             break;

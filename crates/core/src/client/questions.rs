@@ -30,7 +30,7 @@ impl Questions {
             let id = own_id();
             let (sender, response) = oneshot::channel();
             self.lock().insert(id.as_str().to_owned(), sender);
-            asked.push((Open { questions: self, output, id: id.clone() }, response));
+            asked.push((OpenQuestion { questions: self, output, id: id.clone() }, response));
             output.send(request.with_id(&id).into_line()).await;
         }
         let mut responses = Vec::with_capacity(asked.len());
@@ -58,13 +58,13 @@ impl Questions {
 }
 
 /// A question that is not answered yet.
-struct Open<'a> {
+struct OpenQuestion<'a> {
     questions: &'a Questions,
     output: &'a Output,
     id: Id,
 }
 
-impl Drop for Open<'_> {
+impl Drop for OpenQuestion<'_> {
     fn drop(&mut self) {
         if self.questions.lock().remove(self.id.as_str()).is_some() {
             self.output.send_now(cancellation(&self.id, "the request that needed it has ended"));

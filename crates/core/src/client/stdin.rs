@@ -6,7 +6,7 @@ use crate::{
         body::lines::Lines,
         id::Id,
         message::{Batch, Invalid, Message, Parsed},
-        spool::{Gathered, Gatherer, GivenUp, Unkept},
+        spool::{GivenUp, ScannedPayload, Spooler, Unkept},
     },
 };
 use std::io;
@@ -26,7 +26,7 @@ pub(crate) type Incoming = Result<Message, Invalid>;
 pub(crate) struct Input<R> {
     reader: R,
     buffer: BytesMut,
-    lines: Lines<Gatherer>,
+    lines: Lines<Spooler>,
     /// What is left of the last line, if that was a batch (R16).
     batch: Option<Batch>,
     ended: bool,
@@ -34,7 +34,7 @@ pub(crate) struct Input<R> {
 
 impl<R: AsyncRead + Unpin> Input<R> {
     pub(crate) fn new(reader: R, limit: u64) -> Self {
-        let lines = Lines::new(Gatherer::in_memory(limit));
+        let lines = Lines::new(Spooler::in_memory(limit));
         Self { reader, buffer: BytesMut::new(), lines, batch: None, ended: false }
     }
 
@@ -78,7 +78,7 @@ impl<R: AsyncRead + Unpin> Input<R> {
 
     /// The message of a line. None if there is none, or if it is a batch: only 2025-03-26 knows those, and single messages
     /// are always right (R16, R17).
-    fn open(&mut self, line: Result<Gathered, GivenUp>) -> Option<Incoming> {
+    fn open(&mut self, line: Result<ScannedPayload, GivenUp>) -> Option<Incoming> {
         match line {
             Ok(line) if line.is_blank() => None,
             Ok(line) => match Message::read(&line) {

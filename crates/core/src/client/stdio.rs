@@ -43,7 +43,7 @@ use crate::{
     memory,
     wire::{
         line::blank_line_breaks,
-        spool::{self, Part},
+        spool::{self, StoredPart},
     },
 };
 
@@ -129,14 +129,14 @@ pub(crate) struct Output(Arc<Sender>);
 
 /// Whose end is the end of the queue.
 #[derive(Debug)]
-struct Sender(Arc<Waiting>);
+struct Sender(Arc<QueueState>);
 
 /// The other end of the queue.
 #[derive(Debug)]
-pub(crate) struct Queue(Arc<Waiting>);
+pub(crate) struct Queue(Arc<QueueState>);
 
 #[derive(Debug)]
-struct Waiting {
+struct QueueState {
     batches: Mutex<Batches>,
     /// There is more to write, or never will be.
     changed: Notify,
@@ -147,7 +147,7 @@ struct Waiting {
 
 #[derive(Debug, Default)]
 struct Batches {
-    ready: VecDeque<Batch>,
+    ready: VecDeque<WriteBatch>,
     /// Memory of a batch that was written.
     spare: Vec<u8>,
     is_over: bool,
@@ -155,7 +155,7 @@ struct Batches {
 
 /// What leaves in one write, and the room that it takes until then.
 #[derive(Debug)]
-enum Batch {
+enum WriteBatch {
     /// Copies of short lines. A line is mostly a slice of what was read at once, up to 400 KiB, all of which would stay in
     /// memory for it.
     Short(Vec<u8>, usize),
@@ -165,7 +165,7 @@ enum Batch {
 
 impl Output {
     pub(crate) fn new() -> (Self, Queue) {
-        let waiting = Waiting {
+        let waiting = QueueState {
             batches: Mutex::default(),
             changed: Notify::new(),
             room: Semaphore::new(ROOM),
@@ -207,7 +207,7 @@ impl Drop for Sender {
 
 /// What becomes of the lines that were queued; it keeps no queue open.
 #[derive(Clone, Debug)]
-pub(crate) struct Progress(Arc<Waiting>);
+pub(crate) struct Progress(Arc<QueueState>);
 
 impl Progress {
     /// When stdout last took anything; `None` if nothing waits for it.
@@ -217,7 +217,7 @@ impl Progress {
     }
 }
 
-impl Waiting {
+impl QueueState {
     /// Stdout has taken something.
     fn goes_on(&self) {
         *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
@@ -228,7 +228,7 @@ impl Waiting {
         match line {
             Line::Memory { bytes, line_breaks } if bytes.len() < LONG => batches.put_short(&bytes, line_breaks, cost),
             line => {
-                batches.ready.push_back(Batch::Long(line, cost));
+                batches.ready.push_back(WriteBatch::Long(line, cost));
                 batches.put_short(b"", false, 0);
             }
         }
@@ -243,10 +243,10 @@ impl Waiting {
 impl Batches {
     /// Puts a line and its end, or what is left of one, to the others that are short.
     fn put_short(&mut self, line: &[u8], line_breaks: bool, cost: usize) {
-        if !matches!(self.ready.back(), Some(Batch::Short(text, _)) if text.len() + line.len() < BATCH) {
-            self.ready.push_back(Batch::Short(mem::take(&mut self.spare), 0));
+        if !matches!(self.ready.back(), Some(WriteBatch::Short(text, _)) if text.len() + line.len() < BATCH) {
+            self.ready.push_back(WriteBatch::Short(mem::take(&mut self.spare), 0));
         }
-        if let Some(Batch::Short(text, room)) = self.ready.back_mut() {
+        if let Some(WriteBatch::Short(text, room)) = self.ready.back_mut() {
             let start = text.len();
             text.extend_from_slice(line);
             if line_breaks {
@@ -259,7 +259,7 @@ impl Batches {
 }
 
 impl Queue {
-    fn take(&self) -> Option<Batch> {
+    fn take(&self) -> Option<WriteBatch> {
         self.0.batches().ready.pop_front()
     }
 
@@ -299,12 +299,12 @@ pub(crate) async fn write(output: Stdout, queue: Queue) -> io::Result<()> {
     while queue.has_more().await {
         while let Some(batch) = queue.take() {
             match batch {
-                Batch::Short(text, room) => {
+                WriteBatch::Short(text, room) => {
                     output.write_all(&text).await?;
                     queue.reuse(text);
                     queue.0.room.add_permits(room);
                 }
-                Batch::Long(line, room) => {
+                WriteBatch::Long(line, room) => {
                     output.write_long(&line).await?;
                     queue.0.room.add_permits(room);
                 }
@@ -318,7 +318,7 @@ pub(crate) async fn write(output: Stdout, queue: Queue) -> io::Result<()> {
 /// Stdout while it is written, and who is told that it goes on.
 struct Writing {
     output: Stdout,
-    waiting: Arc<Waiting>,
+    waiting: Arc<QueueState>,
     /// A part of a long line has left.
     is_within: bool,
 }
@@ -364,8 +364,8 @@ impl Writing {
             Line::Spooled { spooled, line_breaks: false, .. } => {
                 for part in spooled.parts() {
                     match part {
-                        Part::File(range) => self.write_file(spooled.file(), range.clone()).await?,
-                        Part::Memory(bytes) => self.write_all(bytes).await?,
+                        StoredPart::File(range) => self.write_file(spooled.file(), range.clone()).await?,
+                        StoredPart::Memory(bytes) => self.write_all(bytes).await?,
                     }
                 }
                 Ok(())
@@ -472,11 +472,11 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn a_patched_file_leaves_through_a_pipe_as_it_reads() {
-        let mut gatherer = spool::Gatherer::new(u64::MAX, &spool::Storage::used_up());
+        let mut store = spool::Spooler::new(u64::MAX, &spool::Storage::used_up());
         for piece in vec![b'a'; 300_000].chunks(5000) {
-            gatherer.push(Bytes::copy_from_slice(piece)).unwrap();
+            store.push(Bytes::copy_from_slice(piece)).unwrap();
         }
-        let spool::Payload::File(spooled) = gatherer.take().unwrap().payload else { panic!("in memory") };
+        let spool::Payload::File(spooled) = store.take().unwrap().payload else { panic!("in memory") };
         let spooled = spooled.patched(99_999..100_001, Bytes::from_static(b"other"));
         let expected = [&spooled.load().unwrap()[..], b"\n"].concat();
         let (output, queue) = Output::new();
@@ -512,11 +512,11 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_cannot_be_read_back_costs_its_own_line_only() {
         for (line_breaks, is_pipe) in [(false, true), (false, false), (true, true)] {
-            let mut gatherer = spool::Gatherer::new(u64::MAX, &spool::Storage::used_up());
+            let mut store = spool::Spooler::new(u64::MAX, &spool::Storage::used_up());
             for piece in vec![b'a'; 300_000].chunks(5000) {
-                gatherer.push(Bytes::copy_from_slice(piece)).unwrap();
+                store.push(Bytes::copy_from_slice(piece)).unwrap();
             }
-            let spool::Payload::File(spooled) = gatherer.take().unwrap().payload else { panic!("in memory") };
+            let spool::Payload::File(spooled) = store.take().unwrap().payload else { panic!("in memory") };
             // As if somebody had cut it.
             rustix::fs::ftruncate(spooled.file(), 100_000).unwrap();
             let (output, queue) = Output::new();

@@ -1,6 +1,6 @@
 //! Connections: from a URI to a stream that HTTP can be spoken on, by way of names, TCP, proxies and TLS.
 //!
-//! Rule: an error says at which party the way ended (`Failure`), as only this code knows which one it was about.
+//! Rule: an error says at which party the way ended (`ConnectFailure`), as only this code knows which one it was about.
 
 use std::{
     error::Error as StdError,
@@ -35,7 +35,7 @@ use super::{
     connect_error::Trace,
     proxy::{Proxies, Way},
     ssrf_guard::{Addresses, Reach, is_localhost},
-    tls::{Identity, Tls, Trust},
+    tls::{Identity, TlsSetup, Trust},
 };
 use crate::{error::Error, http::Proxy};
 
@@ -55,7 +55,7 @@ pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Where the way to a server ended.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(super) enum ConnectFailure {
     #[error("it took too long")]
     TimedOut,
     #[error("the proxy is not reached")]
@@ -72,13 +72,13 @@ pub(super) enum Failure {
 #[derive(Debug)]
 pub(super) enum Unanswered {
     /// There was no connection.
-    Unreached(Failure),
+    Unreached(ConnectFailure),
     /// It broke, or brought no HTTP. `is_unsent`: nothing of the request had been written.
     Broken { error: hyper::Error, is_unsent: bool },
 }
 
-impl From<Failure> for Unanswered {
-    fn from(failure: Failure) -> Self {
+impl From<ConnectFailure> for Unanswered {
+    fn from(failure: ConnectFailure) -> Self {
         Self::Unreached(failure)
     }
 }
@@ -113,7 +113,7 @@ impl Connector {
     pub(super) fn new(settings: &HttpSettings) -> Result<Self, Error> {
         let identity = Identity::read(&settings.tls)?;
         let trust = Trust::read(&settings.tls)?;
-        let tls = Tls::new(
+        let tls = TlsSetup::new(
             &trust,
             &identity,
             match settings.version {
@@ -123,7 +123,7 @@ impl Connector {
             },
         );
         // A proxy is another party than the server: it does not see who the user is there.
-        let tls_to_proxy = Tls::new(&trust, &Identity::none(), &[]);
+        let tls_to_proxy = TlsSetup::new(&trust, &Identity::none(), &[]);
 
         let names = Names::within(settings.addresses.clone());
         // The user has chosen the proxy, wherever it is.
@@ -190,7 +190,7 @@ impl Connector {
             Ok(()) if self.way(target).is_none() => names.allowed(bare_host(target)).await.map(drop),
             judged => judged,
         };
-        judged.map_err(|forbidden| self.trace(target).of_way(&Failure::NoServer(forbidden.into())))
+        judged.map_err(|forbidden| self.trace(target).of_way(&ConnectFailure::NoServer(forbidden.into())))
     }
 
     fn trace<'a>(&'a self, uri: &'a Uri) -> Trace<'a> {
@@ -203,26 +203,26 @@ impl Connector {
     ///
     /// # Errors
     /// Where the way there ended.
-    pub(super) async fn connect(&self, target: &Uri) -> Result<Stream, Failure> {
-        timeout(self.0.limit, self.find_way(target)).await.unwrap_or(Err(Failure::TimedOut))
+    pub(super) async fn connect(&self, target: &Uri) -> Result<NetworkStream, ConnectFailure> {
+        timeout(self.0.limit, self.find_way(target)).await.unwrap_or(Err(ConnectFailure::TimedOut))
     }
 
-    async fn find_way(&self, target: &Uri) -> Result<Stream, Failure> {
+    async fn find_way(&self, target: &Uri) -> Result<NetworkStream, ConnectFailure> {
         let Means { to_server, to_proxy, names, .. } = &*self.0;
         if let Some(socket) = self.socket(target) {
-            let stream = socket.connect().await.map_err(|error| Failure::NoServer(error.into()))?;
-            return to_server.secure(stream, target).await.map_err(Failure::NoServer);
+            let stream = socket.connect().await.map_err(|error| ConnectFailure::NoServer(error.into()))?;
+            return to_server.secure(stream, target).await.map_err(ConnectFailure::NoServer);
         }
         let judged = names.judge_literal(bare_host(target)).await;
-        judged.map_err(|forbidden| Failure::NoServer(forbidden.into()))?;
+        judged.map_err(|forbidden| ConnectFailure::NoServer(forbidden.into()))?;
         let Some(way) = self.way(target) else {
-            return to_server.connect(target).await.map_err(Failure::NoServer);
+            return to_server.connect(target).await.map_err(ConnectFailure::NoServer);
         };
         let stream = way.connect(to_proxy.clone(), target).await?;
         if matches!(way, Way::Forward(_)) {
-            return Ok(Stream { is_forwarded: true, ..stream });
+            return Ok(NetworkStream { is_forwarded: true, ..stream });
         }
-        to_server.secure(stream, target).await.map_err(Failure::NoServer)
+        to_server.secure(stream, target).await.map_err(ConnectFailure::NoServer)
     }
 }
 
@@ -230,7 +230,7 @@ impl Connector {
 #[derive(Clone)]
 pub(super) struct Direct {
     tcp: HttpConnector<Names>,
-    tls: Arc<Tls>,
+    tls: Arc<TlsSetup>,
 }
 
 impl std::fmt::Debug for Direct {
@@ -241,27 +241,27 @@ impl std::fmt::Debug for Direct {
 
 impl Direct {
     /// A connection with where `target` points.
-    pub(super) async fn connect(&self, target: &Uri) -> Result<Stream, BoxError> {
+    pub(super) async fn connect(&self, target: &Uri) -> Result<NetworkStream, BoxError> {
         #[cfg(any(test, feature = "internals"))]
         if let Some(wire) = super::in_memory::connect(target) {
-            return self.secure(Stream { layer: Layer::Memory(wire?), is_forwarded: false }, target).await;
+            return self.secure(NetworkStream { layer: Layer::Memory(wire?), is_forwarded: false }, target).await;
         }
         let stream = self.tcp.clone().call(target.clone()).await?.into_inner();
-        self.secure(Stream { layer: Layer::Tcp(stream), is_forwarded: false }, target).await
+        self.secure(NetworkStream { layer: Layer::Tcp(stream), is_forwarded: false }, target).await
     }
 
     /// Puts TLS on a stream to `target` if that is `https`.
-    async fn secure(&self, stream: Stream, target: &Uri) -> Result<Stream, BoxError> {
+    async fn secure(&self, stream: NetworkStream, target: &Uri) -> Result<NetworkStream, BoxError> {
         if target.scheme() != Some(&Scheme::HTTPS) {
             return Ok(stream);
         }
         let stream = self.tls.secure(bare_host(target), stream).await?;
-        Ok(Stream { layer: Layer::Tls(Box::new(stream)), is_forwarded: false })
+        Ok(NetworkStream { layer: Layer::Tls(Box::new(stream)), is_forwarded: false })
     }
 }
 
 impl Service<Uri> for Direct {
-    type Response = TokioIo<Stream>;
+    type Response = TokioIo<NetworkStream>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -367,19 +367,19 @@ pub(super) fn bare_host(uri: &Uri) -> &str {
 
 impl UnixSocket {
     #[cfg(unix)]
-    async fn connect(&self) -> io::Result<Stream> {
+    async fn connect(&self) -> io::Result<NetworkStream> {
         let stream = UnixStream::connect(self.path()).await?;
-        Ok(Stream { layer: Layer::Unix(stream), is_forwarded: false })
+        Ok(NetworkStream { layer: Layer::Unix(stream), is_forwarded: false })
     }
 
     #[cfg(not(unix))]
-    async fn connect(&self) -> io::Result<Stream> {
+    async fn connect(&self) -> io::Result<NetworkStream> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "there are no Unix sockets on this system"))
     }
 }
 
 /// A connection: TCP or a Unix socket, with TLS on it once or, behind a proxy that wants TLS too, twice.
-pub(super) struct Stream {
+pub(super) struct NetworkStream {
     layer: Layer,
     /// The peer is a proxy that sends requests on.
     is_forwarded: bool,
@@ -389,12 +389,12 @@ enum Layer {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
-    Tls(Box<TlsStream<Stream>>),
+    Tls(Box<TlsStream<NetworkStream>>),
     #[cfg(any(test, feature = "internals"))]
     Memory(Box<dyn super::in_memory::Wire>),
 }
 
-impl Stream {
+impl NetworkStream {
     /// Whether the peer is a proxy that sends requests on.
     pub(super) fn is_forwarded(&self) -> bool {
         self.is_forwarded
@@ -406,7 +406,7 @@ impl Stream {
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for NetworkStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -423,7 +423,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for NetworkStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.layer {
             Layer::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),

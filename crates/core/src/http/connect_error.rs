@@ -7,8 +7,8 @@ use std::{error::Error as StdError, io, path::Path};
 use http::{Uri, uri::Scheme};
 
 use super::{
-    connect::{Failure, NoAddress, Unanswered},
-    tls::{self, Asked},
+    connect::{ConnectFailure, NoAddress, Unanswered},
+    tls::{self, CertificateRequest},
 };
 use crate::{
     error::{Error, ErrorKind, Fate},
@@ -24,7 +24,7 @@ pub(super) struct Trace<'a> {
     /// The socket that it is reached by.
     pub(super) socket: Option<&'a Path>,
     /// Whether the server asked for a client certificate.
-    pub(super) asked: Asked,
+    pub(super) asked: CertificateRequest,
 }
 
 impl Trace<'_> {
@@ -46,13 +46,13 @@ impl Trace<'_> {
 
     /// The same where no connection was tried.
     #[cfg(feature = "oauth")]
-    pub(super) fn of_way(&self, failure: &Failure) -> Error {
+    pub(super) fn of_way(&self, failure: &ConnectFailure) -> Error {
         let (fault, summary) = self.judge_way(failure);
         Error::new(fault, summary)
     }
 
     /// No connection was made.
-    fn judge_way(&self, failure: &Failure) -> (ErrorKind, String) {
+    fn judge_way(&self, failure: &ConnectFailure) -> (ErrorKind, String) {
         let url = Shown(self.uri);
         let proxy = self.proxy.as_deref().unwrap_or_default();
         if is_timeout(failure) {
@@ -61,28 +61,28 @@ impl Trace<'_> {
             return (ErrorKind::Connect, summary);
         }
         match failure {
-            Failure::NoProxy(_) if find::<NoAddress>(failure).is_some() => {
+            ConnectFailure::NoProxy(_) if find::<NoAddress>(failure).is_some() => {
                 (ErrorKind::Dns, format!("the host of the proxy {proxy} has no address; check --proxy or HTTPS_PROXY"))
             }
-            Failure::NoProxy(_) | Failure::Refused(_) if find::<rustls::Error>(failure).is_some() => {
+            ConnectFailure::NoProxy(_) | ConnectFailure::Refused(_) if find::<rustls::Error>(failure).is_some() => {
                 (ErrorKind::Tls, format!("no secure connection to the proxy {proxy}; --ca-cert adds an authority"))
             }
-            Failure::NoProxy(_) => {
+            ConnectFailure::NoProxy(_) => {
                 let summary =
                     format!("cannot connect to the proxy {proxy}; check --proxy or HTTPS_PROXY and the network");
                 (ErrorKind::Connect, summary)
             }
-            Failure::Credentials => wants_credentials(proxy),
-            Failure::Refused(_) => (
+            ConnectFailure::Credentials => wants_credentials(proxy),
+            ConnectFailure::Refused(_) => (
                 ErrorKind::Connect,
                 format!("the proxy {proxy} gives no way to {url}; ask who runs it, or put the host into NO_PROXY"),
             ),
-            Failure::NoServer(_) | Failure::TimedOut => self.judge_server(failure),
+            ConnectFailure::NoServer(_) | ConnectFailure::TimedOut => self.judge_server(failure),
         }
     }
 
     /// The server was not reached.
-    fn judge_server(&self, failure: &Failure) -> (ErrorKind, String) {
+    fn judge_server(&self, failure: &ConnectFailure) -> (ErrorKind, String) {
         let (url, via) = (Shown(self.uri), self.via());
         if let Some(socket) = self.socket {
             let summary = format!(
@@ -139,7 +139,7 @@ impl Trace<'_> {
                 ErrorKind::InvalidAnswer,
                 format!("what {url} answers is no HTTP, or its headers have no end; check scheme and port of the URL"),
             ),
-            _ if self.asked == Asked::InVain => (
+            _ if self.asked == CertificateRequest::InVain => (
                 ErrorKind::Broken,
                 format!(
                     "the connection to {url} broke after it asked for a client certificate; --client-cert gives one"
@@ -177,21 +177,21 @@ fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
     chain(error).find_map(<dyn StdError>::downcast_ref)
 }
 
-fn is_timeout(failure: &Failure) -> bool {
-    matches!(failure, Failure::TimedOut) || io_kinds(failure).any(|kind| kind == io::ErrorKind::TimedOut)
+fn is_timeout(failure: &ConnectFailure) -> bool {
+    matches!(failure, ConnectFailure::TimedOut) || io_kinds(failure).any(|kind| kind == io::ErrorKind::TimedOut)
 }
 
 /// Whether the operating system gives no further descriptor.
-fn is_out_of_descriptors(failure: &Failure) -> bool {
+fn is_out_of_descriptors(failure: &ConnectFailure) -> bool {
     chain(failure).filter_map(<dyn StdError>::downcast_ref).any(open_files::are_used_up)
 }
 
 /// Whether the peer closed the connection when more should have come.
-fn is_cut(failure: &Failure) -> bool {
+fn is_cut(failure: &ConnectFailure) -> bool {
     io_kinds(failure).any(|kind| matches!(kind, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset))
 }
 
-fn io_kinds(failure: &Failure) -> impl Iterator<Item = io::ErrorKind> {
+fn io_kinds(failure: &ConnectFailure) -> impl Iterator<Item = io::ErrorKind> {
     chain(failure).filter_map(<dyn StdError>::downcast_ref).map(io::Error::kind)
 }
 

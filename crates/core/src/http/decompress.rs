@@ -30,8 +30,8 @@ const DEFLATE: usize = 64 << 10;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A body that is being expanded.
-pub(super) struct Expander {
-    decoder: Box<dyn Decoder>,
+pub(super) struct BodyDecompressor {
+    decoder: Box<dyn Decompressor>,
     input: Bytes,
     /// Room for what is expanded next.
     block: BytesMut,
@@ -47,7 +47,7 @@ pub(super) struct Expander {
 }
 
 /// A decoder, and what it holds.
-trait Decoder: DecodeV2 + Send + Sync {
+trait Decompressor: DecodeV2 + Send + Sync {
     /// Another text begins with these bytes.
     fn begin(&mut self, _input: &[u8]) {}
 
@@ -55,25 +55,25 @@ trait Decoder: DecodeV2 + Send + Sync {
     fn weight(&self, expanded: usize) -> (usize, usize);
 }
 
-impl Decoder for GzipDecoder {
+impl Decompressor for GzipDecoder {
     fn weight(&self, _expanded: usize) -> (usize, usize) {
         (DEFLATE, DEFLATE)
     }
 }
 
-impl Decoder for ZlibDecoder {
+impl Decompressor for ZlibDecoder {
     fn weight(&self, _expanded: usize) -> (usize, usize) {
         (DEFLATE, DEFLATE)
     }
 }
 
-impl std::fmt::Debug for Expander {
+impl std::fmt::Debug for BodyDecompressor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Expander").finish_non_exhaustive()
+        f.debug_struct("BodyDecompressor").finish_non_exhaustive()
     }
 }
 
-impl Expander {
+impl BodyDecompressor {
     /// One for a response with these headers, if its body is compressed in one way that is known. It takes what it holds
     /// from this budget.
     pub(super) fn of(headers: &HeaderMap, budget: &Budget) -> Option<Self> {
@@ -82,7 +82,7 @@ impl Expander {
         // It is a list, in which some say that there is nothing to do.
         let mut codings = codings.filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"));
         let coding = codings.next().filter(|_| codings.next().is_none())?.to_ascii_lowercase();
-        let decoder: Box<dyn Decoder> = match coding.as_slice() {
+        let decoder: Box<dyn Decompressor> = match coding.as_slice() {
             b"zstd" => Box::new(Zstd::new()),
             b"gzip" | b"x-gzip" => Box::new(GzipDecoder::new()),
             b"deflate" => Box::new(ZlibDecoder::new()),
@@ -221,13 +221,13 @@ mod tests {
         }
     }
 
-    fn expander(coding: &str) -> Expander {
+    fn expander(coding: &str) -> BodyDecompressor {
         within(coding, &Budget::new(memory::EXPANDING))
     }
 
-    fn within(coding: &str, budget: &Budget) -> Expander {
+    fn within(coding: &str, budget: &Budget) -> BodyDecompressor {
         let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_str(coding).unwrap())]);
-        Expander::of(&headers, budget).unwrap()
+        BodyDecompressor::of(&headers, budget).unwrap()
     }
 
     /// What a future gives that does not wait.
@@ -239,7 +239,7 @@ mod tests {
     }
 
     /// What can be had after this piece.
-    fn expand(expander: &mut Expander, piece: &[u8]) -> io::Result<Vec<u8>> {
+    fn expand(expander: &mut BodyDecompressor, piece: &[u8]) -> io::Result<Vec<u8>> {
         expander.feed(Bytes::copy_from_slice(piece));
         let mut text = Vec::new();
         while let Some(block) = at_once(expander.next())? {
@@ -329,7 +329,7 @@ mod tests {
         }
         for unknown in ["", "identity", "compress", "gzip, br"] {
             let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(unknown))]);
-            assert!(Expander::of(&headers, &Budget::new(1)).is_none(), "{unknown}");
+            assert!(BodyDecompressor::of(&headers, &Budget::new(1)).is_none(), "{unknown}");
         }
         assert_eq!(whole(" X-GZIP ", &[]).unwrap(), b"");
     }

@@ -22,8 +22,8 @@ use tokio::runtime::Handle;
 
 use super::{
     RequestBody,
-    connect::Stream,
-    pool::{Origin, Pool},
+    connect::NetworkStream,
+    pool::{Pool, PoolKey},
 };
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -33,7 +33,7 @@ pub(super) struct Http1<B> {
     sender: http1::SendRequest<B>,
     /// `None` when it has ended.
     connection: Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>,
-    origin: Origin,
+    origin: PoolKey,
     host: Option<HeaderValue>,
     /// The peer is a proxy that wants the whole URI.
     is_forwarded: bool,
@@ -57,10 +57,10 @@ impl<B: RequestBody> Http1<B> {
     /// # Errors
     /// None that is known.
     pub(super) async fn new(
-        stream: Stream,
+        stream: NetworkStream,
         settings: &http1::Builder,
         uri: &Uri,
-        origin: Origin,
+        origin: PoolKey,
         pool: &Arc<Pool<B>>,
     ) -> hyper::Result<Box<Self>> {
         let is_forwarded = stream.is_forwarded();
@@ -104,7 +104,7 @@ impl<B: RequestBody> Http1<B> {
 }
 
 impl<B> Http1<B> {
-    pub(super) fn origin(&self) -> &Origin {
+    pub(super) fn origin(&self) -> &PoolKey {
         &self.origin
     }
 

@@ -31,7 +31,7 @@ use super::http1::{Http1, Responding as _};
 /// Where a request goes: scheme, host and port, letter by letter (a host that is written in two ways has connections for
 /// each, which is no harm).
 #[derive(Clone, Eq)]
-pub(super) struct Origin {
+pub(super) struct PoolKey {
     is_secure: bool,
     authority: Authority,
 }
@@ -44,14 +44,14 @@ pub(super) enum Connection<B> {
 
 /// The connections that are kept.
 pub(super) struct Pool<B> {
-    kept: Mutex<Kept<B>>,
+    kept: Mutex<KeptConnections<B>>,
     idle_for: Duration,
     /// For one origin.
     most_idle: usize,
 }
 
-struct Kept<B> {
-    origins: HashMap<Origin, Connections<B>>,
+struct KeptConnections<B> {
+    origins: HashMap<PoolKey, Connections<B>>,
     /// What wakes the task that watches the idle ones, if there is one.
     watcher: Option<Waker>,
 }
@@ -77,7 +77,7 @@ const USUALLY_KEPT: Duration = Duration::from_secs(4);
 /// So much earlier than the server says a connection counts as closed: what is sent must arrive in time.
 const MARGIN: Duration = Duration::from_secs(1);
 
-impl Origin {
+impl PoolKey {
     /// `None` if the URI is not absolute.
     pub(super) fn of(uri: &Uri) -> Option<Self> {
         Some(Self { is_secure: uri.scheme()? == &Scheme::HTTPS, authority: uri.authority()?.clone() })
@@ -85,13 +85,13 @@ impl Origin {
 }
 
 // As text, since to compare and hash an authority whatever its letters' case takes as long as all else that is done here.
-impl PartialEq for Origin {
+impl PartialEq for PoolKey {
     fn eq(&self, other: &Self) -> bool {
         self.is_secure == other.is_secure && self.authority.as_str() == other.authority.as_str()
     }
 }
 
-impl Hash for Origin {
+impl Hash for PoolKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.is_secure.hash(state);
         self.authority.as_str().hash(state);
@@ -100,12 +100,12 @@ impl Hash for Origin {
 
 impl<B: Send + 'static> Pool<B> {
     pub(super) fn new(idle_for: Duration, most_idle: usize) -> Arc<Self> {
-        let kept = Mutex::new(Kept { origins: HashMap::new(), watcher: None });
+        let kept = Mutex::new(KeptConnections { origins: HashMap::new(), watcher: None });
         Arc::new(Self { kept, idle_for, most_idle })
     }
 
     /// A connection with this origin, if there is one; for a request that may be lost and repeated, or for one that must not.
-    pub(super) fn take(&self, origin: &Origin, is_repeatable: bool) -> Option<Connection<B>> {
+    pub(super) fn take(&self, origin: &PoolKey, is_repeatable: bool) -> Option<Connection<B>> {
         let mut kept = self.kept();
         let connections = kept.origins.get_mut(origin)?;
         if let Some(shared) = connections.shared.take_if(|shared| !shared.is_closed()) {
@@ -125,7 +125,7 @@ impl<B: Send + 'static> Pool<B> {
     }
 
     /// What tells that there is one more connection with this origin.
-    pub(super) fn added(&self, origin: &Origin) -> Arc<Notify> {
+    pub(super) fn added(&self, origin: &PoolKey) -> Arc<Notify> {
         Arc::clone(&self.kept().of(origin).added)
     }
 
@@ -156,7 +156,7 @@ impl<B: Send + 'static> Pool<B> {
     }
 
     /// Lets all share this connection with the origin.
-    pub(super) fn share(&self, origin: &Origin, connection: http2::SendRequest<B>) {
+    pub(super) fn share(&self, origin: &PoolKey, connection: http2::SendRequest<B>) {
         let mut kept = self.kept();
         let connections = kept.of(origin);
         connections.shared = Some(connection);
@@ -192,13 +192,13 @@ async fn watch<B: Send + 'static>(pool: Weak<Pool<B>>) {
 }
 
 impl<B> Pool<B> {
-    fn kept(&self) -> MutexGuard<'_, Kept<B>> {
+    fn kept(&self) -> MutexGuard<'_, KeptConnections<B>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<B> Kept<B> {
-    fn of(&mut self, origin: &Origin) -> &mut Connections<B> {
+impl<B> KeptConnections<B> {
+    fn of(&mut self, origin: &PoolKey) -> &mut Connections<B> {
         self.origins.entry(origin.clone()).or_insert_with(|| Connections {
             idle: Vec::new(),
             shared: None,

@@ -26,7 +26,7 @@ use tower_service::Service;
 
 use super::{
     USER_AGENT,
-    connect::{Direct, Failure, Names, NoAddress, Stream, bare_host},
+    connect::{ConnectFailure, Direct, Names, NetworkStream, NoAddress, bare_host},
 };
 use crate::{http::Proxy, secrets::Concealed};
 
@@ -99,9 +99,9 @@ impl Way {
     }
 
     /// A connection with the target, or with the proxy if that is to forward requests.
-    pub(super) async fn connect(&self, to_proxy: Direct, target: &Uri) -> Result<Stream, Failure> {
+    pub(super) async fn connect(&self, to_proxy: Direct, target: &Uri) -> Result<NetworkStream, ConnectFailure> {
         match self {
-            Self::Forward(proxy) => to_proxy.connect(proxy.uri()).await.map_err(Failure::NoProxy),
+            Self::Forward(proxy) => to_proxy.connect(proxy.uri()).await.map_err(ConnectFailure::NoProxy),
             Self::Tunnel(proxy) => tunnel(proxy, to_proxy, target).await,
             Self::Socks(proxy) => socks(proxy, to_proxy, target).await,
         }
@@ -113,7 +113,7 @@ impl Way {
     }
 }
 
-async fn tunnel(proxy: &Intercept, to_proxy: Direct, target: &Uri) -> Result<Stream, Failure> {
+async fn tunnel(proxy: &Intercept, to_proxy: Direct, target: &Uri) -> Result<NetworkStream, ConnectFailure> {
     let agent = HeaderMap::from_iter([(header::USER_AGENT, USER_AGENT)]);
     let mut tunnel = Tunnel::new(proxy.uri().clone(), to_proxy).with_headers(agent);
     if let Some(credentials) = proxy.basic_auth() {
@@ -121,22 +121,24 @@ async fn tunnel(proxy: &Intercept, to_proxy: Direct, target: &Uri) -> Result<Str
     }
     match tunnel.call(target.clone()).await {
         Ok(stream) => Ok(stream.into_inner()),
-        Err(TunnelError::ConnectFailed(error)) => Err(Failure::NoProxy(error)),
-        Err(TunnelError::ProxyAuthRequired) => Err(Failure::Credentials),
-        Err(error) => Err(Failure::Refused(error.into())),
+        Err(TunnelError::ConnectFailed(error)) => Err(ConnectFailure::NoProxy(error)),
+        Err(TunnelError::ProxyAuthRequired) => Err(ConnectFailure::Credentials),
+        Err(error) => Err(ConnectFailure::Refused(error.into())),
     }
 }
 
-async fn socks(proxy: &Intercept, to_proxy: Direct, target: &Uri) -> Result<Stream, Failure> {
+async fn socks(proxy: &Intercept, to_proxy: Direct, target: &Uri) -> Result<NetworkStream, ConnectFailure> {
     let uri = proxy.uri().clone();
     let scheme = uri.scheme_str().unwrap_or_default();
     let is_4 = scheme.starts_with("socks4");
     // The others leave it to the proxy to look names up.
     let address = match scheme {
-        "socks4" | "socks5" => Some(address(target, is_4).await.map_err(|error| Failure::NoServer(error.into()))?),
+        "socks4" | "socks5" => {
+            Some(address(target, is_4).await.map_err(|error| ConnectFailure::NoServer(error.into()))?)
+        }
         _ => None,
     };
-    let target = with_port(target, address).map_err(|error| Failure::NoServer(error.into()))?;
+    let target = with_port(target, address).map_err(|error| ConnectFailure::NoServer(error.into()))?;
     let connected = if is_4 {
         SocksV4::new(uri, to_proxy).call(target).await
     } else {
@@ -148,9 +150,9 @@ async fn socks(proxy: &Intercept, to_proxy: Direct, target: &Uri) -> Result<Stre
     };
     match connected {
         Ok(stream) => Ok(stream.into_inner()),
-        Err(SocksError::Inner(error)) => Err(Failure::NoProxy(error)),
-        Err(error) if is_about_credentials(&error).await => Err(Failure::Credentials),
-        Err(error) => Err(Failure::Refused(error.into())),
+        Err(SocksError::Inner(error)) => Err(ConnectFailure::NoProxy(error)),
+        Err(error) if is_about_credentials(&error).await => Err(ConnectFailure::Credentials),
+        Err(error) => Err(ConnectFailure::Refused(error.into())),
     }
 }
 

@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Makes connections secure.
-pub(super) struct Tls {
+pub(super) struct TlsSetup {
     trust: Arc<Trust>,
     identity: Arc<Identity>,
     /// The versions of HTTP that the server may choose from, by their names in ALPN.
@@ -44,7 +44,7 @@ pub(super) struct Tls {
     connector: OnceLock<Result<TlsConnector, TlsError>>,
 }
 
-impl Tls {
+impl TlsSetup {
     pub(super) fn new(trust: &Arc<Trust>, identity: &Arc<Identity>, versions: &'static [&'static [u8]]) -> Arc<Self> {
         let (trust, identity) = (Arc::clone(trust), Arc::clone(identity));
         Arc::new(Self { trust, identity, versions, connector: OnceLock::new() })
@@ -131,7 +131,7 @@ pub(super) struct Identity {
 
 /// Whether a server has asked for a client certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum CertificateRequest {
     No,
     /// It asked, and there was none to give.
     InVain,
@@ -160,11 +160,11 @@ impl Identity {
         self.key.is_some()
     }
 
-    pub(super) fn asked(&self) -> Asked {
+    pub(super) fn asked(&self) -> CertificateRequest {
         match (self.asked.load(Ordering::Relaxed), &self.key) {
-            (false, _) => Asked::No,
-            (true, None) => Asked::InVain,
-            (true, Some(_)) => Asked::Answered,
+            (false, _) => CertificateRequest::No,
+            (true, None) => CertificateRequest::InVain,
+            (true, Some(_)) => CertificateRequest::Answered,
         }
     }
 }
@@ -211,7 +211,7 @@ fn certified_key(identity: &ClientIdentity) -> Result<Arc<CertifiedKey>, Error> 
 
 /// Whether a server says by this that it wants a client certificate, or another one. With TLS 1.3 it can do so after the
 /// connection has been made. Some say it in words that have other meanings where no certificate was asked for.
-pub(super) fn is_about_client_certificate(error: &TlsError, asked: Asked) -> bool {
+pub(super) fn is_about_client_certificate(error: &TlsError, asked: CertificateRequest) -> bool {
     let TlsError::AlertReceived(alert) = error else { return false };
     match alert {
         Alert::CertificateRequired
@@ -223,18 +223,20 @@ pub(super) fn is_about_client_certificate(error: &TlsError, asked: Asked) -> boo
         | Alert::CertificateUnknown
         | Alert::UnknownCA
         | Alert::AccessDenied => true,
-        Alert::HandshakeFailure | Alert::DecryptError => asked != Asked::No,
+        Alert::HandshakeFailure | Alert::DecryptError => asked != CertificateRequest::No,
         _ => false,
     }
 }
 
 /// Why there is no secure connection, and what helps, in one line.
-pub(super) fn explain(error: &TlsError, url: &Shown<'_>, asked: Asked) -> String {
+pub(super) fn explain(error: &TlsError, url: &Shown<'_>, asked: CertificateRequest) -> String {
     match error {
         TlsError::InvalidCertificate(error) => explain_certificate(error, url),
         error if is_about_client_certificate(error, asked) => match asked {
-            Asked::Answered => format!("{url} does not accept the client certificate of --client-cert"),
-            Asked::InVain | Asked::No => format!("{url} wants a client certificate; --client-cert gives one"),
+            CertificateRequest::Answered => format!("{url} does not accept the client certificate of --client-cert"),
+            CertificateRequest::InVain | CertificateRequest::No => {
+                format!("{url} wants a client certificate; --client-cert gives one")
+            }
         },
         TlsError::AlertReceived(Alert::ProtocolVersion)
         | TlsError::PeerIncompatible(

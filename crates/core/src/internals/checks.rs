@@ -47,7 +47,7 @@ pub(crate) use self::{
     scanner::agrees,
     sse::{Seen, events_in, naive_events},
 };
-use crate::wire::spool::{Gathered, Payload};
+use crate::wire::spool::{Payload, ScannedPayload};
 
 /// A fuzzer's input: a text, and how it arrives.
 ///
@@ -191,7 +191,7 @@ impl http_body::Body for NoBody {
 }
 
 /// What was gathered, wherever it is. What was seen of it on its way is what there is to see.
-fn text_of(gathered: &Gathered) -> Bytes {
+fn text_of(gathered: &ScannedPayload) -> Bytes {
     let text = match &gathered.payload {
         Payload::Memory(bytes) => bytes.clone(),
         Payload::File(spooled) => spooled.load().expect("a file is read back"),

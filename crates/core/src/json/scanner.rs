@@ -8,7 +8,7 @@
 //! mark at the front is skipped. Where a key occurs twice the last one counts, and keys are the same however they are
 //! escaped.
 //!
-//! A text is a walk through [`State`]s, one of which is what a chunk's end leaves behind. Most time goes into strings:
+//! A text is a walk through [`ScanState`]s, one of which is what a chunk's end leaves behind. Most time goes into strings:
 //! [`skip_plain`] passes over what needs no look, in wide steps. To look at another member, add its name to
 //! [`Scanner::end_watched_name`].
 
@@ -35,8 +35,8 @@ const PIECE: usize = 16 << 10;
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent")]
 pub(crate) struct Scanner {
-    state: State,
-    /// Why the state is [`State::Broken`].
+    state: ScanState,
+    /// Why the state is [`ScanState::Broken`].
     fault: Option<JsonFault>,
     /// The letters that are left of `true`, `false` or `null`.
     letters: &'static [u8],
@@ -81,11 +81,11 @@ pub(crate) struct Scanner {
 pub(crate) struct Outline {
     pub(crate) shape: Shape,
     /// The last member `id` of the outermost object.
-    pub(crate) id: Option<Kept>,
+    pub(crate) id: Option<KeptText>,
     /// Its last member `method`.
-    pub(crate) method: Option<Kept>,
+    pub(crate) method: Option<KeptText>,
     /// What it has of a response.
-    pub(crate) answer: Answer,
+    pub(crate) answer: ResponseOutline,
     /// Whether the `_meta` of its `params` names a protocol version, as each modern request does (R81).
     pub(crate) names_version: bool,
     /// Whether there is a raw CR or LF inside of the value, that is, between its tokens (R2).
@@ -98,10 +98,10 @@ pub(crate) struct Outline {
 
 /// What decides whether a response is one (JSON-RPC 2.0, section 5).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct ResponseOutline {
     pub(crate) version: Version,
-    pub(crate) result: Member,
-    pub(crate) error: Member,
+    pub(crate) result: MemberKind,
+    pub(crate) error: MemberKind,
     /// Whether the error's `message` is a string.
     pub(crate) has_message: bool,
     /// Where what stands, if there is anything to say of that. Most responses have none of it, and are small for that.
@@ -133,7 +133,7 @@ pub(crate) enum Version {
 
 /// The member `result` or `error`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Member {
+pub(crate) enum MemberKind {
     #[default]
     Absent,
     Null,
@@ -142,15 +142,15 @@ pub(crate) enum Member {
     Value,
 }
 
-impl Answer {
+impl ResponseOutline {
     /// Whether there is anything of a response.
     pub(crate) fn is_any(&self) -> bool {
-        self.result != Member::Absent || self.error != Member::Absent
+        self.result != MemberKind::Absent || self.error != MemberKind::Absent
     }
 
     /// Whether it is a result, as nearly all are, and there is nothing to say about it.
     pub(crate) fn is_plain_result(&self) -> bool {
-        self.version == Version::Two && self.result != Member::Absent && self.error == Member::Absent
+        self.version == Version::Two && self.result != MemberKind::Absent && self.error == MemberKind::Absent
     }
 
     /// The same in a text that begins at this place.
@@ -182,7 +182,7 @@ pub(crate) enum Shape {
 
 /// A member's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Kept {
+pub(crate) struct KeptText {
     /// Where it stands.
     pub(crate) range: Range<u64>,
     pub(crate) is_string: bool,
@@ -241,7 +241,7 @@ pub(crate) enum Expected {
 impl Scanner {
     pub(crate) fn new() -> Self {
         Self {
-            state: State::Mark,
+            state: ScanState::Mark,
             fault: None,
             letters: b"",
             digits: 0,
@@ -288,13 +288,15 @@ impl Scanner {
     /// The text was no JSON, ended in the middle of a value, or was empty.
     pub(crate) fn finish(&mut self) -> Result<Outline, JsonFault> {
         let fault = match self.state {
-            State::End => None,
+            ScanState::End => None,
             // Only the end of the text shows that a number is over.
-            State::Zero | State::Integer | State::Fraction | State::Exponent if self.nesting.depth == 0 => {
+            ScanState::Zero | ScanState::Integer | ScanState::Fraction | ScanState::Exponent
+                if self.nesting.depth == 0 =>
+            {
                 self.outline.value.end = self.offset;
                 None
             }
-            State::Mark | State::Start => Some(JsonFault::Empty),
+            ScanState::Mark | ScanState::Start => Some(JsonFault::Empty),
             _ => Some(self.fault.unwrap_or(JsonFault::Incomplete { at: self.offset })),
         };
         self.outline.length = self.offset;
@@ -305,7 +307,7 @@ impl Scanner {
 
     /// Forgets the text up to here, for another one.
     pub(crate) fn reset(&mut self) {
-        self.state = State::Mark;
+        self.state = ScanState::Mark;
         self.fault = None;
         self.nesting.clear();
         self.watched = 0;
@@ -321,13 +323,13 @@ impl Scanner {
     }
 
     /// The last complete `id` of the outermost object up to here, also after a fault, for an error reply.
-    pub(crate) fn id(&self) -> Option<&Kept> {
+    pub(crate) fn id(&self) -> Option<&KeptText> {
         self.outline.id.as_ref()
     }
 
     /// Whether an object or array is over that nothing but white space has come after.
     pub(crate) fn is_over(&self) -> bool {
-        self.state == State::End
+        self.state == ScanState::End
     }
 
     /// Whether a `method` has come up to here.
@@ -345,11 +347,11 @@ impl Scanner {
         // from a comma to what follows it, are gone within an arm.
         while let Some(&byte) = bytes.get(at) {
             state = match state {
-                State::Value => {
+                ScanState::Value => {
                     let Some(byte) = self.token(byte, bytes, &mut at) else { break };
                     self.begin_value(byte, bytes, &mut at)
                 }
-                State::After => {
+                ScanState::After => {
                     let Some(byte) = self.token(byte, bytes, &mut at) else { break };
                     match (byte, self.nesting.is_object()) {
                         (b',', is_object) => {
@@ -357,9 +359,9 @@ impl Scanner {
                             let next = bytes.get(at).and_then(|byte| self.token(*byte, bytes, &mut at));
                             match (next, is_object) {
                                 (Some(b'"'), true) => self.begin_name(bytes, &mut at),
-                                (_, true) => State::Name,
+                                (_, true) => ScanState::Name,
                                 (Some(byte), false) => self.begin_value(byte, bytes, &mut at),
-                                (None, false) => State::Value,
+                                (None, false) => ScanState::Value,
                             }
                         }
                         (b'}', true) | (b']', false) => self.close(bytes, &mut at),
@@ -367,71 +369,73 @@ impl Scanner {
                         (_, false) => self.wrong(at, Expected::CommaOrBracket),
                     }
                 }
-                State::Text => self.text(bytes, &mut at),
-                State::Name => match self.token(byte, bytes, &mut at) {
+                ScanState::Text => self.text(bytes, &mut at),
+                ScanState::Name => match self.token(byte, bytes, &mut at) {
                     Some(b'"') => self.begin_name(bytes, &mut at),
                     Some(_) => self.wrong(at, Expected::Name),
                     None => break,
                 },
-                State::Colon => match self.token(byte, bytes, &mut at) {
+                ScanState::Colon => match self.token(byte, bytes, &mut at) {
                     Some(b':') => {
                         at += 1;
-                        State::Value
+                        ScanState::Value
                     }
                     Some(_) => self.wrong(at, Expected::Colon),
                     None => break,
                 },
-                State::FirstName => match self.token(byte, bytes, &mut at) {
+                ScanState::FirstName => match self.token(byte, bytes, &mut at) {
                     Some(b'"') => self.begin_name(bytes, &mut at),
                     Some(b'}') => self.close(bytes, &mut at),
                     Some(_) => self.wrong(at, Expected::NameOrEnd),
                     None => break,
                 },
-                State::FirstElement => match self.token(byte, bytes, &mut at) {
+                ScanState::FirstElement => match self.token(byte, bytes, &mut at) {
                     Some(b']') => self.close(bytes, &mut at),
-                    Some(_) => State::Value,
+                    Some(_) => ScanState::Value,
                     None => break,
                 },
-                State::Minus => match byte {
+                ScanState::Minus => match byte {
                     b'0' => {
                         at += 1;
-                        State::Zero
+                        ScanState::Zero
                     }
                     b'1'..=b'9' => self.integer(bytes, &mut at),
                     _ => self.wrong(at, Expected::Digit),
                 },
-                State::Zero => self.after_integer(bytes, &mut at, state),
-                State::Integer => self.integer(bytes, &mut at),
-                State::Point => match byte {
+                ScanState::Zero => self.after_integer(bytes, &mut at, state),
+                ScanState::Integer => self.integer(bytes, &mut at),
+                ScanState::Point => match byte {
                     b'0'..=b'9' => self.fraction(bytes, &mut at),
                     _ => self.wrong(at, Expected::Digit),
                 },
-                State::Fraction => self.fraction(bytes, &mut at),
-                State::E if matches!(byte, b'+' | b'-') => {
+                ScanState::Fraction => self.fraction(bytes, &mut at),
+                ScanState::E if matches!(byte, b'+' | b'-') => {
                     at += 1;
-                    State::Sign
+                    ScanState::Sign
                 }
-                State::E | State::Sign => match byte {
-                    b'0'..=b'9' => State::Exponent,
+                ScanState::E | ScanState::Sign => match byte {
+                    b'0'..=b'9' => ScanState::Exponent,
                     _ => self.wrong(at, Expected::Digit),
                 },
-                State::Exponent => {
+                ScanState::Exponent => {
                     skip_digits(bytes, &mut at);
                     if at == bytes.len() { state } else { self.end_value(bytes, at) }
                 }
-                State::Escape => self.escape(byte, &mut at),
-                State::Digits => self.hex_digit(byte, &mut at),
-                State::Character => self.character(byte, &mut at),
-                State::Word => self.word(byte, bytes, &mut at),
-                State::Mark | State::Mark1 | State::Mark2 | State::Start => self.start(byte, &mut at, state),
-                State::End => match byte {
+                ScanState::Escape => self.escape(byte, &mut at),
+                ScanState::Digits => self.hex_digit(byte, &mut at),
+                ScanState::Character => self.character(byte, &mut at),
+                ScanState::Word => self.word(byte, bytes, &mut at),
+                ScanState::Mark | ScanState::Mark1 | ScanState::Mark2 | ScanState::Start => {
+                    self.start(byte, &mut at, state)
+                }
+                ScanState::End => match byte {
                     b' ' | b'\t' | b'\n' | b'\r' => {
                         at += 1;
-                        State::End
+                        ScanState::End
                     }
                     _ => self.wrong(at, Expected::Nothing),
                 },
-                State::Broken => break,
+                ScanState::Broken => break,
             };
         }
         self.state = state;
@@ -475,12 +479,14 @@ impl Scanner {
     }
 
     /// What stands before the outermost value, and where that begins.
-    fn start(&mut self, byte: u8, at: &mut usize, state: State) -> State {
+    fn start(&mut self, byte: u8, at: &mut usize, state: ScanState) -> ScanState {
         let state = match (state, byte) {
-            (State::Mark, 0xEF) => State::Mark1,
-            (State::Mark1, 0xBB) => State::Mark2,
-            (State::Mark2, 0xBF) | (State::Mark | State::Start, b' ' | b'\t' | b'\n' | b'\r') => State::Start,
-            (State::Mark | State::Start, _) => {
+            (ScanState::Mark, 0xEF) => ScanState::Mark1,
+            (ScanState::Mark1, 0xBB) => ScanState::Mark2,
+            (ScanState::Mark2, 0xBF) | (ScanState::Mark | ScanState::Start, b' ' | b'\t' | b'\n' | b'\r') => {
+                ScanState::Start
+            }
+            (ScanState::Mark | ScanState::Start, _) => {
                 self.outline.value.start = self.place(*at);
                 self.outline.shape = match byte {
                     b'{' => Shape::Object,
@@ -488,7 +494,7 @@ impl Scanner {
                     _ => Shape::Other,
                 };
                 self.watched = u32::from(byte == b'{');
-                return State::Value;
+                return ScanState::Value;
             }
             // What is no byte order mark is no value either.
             _ => return self.fail(JsonFault::Syntax { at: 0, expected: Expected::Value }),
@@ -500,7 +506,7 @@ impl Scanner {
     /// A value that begins with this byte.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "a call would cost as much as a short value does")]
-    fn begin_value(&mut self, byte: u8, bytes: &[u8], at: &mut usize) -> State {
+    fn begin_value(&mut self, byte: u8, bytes: &[u8], at: &mut usize) -> ScanState {
         if self.next != Role::Other {
             self.begin_watched(byte, bytes, *at);
         }
@@ -508,14 +514,14 @@ impl Scanner {
             b'"' => {
                 *at += 1;
                 self.in_name = false;
-                return if skip_short(bytes, at) { self.end_value(bytes, *at) } else { State::Text };
+                return if skip_short(bytes, at) { self.end_value(bytes, *at) } else { ScanState::Text };
             }
-            b'{' if self.nesting.open(true) => State::FirstName,
-            b'[' if self.nesting.open(false) => State::FirstElement,
+            b'{' if self.nesting.open(true) => ScanState::FirstName,
+            b'[' if self.nesting.open(false) => ScanState::FirstElement,
             b'{' | b'[' => return self.fail(JsonFault::TooDeep { at: self.place(*at) }),
             b'1'..=b'9' => return self.integer(bytes, at),
-            b'0' => State::Zero,
-            b'-' => State::Minus,
+            b'0' => ScanState::Zero,
+            b'-' => ScanState::Minus,
             b't' => return self.begin_word(b"true", bytes, at),
             b'f' => return self.begin_word(b"false", bytes, at),
             b'n' => return self.begin_word(b"null", bytes, at),
@@ -526,23 +532,23 @@ impl Scanner {
     }
 
     #[inline]
-    fn begin_word(&mut self, word: &'static [u8], bytes: &[u8], at: &mut usize) -> State {
+    fn begin_word(&mut self, word: &'static [u8], bytes: &[u8], at: &mut usize) -> ScanState {
         if bytes.get(*at..).is_some_and(|rest| rest.starts_with(word)) {
             *at += word.len();
             return self.end_value(bytes, *at);
         }
         self.letters = word;
-        State::Word
+        ScanState::Word
     }
 
     /// The next letter of a word, where the piece's end or a fault is in it.
     #[cold]
-    fn word(&mut self, byte: u8, bytes: &[u8], at: &mut usize) -> State {
+    fn word(&mut self, byte: u8, bytes: &[u8], at: &mut usize) -> ScanState {
         match self.letters.split_first() {
             Some((letter, left)) if *letter == byte => {
                 *at += 1;
                 self.letters = left;
-                if left.is_empty() { self.end_value(bytes, *at) } else { State::Word }
+                if left.is_empty() { self.end_value(bytes, *at) } else { ScanState::Word }
             }
             _ => self.wrong(*at, Expected::Word),
         }
@@ -550,25 +556,25 @@ impl Scanner {
 
     /// The digits before the point, and what follows them.
     #[inline]
-    fn integer(&mut self, bytes: &[u8], at: &mut usize) -> State {
+    fn integer(&mut self, bytes: &[u8], at: &mut usize) -> ScanState {
         skip_digits(bytes, at);
-        self.after_integer(bytes, at, State::Integer)
+        self.after_integer(bytes, at, ScanState::Integer)
     }
 
     #[inline]
-    fn after_integer(&mut self, bytes: &[u8], at: &mut usize, state: State) -> State {
+    fn after_integer(&mut self, bytes: &[u8], at: &mut usize, state: ScanState) -> ScanState {
         match bytes.get(*at) {
             None => state,
             Some(b'.') => {
                 *at += 1;
                 match bytes.get(*at) {
                     Some(b'0'..=b'9') => self.fraction(bytes, at),
-                    _ => State::Point,
+                    _ => ScanState::Point,
                 }
             }
             Some(b'e' | b'E') => {
                 *at += 1;
-                State::E
+                ScanState::E
             }
             Some(_) => self.end_value(bytes, *at),
         }
@@ -576,13 +582,13 @@ impl Scanner {
 
     /// The digits behind the point, and what follows them.
     #[inline]
-    fn fraction(&mut self, bytes: &[u8], at: &mut usize) -> State {
+    fn fraction(&mut self, bytes: &[u8], at: &mut usize) -> ScanState {
         skip_digits(bytes, at);
         match bytes.get(*at) {
-            None => State::Fraction,
+            None => ScanState::Fraction,
             Some(b'e' | b'E') => {
                 *at += 1;
-                State::E
+                ScanState::E
             }
             Some(_) => self.end_value(bytes, *at),
         }
@@ -631,12 +637,12 @@ impl Scanner {
     }
 
     /// What this member of the outermost object is, whose value begins with this byte.
-    fn member(&mut self, role: Role, byte: u8) -> Member {
-        let Answer { result, error, .. } = &self.outline.answer;
+    fn member(&mut self, role: Role, byte: u8) -> MemberKind {
+        let ResponseOutline { result, error, .. } = &self.outline.answer;
         match (if role == Role::Result { result } else { error }, byte) {
-            (Member::Absent, b'n') => {}
-            (Member::Absent | Member::Value, byte) if byte != b'n' => return Member::Value,
-            _ => return Member::Several,
+            (MemberKind::Absent, b'n') => {}
+            (MemberKind::Absent | MemberKind::Value, byte) if byte != b'n' => return MemberKind::Value,
+            _ => return MemberKind::Several,
         }
         let (cut, start) = if self.last_end == 0 {
             (Cut::First(role), self.name_from)
@@ -645,7 +651,7 @@ impl Scanner {
         };
         self.cut = cut;
         self.place_of(role).start = start;
-        Member::Null
+        MemberKind::Null
     }
 
     fn place_of(&mut self, role: Role) -> &mut Range<u64> {
@@ -660,19 +666,19 @@ impl Scanner {
 
     /// A member's name, whose opening quote is next.
     #[inline]
-    fn begin_name(&mut self, bytes: &[u8], at: &mut usize) -> State {
+    fn begin_name(&mut self, bytes: &[u8], at: &mut usize) -> ScanState {
         self.in_name = true;
         self.has_escape = false;
         if self.nesting.depth == self.watched {
             self.kept_from = Some(self.place(*at));
         }
         *at += 1;
-        if skip_short(bytes, at) { self.end_string(bytes, at) } else { State::Text }
+        if skip_short(bytes, at) { self.end_string(bytes, at) } else { ScanState::Text }
     }
 
     /// A string ended before `at`.
     #[inline]
-    fn end_string(&mut self, bytes: &[u8], at: &mut usize) -> State {
+    fn end_string(&mut self, bytes: &[u8], at: &mut usize) -> ScanState {
         if !self.in_name {
             return self.end_value(bytes, *at);
         }
@@ -680,10 +686,10 @@ impl Scanner {
             self.end_watched_name(bytes, *at);
         }
         if bytes.get(*at) != Some(&b':') {
-            return State::Colon;
+            return ScanState::Colon;
         }
         *at += 1;
-        State::Value
+        ScanState::Value
     }
 
     /// A name of the members that are looked at ended before `at`.
@@ -729,7 +735,7 @@ impl Scanner {
 
     /// The innermost object or array, whose closing bracket is next.
     #[inline]
-    fn close(&mut self, bytes: &[u8], at: &mut usize) -> State {
+    fn close(&mut self, bytes: &[u8], at: &mut usize) -> ScanState {
         *at += 1;
         self.nesting.close();
         self.watched = self.watched.min(self.nesting.depth);
@@ -738,16 +744,16 @@ impl Scanner {
 
     /// A value ended before `at`.
     #[inline]
-    fn end_value(&mut self, bytes: &[u8], at: usize) -> State {
-        if self.nesting.depth > 1 { State::After } else { self.end_outer_value(bytes, at) }
+    fn end_value(&mut self, bytes: &[u8], at: usize) -> ScanState {
+        if self.nesting.depth > 1 { ScanState::After } else { self.end_outer_value(bytes, at) }
     }
 
     /// The outermost value, or an element or member of it, ended before `at`.
     #[inline(never)]
-    fn end_outer_value(&mut self, bytes: &[u8], at: usize) -> State {
+    fn end_outer_value(&mut self, bytes: &[u8], at: usize) -> ScanState {
         if self.nesting.depth == 0 {
             self.outline.value.end = self.place(at);
-            return State::End;
+            return ScanState::End;
         }
         let role = mem::replace(&mut self.keeping, Role::Other);
         if role != Role::Other {
@@ -765,7 +771,7 @@ impl Scanner {
                 Cut::First(role) => self.end_cut(role, self.last_end),
             }
         }
-        State::After
+        ScanState::After
     }
 
     /// A value that was kept ended before `at`.
@@ -785,8 +791,8 @@ impl Scanner {
                     self.outline.answer.places().version = range;
                 }
             }
-            (Role::Id, _) => self.outline.id = Some(Kept { range, is_string: self.is_kept_string, text }),
-            _ => self.outline.method = Some(Kept { range, is_string: self.is_kept_string, text }),
+            (Role::Id, _) => self.outline.id = Some(KeptText { range, is_string: self.is_kept_string, text }),
+            _ => self.outline.method = Some(KeptText { range, is_string: self.is_kept_string, text }),
         }
     }
 
@@ -822,21 +828,21 @@ impl Scanner {
 
     /// Goes on in a string: to its end, to an escape or character that the piece's end cuts, or to the piece's end.
     #[inline]
-    fn text(&mut self, bytes: &[u8], at: &mut usize) -> State {
+    fn text(&mut self, bytes: &[u8], at: &mut usize) -> ScanState {
         let mut after_escape = false;
         loop {
             let start = *at;
             let is_ascii = if after_escape { skip_escapes(bytes, at) } else { skip_plain(bytes, at) };
             if !is_ascii && *at > self.checked {
                 let state = self.check_utf8(bytes, start, *at);
-                if state != State::Text {
+                if state != ScanState::Text {
                     // What is cut is cut by the piece's end.
                     *at = bytes.len();
                     return state;
                 }
             }
             match bytes.get(*at) {
-                None => return State::Text,
+                None => return ScanState::Text,
                 Some(b'"') => {
                     *at += 1;
                     return self.end_string(bytes, at);
@@ -845,7 +851,7 @@ impl Scanner {
                     self.has_escape = true;
                     *at += 1;
                     if !bytes.get(*at).is_some_and(|next| is_simple_escape(*next)) {
-                        return State::Escape;
+                        return ScanState::Escape;
                     }
                     *at += 1;
                     after_escape = true;
@@ -857,12 +863,12 @@ impl Scanner {
     }
 
     /// The byte after a backslash.
-    fn escape(&mut self, byte: u8, at: &mut usize) -> State {
+    fn escape(&mut self, byte: u8, at: &mut usize) -> ScanState {
         let state = match byte {
-            simple if is_simple_escape(simple) => State::Text,
+            simple if is_simple_escape(simple) => ScanState::Text,
             b'u' => {
                 self.digits = 4;
-                State::Digits
+                ScanState::Digits
             }
             _ => return self.wrong(*at, Expected::Escape),
         };
@@ -871,27 +877,27 @@ impl Scanner {
     }
 
     /// A digit of an escape.
-    fn hex_digit(&mut self, byte: u8, at: &mut usize) -> State {
+    fn hex_digit(&mut self, byte: u8, at: &mut usize) -> ScanState {
         if !byte.is_ascii_hexdigit() {
             return self.wrong(*at, Expected::HexDigit);
         }
         *at += 1;
         self.digits -= 1;
-        if self.digits == 0 { State::Text } else { State::Digits }
+        if self.digits == 0 { ScanState::Text } else { ScanState::Digits }
     }
 
     /// Checks a run of a string's text, from `at` to `end`. All that follows in the piece is looked at with it, as that costs
     /// less than to look at each run alone. If the piece's end cuts the run's last character, what there is of it is kept.
     #[inline(never)]
-    fn check_utf8(&mut self, bytes: &[u8], at: usize, end: usize) -> State {
+    fn check_utf8(&mut self, bytes: &[u8], at: usize, end: usize) -> ScanState {
         let from = at.max(self.checked);
         let Err(error) = simdutf8::compat::from_utf8(bytes.get(from..).unwrap_or_default()) else {
             self.checked = bytes.len();
-            return State::Text;
+            return ScanState::Text;
         };
         self.checked = from + error.valid_up_to();
         if self.checked >= end {
-            return State::Text;
+            return ScanState::Text;
         }
         if error.error_len().is_some() {
             return self.fail(JsonFault::NotUtf8 { at: self.place(self.checked) });
@@ -901,12 +907,12 @@ impl Scanner {
         for byte in bytes.get(at..).unwrap_or_default() {
             self.character(*byte, &mut at);
         }
-        State::Character
+        ScanState::Character
     }
 
     /// The next byte of a character that was cut.
     #[cold]
-    fn character(&mut self, byte: u8, at: &mut usize) -> State {
+    fn character(&mut self, byte: u8, at: &mut usize) -> ScanState {
         // What is neither whole nor wrong has at most three bytes.
         if let Some(next) = self.character.get_mut(self.character_len) {
             *next = byte;
@@ -914,8 +920,8 @@ impl Scanner {
         self.character_len += 1;
         *at += 1;
         match std::str::from_utf8(self.character.get(..self.character_len).unwrap_or_default()) {
-            Ok(_) => State::Text,
-            Err(error) if error.error_len().is_none() => State::Character,
+            Ok(_) => ScanState::Text,
+            Err(error) if error.error_len().is_none() => ScanState::Character,
             Err(_) => self.fail(JsonFault::NotUtf8 { at: self.place(*at) - self.character_len as u64 }),
         }
     }
@@ -926,20 +932,20 @@ impl Scanner {
     }
 
     #[cold]
-    fn wrong(&mut self, at: usize, expected: Expected) -> State {
+    fn wrong(&mut self, at: usize, expected: Expected) -> ScanState {
         self.fail(JsonFault::Syntax { at: self.place(at), expected })
     }
 
     #[cold]
-    fn fail(&mut self, fault: JsonFault) -> State {
+    fn fail(&mut self, fault: JsonFault) -> ScanState {
         self.fault = Some(fault);
-        State::Broken
+        ScanState::Broken
     }
 }
 
 /// Where in the grammar the text is. It has no fields, as it goes from hand to hand for each token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ScanState {
     /// Before everything, where a byte order mark may be.
     Mark,
     /// After the first byte of the mark.
@@ -1059,7 +1065,7 @@ mod tests {
             Ok(outline) => outline,
             Err(fault) => return vec![fault.to_string()],
         };
-        let kept = |name: &str, kept: Option<Kept>| {
+        let kept = |name: &str, kept: Option<KeptText>| {
             kept.map(|kept| format!("{name} {}", String::from_utf8_lossy(&kept.text.unwrap())))
         };
         let flag = |is_set: bool, name: &str| is_set.then(|| name.to_owned());
@@ -1252,7 +1258,7 @@ mod tests {
     #[test]
     fn what_a_bridge_must_know() {
         let kept = |start, text: &'static str| {
-            Some(Kept {
+            Some(KeptText {
                 range: start..start + text.len() as u64,
                 is_string: text.starts_with('"'),
                 text: Some(ShortText::from_slice(text.as_bytes())),
@@ -1264,7 +1270,7 @@ mod tests {
                 shape: Shape::Object,
                 id: kept(12, "-1.5"),
                 method: kept(28, r#""a\u0062""#),
-                answer: Answer::default(),
+                answer: ResponseOutline::default(),
                 names_version: false,
                 line_breaks: true,
                 value: 4..67,

@@ -22,11 +22,11 @@ const LONGEST: usize = 4096;
 /// The cookies of one origin.
 pub(crate) struct Cookies {
     home: ServerUrl,
-    kept: Mutex<Kept>,
+    kept: Mutex<KeptCookies>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct KeptCookies {
     store: CookieStore,
     /// Name and path of each cookie that is or was in the store, which itself has no limit.
     seen: HashSet<(Vec<u8>, Vec<u8>)>,
@@ -61,7 +61,7 @@ impl Cookies {
             kept.seen.insert(name_and_path(cookie.as_bytes(), url));
             if kept.seen.len() > MOST {
                 // No server that means well does this; what it still needs it sets again.
-                *kept = Kept::default();
+                *kept = KeptCookies::default();
                 kept.seen.insert(name_and_path(cookie.as_bytes(), url));
             }
             kept.store.store_response_cookies(std::iter::once(raw), url);
@@ -85,7 +85,7 @@ impl Cookies {
         Some(value)
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, KeptCookies> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -67,7 +67,7 @@ impl UserHeaders {
 
 /// What the server said to a set of headers.
 #[derive(Clone, Copy)]
-pub(crate) struct Refusal<'a> {
+pub(crate) struct HeaderRefusal<'a> {
     pub(crate) sent: &'a UserHeaders,
     pub(crate) status: StatusCode,
     /// Those of the response.
@@ -106,7 +106,7 @@ impl Credentials {
     /// How often a message may be sent again after a refusal with this status. What the server says decides, too, but
     /// for limits: a message is not sent for ever to a server that takes no credentials.
     #[cfg_attr(not(feature = "oauth"), expect(clippy::unused_self, reason = "whether there are sign-ins is a setting"))]
-    pub(crate) fn most_tries(&self, refusal: Refusal<'_>) -> usize {
+    pub(crate) fn most_tries(&self, refusal: HeaderRefusal<'_>) -> usize {
         match refusal.status {
             #[cfg(feature = "oauth")]
             StatusCode::UNAUTHORIZED if self.signs_in(refusal.sent).is_some() => 2,
@@ -129,7 +129,7 @@ impl Credentials {
     ///
     /// # Errors
     /// The source failed, or the token cannot be renewed.
-    pub(crate) async fn renew_quietly(&self, refusal: Refusal<'_>) -> Result<bool, Error> {
+    pub(crate) async fn renew_quietly(&self, refusal: HeaderRefusal<'_>) -> Result<bool, Error> {
         if self.peek().version != refusal.sent.version
             || refusal.status == StatusCode::UNAUTHORIZED && self.read(refusal.sent).await?
         {
@@ -156,7 +156,7 @@ impl Credentials {
     ///
     /// # Errors
     /// The source failed, or there is no token (yet).
-    pub(crate) async fn renew(&self, refusal: Refusal<'_>, wait: Option<Duration>) -> Result<bool, Error> {
+    pub(crate) async fn renew(&self, refusal: HeaderRefusal<'_>, wait: Option<Duration>) -> Result<bool, Error> {
         if refusal.status == StatusCode::UNAUTHORIZED && self.read(refusal.sent).await? {
             return Ok(true);
         }
@@ -279,8 +279,8 @@ mod tests {
         Credentials::new(&config)
     }
 
-    fn refusal<'a>(sent: &'a UserHeaders, headers: &'a HeaderMap) -> Refusal<'a> {
-        Refusal { sent, status: StatusCode::UNAUTHORIZED, headers }
+    fn refusal<'a>(sent: &'a UserHeaders, headers: &'a HeaderMap) -> HeaderRefusal<'a> {
+        HeaderRefusal { sent, status: StatusCode::UNAUTHORIZED, headers }
     }
 
     #[tokio::test]

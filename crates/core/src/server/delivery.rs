@@ -51,7 +51,7 @@ impl Delivery {
 
 /// A request's body, which records how far a connection has taken it.
 #[derive(Default)]
-pub(super) struct Watched {
+pub(super) struct DeliveryBody {
     rest: Option<Bytes>,
     delivery: Option<Arc<Delivery>>,
 }
@@ -59,14 +59,14 @@ pub(super) struct Watched {
 /// What a connection takes of a body at once, so that a long one is not called written when it has just begun.
 const PIECE: usize = 64 << 10;
 
-impl Watched {
+impl DeliveryBody {
     /// A body that tells of its way.
     pub(super) fn new(body: Bytes, delivery: &Arc<Delivery>) -> Self {
         Self { rest: Some(body), delivery: Some(Arc::clone(delivery)) }
     }
 }
 
-impl http_body::Body for Watched {
+impl http_body::Body for DeliveryBody {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -31,7 +31,7 @@ use crate::{
     server::{
         Server,
         credentials::UserHeaders,
-        refusals::Page,
+        refusals::RefusalBody,
         reply::Reply,
         retry::{self, Reopening},
     },
@@ -63,8 +63,8 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// What the rest of the audience knows and wants of the stream.
 #[derive(Debug)]
 pub(crate) struct PushStream {
-    wanted: watch::Sender<Wanted>,
-    stream: watch::Sender<Stream>,
+    wanted: watch::Sender<WantedStream>,
+    stream: watch::Sender<SseStream>,
     /// Somebody waits for the endpoint: do not wait for the next try.
     hurry: Notify,
     /// Keeps the client's messages back until the push stream is there.
@@ -81,7 +81,7 @@ pub(crate) struct PushStream {
 
 /// Which stream is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
+enum WantedStream {
     Nothing,
     /// What the server pushes in this session, by its epoch.
     Push(u64),
@@ -91,7 +91,7 @@ enum Wanted {
 
 /// The stream of HTTP+SSE.
 #[derive(Clone, Debug)]
-enum Stream {
+enum SseStream {
     /// Not open, or the endpoint is not known yet.
     Opening,
     /// Messages go to the endpoint; the number tells one stream from the next.
@@ -108,8 +108,8 @@ enum Stream {
 impl PushStream {
     pub(crate) fn new() -> Self {
         Self {
-            wanted: watch::Sender::new(Wanted::Nothing),
-            stream: watch::Sender::new(Stream::Opening),
+            wanted: watch::Sender::new(WantedStream::Nothing),
+            stream: watch::Sender::new(SseStream::Opening),
             hurry: Notify::new(),
             hold: Mutex::default(),
             last_traffic: Mutex::new(Instant::now()),
@@ -123,8 +123,8 @@ impl PushStream {
     /// has had a moment for that, and at once if there is no GET.
     pub(crate) fn push(&self, epoch: u64, hold: Option<Hold>) {
         self.wanted.send_if_modified(|wanted| {
-            let new = Wanted::Push(epoch);
-            let is_new = *wanted != Wanted::Sse && std::mem::replace(wanted, new) != new;
+            let new = WantedStream::Push(epoch);
+            let is_new = *wanted != WantedStream::Sse && std::mem::replace(wanted, new) != new;
             if is_new && !self.is_slow.load(Ordering::Relaxed) {
                 *lock(&self.hold) = hold;
             }
@@ -139,17 +139,18 @@ impl PushStream {
     /// The server has no such stream, or cannot be reached.
     pub(crate) async fn endpoint(&self, patience: Duration) -> Result<(ServerUrl, u64), Error> {
         let mut stream = self.stream.subscribe();
-        let newly = self.wanted.send_if_modified(|wanted| std::mem::replace(wanted, Wanted::Sse) != Wanted::Sse);
-        if newly || matches!(*stream.borrow(), Stream::Down(_)) {
-            self.stream.send_replace(Stream::Opening);
+        let newly =
+            self.wanted.send_if_modified(|wanted| std::mem::replace(wanted, WantedStream::Sse) != WantedStream::Sse);
+        if newly || matches!(*stream.borrow(), SseStream::Down(_)) {
+            self.stream.send_replace(SseStream::Opening);
             self.hurry.notify_one();
         }
-        let opened = timeout(patience, stream.wait_for(|stream| !matches!(stream, Stream::Opening))).await;
+        let opened = timeout(patience, stream.wait_for(|stream| !matches!(stream, SseStream::Opening))).await;
         match opened {
             Ok(Ok(stream)) => match &*stream {
-                Stream::Open { endpoint, number, .. } => Ok((endpoint.clone(), *number)),
-                Stream::Down(why) => Err(why.clone()),
-                Stream::Opening => Err(late()),
+                SseStream::Open { endpoint, number, .. } => Ok((endpoint.clone(), *number)),
+                SseStream::Down(why) => Err(why.clone()),
+                SseStream::Opening => Err(late()),
             },
             // The other end of the channel is this listener.
             Ok(Err(_)) | Err(_) => Err(late()),
@@ -158,7 +159,7 @@ impl PushStream {
 
     /// Gives HTTP+SSE up: the server turned out not to speak it.
     pub(crate) fn close(&self) {
-        self.wanted.send_replace(Wanted::Nothing);
+        self.wanted.send_replace(WantedStream::Nothing);
     }
 
     /// Whether the server pushes.
@@ -171,7 +172,7 @@ impl PushStream {
     pub(crate) async fn ended(&self, stream: Option<u64>) {
         // The senders live as long as this listener.
         if let Some(mine) = stream {
-            let gone = |stream: &Stream| !matches!(stream, Stream::Open { number, .. } if *number == mine);
+            let gone = |stream: &SseStream| !matches!(stream, SseStream::Open { number, .. } if *number == mine);
             let _ = self.stream.subscribe().wait_for(gone).await;
         } else {
             let _ = self.pushes.subscribe().wait_for(|pushes| !pushes).await;
@@ -198,15 +199,15 @@ pub(crate) async fn run(audience: Arc<impl Audience>) {
         let hold = lock(&audience.server().push_stream.hold).take();
         let listen = async {
             match now {
-                Wanted::Nothing => drop(hold),
-                Wanted::Push(epoch) => {
-                    if push(&audience, hold).await == Outcome::SessionLost {
+                WantedStream::Nothing => drop(hold),
+                WantedStream::Push(epoch) => {
+                    if push(&audience, hold).await == PushOutcome::SessionLost {
                         // The new session has a stream of its own, which ends this future.
                         let audience = Arc::clone(&audience);
                         renewals.spawn(async move { audience.renew_session(epoch).await });
                     }
                 }
-                Wanted::Sse => {
+                WantedStream::Sse => {
                     drop(hold);
                     http_sse(&audience).await;
                 }
@@ -222,11 +223,11 @@ pub(crate) async fn run(audience: Arc<impl Audience>) {
 }
 
 /// How a stream, or the try to open it, ended.
-enum End {
+enum StreamEnd {
     /// It was open.
     Closed,
     /// The server answered with this status and body (or with a body that is no stream).
-    Refused(StatusCode, Page),
+    Refused(StatusCode, RefusalBody),
     /// The server takes no such credentials, and the stream is not worth to ask the user for others.
     Unauthorized(Arc<UserHeaders>),
     /// There are no credentials that the server takes.
@@ -237,7 +238,7 @@ enum End {
 
 /// Why there is no more to listen to.
 #[derive(PartialEq, Eq)]
-enum Outcome {
+enum PushOutcome {
     /// The server pushes nothing.
     Silent,
     /// The server does not know the session any more.
@@ -245,23 +246,23 @@ enum Outcome {
 }
 
 /// The stream of what the server pushes, for as long as it is open.
-struct Open<'a>(&'a watch::Sender<bool>);
+struct PushGuard<'a>(&'a watch::Sender<bool>);
 
-impl<'a> Open<'a> {
+impl<'a> PushGuard<'a> {
     fn new(pushes: &'a watch::Sender<bool>) -> Self {
         pushes.send_replace(true);
         Self(pushes)
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for PushGuard<'_> {
     fn drop(&mut self) {
         self.0.send_replace(false);
     }
 }
 
 /// Listens to what the server pushes in this session, for as long as there may be something.
-async fn push(audience: &Arc<impl Audience>, mut hold: Option<Hold>) -> Outcome {
+async fn push(audience: &Arc<impl Audience>, mut hold: Option<Hold>) -> PushOutcome {
     let mut cursor = Cursor::new(audience.timeouts());
     let mut was_open = false;
     let mut failures = 0;
@@ -270,28 +271,32 @@ async fn push(audience: &Arc<impl Audience>, mut hold: Option<Hold>) -> Outcome 
             Ok(reply) => {
                 was_open = true;
                 failures = 0;
-                let _open = Open::new(&audience.server().push_stream.pushes);
+                let _open = PushGuard::new(&audience.server().push_stream.pushes);
                 read(audience, reply, &mut cursor, |_| true).await;
-                End::Closed
+                StreamEnd::Closed
             }
             Err(end) => end,
         };
         match end {
-            End::Refused(status, page) if audience.server().session().is_lost(status, &page, false) && was_open => {
-                return Outcome::SessionLost;
+            StreamEnd::Refused(status, page)
+                if audience.server().session().is_lost(status, &page, false) && was_open =>
+            {
+                return PushOutcome::SessionLost;
             }
-            End::Refused(status, _) if !is_passing(status) => {
+            StreamEnd::Refused(status, _) if !is_passing(status) => {
                 tracing::debug!(status = status.as_u16(), "the server pushes nothing");
-                return Outcome::Silent;
+                return PushOutcome::Silent;
             }
-            End::Unauthorized(sent) => {
+            StreamEnd::Unauthorized(sent) => {
                 tracing::debug!("no push stream until there are other credentials");
                 audience.server().requests.credentials.change(&sent).await;
                 continue;
             }
-            End::Closed => {}
-            End::Refused(status, _) => tracing::debug!(status = status.as_u16(), "no push stream for now"),
-            End::Denied(error) | End::Failed(error) => tracing::debug!(error = %error, "no push stream for now"),
+            StreamEnd::Closed => {}
+            StreamEnd::Refused(status, _) => tracing::debug!(status = status.as_u16(), "no push stream for now"),
+            StreamEnd::Denied(error) | StreamEnd::Failed(error) => {
+                tracing::debug!(error = %error, "no push stream for now");
+            }
         }
         sleep(cursor.wait(failures, audience.timeouts())).await;
         failures += 1;
@@ -311,10 +316,12 @@ async fn http_sse(audience: &Arc<impl Audience>) {
                 let reading = read(audience, reply, &mut cursor, |text| {
                     let endpoint = endpoint(audience.server().requests.url(), text);
                     let stream = match endpoint {
-                        Ok(endpoint) => Stream::Open { concealed: Concealed::url(endpoint.as_url()), endpoint, number },
-                        Err(why) => Stream::Down(Error::new(ErrorKind::InvalidAnswer, why)),
+                        Ok(endpoint) => {
+                            SseStream::Open { concealed: Concealed::url(endpoint.as_url()), endpoint, number }
+                        }
+                        Err(why) => SseStream::Down(Error::new(ErrorKind::InvalidAnswer, why)),
                     };
-                    let usable = matches!(stream, Stream::Open { .. });
+                    let usable = matches!(stream, SseStream::Open { .. });
                     listener.stream.send_replace(stream);
                     usable
                 });
@@ -330,32 +337,32 @@ async fn http_sse(audience: &Arc<impl Audience>) {
                     () = reading => {}
                     () = renewing => {}
                 }
-                if matches!(*listener.stream.borrow(), Stream::Down(_)) {
+                if matches!(*listener.stream.borrow(), SseStream::Down(_)) {
                     listener.close();
                     return;
                 }
-                Stream::Opening
+                SseStream::Opening
             }
-            Err(End::Refused(status, _)) if !is_passing(status) => {
+            Err(StreamEnd::Refused(status, _)) if !is_passing(status) => {
                 let why = format!("the server has no event stream there (HTTP {})", status.as_u16());
-                listener.stream.send_replace(Stream::Down(Error::new(ErrorKind::InvalidAnswer, why)));
+                listener.stream.send_replace(SseStream::Down(Error::new(ErrorKind::InvalidAnswer, why)));
                 listener.close();
                 return;
             }
-            Err(End::Denied(error)) => {
-                listener.stream.send_replace(Stream::Down(error));
+            Err(StreamEnd::Denied(error)) => {
+                listener.stream.send_replace(SseStream::Down(error));
                 listener.close();
                 return;
             }
-            Err(End::Refused(status, _)) => {
+            Err(StreamEnd::Refused(status, _)) => {
                 let why = format!("the event stream cannot be opened (HTTP {})", status.as_u16());
-                Stream::Down(Error::new(ErrorKind::Connect, why))
+                SseStream::Down(Error::new(ErrorKind::Connect, why))
             }
-            Err(End::Failed(error)) => {
-                Stream::Down(Error::new(ErrorKind::Connect, error.to_string()).with_source(error))
+            Err(StreamEnd::Failed(error)) => {
+                SseStream::Down(Error::new(ErrorKind::Connect, error.to_string()).with_source(error))
             }
             // Who asks for the stream is never put off.
-            Err(End::Closed | End::Unauthorized(_)) => Stream::Opening,
+            Err(StreamEnd::Closed | StreamEnd::Unauthorized(_)) => SseStream::Opening,
         };
         listener.stream.send_replace(down);
         tokio::select! {
@@ -367,7 +374,11 @@ async fn http_sse(audience: &Arc<impl Audience>) {
 }
 
 /// Opens a stream, and drops `hold` when the server has answered or has had the time for it.
-async fn open_ahead(audience: &impl Audience, last_event_id: Option<&Bytes>, hold: Option<Hold>) -> Result<Reply, End> {
+async fn open_ahead(
+    audience: &impl Audience,
+    last_event_id: Option<&Bytes>,
+    hold: Option<Hold>,
+) -> Result<Reply, StreamEnd> {
     let mut opening = pin!(open(audience, false, last_event_id));
     if let Ok(opened) = timeout(HEAD_START, &mut opening).await {
         return opened;
@@ -378,13 +389,16 @@ async fn open_ahead(audience: &impl Audience, last_event_id: Option<&Bytes>, hol
 }
 
 /// Opens a stream.
-async fn open(audience: &impl Audience, is_asked_for: bool, last_event_id: Option<&Bytes>) -> Result<Reply, End> {
+async fn open(audience: &impl Audience, is_asked_for: bool, last_event_id: Option<&Bytes>) -> Result<Reply, StreamEnd> {
     let session = |headers: &mut HeaderMap| audience.server().session().apply(headers);
     let get = audience.server().requests.get(is_asked_for, session, last_event_id);
     let mut reply = match timeout(audience.timeouts().idle, get).await {
-        Ok(reply) => reply.map_err(End::Failed)?,
+        Ok(reply) => reply.map_err(StreamEnd::Failed)?,
         Err(_) => {
-            return Err(End::Failed(Error::new(ErrorKind::Timeout, "the server did not open the stream in time")));
+            return Err(StreamEnd::Failed(Error::new(
+                ErrorKind::Timeout,
+                "the server did not open the stream in time",
+            )));
         }
     };
     if reply.status().is_success() && timeout(audience.timeouts().idle, reply.is_events()).await.unwrap_or_default() {
@@ -392,13 +406,13 @@ async fn open(audience: &impl Audience, is_asked_for: bool, last_event_id: Optio
     }
     let failure = reply.failure(b"");
     if failure.status().is_none() {
-        return Err(End::Denied(failure));
+        return Err(StreamEnd::Denied(failure));
     }
     if !is_asked_for && reply.status() == StatusCode::UNAUTHORIZED {
-        return Err(End::Unauthorized(reply.into_sent()));
+        return Err(StreamEnd::Unauthorized(reply.into_sent()));
     }
     let status = if reply.status().is_success() { StatusCode::METHOD_NOT_ALLOWED } else { reply.status() };
-    Err(End::Refused(status, reply.page(&audience.server().storage, false).await))
+    Err(StreamEnd::Refused(status, reply.page(&audience.server().storage, false).await))
 }
 
 /// Hands on what a stream brings, to its end; `endpoint` is told of the event of that name, and may end it.

@@ -9,7 +9,7 @@ const METHOD_NOT_FOUND: i64 = -32_601;
 
 /// The body of a refusal.
 #[derive(Debug)]
-pub(crate) struct Page {
+pub(crate) struct RefusalBody {
     /// Its beginning.
     pub(crate) text: Bytes,
     /// The JSON-RPC response that it is, if it is one.

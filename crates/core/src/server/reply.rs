@@ -7,8 +7,8 @@ use http::{HeaderValue, Response, StatusCode};
 use tokio::time::timeout;
 
 use super::{
-    credentials::{Refusal, UserHeaders},
-    refusals::Page,
+    credentials::{HeaderRefusal, UserHeaders},
+    refusals::RefusalBody,
     retry,
 };
 use crate::{
@@ -71,7 +71,7 @@ impl Reply {
 
     /// The body of a refusal, as far as it can be had: if it breaks off, stalls or is too long, its beginning. Where nobody
     /// waits for an answer (`is_wanted` is false), that is little.
-    pub(crate) async fn page(&mut self, storage: &Arc<Storage>, is_wanted: bool) -> Page {
+    pub(crate) async fn page(&mut self, storage: &Arc<Storage>, is_wanted: bool) -> RefusalBody {
         let (limit, time) = if is_wanted { (LONGEST_PAGE, PAGE_TIME) } else { (BEGINNING as u64, BEGINNING_TIME) };
         let mut text = Vec::new();
         let mut decoder = Decoder::new(self.content_type(), limit, storage);
@@ -93,7 +93,7 @@ impl Reply {
             response = response_in(&mut decoder);
         }
         let is_whole = is_whole && !decoder.take_lost().into_iter().any(|lost| lost.error.is_too_large());
-        Page { text: text.into(), response, is_whole }
+        RefusalBody { text: text.into(), response, is_whole }
     }
 
     /// Whether the body is a stream of events, be it by its label or by its first bytes, for which this waits.
@@ -126,8 +126,8 @@ impl Reply {
     }
 
     /// What it says to the headers that were sent, should it be a refusal.
-    pub(crate) fn refusal(&self) -> Refusal<'_> {
-        Refusal { sent: &self.user, status: self.status(), headers: self.response.headers() }
+    pub(crate) fn refusal(&self) -> HeaderRefusal<'_> {
+        HeaderRefusal { sent: &self.user, status: self.status(), headers: self.response.headers() }
     }
 
     /// The next bytes of the body, decompressed; `None` at its end.

@@ -20,7 +20,7 @@ use crate::{
     server::{
         cookies::Cookies,
         credentials::{Credentials, UserHeaders},
-        delivery::{Delivery, Watched},
+        delivery::{Delivery, DeliveryBody},
         reply::Reply,
     },
     wire::headers,
@@ -33,7 +33,7 @@ const SHORT_SLEEP: Duration = Duration::from_secs(20);
 /// The way to the server.
 #[derive(Debug)]
 pub(crate) struct Requests {
-    clients: Mutex<Arc<Clients>>,
+    clients: Mutex<Arc<ServerClients>>,
     cookies: Cookies,
     last_used: Mutex<(Instant, SystemTime)>,
     url: ServerUrl,
@@ -49,7 +49,7 @@ impl Requests {
     /// TLS settings that cannot be used.
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         Ok(Self {
-            clients: Mutex::new(Arc::new(Clients::new(config)?)),
+            clients: Mutex::new(Arc::new(ServerClients::new(config)?)),
             cookies: Cookies::new(config.url.clone()),
             last_used: Mutex::new((Instant::now(), SystemTime::now())),
             url: config.url.clone(),
@@ -84,7 +84,7 @@ impl Requests {
             session(&mut headers);
             headers
         };
-        let body = || Watched::new(body.clone(), delivery);
+        let body = || DeliveryBody::new(body.clone(), delivery);
         self.follow(Method::POST, target, is_repeatable, user, headers, body).await
     }
 
@@ -125,7 +125,7 @@ impl Requests {
             session(&mut headers);
             headers
         };
-        self.follow(Method::GET, &self.url, true, user, headers, Watched::default).await
+        self.follow(Method::GET, &self.url, true, user, headers, DeliveryBody::default).await
     }
 
     /// Ends the session (R41). Any status will do: 405 means that the server does not let clients end sessions.
@@ -136,7 +136,7 @@ impl Requests {
         let user = self.credentials.current().await?;
         let mut headers = user.headers.clone();
         session(&mut headers);
-        let mut request = Request::new(Watched::default());
+        let mut request = Request::new(DeliveryBody::default());
         *request.method_mut() = Method::DELETE;
         *request.headers_mut() = headers;
         Ok(self.send(&self.clients(), &self.url, true, request, Some(&user)).await?.status())
@@ -149,7 +149,7 @@ impl Requests {
     }
 
     /// The client to send with. After a sleep of the machine it is one without connections, as theirs have died unseen.
-    fn clients(&self) -> Arc<Clients> {
+    fn clients(&self) -> Arc<ServerClients> {
         let now = (Instant::now(), SystemTime::now());
         let last = std::mem::replace(&mut *lock(&self.last_used), now);
         if has_slept(last, now) {
@@ -168,7 +168,7 @@ impl Requests {
         is_repeatable: bool,
         user: Arc<UserHeaders>,
         headers: impl Fn(Option<&UserHeaders>) -> HeaderMap,
-        body: impl Fn() -> Watched,
+        body: impl Fn() -> DeliveryBody,
     ) -> Result<Reply, Error> {
         let clients = self.clients();
         let mut url = target.clone();
@@ -195,10 +195,10 @@ impl Requests {
     /// Sends one request. `user` is who the server knows us as; none if that is not to be shown there.
     async fn send(
         &self,
-        clients: &Clients,
+        clients: &ServerClients,
         url: &ServerUrl,
         is_repeatable: bool,
-        mut request: Request<Watched>,
+        mut request: Request<DeliveryBody>,
         user: Option<&UserHeaders>,
     ) -> Result<Response<Body>, Error> {
         *request.uri_mut() = url.as_uri().clone();
@@ -225,12 +225,12 @@ impl Requests {
 /// The HTTP client, and its like for other origins, which never learn who the user is: TLS does not tell the one who
 /// picks a certificate which host asks.
 #[derive(Debug)]
-struct Clients {
-    here: HttpClient<Watched>,
-    elsewhere: HttpClient<Watched>,
+struct ServerClients {
+    here: HttpClient<DeliveryBody>,
+    elsewhere: HttpClient<DeliveryBody>,
 }
 
-impl Clients {
+impl ServerClients {
     fn new(config: &Config) -> Result<Self, Error> {
         let mut settings = HttpSettings {
             unix_socket: config.socket(),

@@ -5,10 +5,10 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::{
     secrets::Concealed,
-    server::refusals::{Page, is_about_session, names_lost_session, speaks_of_lost_session},
+    server::refusals::{RefusalBody, is_about_session, names_lost_session, speaks_of_lost_session},
     wire::{
         headers,
-        message::{Message, Offer},
+        message::{Message, ServerOffer},
     },
 };
 
@@ -34,7 +34,7 @@ pub(crate) struct Session {
     /// The client's own `initialize`, once it was answered; without it there is nothing to renew.
     initialize: Option<Message>,
     /// What the server offered in its answer.
-    offer: Option<Offer>,
+    offer: Option<ServerOffer>,
     log_level: Option<Message>,
     subscriptions: Vec<(String, Message)>,
 }
@@ -74,7 +74,7 @@ impl Session {
     }
 
     /// The client's `initialize` was answered with this offer. Both sides speak its version from now on (R25).
-    pub(crate) fn negotiated(&mut self, initialize: &Message, offer: Offer) {
+    pub(crate) fn negotiated(&mut self, initialize: &Message, offer: ServerOffer) {
         self.for_modern = false;
         self.speak(&offer);
         self.initialize = Some(initialize.clone());
@@ -84,7 +84,7 @@ impl Session {
     }
 
     /// The same for an `initialize` of the bridge's own, which stands for modern clients.
-    pub(crate) fn negotiated_for_modern(&mut self, initialize: &Message, offer: Offer) {
+    pub(crate) fn negotiated_for_modern(&mut self, initialize: &Message, offer: ServerOffer) {
         self.negotiated(initialize, offer);
         self.for_modern = true;
     }
@@ -103,7 +103,7 @@ impl Session {
     ///
     /// # Errors
     /// What the client was granted and now is missing (R39).
-    pub(crate) fn renewed(&mut self, offer: &Offer) -> Result<(), String> {
+    pub(crate) fn renewed(&mut self, offer: &ServerOffer) -> Result<(), String> {
         self.speak(offer);
         match &self.offer {
             Some(old) if offer.version != old.version => {
@@ -123,13 +123,13 @@ impl Session {
     ///
     /// # Errors
     /// What the client was granted and now is missing (R39).
-    pub(crate) fn ended_by(&mut self, offer: &Offer) -> Result<(), String> {
+    pub(crate) fn ended_by(&mut self, offer: &ServerOffer) -> Result<(), String> {
         self.grants(offer)?;
         self.close();
         Ok(())
     }
 
-    fn grants(&self, offer: &Offer) -> Result<(), String> {
+    fn grants(&self, offer: &ServerOffer) -> Result<(), String> {
         let granted = self.offer.iter().flat_map(|old| &old.capabilities);
         match granted.into_iter().find(|name| !offer.capabilities.contains(name)) {
             Some(name) => Err(format!("it no longer offers {name}")),
@@ -137,7 +137,7 @@ impl Session {
         }
     }
 
-    fn speak(&mut self, offer: &Offer) {
+    fn speak(&mut self, offer: &ServerOffer) {
         self.version = HeaderValue::from_str(&offer.version).ok();
     }
 
@@ -209,7 +209,7 @@ impl Session {
     ///
     /// `may_be_answer`: it may come from what ran, which can speak of any other session and of any other thing that is not
     /// found; so it must say that it means this one.
-    pub(crate) fn is_lost(&self, status: StatusCode, page: &Page, may_be_answer: bool) -> bool {
+    pub(crate) fn is_lost(&self, status: StatusCode, page: &RefusalBody, may_be_answer: bool) -> bool {
         match (status.as_u16(), page.response.as_ref().and_then(Message::error)) {
             (400 | 404, Some((-32_022..=-32_020, _))) => self.initialize.is_some() && !self.for_modern,
             _ if self.id.is_none() => false,
@@ -250,8 +250,8 @@ mod tests {
         headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
     }
 
-    fn offer(version: &str, capabilities: &[&str]) -> Offer {
-        Offer { version: version.into(), capabilities: capabilities.iter().map(|&name| name.into()).collect() }
+    fn offer(version: &str, capabilities: &[&str]) -> ServerOffer {
+        ServerOffer { version: version.into(), capabilities: capabilities.iter().map(|&name| name.into()).collect() }
     }
 
     fn initialized(version: &str, capabilities: &[&str]) -> Session {
@@ -324,7 +324,7 @@ mod tests {
             (403, "Host not allowed", false),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            let page = Page { text: body.into(), response: Message::one(body), is_whole: true };
+            let page = RefusalBody { text: body.into(), response: Message::one(body), is_whole: true };
             assert_eq!(session.is_lost(status, &page, false), lost, "{status} {body}");
             assert!(!Session::default().is_lost(status, &page, false), "R40: nothing to lose");
         }
@@ -347,7 +347,7 @@ mod tests {
             (404, -32_601, "Method not found", false),
         ] {
             let text = format!(r#"{{"id":1,"error":{{"code":{code},"message":"{text}"}}}}"#);
-            let page = Page { text: text.clone().into(), response: Message::one(text.clone()), is_whole: true };
+            let page = RefusalBody { text: text.clone().into(), response: Message::one(text.clone()), is_whole: true };
             assert_eq!(session.is_lost(StatusCode::from_u16(status).unwrap(), &page, true), lost, "{status} {text}");
         }
     }
@@ -388,7 +388,7 @@ mod tests {
         }
         let ids: Vec<_> = session.replay().iter().map(|request| request.id().unwrap().as_str().to_owned()).collect();
         assert_eq!(ids, ["2", "5"]);
-        session.negotiated(&message(r#"{"id":8,"method":"initialize"}"#), Offer::default());
+        session.negotiated(&message(r#"{"id":8,"method":"initialize"}"#), ServerOffer::default());
         assert!(session.replay().is_empty(), "the client starts anew");
     }
 }

@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use crate::{
     config::TransportMode,
-    server::refusals::{Page, is_about_http},
+    server::refusals::{RefusalBody, is_about_http},
 };
 
 /// What was asked for, and what the server turned out to speak.
@@ -59,7 +59,7 @@ impl TransportChoice {
     /// The other transport, if this refusal of an `initialize` over Streamable HTTP means that the server is older (R54): it does
     /// not take the method of HTTP, or a refusal that is neither about credentials (R55) nor about load, and no answer in
     /// JSON-RPC but to say that it has nothing there.
-    pub(crate) fn fallback(&self, status: StatusCode, page: &Page) -> Option<Transport> {
+    pub(crate) fn fallback(&self, status: StatusCode, page: &RefusalBody) -> Option<Transport> {
         let about_itself = matches!(status.as_u16(), 401 | 403 | 407 | 408 | 425 | 429);
         let is_older = status == StatusCode::METHOD_NOT_ALLOWED
             || (status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED)
@@ -87,8 +87,8 @@ mod tests {
     use super::*;
     use crate::wire::message::Message;
 
-    fn page(body: &'static str) -> Page {
-        Page { text: body.into(), response: Message::one(body), is_whole: true }
+    fn page(body: &'static str) -> RefusalBody {
+        RefusalBody { text: body.into(), response: Message::one(body), is_whole: true }
     }
 
     #[test]

@@ -89,7 +89,7 @@ struct Offer {
 
 /// What becomes of a client's message.
 #[derive(Debug)]
-pub(crate) enum Step {
+pub(crate) enum FromLegacy {
     /// It goes to the server in this form.
     Send(Message),
     /// The bridge answers itself, with the request's id.
@@ -103,7 +103,7 @@ pub(crate) enum Step {
 
 /// What the answer to a forwarded request means.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum Translated {
     /// For the client.
     Final(Message),
     /// The server needs input first.
@@ -223,18 +223,18 @@ impl LegacyClient {
     ///
     /// What the server of a legacy client would refuse is refused with the code that such a server has for it, -32601 or
     /// -32602; that it comes from the bridge stands in its data (R78).
-    pub(crate) fn take(&mut self, message: &Message) -> Step {
+    pub(crate) fn take(&mut self, message: &Message) -> FromLegacy {
         match message.kind() {
             Kind::Request => self.take_request(message),
-            Kind::Response => Step::Nothing,
+            Kind::Response => FromLegacy::Nothing,
             Kind::Notification => match message.method() {
                 // The modern protocol has none of these from a client.
                 "notifications/initialized"
                 | "notifications/cancelled"
                 | "notifications/progress"
                 | "notifications/roots/list_changed"
-                | "notifications/tasks/status" => Step::Nothing,
-                _ => Step::Send(message.clone()),
+                | "notifications/tasks/status" => FromLegacy::Nothing,
+                _ => FromLegacy::Send(message.clone()),
             },
         }
     }
@@ -287,25 +287,25 @@ impl LegacyClient {
 
     /// What the answer to a forwarded request means. `request` is the client's, or what was sent for it; the answer keeps
     /// its id.
-    pub(crate) fn answer(&mut self, request: &Message, answer: Message) -> Answer {
+    pub(crate) fn answer(&mut self, request: &Message, answer: Message) -> Translated {
         let Some(result) = answer.result() else {
-            return Answer::Final(mapped_error(&answer).unwrap_or(answer));
+            return Translated::Final(mapped_error(&answer).unwrap_or(answer));
         };
         match result_type(result) {
-            ResultType::Complete => Answer::Final(self.completed(request, &answer, result).unwrap_or(answer)),
+            ResultType::Complete => Translated::Final(self.completed(request, &answer, result).unwrap_or(answer)),
             ResultType::InputRequired => match self.round(result) {
-                Ok(round) => Answer::InputRequired(round),
-                Err(error) => Answer::Final(failed(&answer, &error)),
+                Ok(round) => Translated::InputRequired(round),
+                Err(error) => Translated::Final(failed(&answer, &error)),
             },
             ResultType::Unknown(name) => {
                 let error = Error::new(ErrorKind::InvalidAnswer, "the server's result is of a type that is not known")
                     .with_detail(&name);
-                Answer::Final(failed(&answer, &error))
+                Translated::Final(failed(&answer, &error))
             }
         }
     }
 
-    fn take_request(&mut self, request: &Message) -> Step {
+    fn take_request(&mut self, request: &Message) -> FromLegacy {
         let params = request.params();
         match request.method() {
             "ping" => answered(reply(request, "{}")),
@@ -332,13 +332,13 @@ impl LegacyClient {
                 refused(request, METHOD_NOT_FOUND, "the server has no tasks of this protocol version")
             }
             _ => match self.with_meta(request) {
-                Some(request) => Step::Send(request),
+                Some(request) => FromLegacy::Send(request),
                 None => refused(request, INVALID_PARAMS, "the params are no object"),
             },
         }
     }
 
-    fn subscribe(&mut self, request: &Message) -> Step {
+    fn subscribe(&mut self, request: &Message) -> FromLegacy {
         // As the client spelt it, but only if that has a value: a lone surrogate is in no URI.
         let spelt = request.params().and_then(|params| params.get("uri"));
         let (Some(uri), Some(spelt)) = (request.uri(), spelt) else {
@@ -721,7 +721,7 @@ fn reply(request: &Message, result: &str) -> Option<Message> {
 }
 
 /// The answer of a server that does not do what is asked. The bridge stands for it, and says so.
-fn refused(request: &Message, code: i32, why: &str) -> Step {
+fn refused(request: &Message, code: i32, why: &str) -> FromLegacy {
     let id = request.id().map_or("null", Id::as_str);
     let text = if code == METHOD_NOT_FOUND { format!("Method not found: {why}") } else { why.to_owned() };
     let text = serde_json::Value::from(text);
@@ -730,15 +730,15 @@ fn refused(request: &Message, code: i32, why: &str) -> Step {
     )))
 }
 
-fn answered(answer: Option<Message>) -> Step {
+fn answered(answer: Option<Message>) -> FromLegacy {
     // An answer is JSON by construction.
-    answer.map_or(Step::Nothing, Step::Answer)
+    answer.map_or(FromLegacy::Nothing, FromLegacy::Answer)
 }
 
 /// The answer to what may have changed the subscriptions.
-fn changed(answer: Option<Message>, is_changed: bool) -> Step {
+fn changed(answer: Option<Message>, is_changed: bool) -> FromLegacy {
     match answer {
-        Some(answer) if is_changed => Step::Listen(answer),
+        Some(answer) if is_changed => FromLegacy::Listen(answer),
         answer => answered(answer),
     }
 }
@@ -845,14 +845,14 @@ mod tests {
 
     fn sent(client: &mut LegacyClient, text: &str) -> Message {
         match client.take(&message(text)) {
-            Step::Send(message) => message,
+            FromLegacy::Send(message) => message,
             other => panic!("{text}: {other:?}"),
         }
     }
 
     fn answer_of(client: &mut LegacyClient, text: &str) -> Value {
         match client.take(&message(text)) {
-            Step::Answer(message) => value(&message),
+            FromLegacy::Answer(message) => value(&message),
             other => panic!("{text}: {other:?}"),
         }
     }
@@ -860,7 +860,7 @@ mod tests {
     fn subscribed(client: &mut LegacyClient, method: &str, uri: &str) -> Value {
         let request = format!(r#"{{"jsonrpc":"2.0","id":4,"method":"resources/{method}","params":{{"uri":{uri}}}}}"#);
         match client.take(&message(&request)) {
-            Step::Listen(answer) => value(&answer),
+            FromLegacy::Listen(answer) => value(&answer),
             other => panic!("{other:?}"),
         }
     }
@@ -868,16 +868,16 @@ mod tests {
     fn last(client: &mut LegacyClient, method: &str, result: &str) -> String {
         let request = message(&format!(r#"{{"id":7,"method":"{method}","params":{{"name":"t"}}}}"#));
         match client.answer(&request, message(&format!(r#"{{"jsonrpc":"2.0","id":"br","result":{result}}}"#))) {
-            Answer::Final(answer) => answer.text().to_owned(),
-            other @ Answer::InputRequired(_) => panic!("{other:?}"),
+            Translated::Final(answer) => answer.text().to_owned(),
+            other @ Translated::InputRequired(_) => panic!("{other:?}"),
         }
     }
 
     fn round(client: &mut LegacyClient, result: &str) -> Result<Round, Value> {
         let request = message(r#"{"id":7,"method":"tools/call","params":{"name":"t"}}"#);
         match client.answer(&request, message(&format!(r#"{{"jsonrpc":"2.0","id":"br","result":{result}}}"#))) {
-            Answer::Final(answer) => Err(value(&answer)),
-            Answer::InputRequired(round) => Ok(round),
+            Translated::Final(answer) => Err(value(&answer)),
+            Translated::InputRequired(round) => Ok(round),
         }
     }
 
@@ -930,11 +930,11 @@ mod tests {
     fn from_client_initialized_and_other_notifications_of_the_past_go_nowhere() {
         for method in ["initialized", "roots/list_changed", "cancelled", "progress", "tasks/status"] {
             let notification = message(&format!(r#"{{"jsonrpc":"2.0","method":"notifications/{method}"}}"#));
-            assert!(matches!(connected().take(&notification), Step::Nothing), "{method}");
+            assert!(matches!(connected().take(&notification), FromLegacy::Nothing), "{method}");
         }
         let own = r#"{"method":"notifications/vendor","params":{"x":1e400}}"#;
         assert_eq!(sent(&mut connected(), own).text(), own);
-        assert!(matches!(connected().take(&message(r#"{"id":1,"result":{}}"#)), Step::Nothing));
+        assert!(matches!(connected().take(&message(r#"{"id":1,"result":{}}"#)), FromLegacy::Nothing));
     }
 
     #[test]
@@ -1250,7 +1250,7 @@ mod tests {
         let required = message(&format!(
             r#"{{"jsonrpc":"2.0","id":"br-1","result":{{"resultType":"input_required","requestState":"q9\u0078\ud800","inputRequests":{{"ok":{{"method":"elicitation/create","params":{params}}}}}}}}}"#
         ));
-        let Answer::InputRequired(round) = client.answer(&call, required) else { panic!() };
+        let Translated::InputRequired(round) = client.answer(&call, required) else { panic!() };
         let [Question { key, request }] = round.questions() else { panic!("{round:?}") };
         assert_eq!(
             request.text(),
@@ -1429,8 +1429,8 @@ mod tests {
     fn from_server_errors_pass_but_for_a_missing_capability() {
         let answer =
             |text: &str| match connected().answer(&message(r#"{"id":7,"method":"resources/read"}"#), message(text)) {
-                Answer::Final(answer) => answer.text().to_owned(),
-                other @ Answer::InputRequired(_) => panic!("{other:?}"),
+                Translated::Final(answer) => answer.text().to_owned(),
+                other @ Translated::InputRequired(_) => panic!("{other:?}"),
             };
         for same in [
             r#"{"id":"br","error":{"code":-32602,"message":"Resource not found","data":{"uri":"\ud800"}}}"#,
@@ -1577,7 +1577,7 @@ mod tests {
             for answer in answers {
                 let answer = message(&answer);
                 let _ = client.initialized(&request, &answer);
-                if let Answer::InputRequired(round) = client.answer(&request, answer.clone()) {
+                if let Translated::InputRequired(round) = client.answer(&request, answer.clone()) {
                     let _ = round.retry(&request, &[("\"a\"".into(), answer)]);
                 }
             }

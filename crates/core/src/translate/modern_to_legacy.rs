@@ -124,8 +124,8 @@ impl LegacyServer {
     }
 
     /// What becomes of a request of the client's.
-    pub(crate) fn take(&self, request: &Message) -> Step {
-        self.step(request).unwrap_or_else(|fault| Step::Answer(fault.answer(request)))
+    pub(crate) fn take(&self, request: &Message) -> FromModern {
+        self.step(request).unwrap_or_else(|fault| FromModern::Answer(fault.answer(request)))
     }
 
     /// The server's answer as a modern client knows it, with the id of the client's request. What the result already says
@@ -150,12 +150,12 @@ impl LegacyServer {
         Answered::Final(spliced(splice, &answer))
     }
 
-    fn step(&self, request: &Message) -> Result<Step, Fault> {
+    fn step(&self, request: &Message) -> Result<FromModern, Fault> {
         check(request)?;
         let method = request.method();
         match method {
-            "server/discover" => return Ok(Step::Answer(self.discovered(request))),
-            "subscriptions/listen" => return Subscription::new(self, request).map(Step::Listen),
+            "server/discover" => return Ok(FromModern::Answer(self.discovered(request))),
+            "subscriptions/listen" => return Subscription::new(self, request).map(FromModern::Listen),
             _ if is_legacy_only(method) => {
                 return Err(Fault::new(METHOD_NOT_FOUND, format!("MCP {MODERN_VERSION} has no such method")));
             }
@@ -163,7 +163,7 @@ impl LegacyServer {
         }
         let params = request.params();
         let Some(state) = params.and_then(|params| given(params, "requestState")) else {
-            return Ok(Step::Send(forwarded(request)));
+            return Ok(FromModern::Send(forwarded(request)));
         };
         let state =
             serde_json::from_str(state).map_err(|_| Fault::invalid("requestState is not one of this server's"))?;
@@ -171,7 +171,7 @@ impl LegacyServer {
             return Err(Fault::invalid("requestState belongs to another request"));
         }
         let responses = params.and_then(|params| given(params, "inputResponses")).unwrap_or("{}");
-        Ok(Step::Retry { state, responses: read_responses(responses)? })
+        Ok(FromModern::Retry { state, responses: read_responses(responses)? })
     }
 
     /// Puts in what each modern result has.
@@ -204,7 +204,7 @@ impl LegacyServer {
 
 /// What becomes of a request of the client's.
 #[derive(Debug)]
-pub(crate) enum Step {
+pub(crate) enum FromModern {
     /// It goes to the server in this form.
     Send(Message),
     /// The bridge answers.
@@ -716,14 +716,14 @@ mod tests {
 
     fn sent(request: &Message) -> Message {
         match server().take(request) {
-            Step::Send(message) => message,
+            FromModern::Send(message) => message,
             other => panic!("{other:?}"),
         }
     }
 
     /// Code and data of the bridge's own answer.
     fn fault(request: &Message) -> (i64, Value) {
-        let Step::Answer(answer) = server().take(request) else { panic!("{request:?}") };
+        let FromModern::Answer(answer) = server().take(request) else { panic!("{request:?}") };
         let answer = value(&answer);
         assert_eq!(answer["error"]["data"]["source"], "mcp-gangway", "R78: {answer}");
         (answer["error"]["code"].as_i64().unwrap(), answer["error"]["data"].clone())
@@ -734,8 +734,8 @@ mod tests {
             r#"{{"jsonrpc":"2.0","id":{id},"method":"subscriptions/listen","params":{{"notifications":{filter},"_meta":{{"{PROTOCOL_VERSION}":"2026-07-28","{CLIENT_CAPABILITIES}":{{}}}}}}}}"#
         );
         match server.take(&message(&text)) {
-            Step::Listen(subscription) => Ok(subscription),
-            Step::Answer(answer) => Err(value(&answer)),
+            FromModern::Listen(subscription) => Ok(subscription),
+            FromModern::Answer(answer) => Err(value(&answer)),
             other => panic!("{other:?}"),
         }
     }
@@ -797,7 +797,7 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1e2,"result":{"resultType":"complete","supportedVersions":["2026-07-28"],"ttlMs":0,"cacheScope":"private","capabilities":{ "logging":{},"tools":{"listChanged" : true},"experimental":{"n":1e400}},"instructions":"a\/b","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"\ud800"},"x":1}}}"#
         );
         let asked = request("server/discover", "{}", "");
-        let Step::Answer(answer) = server.take(&asked) else { panic!() };
+        let FromModern::Answer(answer) = server.take(&asked) else { panic!() };
         assert_eq!(answer.bytes(), server.discovered(&asked).bytes());
     }
 
@@ -1055,7 +1055,7 @@ mod tests {
             "{}",
             r#","requestState":"br-\u0035f","inputResponses":{"r0":{"action":"decline"},"r1":{ "n":1e400 },"r\u0030":{"action":"accept","content":{"a":"\ud800"}}}"#,
         );
-        let Step::Retry { state, responses } = server().take(&retry) else { panic!() };
+        let FromModern::Retry { state, responses } = server().take(&retry) else { panic!() };
         assert_eq!(state, "br-5f");
         assert_eq!(
             responses,
@@ -1065,7 +1065,7 @@ mod tests {
             ]
         );
         let bare = request("prompts/get", "{}", r#","requestState":"x""#);
-        assert!(matches!(server().take(&bare), Step::Retry { responses, .. } if responses.is_empty()));
+        assert!(matches!(server().take(&bare), FromModern::Retry { responses, .. } if responses.is_empty()));
         assert_eq!(
             forwarded(&retry).text(),
             r#"{"jsonrpc":"2.0","id":11,"method":"tools/call"}"#,
@@ -1220,7 +1220,7 @@ mod tests {
         let retry = message(
             r#"{"jsonrpc":"2.0","id":12,"method":"tools/call","params":{"name":"ask","arguments":{},"requestState":"br-5f","inputResponses":{"r0":{"action":"accept","content":{}}},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{}}}}}}"#,
         );
-        let Step::Retry { state, responses } = server().take(&retry) else { panic!() };
+        let FromModern::Retry { state, responses } = server().take(&retry) else { panic!() };
         assert_eq!((state.as_str(), responses[0].0.as_str()), ("br-5f", "r0"));
         assert_eq!(
             response(&question, &responses[0].1).text(),

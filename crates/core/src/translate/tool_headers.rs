@@ -63,7 +63,7 @@ struct Mirror {
 
 /// Why it is not known what a tool wants.
 #[derive(Debug, PartialEq, Eq)]
-enum Refusal {
+enum SchemaRefusal {
     /// An annotation breaks a rule, and the client must not see the tool (R65).
     Invalid(&'static str),
     /// It wants or holds more than a limit allows.
@@ -83,8 +83,8 @@ impl Tools {
             let name = object.string("name");
             let mirrors = match object.object("inputSchema").map_or(Ok(Vec::new()), mirrors) {
                 Ok(mirrors) => Some(mirrors),
-                Err(Refusal::TooMuch) => None,
-                Err(Refusal::Invalid(reason)) => {
+                Err(SchemaRefusal::TooMuch) => None,
+                Err(SchemaRefusal::Invalid(reason)) => {
                     warn(name.as_deref().unwrap_or_default(), reason);
                     dropped.insert(tool);
                     Some(Vec::new())
@@ -210,12 +210,12 @@ fn integer(number: &str) -> Option<i64> {
 }
 
 /// What a tool with this `inputSchema` wants.
-fn mirrors(schema: Object<'_>) -> Result<Vec<Mirror>, Refusal> {
+fn mirrors(schema: Object<'_>) -> Result<Vec<Mirror>, SchemaRefusal> {
     if !hints_at_annotation(schema.as_str()) {
         return Ok(Vec::new());
     }
     if schema.get(ANNOTATION).is_some() {
-        return Err(Refusal::Invalid("it is not on a property"));
+        return Err(SchemaRefusal::Invalid("it is not on a property"));
     }
     Schema::default().properties(schema, DEEPEST)
 }
@@ -229,8 +229,8 @@ struct Schema {
 
 impl Schema {
     /// The annotated properties of a schema to which only `properties` led. An annotation elsewhere in it is invalid.
-    fn properties(&mut self, schema: Object<'_>, depth: usize) -> Result<Vec<Mirror>, Refusal> {
-        let depth = depth.checked_sub(1).ok_or(Refusal::TooMuch)?;
+    fn properties(&mut self, schema: Object<'_>, depth: usize) -> Result<Vec<Mirror>, SchemaRefusal> {
+        let depth = depth.checked_sub(1).ok_or(SchemaRefusal::TooMuch)?;
         let mut mirrors = Vec::new();
         for keyword in schema.members().filter(|keyword| hints_at_annotation(keyword.value)) {
             if keyword.is("properties")
@@ -245,40 +245,40 @@ impl Schema {
                     }
                 }
             } else if is_annotated_within(&keyword, depth)? {
-                return Err(Refusal::Invalid("properties alone do not lead to it"));
+                return Err(SchemaRefusal::Invalid("properties alone do not lead to it"));
             }
         }
         Ok(mirrors)
     }
 
     /// The header that an annotation stands for; `name` is its value in JSON.
-    fn header(&mut self, name: &str, schema: Object<'_>) -> Result<HeaderName, Refusal> {
+    fn header(&mut self, name: &str, schema: Object<'_>) -> Result<HeaderName, SchemaRefusal> {
         let Ok(name) = serde_json::from_str::<String>(name) else {
-            return Err(Refusal::Invalid("it is no string"));
+            return Err(SchemaRefusal::Invalid("it is no string"));
         };
         if name.is_empty() {
-            return Err(Refusal::Invalid("it is empty"));
+            return Err(SchemaRefusal::Invalid("it is empty"));
         }
         if !name.bytes().all(is_token_byte) {
-            return Err(Refusal::Invalid("it has characters that no header's name may have"));
+            return Err(SchemaRefusal::Invalid("it has characters that no header's name may have"));
         }
         if !is_primitive(schema) {
-            return Err(Refusal::Invalid("its property is no string, integer or boolean"));
+            return Err(SchemaRefusal::Invalid("its property is no string, integer or boolean"));
         }
         // Fails where the name is longer than 64 KiB.
-        let header = HeaderName::try_from(format!("{PREFIX}{name}")).map_err(|_| Refusal::TooMuch)?;
+        let header = HeaderName::try_from(format!("{PREFIX}{name}")).map_err(|_| SchemaRefusal::TooMuch)?;
         if !self.headers.insert(header.clone()) {
-            return Err(Refusal::Invalid("another property has the same"));
+            return Err(SchemaRefusal::Invalid("another property has the same"));
         }
         if self.headers.len() > MOST_HEADERS {
-            return Err(Refusal::TooMuch);
+            return Err(SchemaRefusal::TooMuch);
         }
         Ok(header)
     }
 }
 
 /// Whether a keyword of a schema has an annotation in its value.
-fn is_annotated_within(keyword: &splice::Member<'_>, depth: usize) -> Result<bool, Refusal> {
+fn is_annotated_within(keyword: &splice::Member<'_>, depth: usize) -> Result<bool, SchemaRefusal> {
     if VALUES.iter().any(|name| keyword.is(name)) {
         return Ok(false);
     }
@@ -297,11 +297,11 @@ fn is_annotated_within(keyword: &splice::Member<'_>, depth: usize) -> Result<boo
 }
 
 /// Whether a schema, or one in it, has an annotation. `json` may be a list of schemas, too.
-fn is_annotated(json: &str, depth: usize) -> Result<bool, Refusal> {
+fn is_annotated(json: &str, depth: usize) -> Result<bool, SchemaRefusal> {
     if !hints_at_annotation(json) {
         return Ok(false);
     }
-    let depth = depth.checked_sub(1).ok_or(Refusal::TooMuch)?;
+    let depth = depth.checked_sub(1).ok_or(SchemaRefusal::TooMuch)?;
     for keyword in Object::of(json).iter().flat_map(|schema| schema.members()) {
         if keyword.is(ANNOTATION) || is_annotated_within(&keyword, depth)? {
             return Ok(true);
@@ -375,7 +375,7 @@ mod tests {
         }
     }
 
-    fn refusal(schema: &str) -> Option<Refusal> {
+    fn refusal(schema: &str) -> Option<SchemaRefusal> {
         mirrors(Object::of(schema).unwrap()).err()
     }
 
@@ -535,7 +535,7 @@ mod tests {
         );
         for schema in schemas {
             assert!(serde_json::from_str::<&serde_json::value::RawValue>(&schema).is_ok(), "{schema}");
-            assert!(matches!(refusal(&schema), Some(Refusal::Invalid(_))), "{schema}");
+            assert!(matches!(refusal(&schema), Some(SchemaRefusal::Invalid(_))), "{schema}");
         }
     }
 
@@ -648,7 +648,7 @@ mod tests {
         assert!(!tools.know(&call("{}")));
         assert_eq!((tools.size, param(&tools, r#"{"99":"x"}"#)), (0, None));
         let long = format!(r#"{{"properties":{{"a":{{"type":"string","x-mcp-header":"{}"}}}}}}"#, "a".repeat(70_000));
-        assert_eq!(refusal(&long), Some(Refusal::TooMuch));
+        assert_eq!(refusal(&long), Some(SchemaRefusal::TooMuch));
     }
 
     #[test]
@@ -657,8 +657,8 @@ mod tests {
         for (open, close) in [(r#"{"properties":{"a":"#, "}}"), (r#"{"not":"#, "}"), ("[", "]")] {
             let nested =
                 |depth| format!(r#"{{"properties":{{"a":{}{annotated}{}}}}}"#, open.repeat(depth), close.repeat(depth));
-            assert_ne!(refusal(&nested(DEEPEST / 2)), Some(Refusal::TooMuch), "{open}");
-            assert!(matches!(refusal(&nested(1_000)), Some(Refusal::TooMuch) | None), "{open}");
+            assert_ne!(refusal(&nested(DEEPEST / 2)), Some(SchemaRefusal::TooMuch), "{open}");
+            assert!(matches!(refusal(&nested(1_000)), Some(SchemaRefusal::TooMuch) | None), "{open}");
         }
         let deep = r#"{"a":"#.repeat(60) + "\"x\"" + &"}".repeat(60);
         let schema = r#"{"properties":{"a":"#.repeat(60) + annotated + &"}}".repeat(60);
@@ -694,7 +694,7 @@ mod tests {
             let shown = Tools::default().learn(Message::one(text.unwrap()).unwrap());
             let is_kept = |schema: &&Value| {
                 let schema = schema.to_string();
-                Object::of(&schema).is_none_or(|schema| !matches!(mirrors(schema), Err(Refusal::Invalid(_))))
+                Object::of(&schema).is_none_or(|schema| !matches!(mirrors(schema), Err(SchemaRefusal::Invalid(_))))
             };
             let kept: Vec<_> =
                 schemas.iter().filter(is_kept).map(|schema| json!({"name": "t", "inputSchema": schema})).collect();

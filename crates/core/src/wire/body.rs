@@ -15,7 +15,7 @@ use crate::{
         id::Id,
         message::{Batch, Invalid, LONGEST_BATCH, Message, Parsed},
         responses,
-        spool::{Gathered, Gatherer, GivenUp, Storage, Unkept},
+        spool::{GivenUp, ScannedPayload, Spooler, Storage, Unkept},
     },
 };
 use std::{mem, sync::Arc, time::Duration};
@@ -27,7 +27,7 @@ pub(crate) use self::sse::LONGEST_CARRIED;
 pub(crate) use self::{
     lines::Lines,
     pieces::{Gather, Plain},
-    sse::{Part, Sse},
+    sse::{EventPart, Sse},
 };
 
 /// What of a payload that is no message an error shows, in bytes; it cuts this further.
@@ -43,7 +43,7 @@ pub(crate) struct Decoder {
     /// Messages that were decoded on another thread, the next one last.
     decoded: Vec<Message>,
     /// What is left of the last payload.
-    rest: Rest,
+    rest: BodyRest,
     rejected: Option<Error>,
     lost: Vec<Lost>,
     /// What an `endpoint` event named (R50).
@@ -52,7 +52,7 @@ pub(crate) struct Decoder {
 
 /// The messages of one payload that have not left. They are read one by one, so that many cost no more than their text.
 #[derive(Debug, Default)]
-enum Rest {
+enum BodyRest {
     #[default]
     Nothing,
     One(Message),
@@ -74,28 +74,28 @@ pub(crate) struct Lost {
 #[expect(clippy::large_enum_variant, reason = "there is one for a reply, which stays where it is")]
 enum Format {
     /// Too little has come to say. Here is what the label says, and what has come.
-    Unread(Content, BytesMut, Gatherer),
+    Unread(Content, BytesMut, Spooler),
     /// JSON, and whatever does not say what it is: read at the end, as one document or as several.
-    Whole(Gatherer),
-    Lines(Lines<Gatherer>),
+    Whole(Spooler),
+    Lines(Lines<Spooler>),
     /// Events, and the data of the one that is being read.
-    Sse(Sse, Gatherer),
+    Sse(Sse, Spooler),
 }
 
 impl Decoder {
     /// The decoder for a `Content-Type`; no message may be larger than `limit` bytes.
     pub(crate) fn new(content_type: Option<&str>, limit: u64, storage: &Arc<Storage>) -> Self {
-        Self::with(content_type, Gatherer::new(limit, storage))
+        Self::with(content_type, Spooler::new(limit, storage))
     }
 
     /// The same, for messages that stay in memory.
     pub(crate) fn in_memory(content_type: Option<&str>, limit: u64) -> Self {
-        Self::with(content_type, Gatherer::in_memory(limit))
+        Self::with(content_type, Spooler::in_memory(limit))
     }
 
-    fn with(content_type: Option<&str>, gatherer: Gatherer) -> Self {
-        let format = Format::Unread(Content::of(content_type), BytesMut::new(), gatherer);
-        Self { format, decoded: Vec::new(), rest: Rest::Nothing, rejected: None, lost: Vec::new(), endpoint: None }
+    fn with(content_type: Option<&str>, spooler: Spooler) -> Self {
+        let format = Format::Unread(Content::of(content_type), BytesMut::new(), spooler);
+        Self { format, decoded: Vec::new(), rest: BodyRest::Nothing, rejected: None, lost: Vec::new(), endpoint: None }
     }
 
     /// Takes the next bytes of the body, once `next` has used up the last ones.
@@ -152,10 +152,8 @@ impl Decoder {
 
     fn writes_slowly(&self) -> bool {
         match &self.format {
-            Format::Unread(_, _, gatherer) | Format::Whole(gatherer) | Format::Sse(_, gatherer) => {
-                gatherer.writes_slowly()
-            }
-            Format::Lines(lines) => lines.gatherer().writes_slowly(),
+            Format::Unread(_, _, spooler) | Format::Whole(spooler) | Format::Sse(_, spooler) => spooler.writes_slowly(),
+            Format::Lines(lines) => lines.spooler().writes_slowly(),
         }
     }
 
@@ -192,14 +190,14 @@ impl Decoder {
                 Format::Unread(..) | Format::Whole(_) => return None,
                 Format::Lines(lines) => lines.next()?,
                 Format::Sse(events, data) => match events.next()? {
-                    Part::Data(piece) => match data.push(piece.to_bytes()) {
+                    EventPart::Data(piece) => match data.push(piece.to_bytes()) {
                         Ok(()) => continue,
                         Err(given_up) => {
                             events.skip_event();
                             Err(given_up)
                         }
                     },
-                    Part::End { name } => {
+                    EventPart::End { name } => {
                         let data = data.take();
                         if name == "endpoint" {
                             let text = data.ok().and_then(|data| data.in_memory().cloned());
@@ -308,23 +306,23 @@ impl Decoder {
     fn next_of_rest(&mut self) -> Option<Message> {
         loop {
             let (error, beginning) = match &mut self.rest {
-                Rest::Nothing => return None,
-                Rest::One(_) => {
-                    let Rest::One(message) = mem::take(&mut self.rest) else { return None };
+                BodyRest::Nothing => return None,
+                BodyRest::One(_) => {
+                    let BodyRest::One(message) = mem::take(&mut self.rest) else { return None };
                     return Some(message);
                 }
-                Rest::Documents(documents) => {
+                BodyRest::Documents(documents) => {
                     let message = documents.next().and_then(Message::one);
                     if message.is_none() {
-                        self.rest = Rest::Nothing;
+                        self.rest = BodyRest::Nothing;
                     }
                     return message;
                 }
-                Rest::Batch(batch, beginning) => match batch.next() {
+                BodyRest::Batch(batch, beginning) => match batch.next() {
                     Some(Ok(message)) => return Some(message),
                     Some(Err(invalid)) => (invalid.error, beginning.clone()),
                     None => {
-                        self.rest = Rest::Nothing;
+                        self.rest = BodyRest::Nothing;
                         return None;
                     }
                 },
@@ -336,22 +334,22 @@ impl Decoder {
     /// The body turns out to have this content.
     fn settle(&mut self, content: Content) {
         // What stands there meanwhile holds nothing.
-        let unread = mem::replace(&mut self.format, Format::Whole(Gatherer::in_memory(0)));
+        let unread = mem::replace(&mut self.format, Format::Whole(Spooler::in_memory(0)));
         self.format = match (unread, content) {
-            (Format::Unread(_, _, gatherer), Content::Events) => Format::Sse(Sse::default(), gatherer),
-            (Format::Unread(_, _, gatherer), Content::Lines) => Format::Lines(Lines::new(gatherer)),
-            (Format::Unread(_, _, gatherer), Content::Other) => Format::Whole(gatherer),
+            (Format::Unread(_, _, spooler), Content::Events) => Format::Sse(Sse::default(), spooler),
+            (Format::Unread(_, _, spooler), Content::Lines) => Format::Lines(Lines::new(spooler)),
+            (Format::Unread(_, _, spooler), Content::Other) => Format::Whole(spooler),
             (settled, _) => settled,
         };
     }
 
     /// Reads the data of an event that is none of MCP's. Some servers give one a name of their own that holds an answer.
-    fn open_other(&mut self, data: &Gathered, is_error: bool) {
+    fn open_other(&mut self, data: &ScannedPayload, is_error: bool) {
         match repaired(data) {
             Ok(Parsed::One(message))
                 if responses::is_valid(&message) && (is_error || message.id().is_some_and(|id| !id.is_null())) =>
             {
-                self.rest = Rest::One(message);
+                self.rest = BodyRest::One(message);
             }
             _ if is_error => self.reject(invalid_answer(&beginning_of(data), unnamed())),
             _ => {}
@@ -359,22 +357,22 @@ impl Decoder {
     }
 
     /// Begins with the messages of one payload.
-    fn open(&mut self, payload: &Gathered) {
+    fn open(&mut self, payload: &ScannedPayload) {
         if payload.is_blank() {
             return;
         }
         let beginning = beginning_of(payload);
         match repaired(payload) {
-            Ok(Parsed::One(message)) => self.rest = Rest::One(message),
-            Ok(Parsed::Batch(batch)) => self.rest = Rest::Batch(batch, beginning),
+            Ok(Parsed::One(message)) => self.rest = BodyRest::One(message),
+            Ok(Parsed::Batch(batch)) => self.rest = BodyRest::Batch(batch, beginning),
             Err(invalid) => self.reject(invalid_answer(&beginning, invalid.error)),
         }
     }
 
     /// Reads a whole body: one document, or several one after the other (not without end), all of them or none (R21).
-    fn open_whole(&mut self, body: &Gathered) {
+    fn open_whole(&mut self, body: &ScannedPayload) {
         self.open(body);
-        let (Rest::Nothing, Some(text)) = (&self.rest, body.in_memory()) else { return };
+        let (BodyRest::Nothing, Some(text)) = (&self.rest, body.in_memory()) else { return };
         let text = match std::str::from_utf8(text) {
             Ok(_) => text.clone(),
             Err(_) => String::from_utf8_lossy(text).into_owned().into(),
@@ -384,7 +382,7 @@ impl Decoder {
         let mut first = documents.clone().take(LONGEST_BATCH + 1).inspect(|_| count += 1);
         if first.all(|document| Message::one(document).is_some()) && (1..=LONGEST_BATCH).contains(&count) {
             self.rejected = None;
-            self.rest = Rest::Documents(documents);
+            self.rest = BodyRest::Documents(documents);
         }
     }
 
@@ -418,7 +416,7 @@ impl Iterator for Documents {
 }
 
 /// What an error shows of a payload.
-fn beginning_of(payload: &Gathered) -> Bytes {
+fn beginning_of(payload: &ScannedPayload) -> Bytes {
     payload.in_memory().map(|text| text.slice(..text.len().min(BEGINNING))).unwrap_or_default()
 }
 
@@ -477,7 +475,7 @@ pub(crate) fn begins_event_stream(bytes: &[u8]) -> Option<bool> {
 }
 
 /// What is in a payload, with U+FFFD for what is not UTF-8, as every reader of JSON over HTTP does.
-fn repaired(payload: &Gathered) -> Result<Parsed, Invalid> {
+fn repaired(payload: &ScannedPayload) -> Result<Parsed, Invalid> {
     match (&payload.outline, payload.in_memory()) {
         (Err(JsonFault::NotUtf8 { .. }), Some(bytes)) => {
             tracing::warn!("the server sent bytes that are not UTF-8; U+FFFD stands in their place");

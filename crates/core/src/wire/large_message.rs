@@ -14,13 +14,13 @@ use crate::{
 
 /// A message whose text is there to be read and changed. If it could not be opened, it is as it came, without a text.
 #[derive(Debug)]
-pub(crate) struct Opened {
+pub(crate) struct OpenedMessage {
     pub(crate) message: Message,
-    rest: Rest,
+    rest: OpenedRest,
 }
 
 #[derive(Debug)]
-enum Rest {
+enum OpenedRest {
     /// All of it is in the text.
     Nothing,
     Long(Box<LongValues>),
@@ -31,12 +31,12 @@ enum Rest {
     },
 }
 
-impl Opened {
+impl OpenedMessage {
     /// Without its long values, if it has any.
     pub(crate) fn new(message: Message) -> Self {
         match LongValues::take_out(&message) {
-            Some((message, values)) => Self { message, rest: Rest::Long(Box::new(values)) },
-            None => Self { message, rest: Rest::Nothing },
+            Some((message, values)) => Self { message, rest: OpenedRest::Long(Box::new(values)) },
+            None => Self { message, rest: OpenedRest::Nothing },
         }
     }
 
@@ -46,12 +46,12 @@ impl Opened {
         let length = message.spooled().map_or(0, |spooled| usize::try_from(spooled.length()).unwrap_or(usize::MAX));
         let twice = length.saturating_mul(2);
         if length == 0 || twice > memory::LOANS {
-            return Self { message, rest: Rest::Nothing };
+            return Self { message, rest: OpenedRest::Nothing };
         }
         let loan = loans.take(twice).await;
         let copy = message.clone();
         let message = spawn_blocking(move || copy.loaded()).await.unwrap_or(message);
-        Self { message, rest: Rest::Lent { storage: Arc::clone(storage), loan } }
+        Self { message, rest: OpenedRest::Lent { storage: Arc::clone(storage), loan } }
     }
 
     /// Whether there is a text.
@@ -62,9 +62,9 @@ impl Opened {
     /// A message that was made of the text, as a whole.
     pub(crate) async fn close(&self, changed: Message) -> Message {
         match &self.rest {
-            Rest::Nothing => changed,
-            Rest::Long(values) => values.put_back(&changed),
-            Rest::Lent { storage, .. } => {
+            OpenedRest::Nothing => changed,
+            OpenedRest::Long(values) => values.put_back(&changed),
+            OpenedRest::Lent { storage, .. } => {
                 // The disk may be slow, and the message is large.
                 let (storage, copy) = (Arc::clone(storage), changed.clone());
                 spawn_blocking(move || copy.stored(&storage)).await.unwrap_or(changed)

@@ -121,7 +121,7 @@ struct Condenser {
     open: Vec<Next>,
     /// The name that is being read, or was read last.
     name: Vec<u8>,
-    value: Option<Value>,
+    value: Option<OpenValue>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -135,7 +135,7 @@ enum Next {
 }
 
 /// A value that is not looked into.
-struct Value {
+struct OpenValue {
     /// Where it begins in what was read, and in what is left of that.
     start: u64,
     place: usize,
@@ -231,7 +231,7 @@ impl Condenser {
 
     /// A value begins with this byte, which is in the text already.
     fn begin_value(&mut self, byte: u8) {
-        self.value = Some(Value {
+        self.value = Some(OpenValue {
             start: self.at,
             place: self.text.len() - 1,
             kind: byte,
@@ -243,7 +243,7 @@ impl Condenser {
     }
 
     fn end_value(&mut self) {
-        if let Some(Value { start, kind, is_long: true, .. }) = self.value.take() {
+        if let Some(OpenValue { start, kind, is_long: true, .. }) = self.value.take() {
             let value = LongValue { range: start..self.at, kind };
             self.text.extend(value.stand_in(self.values.len()));
             self.values.push(value);
@@ -251,7 +251,7 @@ impl Condenser {
     }
 }
 
-impl Value {
+impl OpenValue {
     /// Whether it is over, and this byte is the first behind it: so it is with numbers and words.
     fn ends_before(&self, byte: u8) -> bool {
         !matches!(self.kind, b'{' | b'[' | b'"') && matches!(byte, b',' | b'}' | b' ' | b'\t' | b'\r' | b'\n')
@@ -296,16 +296,16 @@ mod tests {
         json::splice::Splice,
         wire::{
             message::Parsed,
-            spool::{Gatherer, Storage},
+            spool::{Spooler, Storage},
         },
     };
 
     fn in_file(text: &str) -> Message {
-        let mut gatherer = Gatherer::new(u64::MAX, &Storage::used_up());
+        let mut spooler = Spooler::new(u64::MAX, &Storage::used_up());
         for piece in text.as_bytes().chunks(10_000) {
-            gatherer.push(Bytes::copy_from_slice(piece)).unwrap();
+            spooler.push(Bytes::copy_from_slice(piece)).unwrap();
         }
-        match Message::read(&gatherer.take().unwrap()) {
+        match Message::read(&spooler.take().unwrap()) {
             Ok(Parsed::One(message)) if message.is_spooled() => message,
             other => panic!("{other:?}"),
         }

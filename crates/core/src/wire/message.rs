@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::{
     error::{Error, ErrorKind},
     json::{
-        scanner::{self, Answer, Outline, Scanner, Shape},
+        scanner::{self, Outline, ResponseOutline, Scanner, Shape},
         splice::{self, Object},
     },
     wire::{
@@ -21,7 +21,7 @@ use crate::{
         line::Line,
         reply::error_reply,
         revision::Era,
-        spool::{Gathered, Gatherer, Payload, Spooled, Storage},
+        spool::{Payload, ScannedPayload, Spooled, Spooler, Storage},
     },
 };
 
@@ -45,7 +45,7 @@ pub(crate) struct Message {
     id_at: u64,
     method: Method,
     /// Of a response that is no plain result: what it has, and where that stood when it came.
-    answer: Option<Box<Answer>>,
+    answer: Option<Box<ResponseOutline>>,
     /// Whether there are raw line breaks between tokens.
     line_breaks: bool,
 }
@@ -80,7 +80,7 @@ pub(crate) struct Batch {
 
 /// What the result of `initialize` grants to a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Offer {
+pub(crate) struct ServerOffer {
     pub(crate) version: String,
     /// Each capability and what it has, like `resources` and `resources.subscribe`.
     pub(crate) capabilities: Vec<String>,
@@ -99,12 +99,12 @@ impl Message {
         let mut scanner = Scanner::new();
         // What is wrong is told at the end, too.
         let _ = scanner.feed(bytes);
-        Self::read(&Gathered { payload: Payload::Memory(bytes.clone()), outline: scanner.finish() })
+        Self::read(&ScannedPayload { payload: Payload::Memory(bytes.clone()), outline: scanner.finish() })
     }
 
     /// Reads a line or payload that was looked at as it came.
-    pub(crate) fn read(gathered: &Gathered) -> Result<Parsed, Invalid> {
-        let Gathered { payload, outline } = gathered;
+    pub(crate) fn read(gathered: &ScannedPayload) -> Result<Parsed, Invalid> {
+        let ScannedPayload { payload, outline } = gathered;
         let outline = match outline {
             Ok(outline) => outline,
             Err(scanner::JsonFault::NotUtf8 { .. }) => {
@@ -269,9 +269,9 @@ impl Message {
 
     /// The same message with its text in a file, if it is large.
     pub(crate) fn stored(self, storage: &Arc<Storage>) -> Self {
-        let mut gatherer = Gatherer::new(u64::MAX, storage);
-        let pushed = self.bytes.chunks(LARGE_PIECE).try_for_each(|piece| gatherer.push(self.bytes.slice_ref(piece)));
-        match pushed.and_then(|()| gatherer.take()).map(|gathered| Self::read(&gathered)) {
+        let mut spooler = Spooler::new(u64::MAX, storage);
+        let pushed = self.bytes.chunks(LARGE_PIECE).try_for_each(|piece| spooler.push(self.bytes.slice_ref(piece)));
+        match pushed.and_then(|()| spooler.take()).map(|gathered| Self::read(&gathered)) {
             Ok(Ok(Parsed::One(message))) => message,
             // It is in memory, which is no reason to lose it.
             _ => self,
@@ -292,7 +292,7 @@ impl Message {
     }
 
     /// What a response has that is no plain result, at which places of the text as it came.
-    pub(crate) fn answer(&self) -> Option<&Answer> {
+    pub(crate) fn answer(&self) -> Option<&ResponseOutline> {
         self.answer.as_deref()
     }
 
@@ -364,7 +364,7 @@ impl Message {
     }
 
     /// What the result of `initialize` settles on.
-    pub(crate) fn offer(&self) -> Option<Offer> {
+    pub(crate) fn offer(&self) -> Option<ServerOffer> {
         type Capabilities = serde_json::Map<String, serde_json::Value>;
 
         let result = self.result()?;
@@ -378,13 +378,13 @@ impl Message {
             capabilities.extend(features.map(|(feature, _)| format!("{name}.{feature}")));
             capabilities.push(name);
         }
-        Some(Offer { version, capabilities })
+        Some(ServerOffer { version, capabilities })
     }
 
     /// Code and text of an error response.
     pub(crate) fn error(&self) -> Option<(i64, String)> {
         #[derive(Deserialize)]
-        struct Answer {
+        struct ResponseOutline {
             error: ErrorObject,
         }
         #[derive(Deserialize)]
@@ -393,7 +393,7 @@ impl Message {
             #[serde(default)]
             message: String,
         }
-        let Answer { error } = serde_json::from_slice(&self.bytes).ok()?;
+        let ResponseOutline { error } = serde_json::from_slice(&self.bytes).ok()?;
         Some((error.code, error.message))
     }
 
@@ -678,7 +678,7 @@ mod tests {
         assert_eq!(cancelled.cancelled_id().unwrap().as_str(), "\"7\"");
         assert!(message(r#"{"method":"notifications/cancelled"}"#).cancelled_id().is_none());
         let result = message(r#"{"id":0,"result":{"protocolVersion":"2025-06-18"}}"#);
-        assert_eq!(result.offer().unwrap(), Offer { version: "2025-06-18".into(), capabilities: vec![] });
+        assert_eq!(result.offer().unwrap(), ServerOffer { version: "2025-06-18".into(), capabilities: vec![] });
         let result = message(
             r#"{"id":0,"result":{"protocolVersion":"x","capabilities":{"a":{"b":true,"c":false,"d":{}},"e":{}}}}"#,
         );
@@ -686,7 +686,7 @@ mod tests {
         let twice = message(
             r#"{"id":0,"result":{"protocolVersion":"1","\ud800":"","capabilities":7,"protocolVersion":"2","capabilities":{"a":{}}}}"#,
         );
-        assert_eq!(twice.offer().unwrap(), Offer { version: "2".into(), capabilities: vec!["a".into()] });
+        assert_eq!(twice.offer().unwrap(), ServerOffer { version: "2".into(), capabilities: vec!["a".into()] });
         let error = message(r#"{"id":0,"error":{"code":-32001,"message":"Session not found"}}"#);
         assert_eq!(error.error().unwrap(), (-32001, "Session not found".into()));
         assert_eq!(message(r#"{"id":0,"method":"x","params":{"uri":"a:b"}}"#).uri().unwrap(), "a:b");

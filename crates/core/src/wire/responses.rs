@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::{
     error::{Error, ErrorKind},
-    json::scanner::{Answer, Member, Version},
+    json::scanner::{MemberKind, ResponseOutline, Version},
     wire::{
         body::Lost,
         error_text,
@@ -25,9 +25,9 @@ const BEGINNING: u64 = 16 << 10;
 
 /// Whether the message is a response as it must be.
 pub(crate) fn is_valid(message: &Message) -> bool {
-    let is_error = |answer: &Answer| {
+    let is_error = |answer: &ResponseOutline| {
         let has_form =
-            answer.version == Version::Two && answer.result == Member::Absent && answer.error == Member::Value;
+            answer.version == Version::Two && answer.result == MemberKind::Absent && answer.error == MemberKind::Value;
         has_form && answer.has_message && has_integer_code(message, answer)
     };
     message.kind() == Kind::Response && message.answer().is_none_or(is_error)
@@ -41,9 +41,11 @@ pub(crate) fn valid(message: Message) -> Result<Message, Lost> {
     let Some(answer) = message.answer().filter(|_| message.kind() == Kind::Response) else { return Ok(message) };
     let has_version = answer.version == Version::Two;
     let may_be_mended = match (answer.result, answer.error) {
-        (Member::Value | Member::Null, Member::Absent | Member::Null) => answer.version != Version::Other,
+        (MemberKind::Value | MemberKind::Null, MemberKind::Absent | MemberKind::Null) => {
+            answer.version != Version::Other
+        }
         // What has an id is meant to be JSON-RPC.
-        (Member::Absent | Member::Null, Member::Value) => {
+        (MemberKind::Absent | MemberKind::Null, MemberKind::Value) => {
             let is_meant = has_version || (message.id().is_some() && answer.version != Version::Other);
             is_meant && answer.has_message && has_integer_code(&message, answer)
         }
@@ -53,12 +55,12 @@ pub(crate) fn valid(message: Message) -> Result<Message, Lost> {
 }
 
 /// The same with what it lacks, and without a `null` beside its result or error.
-fn mended(message: &Message, answer: &Answer) -> Message {
+fn mended(message: &Message, answer: &ResponseOutline) -> Message {
     let places = answer.places.as_deref().cloned().unwrap_or_default();
     let mut patches = Vec::new();
     match (answer.result, answer.error) {
-        (_, Member::Null) => patches.push((places.error, Bytes::new())),
-        (Member::Null, Member::Value) => patches.push((places.result, Bytes::new())),
+        (_, MemberKind::Null) => patches.push((places.error, Bytes::new())),
+        (MemberKind::Null, MemberKind::Value) => patches.push((places.result, Bytes::new())),
         _ => {}
     }
     match answer.version {
@@ -71,7 +73,7 @@ fn mended(message: &Message, answer: &Answer) -> Message {
     patches.into_iter().fold(message.clone(), |message, (range, with)| message.patched(range, with))
 }
 
-fn has_integer_code(message: &Message, answer: &Answer) -> bool {
+fn has_integer_code(message: &Message, answer: &ResponseOutline) -> bool {
     let text = answer
         .places
         .as_ref()
@@ -96,7 +98,7 @@ fn foreign(message: &Message) -> Lost {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::spool::{Gatherer, tests::storage};
+    use crate::wire::spool::{Spooler, tests::storage};
 
     /// What becomes of a text, in memory and from a file.
     fn becomes(text: &str) -> Result<String, String> {
@@ -105,13 +107,13 @@ mod tests {
             Err(lost) => Err(lost.error.to_string()),
         };
         let in_memory = outcome(Message::one(text.to_owned()).unwrap());
-        let mut gatherer = Gatherer::new(u64::MAX, &storage());
+        let mut spooler = Spooler::new(u64::MAX, &storage());
         let pad = Bytes::from(" ".repeat(1 << 20));
         let (start, brace) = text.split_at(text.len() - 1);
         for piece in [start.to_owned().into(), pad, brace.to_owned().into()] {
-            gatherer.push(piece).unwrap();
+            spooler.push(piece).unwrap();
         }
-        let Ok(crate::wire::message::Parsed::One(message)) = Message::read(&gatherer.take().unwrap()) else {
+        let Ok(crate::wire::message::Parsed::One(message)) = Message::read(&spooler.take().unwrap()) else {
             panic!("{text}")
         };
         assert!(message.is_spooled());

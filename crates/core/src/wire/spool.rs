@@ -21,7 +21,7 @@ use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::{
-    json::scanner::{JsonFault, Kept, Outline, Scanner},
+    json::scanner::{JsonFault, KeptText, Outline, Scanner},
     memory, open_files,
 };
 
@@ -87,12 +87,12 @@ pub(crate) enum Payload {
 #[derive(Clone, Debug)]
 pub(crate) struct Spooled {
     file: Arc<File>,
-    parts: Vec<Part>,
+    parts: Vec<StoredPart>,
 }
 
 /// Some of the bytes that a payload consists of.
 #[derive(Clone, Debug)]
-pub(crate) enum Part {
+pub(crate) enum StoredPart {
     /// Those of its file in this range.
     File(Range<u64>),
     Memory(Bytes),
@@ -100,12 +100,12 @@ pub(crate) enum Part {
 
 /// A payload that has come to its end, and what the scanner has seen of it.
 #[derive(Debug)]
-pub(crate) struct Gathered {
+pub(crate) struct ScannedPayload {
     pub(crate) payload: Payload,
     pub(crate) outline: Result<Outline, JsonFault>,
 }
 
-impl Gathered {
+impl ScannedPayload {
     /// Whether there is nothing but white space.
     pub(crate) fn is_blank(&self) -> bool {
         matches!(self.outline, Err(JsonFault::Empty))
@@ -131,28 +131,28 @@ impl Gathered {
 
 /// Gathers one payload after the other, piece by piece.
 #[derive(Debug)]
-pub(crate) struct Gatherer {
+pub(crate) struct Spooler {
     /// None where all of it is to be in memory. Such a payload is given up at its end only, when all is known of it.
     storage: Option<Arc<Storage>>,
     limit: u64,
     length: u64,
-    held: Held,
+    held: HeldBytes,
     scanner: Scanner,
 }
 
 #[derive(Debug, Default)]
-enum Held {
+enum HeldBytes {
     #[default]
     Nothing,
     /// A slice of what was received.
     One(Bytes),
-    Many(BytesMut, Option<Share>),
+    Many(BytesMut, Option<MemoryShare>),
     File(File, BytesMut),
 }
 
 /// A part of what payloads may take together; given back when it is dropped.
 #[derive(Debug)]
-struct Share {
+struct MemoryShare {
     storage: Arc<Storage>,
     bytes: usize,
 }
@@ -212,14 +212,14 @@ impl Storage {
     }
 
     /// Whether a payload of this length may be in memory. From a certain length on it then has its share of what there is.
-    fn has_room(self: &Arc<Self>, share: &mut Option<Share>, length: usize) -> bool {
+    fn has_room(self: &Arc<Self>, share: &mut Option<MemoryShare>, length: usize) -> bool {
         length <= SMALL
             || length <= LARGE
-                && share.get_or_insert_with(|| Share { storage: Arc::clone(self), bytes: 0 }).grow(length)
+                && share.get_or_insert_with(|| MemoryShare { storage: Arc::clone(self), bytes: 0 }).grow(length)
     }
 }
 
-impl Share {
+impl MemoryShare {
     /// Makes it this large. False if there is not so much left.
     fn grow(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
@@ -232,21 +232,21 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for MemoryShare {
     fn drop(&mut self) {
         self.storage.in_memory.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 
-impl Gatherer {
-    /// A gatherer of payloads of at most `limit` bytes.
+impl Spooler {
+    /// A store of payloads of at most `limit` bytes.
     pub(crate) fn new(limit: u64, storage: &Arc<Storage>) -> Self {
         Self { storage: Some(Arc::clone(storage)), ..Self::in_memory(limit) }
     }
 
-    /// A gatherer of payloads of at most `limit` bytes, which stay in memory.
+    /// A store of payloads of at most `limit` bytes, which stay in memory.
     pub(crate) fn in_memory(limit: u64) -> Self {
-        Self { storage: None, limit, length: 0, held: Held::Nothing, scanner: Scanner::new() }
+        Self { storage: None, limit, length: 0, held: HeldBytes::Nothing, scanner: Scanner::new() }
     }
 
     /// Takes one more piece.
@@ -260,7 +260,7 @@ impl Gatherer {
         let length = self.length + piece.len() as u64;
         if length > self.limit && self.storage.is_none() {
             self.length = length;
-            self.held = Held::Nothing;
+            self.held = HeldBytes::Nothing;
             return Ok(());
         }
         self.hold(piece).map_err(|error| self.give_up(error))
@@ -270,7 +270,7 @@ impl Gatherer {
         let id = self.scanner.id().and_then(text_of_id);
         let has_method = self.scanner.has_method();
         self.length = 0;
-        self.held = Held::Nothing;
+        self.held = HeldBytes::Nothing;
         self.scanner.reset();
         GivenUp { error, id, has_method }
     }
@@ -281,10 +281,10 @@ impl Gatherer {
             return Err(Unkept::TooLong { limit: self.limit });
         }
         self.held = match std::mem::take(&mut self.held) {
-            Held::Nothing => Held::One(piece),
-            Held::One(first) => {
+            HeldBytes::Nothing => HeldBytes::One(piece),
+            HeldBytes::One(first) => {
                 let many = BytesMut::with_capacity((first.len() + piece.len()) * 2);
-                self.add(Held::Many(many, None), &first).and_then(|held| self.add(held, &piece))?
+                self.add(HeldBytes::Many(many, None), &first).and_then(|held| self.add(held, &piece))?
             }
             held => self.add(held, &piece)?,
         };
@@ -300,7 +300,7 @@ impl Gatherer {
     /// Whether what comes next goes to a file that takes its time.
     pub(crate) fn writes_slowly(&self) -> bool {
         let is_slow = |storage: &Arc<Storage>| storage.is_slow.load(Ordering::Relaxed);
-        matches!(self.held, Held::File(..)) && self.storage.as_ref().is_some_and(is_slow)
+        matches!(self.held, HeldBytes::File(..)) && self.storage.as_ref().is_some_and(is_slow)
     }
 
     /// Bytes of the payload up to here.
@@ -312,25 +312,25 @@ impl Gatherer {
     ///
     /// # Errors
     /// The rest of it cannot be put into its file, or it was to be in memory and has passed the limit.
-    pub(crate) fn take(&mut self) -> Result<Gathered, GivenUp> {
+    pub(crate) fn take(&mut self) -> Result<ScannedPayload, GivenUp> {
         if self.length > self.limit {
             return Err(self.give_up(Unkept::TooLong { limit: self.limit }));
         }
         let payload = self.take_payload().map_err(|error| self.give_up(error))?;
         self.length = 0;
-        Ok(Gathered { payload, outline: self.scanner.finish() })
+        Ok(ScannedPayload { payload, outline: self.scanner.finish() })
     }
 
     fn take_payload(&mut self) -> Result<Payload, Unkept> {
         Ok(match std::mem::take(&mut self.held) {
-            Held::Nothing => Payload::Memory(Bytes::new()),
-            Held::One(piece) => Payload::Memory(piece),
-            Held::Many(many, None) => Payload::Memory(many.freeze()),
-            Held::Many(bytes, Some(share)) => Payload::Memory(Bytes::from_owner(Owned { bytes, _share: share })),
-            Held::File(mut file, rest) => {
+            HeldBytes::Nothing => Payload::Memory(Bytes::new()),
+            HeldBytes::One(piece) => Payload::Memory(piece),
+            HeldBytes::Many(many, None) => Payload::Memory(many.freeze()),
+            HeldBytes::Many(bytes, Some(share)) => Payload::Memory(Bytes::from_owner(Owned { bytes, _share: share })),
+            HeldBytes::File(mut file, rest) => {
                 self.write(&mut file, &rest)?;
                 let length = file.metadata().map_err(|error| no_file(&error))?.len();
-                Payload::File(Spooled { file: Arc::new(file), parts: vec![Part::File(0..length)] })
+                Payload::File(Spooled { file: Arc::new(file), parts: vec![StoredPart::File(0..length)] })
             }
         })
     }
@@ -340,21 +340,21 @@ impl Gatherer {
         self.storage.as_ref().map_or(Ok(()), |storage| storage.write(file, block))
     }
 
-    fn add(&self, held: Held, piece: &Bytes) -> Result<Held, Unkept> {
+    fn add(&self, held: HeldBytes, piece: &Bytes) -> Result<HeldBytes, Unkept> {
         match held {
-            Held::Many(mut many, mut share) => {
+            HeldBytes::Many(mut many, mut share) => {
                 let length = many.len() + piece.len();
                 let storage = self.storage.as_ref().filter(|storage| !storage.has_room(&mut share, length));
                 let Some(storage) = storage else {
                     many.extend_from_slice(piece);
-                    return Ok(Held::Many(many, share));
+                    return Ok(HeldBytes::Many(many, share));
                 };
                 let mut file = storage.file().map_err(|error| no_file(&error))?;
                 storage.write(&mut file, &many)?;
                 drop((many, share));
-                self.add(Held::File(file, BytesMut::with_capacity(BLOCK)), piece)
+                self.add(HeldBytes::File(file, BytesMut::with_capacity(BLOCK)), piece)
             }
-            Held::File(mut file, mut block) => {
+            HeldBytes::File(mut file, mut block) => {
                 if !block.is_empty() && block.len() + piece.len() > BLOCK {
                     self.write(&mut file, &block)?;
                     block.clear();
@@ -364,7 +364,7 @@ impl Gatherer {
                 } else {
                     block.extend_from_slice(piece);
                 }
-                Ok(Held::File(file, block))
+                Ok(HeldBytes::File(file, block))
             }
             held => Ok(held),
         }
@@ -374,7 +374,7 @@ impl Gatherer {
 /// Bytes with their share.
 struct Owned {
     bytes: BytesMut,
-    _share: Share,
+    _share: MemoryShare,
 }
 
 impl AsRef<[u8]> for Owned {
@@ -393,7 +393,7 @@ impl Payload {
     }
 
     /// The JSON of a member of it; `None` if that is longer than the scanner keeps.
-    pub(crate) fn text_of(&self, kept: &Kept) -> Option<Bytes> {
+    pub(crate) fn text_of(&self, kept: &KeptText) -> Option<Bytes> {
         let text = kept.text.as_ref()?;
         Some(match self {
             Self::Memory(bytes) => slice(bytes, &kept.range),
@@ -408,7 +408,7 @@ fn slice(bytes: &Bytes, range: &Range<u64>) -> Bytes {
     bytes.slice(start..end.max(start))
 }
 
-impl Part {
+impl StoredPart {
     fn length(&self) -> u64 {
         match self {
             Self::File(range) => range.end.saturating_sub(range.start),
@@ -427,13 +427,13 @@ impl Part {
 impl Spooled {
     /// Bytes in all.
     pub(crate) fn length(&self) -> u64 {
-        self.parts.iter().map(Part::length).sum()
+        self.parts.iter().map(StoredPart::length).sum()
     }
 
     /// Those in this range.
     pub(crate) fn slice(&self, range: Range<u64>) -> Self {
         let mut at = 0;
-        let within = |part: &Part| {
+        let within = |part: &StoredPart| {
             let (start, end) = (at, at + part.length());
             at = end;
             let (from, to) = (range.start.clamp(start, end), range.end.clamp(start, end));
@@ -458,7 +458,7 @@ impl Spooled {
     /// Adds bytes.
     pub(crate) fn push(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
-            self.parts.push(Part::Memory(bytes));
+            self.parts.push(StoredPart::Memory(bytes));
         }
     }
 
@@ -468,7 +468,7 @@ impl Spooled {
     }
 
     /// What it consists of.
-    pub(crate) fn parts(&self) -> &[Part] {
+    pub(crate) fn parts(&self) -> &[StoredPart] {
         &self.parts
     }
 
@@ -480,8 +480,8 @@ impl Spooled {
     pub(crate) fn blocks(&self) -> impl Iterator<Item = io::Result<Bytes>> {
         self.parts.iter().flat_map(|part| {
             let (range, bytes) = match part {
-                Part::File(range) => (range.clone(), None),
-                Part::Memory(bytes) => (0..0, Some(Ok(bytes.clone()))),
+                StoredPart::File(range) => (range.clone(), None),
+                StoredPart::Memory(bytes) => (0..0, Some(Ok(bytes.clone()))),
             };
             blocks(&self.file, range).chain(bytes)
         })
@@ -533,7 +533,7 @@ fn read_at(file: &File, block: &mut [u8], at: u64) -> io::Result<usize> {
     std::os::windows::fs::FileExt::seek_read(file, block, at)
 }
 
-fn text_of_id(id: &Kept) -> Option<Bytes> {
+fn text_of_id(id: &KeptText) -> Option<Bytes> {
     id.text.as_deref().map(Bytes::copy_from_slice)
 }
 
@@ -567,21 +567,21 @@ pub(crate) mod tests {
         }
     }
 
-    fn gather(gatherer: &mut Gatherer, text: &[u8], piece: usize) -> Gathered {
+    fn gather(store: &mut Spooler, text: &[u8], piece: usize) -> ScannedPayload {
         for piece in text.chunks(piece) {
-            gatherer.push(Bytes::copy_from_slice(piece)).unwrap();
+            store.push(Bytes::copy_from_slice(piece)).unwrap();
         }
-        gatherer.take().unwrap()
+        store.take().unwrap()
     }
 
     #[test]
     fn a_payload_is_what_was_pushed_whatever_its_size() {
         let storage = storage();
-        let mut gatherer = Gatherer::new(u64::MAX, &storage);
+        let mut store = Spooler::new(u64::MAX, &storage);
         for size in [0, 1, 100, SMALL - 20, SMALL + 1, LARGE, LARGE + 1, 3 * LARGE + 77] {
             let json = format!(r#"{{"id":7,"result":"{}"}}"#, "x".repeat(size));
             for piece in [1000, 16 << 10, 100_000, usize::MAX] {
-                let Gathered { payload, outline } = gather(&mut gatherer, json.as_bytes(), piece);
+                let ScannedPayload { payload, outline } = gather(&mut store, json.as_bytes(), piece);
                 assert_eq!(text(&payload), json.as_bytes(), "{size} in pieces of {piece}");
                 assert_eq!(outline.unwrap().length, json.len() as u64);
                 let is_file = matches!(payload, Payload::File(_));
@@ -596,7 +596,7 @@ pub(crate) mod tests {
         let storage = storage();
         let json = format!("\"{}\"", "x".repeat(LARGE / 2));
         let kept: Vec<_> = (0..TOGETHER / LARGE * 4)
-            .map(|_| gather(&mut Gatherer::new(u64::MAX, &storage), json.as_bytes(), 10_000).payload)
+            .map(|_| gather(&mut Spooler::new(u64::MAX, &storage), json.as_bytes(), 10_000).payload)
             .collect();
         let in_memory = kept.iter().filter(|payload| matches!(payload, Payload::Memory(_))).count();
         assert!((1..=TOGETHER / (LARGE / 2)).contains(&in_memory) && in_memory < kept.len(), "{in_memory}");
@@ -608,8 +608,8 @@ pub(crate) mod tests {
     #[test]
     fn a_part_can_be_patched() {
         let text = [b" ".to_vec(), vec![b'a'; 2 * LARGE], b"ID".to_vec(), vec![b'b'; 100]].concat();
-        let mut gatherer = Gatherer::new(u64::MAX, &storage());
-        let Gathered { payload, outline } = gather(&mut gatherer, &text, 5000);
+        let mut store = Spooler::new(u64::MAX, &storage());
+        let ScannedPayload { payload, outline } = gather(&mut store, &text, 5000);
         assert!(outline.is_err());
         let Payload::File(spooled) = payload.part(1..text.len() as u64 - 1) else { panic!("in memory") };
         let at = 2 * LARGE as u64;
@@ -630,43 +630,43 @@ pub(crate) mod tests {
 
     #[test]
     fn what_cannot_be_kept_is_an_error_and_the_next_one_is_kept() {
-        let mut gatherer = Gatherer::new(10, &storage());
-        gatherer.push(Bytes::from_static(b"12345678")).unwrap();
+        let mut store = Spooler::new(10, &storage());
+        store.push(Bytes::from_static(b"12345678")).unwrap();
         let why = |pushed: Result<(), GivenUp>| pushed.unwrap_err().error;
-        assert_eq!(why(gatherer.push(Bytes::from_static(b"901"))), Unkept::TooLong { limit: 10 });
-        assert_eq!(text(&gather(&mut gatherer, b"12", 1).payload), b"12");
+        assert_eq!(why(store.push(Bytes::from_static(b"901"))), Unkept::TooLong { limit: 10 });
+        assert_eq!(text(&gather(&mut store, b"12", 1).payload), b"12");
 
         let nowhere = Storage::new("/no/such/folder".into());
-        let mut gatherer = Gatherer::new(u64::MAX, &nowhere);
-        gatherer.push(Bytes::from(vec![b' '; LARGE])).unwrap();
-        assert_eq!(why(gatherer.push(Bytes::from_static(b"x"))), Unkept::NoFile(io::ErrorKind::NotFound));
-        assert_eq!(text(&gather(&mut gatherer, b"12", 1).payload), b"12");
+        let mut store = Spooler::new(u64::MAX, &nowhere);
+        store.push(Bytes::from(vec![b' '; LARGE])).unwrap();
+        assert_eq!(why(store.push(Bytes::from_static(b"x"))), Unkept::NoFile(io::ErrorKind::NotFound));
+        assert_eq!(text(&gather(&mut store, b"12", 1).payload), b"12");
     }
 
     #[test]
     fn what_is_known_of_a_message_is_known_when_it_is_given_up() {
-        let mut gatherer = Gatherer::new(30, &storage());
+        let mut store = Spooler::new(30, &storage());
         for (text, id, has_method) in [
             (r#"{"id":"a","result":"0123456789"}"#, Some(r#""a""#), false),
             (r#"{"result":"0123456789","id":"a"}"#, None, false),
             (r#"{"method":"x","params":"0123456"}"#, None, true),
         ] {
-            gatherer.push(Bytes::copy_from_slice(&text.as_bytes()[..25])).unwrap();
-            let given_up = gatherer.push(Bytes::from_static(b"........")).unwrap_err();
+            store.push(Bytes::copy_from_slice(&text.as_bytes()[..25])).unwrap();
+            let given_up = store.push(Bytes::from_static(b"........")).unwrap_err();
             assert_eq!((given_up.id.as_deref(), given_up.has_method), (id.map(str::as_bytes), has_method), "{text}");
         }
     }
 
     #[test]
     fn a_payload_for_memory_is_given_up_when_all_is_known_of_it() {
-        let mut gatherer = Gatherer::in_memory(10);
+        let mut store = Spooler::in_memory(10);
         for piece in [r#"{"method":"x","#, r#""params":[],"#, r#""id":7}"#] {
-            gatherer.push(Bytes::from_static(piece.as_bytes())).unwrap();
-            assert!(matches!(gatherer.held, Held::Nothing));
+            store.push(Bytes::from_static(piece.as_bytes())).unwrap();
+            assert!(matches!(store.held, HeldBytes::Nothing));
         }
-        let given_up = gatherer.take().unwrap_err();
+        let given_up = store.take().unwrap_err();
         assert_eq!((given_up.error, given_up.id.as_deref()), (Unkept::TooLong { limit: 10 }, Some(&b"7"[..])));
-        assert_eq!(text(&gather(&mut gatherer, b"12", 1).payload), b"12");
+        assert_eq!(text(&gather(&mut store, b"12", 1).payload), b"12");
     }
 
     #[test]

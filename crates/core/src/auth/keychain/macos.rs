@@ -13,7 +13,7 @@ use security_framework::{
 };
 use tokio::task::spawn_blocking;
 
-use super::{APPLICATION, Failure};
+use super::{APPLICATION, KeychainFailure};
 
 /// What `SecBase.h` calls `errSecItemNotFound`.
 const NOT_FOUND: i32 = -25300;
@@ -21,20 +21,20 @@ const NOT_FOUND: i32 = -25300;
 const NEEDS_USER: i32 = -25308;
 
 #[derive(Debug)]
-pub(super) struct Keychain;
+pub(super) struct SystemKeychain;
 
-impl Keychain {
+impl SystemKeychain {
     #[expect(clippy::unnecessary_wraps, reason = "a program built without keychains has none")]
     pub(super) fn of_user(_: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
         Some(Self)
     }
 
-    pub(super) async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+    pub(super) async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, KeychainFailure> {
         let name = name.to_owned();
         quietly(move || found(secret(&name))).await
     }
 
-    pub(super) async fn all(&self) -> Result<Vec<Vec<u8>>, Failure> {
+    pub(super) async fn all(&self) -> Result<Vec<Vec<u8>>, KeychainFailure> {
         quietly(|| {
             let mut options = ItemSearchOptions::new();
             options.class(ItemClass::generic_password()).service(APPLICATION).load_attributes(true).limit(Limit::All);
@@ -45,12 +45,12 @@ impl Keychain {
         .await
     }
 
-    pub(super) async fn set(&self, name: &str, _label: &str, secret: &[u8]) -> Result<(), Failure> {
+    pub(super) async fn set(&self, name: &str, _label: &str, secret: &[u8]) -> Result<(), KeychainFailure> {
         let (name, secret) = (name.to_owned(), secret.to_owned());
         quietly(move || set_generic_password(APPLICATION, &name, &secret)).await
     }
 
-    pub(super) async fn remove(&self, name: &str) -> Result<(), Failure> {
+    pub(super) async fn remove(&self, name: &str) -> Result<(), KeychainFailure> {
         let name = name.to_owned();
         quietly(move || found(delete_generic_password(APPLICATION, &name)).map(drop)).await
     }
@@ -70,11 +70,15 @@ fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
 }
 
 /// Asks in a thread, and the user nothing.
-async fn quietly<T: Send + 'static>(ask: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Failure> {
+async fn quietly<T: Send + 'static>(
+    ask: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, KeychainFailure> {
     let answer = spawn_blocking(move || {
         let _quiet = SecKeychain::disable_user_interaction()?;
         ask()
     });
-    let answer = answer.await.map_err(|error| Failure::Refused(error.into()))?;
-    answer.map_err(|error| if error.code() == NEEDS_USER { Failure::Locked } else { Failure::Refused(error.into()) })
+    let answer = answer.await.map_err(|error| KeychainFailure::Refused(error.into()))?;
+    answer.map_err(|error| {
+        if error.code() == NEEDS_USER { KeychainFailure::Locked } else { KeychainFailure::Refused(error.into()) }
+    })
 }

@@ -9,7 +9,7 @@ use zbus::{
     Connection, DynamicType, ObjectPath, OwnedObjectPath, OwnedVariant, Variant, connection, fdo, message::Message,
 };
 
-use super::{APPLICATION, Failure};
+use super::{APPLICATION, KeychainFailure};
 
 const SERVICE: &str = "org.freedesktop.secrets";
 const PATH: &str = "/org/freedesktop/secrets";
@@ -20,15 +20,15 @@ const ITEM: &str = "org.freedesktop.Secret.Item";
 const NOTHING: &str = "/";
 
 /// A secret on the bus: its session, parameters of its encryption, itself, and its kind.
-type Secret = (OwnedObjectPath, Vec<u8>, Vec<u8>, String);
+type BusSecret = (OwnedObjectPath, Vec<u8>, Vec<u8>, String);
 
 #[derive(Debug)]
-pub(super) struct Keychain {
+pub(super) struct SystemKeychain {
     /// The address of the session's bus.
     pub(super) bus: String,
 }
 
-impl Keychain {
+impl SystemKeychain {
     /// Clients often start the bridge with few variables. So the bus is also looked for where systemd has it.
     #[expect(clippy::unnecessary_wraps, reason = "a program built without keychains has none")]
     pub(super) fn of_user(environment: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
@@ -39,19 +39,19 @@ impl Keychain {
         Some(Self { bus })
     }
 
-    pub(super) async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+    pub(super) async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, KeychainFailure> {
         Ok(Service::connect(&self.bus).await?.secrets(&named(name)).await?.pop())
     }
 
-    pub(super) async fn all(&self) -> Result<Vec<Vec<u8>>, Failure> {
+    pub(super) async fn all(&self) -> Result<Vec<Vec<u8>>, KeychainFailure> {
         Service::connect(&self.bus).await?.secrets(&HashMap::from([("application", APPLICATION)])).await
     }
 
-    pub(super) async fn set(&self, name: &str, label: &str, secret: &[u8]) -> Result<(), Failure> {
+    pub(super) async fn set(&self, name: &str, label: &str, secret: &[u8]) -> Result<(), KeychainFailure> {
         Service::connect(&self.bus).await?.create(&named(name), label, secret).await
     }
 
-    pub(super) async fn remove(&self, name: &str) -> Result<(), Failure> {
+    pub(super) async fn remove(&self, name: &str) -> Result<(), KeychainFailure> {
         let service = Service::connect(&self.bus).await?;
         for item in service.items(&named(name)).await? {
             let prompt: OwnedObjectPath = service.call(&item, ITEM, "Delete", &()).await?.body().deserialize()?;
@@ -67,27 +67,37 @@ fn named(name: &str) -> HashMap<&str, &str> {
 }
 
 /// Whether it is done without asking the user, which is what the prompt is for.
-fn done(prompt: &OwnedObjectPath) -> Result<(), Failure> {
-    if prompt.as_str() == NOTHING { Ok(()) } else { Err(Failure::Refused("it wants to ask its user first".into())) }
+fn done(prompt: &OwnedObjectPath) -> Result<(), KeychainFailure> {
+    if prompt.as_str() == NOTHING {
+        Ok(())
+    } else {
+        Err(KeychainFailure::Refused("it wants to ask its user first".into()))
+    }
 }
 
 /// The service, on a connection of its own.
 struct Service(Connection);
 
 impl Service {
-    async fn connect(bus: &str) -> Result<Self, Failure> {
+    async fn connect(bus: &str) -> Result<Self, KeychainFailure> {
         let connected = connection::Builder::address(bus).build().await;
-        connected.map(Self).map_err(|error| Failure::Absent(error.into()))
+        connected.map(Self).map_err(|error| KeychainFailure::Absent(error.into()))
     }
 
-    async fn call<B>(&self, path: &ObjectPath<'_>, interface: &str, method: &str, body: &B) -> Result<Message, Failure>
+    async fn call<B>(
+        &self,
+        path: &ObjectPath<'_>,
+        interface: &str,
+        method: &str,
+        body: &B,
+    ) -> Result<Message, KeychainFailure>
     where
         B: serde::Serialize + DynamicType,
     {
         Ok(self.0.call_method(Some(SERVICE), path, Some(interface), method, body).await?)
     }
 
-    async fn call_service<B>(&self, method: &str, body: &B) -> Result<Message, Failure>
+    async fn call_service<B>(&self, method: &str, body: &B) -> Result<Message, KeychainFailure>
     where
         B: serde::Serialize + DynamicType,
     {
@@ -95,34 +105,39 @@ impl Service {
     }
 
     /// A session for secrets as they are.
-    async fn session(&self) -> Result<OwnedObjectPath, Failure> {
+    async fn session(&self) -> Result<OwnedObjectPath, KeychainFailure> {
         let opened = self.call_service("OpenSession", &("plain", Variant::from(""))).await?;
         let (_, session): (OwnedVariant, OwnedObjectPath) = opened.body().deserialize()?;
         Ok(session)
     }
 
-    async fn items(&self, attributes: &HashMap<&str, &str>) -> Result<Vec<OwnedObjectPath>, Failure> {
+    async fn items(&self, attributes: &HashMap<&str, &str>) -> Result<Vec<OwnedObjectPath>, KeychainFailure> {
         let found = self.call_service("SearchItems", attributes).await?;
         let (unlocked, locked): (Vec<OwnedObjectPath>, Vec<OwnedObjectPath>) = found.body().deserialize()?;
-        if locked.is_empty() { Ok(unlocked) } else { Err(Failure::Locked) }
+        if locked.is_empty() { Ok(unlocked) } else { Err(KeychainFailure::Locked) }
     }
 
-    async fn secrets(&self, attributes: &HashMap<&str, &str>) -> Result<Vec<Vec<u8>>, Failure> {
+    async fn secrets(&self, attributes: &HashMap<&str, &str>) -> Result<Vec<Vec<u8>>, KeychainFailure> {
         let items = self.items(attributes).await?;
         if items.is_empty() {
             return Ok(Vec::new());
         }
         let session = self.session().await?;
         let secrets = self.call_service("GetSecrets", &(items, session)).await?;
-        let secrets: HashMap<OwnedObjectPath, Secret> = secrets.body().deserialize()?;
+        let secrets: HashMap<OwnedObjectPath, BusSecret> = secrets.body().deserialize()?;
         Ok(secrets.into_values().map(|(_, _, secret, _)| secret).collect())
     }
 
-    async fn create(&self, attributes: &HashMap<&str, &str>, label: &str, secret: &[u8]) -> Result<(), Failure> {
+    async fn create(
+        &self,
+        attributes: &HashMap<&str, &str>,
+        label: &str,
+        secret: &[u8],
+    ) -> Result<(), KeychainFailure> {
         let collection = self.call_service("ReadAlias", &"default").await?;
         let collection: OwnedObjectPath = collection.body().deserialize()?;
         if collection.as_str() == NOTHING {
-            return Err(Failure::Absent("no keyring is the default one".into()));
+            return Err(KeychainFailure::Absent("no keyring is the default one".into()));
         }
         let properties = HashMap::from([
             ("org.freedesktop.Secret.Item.Label", Variant::from(label)),
@@ -136,7 +151,7 @@ impl Service {
     }
 }
 
-impl From<zbus::Error> for Failure {
+impl From<zbus::Error> for KeychainFailure {
     fn from(error: zbus::Error) -> Self {
         const LOCKED: &str = "org.freedesktop.Secret.Error.IsLocked";
         match &error {

@@ -9,23 +9,23 @@ use keyring_core::{Entry, Error, api::CredentialStoreApi};
 use tokio::task::spawn_blocking;
 use windows_native_keyring_store::Store;
 
-use super::{APPLICATION, Failure};
+use super::{APPLICATION, KeychainFailure};
 
 #[derive(Debug)]
-pub(super) struct Keychain;
+pub(super) struct SystemKeychain;
 
-impl Keychain {
+impl SystemKeychain {
     #[expect(clippy::unnecessary_wraps, reason = "a program built without keychains has none")]
     pub(super) fn of_user(_: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
         Some(Self)
     }
 
-    pub(super) async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+    pub(super) async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, KeychainFailure> {
         let name = name.to_owned();
         in_thread(move |store| found(entry(store, &name)?.get_secret())).await
     }
 
-    pub(super) async fn all(&self) -> Result<Vec<Vec<u8>>, Failure> {
+    pub(super) async fn all(&self) -> Result<Vec<Vec<u8>>, KeychainFailure> {
         in_thread(|store| {
             let pattern = format!(r"\.{APPLICATION}$");
             let entries = store.search(&HashMap::from([("pattern", pattern.as_str())]))?;
@@ -34,12 +34,12 @@ impl Keychain {
         .await
     }
 
-    pub(super) async fn set(&self, name: &str, _label: &str, secret: &[u8]) -> Result<(), Failure> {
+    pub(super) async fn set(&self, name: &str, _label: &str, secret: &[u8]) -> Result<(), KeychainFailure> {
         let (name, secret) = (name.to_owned(), secret.to_owned());
         in_thread(move |store| entry(store, &name)?.set_secret(&secret)).await
     }
 
-    pub(super) async fn remove(&self, name: &str) -> Result<(), Failure> {
+    pub(super) async fn remove(&self, name: &str) -> Result<(), KeychainFailure> {
         let name = name.to_owned();
         in_thread(move |store| found(entry(store, &name)?.delete_credential()).map(drop)).await
     }
@@ -61,8 +61,8 @@ fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
 
 async fn in_thread<T: Send + 'static>(
     ask: impl FnOnce(&Store) -> Result<T, Error> + Send + 'static,
-) -> Result<T, Failure> {
+) -> Result<T, KeychainFailure> {
     let answer = spawn_blocking(move || ask(&*Store::new()?));
-    let answer = answer.await.map_err(|error| Failure::Refused(error.into()))?;
-    answer.map_err(|error| Failure::Refused(error.into()))
+    let answer = answer.await.map_err(|error| KeychainFailure::Refused(error.into()))?;
+    answer.map_err(|error| KeychainFailure::Refused(error.into()))
 }

@@ -1,6 +1,6 @@
 //! HTTP+SSE (2024-11-05): a POST to the endpoint, and the answer on the standing stream.
 
-use super::{Exchange, Step};
+use super::{Exchange, Next};
 use crate::{
     error::{Error, ErrorKind},
     server::transport_choice::Transport,
@@ -10,20 +10,22 @@ use tokio::time::Instant;
 
 impl Exchange<'_> {
     /// HTTP+SSE: the answer comes on the standing stream (R52).
-    pub(super) async fn attempt_sse(&mut self) -> Result<Step, Error> {
+    pub(super) async fn attempt_sse(&mut self) -> Result<Next, Error> {
         let bridge = self.bridge;
         let (endpoint, stream) =
             match self.in_time_left(bridge.server.push_stream.endpoint(bridge.timeouts.idle)).await? {
                 Ok(endpoint) => endpoint,
                 // The server does not speak it, or no longer (R56): Streamable HTTP is what is left.
-                Err(error) if error.is_refusal() && bridge.server.transport.give_up_sse() => return Ok(Step::Again),
+                Err(error) if error.is_refusal() && bridge.server.transport.give_up_sse() => return Ok(Next::Again),
                 Err(error) => return Err(error),
             };
         bridge.server.transport.decide(Transport::Sse);
         let epoch = bridge.server.session().epoch();
         if self.is_initialize() {
             bridge.server.session().open(None, Some(stream));
-        } else if !self.pending.is_of_session() && bridge.server.session().stream().is_some_and(|own| own != stream) {
+        } else if self.pending.purpose.waits_for_session
+            && bridge.server.session().stream().is_some_and(|own| own != stream)
+        {
             return self.renew(epoch).await;
         }
         let since = Instant::now();
@@ -34,7 +36,7 @@ impl Exchange<'_> {
         self.received();
         if self.message.kind() != Kind::Request {
             self.read_remains(reply).await;
-            return Ok(Step::Done);
+            return Ok(Next::Done);
         }
         let remains = async {
             self.read_remains(reply).await;
@@ -46,7 +48,7 @@ impl Exchange<'_> {
             () = remains => false,
         };
         if is_answered {
-            return Ok(Step::Done);
+            return Ok(Next::Done);
         }
         Err(Error::new(ErrorKind::Broken, "the server's event stream ended before the answer came"))
     }

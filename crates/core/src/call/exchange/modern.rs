@@ -15,7 +15,7 @@ use crate::{
 use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, sleep};
 
-use super::{Exchange, Remedy, Step, no_answer};
+use super::{Exchange, Next, Remedy, no_answer};
 
 /// The code of the error that says that headers and body differ.
 const HEADER_MISMATCH: i64 = -32_020;
@@ -29,7 +29,7 @@ struct Known {
 }
 
 impl Exchange<'_> {
-    pub(super) async fn attempt_modern(&mut self) -> Result<Step, Error> {
+    pub(super) async fn attempt_modern(&mut self) -> Result<Next, Error> {
         let bridge = self.bridge;
         let is_blind = self.is_tool_call() && !bridge.server.protocol().tools.know(&self.message);
         if is_blind && !bridge.calls.tool_list.is_done() {
@@ -37,7 +37,7 @@ impl Exchange<'_> {
             tool_list::list(bridge, &self.message, bridge.calls.tool_list.tries()).await;
             if !self.is_direct() {
                 // The list has shown a legacy server, so the call need not.
-                return Ok(Step::Again);
+                return Ok(Next::Again);
             }
         }
         let known = Known { listings: bridge.calls.tool_list.tries(), is_modern: bridge.server.protocol().is_modern() };
@@ -65,7 +65,7 @@ impl Exchange<'_> {
     }
 
     /// A reply whose status says no: an answer (R67), headers that the server knows better, or an older server.
-    async fn refused_modern(&mut self, mut reply: Reply, known: Known) -> Result<Step, Error> {
+    async fn refused_modern(&mut self, mut reply: Reply, known: Known) -> Result<Next, Error> {
         let bridge = self.bridge;
         let status = reply.status();
         let page = reply.page(&bridge.server.storage, self.message.kind() == Kind::Request).await;
@@ -81,7 +81,7 @@ impl Exchange<'_> {
             && self.first(Remedy::NewList)
         {
             tool_list::list(bridge, &self.message, known.listings).await;
-            return Ok(Step::Again);
+            return Ok(Next::Again);
         }
         if self.message.kind() == Kind::Request {
             let taken = bridge.server.protocol().judge(self.message.method(), status, fault.as_ref());
@@ -98,19 +98,19 @@ impl Exchange<'_> {
                 && !self.pending.is_own()
             {
                 self.refusal = answer;
-                return Ok(Step::Again);
+                return Ok(Next::Again);
             }
         }
         if let Some(answer) = answer {
             incoming::answer(bridge, self.pending, answer).await;
-            return Ok(Step::Done);
+            return Ok(Next::Done);
         }
         Err(error)
     }
 
     /// Hands on what a subscription brings. Its stream is opened again when it breaks off, with what may have happened
     /// meanwhile put in the place of what did (R73, R74).
-    async fn follow_events(&mut self, mut reply: Reply) -> Result<Step, Error> {
+    async fn follow_events(&mut self, mut reply: Reply) -> Result<Next, Error> {
         let bridge = self.bridge;
         // How long the client has believed what no server stands for.
         let mut lost = Instant::now();

@@ -1,12 +1,12 @@
 //! Refusals: what a status that says no, or an error in the place of an answer, leads to.
 
-use super::{Exchange, Remedy, Step};
+use super::{Exchange, Next, Remedy};
 #[cfg(feature = "oauth")]
 use crate::call::sign_in_prompt;
 use crate::{
     call::{incoming, renewal},
     error::{Error, ErrorKind},
-    server::{credentials::Refusal, protocol, refusals::Page, reply::Reply},
+    server::{credentials::HeaderRefusal, protocol, refusals::RefusalBody, reply::Reply},
     wire::{
         message::{Kind, Message},
         method::only_reads,
@@ -18,14 +18,14 @@ use std::{sync::Arc, time::Duration};
 
 impl Exchange<'_> {
     /// A reply whose status says no: a lost session, stale credentials, an old server, or an answer (R7, R67).
-    pub(super) async fn refused(&mut self, mut reply: Reply, epoch: u64) -> Result<Step, Error> {
+    pub(super) async fn refused(&mut self, mut reply: Reply, epoch: u64) -> Result<Next, Error> {
         let bridge = self.bridge;
         let status = reply.status();
         let page = reply.page(&bridge.server.storage, self.message.kind() == Kind::Request).await;
         let error = reply.failure(&page.text);
         let (answer, may_go_again) = self.answer_in(status, &page);
         let is_own = page.response.as_ref().is_some_and(|response| self.is_named_by(response));
-        let is_of_session = !self.is_initialize() && !self.pending.is_of_session();
+        let is_of_session = !self.is_initialize() && self.pending.purpose.waits_for_session;
         let is_lost = is_of_session && bridge.server.session().is_lost(status, &page, !may_go_again);
         // No credentials help where it is the session that is missing.
         if !(is_lost && self.may_renew(epoch))
@@ -37,16 +37,16 @@ impl Exchange<'_> {
             let is_about_http = status == StatusCode::METHOD_NOT_ALLOWED;
             if answer.as_ref().is_some_and(|answer| !is_about_http && self.speaks_another_era(status, answer)) {
                 self.refusal = answer;
-                return Ok(Step::Again);
+                return Ok(Next::Again);
             }
             if bridge.server.transport.fallback(status, &page).is_some() {
                 return match self.speak_sse().await? {
-                    None => Ok(Step::Again),
+                    None => Ok(Next::Again),
                     #[cfg(feature = "oauth")]
                     Some(other) if other.is_about_tokens() => Err(other.with_may_have_run(false)),
                     Some(_) if let Some(answer) = answer => {
                         incoming::answer(bridge, self.pending, answer).await;
-                        Ok(Step::Done)
+                        Ok(Next::Done)
                     }
                     Some(other) => Err(error.with_other_way("and as a server of 2024-11-05 (HTTP+SSE)", &other)),
                 };
@@ -59,11 +59,11 @@ impl Exchange<'_> {
             }
         } else if may_go_again && self.is_behind() && matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST)
         {
-            return Ok(Step::Again);
+            return Ok(Next::Again);
         }
         if let Some(answer) = answer {
             incoming::answer(bridge, self.pending, answer).await;
-            return Ok(Step::Done);
+            return Ok(Next::Done);
         }
         Err(error)
     }
@@ -72,9 +72,9 @@ impl Exchange<'_> {
     /// follows if there are some.
     pub(super) async fn reauthorize(
         &mut self,
-        refusal: Refusal<'_>,
+        refusal: HeaderRefusal<'_>,
         may_go_again: bool,
-    ) -> Result<Option<Step>, Error> {
+    ) -> Result<Option<Next>, Error> {
         let credentials = &self.bridge.server.requests.credentials;
         let remedy = if refusal.status == StatusCode::FORBIDDEN { Remedy::MoreScope } else { Remedy::NewCredentials };
         let tries = self.remedies.iter().filter(|tried| **tried == remedy).count();
@@ -96,22 +96,22 @@ impl Exchange<'_> {
         let renewed = tokio::select! {
             biased;
             // The server has turned the request away, so there is nothing to cancel.
-            () = self.pending.withdrawn() => return Ok(Some(Step::Done)),
+            () = self.pending.withdrawn() => return Ok(Some(Next::Done)),
             renewed = credentials.renew(refusal, self.time_left()) => renewed,
         };
         let renewed = match renewed {
             #[cfg(feature = "oauth")]
-            Err(error) if error.is_sign_in() && self.answer_provisionally().await => return Ok(Some(Step::Done)),
+            Err(error) if error.is_sign_in() && self.answer_provisionally().await => return Ok(Some(Next::Done)),
             renewed => renewed.map_err(|error| error.with_may_have_run(self.may_have_run))?,
         };
         self.permit = self.in_time_left(self.bridge.calls.permits.acquire(self.lane.share)).await??;
-        Ok(renewed.then_some(Step::Again))
+        Ok(renewed.then_some(Next::Again))
     }
 
     /// The answer to the request in the body of a refusal, if it holds one: whatever id the server has put there, it can
     /// only mean this request. Says whether the request may be sent again, once what stood in its way is gone: not if the
     /// answer has the request's own id, and so may be that of what ran (see the table in `retry.rs`).
-    pub(super) fn answer_in(&self, status: StatusCode, page: &Page) -> (Option<Message>, bool) {
+    pub(super) fn answer_in(&self, status: StatusCode, page: &RefusalBody) -> (Option<Message>, bool) {
         let (Some(answer), Some(id)) = (&page.response, self.pending.id()) else {
             // What broke off may have been an answer as well.
             let is_about_credentials = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
@@ -130,10 +130,10 @@ impl Exchange<'_> {
     }
 
     /// The session that the message was sent in is gone; it was not looked at, and goes into the next one.
-    pub(super) async fn renew(&mut self, epoch: u64) -> Result<Step, Error> {
+    pub(super) async fn renew(&mut self, epoch: u64) -> Result<Next, Error> {
         if self.message.kind() == Kind::Response {
             // It answers a question of the session that is gone.
-            return Ok(Step::Done);
+            return Ok(Next::Done);
         }
         if !self.may_renew(epoch) {
             let summary = "the server does not know the session, and neither the one that was set up in its place";
@@ -141,7 +141,7 @@ impl Exchange<'_> {
         }
         self.first(Remedy::NewSession);
         self.in_time_left(renewal::renew(self.bridge, epoch)).await??;
-        Ok(Step::Again)
+        Ok(Next::Again)
     }
 
     /// The session of `epoch` is gone, but the message must not be sent again: the next one finds another.
@@ -163,7 +163,7 @@ impl Exchange<'_> {
         if message.answer().is_none()
             || self.era() == Era::Modern
             || self.is_initialize()
-            || self.pending.is_of_session()
+            || !self.pending.purpose.waits_for_session
             || self.pending.is_answered()
         {
             return false;

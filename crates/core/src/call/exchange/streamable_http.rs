@@ -1,6 +1,6 @@
 //! Streamable HTTP: one POST, the stream of its reply, and the rest of a stream that broke.
 
-use super::{Exchange, Step};
+use super::{Exchange, Next};
 use crate::{
     call::{exchange::no_answer, incoming, renewal},
     error::{Error, ErrorKind, Fate},
@@ -30,10 +30,11 @@ const REMAINS_TIME: Duration = Duration::from_millis(500);
 
 impl Exchange<'_> {
     /// Streamable HTTP: the reply to the POST holds the answer.
-    pub(super) async fn attempt_http(&mut self) -> Result<Step, Error> {
+    pub(super) async fn attempt_http(&mut self) -> Result<Next, Error> {
         let bridge = self.bridge;
         let epoch = bridge.server.session().epoch();
-        if !self.pending.is_of_session() && !self.is_initialize() && bridge.server.session().stream().is_some() {
+        if self.pending.purpose.waits_for_session && !self.is_initialize() && bridge.server.session().stream().is_some()
+        {
             // The session lived on a stream that the server does not offer any more (R56).
             return self.renew(epoch).await;
         }
@@ -66,7 +67,7 @@ impl Exchange<'_> {
         // It has opened the stream of HTTP+SSE, whatever it was asked, and has not looked at the request.
         let summary = "the server answered with the stream of HTTP+SSE (2024-11-05)";
         match self.speak_sse().await? {
-            None => Ok(Step::Again),
+            None => Ok(Next::Again),
             Some(other) => Err(Error::new(ErrorKind::InvalidAnswer, summary).with_other_way("and then", &other)),
         }
     }

@@ -1,38 +1,37 @@
 //! A modern client's request at a legacy server: it runs in a session that the bridge has set up, and what the server asks
 //! meanwhile becomes a result that asks for input (3.3).
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
-
-use tokio::time::timeout;
-
-use super::{Exchange, Remedy, Step};
 use crate::{
     call::{
-        Bridge,
-        call_table::Origin,
-        incoming,
+        Bridge, incoming,
         lane::Lane,
         own_requests,
-        parked_calls::{Call, Waiting},
+        parked_calls::{CallHandle, ParkedRequest},
+        purpose::Purpose,
         renewal, shutdown,
     },
     error::{Error, ErrorKind},
     json::splice::{Object, elements},
     server::protocol::{self, Road},
-    translate::modern_to_legacy::{self, Answered, LegacyServer, Step as Translated, Subscription},
+    translate::modern_to_legacy::{self, Answered, FromModern, LegacyServer, Subscription},
     wire::{
         id::Id,
-        large_message::Opened,
+        large_message::OpenedMessage,
         message::{Kind, Message},
         revision,
     },
 };
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+
+use super::{Exchange, Next, Remedy};
 
 /// What the server asks within so much time goes to the client in one result.
 const GATHERING: Duration = Duration::from_millis(20);
 
 impl Exchange<'_> {
-    pub(super) async fn attempt_to_legacy(&mut self) -> Result<Step, Error> {
+    pub(super) async fn attempt_to_legacy(&mut self) -> Result<Next, Error> {
         // What was sent before, as a modern request, was refused.
         self.pending.delivery.begin();
         let outcome = self.translate_to_legacy().await;
@@ -43,18 +42,23 @@ impl Exchange<'_> {
         })
     }
 
-    async fn translate_to_legacy(&mut self) -> Result<Step, Error> {
+    async fn translate_to_legacy(&mut self) -> Result<Next, Error> {
         let bridge = self.bridge;
         if self.message.kind() != Kind::Request {
             if bridge.server.session().is_for_modern() {
-                own_requests::tell(bridge, modern_to_legacy::forwarded(&self.message), Origin::Wish, Lane::default())
-                    .await;
+                own_requests::tell(
+                    bridge,
+                    modern_to_legacy::forwarded(&self.message),
+                    Purpose::modern_clients(),
+                    Lane::default(),
+                )
+                .await;
             }
-            return Ok(Step::Done);
+            return Ok(Next::Done);
         }
         if let Some(objection) = modern_to_legacy::objection(&self.message) {
             incoming::answer(bridge, self.pending, objection).await;
-            return Ok(Step::Done);
+            return Ok(Next::Done);
         }
         if let Some(step) = self.greet_legacy().await? {
             return Ok(step);
@@ -62,17 +66,17 @@ impl Exchange<'_> {
         let translated = bridge.server.protocol().legacy_server.as_ref().map(|server| server.take(&self.message));
         match translated {
             // Another message has found that the server is modern after all.
-            None => return Ok(Step::Again),
-            Some(Translated::Answer(answer)) => incoming::answer(bridge, self.pending, answer).await,
-            Some(Translated::Listen(subscription)) => self.subscribe(subscription).await,
-            Some(Translated::Retry { state, responses }) => return self.go_on(&state, &responses).await,
-            Some(Translated::Send(message)) => return self.make(&message).await,
+            None => return Ok(Next::Again),
+            Some(FromModern::Answer(answer)) => incoming::answer(bridge, self.pending, answer).await,
+            Some(FromModern::Listen(subscription)) => self.subscribe(subscription).await,
+            Some(FromModern::Retry { state, responses }) => return self.go_on(&state, &responses).await,
+            Some(FromModern::Send(message)) => return self.make(&message).await,
         }
-        Ok(Step::Done)
+        Ok(Next::Done)
     }
 
     /// Sees that there is a session. If the server has none to offer, its answer is the client's.
-    async fn greet_legacy(&mut self) -> Result<Option<Step>, Error> {
+    async fn greet_legacy(&mut self) -> Result<Option<Next>, Error> {
         let bridge = self.bridge;
         self.first(Remedy::OtherProtocol);
         let greeting = {
@@ -84,27 +88,27 @@ impl Exchange<'_> {
             Greeting::Session => None,
             Greeting::Refused(answer) => {
                 incoming::answer(bridge, self.pending, answer).await;
-                Some(Step::Done)
+                Some(Next::Done)
             }
             // What it said at first was meant.
             Greeting::Modern => match self.refusal.take() {
                 Some(refusal) => {
                     incoming::answer(bridge, self.pending, refusal).await;
-                    Some(Step::Done)
+                    Some(Next::Done)
                 }
-                None => Some(Step::Again),
+                None => Some(Next::Again),
             },
         })
     }
 
     /// Sends a request in its legacy form.
-    async fn make(&mut self, message: &Message) -> Result<Step, Error> {
+    async fn make(&mut self, message: &Message) -> Result<Next, Error> {
         self.set_level().await;
-        self.attend(Call::start(self.bridge, &self.message, message, &self.pending.delivery)).await
+        self.attend(CallHandle::start(self.bridge, &self.message, message, &self.pending.delivery)).await
     }
 
     /// Waits for the answer to a call, or for a question of the server's in the middle of it.
-    async fn attend(&mut self, mut call: Call) -> Result<Step, Error> {
+    async fn attend(&mut self, mut call: CallHandle) -> Result<Next, Error> {
         let bridge = self.bridge;
         let answer = tokio::select! {
             biased;
@@ -124,12 +128,12 @@ impl Exchange<'_> {
         let answer = match answer {
             Ok(answer) if shows_modern_server(&answer) => {
                 renewal::turn_modern(bridge);
-                return Ok(Step::Again);
+                return Ok(Next::Again);
             }
             Ok(answer) => answer,
             Err(error) => return Err(error),
         };
-        let opened = Opened::new(answer);
+        let opened = OpenedMessage::new(answer);
         let answer = opened.message.clone();
         let answered = match &bridge.server.protocol().legacy_server {
             // What cannot be opened passes as it is; clients take a result without a type for a complete one.
@@ -144,11 +148,11 @@ impl Exchange<'_> {
             }
         };
         incoming::answer(bridge, self.pending, answer).await;
-        Ok(Step::Done)
+        Ok(Next::Done)
     }
 
     /// Leaves a call to the client's next request, as the server needs input for it.
-    async fn park(&mut self, mut call: Call) -> Result<Step, Error> {
+    async fn park(&mut self, mut call: CallHandle) -> Result<Next, Error> {
         while let Ok(Some(question)) = timeout(GATHERING, call.questions.recv()).await {
             call.asked.push(question);
         }
@@ -156,24 +160,24 @@ impl Exchange<'_> {
         let state = self.bridge.calls.parked.park(call).ok_or_else(too_many)?;
         let answer = modern_to_legacy::input_required(&self.message, &state, &questions);
         incoming::answer(self.bridge, self.pending, answer).await;
-        Ok(Step::Done)
+        Ok(Next::Done)
     }
 
     /// Goes on with what the client brings the input for.
-    async fn go_on(&mut self, state: &str, responses: &[(String, String)]) -> Result<Step, Error> {
+    async fn go_on(&mut self, state: &str, responses: &[(String, String)]) -> Result<Next, Error> {
         let bridge = self.bridge;
         let mut call = match bridge.calls.parked.take(state, self.message.method()) {
-            Some(Waiting::Call(call, _)) => call,
-            Some(Waiting::Again(..)) => {
+            Some(ParkedRequest::Call(call, _)) => call,
+            Some(ParkedRequest::Again(..)) => {
                 if let Some(answer) = modern_to_legacy::declined(&self.message, responses) {
                     incoming::answer(bridge, self.pending, answer).await;
-                    return Ok(Step::Done);
+                    return Ok(Next::Done);
                 }
                 return self.make(&modern_to_legacy::forwarded(&self.message)).await;
             }
             None => {
                 incoming::answer(bridge, self.pending, unknown_state(&self.message)).await;
-                return Ok(Step::Done);
+                return Ok(Next::Done);
             }
         };
         self.pending.delivery.arrived();
@@ -182,7 +186,7 @@ impl Exchange<'_> {
                 Some((_, input)) => {
                     let response = modern_to_legacy::response(&question.request, input);
                     // The server may have more to ask, or the answer to give, before it has done with this.
-                    own_requests::tell_beside(bridge, response, Origin::Session).await;
+                    own_requests::tell_beside(bridge, response, Purpose::session()).await;
                 }
                 None => call.asked.push(question),
             }
@@ -202,7 +206,7 @@ impl Exchange<'_> {
             return;
         }
         // Some servers know levels and do not say so.
-        match own_requests::call(bridge, &request, Origin::Wish).await {
+        match own_requests::call(bridge, &request, Purpose::modern_clients()).await {
             Ok(answer) if answer.error().is_none() => bridge.server.session().answered(&request),
             failed => {
                 tracing::debug!(?failed, "the server's log level cannot be set");
@@ -222,7 +226,7 @@ impl Exchange<'_> {
         let mut unwatched = HashSet::new();
         for uri in newly.by_ref() {
             let request = modern_to_legacy::subscribe(&uri);
-            let failed = match own_requests::call(bridge, &request, Origin::Wish).await {
+            let failed = match own_requests::call(bridge, &request, Purpose::modern_clients()).await {
                 Ok(answer) if answer.error().is_none() => {
                     bridge.server.session().answered(&request);
                     continue;
@@ -273,7 +277,7 @@ async fn greet(bridge: &Arc<Bridge>, request: &Message) -> Result<Greeting, Erro
     }
     bridge.server.session().begin_for_modern();
     let initialize = modern_to_legacy::initialize(request);
-    let answer = own_requests::call(bridge, &initialize, Origin::Session)
+    let answer = own_requests::call(bridge, &initialize, Purpose::session())
         .await
         .inspect_err(|_| bridge.calls.renewal.failed())?;
     if let (Some(server), Some(offer)) = (LegacyServer::new(&answer), answer.offer()) {
@@ -330,7 +334,7 @@ impl Drop for Subscribed<'_> {
             for uri in gone.iter().filter(|uri| bridge.calls.subscriptions.is_unwatched(uri)) {
                 let request = modern_to_legacy::unsubscribe(uri);
                 bridge.server.session().answered(&request);
-                if let Err(error) = own_requests::call(&bridge, &request, Origin::Session).await {
+                if let Err(error) = own_requests::call(&bridge, &request, Purpose::session()).await {
                     tracing::debug!(error = %error, "the server goes on watching a resource");
                 }
             }

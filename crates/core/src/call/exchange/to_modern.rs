@@ -1,33 +1,33 @@
 //! A legacy client's message at a modern server: each request becomes one or more modern requests of the bridge's own (3.2).
 
+use crate::{
+    call::{incoming, lane::Lane, legacy_subscription, own_requests, purpose::Purpose},
+    error::{Error, ErrorKind, Fate},
+    random::random,
+    server::retry,
+    translate::legacy_to_modern::{FromLegacy, LegacyClient, Round, Translated},
+    wire::{
+        large_message::OpenedMessage,
+        message::{Kind, Message},
+    },
+};
 use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Exchange, Remedy, Step};
-use crate::{
-    call::{call_table::Origin, incoming, lane::Lane, legacy_subscription, own_requests},
-    error::{Error, ErrorKind, Fate},
-    random::random,
-    server::retry,
-    translate::legacy_to_modern::{Answer, LegacyClient, Round, Step as Translated},
-    wire::{
-        large_message::Opened,
-        message::{Kind, Message},
-    },
-};
+use super::{Exchange, Next, Remedy};
 
 /// How often a server may ask for more input within one request.
 const MOST_ROUNDS: u32 = 100;
 
 impl Exchange<'_> {
-    pub(super) async fn attempt_to_modern(&mut self) -> Result<Step, Error> {
+    pub(super) async fn attempt_to_modern(&mut self) -> Result<Next, Error> {
         // Each round takes a permit of its own.
         self.permit = None;
         let outcome = if self.is_initialize() {
             self.greet_modern().await
         } else {
-            self.translate_to_modern().await.map(|()| Step::Done)
+            self.translate_to_modern().await.map(|()| Next::Done)
         };
         outcome.map_err(|error| self.passed_on(error))
     }
@@ -39,11 +39,11 @@ impl Exchange<'_> {
     }
 
     /// The handshake, with what the server says of itself.
-    async fn greet_modern(&mut self) -> Result<Step, Error> {
+    async fn greet_modern(&mut self) -> Result<Next, Error> {
         let bridge = self.bridge;
         self.first(Remedy::OtherProtocol);
         let mut client = LegacyClient::new(&self.message);
-        let discovered = own_requests::call(bridge, &client.discover(), Origin::ForLegacyClient).await;
+        let discovered = own_requests::call(bridge, &client.discover(), Purpose::legacy_client()).await;
         let answer = match (discovered.map(|answer| client.initialized(&self.message, &answer)), self.refusal.take()) {
             (Ok(Ok(answer)), _) => {
                 bridge.shake_hands(client);
@@ -60,12 +60,12 @@ impl Exchange<'_> {
             // It was modern once; now it may know the handshake.
             (Ok(Err(_)), None) => {
                 bridge.takes_handshake();
-                return Ok(Step::Again);
+                return Ok(Next::Again);
             }
             (Err(error), None) => return Err(error),
         };
         incoming::answer(bridge, self.pending, answer).await;
-        Ok(Step::Done)
+        Ok(Next::Done)
     }
 
     async fn translate_to_modern(&mut self) -> Result<(), Error> {
@@ -77,8 +77,8 @@ impl Exchange<'_> {
         let translated = bridge.client.legacy().as_mut().map(|client| client.take(&self.message));
         match translated {
             None => return Err(Error::new(ErrorKind::SessionLost, "the client has not shaken hands")),
-            Some(Translated::Answer(answer)) => incoming::answer(bridge, self.pending, answer).await,
-            Some(Translated::Listen(answer)) => {
+            Some(FromLegacy::Answer(answer)) => incoming::answer(bridge, self.pending, answer).await,
+            Some(FromLegacy::Listen(answer)) => {
                 if let Err(error) = legacy_subscription::renew(bridge).await {
                     if let Some(client) = &mut *bridge.client.legacy() {
                         client.forget(&self.message);
@@ -87,14 +87,14 @@ impl Exchange<'_> {
                 }
                 incoming::answer(bridge, self.pending, answer).await;
             }
-            Some(Translated::Nothing) => {
+            Some(FromLegacy::Nothing) => {
                 if self.message.method() == "notifications/initialized" {
                     legacy_subscription::begin(bridge);
                 }
             }
-            Some(Translated::Send(message)) if message.kind() == Kind::Request => return self.go_rounds(message).await,
-            Some(Translated::Send(message)) => {
-                own_requests::tell(bridge, message, Origin::ForLegacyClient, Lane::default()).await;
+            Some(FromLegacy::Send(message)) if message.kind() == Kind::Request => return self.go_rounds(message).await,
+            Some(FromLegacy::Send(message)) => {
+                own_requests::tell(bridge, message, Purpose::legacy_client(), Lane::default()).await;
             }
         }
         Ok(())
@@ -104,26 +104,26 @@ impl Exchange<'_> {
     async fn go_rounds(&mut self, mut message: Message) -> Result<(), Error> {
         let bridge = self.bridge;
         for round in 0..MOST_ROUNDS {
-            let origin = Origin::Round(self.lane.share);
+            let purpose = Purpose::round(self.lane.share);
             // It goes the way of the client's request, which can thus say how far that came.
-            let (_, call) = own_requests::prepare(bridge, &message, origin, Arc::clone(&self.pending.delivery));
+            let (_, call) = own_requests::prepare(bridge, &message, purpose, Arc::clone(&self.pending.delivery));
             let answer = self.in_time_left(call).await??;
             let opened = self.open(answer).await?;
             let answer = opened.message.clone();
             let answer = match &mut *bridge.client.legacy() {
                 // What cannot be opened passes as it is: it only says more than the client knows.
                 Some(client) if opened.is_open() => client.answer(&self.message, answer),
-                _ => Answer::Final(answer),
+                _ => Translated::Final(answer),
             };
             match answer {
-                Answer::Final(answer) => {
+                Translated::Final(answer) => {
                     let answer = opened.close(answer).await;
                     incoming::answer(bridge, self.pending, answer).await;
                     return Ok(());
                 }
                 // The client is not bothered in vain.
-                Answer::InputRequired(_) if round + 1 == MOST_ROUNDS => break,
-                Answer::InputRequired(needed) => {
+                Translated::InputRequired(_) if round + 1 == MOST_ROUNDS => break,
+                Translated::InputRequired(needed) => {
                     self.may_have_run = true;
                     self.pending.has_acted();
                     message = self.input(&message, &needed, round).await?;
@@ -135,18 +135,19 @@ impl Exchange<'_> {
     }
 
     /// An answer, to be read and changed: all of it where the schemas in it matter, or the questions.
-    async fn open(&self, answer: Message) -> Result<Opened, Error> {
+    async fn open(&self, answer: Message) -> Result<OpenedMessage, Error> {
         if self.message.method() == "tools/list" {
             return self
-                .in_time_left(Opened::whole(answer, &self.bridge.calls.loans, &self.bridge.server.storage))
+                .in_time_left(OpenedMessage::whole(answer, &self.bridge.calls.loans, &self.bridge.server.storage))
                 .await;
         }
-        let opened = Opened::new(answer.clone());
+        let opened = OpenedMessage::new(answer.clone());
         if !LegacyClient::is_question(&opened.message) || opened.message.bytes().as_ptr() == answer.bytes().as_ptr() {
             return Ok(opened);
         }
-        let whole =
-            self.in_time_left(Opened::whole(answer, &self.bridge.calls.loans, &self.bridge.server.storage)).await?;
+        let whole = self
+            .in_time_left(OpenedMessage::whole(answer, &self.bridge.calls.loans, &self.bridge.server.storage))
+            .await?;
         if whole.is_open() {
             return Ok(whole);
         }

@@ -15,18 +15,18 @@ use compression_codecs::{
     core::util::{PartialBuffer, WriteBuffer},
 };
 
-use super::Decoder;
+use super::Decompressor;
 
 /// What the state itself takes, in bytes.
-const STATE: usize = size_of::<State>();
+const STATE: usize = size_of::<CountedState>();
 /// What a step may add to the tables: codes for 256 kinds of blocks in three categories.
 const MORE_TABLES: usize = 4 << 20;
 
-type State = BrotliState<Counted, Counted, Counted>;
+type CountedState = BrotliState<Counted, Counted, Counted>;
 
 /// A decoder of brotli.
 pub(super) struct Brotli {
-    state: Box<State>,
+    state: Box<CountedState>,
     tables: Counted,
     /// What the text announces, in bytes.
     window: usize,
@@ -35,7 +35,7 @@ pub(super) struct Brotli {
 impl Brotli {
     pub(super) fn new() -> Self {
         let tables = Counted::default();
-        let state = Box::new(State::new_strict(Counted::default(), tables.clone(), tables.clone()));
+        let state = Box::new(CountedState::new_strict(Counted::default(), tables.clone(), tables.clone()));
         Self { state, tables, window: 0 }
     }
 
@@ -83,7 +83,7 @@ impl DecodeV2 for Brotli {
     }
 }
 
-impl Decoder for Brotli {
+impl Decompressor for Brotli {
     fn begin(&mut self, input: &[u8]) {
         self.window = input.first().map_or(0, |first| announced(*first));
     }

@@ -8,7 +8,7 @@ use compression_codecs::{
     zstd::params::DParameter,
 };
 
-use super::Decoder;
+use super::Decompressor;
 
 /// How far back a body may refer, as a power of 2: the 8 MiB that RFC 9659 allows. The library would take 128 MiB, and each open
 /// reply would hold as much.
@@ -49,7 +49,7 @@ impl DecodeV2 for Zstd {
     }
 }
 
-impl Decoder for Zstd {
+impl Decompressor for Zstd {
     fn begin(&mut self, input: &[u8]) {
         // A header that is cut counts as the worst.
         let window = announced(input).unwrap_or(u64::MAX).min(1 << LARGEST_WINDOW);

@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use super::Input;
 use crate::{
     translate::{
-        legacy_to_modern::{self, Answer, LegacyClient},
-        modern_to_legacy::{self, Answered, LegacyServer, Step},
+        legacy_to_modern::{self, LegacyClient, Translated},
+        modern_to_legacy::{self, Answered, FromModern, LegacyServer},
         tool_headers::Tools,
     },
     wire::{
@@ -58,18 +58,18 @@ impl Given {
         self.holds_with(&answer, initialize.id());
         for (at, message) in rest.iter().enumerate() {
             match client.take(message) {
-                legacy_to_modern::Step::Send(sent) => self.holds_with(&sent, message.id()),
-                legacy_to_modern::Step::Answer(answer) | legacy_to_modern::Step::Listen(answer) => {
+                legacy_to_modern::FromLegacy::Send(sent) => self.holds_with(&sent, message.id()),
+                legacy_to_modern::FromLegacy::Answer(answer) | legacy_to_modern::FromLegacy::Listen(answer) => {
                     self.holds_with(&answer, message.id());
                 }
-                legacy_to_modern::Step::Nothing => {}
+                legacy_to_modern::FromLegacy::Nothing => {}
             }
             self.hold(client.listen());
             self.hold(LegacyClient::event(message.clone()));
             for answer in rest.iter().skip(at).filter(|answer| answer.kind() == Kind::Response).take(2) {
                 match client.answer(message, answer.clone()) {
-                    Answer::Final(last) => self.holds_with(&last, answer.id()),
-                    Answer::InputRequired(round) => {
+                    Translated::Final(last) => self.holds_with(&last, answer.id()),
+                    Translated::InputRequired(round) => {
                         self.hold(round.questions().iter().map(|question| question.request.clone()));
                         let keys = round.questions().iter().map(|question| question.key.clone());
                         let responses: Vec<_> = keys.map(|key| (key, answer.clone())).collect();
@@ -98,13 +98,13 @@ impl Given {
                 self.holds(&modern_to_legacy::set_level(&level));
             }
             match server.take(request) {
-                Step::Send(sent) => self.holds_with(&sent, request.id()),
-                Step::Answer(answer) => self.holds_with(&answer, request.id()),
-                Step::Retry { responses, .. } => {
+                FromModern::Send(sent) => self.holds_with(&sent, request.id()),
+                FromModern::Answer(answer) => self.holds_with(&answer, request.id()),
+                FromModern::Retry { responses, .. } => {
                     self.hold(responses.iter().map(|(_, response)| modern_to_legacy::response(request, response)));
                     self.hold(modern_to_legacy::declined(request, &responses));
                 }
-                Step::Listen(subscription) => {
+                FromModern::Listen(subscription) => {
                     self.holds(&subscription.acknowledged());
                     self.holds(&subscription.ended());
                     self.hold(subscription.uris().iter().map(|uri| modern_to_legacy::subscribe(uri)));

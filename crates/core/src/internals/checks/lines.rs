@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Input, text_of};
 use crate::wire::{
     body::Lines,
-    spool::{Gathered, Gatherer, GivenUp, Storage, Unkept},
+    spool::{GivenUp, ScannedPayload, Spooler, Storage, Unkept},
 };
 
 /// Any bytes are cut into lines as the whole is.
@@ -20,8 +20,9 @@ pub fn lines(input: &[u8]) {
 
 /// The lines of a stream that comes in these chunks, without their LF.
 pub(crate) fn lines_in(chunks: &[&[u8]], limit: u64) -> Vec<Result<Bytes, Unkept>> {
-    let text = |line: Result<Gathered, GivenUp>| line.map(|line| text_of(&line)).map_err(|given_up| given_up.error);
-    let mut lines = Lines::new(Gatherer::new(limit, &Storage::used_up()));
+    let text =
+        |line: Result<ScannedPayload, GivenUp>| line.map(|line| text_of(&line)).map_err(|given_up| given_up.error);
+    let mut lines = Lines::new(Spooler::new(limit, &Storage::used_up()));
     let mut all = Vec::new();
     for chunk in chunks {
         lines.feed(Bytes::copy_from_slice(chunk));

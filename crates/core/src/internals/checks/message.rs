@@ -15,7 +15,7 @@ use crate::{
         line::{Line, blank_line_breaks},
         message::{Invalid, Kind, LONGEST_BATCH, Message, Parsed},
         revision::{self, Era},
-        spool::{Gatherer, Storage},
+        spool::{Spooler, Storage},
     },
 };
 
@@ -53,11 +53,11 @@ pub fn message(input: &[u8]) {
 
 /// Reads one message that comes in these chunks, into a file if it is large.
 fn gathered(chunks: &[&[u8]]) -> Message {
-    let mut gatherer = Gatherer::new(u64::MAX, &Storage::used_up());
+    let mut spooler = Spooler::new(u64::MAX, &Storage::used_up());
     for chunk in chunks {
-        gatherer.push(Bytes::copy_from_slice(chunk)).unwrap();
+        spooler.push(Bytes::copy_from_slice(chunk)).unwrap();
     }
-    match Message::read(&gatherer.take().unwrap()) {
+    match Message::read(&spooler.take().unwrap()) {
         Ok(Parsed::One(message)) => message,
         other => panic!("one message in memory, and in a file {other:?}"),
     }

@@ -8,7 +8,8 @@ use super::{
 };
 use crate::{
     json::scanner::{
-        Answer, Expected, JsonFault, Kept, LONGEST_KEPT, Member, Outline, Places, Scanner, Shape, Version,
+        Expected, JsonFault, KeptText, LONGEST_KEPT, MemberKind, Outline, Places, ResponseOutline, Scanner, Shape,
+        Version,
     },
     wire::revision,
 };
@@ -97,7 +98,7 @@ fn expected(text: &str, found: &Outline) -> Outline {
     let kept = |name| {
         let value: &str = get(name)?;
         let kept = (value.len() <= LONGEST_KEPT).then(|| value.as_bytes().into());
-        Some(Kept { range: place(text, value), is_string: value.starts_with('"'), text: kept })
+        Some(KeptText { range: place(text, value), is_string: value.starts_with('"'), text: kept })
     };
     let meta = get("params").and_then(Members::of).and_then(|params| params.get("_meta")).and_then(Members::of);
     Outline {
@@ -111,18 +112,18 @@ fn expected(text: &str, found: &Outline) -> Outline {
 }
 
 /// What a response has; the cuts, which leave what else it is, as they are in `found`.
-fn expected_answer(text: &str, members: Option<&Members<'_>>, found: &Answer) -> Answer {
+fn expected_answer(text: &str, members: Option<&Members<'_>>, found: &ResponseOutline) -> ResponseOutline {
     let get = |name: &str| members.and_then(|members| members.get(name));
     let member = |name: &str| match get(name) {
-        None => Member::Absent,
-        _ if members.is_some_and(|members| members.is_doubtful(name)) => Member::Several,
-        Some("null") => Member::Null,
-        Some(_) => Member::Value,
+        None => MemberKind::Absent,
+        _ if members.is_some_and(|members| members.is_doubtful(name)) => MemberKind::Several,
+        Some("null") => MemberKind::Null,
+        Some(_) => MemberKind::Value,
     };
     let (result, error) = (member("result"), member("error"));
     let mut places = found.places.as_deref().cloned().unwrap_or_default();
     for (member, cut) in [(result, &places.result), (error, &places.error)] {
-        if member == Member::Null {
+        if member == MemberKind::Null {
             let (start, end) = (usize::try_from(cut.start).unwrap(), usize::try_from(cut.end).unwrap());
             let kept = [&text[..start], &text[end..]].concat();
             assert!(start < end && Members::of(kept.trim_start_matches('\u{feff}')).is_some(), "{kept:?}");
@@ -136,7 +137,7 @@ fn expected_answer(text: &str, members: Option<&Members<'_>>, found: &Answer) ->
     let of_error = |name| error_object.as_ref().and_then(|error| error.get(name));
     let is_number = |value: &&str| value.starts_with(|first: char| first == '-' || first.is_ascii_digit());
     places.code = of_error("code").filter(is_number).map(|code| place(text, code).start);
-    Answer {
+    ResponseOutline {
         version: match version {
             None => Version::Absent,
             Some("null") => Version::Null,

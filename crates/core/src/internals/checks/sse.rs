@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::{Input, text_of};
 use crate::wire::{
-    body::{LONGEST_CARRIED, Part, Sse},
-    spool::{Gatherer, Storage},
+    body::{EventPart, LONGEST_CARRIED, Sse},
+    spool::{Spooler, Storage},
 };
 
 /// Any bytes are read as the standard's algorithm reads the whole.
@@ -36,7 +36,7 @@ pub(crate) struct Seen {
 /// What is in a stream that comes in these chunks.
 pub(crate) fn events_in(chunks: &[&[u8]], limit: u64) -> Seen {
     let mut sse = Sse::default();
-    let mut data = Gatherer::new(limit, &Storage::used_up());
+    let mut data = Spooler::new(limit, &Storage::used_up());
     let mut seen = Seen::default();
     for chunk in chunks {
         sse.feed(Bytes::copy_from_slice(chunk));
@@ -51,17 +51,17 @@ pub(crate) fn events_in(chunks: &[&[u8]], limit: u64) -> Seen {
 }
 
 /// The events that are complete.
-fn complete(sse: &mut Sse, data: &mut Gatherer, too_long: &mut usize) -> Vec<(Bytes, Bytes)> {
+fn complete(sse: &mut Sse, data: &mut Spooler, too_long: &mut usize) -> Vec<(Bytes, Bytes)> {
     let mut events = Vec::new();
     while let Some(part) = sse.next() {
         match part {
-            Part::Data(piece) => {
+            EventPart::Data(piece) => {
                 if data.push(piece.to_bytes()).is_err() {
                     *too_long += 1;
                     sse.skip_event();
                 }
             }
-            Part::End { name } => events.push((name, text_of(&data.take().expect("it was kept")))),
+            EventPart::End { name } => events.push((name, text_of(&data.take().expect("it was kept")))),
         }
     }
     events

@@ -21,13 +21,13 @@ pub(crate) struct Lines<G> {
 }
 
 impl<G: Gather> Lines<G> {
-    /// A cutter of lines that `gatherer` puts together, and judges.
-    pub(crate) fn new(gatherer: G) -> Self {
-        Self { chunk: Bytes::new(), at: 0, carried: gatherer, skipping: false }
+    /// A cutter of lines that `spooler` puts together, and judges.
+    pub(crate) fn new(spooler: G) -> Self {
+        Self { chunk: Bytes::new(), at: 0, carried: spooler, skipping: false }
     }
 
     /// What puts lines together that span chunks.
-    pub(crate) fn gatherer(&self) -> &G {
+    pub(crate) fn spooler(&self) -> &G {
         &self.carried
     }
 
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
     use crate::{
         internals::checks::{lines_in, naive_lines},
-        wire::spool::{Gatherer, Unkept, tests::storage},
+        wire::spool::{Spooler, Unkept, tests::storage},
     };
 
     #[test]
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn a_line_inside_one_chunk_is_not_copied() {
         let chunk = Bytes::from_static(b"one\ntwo\n");
-        let mut lines = Lines::new(Gatherer::new(100, &storage()));
+        let mut lines = Lines::new(Spooler::new(100, &storage()));
         lines.feed(chunk.clone());
         let line = lines.next().unwrap().unwrap().in_memory().unwrap().clone();
         assert_eq!(line.as_ptr(), chunk.as_ptr());

@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::wire::spool::{Gathered, Gatherer, GivenUp, Unkept};
+use crate::wire::spool::{GivenUp, ScannedPayload, Spooler, Unkept};
 
 /// Who puts the pieces of one text after the other together.
 pub(crate) trait Gather {
@@ -28,15 +28,15 @@ pub(crate) trait Gather {
     fn is_empty(&self) -> bool;
 }
 
-impl Gather for Gatherer {
-    type Whole = Gathered;
+impl Gather for Spooler {
+    type Whole = ScannedPayload;
     type Refusal = GivenUp;
 
     fn push(&mut self, piece: Bytes) -> Result<(), GivenUp> {
         self.push(piece)
     }
 
-    fn take(&mut self) -> Result<Gathered, GivenUp> {
+    fn take(&mut self) -> Result<ScannedPayload, GivenUp> {
         self.take()
     }
 
@@ -81,10 +81,10 @@ impl Gather for Plain {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Pieces(Held);
+pub(crate) struct Pieces(HeldPieces);
 
 #[derive(Debug, Default)]
-enum Held {
+enum HeldPieces {
     #[default]
     Nothing,
     One(Bytes),
@@ -95,33 +95,33 @@ impl Pieces {
     /// Takes one more piece.
     pub(crate) fn push(&mut self, piece: Bytes) {
         self.0 = match std::mem::take(&mut self.0) {
-            Held::Nothing => Held::One(piece),
-            Held::One(first) => {
+            HeldPieces::Nothing => HeldPieces::One(piece),
+            HeldPieces::One(first) => {
                 let mut many = BytesMut::with_capacity((first.len() + piece.len()) * 2);
                 many.extend_from_slice(&first);
                 many.extend_from_slice(&piece);
-                Held::Many(many)
+                HeldPieces::Many(many)
             }
-            Held::Many(mut many) => {
+            HeldPieces::Many(mut many) => {
                 many.extend_from_slice(&piece);
-                Held::Many(many)
+                HeldPieces::Many(many)
             }
         };
     }
 
     pub(crate) fn len(&self) -> usize {
         match &self.0 {
-            Held::Nothing => 0,
-            Held::One(piece) => piece.len(),
-            Held::Many(many) => many.len(),
+            HeldPieces::Nothing => 0,
+            HeldPieces::One(piece) => piece.len(),
+            HeldPieces::Many(many) => many.len(),
         }
     }
 
     pub(crate) fn take(&mut self) -> Bytes {
         match std::mem::take(&mut self.0) {
-            Held::Nothing => Bytes::new(),
-            Held::One(piece) => piece,
-            Held::Many(many) => many.freeze(),
+            HeldPieces::Nothing => Bytes::new(),
+            HeldPieces::One(piece) => piece,
+            HeldPieces::Many(many) => many.freeze(),
         }
     }
 }

@@ -26,7 +26,7 @@ use super::pieces::Pieces;
 
 /// What a stream of events is made of.
 #[derive(Debug)]
-pub(crate) enum Part<'a> {
+pub(crate) enum EventPart<'a> {
     /// More of an event's data.
     Data(Piece<'a>),
     /// The event whose data came before, be it empty, is complete.
@@ -62,12 +62,12 @@ impl Deref for Piece<'_> {
 #[derive(Debug, Default)]
 pub(crate) struct Sse {
     chunk: Bytes,
-    state: State,
+    state: SseState,
 }
 
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent")]
-struct State {
+struct SseState {
     /// Up to here the chunk is read.
     at: usize,
     /// The beginning of a line whose end has not come.
@@ -75,7 +75,7 @@ struct State {
     /// What was carried of the last line that a chunk's end has cut.
     line: Bytes,
     /// What the rest of a line is, whose beginning is not carried any more.
-    rest: Option<Rest>,
+    rest: Option<EventRest>,
     /// The last line ended by CR: a LF that follows belongs to it.
     after_cr: bool,
     /// The stream's first line, which may open with a byte order mark, is over.
@@ -110,7 +110,7 @@ enum Found {
 
 /// What the rest of a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rest {
+enum EventRest {
     /// The rest is data.
     Data,
     /// The rest does not matter.
@@ -138,13 +138,13 @@ impl Sse {
         state.next_value = None;
         state.has_data = false;
         if state.rest.is_some() {
-            state.rest = Some(Rest::Other);
+            state.rest = Some(EventRest::Other);
         }
     }
 
     /// The next part that is there.
     #[inline]
-    pub(crate) fn next(&mut self) -> Option<Part<'_>> {
+    pub(crate) fn next(&mut self) -> Option<EventPart<'_>> {
         let state = &mut self.state;
         let next_value = state.next_value.take().map(|(source, range)| Found::Data(source, range));
         let Some(found) = next_value.or_else(|| state.read(&self.chunk)) else {
@@ -153,10 +153,10 @@ impl Sse {
             return None;
         };
         Some(match found {
-            Found::Data(Source::Chunk, range) => Part::Data(Piece { source: &self.chunk, range }),
-            Found::Data(Source::Line, range) => Part::Data(Piece { source: &state.line, range }),
-            Found::Data(Source::LineFeed, range) => Part::Data(Piece { source: &LINE_FEED, range }),
-            Found::End(name) => Part::End { name },
+            Found::Data(Source::Chunk, range) => EventPart::Data(Piece { source: &self.chunk, range }),
+            Found::Data(Source::Line, range) => EventPart::Data(Piece { source: &state.line, range }),
+            Found::Data(Source::LineFeed, range) => EventPart::Data(Piece { source: &LINE_FEED, range }),
+            Found::End(name) => EventPart::End { name },
         })
     }
 
@@ -176,7 +176,7 @@ impl Sse {
     }
 }
 
-impl State {
+impl SseState {
     /// Goes on in the chunk to the next part.
     fn read(&mut self, chunk: &Bytes) -> Option<Found> {
         loop {
@@ -222,11 +222,11 @@ impl State {
     /// long; of other lines that are long, more than any field can mean, the rest does not matter.
     fn carry(&mut self, chunk: &Bytes, range: Range<usize>) -> Option<Found> {
         match self.rest {
-            Some(Rest::Data) => return more_data(Source::Chunk, range),
-            Some(Rest::Other) => return None,
+            Some(EventRest::Data) => return more_data(Source::Chunk, range),
+            Some(EventRest::Other) => return None,
             None if self.skipping => {
                 // Only whether the line is empty matters now, for that ends the event.
-                self.rest = (!range.is_empty()).then_some(Rest::Other);
+                self.rest = (!range.is_empty()).then_some(EventRest::Other);
                 return None;
             }
             None => {}
@@ -234,7 +234,7 @@ impl State {
         let text = chunk.get(range.clone()).unwrap_or_default();
         if let (0, Some((DATA, value))) = (self.carried.len(), text.split_first_chunk()) {
             self.has_begun = true;
-            self.rest = Some(Rest::Data);
+            self.rest = Some(EventRest::Data);
             return self.add_data(Source::Chunk, range.end - value.len()..range.end);
         }
         self.carried.push(chunk.slice(range));
@@ -244,10 +244,10 @@ impl State {
         self.line = self.carried.take();
         let line = self.line.clone();
         let Some(value) = self.without_mark(&line).strip_prefix(b"data:") else {
-            self.rest = Some(Rest::Other);
+            self.rest = Some(EventRest::Other);
             return None;
         };
-        self.rest = Some(Rest::Data);
+        self.rest = Some(EventRest::Data);
         let length = value.strip_prefix(b" ").unwrap_or(value).len();
         self.add_data(Source::Line, line.len() - length..line.len())
     }
@@ -453,7 +453,7 @@ mod tests {
         let chunk = Bytes::from_static(b"data: payload\n\n");
         let mut sse = Sse::default();
         sse.feed(chunk.clone());
-        let Some(Part::Data(data)) = sse.next() else { panic!("no data") };
+        let Some(EventPart::Data(data)) = sse.next() else { panic!("no data") };
         assert_eq!((&data[..], data.as_ptr()), (&b"payload"[..], chunk[6..].as_ptr()));
     }
 
