@@ -26,6 +26,10 @@ const BLOCK: usize = 16 << 10;
 const LITTLE_ROOM: usize = 4 << 10;
 /// What a decoder of deflate holds, in bytes.
 const DEFLATE: usize = 64 << 10;
+/// To begin a text costs as much as a thousand bytes of one. So many of a body may be empty, and of all others each must have so
+/// many bytes on average.
+const MOST_EMPTY_TEXTS: usize = 64;
+const LEAST_TEXT: usize = 16;
 /// How long a reply waits for the memory to expand it.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -43,6 +47,8 @@ pub(super) struct BodyDecompressor {
     failed: Option<io::Error>,
     /// Bytes of text up to here.
     expanded: usize,
+    /// How many texts were begun.
+    texts: usize,
     held: Taken,
 }
 
@@ -90,7 +96,7 @@ impl BodyDecompressor {
             _ => return None,
         };
         let (input, block, held) = (Bytes::new(), BytesMut::new(), budget.nothing());
-        Some(Self { decoder, input, block, is_full: false, is_whole: true, failed: None, expanded: 0, held })
+        Some(Self { decoder, input, block, is_full: false, is_whole: true, failed: None, expanded: 0, texts: 0, held })
     }
 
     /// Takes the next bytes of the body. All before must have been expanded.
@@ -110,9 +116,7 @@ impl BodyDecompressor {
             return Ok(None);
         }
         if self.is_whole && !self.is_full {
-            self.decoder.reinit()?;
-            self.decoder.begin(&self.input);
-            self.is_whole = false;
+            self.begin()?;
         }
         let (most, _) = self.decoder.weight(self.expanded);
         if !self.held.try_grow(most) && timeout(PATIENCE, self.held.grow(most)).await.is_err() {
@@ -124,13 +128,25 @@ impl BodyDecompressor {
         next
     }
 
+    /// Begins a text, which has a window of its own.
+    fn begin(&mut self) -> io::Result<()> {
+        self.texts += 1;
+        if self.texts > MOST_EMPTY_TEXTS.saturating_add(self.expanded / LEAST_TEXT) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it is made of too many texts with nothing in them",
+            ));
+        }
+        self.decoder.reinit()?;
+        self.decoder.begin(&self.input);
+        self.is_whole = false;
+        Ok(())
+    }
+
     fn expand(&mut self) -> io::Result<Option<Bytes>> {
         while !self.input.is_empty() || self.is_full {
             if self.is_whole && !self.is_full {
-                // Another text, which has a window of its own.
-                self.decoder.reinit()?;
-                self.decoder.begin(&self.input);
-                self.is_whole = false;
+                self.begin()?;
             }
             if self.block.len() < LITTLE_ROOM {
                 self.block = BytesMut::zeroed(BLOCK);
@@ -256,6 +272,24 @@ mod tests {
             text.extend(expand(&mut expander, piece)?);
         }
         expander.finish().map(|()| text)
+    }
+
+    #[test]
+    fn a_body_is_no_heap_of_empty_texts() {
+        for coding in CODINGS {
+            let text = |text: &[u8]| {
+                let (mut all, rest) = compressed(coding, text);
+                all.extend(rest);
+                all
+            };
+            assert!(whole(coding, &[&text(b"").repeat(MOST_EMPTY_TEXTS)]).unwrap().is_empty(), "{coding}");
+            let error = whole(coding, &[&text(b"").repeat(MOST_EMPTY_TEXTS + 1)]).unwrap_err();
+            assert!(error.to_string().contains("too many texts"), "{coding}: {error}");
+            assert!(whole(coding, &[&text(b"x").repeat(1_000)]).is_err(), "{coding}");
+            // As servers do that compress each event by itself.
+            let event = b"data: {\"jsonrpc\":\"2.0\"}\n\n";
+            assert_eq!(whole(coding, &[&text(event).repeat(1_000)]).unwrap().len(), event.len() * 1_000, "{coding}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! | a lost session, in nobody's name | again, in a new session | again, in a new session | no |
 //! | 400, 404, 405, 406, 410, 415, 422 in nobody's name, to a modern request at a server that has not shown its protocol | again, in the older protocol | again, in the older protocol | no |
 //! | the protocol's own refusals (-32020 to -32022 under 400) | again, as they ask for | again, as they ask for | no |
-//! | a JSON-RPC error under the request's own id, of whatever status | as above, then the answer | the answer | |
+//! | a JSON-RPC result or error under the request's own id, of whatever status, but for an error beside a challenge | as above, then the answer | the answer | |
 //! | 3xx, 401, 403, 405, 406, 407, 411, 413, 414, 415, 417, 421, 425, 426, 428, 431 | once | once | no |
 //! | any other 4xx | once | once | yes |
 //!

@@ -214,7 +214,7 @@ impl Session {
             (400 | 404, Some((-32_022..=-32_020, _))) => self.initialize.is_some() && !self.for_modern,
             _ if self.id.is_none() => false,
             // A result, whatever words stand in it.
-            (500..=599, None) if page.response.as_ref().is_some_and(|response| response.answer().is_none()) => false,
+            (500..=599, None) if page.response.as_ref().is_some_and(|response| response.outline().is_none()) => false,
             (_, Some((code, text))) if may_be_answer => SESSION_CODES.contains(&code) && names_lost_session(&text),
             // A gateway of which the tool is no part. What ran there is another question.
             (500..=599, None) => names_lost_session(&String::from_utf8_lossy(&page.text)),

@@ -292,7 +292,7 @@ impl Message {
     }
 
     /// What a response has that is no plain result, at which places of the text as it came.
-    pub(crate) fn answer(&self) -> Option<&ResponseOutline> {
+    pub(crate) fn outline(&self) -> Option<&ResponseOutline> {
         self.answer.as_deref()
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn is_valid(message: &Message) -> bool {
             answer.version == Version::Two && answer.result == MemberKind::Absent && answer.error == MemberKind::Value;
         has_form && answer.has_message && has_integer_code(message, answer)
     };
-    message.kind() == Kind::Response && message.answer().is_none_or(is_error)
+    message.kind() == Kind::Response && message.outline().is_none_or(is_error)
 }
 
 /// The message as it may reach a client.
@@ -38,7 +38,7 @@ pub(crate) fn is_valid(message: &Message) -> bool {
 /// # Errors
 /// It is no valid response, and cannot be made one.
 pub(crate) fn valid(message: Message) -> Result<Message, Lost> {
-    let Some(answer) = message.answer().filter(|_| message.kind() == Kind::Response) else { return Ok(message) };
+    let Some(answer) = message.outline().filter(|_| message.kind() == Kind::Response) else { return Ok(message) };
     let has_version = answer.version == Version::Two;
     let may_be_mended = match (answer.result, answer.error) {
         (MemberKind::Value | MemberKind::Null, MemberKind::Absent | MemberKind::Null) => {

@@ -68,6 +68,29 @@ async fn a_request_is_repeated_with_new_credentials_once() {
     client.finish(&mut server).await;
 }
 
+/// What has a result has run, whatever a gateway puts on it; an error under the request's id says less than the challenge beside it.
+#[tokio::test]
+async fn a_result_in_a_refusal_is_the_answer_and_an_error_beside_a_challenge_is_not() {
+    const CHALLENGE: (&str, &str) = ("WWW-Authenticate", "Bearer error=\"invalid_token\"");
+    let body = |member: &str| format!(r#"{{"jsonrpc":"2.0","id":1,{member}}}"#);
+    for (headers, member, is_answer) in [
+        (&[CHALLENGE][..], r#""result":{"content":[]}"#, true),
+        (&[], r#""result":{"content":[]}"#, true),
+        (&[CHALLENGE], r#""error":{"code":-32001,"message":"Unauthorized"}"#, false),
+        (&[], r#""error":{"code":-32001,"message":"upstream: 401"}"#, true),
+    ] {
+        let mut server = Server::start().await;
+        let (config, _) = config(&server, true);
+        let mut client = Client::start(config);
+        client.send(call("1")).await;
+        server.post().await.respond(401, headers, &body(member)).await;
+        let answer = if is_answer { body(member) } else { server.post().await.answer("{}").await };
+        client.expect_all(vec![answer]).await;
+        client.expect_nothing(&mut server).await;
+        client.finish(&mut server).await;
+    }
+}
+
 #[tokio::test]
 async fn a_stream_is_taken_up_again_with_new_credentials() {
     let mut server = Server::start().await;

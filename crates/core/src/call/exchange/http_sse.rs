@@ -2,6 +2,7 @@
 
 use super::{Exchange, Next};
 use crate::{
+    call::exchange::refusals::AtSending,
     error::{Error, ErrorKind},
     server::transport_choice::Transport,
     wire::message::Kind,
@@ -31,7 +32,7 @@ impl Exchange<'_> {
         let since = Instant::now();
         let reply = self.post(&endpoint).await?;
         if !reply.status().is_success() {
-            return self.refused(reply, epoch).await;
+            return self.refused(reply, AtSending::in_session(epoch)).await;
         }
         self.received();
         if self.message.kind() != Kind::Request {

@@ -1,7 +1,7 @@
 //! A modern request at a modern server: everything that a legacy session would know is in its headers (R60-R78).
 
 use crate::{
-    call::{incoming, tool_list},
+    call::{exchange::refusals::AtSending, incoming, tool_list},
     error::{Error, ErrorKind, Fate},
     random::random,
     server::{reply::Reply, retry},
@@ -15,18 +15,7 @@ use crate::{
 use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, sleep};
 
-use super::{Exchange, Next, Remedy, no_answer};
-
-/// The code of the error that says that headers and body differ.
-const HEADER_MISMATCH: i64 = -32_020;
-/// What was known of the server when a request was sent.
-#[derive(Clone, Copy)]
-struct Known {
-    /// How often its tools had been listed.
-    listings: u64,
-    /// It takes modern requests.
-    is_modern: bool,
-}
+use super::{Exchange, Next, no_answer};
 
 impl Exchange<'_> {
     pub(super) async fn attempt_modern(&mut self) -> Result<Next, Error> {
@@ -40,10 +29,14 @@ impl Exchange<'_> {
                 return Ok(Next::Again);
             }
         }
-        let known = Known { listings: bridge.calls.tool_list.tries(), is_modern: bridge.server.protocol().is_modern() };
+        let sent = AtSending {
+            epoch: bridge.server.session().epoch(),
+            listings: bridge.calls.tool_list.tries(),
+            to_modern_server: bridge.server.protocol().is_modern(),
+        };
         let reply = self.post(bridge.server.requests.url()).await?;
         if !reply.status().is_success() {
-            return self.refused_modern(reply, known).await;
+            return self.refused(reply, sent).await;
         }
         self.received();
         if self.message.method() == "subscriptions/listen" {
@@ -62,50 +55,6 @@ impl Exchange<'_> {
         let params =
             if self.is_tool_call() { self.bridge.server.protocol().tools.params(&self.message) } else { Vec::new() };
         headers::modern(&self.message, params, headers);
-    }
-
-    /// A reply whose status says no: an answer (R67), headers that the server knows better, or an older server.
-    async fn refused_modern(&mut self, mut reply: Reply, known: Known) -> Result<Next, Error> {
-        let bridge = self.bridge;
-        let status = reply.status();
-        let page = reply.page(&bridge.server.storage, self.message.kind() == Kind::Request).await;
-        let error = reply.failure(&page.text);
-        let (answer, may_go_again) = self.answer_in(status, &page);
-        if let Some(step) = self.reauthorize(reply.refusal(), may_go_again).await? {
-            return Ok(step);
-        }
-        let fault = answer.as_ref().and_then(Message::error);
-        if fault.as_ref().is_some_and(|(code, _)| *code == HEADER_MISMATCH)
-            && may_go_again
-            && self.is_tool_call()
-            && self.first(Remedy::NewList)
-        {
-            tool_list::list(bridge, &self.message, known.listings).await;
-            return Ok(Next::Again);
-        }
-        if self.message.kind() == Kind::Request {
-            let taken = bridge.server.protocol().judge(self.message.method(), status, fault.as_ref());
-            if let Some(taken) = taken.filter(|_| !self.has_tried(Remedy::OtherProtocol)) {
-                bridge.server.protocol().modern_is(taken);
-            }
-            // A modern server has let it in, so what a gateway says instead of an answer may be about what ran.
-            let may_have_run =
-                known.is_modern && fault.is_none() && !self.is_harmless() && retry::judge(status.as_u16(), None).1;
-            if taken == Some(false)
-                && may_go_again
-                && !may_have_run
-                && !self.has_tried(Remedy::OtherProtocol)
-                && !self.pending.is_own()
-            {
-                self.refusal = answer;
-                return Ok(Next::Again);
-            }
-        }
-        if let Some(answer) = answer {
-            incoming::answer(bridge, self.pending, answer).await;
-            return Ok(Next::Done);
-        }
-        Err(error)
     }
 
     /// Hands on what a subscription brings. Its stream is opened again when it breaks off, with what may have happened
@@ -156,7 +105,9 @@ impl Exchange<'_> {
                 Ok(reply) => reply,
                 // To open it again runs nothing.
                 Err(refusal) => {
-                    return self.refused_modern(refusal, Known { listings: 0, is_modern: false }).await;
+                    let sent =
+                        AtSending { epoch: bridge.server.session().epoch(), listings: 0, to_modern_server: false };
+                    return self.refused(refusal, sent).await;
                 }
             };
         }
@@ -214,7 +165,7 @@ impl Exchange<'_> {
             .with_fate(Fate::Final))
     }
 
-    fn is_tool_call(&self) -> bool {
+    pub(super) fn is_tool_call(&self) -> bool {
         self.message.kind() == Kind::Request && self.message.method() == "tools/call"
     }
 }

@@ -4,9 +4,9 @@ use super::{Exchange, Next, Remedy};
 #[cfg(feature = "oauth")]
 use crate::call::sign_in_prompt;
 use crate::{
-    call::{incoming, renewal},
+    call::{incoming, renewal, tool_list},
     error::{Error, ErrorKind},
-    server::{credentials::HeaderRefusal, protocol, refusals::RefusalBody, reply::Reply},
+    server::{credentials::HeaderRefusal, protocol, refusals::RefusalBody, reply::Reply, retry},
     wire::{
         message::{Kind, Message},
         method::only_reads,
@@ -16,65 +16,170 @@ use crate::{
 use http::{StatusCode, header};
 use std::{sync::Arc, time::Duration};
 
+/// The code of the error that says that headers and body differ.
+const HEADER_MISMATCH: i64 = -32_020;
+
+/// What was known when a message was sent, by which its refusal is judged.
+#[derive(Clone, Copy)]
+pub(super) struct AtSending {
+    /// The session.
+    pub(super) epoch: u64,
+    /// How often the server's tools had been listed.
+    pub(super) listings: u64,
+    /// The server had shown that it takes modern requests.
+    pub(super) to_modern_server: bool,
+}
+
+impl AtSending {
+    /// A legacy message, in this session.
+    pub(super) fn in_session(epoch: u64) -> Self {
+        Self { epoch, listings: 0, to_modern_server: false }
+    }
+}
+
+/// A refusal, as far as it is about this message.
+struct Refused {
+    status: StatusCode,
+    page: RefusalBody,
+    /// The answer to the request in its body, if it holds one: whatever id the server has put there, it can only mean this request.
+    answer: Option<Message>,
+    /// That has the request's own id.
+    is_own: bool,
+    /// It is a result under that id, which only what ran can have.
+    is_result: bool,
+    /// Whether the message may be sent again, once what stood in its way is gone: not if the answer has the request's own id, and so
+    /// may be that of what ran (see the table in `retry.rs`).
+    may_go_again: bool,
+}
+
 impl Exchange<'_> {
-    /// A reply whose status says no: a lost session, stale credentials, an old server, or an answer (R7, R67).
-    pub(super) async fn refused(&mut self, mut reply: Reply, epoch: u64) -> Result<Next, Error> {
+    /// A reply whose status says no: stale credentials, a lost session, a server of another era or transport, or an answer
+    /// (R7, R67).
+    pub(super) async fn refused(&mut self, mut reply: Reply, sent: AtSending) -> Result<Next, Error> {
         let bridge = self.bridge;
-        let status = reply.status();
         let page = reply.page(&bridge.server.storage, self.message.kind() == Kind::Request).await;
         let error = reply.failure(&page.text);
-        let (answer, may_go_again) = self.answer_in(status, &page);
-        let is_own = page.response.as_ref().is_some_and(|response| self.is_named_by(response));
-        let is_of_session = !self.is_initialize() && self.pending.purpose.waits_for_session;
-        let is_lost = is_of_session && bridge.server.session().is_lost(status, &page, !may_go_again);
+        let mut refused = self.read_refusal(reply.status(), page);
+        let is_in_session =
+            self.era() == Era::Legacy && !self.is_initialize() && self.pending.purpose.waits_for_session;
+        let is_lost =
+            is_in_session && bridge.server.session().is_lost(refused.status, &refused.page, !refused.may_go_again);
         // No credentials help where it is the session that is missing.
-        if !(is_lost && self.may_renew(epoch))
-            && let Some(step) = self.reauthorize(reply.refusal(), may_go_again).await?
+        if !(is_lost && self.may_renew(sent.epoch))
+            && let Some(next) = self.reauthorize(reply.refusal(), &refused).await?
         {
-            return Ok(step);
+            return Ok(next);
         }
-        if self.is_initialize() {
-            let is_about_http = status == StatusCode::METHOD_NOT_ALLOWED;
-            if answer.as_ref().is_some_and(|answer| !is_about_http && self.speaks_another_era(status, answer)) {
-                self.refusal = answer;
-                return Ok(Next::Again);
-            }
-            if bridge.server.transport.fallback(status, &page).is_some() {
-                return match self.speak_sse().await? {
-                    None => Ok(Next::Again),
-                    #[cfg(feature = "oauth")]
-                    Some(other) if other.is_about_tokens() => Err(other.with_may_have_run(false)),
-                    Some(_) if let Some(answer) = answer => {
-                        incoming::answer(bridge, self.pending, answer).await;
-                        Ok(Next::Done)
-                    }
-                    Some(other) => Err(error.with_other_way("and as a server of 2024-11-05 (HTTP+SSE)", &other)),
-                };
-            }
-        } else if is_lost {
-            if !may_go_again {
-                self.renew_for_others(epoch);
-            } else if !is_own || self.may_renew(epoch) {
-                return self.renew(epoch).await;
-            }
-        } else if may_go_again && self.is_behind() && matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST)
+        let next = match self.era() {
+            Era::Modern => self.refused_as_modern(&mut refused, sent).await,
+            Era::Legacy if self.is_initialize() => self.refused_as_handshake(&mut refused, &error).await?,
+            Era::Legacy => self.refused_in_session(&refused, is_lost, sent.epoch).await?,
+        };
+        if let Some(next) = next {
+            return Ok(next);
+        }
+        let Some(answer) = refused.answer else { return Err(error) };
+        incoming::answer(bridge, self.pending, answer).await;
+        Ok(Next::Done)
+    }
+
+    /// A modern request: headers that the server knows better (R64), or an older server.
+    async fn refused_as_modern(&mut self, refused: &mut Refused, sent: AtSending) -> Option<Next> {
+        let bridge = self.bridge;
+        let (status, error) = (refused.status, refused.answer.as_ref().and_then(Message::error));
+        if error.as_ref().is_some_and(|(code, _)| *code == HEADER_MISMATCH)
+            && refused.may_go_again
+            && self.is_tool_call()
+            && self.first(Remedy::NewList)
         {
-            return Ok(Next::Again);
+            tool_list::list(bridge, &self.message, sent.listings).await;
+            return Some(Next::Again);
         }
-        if let Some(answer) = answer {
-            incoming::answer(bridge, self.pending, answer).await;
-            return Ok(Next::Done);
+        if self.message.kind() != Kind::Request {
+            return None;
         }
-        Err(error)
+        let taken = bridge.server.protocol().judge(self.message.method(), status, error.as_ref());
+        if let Some(taken) = taken.filter(|_| !self.has_tried(Remedy::OtherProtocol)) {
+            bridge.server.protocol().modern_is(taken);
+        }
+        // A modern server has let it in, so what a gateway says instead of an answer may be about what ran.
+        let may_have_run =
+            sent.to_modern_server && error.is_none() && !self.is_harmless() && retry::judge(status.as_u16(), None).1;
+        let is_older = taken == Some(false)
+            && refused.may_go_again
+            && !may_have_run
+            && !self.has_tried(Remedy::OtherProtocol)
+            && !self.pending.is_own();
+        if is_older {
+            self.refusal = refused.answer.take();
+        }
+        is_older.then_some(Next::Again)
+    }
+
+    /// The legacy handshake: a modern server, or one of HTTP+SSE (R54).
+    async fn refused_as_handshake(&mut self, refused: &mut Refused, error: &Error) -> Result<Option<Next>, Error> {
+        let is_about_http = refused.status == StatusCode::METHOD_NOT_ALLOWED;
+        let speaks_another_era = |answer: &Message| !is_about_http && self.speaks_another_era(refused.status, answer);
+        if refused.answer.as_ref().is_some_and(speaks_another_era) {
+            self.refusal = refused.answer.take();
+            return Ok(Some(Next::Again));
+        }
+        if self.bridge.server.transport.fallback(refused.status, &refused.page).is_none() {
+            return Ok(None);
+        }
+        match self.speak_sse().await? {
+            None => Ok(Some(Next::Again)),
+            #[cfg(feature = "oauth")]
+            Some(other) if other.is_about_tokens() => Err(other.with_may_have_run(false)),
+            Some(_) if refused.answer.is_some() => Ok(None),
+            Some(other) => Err(error.clone().with_other_way("and as a server of 2024-11-05 (HTTP+SSE)", &other)),
+        }
+    }
+
+    /// Any other legacy message: a lost session, or a server that has become a modern one.
+    async fn refused_in_session(
+        &mut self,
+        refused: &Refused,
+        is_lost: bool,
+        epoch: u64,
+    ) -> Result<Option<Next>, Error> {
+        let says_little = matches!(refused.status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST);
+        if is_lost && !refused.may_go_again {
+            self.renew_for_others(epoch);
+        } else if is_lost && (!refused.is_own || self.may_renew(epoch)) {
+            return self.renew(epoch).await.map(Some);
+        } else if !is_lost && refused.may_go_again && says_little && self.is_behind() {
+            return Ok(Some(Next::Again));
+        }
+        Ok(None)
+    }
+
+    /// What a refusal says of this message.
+    fn read_refusal(&self, status: StatusCode, page: RefusalBody) -> Refused {
+        let (Some(answer), Some(id)) = (&page.response, self.pending.id()) else {
+            // What broke off may have been an answer as well.
+            let is_about_credentials = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+            let is_known = (page.is_whole || is_about_credentials) && !status.is_server_error();
+            let may_go_again = is_known || self.is_harmless();
+            return Refused { status, page, answer: None, is_own: false, is_result: false, may_go_again };
+        };
+        let is_own = self.is_named_by(answer);
+        let error = answer.error();
+        let is_protocols =
+            status == StatusCode::BAD_REQUEST && error.as_ref().is_some_and(|(code, _)| protocol::is_reserved(*code));
+        Refused {
+            status,
+            answer: Some(answer.with_id(id)),
+            is_own,
+            is_result: is_own && answer.outline().is_none(),
+            may_go_again: !is_own || is_protocols || self.is_harmless(),
+            page,
+        }
     }
 
     /// Asks for new credentials where the reply refuses those that were sent, as often as that may help. Gives what
     /// follows if there are some.
-    pub(super) async fn reauthorize(
-        &mut self,
-        refusal: HeaderRefusal<'_>,
-        may_go_again: bool,
-    ) -> Result<Option<Next>, Error> {
+    async fn reauthorize(&mut self, refusal: HeaderRefusal<'_>, refused: &Refused) -> Result<Option<Next>, Error> {
         let credentials = &self.bridge.server.requests.credentials;
         let remedy = if refusal.status == StatusCode::FORBIDDEN { Remedy::MoreScope } else { Remedy::NewCredentials };
         let tries = self.remedies.iter().filter(|tried| **tried == remedy).count();
@@ -82,8 +187,9 @@ impl Exchange<'_> {
             return Ok(None);
         }
         self.remedies.push(remedy);
-        // Who asks for credentials by HTTP has not let the message through.
-        if !may_go_again && !refusal.headers.contains_key(header::WWW_AUTHENTICATE) {
+        // Who asks for credentials by HTTP has not let the message through, unless the result of what ran stands there.
+        let is_turned_away = refusal.headers.contains_key(header::WWW_AUTHENTICATE) && !refused.is_result;
+        if !refused.may_go_again && !is_turned_away {
             if let Err(error) = credentials.renew(refusal, Some(Duration::ZERO)).await {
                 tracing::debug!(error = %error, "no new credentials for the next message");
             }
@@ -106,22 +212,6 @@ impl Exchange<'_> {
         };
         self.permit = self.in_time_left(self.bridge.calls.permits.acquire(self.lane.share)).await??;
         Ok(renewed.then_some(Next::Again))
-    }
-
-    /// The answer to the request in the body of a refusal, if it holds one: whatever id the server has put there, it can
-    /// only mean this request. Says whether the request may be sent again, once what stood in its way is gone: not if the
-    /// answer has the request's own id, and so may be that of what ran (see the table in `retry.rs`).
-    pub(super) fn answer_in(&self, status: StatusCode, page: &RefusalBody) -> (Option<Message>, bool) {
-        let (Some(answer), Some(id)) = (&page.response, self.pending.id()) else {
-            // What broke off may have been an answer as well.
-            let is_about_credentials = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-            let is_known = (page.is_whole || is_about_credentials) && !status.is_server_error();
-            return (None, is_known || self.is_harmless());
-        };
-        let is_own = self.is_named_by(answer);
-        let is_protocols =
-            status == StatusCode::BAD_REQUEST && answer.error().is_some_and(|(code, _)| protocol::is_reserved(code));
-        (Some(answer.with_id(id)), !is_own || is_protocols || self.is_harmless())
     }
 
     /// Whether the message may be sent twice: it only reads, or asks to be told what happens.
@@ -160,7 +250,7 @@ impl Exchange<'_> {
     /// another session.
     pub(super) fn sees_session_lost(&self, message: &Message) -> bool {
         // Nearly all that comes is no error.
-        if message.answer().is_none()
+        if message.outline().is_none()
             || self.era() == Era::Modern
             || self.is_initialize()
             || !self.pending.purpose.waits_for_session

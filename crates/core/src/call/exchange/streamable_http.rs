@@ -2,7 +2,10 @@
 
 use super::{Exchange, Next};
 use crate::{
-    call::{exchange::no_answer, incoming, renewal},
+    call::{
+        exchange::{no_answer, refusals::AtSending},
+        incoming, renewal,
+    },
     error::{Error, ErrorKind, Fate},
     http::ServerUrl,
     random::random,
@@ -41,7 +44,7 @@ impl Exchange<'_> {
         self.sent_in = epoch;
         let reply = self.post(bridge.server.requests.url()).await?;
         if !reply.status().is_success() {
-            return self.refused(reply, epoch).await;
+            return self.refused(reply, AtSending::in_session(epoch)).await;
         }
         if self.is_initialize() {
             if !self.pending.is_own() {

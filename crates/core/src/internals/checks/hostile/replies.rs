@@ -251,6 +251,8 @@ fn refusal(request: &Request, state: &mut State) -> Reply {
     let (body, is_own) = if matches!(status, 204 | 304) { (String::new(), false) } else { (body, is_own) };
     let is_lost = status == 410 || body.contains("No valid session") || body.contains("session was not");
     let fate = match status {
+        // Who asks for credentials has let nothing through, but a result is that of what ran.
+        401 | 403 if is_own && is_challenged && body.contains("\"error\"") => Fate::Refused,
         _ if is_own => Fate::MayHaveRun,
         503 if is_hinted => Fate::Refused,
         // What a tool says stands under its call's id.
