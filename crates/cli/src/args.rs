@@ -19,6 +19,7 @@ use url::{Host, Url};
 use crate::{
     files,
     headers::{Headers, unquoted},
+    hints,
     logging::{self, LogSettings},
 };
 
@@ -261,6 +262,7 @@ impl Settings {
         let mut config =
             Config::new(completed.as_ref().unwrap_or(&given.text)).map_err(|error| given.mistake(error))?;
         config.transport = transport;
+        config.hint_words = hints::words;
         if let Some((from, path)) = unix_socket {
             if config.unix_socket.is_some() {
                 return Err(Error::config(format!("{from}: the URL names a socket as well; give only one of the two")));

@@ -100,7 +100,7 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Failure> {
     let settings = Settings { warnings: args::remarks(&config), config, log: log.0, notes: Vec::new() };
-    logging::start(&settings.log)?;
+    logging::start(&settings.log).map_err(|error| Error::config(format!("log_file: {error}")))?;
     settings.log_remarks();
     let outcome = mcp_gangway_core::run(settings.config, input, output, stop).await;
     logging::finish();

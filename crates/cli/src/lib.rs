@@ -1,7 +1,7 @@
 //! The command `mcp-gangway`: an MCP client starts it and speaks JSON-RPC lines on stdio; a remote MCP server gets them
 //! over HTTP.
 //!
-//! This crate is the shell around [`gangway`]: arguments and environment (`args`), headers and the
+//! This crate is the shell around [`mcp_gangway_core`]: arguments and environment (`args`), headers and the
 //! command that gives some (`headers`, `command`), the same for other programs (`embedded`), other bridges' options (`peers`), the files that it is told of (`files`), the log (`logging`), what ends the
 //! process (`stop`), and the exit status. Rules: stdout carries nothing but JSON-RPC, `--help` and `--version` apart; a
 //! mistake of the user is one line on stderr and exit status 2; no failing stderr can end or stop the bridge.
@@ -13,6 +13,7 @@ mod command;
 pub mod embedded;
 mod files;
 mod headers;
+mod hints;
 mod logging;
 mod peers;
 #[cfg(feature = "oauth")]
@@ -158,7 +159,8 @@ impl Failure {
 
 impl From<mcp_gangway_core::Error> for Failure {
     fn from(error: mcp_gangway_core::Error) -> Self {
-        let line = error.detail().map_or_else(|| error.to_string(), |detail| format!("{error}: {detail}"));
+        let line = error.worded(hints::words);
+        let line = error.detail().map_or_else(|| line.clone(), |detail| format!("{line}: {detail}"));
         Self::new(line, if error.is_config() { 2 } else { 1 })
     }
 }

@@ -22,7 +22,7 @@ use url::Url;
 
 use crate::{
     args::{Environment, Given, is_set, option_or, some_time, text_variable, variable},
-    browser, logging,
+    browser, hints, logging,
 };
 
 /// Parameters of an authorization request that nobody else may set.
@@ -393,7 +393,10 @@ fn signed_out(server: &ServerUrl, revocation: &Revocation) -> String {
     let rest = match revocation {
         Revocation::Done => String::new(),
         Revocation::NotOffered => "; the authorization server does not offer to revoke the tokens".to_owned(),
-        Revocation::Failed(error) => format!("; the tokens are forgotten, but maybe not revoked: {error}"),
+        Revocation::Failed(error) => {
+            let why = error.worded(hints::words);
+            format!("; the tokens are forgotten, but maybe not revoked: {why}")
+        }
     };
     format!("signed out of {server}{rest}")
 }

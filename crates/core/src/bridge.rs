@@ -10,7 +10,6 @@ use crate::{
     config::Config,
     error::{Error, ErrorKind},
     server::{Server, push_stream},
-    wire::reply::error_reply,
 };
 use std::{io, pin::Pin, sync::Arc, time::Duration};
 
@@ -75,7 +74,7 @@ async fn connect(
     let (lines, queue) = Output::new();
     let bridge = Arc::new(Bridge {
         server: Server::new(&config)?,
-        client: Client::new(lines, config.tools, config.client_era),
+        client: Client::new(lines, config.tools, config.client_era, config.hint_words),
         calls: Calls::new(config.limits.concurrency),
         timeouts: config.timeouts,
     });
@@ -214,7 +213,7 @@ fn end_subscriptions(bridge: &Bridge) {
 fn answer_the_rest(bridge: &Bridge) {
     for pending in bridge.calls.table.unanswered() {
         let error = shutdown().with_may_have_run(pending.may_have_run());
-        bridge.client.output.send_now(error_reply(pending.id(), &error));
+        bridge.client.output.send_now(bridge.client.error_reply(pending.id(), &error));
     }
 }
 

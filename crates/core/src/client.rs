@@ -7,8 +7,11 @@ pub mod stdio;
 
 use crate::{
     config::{ClientEra, ToolFilter},
+    error::{Error, HintWords},
     translate::legacy_to_modern::LegacyClient,
+    wire::{id::Id, reply::error_reply},
 };
+use bytes::Bytes;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::SetOnce;
@@ -27,10 +30,12 @@ pub(crate) struct Client {
     legacy: Mutex<Option<LegacyClient>>,
     /// Set once the client says no more: nobody will be there when a server comes back that cannot be reached.
     input_over: SetOnce<()>,
+    /// The words in which errors say what helps.
+    words: HintWords,
 }
 
 impl Client {
-    pub(crate) fn new(output: Output, tools: ToolFilter, era: ClientEra) -> Self {
+    pub(crate) fn new(output: Output, tools: ToolFilter, era: ClientEra, words: HintWords) -> Self {
         Self {
             output,
             questions: Questions::default(),
@@ -38,7 +43,13 @@ impl Client {
             era,
             legacy: Mutex::default(),
             input_over: SetOnce::new(),
+            words,
         }
+    }
+
+    /// The error reply to the client's request with this id.
+    pub(crate) fn error_reply(&self, id: Option<&Id>, error: &Error) -> Bytes {
+        error_reply(id, error, self.words)
     }
 
     /// The legacy client of a modern server; none before the handshake, and none whose messages pass as they are.

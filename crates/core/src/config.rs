@@ -5,6 +5,11 @@
 
 mod tool_filter;
 
+use crate::{
+    error::{Error, Hint, HintWords},
+    http::{HttpSettings, HttpVersion, Proxy, ServerUrl, Tls, UnixSocket, socket_url},
+    secrets::{self, Concealed},
+};
 use std::{fmt, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -12,11 +17,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 pub use self::tool_filter::ToolFilter;
 #[cfg(feature = "oauth")]
 use crate::auth::{Account, OAuth};
-use crate::{
-    error::Error,
-    http::{HttpSettings, HttpVersion, Proxy, ServerUrl, Tls, UnixSocket, socket_url},
-    secrets::{self, Concealed},
-};
 
 /// Headers that the protocol or HTTP itself sets; a user's value would break the session (R97).
 const RESERVED: &[&str] = &[
@@ -64,6 +64,8 @@ pub struct Config {
     pub tools: ToolFilter,
     /// Which protocol a client is to speak that knows both eras.
     pub client_era: ClientEra,
+    /// The words in which errors tell the client which setting helps, if one does: those of the program around the bridge.
+    pub hint_words: HintWords,
     /// The folder for large messages on their way: unlinked files that only this process can read. The system's folder for
     /// temporary files unless told otherwise.
     pub spool_folder: PathBuf,
@@ -108,6 +110,7 @@ impl Config {
             transport: TransportMode::Auto,
             tools: ToolFilter::default(),
             client_era: ClientEra::default(),
+            hint_words: Hint::as_str,
             spool_folder: std::env::temp_dir(),
             header_source: None,
             #[cfg(feature = "oauth")]

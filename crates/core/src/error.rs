@@ -4,8 +4,11 @@
 //! client can act on (HTTP status, Retry-After, whether the request may have run) are fields, and become the `data` of
 //! the JSON-RPC error that the client receives (see [`crate::wire::reply::error_reply`]).
 
+mod hint;
+
 use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
+pub use self::hint::{Hint, HintWords};
 use crate::text::excerpt;
 
 /// The longest excerpt of a peer's text that an error carries, in bytes.
@@ -31,6 +34,7 @@ struct ErrorFields {
     detail: Option<String>,
     /// Where the user can do something about it.
     url: Option<String>,
+    hint: Option<Hint>,
 }
 
 pub(crate) type Cause = Box<dyn StdError + Send + Sync>;
@@ -157,6 +161,7 @@ impl Error {
             fate: None,
             detail: None,
             url: None,
+            hint: None,
         }))
     }
 
@@ -204,9 +209,16 @@ impl Error {
         self
     }
 
+    pub(crate) fn with_hint(mut self, hint: Hint) -> Self {
+        self.0.hint = Some(hint);
+        self
+    }
+
     /// Tells of another way as well, which was tried in vain.
     pub(crate) fn with_other_way(mut self, way: &str, error: &Self) -> Self {
-        self.0.summary = excerpt(&format!("{self}; {way}: {error}"), SUMMARY_LIMIT).into();
+        let Self(other) = error;
+        self.0.summary = excerpt(&format!("{}; {way}: {}", self.0.summary, other.summary), SUMMARY_LIMIT).into();
+        self.0.hint = self.0.hint.or(other.hint);
         self
     }
 
@@ -220,9 +232,9 @@ impl Error {
     /// The same error for another who waits for the same.
     #[cfg(feature = "oauth")]
     pub(crate) fn repeated(&self) -> Self {
-        let ErrorFields { kind, summary, status, url, .. } = &*self.0;
+        let ErrorFields { kind, summary, status, url, hint, .. } = &*self.0;
         let mut other = Self::new(*kind, summary.clone());
-        (other.0.status, other.0.url, other.0.detail) = (*status, url.clone(), self.detail());
+        (other.0.status, other.0.url, other.0.detail, other.0.hint) = (*status, url.clone(), self.detail(), *hint);
         other
     }
 
@@ -270,6 +282,19 @@ impl Error {
     /// Where the user can do something about it, like signing in.
     pub fn url(&self) -> Option<&str> {
         self.0.url.as_deref()
+    }
+
+    /// Which setting helps, if one does. Display words it for any program.
+    pub fn hint(&self) -> Option<Hint> {
+        self.0.hint
+    }
+
+    /// The line that Display gives, with what helps in the words of a program.
+    pub fn worded(&self, words: HintWords) -> String {
+        match self.0.hint {
+            Some(hint) => format!("{}; {}", self.0.summary, words(hint)),
+            None => self.0.summary.clone().into_owned(),
+        }
     }
 
     /// There is no token yet, as the user has not signed in.
@@ -356,7 +381,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.summary)
+        f.write_str(&self.worded(Hint::as_str))
     }
 }
 

@@ -185,8 +185,7 @@ impl<B: RequestBody> HttpClient<B> {
     /// The error that a response with status 407 stands for, if it can be a proxy that speaks in the server's place.
     pub(crate) fn refused_by_proxy(&self, uri: &Uri) -> Option<Error> {
         let way = self.0.connector.way(uri)?;
-        let (fault, summary) = connect_error::wants_credentials(&way.proxy());
-        Some(Error::new(fault, summary))
+        Some(connect_error::wants_credentials(&way.proxy()))
     }
 }
 

@@ -31,6 +31,6 @@ mod worst;
 pub use bridge::{End, run};
 pub use client::stdio;
 pub use config::{ClientEra, Config, HeaderSource, Limits, LoadedHeaders, Timeouts, ToolFilter, TransportMode};
-pub use error::Error;
+pub use error::{Error, Hint, HintWords};
 pub use http::{ClientIdentity, Proxy, ProxyUrl, ServerUrl, Tls};
 pub use wire::headers::message_headers;

@@ -22,7 +22,6 @@ use tokio::{
 use crate::{
     chunks::{Chunks, Writer},
     completions::{Finish, Operation, Waiter, lock},
-    failure::in_python,
     http::taken,
     runtime,
     settings::{self, Certificates},
@@ -129,7 +128,7 @@ impl Bridge {
 fn ended(end: Result<(), mcp_gangway::Failure>) -> Finish {
     let (status, line) = match end {
         Ok(()) => (0, None),
-        Err(failure) => (failure.status(), Some(in_python(&failure.to_string()))),
+        Err(failure) => (failure.status(), Some(failure.to_string())),
     };
     Box::new(move |py| match line {
         // Only what is learnt at the start, as of the file for the log.

@@ -8,29 +8,7 @@ use std::{error::Error as StdError, io};
 use mcp_gangway_core::text::excerpt;
 use pyo3::{prelude::*, sync::PyOnceLock};
 
-/// What the command's options are called in Python, as the core's advice names them: longer names first where one begins like
-/// another.
-const NAMES: [(&str, &str); 19] = [
-    ("cannot write the log file", "log_file: cannot write"),
-    ("--auth or --header", "auth or headers"),
-    ("--auth-command", "auth_command"),
-    ("--auth", "auth"),
-    ("--header-file", "header_file"),
-    ("--header", "headers"),
-    ("--ca-cert", "verify"),
-    ("--client-cert and --client-key", "cert"),
-    ("--client-cert", "cert"),
-    ("--client-key", "cert"),
-    ("--client-id", "client_id"),
-    ("--concurrency", "concurrency"),
-    ("--max-message-size", "max_message_size"),
-    ("--max-request-size", "max_request_size"),
-    ("--max-time", "max_time"),
-    ("--no-keychain", "keychain=False"),
-    ("--proxy", "proxy"),
-    ("--timeout", "timeout"),
-    ("--issuer", "issuer"),
-];
+use crate::hints;
 
 /// The longest line, in bytes.
 const LONGEST: usize = 2048;
@@ -47,7 +25,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(kind: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, message: excerpt(&in_python(&message.into()), LONGEST), causes: Vec::new() }
+        Self { kind, message: excerpt(&message.into(), LONGEST), causes: Vec::new() }
     }
 
     /// Nothing works on it any more.
@@ -58,7 +36,7 @@ impl Failure {
     /// The body of a response holds something else than JSON-RPC messages.
     pub(crate) fn no_message(error: &mcp_gangway_core::Error) -> Self {
         let beginning = error.detail().map(|beginning| format!(": {beginning}")).unwrap_or_default();
-        Self::new("no_message", format!("{error}{beginning}"))
+        Self::new("no_message", format!("{}{beginning}", error.worded(hints::words)))
     }
 
     /// The same with the causes of `error`.
@@ -88,23 +66,12 @@ impl Failure {
 
 impl From<mcp_gangway_core::Error> for Failure {
     fn from(error: mcp_gangway_core::Error) -> Self {
-        let failure = Self::new(error.kind(), error.to_string());
+        let failure = Self::new(error.kind(), error.worded(hints::words));
         match error.source() {
             Some(source) => failure.because_of(source),
             None => failure,
         }
     }
-}
-
-/// A text of the core's with the names that its settings have in Python.
-pub(crate) fn in_python(text: &str) -> String {
-    let mut text = text.to_owned();
-    for (option, name) in NAMES {
-        if text.contains(option) {
-            text = text.replace(option, name);
-        }
-    }
-    text
 }
 
 /// A text as it may be shown: in one line, harmless to a terminal, without the secrets that this process knows.

@@ -19,7 +19,7 @@ use pyo3::{
     prelude::*,
 };
 
-use crate::failure::in_python;
+use crate::hints;
 
 /// Certificates: whether any is trusted, those in PEM that are trusted beside the system's, and what the bridge proves to be.
 pub(crate) type Certificates = (bool, Vec<Vec<u8>>, Option<(Vec<u8>, Vec<u8>)>);
@@ -37,6 +37,7 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>, certificates: Certificates) -> P
     let (is_any_trusted, authorities, identity) = certificates;
     config.tls.insecure = is_any_trusted;
     config.tls.ca_certificates = authorities;
+    config.hint_words = hints::words;
     config.tls.client = identity.map(|(certificates, key)| ClientIdentity::new(certificates, key));
     check_certificates(&settings, &config)?;
     if let Some(text) = settings.get::<Option<String>>("proxy")? {
@@ -88,7 +89,7 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>, certificates: Certificates) -> P
         command: settings.get("auth_command")?,
     };
     embedded::set_headers(&mut config, headers, Arc::clone(&environment))
-        .map_err(|error| PyValueError::new_err(in_python(&error.to_string())))?;
+        .map_err(|error| PyValueError::new_err(error.worded(hints::words)))?;
     config.oauth = match settings.get::<Option<Bound<'_, PyAny>>>("sign_in")? {
         Some(sign_in) => Some(read_sign_in(&Attributes { of: &sign_in, before: "sign_in." }, &config, &environment)?),
         None => None,
@@ -121,7 +122,7 @@ fn check_certificates(settings: &Attributes<'_, '_>, config: &Config) -> PyResul
         http.tls.ca_certificates = authorities.to_vec();
         http.proxy = Proxy::None;
         let made = HttpClient::<http_body_util::Full<bytes::Bytes>>::new(http);
-        made.map(drop).map_err(|error| settings.mistake(name, error))
+        made.map(drop).map_err(|error| settings.mistake(name, error.worded(hints::words)))
     };
     if !config.tls.ca_certificates.is_empty() {
         check("verify", None, &config.tls.ca_certificates)?;
@@ -263,6 +264,6 @@ impl<'py> Attributes<'_, 'py> {
 
     #[expect(clippy::needless_pass_by_value, reason = "errors and texts are made for it")]
     fn mistake(&self, name: &str, what: impl ToString) -> PyErr {
-        PyValueError::new_err(format!("{}{name}: {}", self.before, in_python(&what.to_string())))
+        PyValueError::new_err(format!("{}{name}: {}", self.before, what.to_string()))
     }
 }

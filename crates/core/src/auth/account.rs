@@ -1,5 +1,9 @@
 //! The user's sign-in at one server: what the commands for it do.
 
+use crate::{
+    error::{Error, ErrorKind, Hint},
+    http::{HttpSettings, ServerUrl},
+};
 use std::{
     pin::Pin,
     time::{Duration, SystemTime},
@@ -11,10 +15,6 @@ use super::{
     settings::OAuth,
     sign_in::Place,
     store::{Kept, Record, Store},
-};
-use crate::{
-    error::{Error, ErrorKind},
-    http::{HttpSettings, ServerUrl},
 };
 
 /// What comes of a command. No `async fn` gives it: the code of one is made anew in each crate that awaits it, and with these
@@ -152,8 +152,8 @@ impl Account {
     async fn records(&self) -> Result<(Store, Vec<(Record, Kept)>), Error> {
         let store = self.store();
         let mut records = store.all().await.map_err(|failure| {
-            let summary = "the system's keychain cannot be read; --no-keychain leaves what is in it alone";
-            Error::new(ErrorKind::Storage, summary).with_source(failure)
+            let summary = "the system's keychain cannot be read";
+            Error::new(ErrorKind::Storage, summary).with_hint(Hint::Keychain).with_source(failure)
         })?;
         let server = self.server.as_url().as_str();
         records.retain(|(record, _)| record.server == server || record.key.resource == server);

@@ -13,7 +13,7 @@ use super::{
     store::{Binding, Store},
 };
 use crate::{
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, Hint},
     http::ServerUrl,
 };
 
@@ -26,23 +26,22 @@ impl Place<'_> {
         let named = &self.key.issuer;
         let other = |whose: &str, issuer: &str| {
             let summary = format!(
-                "{server} names the authorization server {named}, but {whose} is {issuer}; nothing was sent there; \
-                 --issuer {named} allows it if that is right"
+                "{server} names the authorization server {named}, but {whose} is {issuer}; nothing was sent there"
             );
-            Error::new(ErrorKind::OtherIssuer, summary)
+            Error::new(ErrorKind::OtherIssuer, summary).with_hint(Hint::OtherIssuer)
         };
         let wanted = self.settings.issuer.as_deref();
         if let Some(wanted) = wanted.filter(|wanted| wanted != named) {
-            return Err(other("the one that --issuer says", wanted));
+            return Err(other("the one in the settings", wanted));
         }
         let Some(client) = self.settings.client_id.clone() else { return Ok(()) };
         let binding = Binding { server: without_secrets(server).into(), client, issuer: named.clone() };
         let bound = store.bind(&binding, wanted.is_some()).await.map_err(|error| {
             let summary = format!(
-                "which authorization server the client is for cannot be read from the folder for sign-ins; \
-                 --issuer says it, like --issuer {named}"
+                "which authorization server the client is for cannot be read from the folder for sign-ins, and \
+                 {named} is the one that the server names"
             );
-            Error::new(ErrorKind::Storage, summary).with_source(error)
+            Error::new(ErrorKind::Storage, summary).with_hint(Hint::Issuer).with_source(error)
         })?;
         if bound == *named { Ok(()) } else { Err(other("the one that the client was used with before", &bound)) }
     }

@@ -5,6 +5,10 @@
 //! Rule: it ends when the code does, or when the user's time for a sign-in is over. The numbers that the server gives are made
 //! such that can be waited for before they are read (`answer`).
 
+use crate::{
+    error::{Error, ErrorKind, Hint},
+    text::excerpt,
+};
 use oauth2::{
     AuthType, ClientId, ClientSecret, DeviceAuthorizationUrl, RequestTokenError, Scope,
     StandardDeviceAuthorizationResponse, StandardRevocableToken, TokenResponse as _, TokenUrl,
@@ -22,10 +26,6 @@ use super::{
     requests::Directly,
     sign_in::{Place, SIGN_IN_TIME, checked, no_sign_in},
     store::Record,
-};
-use crate::{
-    error::{Error, ErrorKind},
-    text::excerpt,
 };
 
 /// More than anybody types in.
@@ -55,8 +55,8 @@ impl Place<'_> {
             if self.is_guess {
                 return Err(no_sign_in(&self.key.issuer));
             }
-            let summary = format!("{} knows no sign-in by device code; leave out --device", self.key.issuer);
-            return Err(Error::new(ErrorKind::NoToken, summary));
+            let summary = format!("{} knows no sign-in by device code", self.key.issuer);
+            return Err(Error::new(ErrorKind::NoToken, summary).with_hint(Hint::NotByDevice));
         };
         let (id, secret) = self.device_client(record, scopes).await?;
         let unusable =

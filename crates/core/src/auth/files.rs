@@ -172,7 +172,7 @@ impl Folder {
             return Err(io::ErrorKind::NotADirectory.into());
         }
         if !is_ours(&metadata) {
-            self.tell("the folder for sign-ins belongs to another user and is not used; --state-folder names one");
+            self.tell("the folder for sign-ins belongs to another user and is not used; choose another");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the folder belongs to another user"));
         }
         if metadata.mode() & 0o022 != 0 {

@@ -1,6 +1,10 @@
 //! Registering a client (RFC 7591): a native one without a secret. The authorization server may decide otherwise, and how the
 //! client then proves itself is its word; rmcp registers for one grant alone, and does not hear that.
 
+use crate::{
+    error::{Error, ErrorKind, Hint},
+    wire::error_text,
+};
 use http::{Request, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
@@ -8,10 +12,6 @@ use super::{
     requests::explained,
     sign_in::{CLIENT_NAME, Place, no_sign_in},
     store::RegisteredClient,
-};
-use crate::{
-    error::{Error, ErrorKind},
-    wire::error_text,
 };
 
 /// The metadata that says how clients may prove themselves.
@@ -137,8 +137,8 @@ impl Place<'_> {
             return no_sign_in(&self.key.issuer);
         }
         let issuer = &self.key.issuer;
-        let summary = format!("{issuer}: {why}; --client-id gives a client that is known there, --auth a token");
-        Error::new(ErrorKind::NoToken, summary)
+        let summary = format!("{issuer}: {why}");
+        Error::new(ErrorKind::NoToken, summary).with_hint(Hint::KnownClient)
     }
 
     /// From now on, requests prove to be this client's in the way that it was registered with, if the server has said one.

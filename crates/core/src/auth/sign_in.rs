@@ -14,6 +14,10 @@
 //!
 //! Rule: what the authorization server says is shown only if it is known that it has said so.
 
+use crate::{
+    error::{Error, ErrorKind, Hint},
+    http::ServerUrl,
+};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use base64::Engine as _;
@@ -35,10 +39,6 @@ use super::{
     register::{METHODS, Registration},
     requests::{AuthClients, Http, Instead, explained, replaced, too_slow},
     store::{Key, Record},
-};
-use crate::{
-    error::{Error, ErrorKind},
-    http::ServerUrl,
 };
 
 /// How long the authorization server is looked for.
@@ -196,8 +196,8 @@ impl<'a> Place<'a> {
         let failed = |error| http.failure("the sign-in cannot begin", error);
         if self.metadata.authorization_endpoint == self.metadata.token_endpoint {
             let issuer = &self.key.issuer;
-            let summary = format!("{issuer} has no sign-in with a browser; try --device or --client-credentials");
-            return Err(Error::new(ErrorKind::NoToken, summary));
+            let summary = format!("{issuer} has no sign-in with a browser");
+            return Err(Error::new(ErrorKind::NoToken, summary).with_hint(Hint::OtherGrant));
         }
         let callback = self.callback(record).await?;
         let config = self.client(record, &callback, scopes).await?;
@@ -263,8 +263,8 @@ impl<'a> Place<'a> {
             callback => callback,
         };
         callback.map_err(|error| {
-            let summary = format!("port {port} of {host} cannot be listened on; --callback-port gives another");
-            Error::new(ErrorKind::NoToken, summary).with_source(error)
+            let summary = format!("port {port} of {host} cannot be listened on");
+            Error::new(ErrorKind::NoToken, summary).with_hint(Hint::CallbackPort).with_source(error)
         })
     }
 
@@ -328,7 +328,7 @@ impl<'a> Place<'a> {
     pub(super) async fn by_credentials(mut self, record: &mut Record, scopes: Vec<String>) -> Result<(), Error> {
         let http = Arc::clone(&self.http);
         let failed = |error| http.failure("the authorization server gave no token for the client's credentials", error);
-        let missing = || Error::config("client credentials need a client; --client-id gives one");
+        let missing = || Error::config("client credentials need a client").with_hint(Hint::ClientId);
         let client_id = self.settings.client_id.clone().ok_or_else(missing)?;
         let resource = Some(self.key.resource.clone());
         let config = match self.settings.credential.as_ref().ok_or_else(missing)? {
@@ -471,8 +471,8 @@ fn origin(url: &str) -> String {
 
 /// Nobody signs in at a server that tells nothing of how.
 pub(super) fn no_sign_in(server: &str) -> Error {
-    let summary = format!("{server} names no authorization server to sign in at; give a key or a token with --auth");
-    Error::new(ErrorKind::NoSignIn, summary)
+    let summary = format!("{server} names no authorization server to sign in at");
+    Error::new(ErrorKind::NoSignIn, summary).with_hint(Hint::Key)
 }
 
 fn refused(metadata: &AuthorizationMetadata, why: &str) -> Error {

@@ -191,7 +191,7 @@ impl Store {
             }
             Err(error) => {
                 if anew || !bindings.contains_key(&name) {
-                    tracing::warn!(%error, "which authorization server the client is for lasts as long as this process; --issuer says it");
+                    tracing::warn!(%error, "which authorization server the client is for lasts as long as this process; name the issuer in the settings");
                     bindings.insert(name.clone(), binding.clone());
                 }
                 Ok(bindings.get(&name).map_or_else(|| binding.issuer.clone(), |bound| bound.issuer.clone()))

@@ -38,7 +38,7 @@ use crate::{
     translate::modern_to_legacy,
     wire::{
         message::{Kind, Message},
-        reply::{cancellation, error_reply},
+        reply::cancellation,
         revision::Era,
     },
 };
@@ -100,7 +100,7 @@ impl Drop for Guard<'_> {
         if let Some(id) = self.pending.id().filter(|_| self.pending.claim_answer()) {
             match self.pending.take_caller() {
                 Some(caller) => drop(caller.send(Err(error))),
-                None => self.bridge.client.output.send_now(error_reply(Some(id), &error)),
+                None => self.bridge.client.output.send_now(self.bridge.client.error_reply(Some(id), &error)),
             }
         }
         self.bridge.calls.table.remove(self.pending);
@@ -344,7 +344,8 @@ impl Exchange<'_> {
                     let question = self.question_for(&error);
                     #[cfg(not(feature = "oauth"))]
                     let question = None::<Message>;
-                    let answer = question.map_or_else(|| error_reply(Some(id), &error).into(), Message::into_line);
+                    let answer = question
+                        .map_or_else(|| self.bridge.client.error_reply(Some(id), &error).into(), Message::into_line);
                     self.bridge.client.output.send(answer).await;
                 }
             }

@@ -19,7 +19,6 @@ use crate::{
         body::Lost,
         large_message::OpenedMessage,
         message::{Kind, Message},
-        reply::error_reply,
         revision::Era,
         spool::Spooled,
     },
@@ -78,7 +77,7 @@ async fn fail(bridge: &Bridge, target: &Arc<Pending>, error: Error) {
         // Fails if the caller has given up.
         let _ = caller.send(Err(error));
     } else {
-        bridge.client.output.send(error_reply(target.id(), &error)).await;
+        bridge.client.output.send(bridge.client.error_reply(target.id(), &error)).await;
     }
     bridge.calls.table.remove(target);
 }
@@ -200,7 +199,7 @@ pub(crate) async fn answer(bridge: &Bridge, target: &Arc<Pending>, answer: Messa
             match without_hidden_tools(bridge, answer).await {
                 Ok(answer) => answer,
                 Err(error) => {
-                    bridge.client.output.send(error_reply(Some(id), &error)).await;
+                    bridge.client.output.send(bridge.client.error_reply(Some(id), &error)).await;
                     return bridge.calls.table.remove(target);
                 }
             }

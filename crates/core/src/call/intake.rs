@@ -20,7 +20,6 @@ use crate::{
     wire::{
         id::Id,
         message::{Invalid, Kind, Message},
-        reply::error_reply,
     },
 };
 
@@ -102,13 +101,16 @@ impl Intake {
     /// Answers a request that is not taken any more.
     pub(crate) fn turn_away(&self, message: &Message) {
         if message.kind() == Kind::Request {
-            self.bridge.client.output.send_now(error_reply(message.id(), &shutdown().with_may_have_run(false)));
+            self.bridge
+                .client
+                .output
+                .send_now(self.bridge.client.error_reply(message.id(), &shutdown().with_may_have_run(false)));
         }
     }
 
     /// Answers what is not to be sent.
     fn refuse(&mut self, invalid: &Invalid, room: Room) {
-        let reply = error_reply(invalid.id.as_ref(), &invalid.error);
+        let reply = self.bridge.client.error_reply(invalid.id.as_ref(), &invalid.error);
         let pending = self.bridge.calls.table.insert_receipt();
         let bridge = Arc::clone(&self.bridge);
         self.exchanges.spawn(async move {

@@ -1,7 +1,7 @@
 //! Stdin, message by message.
 
 use crate::{
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, Hint},
     wire::{
         body::lines::Lines,
         id::Id,
@@ -90,9 +90,9 @@ impl<R: AsyncRead + Unpin> Input<R> {
                 Err(invalid) => Some(Err(invalid)),
             },
             Err(GivenUp { error, id, .. }) => {
-                let hint =
-                    if matches!(error, Unkept::TooLong { .. }) { "; --max-request-size sets this limit" } else { "" };
-                let error = Error::new(ErrorKind::TooLarge, format!("the client's message is {error}{hint}"));
+                let is_too_long = matches!(error, Unkept::TooLong { .. });
+                let error = Error::new(ErrorKind::TooLarge, format!("the client's message is {error}"));
+                let error = if is_too_long { error.with_hint(Hint::RequestSize) } else { error };
                 Some(Err(Invalid { error, id: id.and_then(Id::read) }))
             }
         }

@@ -2,6 +2,11 @@
 //!
 //! Rule: decided by the types of the errors, never by their texts.
 
+use crate::{
+    error::{Error, ErrorKind, Fate, Hint},
+    http::Shown,
+    open_files,
+};
 use std::{error::Error as StdError, io, path::Path};
 
 use http::{Uri, uri::Scheme};
@@ -9,11 +14,6 @@ use http::{Uri, uri::Scheme};
 use super::{
     connect::{ConnectFailure, NoAddress, Unanswered},
     tls::{self, CertificateRequest},
-};
-use crate::{
-    error::{Error, ErrorKind, Fate},
-    http::Shown,
-    open_files,
 };
 
 /// What is known about the way that a request took.
@@ -31,14 +31,11 @@ impl Trace<'_> {
     /// The error to give: the party at fault, and one line on what failed and what to do.
     pub(super) fn explain(&self, error: Unanswered) -> Error {
         match error {
-            Unanswered::Unreached(failure) => {
-                let (fault, summary) = self.judge_way(&failure);
-                Error::new(fault, summary).with_source(failure)
-            }
+            Unanswered::Unreached(failure) => self.judge_way(&failure).with_source(failure),
             Unanswered::Broken { error, is_unsent } => {
-                let (fault, summary) = self.judge_connection(&error);
+                let explained = self.judge_connection(&error);
                 let is_unread = is_unsent || was_refused_unread(&error);
-                let explained = Error::new(fault, summary).with_source(error);
+                let explained = explained.with_source(error);
                 if is_unread { explained.with_fate(Fate::Unread) } else { explained }
             }
         }
@@ -47,33 +44,36 @@ impl Trace<'_> {
     /// The same where no connection was tried.
     #[cfg(feature = "oauth")]
     pub(super) fn of_way(&self, failure: &ConnectFailure) -> Error {
-        let (fault, summary) = self.judge_way(failure);
-        Error::new(fault, summary)
+        self.judge_way(failure)
     }
 
     /// No connection was made.
-    fn judge_way(&self, failure: &ConnectFailure) -> (ErrorKind, String) {
+    fn judge_way(&self, failure: &ConnectFailure) -> Error {
         let url = Shown(self.uri);
         let proxy = self.proxy.as_deref().unwrap_or_default();
         if is_timeout(failure) {
-            let (via, hint) = (self.via(), if proxy.is_empty() { "--proxy" } else { "the proxy" });
-            let summary = format!("connecting to {url}{via} took too long; check the network and {hint}");
-            return (ErrorKind::Connect, summary);
+            let slow = |help: &str| format!("connecting to {url}{} took too long{help}", self.via());
+            return if proxy.is_empty() {
+                Error::new(ErrorKind::Connect, slow("")).with_hint(Hint::Network)
+            } else {
+                Error::new(ErrorKind::Connect, slow("; check the network and the proxy"))
+            };
         }
         match failure {
             ConnectFailure::NoProxy(_) if find::<NoAddress>(failure).is_some() => {
-                (ErrorKind::Dns, format!("the host of the proxy {proxy} has no address; check --proxy or HTTPS_PROXY"))
+                Error::new(ErrorKind::Dns, format!("the host of the proxy {proxy} has no address"))
+                    .with_hint(Hint::Proxy)
             }
             ConnectFailure::NoProxy(_) | ConnectFailure::Refused(_) if find::<rustls::Error>(failure).is_some() => {
-                (ErrorKind::Tls, format!("no secure connection to the proxy {proxy}; --ca-cert adds an authority"))
+                Error::new(ErrorKind::Tls, format!("no secure connection to the proxy {proxy}"))
+                    .with_hint(Hint::Authority)
             }
             ConnectFailure::NoProxy(_) => {
-                let summary =
-                    format!("cannot connect to the proxy {proxy}; check --proxy or HTTPS_PROXY and the network");
-                (ErrorKind::Connect, summary)
+                let summary = format!("cannot connect to the proxy {proxy}");
+                Error::new(ErrorKind::Connect, summary).with_hint(Hint::ProxyAndNetwork)
             }
             ConnectFailure::Credentials => wants_credentials(proxy),
-            ConnectFailure::Refused(_) => (
+            ConnectFailure::Refused(_) => Error::new(
                 ErrorKind::Connect,
                 format!("the proxy {proxy} gives no way to {url}; ask who runs it, or put the host into NO_PROXY"),
             ),
@@ -82,70 +82,70 @@ impl Trace<'_> {
     }
 
     /// The server was not reached.
-    fn judge_server(&self, failure: &ConnectFailure) -> (ErrorKind, String) {
+    fn judge_server(&self, failure: &ConnectFailure) -> Error {
         let (url, via) = (Shown(self.uri), self.via());
         if let Some(socket) = self.socket {
             let summary = format!(
                 "cannot connect to the socket {}; check that the server runs and listens there",
                 socket.display()
             );
-            return (ErrorKind::Connect, summary);
+            return Error::new(ErrorKind::Connect, summary);
         }
         match find::<NoAddress>(failure) {
             Some(NoAddress::Unknown(_)) => {
-                return (ErrorKind::Dns, format!("the host of {url} has no address; check the URL and the network"));
+                return Error::new(
+                    ErrorKind::Dns,
+                    format!("the host of {url} has no address; check the URL and the network"),
+                );
             }
             Some(NoAddress::Forbidden(address, reach)) => {
                 let summary = format!("{url} is not used: {address} is {reach}, where the MCP server is not");
-                return (ErrorKind::ForbiddenAddress, summary);
+                return Error::new(ErrorKind::ForbiddenAddress, summary);
             }
             None => {}
         }
         if let Some(error) = find::<rustls::Error>(failure) {
-            return (ErrorKind::Tls, tls::explain(error, &url, self.asked));
+            return tls::explain(error, &url, self.asked);
         }
         if is_out_of_descriptors(failure) {
-            let summary = format!(
-                "cannot connect to {url}: this process has as many files and connections open as it may; raise that limit (ulimit -n), or lower --concurrency"
-            );
-            return (ErrorKind::Connect, summary);
+            let summary =
+                format!("cannot connect to {url}: this process has as many files and connections open as it may");
+            return Error::new(ErrorKind::Connect, summary).with_hint(Hint::OpenFiles);
         }
         let summary = if self.uri.scheme() == Some(&Scheme::HTTPS) && is_cut(failure) {
             format!(
                 "{url} closed the connection{via} before it was secure; check that the server runs, and its port for https"
             )
         } else if via.is_empty() {
-            format!("cannot connect to {url}; check that the server runs, the URL and --proxy")
+            return Error::new(ErrorKind::Connect, format!("cannot connect to {url}")).with_hint(Hint::Server);
         } else {
             format!("cannot connect to {url}{via}; check the proxy, or put the host into NO_PROXY")
         };
-        (ErrorKind::Connect, summary)
+        Error::new(ErrorKind::Connect, summary)
     }
 
     /// A connection was made, and broke or brought nonsense.
-    fn judge_connection(&self, error: &hyper::Error) -> (ErrorKind, String) {
+    fn judge_connection(&self, error: &hyper::Error) -> Error {
         let url = Shown(self.uri);
         if let Some(error) = find::<rustls::Error>(error)
             && tls::is_about_client_certificate(error, self.asked)
         {
-            return (ErrorKind::Tls, tls::explain(error, &url, self.asked));
+            return tls::explain(error, &url, self.asked);
         }
         if find::<h2::Error>(error).is_some_and(|error| error.is_library() && error.is_reset()) {
             let summary = format!("what {url} answers breaks the rules of HTTP/2, or its headers have no end");
-            return (ErrorKind::InvalidAnswer, summary);
+            return Error::new(ErrorKind::InvalidAnswer, summary);
         }
         match find::<hyper::Error>(error) {
-            Some(error) if error.is_parse() => (
+            Some(error) if error.is_parse() => Error::new(
                 ErrorKind::InvalidAnswer,
                 format!("what {url} answers is no HTTP, or its headers have no end; check scheme and port of the URL"),
             ),
-            _ if self.asked == CertificateRequest::InVain => (
-                ErrorKind::Broken,
-                format!(
-                    "the connection to {url} broke after it asked for a client certificate; --client-cert gives one"
-                ),
-            ),
-            _ => (ErrorKind::Broken, format!("the connection to {url} broke before an answer came")),
+            _ if self.asked == CertificateRequest::InVain => {
+                let summary = format!("the connection to {url} broke after it asked for a client certificate");
+                Error::new(ErrorKind::Broken, summary).with_hint(Hint::ClientCertificate)
+            }
+            _ => Error::new(ErrorKind::Broken, format!("the connection to {url} broke before an answer came")),
         }
     }
 
@@ -155,11 +155,11 @@ impl Trace<'_> {
 }
 
 /// What a proxy means by 407.
-pub(super) fn wants_credentials(proxy: &str) -> (ErrorKind, String) {
+pub(super) fn wants_credentials(proxy: &str) -> Error {
     let scheme = proxy.split_once(':').map_or("http", |(scheme, _)| scheme);
     let summary =
         format!("the proxy {proxy} wants credentials, or others; put them into its URL: {scheme}://USER:PASSWORD@HOST");
-    (ErrorKind::Proxy, summary)
+    Error::new(ErrorKind::Proxy, summary)
 }
 
 /// Whether the server has said in HTTP/2 that it did not process the request (RFC 9113, 6.8 and 8.7): it goes away in

@@ -4,6 +4,10 @@
 //! Rule: nothing is loaded before it is needed. Reading the system's store takes milliseconds, and cryptography alone
 //! a part of memory; a bridge to an `http` URL never needs them.
 
+use crate::{
+    error::{Error, ErrorKind, Hint},
+    http::{ClientIdentity, Shown, Tls as Settings},
+};
 use std::{
     sync::{
         Arc, OnceLock,
@@ -30,10 +34,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::connect::BoxError;
-use crate::{
-    error::Error,
-    http::{ClientIdentity, Shown, Tls as Settings},
-};
 
 /// Makes connections secure.
 pub(super) struct TlsSetup {
@@ -183,27 +183,33 @@ impl ResolvesClientCert for Identity {
 fn certified_key(identity: &ClientIdentity) -> Result<Arc<CertifiedKey>, Error> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&identity.certificates)
         .collect::<Result<_, _>>()
-        .map_err(|_| Error::config("the client certificate cannot be read; --client-cert takes a file in PEM form"))?;
+        .map_err(|_| Error::config("the client certificate cannot be read").with_hint(Hint::ClientCertificateFile))?;
     if chain.is_empty() {
-        return Err(Error::config("the file of --client-cert holds no certificate in PEM form"));
+        return Err(
+            Error::config("the client certificate holds none in PEM form").with_hint(Hint::ClientCertificateFile)
+        );
     }
     let key = PrivateKeyDer::from_pem_slice(&identity.key).map_err(|_| {
         let is_encrypted = [&b"ENCRYPTED PRIVATE KEY-----"[..], b"Proc-Type: 4,ENCRYPTED"]
             .iter()
             .any(|mark| memchr::memmem::find(&identity.key, mark).is_some());
-        Error::config(if is_encrypted {
-            "the client's private key is encrypted; give one that is not (openssl pkey -in KEY -out PLAIN)"
+        if is_encrypted {
+            Error::config(
+                "the client's private key is encrypted; give one that is not (openssl pkey -in KEY -out PLAIN)",
+            )
         } else {
-            "there is no private key in PEM form for the client certificate; --client-key names its file"
-        })
+            let summary = "there is no private key in PEM form for the client certificate";
+            Error::config(summary).with_hint(Hint::ClientKey)
+        }
     })?;
     let key = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
-        TlsError::InconsistentKeys(_) => Error::config(
-            "the client's private key does not belong to its certificate; check --client-cert and --client-key",
-        ),
+        TlsError::InconsistentKeys(_) => {
+            let summary = "the client's private key does not belong to its certificate";
+            Error::config(summary).with_hint(Hint::ClientCertificateAndKey)
+        }
         error => {
-            Error::config("the client certificate or its key cannot be used; check --client-cert and --client-key")
-                .with_source(error)
+            let summary = "the client certificate or its key cannot be used";
+            Error::config(summary).with_hint(Hint::ClientCertificateAndKey).with_source(error)
         }
     })?;
     Ok(Arc::new(key))
@@ -228,14 +234,57 @@ pub(super) fn is_about_client_certificate(error: &TlsError, asked: CertificateRe
     }
 }
 
-/// Why there is no secure connection, and what helps, in one line.
-pub(super) fn explain(error: &TlsError, url: &Shown<'_>, asked: CertificateRequest) -> String {
+/// Why there is no secure connection, and what helps.
+pub(super) fn explain(error: &TlsError, url: &Shown<'_>, asked: CertificateRequest) -> Error {
+    let explained = Error::new(ErrorKind::Tls, summary(error, url, asked));
+    match hint(error, asked) {
+        Some(hint) => explained.with_hint(hint),
+        None => explained,
+    }
+}
+
+/// The setting that helps, if one does.
+fn hint(error: &TlsError, asked: CertificateRequest) -> Option<Hint> {
+    match error {
+        TlsError::InvalidCertificate(error) => match error {
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Some(Hint::Authority),
+            error if is_authority(error) => Some(Hint::AuthorityItself),
+            error if is_the_servers(error) => None,
+            _ => Some(Hint::Authority),
+        },
+        TlsError::General(_) => Some(Hint::Authority),
+        error if is_about_client_certificate(error, asked) => Some(match asked {
+            CertificateRequest::Answered => Hint::ClientCertificateAndKey,
+            CertificateRequest::InVain | CertificateRequest::No => Hint::ClientCertificate,
+        }),
+        _ => None,
+    }
+}
+
+/// Whether what is wrong with a certificate is for its owner to mend.
+fn is_the_servers(error: &CertificateError) -> bool {
+    matches!(
+        error,
+        CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. }
+            | CertificateError::NotValidForName
+            | CertificateError::NotValidForNameContext { .. }
+            | CertificateError::Revoked
+            | CertificateError::InvalidPurpose
+            | CertificateError::InvalidPurposeContext { .. }
+            | CertificateError::BadEncoding
+    )
+}
+
+fn summary(error: &TlsError, url: &Shown<'_>, asked: CertificateRequest) -> String {
     match error {
         TlsError::InvalidCertificate(error) => explain_certificate(error, url),
         error if is_about_client_certificate(error, asked) => match asked {
-            CertificateRequest::Answered => format!("{url} does not accept the client certificate of --client-cert"),
+            CertificateRequest::Answered => format!("{url} does not accept the client certificate"),
             CertificateRequest::InVain | CertificateRequest::No => {
-                format!("{url} wants a client certificate; --client-cert gives one")
+                format!("{url} wants a client certificate")
             }
         },
         TlsError::AlertReceived(Alert::ProtocolVersion)
@@ -251,9 +300,7 @@ pub(super) fn explain(error: &TlsError, url: &Shown<'_>, asked: CertificateReque
             format!("what listens at {url} speaks no TLS; check the port, or use http if it is meant to be plain")
         }
         TlsError::General(_) => {
-            format!(
-                "the certificate of {url} cannot be judged: the system's trust store is not usable; --ca-cert adds an authority"
-            )
+            format!("the certificate of {url} cannot be judged: the system's trust store is not usable")
         }
         _ => format!("no secure connection to {url}"),
     }
@@ -273,13 +320,11 @@ fn explain_certificate(error: &CertificateError, url: &Shown<'_>) -> String {
         }
         CertificateError::NotValidYet => format!("the certificate of {url} is not valid yet, {CLOCK}"),
         CertificateError::UnknownIssuer => {
-            format!("the certificate of {url} comes from an authority that is not trusted here; --ca-cert adds one")
+            format!("the certificate of {url} comes from an authority that is not trusted here")
         }
         // An authority that was set up again under its old name, as a rule.
         CertificateError::BadSignature => {
-            format!(
-                "the certificate of {url} is not signed by the authority of that name that is trusted here; --ca-cert adds one"
-            )
+            format!("the certificate of {url} is not signed by the authority of that name that is trusted here")
         }
         CertificateError::NotValidForNameContext { presented, .. } => {
             format!("the certificate of {url} is for {}; use a name that it has", names(presented))
@@ -293,10 +338,10 @@ fn explain_certificate(error: &CertificateError, url: &Shown<'_>) -> String {
         }
         CertificateError::BadEncoding => format!("the certificate of {url} is malformed"),
         error if is_authority(error) => {
-            format!("the certificate of {url} is an authority's own; give it by --ca-cert to trust it as the server's")
+            format!("the certificate of {url} is an authority's own")
         }
         // What the system's own judge found, or what has no better name.
-        _ => format!("the certificate of {url} is not accepted; --ca-cert adds an authority to trust"),
+        _ => format!("the certificate of {url} is not accepted"),
     }
 }
 

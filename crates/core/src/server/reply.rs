@@ -1,5 +1,15 @@
 //! The response to a request while its body comes, and what a refusal says.
 
+use crate::{
+    error::{Error, ErrorKind, Hint},
+    http::Body,
+    wire::{
+        body::{self, Decoder},
+        error_text, headers,
+        message::{Kind, Message},
+        spool::Storage,
+    },
+};
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
@@ -10,16 +20,6 @@ use super::{
     credentials::{HeaderRefusal, UserHeaders},
     refusals::RefusalBody,
     retry,
-};
-use crate::{
-    error::{Error, ErrorKind},
-    http::Body,
-    wire::{
-        body::{self, Decoder},
-        error_text, headers,
-        message::{Kind, Message},
-        spool::Storage,
-    },
 };
 
 /// The longest error page that is looked at for a JSON-RPC error, in bytes.
@@ -149,21 +149,20 @@ fn response_in(decoder: &mut Decoder) -> Option<Message> {
 
 /// What a refusal is told as. `wait` is how long the server asks to wait; `text` is its body, or the beginning of that.
 fn refusal(status: StatusCode, wait: Option<Duration>, text: &str) -> Error {
-    let hint = match status.as_u16() {
-        300..=399 => "the redirect cannot be followed; use the final URL",
-        401 | 407 => "give credentials with --auth or --header",
-        403 => "check that the credentials may use this server",
-        404 | 405 | 406 | 410 => "check that the URL is the server's MCP endpoint",
-        408 | 425 | 429 | 503 => "try again later",
-        413 => "the message is larger than the server takes",
-        400..=499 => "the server does not take this message",
-        _ => "the failure is the server's or of a proxy before it",
+    let advice = match status.as_u16() {
+        401 | 407 => "",
+        300..=399 => "; the redirect cannot be followed; use the final URL",
+        403 => "; check that the credentials may use this server",
+        404 | 405 | 406 | 410 => "; check that the URL is the server's MCP endpoint",
+        408 | 425 | 429 | 503 => "; try again later",
+        413 => "; the message is larger than the server takes",
+        400..=499 => "; the server does not take this message",
+        _ => "; the failure is the server's or of a proxy before it",
     };
     let reason = status.canonical_reason().map(|reason| format!(" {reason}")).unwrap_or_default();
     let said = error_text::of(text).map(|said| format!(": {said}")).unwrap_or_default();
-    Error::new(ErrorKind::Status, format!("the server answered HTTP {}{reason}{said}; {hint}", status.as_u16()))
-        .with_status(status)
-        .with_retry_after(wait)
-        .with_fate(retry::judge(status.as_u16(), wait).0)
-        .with_detail(text)
+    let error =
+        Error::new(ErrorKind::Status, format!("the server answered HTTP {}{reason}{said}{advice}", status.as_u16()));
+    let error = if matches!(status.as_u16(), 401 | 407) { error.with_hint(Hint::Credentials) } else { error };
+    error.with_status(status).with_retry_after(wait).with_fate(retry::judge(status.as_u16(), wait).0).with_detail(text)
 }

@@ -8,12 +8,8 @@
 //! Rule: what passes is changed in place. Numbers, the order of members, escapes and whatever is not known here stay
 //! byte for byte (R3), keys of questions and `requestState` among them (R75).
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use bytes::Bytes;
-
 use crate::{
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, Hint},
     json::splice::{Object, Splice, elements},
     wire::{
         id::Id,
@@ -25,6 +21,9 @@ use crate::{
         },
     },
 };
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
 
 /// The most resources that a client can be subscribed to. All of them go to the server with each change of one.
 pub(crate) const MOST_SUBSCRIPTIONS: usize = 1_000;
@@ -704,7 +703,7 @@ fn mapped_error(answer: &Message) -> Option<Message> {
 
 /// The error that a client gets in the place of this answer.
 fn failed(answer: &Message, error: &Error) -> Message {
-    Message::one(error_reply(answer.id(), error)).unwrap_or_else(|| answer.clone())
+    Message::one(error_reply(answer.id(), error, Hint::as_str)).unwrap_or_else(|| answer.clone())
 }
 
 fn with_id(message: Message, id: Option<&Id>) -> Message {

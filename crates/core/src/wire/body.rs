@@ -9,7 +9,7 @@ mod pieces;
 mod sse;
 
 use crate::{
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, Hint},
     json::{scanner::JsonFault, splice},
     wire::{
         id::Id,
@@ -500,11 +500,12 @@ fn invalid_answer(beginning: &[u8], cause: Error) -> Error {
 }
 
 fn unkept(error: Unkept) -> Error {
-    let (kind, hint) = match error {
-        Unkept::TooLong { .. } => (ErrorKind::TooLarge, "; --max-message-size sets this limit"),
-        Unkept::NoFile(_) | Unkept::NoMoreFiles => (ErrorKind::Storage, ""),
+    let summary = format!("the server's message is {error}");
+    let told = match error {
+        Unkept::TooLong { .. } => Error::new(ErrorKind::TooLarge, summary).with_hint(Hint::MessageSize),
+        Unkept::NoFile(_) | Unkept::NoMoreFiles => Error::new(ErrorKind::Storage, summary),
     };
-    Error::new(kind, format!("the server's message is {error}{hint}")).with_source(error)
+    told.with_source(error)
 }
 
 #[cfg(test)]

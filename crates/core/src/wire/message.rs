@@ -4,14 +4,8 @@
 //! no raw line break (R2), is made by putting spaces in their place: in valid JSON they stand between tokens only.
 //! Where a key occurs twice the last one counts, as in every common JSON reader.
 
-use std::{io, ops::Range, sync::Arc};
-
-use bytes::{Buf as _, Bytes, BytesMut};
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
 use crate::{
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, Hint},
     json::{
         scanner::{self, Outline, ResponseOutline, Scanner, Shape},
         splice::{self, Object},
@@ -24,6 +18,11 @@ use crate::{
         spool::{Payload, ScannedPayload, Spooled, Spooler, Storage},
     },
 };
+use std::{io, ops::Range, sync::Arc};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 /// The most messages that come in one piece. Each costs memory beside its bytes, which the limits on bytes do not see.
 pub(crate) const LONGEST_BATCH: usize = 10_000;
@@ -283,7 +282,7 @@ impl Message {
         if let Some(spooled) = self.spooled {
             let lost = || {
                 let error = Error::new(ErrorKind::Storage, "the server's answer cannot be read back from its file");
-                error_reply(self.id.as_ref(), &error.with_may_have_run(true))
+                error_reply(self.id.as_ref(), &error.with_may_have_run(true), Hint::as_str)
             };
             let failure = (self.kind == Kind::Response).then(lost);
             return Line::Spooled { spooled: *spooled, line_breaks: self.line_breaks, failure };
@@ -697,7 +696,7 @@ mod tests {
         let error = Error::new(ErrorKind::Status, "refused").with_may_have_run(false);
         let id = Id(Bytes::from_static(b"1152921504606846976"));
         assert_eq!(
-            error_reply(Some(&id), &error),
+            error_reply(Some(&id), &error, Hint::as_str),
             r#"{"jsonrpc":"2.0","id":1152921504606846976,"error":{"code":-32603,"message":"refused","data":{"source":"mcp-gangway","kind":"http_status","mayHaveRun":false}}}"#
         );
     }

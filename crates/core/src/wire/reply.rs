@@ -1,13 +1,14 @@
 //! What the bridge itself says: errors to the client, cancellations to the server.
 
+use crate::error::{Error, HintWords};
 use bytes::Bytes;
 use serde::Serialize;
 
 use super::id::Id;
-use crate::error::Error;
 
 /// The error reply to the request with this id (`null` where none is known), as one line (R5, R14).
-pub(crate) fn error_reply(id: Option<&Id>, error: &Error) -> Bytes {
+/// What helps is told in these words.
+pub(crate) fn error_reply(id: Option<&Id>, error: &Error, words: HintWords) -> Bytes {
     #[derive(Serialize)]
     struct Body<'a> {
         code: i32,
@@ -35,7 +36,7 @@ pub(crate) fn error_reply(id: Option<&Id>, error: &Error) -> Bytes {
     }
     let body = Body {
         code: error.code(),
-        message: error.to_string(),
+        message: error.worded(words),
         data: Data {
             source: "mcp-gangway",
             kind: error.kind(),

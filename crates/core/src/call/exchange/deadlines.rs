@@ -1,7 +1,7 @@
 //! How long an exchange may take: the silence of the server, and the whole life of a request.
 
 use super::{ANSWER_TIME, Exchange, PROBE_TIME};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Hint};
 use std::{pin::pin, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
@@ -74,19 +74,19 @@ impl Exchange<'_> {
         let timeouts = &self.bridge.timeouts;
         let is_probe = !self.pending.is_own() && self.message.method() == "server/discover";
         let is_probe = is_probe && timeouts.total.is_none_or(|total| total > PROBE_TIME);
-        let summary = match self.deadline() {
+        let error = |summary| Error::new(ErrorKind::Timeout, summary);
+        match self.deadline() {
             Some(deadline) if deadline <= Instant::now() && is_probe => {
-                format!("no answer to the probe within {} s", PROBE_TIME.as_secs())
+                error(format!("no answer to the probe within {} s", PROBE_TIME.as_secs()))
             }
             Some(deadline) if deadline <= Instant::now() => {
                 let seconds = timeouts.total.unwrap_or_default().as_secs_f64();
-                format!("no answer within {seconds} s; --max-time sets this limit")
+                error(format!("no answer within {seconds} s")).with_hint(Hint::TotalTime)
             }
             _ => {
                 let seconds = timeouts.idle.as_secs_f64();
-                format!("the server was silent for {seconds} s; --timeout sets this limit")
+                error(format!("the server was silent for {seconds} s")).with_hint(Hint::IdleTime)
             }
-        };
-        Error::new(ErrorKind::Timeout, summary)
+        }
     }
 }

@@ -118,7 +118,7 @@ fn check(json: &str, found: Result<&Message, &Invalid>) {
         }
         (None, Err(invalid)) => {
             assert_eq!(invalid.error.code(), -32600, "{shown:?}");
-            let reply = error_reply(invalid.id.as_ref(), &invalid.error);
+            let reply = error_reply(invalid.id.as_ref(), &invalid.error, crate::Hint::as_str);
             assert!(Message::one(reply).is_some_and(|reply| reply.kind() == Kind::Response), "{shown:?}");
         }
         (expected, found) => panic!("{shown:?}: {:?}, but {found:?}", expected.map(|expected| expected.kind)),

@@ -39,8 +39,10 @@ pub fn response(input: &[u8]) {
             continue;
         }
         let found = Found::of(&wire(input.choice, &chunks));
+        // The library for zstd compares the size that a text announces with its own only if all of it is there at once.
+        let is_unsized = input.choice & 7 == 4 && matches!((&found, &whole), (Found::Whole { .. }, Found::Failed));
         // Where it fails, how much came before depends on how much there was at once.
-        assert!(found == whole, "{}: {found:?}, not {whole:?}", input.shown());
+        assert!(found == whole || is_unsized, "{}: {found:?}, not {whole:?}", input.shown());
     }
     if let (0..5, Some(compressed)) = (input.choice & 7, compressed(input.choice, &input.text)) {
         let plain = Found::of(&wire(0, &[&input.text]));

@@ -257,6 +257,8 @@ fn refusal(request: &Request, state: &mut State) -> Reply {
         503 if is_hinted => Fate::Refused,
         // What a tool says stands under its call's id.
         400..=499 if is_lost && request.is_in_session() => Fate::Refused,
+        // A gateway's page may stand for an answer that it has lost; this is JSON-RPC, in nobody's name.
+        500.. if body.contains("No valid session") && !is_own && request.is_in_session() => Fate::Refused,
         403 if is_challenged => Fate::Refused,
         // Among them a lost session, and what an older or newer server says that does not know what this is.
         300..=401 | 404..=406 | 415 | 429 => Fate::Refused,
