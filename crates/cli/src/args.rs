@@ -1,38 +1,17 @@
-//! The command line, in two steps: [`Args`] is what was typed, [`Settings`] what it means together with the environment
-//! and the files that it names. The rest of the program never sees a raw option.
-//!
-//! Rules: an option wins over its variable; an empty variable counts as unset; a mistake says where it stands and what to
-//! do, and never shows a value that may be a secret (URL, header, authorization, proxy).
+//! The command line as it was typed. `settings` says what it means.
 
-use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
+#[cfg(feature = "oauth")]
+mod sign_in;
+
+use std::path::PathBuf;
 
 use clap::{
     Parser,
     error::{ContextKind, ContextValue, ErrorKind},
 };
-use mcp_gangway_core::{
-    ClientEra, ClientIdentity, Config, Error, Proxy, ProxyUrl, ToolFilter, TransportMode, http::HttpVersion,
-};
-use tracing::level_filters::LevelFilter;
-use url::{Host, Url};
 
-use crate::{
-    files,
-    headers::{Headers, unquoted},
-    hints,
-    logging::{self, LogSettings},
-};
-
-/// More requests at once than this are a typing error.
-pub const MOST_CONCURRENT: usize = 65_536;
-
-/// A limit on messages below this is a typing error, like 64 for 64M.
-pub const SMALLEST_LIMIT: u64 = 1 << 10;
-/// A limit on messages above this is one as well.
-pub const LARGEST_LIMIT: u64 = 1 << 40;
-
-/// More seconds than this are a typing error (31 years), and less than what the clocks of all systems can add.
-pub const MOST_SECONDS: f64 = 1e9;
+#[cfg(feature = "oauth")]
+pub(crate) use self::sign_in::SignInArgs;
 
 const USAGE: &str = if cfg!(feature = "oauth") {
     "mcp-gangway [OPTIONS] URL
@@ -80,20 +59,20 @@ Exit status:
 pub(crate) struct Args {
     /// Address of the MCP server, like https://example.com/mcp or unix:/run/mcp.sock:/mcp [$MCP_SERVER_URL]
     #[arg(value_name = "URL")]
-    server: Option<String>,
+    pub(crate) server: Option<String>,
 
     /// The same, as an option
     #[arg(long, value_name = "URL", help_heading = "Server")]
-    url: Option<String>,
+    pub(crate) url: Option<String>,
 
     /// auto, http (Streamable HTTP), sse (HTTP+SSE) or sse-first [$MCP_TRANSPORT] [default: auto]
     #[arg(long, value_name = "NAME", help_heading = "Server")]
-    transport: Option<String>,
+    pub(crate) transport: Option<String>,
 
     /// What a client speaks that knows both eras of MCP: auto (as the server), modern (2026-07-28) or legacy [$MCP_ERA]
     /// [default: auto]
     #[arg(long, value_name = "NAME", help_heading = "Server")]
-    era: Option<String>,
+    pub(crate) era: Option<String>,
 
     /// Value of the Authorization header, sent as it is, like 'Bearer TOKEN' [$MCP_AUTH]
     #[arg(long, value_name = "VALUE", help_heading = "Server")]
@@ -114,71 +93,71 @@ pub(crate) struct Args {
     /// Tools that the client may see and call, by names with * and ?; may be repeated [$MCP_ALLOW_TOOLS, separated by commas]
     /// [default: all]
     #[arg(long, value_name = "PATTERN", help_heading = "Server")]
-    allow_tool: Vec<String>,
+    pub(crate) allow_tool: Vec<String>,
 
     /// Tools that it may not, whatever is allowed [$MCP_DENY_TOOLS]
     #[arg(long, alias = "ignore-tool", value_name = "PATTERN", help_heading = "Server")]
-    deny_tool: Vec<String>,
+    pub(crate) deny_tool: Vec<String>,
 
     /// Requests that may be open at the server at once [$CONCURRENCY] [default: 64]
     #[arg(long, value_name = "COUNT", help_heading = "Server")]
-    concurrency: Option<String>,
+    pub(crate) concurrency: Option<String>,
 
     /// Largest message from the server, like 512M or 16G [$MCP_MAX_MESSAGE_SIZE] [default: 4G]
     #[arg(long, value_name = "SIZE", help_heading = "Sizes", allow_negative_numbers = true)]
-    max_message_size: Option<String>,
+    pub(crate) max_message_size: Option<String>,
 
     /// Largest message from the client, which is in memory [$MCP_MAX_REQUEST_SIZE] [default: 64M]
     #[arg(long, value_name = "SIZE", help_heading = "Sizes", allow_negative_numbers = true)]
-    max_request_size: Option<String>,
+    pub(crate) max_request_size: Option<String>,
 
     /// Longest silence of the server during a request [$MCP_TOOL_CALL_TIMEOUT] [default: 300]
     #[arg(long, value_name = "SECONDS", help_heading = "Times", allow_negative_numbers = true)]
-    timeout: Option<String>,
+    pub(crate) timeout: Option<String>,
 
     /// Longest life of a request, however busy [default: no limit]
     #[arg(long, value_name = "SECONDS", help_heading = "Times", allow_negative_numbers = true)]
-    max_time: Option<String>,
+    pub(crate) max_time: Option<String>,
 
     /// Longest time to connect: address, TCP and TLS [default: 15]
     #[arg(long, value_name = "SECONDS", help_heading = "Times", allow_negative_numbers = true)]
-    connect_timeout: Option<String>,
+    pub(crate) connect_timeout: Option<String>,
 
     /// Longest time for open requests after stdin has ended [default: 5]
     #[arg(long, value_name = "SECONDS", help_heading = "Times", allow_negative_numbers = true)]
-    drain_timeout: Option<String>,
+    pub(crate) drain_timeout: Option<String>,
 
     /// PEM file with certificates to trust beside the system's [$TLS_CERT]
     #[arg(long, alias = "tls-cert", value_name = "PATH", help_heading = "Network")]
-    ca_cert: Option<PathBuf>,
+    pub(crate) ca_cert: Option<PathBuf>,
 
     /// PEM file with a certificate to show to the server, and maybe its key [$TLS_CLIENT_CERT]
     #[arg(long, value_name = "PATH", help_heading = "Network")]
-    client_cert: Option<PathBuf>,
+    pub(crate) client_cert: Option<PathBuf>,
 
     /// PEM file with the private key of that certificate [$TLS_CLIENT_KEY]
     #[arg(long, value_name = "PATH", help_heading = "Network")]
-    client_key: Option<PathBuf>,
+    pub(crate) client_key: Option<PathBuf>,
 
     /// Trust any certificate: only for tests [$INSECURE]
     #[arg(long, help_heading = "Network")]
-    insecure: bool,
+    pub(crate) insecure: bool,
 
     /// Proxy (http, https, socks5, socks5h) for all hosts but those in NO_PROXY [default: the system's]
     #[arg(long, value_name = "URL", help_heading = "Network")]
-    proxy: Option<String>,
+    pub(crate) proxy: Option<String>,
 
     /// Unix socket that the server listens on, in place of the URL's host and port [$MCP_UNIX_SOCKET]
     #[arg(long, value_name = "PATH", help_heading = "Network")]
-    unix_socket: Option<PathBuf>,
+    pub(crate) unix_socket: Option<PathBuf>,
 
     /// Speak only HTTP/2, even without TLS [$HTTP2] [default: what the server offers]
     #[arg(long, help_heading = "Network")]
-    http2: bool,
+    pub(crate) http2: bool,
 
     /// Connections that are kept while nobody uses them [$HTTP_POOL_SIZE] [default: no limit]
     #[arg(long, alias = "http-pool-size", value_name = "COUNT", help_heading = "Network")]
-    pool_size: Option<String>,
+    pub(crate) pool_size: Option<String>,
 
     /// How long they are kept [$HTTP_POOL_IDLE_TIMEOUT] [default: 50]
     #[arg(
@@ -188,23 +167,23 @@ pub(crate) struct Args {
         help_heading = "Network",
         allow_negative_numbers = true
     )]
-    pool_idle: Option<String>,
+    pub(crate) pool_idle: Option<String>,
 
     /// off, error, warn, info, debug or trace [$MCP_WRAPPER_LOG_LEVEL, $LOG_LEVEL] [default: warn]
     #[arg(long, value_name = "LEVEL", help_heading = "Log")]
-    log_level: Option<String>,
+    pub(crate) log_level: Option<String>,
 
     /// File to append the log to, in place of stderr [$MCP_LOG_FILE]
     #[arg(long, value_name = "PATH", help_heading = "Log")]
-    log_file: Option<PathBuf>,
+    pub(crate) log_file: Option<PathBuf>,
 
     /// text or json (one object a line) [default: text]
     #[arg(long, value_name = "FORMAT", help_heading = "Log")]
-    log_format: Option<String>,
+    pub(crate) log_format: Option<String>,
 
     #[cfg(feature = "oauth")]
     #[command(flatten)]
-    sign_in: crate::sign_in::Options,
+    pub(crate) sign_in: SignInArgs,
 }
 
 /// What clap found wrong, in one line. Its own text is longer, and quotes what was typed: the half of an unquoted
@@ -227,780 +206,4 @@ pub(crate) fn explain(error: &clap::Error) -> String {
         kind => format!("{option}: {kind}"),
     };
     format!("{what} (see mcp-gangway --help)")
-}
-
-/// Looks a variable of the environment up.
-pub type Environment = Arc<dyn Fn(&str) -> Option<OsString> + Send + Sync>;
-
-/// What the command is to do.
-#[derive(Debug)]
-pub(crate) struct Settings {
-    pub(crate) config: Config,
-    pub(crate) log: LogSettings,
-    /// What works, but probably not as the user means it.
-    pub(crate) warnings: Vec<String>,
-    /// What was understood in a way that the user may want to know.
-    pub(crate) notes: Vec<String>,
-}
-
-impl Settings {
-    /// Gives `typed` its meaning, with the help of the environment. `notes` are known already.
-    ///
-    /// # Errors
-    /// Whatever cannot be used as it was given.
-    pub(crate) fn new(mut typed: Args, mut notes: Vec<String>, env: &Environment) -> Result<Self, Error> {
-        let mut warnings = Vec::new();
-
-        let unix_socket = path_or(typed.unix_socket.take(), "--unix-socket", env, "MCP_UNIX_SOCKET");
-        let mut given = server_url(&mut typed, unix_socket.is_some(), env)?;
-        given.text = unquoted(&given.text).to_owned();
-        let transport = match option_or(typed.transport.take(), "--transport", env, "MCP_TRANSPORT")? {
-            Some(name) => transport(&name)?,
-            None => TransportMode::default(),
-        };
-        let completed = endpoint(&given.text, transport);
-        let mut config =
-            Config::new(completed.as_ref().unwrap_or(&given.text)).map_err(|error| given.mistake(error))?;
-        config.transport = transport;
-        config.hint_words = hints::words;
-        if let Some((from, path)) = unix_socket {
-            if config.unix_socket.is_some() {
-                return Err(Error::config(format!("{from}: the URL names a socket as well; give only one of the two")));
-            }
-            config.unix_socket = Some(path);
-        }
-        if cfg!(not(unix)) && config.unix_socket.is_some() {
-            return Err(Error::config(
-                "a Unix socket cannot be used on this system; give the server's http or https URL",
-            ));
-        }
-        if let Some(given) = option_or(typed.era.take(), "--era", env, "MCP_ERA")? {
-            config.client_era = client_era(&given)?;
-        }
-        config.tools = ToolFilter::new(
-            &patterns(&typed.allow_tool, "--allow-tool", env, "MCP_ALLOW_TOOLS")?,
-            &patterns(&typed.deny_tool, "--deny-tool", env, "MCP_DENY_TOOLS")?,
-        );
-        if completed.is_some() {
-            notes.push(format!("a ContextForge server: requests go to {}", config.url));
-        }
-        if let Some(kind) = text_variable(env, "FORGE_CONTENT_TYPE")?
-            && !kind.text.trim().eq_ignore_ascii_case("application/json")
-        {
-            warnings.push("FORGE_CONTENT_TYPE is ignored: MCP asks for application/json".to_owned());
-        }
-
-        let headers = Headers::new(&mut typed, env)?;
-        let blank = config.clone();
-        headers.set_all(&mut config, None, &mut warnings, files::Time::First)?;
-        config.header_source = headers.into_source(blank, &warnings);
-
-        if let Some(given) = option_or(typed.concurrency, "--concurrency", env, "CONCURRENCY")? {
-            config.limits.concurrency = count(&given)?;
-        }
-        if let Some(given) = option_or(typed.max_message_size, "--max-message-size", env, "MCP_MAX_MESSAGE_SIZE")? {
-            config.limits.incoming = size(&given)?;
-        }
-        if let Some(given) = option_or(typed.max_request_size, "--max-request-size", env, "MCP_MAX_REQUEST_SIZE")? {
-            config.limits.outgoing = size(&given)?;
-        }
-        if let Some(given) = option_or(typed.timeout, "--timeout", env, "MCP_TOOL_CALL_TIMEOUT")? {
-            config.timeouts.idle = some_time(&given)?;
-        }
-        if let Some(text) = typed.max_time {
-            config.timeouts.total = Some(some_time(&Given::new("--max-time", text))?);
-        }
-        if let Some(text) = typed.connect_timeout {
-            config.timeouts.connect = some_time(&Given::new("--connect-timeout", text))?;
-        }
-        if let Some(text) = typed.drain_timeout {
-            config.timeouts.drain = time(&Given::new("--drain-timeout", text))?;
-        }
-
-        if let Some((from, path)) = path_or(typed.ca_cert, "--ca-cert", env, "TLS_CERT") {
-            config.tls.ca_certificates.push(files::read(from, &path, files::Time::First)?);
-        }
-        config.tls.client = client_identity(typed.client_cert, typed.client_key, env)?;
-        config.tls.insecure = typed.insecure || is_set(env, "INSECURE")?;
-        if let Some(text) = typed.proxy {
-            let given = Given::new("--proxy", text);
-            let url = ProxyUrl::parse(&given.text).map_err(|error| given.mistake(error))?;
-            let except = match text_variable(env, "NO_PROXY")? {
-                Some(hosts) => Some(hosts),
-                None => text_variable(env, "no_proxy")?,
-            };
-            config.proxy = Proxy::Url { url, except: except.map(|hosts| hosts.text) };
-        }
-
-        if typed.http2 || is_set(env, "HTTP2")? {
-            config.http_version = HttpVersion::Http2;
-        }
-        if let Some(given) = option_or(typed.pool_size, "--pool-size", env, "HTTP_POOL_SIZE")? {
-            config.idle_connections = if given.text.trim() == "0" { 0 } else { count(&given)? };
-        }
-        if let Some(given) = option_or(typed.pool_idle, "--pool-idle", env, "HTTP_POOL_IDLE_TIMEOUT")? {
-            config.idle_for = time(&given)?;
-        }
-
-        warnings.extend(remarks(&config));
-        let log = log_settings(typed.log_level, typed.log_file, typed.log_format, env)?;
-        #[cfg(feature = "oauth")]
-        {
-            config.oauth = typed.sign_in.meaning(config.url.to_string(), env)?;
-        }
-        Ok(Self { config, log, warnings, notes })
-    }
-
-    /// Tells the log what the user should know about the settings.
-    pub(crate) fn log_remarks(&self) {
-        for warning in &self.warnings {
-            tracing::warn!("{warning}");
-        }
-        for note in &self.notes {
-            tracing::info!("{note}");
-        }
-        let Config { url, transport, timeouts, limits, proxy, .. } = &self.config;
-        let headers: Vec<_> = self.config.headers().keys().collect();
-        tracing::debug!(%url, ?transport, ?timeouts, ?limits, ?proxy, ?headers, "settings");
-    }
-}
-
-/// A text from the user, and where it stood.
-pub(crate) struct Given {
-    pub(crate) from: String,
-    pub(crate) text: String,
-}
-
-impl Given {
-    pub(crate) fn new(from: impl Into<String>, text: String) -> Self {
-        Self { from: from.into(), text }
-    }
-
-    pub(crate) fn mistake(&self, what: impl std::fmt::Display) -> Error {
-        Error::config(format!("{}: {what}", self.from))
-    }
-}
-
-/// The variable's value, unless it is empty.
-pub(crate) fn variable(env: &Environment, name: &str) -> Option<OsString> {
-    env(name).filter(|value| !value.is_empty())
-}
-
-pub(crate) fn text_variable(env: &Environment, name: &str) -> Result<Option<Given>, Error> {
-    variable(env, name)
-        .map(|value| value.into_string().map(|text| Given::new(name, text)))
-        .transpose()
-        .map_err(|_| Error::config(format!("{name}: the value is not UTF-8 text")))
-}
-
-pub(crate) fn option_or(
-    typed: Option<String>,
-    option: &str,
-    env: &Environment,
-    name: &str,
-) -> Result<Option<Given>, Error> {
-    typed.map_or_else(|| text_variable(env, name), |text| Ok(Some(Given::new(option, text))))
-}
-
-fn path_or<'a>(
-    typed: Option<PathBuf>,
-    option: &'a str,
-    env: &Environment,
-    name: &'a str,
-) -> Option<(&'a str, PathBuf)> {
-    typed.map(|path| (option, path)).or_else(|| variable(env, name).map(|path| (name, path.into())))
-}
-
-fn client_identity(
-    certificate: Option<PathBuf>,
-    key: Option<PathBuf>,
-    env: &Environment,
-) -> Result<Option<ClientIdentity>, Error> {
-    let certificate = path_or(certificate, "--client-cert", env, "TLS_CLIENT_CERT");
-    let key = path_or(key, "--client-key", env, "TLS_CLIENT_KEY");
-    let read = |(from, path): (&str, PathBuf)| files::read(from, &path, files::Time::First);
-    match (certificate, key) {
-        (Some(certificate), None) => {
-            let both = read(certificate)?;
-            Ok(Some(ClientIdentity::new(both.clone(), both)))
-        }
-        (Some(certificate), Some(key)) => Ok(Some(ClientIdentity::new(read(certificate)?, read(key)?))),
-        (None, Some((from, _))) => {
-            Err(Error::config(format!("{from}: the certificate of this key is missing; give it with --client-cert")))
-        }
-        (None, None) => Ok(None),
-    }
-}
-
-/// The peers' words are understood beside our own.
-fn transport(given: &Given) -> Result<TransportMode, Error> {
-    match given.text.trim() {
-        "auto" | "http-first" => Ok(TransportMode::Auto),
-        "http" | "http-only" | "streamablehttp" | "streamable-http" | "streamableHttp" => Ok(TransportMode::Http),
-        "sse" | "sse-only" => Ok(TransportMode::Sse),
-        "sse-first" => Ok(TransportMode::SseFirst),
-        other => Err(given.mistake(format!("{other:?} is none of auto, http, sse and sse-first"))),
-    }
-}
-
-fn client_era(given: &Given) -> Result<ClientEra, Error> {
-    match given.text.trim() {
-        "auto" => Ok(ClientEra::Auto),
-        "legacy" => Ok(ClientEra::Legacy),
-        "modern" => Ok(ClientEra::Modern),
-        other => Err(given.mistake(format!("{other:?} is none of auto, legacy and modern"))),
-    }
-}
-
-/// Patterns of names, each of which is typed or one of a list in the variable.
-fn patterns(typed: &[String], option: &str, env: &Environment, name: &str) -> Result<Vec<String>, Error> {
-    let typed = (!typed.is_empty()).then(|| typed.join(","));
-    let Some(given) = option_or(typed, option, env, name)? else { return Ok(Vec::new()) };
-    let patterns: Vec<_> = given.text.split(',').map(|pattern| pattern.trim().to_owned()).collect();
-    if patterns.iter().any(String::is_empty) {
-        return Err(given.mistake("a pattern is empty; write one like get_*"));
-    }
-    Ok(patterns)
-}
-
-/// On a socket of this machine, the URL says little and may be left out.
-fn server_url(typed: &mut Args, is_on_socket: bool, env: &Environment) -> Result<Given, Error> {
-    let url = match (typed.server.take(), typed.url.take()) {
-        (Some(one), Some(other)) if one.trim() != other.trim() => {
-            return Err(Error::config("the URL is given twice, and not the same; leave out --url or the other"));
-        }
-        (Some(text), _) => Some(Given::new("URL", text)),
-        (None, Some(text)) => Some(Given::new("--url", text)),
-        (None, None) => text_variable(env, "MCP_SERVER_URL")?.or(text_variable(env, "SSE_URL")?),
-    };
-    let url = url.or_else(|| is_on_socket.then(|| Given::new("URL", "http://localhost/mcp".to_owned())));
-    url.filter(|given| !given.text.trim().is_empty()).ok_or_else(|| {
-        Error::config(
-            "the server's URL is missing; run it like 'mcp-gangway https://example.com/mcp' or set MCP_SERVER_URL",
-        )
-    })
-}
-
-/// What a user should know about settings that work, whoever made them.
-pub(crate) fn remarks(config: &Config) -> Vec<String> {
-    let mut remarks = Vec::new();
-    if config.unix_socket.is_none() && is_readable_on_the_way(&config.url.to_string()) {
-        remarks.push("the URL begins with http: what is sent can be read on the way; use https".to_owned());
-    }
-    if config.tls.insecure {
-        remarks.push("the server's certificate is not checked: anyone on the way can read and change".to_owned());
-    }
-    remarks
-}
-
-/// What a server's address is completed to, if it is.
-pub(crate) fn endpoint(text: &str, transport: TransportMode) -> Option<String> {
-    let wants_stream = matches!(transport, TransportMode::Sse | TransportMode::SseFirst);
-    if wants_stream { None } else { with_contextforge_path(text) }
-}
-
-/// The MCP endpoint of a ContextForge virtual server, where the URL is that of the server (`…/servers/{UUID}`) or of its
-/// old stream (`…/servers/{UUID}/sse`). Any other URL is used as it is given.
-fn with_contextforge_path(text: &str) -> Option<String> {
-    let mut url = Url::parse(text.trim()).ok()?;
-    let mut segments: Vec<_> = url.path_segments()?.collect();
-    if matches!(segments.last(), Some(&("" | "sse"))) {
-        segments.pop();
-    }
-    let [.., "servers", id] = segments.as_slice() else { return None };
-    if !is_uuid(id) {
-        return None;
-    }
-    let path = format!("/{}/mcp", segments.join("/"));
-    url.set_path(&path);
-    Some(url.into())
-}
-
-/// 32 hexadecimal digits, in one piece or in the five of the usual form.
-fn is_uuid(text: &str) -> bool {
-    let pieces: Vec<_> = text.split('-').map(str::len).collect();
-    matches!(pieces.as_slice(), [32] | [8, 4, 4, 4, 12]) && text.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit())
-}
-
-/// Whether requests leave this machine without encryption (R93).
-fn is_readable_on_the_way(text: &str) -> bool {
-    let Ok(url) = Url::parse(text.trim()) else { return false };
-    let is_loopback = match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        None => false,
-    };
-    url.scheme() == "http" && !is_loopback
-}
-
-fn count(given: &Given) -> Result<usize, Error> {
-    (given.text.trim().parse().ok())
-        .filter(|count| (1..=MOST_CONCURRENT).contains(count))
-        .ok_or_else(|| given.mistake(format!("{:?} is not a whole number from 1 to {MOST_CONCURRENT}", given.text)))
-}
-
-/// Bytes, or with a letter after the number what 1024 makes of them; the letters are understood in either case, and as `MB`
-/// and `MiB`.
-fn size(given: &Given) -> Result<u64, Error> {
-    let text = given.text.trim();
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let factor = match unit.trim_start().to_ascii_lowercase().as_str() {
-        "" | "b" => Some(1),
-        "k" | "kb" | "kib" => Some(1 << 10),
-        "m" | "mb" | "mib" => Some(1 << 20),
-        "g" | "gb" | "gib" => Some(1 << 30),
-        _ => None,
-    };
-    let bytes = number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
-    let Some(bytes) = bytes else {
-        return Err(given.mistake(format!("{:?} is not a size in bytes, like 65536, 512k, 64M or 2G", given.text)));
-    };
-    if !(SMALLEST_LIMIT..=LARGEST_LIMIT).contains(&bytes) {
-        return Err(given.mistake(format!("{:?} is not a size from 1k to 1024G", given.text)));
-    }
-    Ok(bytes)
-}
-
-fn time(given: &Given) -> Result<Duration, Error> {
-    (given.text.trim().parse().ok())
-        .filter(|seconds| (0.0..=MOST_SECONDS).contains(seconds))
-        .map(Duration::from_secs_f64)
-        .ok_or_else(|| given.mistake(format!("{:?} is not a number of seconds, like 2.5", given.text)))
-}
-
-/// A time that something takes: none at all would refuse everything.
-pub(crate) fn some_time(given: &Given) -> Result<Duration, Error> {
-    Some(time(given)?)
-        .filter(|time| !time.is_zero())
-        .ok_or_else(|| given.mistake("the time must be longer than 0 seconds"))
-}
-
-pub(crate) fn is_set(env: &Environment, name: &str) -> Result<bool, Error> {
-    let Some(given) = text_variable(env, name)? else { return Ok(false) };
-    match given.text.trim().to_ascii_lowercase().as_str() {
-        "1" | "true" | "yes" => Ok(true),
-        "" | "0" | "false" | "no" => Ok(false),
-        _ => Err(given.mistake(format!("{:?} is neither true nor false", given.text))),
-    }
-}
-
-fn log_settings(
-    level: Option<String>,
-    file: Option<PathBuf>,
-    format: Option<String>,
-    env: &Environment,
-) -> Result<LogSettings, Error> {
-    let level = match option_or(level, "--log-level", env, "MCP_WRAPPER_LOG_LEVEL")? {
-        Some(given) => Some(given),
-        None => text_variable(env, "LOG_LEVEL")?,
-    };
-    let json = match format.map(|text| Given::new("--log-format", text)) {
-        None => false,
-        Some(given) => match given.text.as_str() {
-            "text" => false,
-            "json" => true,
-            other => return Err(given.mistake(format!("{other:?} is neither text nor json"))),
-        },
-    };
-    Ok(LogSettings {
-        level: level.map_or(LevelFilter::WARN, |given| logging::level(&given.text)),
-        json,
-        file: path_or(file, "--log-file", env, "MCP_LOG_FILE").map(|(_, path)| path),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{collections::HashMap, io::Write};
-
-    use mcp_gangway_core::Timeouts;
-
-    use super::*;
-
-    const SERVER: &str = "http://localhost/mcp";
-    const ID: &str = "0b6e4a1c9f5d4c2e8a7b3d1f5e9c8a70";
-    const DASHED: &str = "0b6e4a1c-9f5d-4c2e-8a7b-3d1f5e9c8a70";
-
-    /// The settings of a command line, program name left out, in an environment.
-    fn settings(args: &[&str], env: &[(&str, &str)]) -> Result<Settings, Error> {
-        let env: HashMap<_, _> = env.iter().map(|(name, value)| (name.to_string(), OsString::from(value))).collect();
-        let typed = Args::try_parse_from([&["mcp-gangway"], args].concat()).unwrap();
-        let env: Environment = Arc::new(move |name| env.get(name).cloned());
-        Settings::new(typed, Vec::new(), &env)
-    }
-
-    fn mistake(args: &[&str], env: &[(&str, &str)]) -> String {
-        let error = settings(args, env).unwrap_err();
-        assert!(error.is_config());
-        error.to_string()
-    }
-
-    fn header<'a>(settings: &'a Settings, name: &str) -> Option<&'a str> {
-        settings.config.headers().get(name).map(|value| value.to_str().unwrap())
-    }
-
-    fn file(text: &str) -> tempfile::NamedTempFile {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-        file
-    }
-
-    #[test]
-    fn an_option_wins_over_its_variable_and_an_empty_variable_is_none() {
-        let url =
-            |args: &[&str], variable| settings(args, &[("MCP_SERVER_URL", variable)]).unwrap().config.url.to_string();
-        assert_eq!(url(&["http://a/"], "http://c/"), "http://a/");
-        assert_eq!(url(&["--url", "http://b/"], "http://c/"), "http://b/");
-        assert_eq!(url(&["http://a/", "--url", "http://a/"], ""), "http://a/");
-        assert_eq!(url(&[], "http://c/"), "http://c/");
-        assert!(mistake(&["http://a/", "--url", "http://b/"], &[]).contains("twice"));
-        assert!(mistake(&[], &[("MCP_SERVER_URL", "")]).contains("missing"));
-
-        let idle = |args: &[&str], variable| {
-            settings(&[&[SERVER], args].concat(), &[("MCP_TOOL_CALL_TIMEOUT", variable)]).unwrap().config.timeouts.idle
-        };
-        assert_eq!(idle(&[], ""), Timeouts::default().idle);
-        assert_eq!(idle(&[], "60"), Duration::from_mins(1));
-        assert_eq!(idle(&["--timeout", "1.5"], "60"), Duration::from_millis(1500));
-    }
-
-    #[test]
-    fn the_last_of_equal_options_counts_and_headers_add_up() {
-        let settings = settings(
-            &[SERVER, "--timeout", "1", "--header", "A: 1", "--header=B:2", "--timeout", "2", "--header", "a: 3"],
-            &[],
-        )
-        .unwrap();
-        assert_eq!(settings.config.timeouts.idle, Duration::from_secs(2));
-        assert_eq!((header(&settings, "a"), header(&settings, "b")), (Some("3"), Some("2")));
-    }
-
-    #[test]
-    fn numbers_outside_their_range_are_mistakes() {
-        for (option, values) in [
-            ("--timeout", &["0", "-1", "inf", "NaN", "1e300", "soon", ""][..]),
-            ("--max-time", &["0", "-2"]),
-            ("--connect-timeout", &["0", "1e10"]),
-            ("--drain-timeout", &["-0.5", "x"]),
-            ("--concurrency", &["0", "1.5", "65537", "many", ""]),
-            (
-                "--max-message-size",
-                &["0", "64", "-1M", "1.5G", "2T", "1025G", "M", "1 0M", "99999999999999999999G", ""],
-            ),
-            ("--max-request-size", &["1023", "0x400", "1m1", "64", "all"]),
-        ] {
-            for value in values {
-                let line = mistake(&[SERVER, &format!("{option}={value}")], &[]);
-                assert!(line.starts_with(&format!("{option}: ")), "{line}");
-            }
-        }
-        assert!(mistake(&[SERVER], &[("CONCURRENCY", "many")]).starts_with("CONCURRENCY: "));
-        assert!(settings(&[SERVER, "--drain-timeout", "0"], &[]).unwrap().config.timeouts.drain.is_zero());
-    }
-
-    #[test]
-    fn the_pool_and_the_version_are_set_as_for_ibms_port() {
-        let set = |args: &[&str], env: &[(&str, &str)]| {
-            let config = settings(&[&[SERVER], args].concat(), env).unwrap().config;
-            (config.http_version, config.idle_connections, config.idle_for.as_secs())
-        };
-        assert_eq!(set(&[], &[("HTTP2", "false")]), (HttpVersion::Auto, usize::MAX, 50));
-        let args = ["--http2", "--http-pool-size", "3", "--http-pool-idle-timeout", "7"];
-        let env = [("HTTP2", "true"), ("HTTP_POOL_SIZE", "0"), ("HTTP_POOL_IDLE_TIMEOUT", "9")];
-        assert_eq!(set(&args, &env), (HttpVersion::Http2, 3, 7));
-        assert_eq!(set(&[], &env), (HttpVersion::Http2, 0, 9));
-        assert!(mistake(&[SERVER, "--http-pool-size=x"], &[]).starts_with("--pool-size: "));
-        assert!(mistake(&[SERVER], &[("HTTP2", "maybe")]).starts_with("HTTP2: "));
-    }
-
-    #[test]
-    fn tools_are_hidden_by_option_or_by_a_list_in_a_variable() {
-        let passing = |args: &[&str], env: &[(&str, &str)]| {
-            let tools = settings(&[&[SERVER], args].concat(), env).unwrap().config.tools;
-            ["get_a", "put_a", "delete_a"].into_iter().filter(|name| tools.lets_pass(name)).collect::<Vec<_>>()
-        };
-        assert_eq!(passing(&[], &[("MCP_DENY_TOOLS", "")]), ["get_a", "put_a", "delete_a"]);
-        assert_eq!(passing(&["--deny-tool", "delete_*", "--ignore-tool", "put_?"], &[]), ["get_a"]);
-        assert_eq!(passing(&["--allow-tool", "get_*,put_*", "--deny-tool=put_a"], &[]), ["get_a"]);
-        assert_eq!(passing(&[], &[("MCP_ALLOW_TOOLS", "get_*, delete_*"), ("MCP_DENY_TOOLS", "get_a")]), ["delete_a"]);
-        assert_eq!(passing(&["--allow-tool", "put_a"], &[("MCP_ALLOW_TOOLS", "get_*")]), ["put_a"]);
-        for (args, env) in
-            [(&["--deny-tool", ""][..], &[][..]), (&["--deny-tool", "a,,b"], &[]), (&[], &[("MCP_DENY_TOOLS", ",")])]
-        {
-            assert!(mistake(&[&[SERVER], args].concat(), env).contains("a pattern is empty"), "{args:?} {env:?}");
-        }
-    }
-
-    #[test]
-    fn the_clients_era_is_named() {
-        let era =
-            |args: &[&str], env: &[(&str, &str)]| settings(&[&[SERVER], args].concat(), env).unwrap().config.client_era;
-        assert_eq!(era(&[], &[]), ClientEra::Auto);
-        assert_eq!(era(&["--era", "legacy"], &[("MCP_ERA", "modern")]), ClientEra::Legacy);
-        assert_eq!(era(&[], &[("MCP_ERA", "modern")]), ClientEra::Modern);
-        assert!(mistake(&[SERVER, "--era", "2026"], &[]).starts_with("--era: "));
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_server_on_a_socket_is_named_in_one_way() {
-        let socket = |args: &[&str], env: &[(&str, &str)]| {
-            let config = settings(args, env).unwrap().config;
-            (config.url.to_string(), config.unix_socket.unwrap().display().to_string())
-        };
-        let on = |url: &str, path: &str| (url.to_owned(), path.to_owned());
-        assert_eq!(socket(&["unix:/run/a.sock:/x"], &[]), on("http://localhost/x", "/run/a.sock"));
-        assert_eq!(socket(&["--unix-socket", "/run/a.sock"], &[]), on("http://localhost/mcp", "/run/a.sock"));
-        assert_eq!(socket(&["http://h/y", "--unix-socket=a"], &[]), on("http://h/y", "a"));
-        assert_eq!(socket(&[], &[("MCP_UNIX_SOCKET", "/b")]), on("http://localhost/mcp", "/b"));
-        assert!(mistake(&["unix:/a", "--unix-socket", "/b"], &[]).contains("only one of the two"));
-        // What stays on this machine is read by nobody on the way.
-        assert!(settings(&["http://h/y", "--unix-socket=a"], &[]).unwrap().warnings.is_empty());
-    }
-
-    #[test]
-    fn sizes_are_written_as_people_write_them() {
-        let limits = |args: &[&str], env: &[(&str, &str)]| {
-            let limits = settings(&[&[SERVER], args].concat(), env).unwrap().config.limits;
-            (limits.incoming, limits.outgoing)
-        };
-        let defaults = limits(&[], &[("MCP_MAX_MESSAGE_SIZE", ""), ("MCP_MAX_REQUEST_SIZE", "")]);
-        assert_eq!(defaults, (4 << 30, 64 << 20));
-        for (text, bytes) in [
-            ("65536", 65536),
-            ("1k", 1 << 10),
-            ("512K", 512 << 10),
-            ("64M", 64 << 20),
-            ("64 MiB", 64 << 20),
-            (" 3mb ", 3 << 20),
-            ("2G", 2 << 30),
-            ("1024g", 1 << 40),
-        ] {
-            assert_eq!(limits(&["--max-message-size", text], &[]), (bytes, defaults.1), "{text}");
-            assert_eq!(limits(&["--max-request-size", text], &[]), (defaults.0, bytes), "{text}");
-        }
-        let env = [("MCP_MAX_MESSAGE_SIZE", "1M"), ("MCP_MAX_REQUEST_SIZE", "2M")];
-        assert_eq!(limits(&[], &env), (1 << 20, 2 << 20));
-        assert_eq!(limits(&["--max-message-size=3M"], &env), (3 << 20, 2 << 20));
-        assert!(mistake(&[SERVER], &[("MCP_MAX_MESSAGE_SIZE", "big")]).starts_with("MCP_MAX_MESSAGE_SIZE: "));
-    }
-
-    #[test]
-    fn headers_come_from_four_places_and_what_was_typed_wins() {
-        let (typed, from_variable) =
-            (file("# tokens\r\n\r\nA: file\r\nB: file\r\n"), file("\u{feff}E: file\nB: other"));
-        let variables = [
-            ("MCP_HEADER_FILE", from_variable.path().to_str().unwrap()),
-            ("MCP_HEADERS", "A: variable\n\nC: variable\nAuthorization: Basic x"),
-            ("MCP_AUTH", "Bearer variable"),
-        ];
-        let all = settings(&[SERVER, "--header", "A: typed"], &variables).unwrap();
-        assert_eq!(
-            ["a", "b", "c", "e"].map(|name| header(&all, name).unwrap()),
-            ["typed", "other", "variable", "file"]
-        );
-        assert_eq!(header(&all, "authorization"), Some("Bearer variable"));
-
-        let path = typed.path().to_str().unwrap();
-        let all = settings(&[SERVER, "--header-file", path, "--auth", "Bearer typed"], &variables).unwrap();
-        assert_eq!(["a", "b", "c"].map(|name| header(&all, name).unwrap()), ["file", "file", "variable"]);
-        assert_eq!((header(&all, "e"), header(&all, "authorization")), (None, Some("Bearer typed")));
-    }
-
-    #[test]
-    fn r97_header_values_take_variables_of_the_environment() {
-        let env = [("TOKEN", "hunter2"), ("OTHER", "${TOKEN}"), ("EMPTY", "")];
-        let all =
-            settings(&[SERVER, "--header", "X-Key:a ${TOKEN}-${OTHER}$ ", "--header", "Y: $token"], &env).unwrap();
-        assert_eq!(header(&all, "x-key"), Some("a hunter2-${TOKEN}$"));
-        assert_eq!(header(&all, "y"), Some("$token"), "no shell, and maybe a secret");
-        for bad in
-            ["X: ${MISSING}", "X: ${EMPTY}", "X: ${", "X: ${TOKEN", "X: ${A B}", "X: ${}", "X hunter2", "Host name: x"]
-        {
-            let line = mistake(&[SERVER, "--header", bad], &env);
-            assert!(line.starts_with("--header: ") && !line.contains("hunter2"), "{line}");
-        }
-        let broken = file("A: 1\n\n# x\nsecret-without-colon\n");
-        let line = mistake(&[SERVER, "--header-file", broken.path().to_str().unwrap()], &[]);
-        assert!(line.contains(" line 4: ") && !line.contains("secret"), "{line}");
-    }
-
-    #[test]
-    fn an_authorization_that_looks_incomplete_gets_a_hint() {
-        let warnings = |args: &[&str]| settings(&[&[SERVER], args].concat(), &[]).unwrap().warnings;
-        assert!(warnings(&["--auth", "Bearer hunter2"]).is_empty());
-        for args in [["--auth", "hunter2"], ["--header", "authorization: hunter2"]] {
-            let [hint] = warnings(&args).try_into().unwrap();
-            assert!(hint.contains("Bearer TOKEN") && !hint.contains("hunter2"), "{hint}");
-        }
-        assert!(warnings(&["--auth", ""])[0].contains("empty"));
-        assert!(mistake(&[SERVER, "--auth", "Bearer"], &[]).starts_with("--auth: "));
-    }
-
-    #[test]
-    fn only_contextforge_urls_are_completed() {
-        for (given, used) in [
-            (format!("http://h/servers/{ID}"), format!("http://h/servers/{ID}/mcp")),
-            (format!("http://h/servers/{DASHED}/"), format!("http://h/servers/{DASHED}/mcp")),
-            (format!("http://h/a/servers/{ID}/sse"), format!("http://h/a/servers/{ID}/mcp")),
-            (format!("http://h/servers/{ID}/sse?a=b"), format!("http://h/servers/{ID}/mcp?a=b")),
-        ] {
-            assert_eq!(with_contextforge_path(&given), Some(used), "{given}");
-        }
-        for as_given in [
-            format!("http://h/servers/{ID}/mcp"),
-            format!("http://h/servers/{ID}/mcp/"),
-            format!("http://h/servers/{ID}/message"),
-            format!("http://h/servers/{}", &ID[1..]),
-            format!("http://h/servers/g{}", &ID[1..]),
-            format!("http://h/servers/{}", DASHED.replacen('-', "", 1)),
-            format!("http://h/tools/{ID}"),
-            format!("http://servers/{ID}"),
-            format!("http://h/mcp?x=/servers/{ID}"),
-            "http://sse.example.com/sse".to_owned(),
-        ] {
-            assert_eq!(with_contextforge_path(&as_given), None, "{as_given}");
-        }
-    }
-
-    #[test]
-    fn r93_plain_http_is_warned_of_unless_it_stays_on_this_machine() {
-        for (url, expected) in [
-            ("http://example.com/mcp", true),
-            ("http://192.168.0.1/mcp", true),
-            ("http://localhost.example.com", true),
-            ("https://example.com/mcp", false),
-            ("http://localhost:1/mcp", false),
-            ("http://a.localhost/mcp", false),
-            ("http://127.1.2.3/mcp", false),
-            ("http://[::1]/mcp", false),
-        ] {
-            let warned = settings(&[url], &[]).unwrap().warnings.iter().any(|text| text.contains("https"));
-            assert_eq!(warned, expected, "{url}");
-        }
-    }
-
-    #[test]
-    fn tls_and_proxy() {
-        let pem = file("PEM");
-        let path = pem.path().to_str().unwrap();
-        for args in [["--ca-cert", path], ["--tls-cert", path]] {
-            assert_eq!(settings(&[&[SERVER], &args[..]].concat(), &[]).unwrap().config.tls.ca_certificates.len(), 1);
-        }
-        assert_eq!(settings(&[SERVER], &[("TLS_CERT", path)]).unwrap().config.tls.ca_certificates.len(), 1);
-        assert!(mistake(&[SERVER], &[("TLS_CERT", "/does/not/exist")]).starts_with("TLS_CERT: cannot read"));
-
-        for (value, expected) in [("1", true), ("True", true), ("yes", true), ("0", false), ("no", false), ("", false)]
-        {
-            assert_eq!(settings(&[SERVER], &[("INSECURE", value)]).unwrap().config.tls.insecure, expected, "{value}");
-        }
-        assert!(mistake(&[SERVER], &[("INSECURE", "perhaps")]).starts_with("INSECURE: "));
-        assert!(settings(&[SERVER, "--insecure"], &[("INSECURE", "0")]).unwrap().config.tls.insecure);
-
-        assert!(matches!(settings(&[SERVER], &[("NO_PROXY", "a")]).unwrap().config.proxy, Proxy::System));
-        let proxy = |env: &[(&str, &str)]| match settings(&[SERVER, "--proxy", "http://u:p@proxy:1"], env)
-            .unwrap()
-            .config
-            .proxy
-        {
-            Proxy::Url { url, except } => (url.to_string(), except),
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(proxy(&[]), ("http://proxy:1".into(), None));
-        assert_eq!(proxy(&[("NO_PROXY", "a,b"), ("no_proxy", "c")]).1.unwrap(), "a,b");
-        assert_eq!(proxy(&[("no_proxy", "c")]).1.unwrap(), "c");
-        assert!(!mistake(&[SERVER, "--proxy", "ftp://u:hunter2@p"], &[]).contains("hunter2"));
-    }
-
-    #[test]
-    fn client_certificates() {
-        let pem = file("PEM");
-        let path = pem.path().to_str().unwrap();
-        let client = |args: &[&str], env: &[(&str, &str)]| {
-            settings(&[&[SERVER], args].concat(), env).unwrap().config.tls.client.is_some()
-        };
-        assert!(!client(&[], &[("TLS_CLIENT_CERT", ""), ("TLS_CLIENT_KEY", "")]));
-        assert!(client(&["--client-cert", path], &[]));
-        assert!(client(&["--client-cert", path, "--client-key", path], &[]));
-        assert!(client(&[], &[("TLS_CLIENT_CERT", path), ("TLS_CLIENT_KEY", path)]));
-        assert!(mistake(&[SERVER, "--client-key", path], &[]).starts_with("--client-key: "));
-        assert!(mistake(&[SERVER], &[("TLS_CLIENT_KEY", path)]).starts_with("TLS_CLIENT_KEY: "));
-        let missing = mistake(&[SERVER, "--client-cert", path], &[("TLS_CLIENT_KEY", "/does/not/exist")]);
-        assert!(missing.starts_with("TLS_CLIENT_KEY: cannot read"), "{missing}");
-    }
-
-    #[test]
-    fn transports_have_our_names_and_the_peers() {
-        let mode =
-            |args: &[&str], env: &[(&str, &str)]| settings(&[&[SERVER], args].concat(), env).unwrap().config.transport;
-        assert_eq!(mode(&[], &[("MCP_TRANSPORT", "")]), TransportMode::Auto);
-        for (names, expected) in [
-            (["auto", "http-first"], TransportMode::Auto),
-            (["http", "http-only"], TransportMode::Http),
-            (["sse", "sse-only"], TransportMode::Sse),
-            (["sse-first", "sse-first"], TransportMode::SseFirst),
-        ] {
-            for name in names {
-                assert_eq!(mode(&["--transport", name], &[("MCP_TRANSPORT", "http")]), expected, "{name}");
-                assert_eq!(mode(&[], &[("MCP_TRANSPORT", name)]), expected, "{name}");
-            }
-        }
-        assert!(mistake(&[SERVER, "--transport", "stdio"], &[]).starts_with("--transport: "));
-        assert!(mistake(&[SERVER], &[("MCP_TRANSPORT", "SSE?")]).starts_with("MCP_TRANSPORT: "));
-
-        // The old stream's URL is only completed where it is not wanted.
-        let given = format!("http://localhost/servers/{ID}/sse");
-        for (name, used) in [("auto", "mcp"), ("http", "mcp"), ("sse", "sse"), ("sse-first", "sse")] {
-            let url = settings(&[&given, "--transport", name], &[]).unwrap().config.url.to_string();
-            assert_eq!(url, format!("http://localhost/servers/{ID}/{used}"), "{name}");
-        }
-    }
-
-    #[test]
-    fn the_log_settings_follow_upstream() {
-        let level = |args: &[&str], env: &[(&str, &str)]| settings(&[&[SERVER], args].concat(), env).unwrap().log.level;
-        assert_eq!(level(&[], &[]), LevelFilter::WARN);
-        assert_eq!(level(&[], &[("LOG_LEVEL", "debug")]), LevelFilter::DEBUG);
-        assert_eq!(level(&[], &[("LOG_LEVEL", "debug"), ("MCP_WRAPPER_LOG_LEVEL", "OFF")]), LevelFilter::OFF);
-        assert_eq!(level(&[], &[("MCP_WRAPPER_LOG_LEVEL", ""), ("LOG_LEVEL", "")]), LevelFilter::WARN);
-        assert_eq!(level(&["--log-level", ""], &[("LOG_LEVEL", "debug")]), LevelFilter::OFF);
-        assert!(mistake(&[SERVER, "--log-format", "xml"], &[]).starts_with("--log-format: "));
-    }
-
-    #[test]
-    fn what_clap_finds_is_said_in_one_line_without_values() {
-        for (args, part) in [
-            (&["--auth", "Bearer", "hunter2", SERVER][..], "quotes"),
-            (&["--tiemout=hunter2"], "no option --tiemout "),
-            (&["-x"], "no option -x "),
-            (&["--auth"], "needs a value"),
-            (&["--insecure=hunter2"], "--insecure takes no value"),
-        ] {
-            let error = Args::try_parse_from([&["mcp-gangway"], args].concat()).err().unwrap();
-            let line = explain(&error);
-            assert!(line.contains(part) && !line.contains("hunter2") && !line.contains('\n'), "{line}");
-        }
-    }
-
-    #[test]
-    fn the_help_states_the_defaults_of_the_core() {
-        use clap::CommandFactory;
-
-        let defaults = Config::new(SERVER).unwrap();
-        let command = Args::command();
-        for (id, value) in [
-            ("concurrency", defaults.limits.concurrency.to_string()),
-            ("max_message_size", format!("{}G", defaults.limits.incoming >> 30)),
-            ("max_request_size", format!("{}M", defaults.limits.outgoing >> 20)),
-            ("timeout", defaults.timeouts.idle.as_secs().to_string()),
-            ("connect_timeout", defaults.timeouts.connect.as_secs().to_string()),
-            ("drain_timeout", defaults.timeouts.drain.as_secs().to_string()),
-        ] {
-            let option = command.get_arguments().find(|option| option.get_id() == id).unwrap();
-            let help = option.get_help().unwrap().to_string();
-            assert!(help.contains(&format!("[default: {value}]")), "{id}: {help}");
-        }
-        assert!(defaults.timeouts.total.is_none());
-    }
 }

@@ -9,13 +9,15 @@ use std::path::PathBuf;
 use mcp_gangway_core::{Config, Error, TransportMode, stdio::Stdout};
 use tokio::io::AsyncRead;
 
-pub use crate::args::{LARGEST_LIMIT, MOST_CONCURRENT, MOST_SECONDS, SMALLEST_LIMIT};
+pub use crate::given::{LARGEST_LIMIT, MOST_CONCURRENT, MOST_SECONDS, SMALLEST_LIMIT};
+pub use crate::headers::HeaderSettings;
 use crate::{
     Failure,
-    args::{self, Environment, Settings},
     files::Time,
+    given::Environment,
     headers::Headers,
     logging::{self, LogSettings},
+    settings::{self, Settings},
 };
 
 /// Where the log goes, how much of it, and in which form.
@@ -43,23 +45,10 @@ impl Log {
 /// # Errors
 /// A text that is no absolute `http` or `https` URL.
 pub fn config(url: &str, transport: TransportMode) -> Result<Config, Error> {
-    let completed = args::endpoint(url, transport);
+    let completed = settings::endpoint(url, transport);
     let mut config = Config::new(completed.as_deref().unwrap_or(url))?;
     config.transport = transport;
     Ok(config)
-}
-
-/// Where a program's headers come from. A later field wins over an earlier one.
-#[derive(Default)]
-pub struct HeaderSettings {
-    /// `header_file`: a file as of the command's option, which is read again when the server refuses what it holds.
-    pub file: Option<PathBuf>,
-    /// `headers`: names and values, which are sent as they are.
-    pub headers: Vec<(String, String)>,
-    /// `auth`: the value of `Authorization`.
-    pub auth: Option<String>,
-    /// `auth_command`: a command that prints it, as of the command's option.
-    pub command: Option<String>,
 }
 
 /// Sets the headers in `config`, whose URL is set. `${NAME}` in the file comes from `environment`.
@@ -99,7 +88,7 @@ pub async fn run(
     output: impl Into<Stdout>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Failure> {
-    let settings = Settings { warnings: args::remarks(&config), config, log: log.0, notes: Vec::new() };
+    let settings = Settings { warnings: settings::remarks(&config), config, log: log.0, notes: Vec::new() };
     logging::start(&settings.log).map_err(|error| Error::config(format!("log_file: {error}")))?;
     settings.log_remarks();
     let outcome = mcp_gangway_core::run(settings.config, input, output, stop).await;

@@ -9,11 +9,24 @@ use mcp_gangway_core::{Config, Error, HeaderSource};
 use tokio::task::spawn_blocking;
 
 use crate::{
-    args::{Args, Environment, Given, text_variable, variable},
+    args::Args,
     command::AuthCommand,
-    embedded::HeaderSettings,
     files::{self, Time},
+    given::{Environment, Given, text_variable, variable},
 };
+
+/// Where a program's headers come from. A later field wins over an earlier one.
+#[derive(Default)]
+pub struct HeaderSettings {
+    /// `header_file`: a file as of the command's option, which is read again when the server refuses what it holds.
+    pub file: Option<PathBuf>,
+    /// `headers`: names and values, which are sent as they are.
+    pub headers: Vec<(String, String)>,
+    /// `auth`: the value of `Authorization`.
+    pub auth: Option<String>,
+    /// `auth_command`: a command that prints it, as of the command's option.
+    pub command: Option<String>,
+}
 
 /// Where the user's headers come from.
 pub(crate) struct Headers {

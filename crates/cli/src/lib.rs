@@ -1,7 +1,7 @@
 //! The command `mcp-gangway`: an MCP client starts it and speaks JSON-RPC lines on stdio; a remote MCP server gets them
 //! over HTTP.
 //!
-//! This crate is the shell around [`mcp_gangway_core`]: arguments and environment (`args`), headers and the
+//! This crate is the shell around [`mcp_gangway_core`]: arguments and environment (`args`, `given`, `settings`), headers and the
 //! command that gives some (`headers`, `command`), the same for other programs (`embedded`), other bridges' options (`peers`), the files that it is told of (`files`), the log (`logging`), what ends the
 //! process (`stop`), and the exit status. Rules: stdout carries nothing but JSON-RPC, `--help` and `--version` apart; a
 //! mistake of the user is one line on stderr and exit status 2; no failing stderr can end or stop the bridge.
@@ -12,10 +12,12 @@ mod browser;
 mod command;
 pub mod embedded;
 mod files;
+mod given;
 mod headers;
 mod hints;
 mod logging;
 mod peers;
+mod settings;
 #[cfg(feature = "oauth")]
 mod sign_in;
 mod stop;
@@ -26,10 +28,10 @@ use clap::Parser;
 use mcp_gangway_core::{stdio, text::shown};
 use tokio::runtime::Runtime;
 
-pub use crate::args::Environment;
-use crate::args::{Args, Settings};
+pub use crate::given::Environment;
 #[cfg(feature = "oauth")]
 use crate::sign_in::Command;
+use crate::{args::Args, settings::Settings};
 
 /// Runs the command with `args`, the program's name first, until the client, a signal or the parent's death ends it.
 ///

@@ -12,7 +12,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use clap::Args;
 use mcp_gangway_core::{
     Config, Error, ServerUrl,
     auth::{self, Credential, Grant, Kept, Keychain, OAuth, Prompt, Resource, Revocation, Secret},
@@ -21,8 +20,10 @@ use mcp_gangway_core::{
 use url::Url;
 
 use crate::{
-    args::{Environment, Given, is_set, option_or, some_time, text_variable, variable},
-    browser, hints, logging,
+    args::SignInArgs,
+    browser,
+    given::{Environment, Given, is_set, option_or, some_time, text_variable, variable},
+    hints, logging,
 };
 
 /// Parameters of an authorization request that nobody else may set.
@@ -37,145 +38,69 @@ const OURS: [&str; 8] = [
     "state",
 ];
 
-/// The options.
-#[derive(Args)]
-#[command(next_help_heading = "Signing in")]
-#[allow(clippy::doc_markdown, reason = "the help is read as plain text")]
-#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
-pub(crate) struct Options {
-    /// Do not sign in where the server asks for it [$MCP_NO_OAUTH]
-    #[arg(long)]
-    no_oauth: bool,
-
-    /// Only print the URL to sign in at [$MCP_NO_BROWSER]
-    #[arg(long)]
-    no_browser: bool,
-
-    /// Sign in on another device, with a code [$MCP_DEVICE_LOGIN]
-    #[arg(long)]
-    device: bool,
-
-    /// Use the client's own credentials, without a user [$MCP_CLIENT_CREDENTIALS]
-    #[arg(long)]
-    client_credentials: bool,
-
-    /// Client that the authorization server knows [$MCP_CLIENT_ID]; its secret or key is in $MCP_CLIENT_SECRET or
-    /// $MCP_CLIENT_PRIVATE_KEY (PEM; RSA, P-256 or P-384)
-    #[arg(long, value_name = "ID")]
-    client_id: Option<String>,
-
-    /// Authorization server that may be used, as it names itself [$MCP_ISSUER] [default: what the server names; for a
-    /// --client-id the first that it named]
-    #[arg(long, value_name = "URL")]
-    issuer: Option<String>,
-
-    /// https URL of a client ID metadata document, used where the server reads such [$MCP_CLIENT_METADATA_URL]
-    #[arg(long, value_name = "URL")]
-    client_metadata_url: Option<String>,
-
-    /// Scopes to ask for, separated by spaces [$MCP_SCOPE] [default: what the server asks for]
-    #[arg(long, value_name = "SCOPES")]
-    scope: Option<String>,
-
-    /// What the token is for; none leaves that out [$MCP_RESOURCE] [default: what the server says]
-    #[arg(long, value_name = "URI")]
-    resource: Option<String>,
-
-    /// Another parameter for the authorization request; may be repeated
-    #[arg(long, value_name = "NAME=VALUE")]
-    authorize_param: Vec<String>,
-
-    /// Port of this machine that the browser comes back to [$MCP_CALLBACK_PORT] [default: any]
-    #[arg(long, value_name = "PORT")]
-    callback_port: Option<String>,
-
-    /// Host that it comes back to: localhost or a loopback address, as the client is registered [$MCP_CALLBACK_HOST] [default:
-    /// 127.0.0.1; localhost where the authorization server takes only that]
-    #[arg(long, value_name = "HOST")]
-    callback_host: Option<String>,
-
-    /// Path that it comes back to [$MCP_CALLBACK_PATH] [default: /callback]
-    #[arg(long, value_name = "PATH")]
-    callback_path: Option<String>,
-
-    /// How long a request waits for the user to sign in [$MCP_LOGIN_WAIT] [default: 20]
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
-    login_wait: Option<String>,
-
-    /// Keep sign-ins in files, not in a keychain [$MCP_NO_KEYCHAIN]
-    #[arg(long)]
-    no_keychain: bool,
-
-    /// Folder for what is kept of sign-ins [$MCP_STATE_FOLDER] [default: the user's, for the state of programs]
-    #[arg(long, value_name = "PATH")]
-    state_folder: Option<PathBuf>,
-}
-
-impl Options {
-    /// What they mean; nothing if signing in is turned off. `server` is shown to the user.
-    ///
-    /// # Errors
-    /// Whatever cannot be used as it was given.
-    pub(crate) fn meaning(self, server: String, env: &Environment) -> Result<Option<OAuth>, Error> {
-        if self.no_oauth || is_set(env, "MCP_NO_OAUTH")? {
-            return Ok(None);
-        }
-        let opens = !(self.no_browser || is_set(env, "MCP_NO_BROWSER")?);
-        let mut oauth = of_user(server, opens, env);
-        let is_device = self.device || is_set(env, "MCP_DEVICE_LOGIN")?;
-        let is_own_user = self.client_credentials || is_set(env, "MCP_CLIENT_CREDENTIALS")?;
-        oauth.grant = match (is_device, is_own_user) {
-            (true, true) => return Err(Error::config("--device and --client-credentials exclude each other")),
-            (true, false) => Grant::Device,
-            (false, true) => Grant::ClientCredentials,
-            (false, false) => Grant::Browser,
-        };
-        oauth.client_id = option_or(self.client_id, "--client-id", env, "MCP_CLIENT_ID")?.map(|given| given.text);
-        oauth.credential = credential(env)?;
-        if oauth.credential.is_some() && oauth.client_id.is_none() {
-            return Err(Error::config("there are credentials of a client, but no --client-id that they belong to"));
-        }
-        if oauth.grant == Grant::ClientCredentials && oauth.credential.is_none() {
-            return Err(Error::config(
-                "--client-credentials: set MCP_CLIENT_SECRET or MCP_CLIENT_PRIVATE_KEY, and --client-id",
-            ));
-        }
-        if oauth.grant != Grant::ClientCredentials && matches!(oauth.credential, Some(Credential::Key(_))) {
-            return Err(Error::config("MCP_CLIENT_PRIVATE_KEY: a key is only for --client-credentials"));
-        }
-        if let Some(given) = option_or(self.issuer, "--issuer", env, "MCP_ISSUER")? {
-            oauth.issuer = Some(checked_issuer(&given.text).map_err(|what| given.mistake(what))?);
-        }
-        let document = option_or(self.client_metadata_url, "--client-metadata-url", env, "MCP_CLIENT_METADATA_URL")?;
-        let checked = |given: Given| checked_metadata_url(&given.text).map_err(|what| given.mistake(what));
-        oauth.client_metadata_url = document.map(checked).transpose()?;
-        let scopes = option_or(self.scope, "--scope", env, "MCP_SCOPE")?.map(|given| given.text).unwrap_or_default();
-        oauth.scopes = scopes.split_whitespace().map(str::to_owned).collect();
-        oauth.resource = match option_or(self.resource, "--resource", env, "MCP_RESOURCE")? {
-            None => Resource::Found,
-            Some(given) => checked_resource(&given.text).map_err(|what| given.mistake(what))?,
-        };
-        oauth.parameters = self.authorize_param.into_iter().map(parameter).collect::<Result<_, _>>()?;
-        if let Some(given) = option_or(self.callback_port, "--callback-port", env, "MCP_CALLBACK_PORT")? {
-            let port = given.text.trim().parse().ok().filter(|port| *port != 0);
-            oauth.callback_port = Some(port.ok_or_else(|| given.mistake("this is no port from 1 to 65535"))?);
-        }
-        if let Some(given) = option_or(self.callback_host, "--callback-host", env, "MCP_CALLBACK_HOST")? {
-            oauth.callback_host = Some(checked_callback_host(&given.text).map_err(|what| given.mistake(what))?);
-        }
-        if let Some(given) = option_or(self.callback_path, "--callback-path", env, "MCP_CALLBACK_PATH")? {
-            oauth.callback_path = Some(checked_callback_path(&given.text).map_err(|what| given.mistake(what))?);
-        }
-        if let Some(given) = option_or(self.login_wait, "--login-wait", env, "MCP_LOGIN_WAIT")? {
-            oauth.login_wait = some_time(&given)?;
-        }
-        if self.no_keychain || is_set(env, "MCP_NO_KEYCHAIN")? {
-            oauth.keychain = None;
-        }
-        let folder = self.state_folder.or_else(|| variable(env, "MCP_STATE_FOLDER").map(PathBuf::from));
-        oauth.folder = folder.or(oauth.folder);
-        Ok(Some(oauth))
+/// What the options mean; nothing if signing in is turned off. `server` is shown to the user.
+///
+/// # Errors
+/// Whatever cannot be used as it was given.
+pub(crate) fn settings(typed: SignInArgs, server: String, env: &Environment) -> Result<Option<OAuth>, Error> {
+    if typed.no_oauth || is_set(env, "MCP_NO_OAUTH")? {
+        return Ok(None);
     }
+    let opens = !(typed.no_browser || is_set(env, "MCP_NO_BROWSER")?);
+    let mut oauth = of_user(server, opens, env);
+    let is_device = typed.device || is_set(env, "MCP_DEVICE_LOGIN")?;
+    let is_own_user = typed.client_credentials || is_set(env, "MCP_CLIENT_CREDENTIALS")?;
+    oauth.grant = match (is_device, is_own_user) {
+        (true, true) => return Err(Error::config("--device and --client-credentials exclude each other")),
+        (true, false) => Grant::Device,
+        (false, true) => Grant::ClientCredentials,
+        (false, false) => Grant::Browser,
+    };
+    oauth.client_id = option_or(typed.client_id, "--client-id", env, "MCP_CLIENT_ID")?.map(|given| given.text);
+    oauth.credential = credential(env)?;
+    if oauth.credential.is_some() && oauth.client_id.is_none() {
+        return Err(Error::config("there are credentials of a client, but no --client-id that they belong to"));
+    }
+    if oauth.grant == Grant::ClientCredentials && oauth.credential.is_none() {
+        return Err(Error::config(
+            "--client-credentials: set MCP_CLIENT_SECRET or MCP_CLIENT_PRIVATE_KEY, and --client-id",
+        ));
+    }
+    if oauth.grant != Grant::ClientCredentials && matches!(oauth.credential, Some(Credential::Key(_))) {
+        return Err(Error::config("MCP_CLIENT_PRIVATE_KEY: a key is only for --client-credentials"));
+    }
+    if let Some(given) = option_or(typed.issuer, "--issuer", env, "MCP_ISSUER")? {
+        oauth.issuer = Some(checked_issuer(&given.text).map_err(|what| given.mistake(what))?);
+    }
+    let document = option_or(typed.client_metadata_url, "--client-metadata-url", env, "MCP_CLIENT_METADATA_URL")?;
+    let checked = |given: Given| checked_metadata_url(&given.text).map_err(|what| given.mistake(what));
+    oauth.client_metadata_url = document.map(checked).transpose()?;
+    let scopes = option_or(typed.scope, "--scope", env, "MCP_SCOPE")?.map(|given| given.text).unwrap_or_default();
+    oauth.scopes = scopes.split_whitespace().map(str::to_owned).collect();
+    oauth.resource = match option_or(typed.resource, "--resource", env, "MCP_RESOURCE")? {
+        None => Resource::Found,
+        Some(given) => checked_resource(&given.text).map_err(|what| given.mistake(what))?,
+    };
+    oauth.parameters = typed.authorize_param.into_iter().map(parameter).collect::<Result<_, _>>()?;
+    if let Some(given) = option_or(typed.callback_port, "--callback-port", env, "MCP_CALLBACK_PORT")? {
+        let port = given.text.trim().parse().ok().filter(|port| *port != 0);
+        oauth.callback_port = Some(port.ok_or_else(|| given.mistake("this is no port from 1 to 65535"))?);
+    }
+    if let Some(given) = option_or(typed.callback_host, "--callback-host", env, "MCP_CALLBACK_HOST")? {
+        oauth.callback_host = Some(checked_callback_host(&given.text).map_err(|what| given.mistake(what))?);
+    }
+    if let Some(given) = option_or(typed.callback_path, "--callback-path", env, "MCP_CALLBACK_PATH")? {
+        oauth.callback_path = Some(checked_callback_path(&given.text).map_err(|what| given.mistake(what))?);
+    }
+    if let Some(given) = option_or(typed.login_wait, "--login-wait", env, "MCP_LOGIN_WAIT")? {
+        oauth.login_wait = some_time(&given)?;
+    }
+    if typed.no_keychain || is_set(env, "MCP_NO_KEYCHAIN")? {
+        oauth.keychain = None;
+    }
+    let folder = typed.state_folder.or_else(|| variable(env, "MCP_STATE_FOLDER").map(PathBuf::from));
+    oauth.folder = folder.or(oauth.folder);
+    Ok(Some(oauth))
 }
 
 fn credential(env: &Environment) -> Result<Option<Credential>, Error> {
@@ -450,14 +375,14 @@ mod tests {
     #[derive(Parser)]
     struct Typed {
         #[command(flatten)]
-        options: Options,
+        options: SignInArgs,
     }
 
     fn meaning(args: &[&str], env: &[(&str, &str)]) -> Result<Option<OAuth>, String> {
         let env: HashMap<_, _> = env.iter().map(|(name, value)| (name.to_string(), OsString::from(value))).collect();
         let env: Environment = Arc::new(move |name| env.get(name).cloned());
         let typed = Typed::try_parse_from([&["x"], args].concat()).unwrap();
-        typed.options.meaning("server".into(), &env).map_err(|error| {
+        settings(typed.options, "server".into(), &env).map_err(|error| {
             assert!(error.is_config());
             error.to_string()
         })

@@ -1,0 +1,118 @@
+//! A value that the user gave: from which option or variable it came, and what it can be read as.
+//!
+//! Rules: an option wins over its variable; an empty variable counts as unset; a mistake says where it stands and what to do.
+
+use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
+
+use mcp_gangway_core::Error;
+
+/// More requests at once than this are a typing error.
+pub const MOST_CONCURRENT: usize = 65_536;
+
+/// A limit on messages below this is a typing error, like 64 for 64M.
+pub const SMALLEST_LIMIT: u64 = 1 << 10;
+/// A limit on messages above this is one as well.
+pub const LARGEST_LIMIT: u64 = 1 << 40;
+
+/// More seconds than this are a typing error (31 years), and less than what the clocks of all systems can add.
+pub const MOST_SECONDS: f64 = 1e9;
+
+/// Looks a variable of the environment up.
+pub type Environment = Arc<dyn Fn(&str) -> Option<OsString> + Send + Sync>;
+
+/// A text from the user, and where it stood.
+pub(crate) struct Given {
+    pub(crate) from: String,
+    pub(crate) text: String,
+}
+
+impl Given {
+    pub(crate) fn new(from: impl Into<String>, text: String) -> Self {
+        Self { from: from.into(), text }
+    }
+
+    pub(crate) fn mistake(&self, what: impl std::fmt::Display) -> Error {
+        Error::config(format!("{}: {what}", self.from))
+    }
+}
+
+/// The variable's value, unless it is empty.
+pub(crate) fn variable(env: &Environment, name: &str) -> Option<OsString> {
+    env(name).filter(|value| !value.is_empty())
+}
+
+pub(crate) fn text_variable(env: &Environment, name: &str) -> Result<Option<Given>, Error> {
+    variable(env, name)
+        .map(|value| value.into_string().map(|text| Given::new(name, text)))
+        .transpose()
+        .map_err(|_| Error::config(format!("{name}: the value is not UTF-8 text")))
+}
+
+pub(crate) fn option_or(
+    typed: Option<String>,
+    option: &str,
+    env: &Environment,
+    name: &str,
+) -> Result<Option<Given>, Error> {
+    typed.map_or_else(|| text_variable(env, name), |text| Ok(Some(Given::new(option, text))))
+}
+
+pub(crate) fn path_or<'a>(
+    typed: Option<PathBuf>,
+    option: &'a str,
+    env: &Environment,
+    name: &'a str,
+) -> Option<(&'a str, PathBuf)> {
+    typed.map(|path| (option, path)).or_else(|| variable(env, name).map(|path| (name, path.into())))
+}
+
+pub(crate) fn count(given: &Given) -> Result<usize, Error> {
+    (given.text.trim().parse().ok())
+        .filter(|count| (1..=MOST_CONCURRENT).contains(count))
+        .ok_or_else(|| given.mistake(format!("{:?} is not a whole number from 1 to {MOST_CONCURRENT}", given.text)))
+}
+
+/// Bytes, or with a letter after the number what 1024 makes of them; the letters are understood in either case, and as `MB`
+/// and `MiB`.
+pub(crate) fn size(given: &Given) -> Result<u64, Error> {
+    let text = given.text.trim();
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let factor = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => Some(1),
+        "k" | "kb" | "kib" => Some(1 << 10),
+        "m" | "mb" | "mib" => Some(1 << 20),
+        "g" | "gb" | "gib" => Some(1 << 30),
+        _ => None,
+    };
+    let bytes = number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+    let Some(bytes) = bytes else {
+        return Err(given.mistake(format!("{:?} is not a size in bytes, like 65536, 512k, 64M or 2G", given.text)));
+    };
+    if !(SMALLEST_LIMIT..=LARGEST_LIMIT).contains(&bytes) {
+        return Err(given.mistake(format!("{:?} is not a size from 1k to 1024G", given.text)));
+    }
+    Ok(bytes)
+}
+
+pub(crate) fn time(given: &Given) -> Result<Duration, Error> {
+    (given.text.trim().parse().ok())
+        .filter(|seconds| (0.0..=MOST_SECONDS).contains(seconds))
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| given.mistake(format!("{:?} is not a number of seconds, like 2.5", given.text)))
+}
+
+/// A time that something takes: none at all would refuse everything.
+pub(crate) fn some_time(given: &Given) -> Result<Duration, Error> {
+    Some(time(given)?)
+        .filter(|time| !time.is_zero())
+        .ok_or_else(|| given.mistake("the time must be longer than 0 seconds"))
+}
+
+pub(crate) fn is_set(env: &Environment, name: &str) -> Result<bool, Error> {
+    let Some(given) = text_variable(env, name)? else { return Ok(false) };
+    match given.text.trim().to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" => Ok(true),
+        "" | "0" | "false" | "no" => Ok(false),
+        _ => Err(given.mistake(format!("{:?} is neither true nor false", given.text))),
+    }
+}
