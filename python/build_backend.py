@@ -1,6 +1,6 @@
-"""Builds the package: the native command first, then all else by maturin, whose hooks these are.
+"""Builds the package: first the native command, then the rest with maturin. These are maturin's build hooks.
 
-Rule: the command in a wheel is the program that cargo builds, and not a script that starts an interpreter.
+Rule: the command in a wheel is the program that cargo builds, not a script that starts an interpreter.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _build_command() -> None:
 
 
 def _scripts() -> Path:
-    """The folder whose files become the package's commands. Maturin wants it whatever it is asked for."""
+    """Creates and returns the folder of the package's commands. Maturin always requires it."""
     folder = ROOT / "target" / "python-data" / "scripts"
     folder.mkdir(parents=True, exist_ok=True)
     return folder

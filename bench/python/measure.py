@@ -1,7 +1,7 @@
-"""The Python package beside httpx and httpx-sse: ``run`` starts it, docs/performance.md says what it shows.
+"""Compares the Python package with httpx and httpx-sse. ``run`` starts it, docs/performance.md explains the results.
 
-For each test, each round, all ways in turn (A B C A B C …), so that what changes on the machine meanwhile meets all of
-them. The server is that of the other bench: a native process, quick enough not to be what is measured.
+Each round of a test runs all ways in turn (A B C A B C …), so that changes on the machine affect all of them. The
+server is that of the other bench: a native process, fast enough not to limit the results.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Measure = Callable[[], list[float]]
 
 KIB, MIB = 1 << 10, 1 << 20
-#: Events that come one by one: how many, their size, and the milliseconds between them.
+#: Paced events: their number, their size in bytes, and the milliseconds between them.
 PACED = {"count": 100, "size": 200, "pause": 5}
 LOOPS: dict[str, Callable[..., Any]] = {"asyncio": asyncio.run, "uvloop": uvloop.run}
 
@@ -47,11 +47,11 @@ class Bench:
 
     @property
     def seconds(self) -> float:
-        """How long what can be repeated is repeated."""
+        """How long a repeatable measurement is repeated."""
         return 0.1 if self.quick else 1.0
 
     def tests(self) -> list[report.Test]:
-        """All of them, each with a function for every way."""
+        """Returns all tests, each with a function for every way."""
         tests = []
         for loop in LOOPS:
             tests.append(
@@ -95,7 +95,7 @@ class Bench:
                 )
             )
         for size in (1, 16, 64):
-            # By hand the time grows with the square of the size.
+            # This parser's time grows with the square of the size.
             parsers = {name: parse for name, parse in ways.PARSERS.items() if size < 16 or parse is not ways.by_hand}
             tests.append(
                 report.Test(
@@ -158,7 +158,7 @@ class Bench:
                 count += 1
             return count
 
-        # Until every connection is open, it is another test.
+        # The time until every connection is open is not part of this test.
         await asyncio.gather(*[go(perf_counter() + self.seconds / 4) for _ in range(64)])
         used, begin = _used(), perf_counter()
         counts = await asyncio.gather(*[go(begin + self.seconds) for _ in range(64)])
@@ -173,7 +173,7 @@ class Bench:
             times.append(came[0])
         ages = []
         async for text in client.events(self.url, _call("events", format="sse", **PACED)):
-            # Both read one clock, as they are on one machine.
+            # Both read the same clock, as they run on one machine.
             if left := re.search(r"at (\d+) ns", text):
                 ages.append((monotonic_ns() - int(left[1])) / 1e3)
         if len(ages) != PACED["count"]:
@@ -181,12 +181,12 @@ class Bench:
         return [1e6 * median(times), median(ages), quantiles(ages, n=10)[-1]]
 
     def _events(self, size: int) -> bytes:
-        """A stream of about 16 MiB, of events as the official TypeScript SDK writes them."""
+        """Returns a stream of about 16 MiB of events, in the format of the official TypeScript SDK."""
         one = b"event: message\ndata: "
         return (one + b"x" * (size - len(one) - 2) + b"\n\n") * (16 * MIB // size // (16 if self.quick else 1))
 
     def _notices(self, size: int) -> list[bytes]:
-        """Some 8 MiB of events of about this size, each with a progress notification of its own."""
+        """Returns about 8 MiB of events of about this size, each with its own progress notification."""
         events = []
         for number in range(8 * MIB // size // (16 if self.quick else 1)):
             params = {"progressToken": "call-17", "progress": number, "message": f"row {number}"}
@@ -211,7 +211,7 @@ class Bench:
 
     def _parser(self, parse: Any, stream: bytes, chunk: int) -> Measure:
         def measured() -> list[float]:
-            # As it comes from a connection: chunks that are objects of their own.
+            # Chunks are separate objects, as from a connection.
             chunks = [stream[at : at + chunk] for at in range(0, len(stream), chunk)]
             begin = thread_time()
             length = parse(chunks)
@@ -235,7 +235,7 @@ class Bench:
         return measured
 
     def _alone(self, way: str, size: int) -> Measure:
-        """In a process of its own, whose memory knows nothing of others."""
+        """Measures in a new process, whose memory is not affected by other tests."""
         size = size // 16 if self.quick else size
 
         def measured() -> list[float]:
@@ -248,7 +248,7 @@ class Bench:
 
 
 async def _alone(way: str, size: int, url: str) -> list[float]:
-    """What a stream of so many MiB takes: the growth of memory at its most, and MB/s."""
+    """Measures a stream of ``size`` MiB: the peak growth of memory in MiB, and MB/s."""
     client = ways.CLIENTS[way]()
     for _ in range(10):
         await _events_of(client, url, 10)
@@ -267,7 +267,7 @@ async def _events_of(client: Any, url: str, count: int) -> None:
     async with aclosing(client.events(url, _call("events", size=4 * KIB, count=count, format="sse"))) as events:
         async for _ in events:
             found += 1
-    # And the result.
+    # Add one for the result.
     if found != count + 1:
         raise RuntimeError(f"{found} events came of {count + 1}")
 
@@ -282,25 +282,25 @@ def _run(loop: str, measured: Callable[[str], Awaitable[list[float]]], way: str)
 
 
 def _used() -> float:
-    """Seconds that all threads of this process have used."""
+    """Returns the processor time of all threads of this process, in seconds."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
 def _memory(name: str) -> int:
-    """In KiB."""
+    """Returns a memory figure of this process, in KiB."""
     found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found[1]) if found else 0
 
 
 def _memory_at_rest() -> int:
-    """In KiB. What there was at its most until now is forgotten."""
+    """Resets the peak and returns the resident memory, in KiB."""
     Path("/proc/self/clear_refs").write_text("5")
     return _memory("VmRSS")
 
 
 def _spin() -> float:
-    """Milliseconds for a fixed piece of work."""
+    """Returns the milliseconds for a fixed workload."""
     begin = perf_counter()
     number = 1
     for step in range(30_000):
@@ -310,12 +310,12 @@ def _spin() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench/python/run", description="Measures the Python package.")
-    parser.add_argument("--only", default="", metavar="TESTS", help="only tests whose names begin so (A,B,C)")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="how often each is measured")
-    parser.add_argument("--quick", action="store_true", help="one short round: whether it works, not how well")
+    parser.add_argument("--only", default="", metavar="TESTS", help="only tests with these name prefixes (A,B,C)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds for each test")
+    parser.add_argument("--quick", action="store_true", help="one short round, to check that it works")
     parser.add_argument("--pin", type=int, metavar="CPU", help="the processor for clients and server")
-    parser.add_argument("--record", action="store_true", help="write docs/performance/python.* too")
-    parser.add_argument("--server", type=Path, metavar="FILE", help="the program with the server, as it was built")
+    parser.add_argument("--record", action="store_true", help="also write docs/performance/python.*")
+    parser.add_argument("--server", type=Path, metavar="FILE", help="the built program that has the server")
     parser.add_argument("--results", type=Path, metavar="FILE", help="file for the results")
     parser.add_argument("--alone", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -330,7 +330,7 @@ def main() -> None:
     prefixes = tuple(options.only.split(","))
     rounds = 1 if options.quick else options.rounds
     results = report.Results.of_this_machine(_command(options), rounds)
-    # The server ends with its stdin.
+    # The server ends when its stdin does.
     with subprocess.Popen([options.server, "server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         bench = Bench(next(iter(server.stdout or ())).decode().strip(), options.quick)
         for test in bench.tests():
@@ -348,7 +348,7 @@ def main() -> None:
         report.write(options.results, [results])
     if options.record:
         folder = Path("docs/performance")
-        # What was not measured again stays, with what is said of its run.
+        # Tests that were not repeated keep their results, with the conditions of their run.
         before = report.read(folder / "python.json", bench.tests()) if options.only else []
         runs = [*filter(None, (run.without(results) for run in before)), results]
         report.write(folder / "python.json", runs)
@@ -356,7 +356,7 @@ def main() -> None:
 
 
 def _command(options: argparse.Namespace) -> str:
-    """What to type for the same again."""
+    """Returns the command that repeats this run."""
     words = ["bench/python/run"]
     words += ["--only", options.only] if options.only else []
     words += ["--pin", str(options.pin)] if options.pin is not None else []

@@ -1,4 +1,4 @@
-"""Results as a file and as tables."""
+"""Writes results as a file and as tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import mcp_gangway
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Whose versions count.
+#: The libraries whose versions are recorded.
 LIBRARIES = ("httpx", "httpcore", "h11", "httpx-sse", "orjson", "anyio", "uvloop")
 
 
@@ -27,10 +27,10 @@ LIBRARIES = ("httpx", "httpcore", "h11", "httpx-sse", "orjson", "anyio", "uvloop
 class Test:
     name: str
     title: str
-    #: What is measured, with units. The first is what is compared.
+    #: The figures, with units. The first one is compared.
     figures: tuple[str, ...]
     ways: dict[str, Callable[[], list[float]]]
-    #: The way that the others are compared with.
+    #: The way that is compared with the others.
     over: str | None = None
 
 
@@ -41,9 +41,9 @@ class Results:
     rounds: int
     machine: dict[str, str | int]
     versions: dict[str, str]
-    #: Milliseconds that one fixed piece of work took before each measurement.
+    #: The milliseconds for a fixed workload before each measurement.
     spins: list[float] = field(default_factory=list)
-    #: For each test and way, for each round the test's figures.
+    #: The figures of each test, way and round.
     samples: dict[str, dict[str, list[list[float]]]] = field(default_factory=dict)
     tests: list[Test] = field(default_factory=list)
 
@@ -79,28 +79,28 @@ class Results:
         self.samples.setdefault(test.name, {}).setdefault(way, []).append(figures)
 
     def without(self, later: Results) -> Results | None:
-        """What of this was not measured again, if there is something."""
+        """Returns the tests that were not measured again, if any."""
         left = [test for test in self.tests if test.name not in later.samples]
         samples = {test.name: self.samples[test.name] for test in left}
         return replace(self, samples=samples, tests=left) if left else None
 
     def conditions(self) -> str:
-        """The machine, the versions, and how quiet it was."""
+        """Describes the machine, its load, and the versions."""
         machine = self.machine
         parts = quantiles(self.spins, n=10) if len(self.spins) > 1 else self.spins * 9
         return (
             f"{self.date}; {machine['processors']} × {machine['processor']}, {machine['memory']} of memory, "
             f"{machine['kernel']}; `{self.command}`, {self.rounds} rounds\n\n"
             + "; ".join(f"{name} {number}" for name, number in self.versions.items())
-            + f"\n\nA fixed piece of work before each measurement took {parts[4]:.2f} ms (median), {parts[8]:.2f} ms "
-            f"(90 of 100), {max(self.spins, default=0):.2f} ms (most): the closer together, the quieter the machine.\n"
+            + f"\n\nA fixed workload before each measurement took {parts[4]:.2f} ms (median), {parts[8]:.2f} ms "
+            f"(90th percentile), {max(self.spins, default=0):.2f} ms (maximum). Close values mean a quiet machine.\n"
         )
 
     def table(self, test: Test) -> str:
         ways = self.samples[test.name]
         figures = {way: [median(values) for values in zip(*rounds, strict=True)] for way, rounds in ways.items()}
         first = {way: [sample[0] for sample in rounds] for way, rounds in ways.items()}
-        # A time is compared by what it adds, a speed by how often it is that of the other.
+        # Times are compared by difference, speeds by ratio.
         adds = test.over == "raw socket"
         compared = {None: [], True: ["added", "of httpx's"]}.get(adds if test.over else None, [f"of {test.over}'s"])
         rows = [["way", test.figures[0], "least–most", *compared, *test.figures[1:]]]
@@ -118,7 +118,7 @@ class Results:
 
 
 def read(file: Path, tests: list[Test]) -> list[Results]:
-    """The runs in a file that :func:`write` made, without tests that there are no more."""
+    """Reads the runs in a file of :func:`write`, without tests that no longer exist."""
     runs = [Results(**fields) for fields in json.loads(file.read_text())["runs"]]
     for run in runs:
         run.tests = [test for test in tests if test.name in run.samples]
@@ -136,20 +136,20 @@ def write(file: Path, runs: list[Results]) -> None:
 
 def document(runs: list[Results]) -> str:
     begin = (
-        "# Results of the Python package\n\nWritten by `bench/python/run --record`; what the words mean stands in "
-        "[performance.md](../performance.md#python). Medians over the rounds. What a run was stands before its "
-        "tables.\n"
+        "# Results of the Python package\n\nWritten by `bench/python/run --record`; "
+        "[performance.md](../performance.md#python) explains the terms. Figures are medians over the "
+        "rounds. The conditions of a run are above its tables.\n"
     )
     return "\n".join([begin, *[part for run in runs for part in (run.conditions(), *map(run.table, run.tests))]])
 
 
 def short(value: float) -> str:
-    """Three digits, as more are not measured."""
+    """Formats three digits, as the measurements are not more precise."""
     return f"{value:.{2 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}"
 
 
 def _markdown(rows: list[list[str]]) -> str:
-    """A table whose columns are as wide as what they hold, for terminals."""
+    """Formats a table with aligned columns, for terminals."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     first, *others = widths
     lines = []

@@ -1,7 +1,7 @@
-"""The ways to do the same thing that are measured beside one another.
+"""The ways to do the same task that are compared.
 
-Rule: each gives what its users get, and takes what they give it: a message goes in as an object, an answer comes out as
-one, and an event with its data as text.
+Rule: each way has the inputs and outputs of real use. A message goes in as an object, a response comes out as an
+object, and an event's data comes out as text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
-#: Connections that may be open, and kept: as many as calls at once, so that nobody waits or connects anew.
+#: The limit of open and kept connections. It exceeds the concurrent calls, so no call waits or reconnects.
 CONNECTIONS = 100
 HEADERS = {"Accept": "application/json, text/event-stream"}
 
@@ -71,7 +71,7 @@ class Transport(Httpx):
 
 
 class Raw:
-    """A socket of asyncio, and no more of HTTP than this one server needs: what no client can do without."""
+    """An asyncio socket with only the HTTP that this server needs: the minimum for any client."""
 
     def __init__(self) -> None:
         self._idle: list[_Connection] = []
@@ -84,7 +84,7 @@ class Raw:
     async def events(self, url: str, message: dict[str, Any]) -> AsyncIterator[str]:
         async with self._connection(url) as connection:
             connection.send(message)
-            # The end of the chunked body, as the server writes it.
+            # The server ends its chunked body like this.
             rest = b""
             while not rest.endswith(b"\r\n0\r\n\r\n"):
                 *events, rest = (rest + await connection.receive()).split(b"\n\n")
@@ -164,7 +164,7 @@ def gangway_parser(chunks: Iterable[bytes]) -> int:
 
 
 def httpx_sse_parser(chunks: Iterable[bytes]) -> int:
-    """httpx-sse, with the bytes coming as from httpx."""
+    """httpx-sse, with bytes as from httpx."""
     length = 0
     response = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=chunks)
     for event in httpx_sse.EventSource(response).iter_sse():
@@ -173,7 +173,7 @@ def httpx_sse_parser(chunks: Iterable[bytes]) -> int:
 
 
 def by_hand(chunks: Iterable[bytes]) -> int:
-    """What programs write themselves: events end at an empty line, their fields are cut off their lines."""
+    """Hand-written code: splits events at empty lines, and lines into fields."""
     length = 0
     buffer = b""
     for chunk in chunks:
@@ -201,42 +201,42 @@ def _sum(messages: Iterable[Any]) -> int:
 
 
 def gangway_objects(chunks: Iterable[bytes]) -> int:
-    """This package's messages as objects, which are looked at before."""
+    """This package's messages as objects, which are validated first."""
     parser = mcp_gangway.MessageParser("text/event-stream", parsed=True)
     return sum(_sum(parser.feed(chunk)) for chunk in chunks)
 
 
 def gangway_data(chunks: Iterable[bytes]) -> int:
-    """This package's objects out of events, without events."""
+    """This package's objects, without event objects."""
     parser = mcp_gangway.SseParser(parsed=True)
     return sum(_sum(parser.feed(chunk)) for chunk in chunks)
 
 
 def gangway_events(chunks: Iterable[bytes]) -> int:
-    """This package's events, each asked for its JSON."""
+    """This package's events, each parsed with its ``json`` method."""
     parser = mcp_gangway.SseParser()
     return sum(_sum([event.json() for event in parser.feed(chunk)]) for chunk in chunks)
 
 
 def gangway_orjson(chunks: Iterable[bytes]) -> int:
-    """This package's events, with orjson."""
+    """This package's events, parsed with orjson."""
     parser = mcp_gangway.SseParser()
     return sum(_sum([orjson.loads(event.data_bytes) for event in parser.feed(chunk)]) for chunk in chunks)
 
 
 def httpx_sse_json(chunks: Iterable[bytes]) -> int:
-    """httpx-sse's events, each asked for its JSON."""
+    """httpx-sse's events, each parsed with its ``json`` method."""
     response = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=chunks)
     return _sum(event.json() for event in httpx_sse.EventSource(response).iter_sse())
 
 
 def httpx_sse_orjson(chunks: Iterable[bytes]) -> int:
-    """httpx-sse's events, with orjson."""
+    """httpx-sse's events, parsed with orjson."""
     response = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=chunks)
     return _sum(orjson.loads(event.data) for event in httpx_sse.EventSource(response).iter_sse())
 
 
-#: Each makes objects of the progress notifications in all events, and says what all progress is together.
+#: Each parses the progress notifications in all events, and returns the sum of their progress.
 OBJECTS: dict[str, Callable[[Iterable[bytes]], int]] = {
     "mcp_gangway, data": gangway_data,
     "mcp_gangway, messages": gangway_objects,
@@ -246,7 +246,7 @@ OBJECTS: dict[str, Callable[[Iterable[bytes]], int]] = {
     "httpx-sse + orjson": httpx_sse_orjson,
 }
 
-#: Each reads the data of all events as text, and says how long it is together.
+#: Each reads the data of all events as text, and returns its total length.
 PARSERS: dict[str, Callable[[Iterable[bytes]], int]] = {
     "mcp_gangway": gangway_parser,
     "httpx-sse": httpx_sse_parser,

@@ -1,5 +1,5 @@
-//! A bridge as a child process: what it is told, what it says, and what it uses. A bridge may be a tree of processes
-//! (`npx`, a shell); all of its process group counts, and all of it ends with this.
+//! Runs a bridge as a child process: writes and reads its messages and measures its resources. A bridge can be a tree
+//! of processes (`npx`, a shell), so its whole process group is measured, and killed when [`Bridge`] is dropped.
 
 use std::{
     fs,
@@ -24,13 +24,13 @@ use crate::{
     server::Format,
 };
 
-/// What a client says first. All bridges know this revision.
+/// The first message of a client. All bridges know this version.
 const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}"#;
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
-/// Proxies of the user's would stand between bridge and server.
+/// Removed from the environment: the user's proxies would be between bridge and server.
 const PROXIES: [&str; 6] = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
-/// On which processors who runs.
+/// The processors to run on.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Processors {
     /// The bridges.
@@ -40,7 +40,7 @@ pub(crate) struct Processors {
 }
 
 impl Processors {
-    /// Keeps this thread, and what it starts, on a processor.
+    /// Pins this thread, and the processes it starts, to a processor.
     pub(crate) fn stay(processor: Option<usize>) -> Result<()> {
         if let Some(processor) = processor {
             let mut set = CpuSet::new();
@@ -51,18 +51,18 @@ impl Processors {
     }
 }
 
-/// One bridge that runs.
+/// A running bridge.
 pub(crate) struct Bridge {
     child: Child,
     group: Pid,
-    /// Shut when it is none.
+    /// `None` after it was closed.
     input: Option<ChildStdin>,
     pub(crate) lines: Lines<ChildStdout>,
     pub(crate) started: Instant,
 }
 
 impl Bridge {
-    /// Starts it, and no more.
+    /// Starts the process, without a handshake.
     pub(crate) fn start(peer: &Peer, url: &str, processors: Processors, show_errors: bool) -> Result<Self> {
         let words: Vec<String> = peer.words.iter().map(|word| word.replace("{url}", url)).collect();
         let (program, arguments) = words.split_first().ok_or("a bridge without a command")?;
@@ -85,7 +85,7 @@ impl Bridge {
         Ok(Self { child, group, input: Some(input), lines: Lines::new(output), started })
     }
 
-    /// The handshake.
+    /// Makes the handshake.
     pub(crate) fn open(&mut self, until: Instant) -> Result<()> {
         self.say(INITIALIZE, until)?;
         while self.hear(until)?.answers()?.is_none() {}
@@ -97,7 +97,7 @@ impl Bridge {
         self.say(&call.request(id), until)
     }
 
-    /// Sends a call and waits for its answer; gives the length of its line.
+    /// Sends a call and waits for its response. Returns the length of the response's line.
     pub(crate) fn call(&mut self, id: u64, call: &Call, until: Instant) -> Result<u64> {
         self.ask(id, call, until)?;
         loop {
@@ -105,7 +105,7 @@ impl Bridge {
             match line.answers()? {
                 None => {}
                 Some(its) if its == id => return Ok(line.length),
-                Some(other) => return Err(format!("it answered {other} in place of {id}").into()),
+                Some(other) => return Err(format!("it answered {other} instead of {id}").into()),
             }
         }
     }
@@ -116,7 +116,7 @@ impl Bridge {
 
     /// Writes whole lines.
     pub(crate) fn write(&mut self, mut lines: &[u8], until: Instant) -> Result<()> {
-        let input = self.input.as_mut().ok_or("its stdin is shut")?;
+        let input = self.input.as_mut().ok_or("its stdin is closed")?;
         while !lines.is_empty() {
             match input.write(lines) {
                 Ok(written) => lines = lines.get(written..).unwrap_or_default(),
@@ -131,7 +131,7 @@ impl Bridge {
         self.lines.next(until)
     }
 
-    /// Shuts its stdin and waits until it has ended by itself.
+    /// Closes its stdin and waits until it ends.
     pub(crate) fn end(&mut self, until: Instant) -> Result<()> {
         self.input = None;
         while self.hear(until).is_ok() {}
@@ -144,12 +144,12 @@ impl Bridge {
         Ok(())
     }
 
-    /// Processor time of all threads until now, in seconds.
+    /// Returns the processor time of all threads so far, in seconds.
     pub(crate) fn processor_time(&self) -> Result<f64> {
         let mut nanoseconds = 0_u64;
         for process in self.processes() {
             for thread in fs::read_dir(format!("/proc/{process}/task"))?.flatten() {
-                // A thread may end meanwhile.
+                // The thread may have ended.
                 let times = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
                 nanoseconds += times.split(' ').next().and_then(|time| time.parse::<u64>().ok()).unwrap_or(0);
             }
@@ -157,7 +157,7 @@ impl Bridge {
         Ok(nanoseconds as f64 / 1e9)
     }
 
-    /// Memory now: resident, and the part of it that is its own or its share of what others have too.
+    /// Returns the current memory: resident, and the proportional share of it.
     pub(crate) fn memory(&self) -> Memory {
         let mut memory = Memory::default();
         for process in self.processes() {
@@ -168,28 +168,28 @@ impl Bridge {
         memory
     }
 
-    /// From now on [`peak`](Self::peak) tells of what comes.
+    /// Resets [`peak`](Self::peak).
     pub(crate) fn forget_peak(&self) {
         for process in self.processes() {
-            // Where it is not allowed, the peak is since the start.
+            // If this is not allowed, the peak counts from the start.
             let _ = fs::write(format!("/proc/{process}/clear_refs"), "5");
         }
     }
 
-    /// The most resident memory, in bytes.
+    /// Returns the peak resident memory, in bytes.
     pub(crate) fn peak(&self) -> u64 {
         let status = |process| fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
         self.processes().into_iter().map(|process| kibibytes(&status(process), "VmHWM:")).sum()
     }
 
-    /// Its process group.
+    /// Returns the processes of its group.
     fn processes(&self) -> Vec<u32> {
         let group = self.child.id();
         let Ok(all) = fs::read_dir("/proc") else { return vec![group] };
         let ids = all.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         ids.filter(|id| {
             let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-            // Behind the name, which may hold blanks: state, parent, group.
+            // After the name, which can contain blanks: state, parent, group.
             stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(2)?.parse().ok()) == Some(group)
         })
         .collect()
@@ -213,14 +213,14 @@ pub(crate) struct Memory {
 /// A call of one of the server's tools.
 #[derive(Clone, Copy)]
 pub(crate) enum Call {
-    /// An answer of so many bytes.
+    /// A response of this many bytes.
     Text { size: u64, format: Format },
-    /// So many events of so many bytes, and so many milliseconds between them.
+    /// This many events of this size in bytes, with this many milliseconds between them.
     Events { count: u64, size: u64, pause: u64, format: Format },
 }
 
 impl Call {
-    /// The message.
+    /// Returns the request.
     pub(crate) fn request(&self, id: u64) -> String {
         let (tool, arguments, meta) = match self {
             Self::Text { size, format } => ("text", format!(r#""size":{size},"format":"{}""#, format.name()), None),

@@ -1,4 +1,4 @@
-//! Programs under callgrind, which counts the instructions that they execute.
+//! Runs programs under callgrind, which counts the instructions that they execute.
 
 use std::{
     env, fs,
@@ -13,10 +13,10 @@ use crate::{
     peers::Peer,
 };
 
-/// What takes longer under valgrind hangs.
+/// The time limit. A program that takes longer under valgrind hangs.
 pub(crate) const LIMIT: Duration = Duration::from_mins(2);
 
-/// What callgrind writes at the end of a program.
+/// The file that callgrind writes at the end of a program.
 pub(crate) struct Output {
     file: PathBuf,
 }
@@ -26,7 +26,7 @@ impl Output {
         Self { file: env::temp_dir().join(format!("callgrind.{}", std::process::id())) }
     }
 
-    /// The life of a bridge, from its start through what is done with it to its end.
+    /// Counts a bridge from its start through `live` to its end.
     pub(crate) fn of_life(
         command: &[&str],
         options: &[&str],
@@ -44,7 +44,7 @@ impl Output {
         Ok(output)
     }
 
-    /// What valgrind must be told to write here.
+    /// Returns the options that make valgrind write this file.
     pub(crate) fn options(&self) -> [String; 2] {
         ["--tool=callgrind".to_owned(), format!("--callgrind-out-file={}", self.file.display())]
     }
@@ -53,7 +53,7 @@ impl Output {
         Ok(fs::read_to_string(&self.file)?)
     }
 
-    /// Instructions of the whole program.
+    /// Returns the instructions of the whole program.
     pub(crate) fn total(&self) -> Result<u64> {
         let text = self.text()?;
         let line = text.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));

@@ -1,5 +1,5 @@
-//! The server without a bridge: a client that writes a request to a socket and reads until the end of the body. What it
-//! needs is what a bridge cannot do away with.
+//! Measures the server without a bridge: a client that writes a request to a socket and reads to the end of the body.
+//! Its time is the minimum for any bridge.
 
 use std::{
     io::{Read, Write},
@@ -9,7 +9,7 @@ use std::{
 
 use crate::{Result, bridge::Call};
 
-/// The end of a body in chunks. No text of the server's holds it.
+/// The end of a chunked body. The server's texts do not contain it.
 const END: &[u8] = b"\r\n0\r\n\r\n";
 
 pub(crate) struct Direct {
@@ -19,7 +19,7 @@ pub(crate) struct Direct {
 }
 
 impl Direct {
-    /// No wait for the server is longer than `limit`.
+    /// Connects. `limit` bounds each wait for the server.
     pub(crate) fn connect(url: &str, limit: Duration) -> Result<Self> {
         let host = url.trim_start_matches("http://").split('/').next().unwrap_or_default().to_owned();
         let socket = TcpStream::connect(&host)?;
@@ -28,7 +28,7 @@ impl Direct {
         Ok(Self { socket, host, buffer: vec![0; 1 << 20] })
     }
 
-    /// Makes a call; `each` gets what arrives. Gives the bytes of the body, as it was on its way.
+    /// Makes a call. `each` gets the arriving bytes. Returns the bytes of the body as transferred.
     pub(crate) fn call(&mut self, call: &Call, until: Instant, mut each: impl FnMut(&[u8])) -> Result<u64> {
         let body = call.request(1);
         let request = format!(

@@ -1,7 +1,8 @@
-//! A bridge that only copies: what any bridge on tokio and hyper costs at least, one thread, stdin and stdout polled.
+//! A bridge that only copies: the minimum cost of any bridge on tokio and hyper, with one thread and polled stdin and
+//! stdout.
 //!
-//! It reads no JSON, has no sessions, no retries, no limits, and gives no error answers; if something fails the call has no
-//! answer. Whoever wants to know what all that costs compares with this.
+//! It does not parse JSON and has no sessions, retries, limits or error responses. If something fails, the call gets no
+//! response. Compare with it to see what those features cost.
 
 use std::rc::Rc;
 
@@ -25,11 +26,11 @@ use tokio::{
 
 use crate::Result;
 
-/// Pieces of output that may wait for a reader who is slow.
+/// The most pieces of output that wait for a slow reader.
 const WAITING: usize = 32;
-/// Bytes that are read at once; with [`WAITING`] it bounds the memory.
+/// The bytes in one read. Together with [`WAITING`] this bounds the memory.
 const READ: usize = 64 << 10;
-/// What marks the lines of an event stream that are copied.
+/// The prefix of the event stream lines to copy.
 const DATA: &[u8] = b"data: ";
 
 /// Copies until stdin ends and all calls are answered.
@@ -39,7 +40,7 @@ pub(crate) fn run(url: &Uri) -> Result<()> {
 }
 
 async fn copy(url: Uri) -> Result<()> {
-    // A pipe that is opened anew can be polled without a change to what others see of it.
+    // Reopen the pipe: then polling it does not change the flags that other processes see.
     let input = pipe::OpenOptions::new().open_receiver("/proc/self/fd/0")?;
     let mut output = pipe::OpenOptions::new().open_sender("/proc/self/fd/1")?;
     let (pieces, mut waiting) = mpsc::channel::<Bytes>(WAITING);
@@ -83,7 +84,7 @@ async fn copy(url: Uri) -> Result<()> {
 struct Shared {
     url: Uri,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
-    /// Whoever writes a message holds it until the end of its line.
+    /// Locked by the writer of a message until the end of its line.
     output: Mutex<mpsc::Sender<Bytes>>,
 }
 
@@ -140,7 +141,7 @@ impl Shared {
 
     async fn events(&self, mut body: Incoming) -> Result<()> {
         let mut output: Option<MutexGuard<'_, mpsc::Sender<Bytes>>> = None;
-        // The beginning of a line, while it is too short to tell what it is; none where the rest of a line is passed over.
+        // The start of a line, until it is long enough to classify. `None` while the rest of a line is skipped.
         let mut start = Some(Vec::with_capacity(DATA.len()));
         while let Some(frame) = body.frame().await.transpose()? {
             let mut rest = frame.into_data().unwrap_or_default();

@@ -1,9 +1,9 @@
-//! What the hot paths execute, counted by valgrind: figures that do not depend on how busy the machine is, so that a
-//! change can be compared with the record in any continuous integration.
+//! Counts the instructions of the hot paths with valgrind. The counts do not depend on the load of the machine, so
+//! continuous integration can compare a change with the record.
 //!
-//! Rule: only like is compared with like. The compiler, valgrind and the processor's features that valgrind shows decide
-//! which code is made and which of its variants runs; where they are not those of the record, the figures are shown and
-//! not judged.
+//! Rule: compare only equal conditions. The compiler, valgrind and the processor features that valgrind reports decide
+//! which code is generated and which variant runs. If they differ from the record, the figures are printed but not
+//! judged.
 
 use std::{
     env,
@@ -23,8 +23,8 @@ use crate::{
     server::Format,
 };
 
-/// How much more than its record a figure may be, in percent. Runs of one build differ by 0.1 %; the rest is for what the
-/// compiler does with changes elsewhere.
+/// How much a figure may exceed its record, in percent. Runs of one build differ by 0.1 %. The rest allows for compiler
+/// effects of changes elsewhere.
 const TOLERANCE: f64 = 2.0;
 /// The life of the command with one call: start, handshake, call, end.
 const LIFE: &str = "start-call-end";
@@ -34,21 +34,21 @@ pub(crate) struct Options {
     /// Fail if a path executes more than its record allows
     #[arg(long)]
     check: bool,
-    /// Make these figures the record
+    /// Record these figures
     #[arg(long, conflicts_with = "check")]
     record: bool,
-    /// The core's example `instructions`, as it was built
+    /// The built example `instructions` of the core
     #[arg(long, value_name = "FILE")]
     paths: PathBuf,
-    /// The command of this project, as it was built
+    /// The built command of this project
     #[arg(long, value_name = "FILE")]
     gangway: PathBuf,
-    /// The record
+    /// The file with the record
     #[arg(long, value_name = "FILE", default_value = "bench/instructions.txt")]
     file: PathBuf,
 }
 
-/// Counts, shows, and compares or records.
+/// Counts and prints, and compares or records.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let conditions = conditions()?;
     let old = Record::read(&options.file)?;
@@ -73,7 +73,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         new.write(&options.file)?;
         println!("recorded in {}", options.file.display());
     } else if !comparable {
-        println!("not judged, as the record was made with other tools:\n  {}\n  {}", old.conditions, new.conditions);
+        println!("not judged, as the record is from other tools:\n  {}\n  {}", old.conditions, new.conditions);
     } else if options.check && !worse.is_empty() {
         return Err(format!(
             "over {TOLERANCE} % more instructions than recorded: {}. If that is worth it, `bench/instructions --record` \
@@ -87,7 +87,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Name, unit and instructions for each path.
+/// Returns name, unit and instructions for each path.
 fn count(options: &Options) -> Result<Vec<(String, String, f64)>> {
     let list = Command::new(&options.paths).output();
     let list = list.map_err(|error| format!("{}: {error}", options.paths.display()))?;
@@ -106,7 +106,7 @@ fn count(options: &Options) -> Result<Vec<(String, String, f64)>> {
     Ok(figures)
 }
 
-/// Instructions of a whole program.
+/// Counts the instructions of a whole program.
 fn counted(program: &Path, arguments: &[&str]) -> Result<u64> {
     let file = Output::new();
     let mut child =
@@ -129,7 +129,7 @@ fn counted(program: &Path, arguments: &[&str]) -> Result<u64> {
     file.total()
 }
 
-/// Instructions of the command from its start through a first call to its end.
+/// Counts the instructions of the command from its start through a first call to its end.
 fn life(gangway: &Path) -> Result<u64> {
     let live = |bridge: &mut Bridge, until| {
         bridge.open(until)?;
@@ -139,7 +139,7 @@ fn life(gangway: &Path) -> Result<u64> {
     Output::of_life(&[&gangway.to_string_lossy(), "{url}"], &[], live)?.total()
 }
 
-/// The file: a line of conditions and a line for each figure.
+/// The record file: a line of conditions, and a line for each figure.
 #[derive(Default)]
 struct Record {
     conditions: String,
@@ -147,7 +147,7 @@ struct Record {
 }
 
 impl Record {
-    /// An empty one where there is no file.
+    /// Reads the file. Returns an empty record if there is none.
     fn read(file: &Path) -> Result<Self> {
         let mut record = Self::default();
         for line in fs::read_to_string(file).unwrap_or_default().lines() {
@@ -165,7 +165,7 @@ impl Record {
 
     fn write(&self, file: &Path) -> Result<()> {
         let mut text = format!(
-            "# Instructions of the hot paths, written by `bench/instructions --record`: path, count, and for what.\n\
+            "# Instructions of the hot paths, written by `bench/instructions --record`: path, count, unit.\n\
              # with {}\n",
             self.conditions
         );
@@ -176,13 +176,13 @@ impl Record {
     }
 }
 
-/// What decides which instructions there are.
+/// Returns the conditions that decide which instructions run.
 fn conditions() -> Result<String> {
     let said = |program: &str| -> Result<String> {
         let output = Command::new(program).arg("--version").output().map_err(|error| format!("{program}: {error}"))?;
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     };
-    // Valgrind shows programs no feature that it cannot run, and of those this makes the difference.
+    // Valgrind hides processor features that it cannot run. Of the others, AVX2 makes the difference.
     let flags = fs::read_to_string("/proc/cpuinfo")?;
     let wide = if flags.split_whitespace().any(|flag| flag == "avx2") { "AVX2" } else { "no AVX2" };
     let compiler = said("rustc")?.split(" (").next().unwrap_or_default().to_owned();

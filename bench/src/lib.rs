@@ -1,22 +1,22 @@
-//! `bench/run`: bridges between MCP clients on stdio and MCP servers over HTTP, measured side by side.
+//! `bench/run`: compares bridges between MCP clients on stdio and MCP servers over HTTP.
 //!
-//! One program in several roles: `measure` is the client that starts bridges and times them, `server` the MCP server that
-//! they talk to (a process of its own), `floor` a bridge that only copies, to show what is left to gain, `report` writes
-//! tables and plots again from recorded results, and `instructions` counts what the hot paths execute.
+//! One program with several roles. `measure` is the client that starts bridges and times them. `server` is their MCP
+//! server, in its own process. `floor` is a bridge that only copies, as a lower bound. `report` writes tables and plots
+//! again from recorded results. `instructions` counts the instructions of the hot paths.
 //!
-//! Rules: each wait has a limit, and a bridge that hangs or loses an answer is reported in words, never as a number. All
-//! bridges meet the same server in the same round, in turn. What a figure means is said once, in `measure.rs`.
+//! Rules: each wait has a limit. A bridge that hangs or loses a response is reported in words, never as a number. All
+//! bridges use the same server in the same round, in turn. `measure.rs` defines the meaning of each figure.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench reports what it measures")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints its results")]
 #![allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "figures are read by people"
+    reason = "the figures need no full precision"
 )]
 
-/// A bridge as a child process: what it is told, what it says, what it uses.
+/// A bridge as a child process.
 mod bridge;
 /// Programs under callgrind.
 mod callgrind;
@@ -26,24 +26,24 @@ mod direct;
 mod floor;
 /// Counts of instructions, and their record.
 mod instructions;
-/// Reads lines with a limit on the wait, however long they are.
+/// Reads lines of any length with a time limit.
 mod lines;
-/// The tests: what is measured, and how.
+/// The tests.
 mod measure;
-/// Which bridges there are.
+/// The list of bridges.
 mod peers;
-/// Pictures of results.
+/// Plots of results.
 mod plot;
 /// Results as a file and as tables.
 mod report;
-/// The MCP server that all bridges are measured against.
+/// The MCP server for all bridges.
 mod server;
 
 use std::{error::Error, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-/// What went wrong, for people.
+/// Errors are texts for people.
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Measures bridges between MCP clients on stdio and MCP servers over HTTP
@@ -60,16 +60,16 @@ enum Role {
     Measure(measure::Options),
     /// Write tables and plots from recorded results
     Report {
-        /// What `measure` wrote
+        /// The file that `measure` wrote
         results: PathBuf,
         /// Folder for results.md and the plots
         folder: PathBuf,
     },
-    /// The MCP server: prints its URL and ends with its stdin
+    /// The MCP server: prints its URL and ends when its stdin does
     Server,
-    /// A bridge that only copies bytes: what any bridge costs at least
+    /// A bridge that only copies bytes: the minimum cost of any bridge
     Floor {
-        /// Where the server is; only `http`
+        /// URL of the server, only `http`
         url: http::Uri,
     },
     /// Count the instructions of the hot paths under valgrind

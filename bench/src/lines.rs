@@ -1,5 +1,5 @@
-//! Reads lines with a limit on the wait. A long line is counted and passed over, not kept: only both its ends can be
-//! looked at, so that reading 256 MiB costs the driver no memory and little time.
+//! Reads lines with a time limit. Counts a long line instead of storing it, and keeps only its two ends, so that 256
+//! MiB cost the driver no memory and little time.
 
 use std::{
     io::{ErrorKind, Read},
@@ -15,13 +15,13 @@ use rustix::{
 
 use crate::Result;
 
-/// Longer lines are passed over.
+/// The most bytes of a line that are stored.
 const KEPT: usize = 4 << 10;
-/// Bytes at the end of a line that is passed over that can be looked at.
+/// The bytes that are kept from the end of a longer line.
 const TAIL: usize = 64;
-/// Members that tell what a message is are looked for in its first bytes.
+/// The first bytes of a message, which are searched for the members that classify it.
 const HEAD: usize = 200;
-/// A reader that is slow on purpose takes so much at once.
+/// The bytes in one read of a deliberately slow reader.
 const SIP: usize = 16 << 10;
 
 /// The lines of a child's output.
@@ -32,9 +32,9 @@ pub(crate) struct Lines<R> {
     end: usize,
     head: Vec<u8>,
     tail: Vec<u8>,
-    /// Bytes of the line that `head` and `tail` are of, where it is a long one.
+    /// The length so far of a long line, whose ends are `head` and `tail`.
     long: u64,
-    /// A pause after each sip, where the reader is slow on purpose.
+    /// The pause after each read of a deliberately slow reader.
     pub(crate) pause: Option<Duration>,
 }
 
@@ -44,10 +44,10 @@ impl<R: Read + AsFd> Lines<R> {
         Self { source, buffer: vec![0; 1 << 20], start: 0, end: 0, head, tail, long: 0, pause: None }
     }
 
-    /// The next line.
+    /// Returns the next line.
     ///
     /// # Errors
-    /// None came until then, or there will be none.
+    /// No line came in time, or the output ended.
     pub(crate) fn next(&mut self, until: Instant) -> Result<Line<'_>> {
         self.long = 0;
         loop {
@@ -99,19 +99,19 @@ impl<R: Read + AsFd> Lines<R> {
     }
 }
 
-/// One line, or both ends of a long one.
+/// One line, or both ends of a long line.
 pub(crate) struct Line<'a> {
     pub(crate) head: &'a [u8],
     tail: &'a [u8],
-    /// Bytes, without the line break.
+    /// The length in bytes, without the line break.
     pub(crate) length: u64,
 }
 
 impl Line<'_> {
-    /// The id, where this is the answer to a request.
+    /// Returns the id if this is a response to a request.
     ///
     /// # Errors
-    /// It is an error, or an answer without a number for an id.
+    /// It is an error, or a response whose id is not a number.
     pub(crate) fn answers(&self) -> Result<Option<u64>> {
         let head = self.head.get(..HEAD.min(self.head.len())).unwrap_or_default();
         let has = |member: &str| memchr::memmem::find(head, member.as_bytes()).is_some();
@@ -121,7 +121,7 @@ impl Line<'_> {
         if !has("\"result\"") {
             return Err(format!("it said {}", String::from_utf8_lossy(head)).into());
         }
-        // Some put the id last.
+        // Some bridges put the id last.
         number(head).or_else(|| number(self.tail)).map(Some).ok_or_else(|| "an answer has no id".into())
     }
 }

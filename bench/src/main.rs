@@ -1,4 +1,4 @@
-//! The command; everything it does is in the library.
+//! The command. Its code is in the library.
 
 use std::process::ExitCode;
 
@@ -8,8 +8,8 @@ fn main() -> ExitCode {
 }
 
 #[cfg(not(target_os = "linux"))]
-#[allow(clippy::print_stderr, reason = "there is nothing else to do")]
+#[allow(clippy::print_stderr, reason = "it only prints an error")]
 fn main() -> ExitCode {
-    eprintln!("bench: it reads what bridges use from /proc, so it runs on Linux only");
+    eprintln!("bench: runs on Linux only, as it reads /proc");
     ExitCode::FAILURE
 }

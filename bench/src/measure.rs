@@ -1,8 +1,8 @@
-//! The tests: what is measured, and how. Each starts a bridge of its own, so none inherits memory or connections.
+//! The tests. Each starts its own bridge, which inherits no memory or connections.
 //!
-//! For each test, each round, all bridges in turn (A B C A B C …), so that what changes on the machine meanwhile meets all
-//! of them. What failed once is not tried again, and larger sizes of it neither. Every wait has a limit. Before each
-//! measurement a fixed piece of work is timed: its spread tells how quiet the machine was.
+//! Each round of a test runs all bridges in turn (A B C A B C …), so that changes on the machine affect all of them. A
+//! failed test is not repeated, nor are its larger sizes tried. Every wait has a limit. A fixed workload is timed
+//! before each measurement: a small spread means a quiet machine.
 
 use std::{
     collections::BTreeMap,
@@ -27,57 +27,57 @@ use crate::{
 };
 
 const MEBIBYTE: u64 = 1 << 20;
-/// Bytes of the answer whose round trip is measured.
+/// The bytes of the response for round trips.
 const SMALL: u64 = 100;
-/// Bridges at once, where their memory together is measured.
+/// The number of bridges whose memory is measured together.
 const MANY: usize = 8;
-/// Paced events, their size, and milliseconds between them.
+/// Paced events: their number, their size in bytes, and the milliseconds between them.
 const EVENTS: (u64, u64, u64) = (100, 200, 10);
-/// A stream of so many bytes, in events of so many.
+/// The bytes of a stream, and of one event.
 const STREAM: (u64, u64) = (1 << 30, 4 << 10);
-/// What a slow reader is sent, while other calls are made: bytes, and how many calls.
+/// For the test with a stopped reader: the bytes of its stream, and the number of other calls.
 const SLOW: (u64, u64) = (64 << 20, 32);
-/// The same where the reader never stops, but takes a sip every 16 ms, which is 1 MB/s.
+/// The same for the test with a slow reader, which reads 16 KiB every 16 ms: 1 MB/s.
 const SIPPED: u64 = 8 << 20;
 const SIP_PAUSE: Duration = Duration::from_millis(16);
-/// Characters of what a bridge says when it fails that are shown.
+/// The most characters of a bridge's error that are shown.
 const SAID: usize = 120;
-/// How long nothing is asked before a bridge counts as idle.
+/// The pause before a bridge counts as idle.
 const REST: Duration = Duration::from_millis(700);
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Only tests whose names begin with one of these, separated by commas
+    /// Only tests with these name prefixes, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "TESTS")]
     only: Vec<String>,
     /// Only these bridges, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     bridges: Vec<String>,
-    /// How often each is measured
+    /// Rounds for each test
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// One short round: whether it works, not how well
+    /// One short round, to check that it works
     #[arg(long)]
     quick: bool,
-    /// File that names the bridges
+    /// File with the list of bridges
     #[arg(long, default_value = "bench/peers.txt")]
     peers: PathBuf,
-    /// Processor for the bridges, and another for driver and server if it shall not be the same
+    /// Processor for the bridges, and optionally another for driver and server
     #[arg(long, value_delimiter = ',', num_args = 1, value_name = "CPU[,CPU]")]
     pin: Vec<usize>,
-    /// Seconds that one measurement may take
+    /// Time limit of one measurement, in seconds
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     limit: u64,
-    /// Folder to write the results, tables and plots to as well
+    /// Folder to also write the results, tables and plots to
     #[arg(long, value_name = "FOLDER", num_args = 0..=1, default_missing_value = "docs/performance", conflicts_with = "quick")]
     record: Option<PathBuf>,
-    /// Show what the bridges write to stderr
+    /// Show stderr of the bridges
     #[arg(long)]
     show_errors: bool,
-    /// The command of this project, as it was built
+    /// The built command of this project
     #[arg(long, value_name = "FILE")]
     gangway: PathBuf,
-    /// Where bench/install-peers puts what it installs
+    /// Folder of bench/install-peers
     #[arg(long, default_value = "target/peers", value_name = "FOLDER")]
     installed: PathBuf,
     /// File for the results
@@ -85,7 +85,7 @@ pub(crate) struct Options {
     results: PathBuf,
 }
 
-/// Measures, prints a table and writes the results.
+/// Measures, prints tables and writes the results.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let processors =
         Processors { bridge: options.pin.first().copied(), rest: options.pin.get(1).or(options.pin.first()).copied() };
@@ -109,7 +109,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .filter(|test| options.only.is_empty() || options.only.iter().any(|prefix| test.name().starts_with(prefix)))
         .collect();
     if tests.is_empty() {
-        return Err("no test has such a name".into());
+        return Err("no test has this name".into());
     }
     let mut results = Results {
         date: said("date", &["-u", "+%Y-%m-%d"]),
@@ -143,21 +143,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// One test.
 #[derive(Clone, Copy)]
 pub(crate) enum Test {
-    /// From the start of the process to its first answers.
+    /// From the start of the process to its first responses.
     Start,
     /// One call after the other.
     RoundTrip(Format),
-    /// So many calls at once.
+    /// This many calls at once.
     Outstanding(usize),
-    /// Memory of a bridge that has nothing to do.
+    /// Memory of an idle bridge.
     Idle,
     /// The same with several bridges.
     Many,
-    /// How old an event is when it comes out.
+    /// The age of an event when the bridge prints it.
     Age,
-    /// One answer of so many MiB.
+    /// One response of this many MiB.
     Big(Format, u64),
-    /// Many events one after the other, as fast as they go.
+    /// Many events, as fast as possible.
     Stream(Format),
     /// A reader that stops for a while.
     Stopped,
@@ -176,7 +176,7 @@ const fn figure(name: &'static str, unit: &'static str) -> Figure {
 }
 
 impl Test {
-    /// All of them, in the order in which they are run.
+    /// Returns all tests, in the order in which they run.
     pub(crate) fn all() -> Vec<Self> {
         let formats = [Format::Json, Format::Sse, Format::Ndjson];
         let mut all = vec![Self::Start, Self::RoundTrip(Format::Json), Self::RoundTrip(Format::Sse)];
@@ -202,7 +202,7 @@ impl Test {
         }
     }
 
-    /// What the table is about.
+    /// Returns the title of the table.
     pub(crate) fn title(self) -> String {
         match self {
             Self::Start => {
@@ -232,7 +232,7 @@ impl Test {
         }
     }
 
-    /// What is measured; the first is the one that is compared.
+    /// Returns the figures of the test. The first one is compared.
     pub(crate) fn figures(self) -> &'static [Figure] {
         const START: [Figure; 3] = [figure("initialize", "ms"), figure("first call", "ms"), figure("CPU", "ms")];
         const ROUND_TRIP: [Figure; 4] =
@@ -254,12 +254,12 @@ impl Test {
         }
     }
 
-    /// Whether the server can be asked without a bridge.
+    /// True if the test can also call the server without a bridge.
     fn has_direct(self) -> bool {
         matches!(self, Self::RoundTrip(_) | Self::Age | Self::Big(..) | Self::Stream(_))
     }
 
-    /// Tests of one family grow: where one fails, those after it would.
+    /// Returns the family of the test. Tests of one family grow: if one fails, the later ones would too.
     fn family(self) -> String {
         match self {
             Self::Big(format, _) => format!("big-{}", format.name()),
@@ -376,7 +376,7 @@ impl Bench {
         Bridge::start(peer, &self.url, self.processors, self.show_errors)
     }
 
-    /// A bridge that has made some calls.
+    /// Starts a bridge and makes some calls.
     fn warm(&self, peer: &Peer, calls: u64, call: &Call) -> Result<Bridge> {
         let until = self.until();
         let mut bridge = self.start(peer)?;
@@ -391,7 +391,7 @@ impl Bench {
         Instant::now() + self.limit
     }
 
-    /// How long each of many goes takes, in seconds.
+    /// Repeats `go` and returns the duration of each run, in seconds.
     fn times(&self, mut go: impl FnMut(u64) -> Result<()>) -> Result<Vec<f64>> {
         let end = Instant::now() + Duration::from_millis(if self.quick { 100 } else { 1000 });
         let mut times = Vec::new();
@@ -433,7 +433,7 @@ impl Bench {
         let call = Call::Text { size: SMALL, format: Format::Json };
         let mut bridge = self.warm(peer, 10, &call)?;
         let length = Duration::from_millis(if self.quick { 200 } else { 1000 });
-        // Until every connection is open, it is another test.
+        // The time until every connection is open is not part of this test.
         let measured = Instant::now() + length / 4;
         let end = measured + length;
         let until = end + self.limit;
@@ -452,7 +452,7 @@ impl Bench {
                 _ => return Err(format!("{id} was answered twice").into()),
             }
             let now = Instant::now();
-            // Of a bridge that is slow, at least each call that was open is seen once more, if that takes no ages.
+            // For a slow bridge, count each open call at least once more, but with a time limit.
             if now > end && (counted >= calls as u64 || now > end + 10 * length) {
                 open -= 1;
                 continue;
@@ -465,8 +465,9 @@ impl Bench {
             }
             bridge.write(ask(&mut waiting).as_bytes(), until)?;
         }
-        // What was open at the end is in the processor's time and not in the count: at most 256 of thousands.
-        let (before, begin) = before.filter(|_| counted > 0).ok_or("hardly an answer came in time")?;
+        // The processor time includes the calls that were open at the end, but the count does not: at most 256 of
+        // thousands.
+        let (before, begin) = before.filter(|_| counted > 0).ok_or("too few responses came in time")?;
         let used = (bridge.processor_time()? - before) / (counted + calls as u64) as f64;
         Ok(vec![counted as f64 / (last - begin).as_secs_f64(), 1e6 * used])
     }
@@ -558,7 +559,7 @@ impl Bench {
         Ok(vec![mebibytes(bridge.peak().saturating_sub(idle)), time])
     }
 
-    /// Memory before the test; what the bridge had at its most until now is forgotten.
+    /// Waits, resets the peak and returns the memory before the test.
     fn at_rest(&self, bridge: &Bridge) -> u64 {
         thread::sleep(if self.quick { REST / 7 } else { REST / 3 });
         bridge.forget_peak();
@@ -572,7 +573,7 @@ impl Bench {
     }
 }
 
-/// The server as a process of its own.
+/// The server as a separate process.
 pub(crate) struct Server {
     process: Child,
     pub(crate) url: String,
@@ -596,7 +597,7 @@ impl Drop for Server {
     }
 }
 
-/// Milliseconds for a fixed piece of work.
+/// Returns the milliseconds for a fixed workload.
 fn spin() -> f64 {
     let begin = Instant::now();
     let mut number = 1_u64;
@@ -610,7 +611,7 @@ fn events((count, size, pause): (u64, u64, u64), format: Format) -> Call {
     Call::Events { count, size, pause, format }
 }
 
-/// Seconds since the events in this text left.
+/// Returns the seconds since each event in this text was sent.
 fn ages_of(text: &[u8]) -> impl Iterator<Item = f64> {
     let now = server::now();
     server::left_at(text).map(move |left| now.saturating_sub(left) as f64 / 1e9)
@@ -630,7 +631,7 @@ fn all_came(lines: u64, call: &Call) -> Result<()> {
     }
 }
 
-/// The value under which so large a part of them is.
+/// Returns the value at this fraction of the sorted values.
 fn percentile(values: &mut [f64], part: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let at = (part * (values.len().saturating_sub(1)) as f64).round() as usize;
@@ -645,20 +646,20 @@ fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / MEBIBYTE as f64
 }
 
-/// Shows what is being measured, to someone who watches.
+/// Shows the current measurement on a terminal.
 fn progress(text: &str) {
     if io::stderr().is_terminal() {
         eprint!("\r\x1b[K{text}");
     }
 }
 
-/// What a program says, or nothing.
+/// Returns the output of a program, or nothing.
 fn said(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().map(|output| output.stdout).unwrap_or_default();
     String::from_utf8_lossy(&output).trim().to_owned()
 }
 
-/// What to type for the same again.
+/// Returns the command that repeats this run.
 fn command(options: &Options) -> String {
     let mut words = vec!["bench/run".to_owned()];
     let list = |name: &str, values: &[String]| {

@@ -1,6 +1,6 @@
-//! Which bridges there are: a file with a line for each, `NAME = [VARIABLE=VALUE]... COMMAND WORD...`. Words are split at
-//! blanks, without quoting. `{url}` is where the server is, `{peers}` where `bench/install-peers` puts what it installs,
-//! `{gangway}` the command of this project, and `{bench}` this program. A line that begins with `#` says nothing.
+//! Reads the list of bridges: a line for each, `NAME = [VARIABLE=VALUE]... COMMAND WORD...`. Words are split at blanks,
+//! without quoting. `{url}` is the server's URL, `{peers}` the folder of `bench/install-peers`, `{gangway}` the command
+//! of this project, and `{bench}` this program. Lines that begin with `#` are comments.
 
 use std::{
     collections::BTreeMap,
@@ -15,19 +15,19 @@ use crate::Result;
 pub(crate) struct Peer {
     pub(crate) name: String,
     pub(crate) environment: Vec<(String, String)>,
-    /// The command and its arguments, with `{url}` still in it.
+    /// The command and its arguments. `{url}` is not replaced yet.
     pub(crate) words: Vec<String>,
-    /// Empty where nobody says.
+    /// Empty if unknown.
     pub(crate) version: String,
 }
 
-/// Where things are.
+/// Paths for the placeholders.
 pub(crate) struct Places {
     pub(crate) gangway: PathBuf,
     pub(crate) peers: PathBuf,
 }
 
-/// Those that are installed, and the names of those that are not.
+/// Returns the installed bridges, and the names of the others.
 pub(crate) fn read(file: &Path, places: &Places) -> Result<(Vec<Peer>, Vec<String>)> {
     let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let bench = env::current_exe()?;
@@ -49,7 +49,7 @@ pub(crate) fn read(file: &Path, places: &Places) -> Result<(Vec<Peer>, Vec<Strin
             words.next();
         }
         let words: Vec<String> = words.map(filled).collect();
-        // The files of an interpreter count too: it may be there without them.
+        // Check the files of an interpreter too: it may be installed without them.
         let there = words.iter().enumerate().all(|(at, word)| match at {
             0 => is_command(word),
             _ => !Path::new(word).starts_with(&places.peers) || Path::new(word).exists(),

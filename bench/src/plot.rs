@@ -1,14 +1,14 @@
-//! Pictures of results as SVG. Both axes are logarithmic, as what is compared lies powers of ten apart; the ground is
-//! white, so that they can be read on a dark page too.
+//! Plots results as SVG. Both axes are logarithmic, as values differ by powers of ten. The background is white, so that
+//! plots are readable on dark pages too.
 
 use std::fmt::Write;
 
 use crate::report::short;
 
-/// What belongs to one bridge.
+/// The data of one bridge.
 pub(crate) struct Series {
     pub(crate) name: String,
-    /// Which of all bridges it is, so that it has one colour in all pictures; none for the server alone.
+    /// The index of the bridge among all, so that it has the same colour in all plots. `None` for the server alone.
     pub(crate) number: Option<usize>,
     pub(crate) points: Vec<(f64, f64)>,
 }
@@ -28,12 +28,12 @@ const TOP: f64 = 44.0;
 const BOTTOM: f64 = 62.0;
 /// Height of one bridge's row.
 const ROW: f64 = 30.0;
-/// Less cannot be told from nothing.
+/// The smallest value that is drawn.
 const LEAST: f64 = 0.01;
 const COLOURS: [&str; 10] =
     ["#0b62c4", "#7a7a7a", "#d1495b", "#2e8b57", "#e08e00", "#7b4fb5", "#008c9e", "#a0522d", "#c2479b", "#5c6b00"];
 
-/// One line for each bridge.
+/// Plots one line for each bridge.
 pub(crate) fn lines(title: &str, label: &str, note: &str, all: &[Series]) -> String {
     let mut picture = Picture::new(title, note, HEIGHT);
     let points = || all.iter().flat_map(|series| &series.points);
@@ -61,12 +61,12 @@ pub(crate) fn lines(title: &str, label: &str, note: &str, all: &[Series]) -> Str
             series.points.iter().map(|point| (across.place(point.0), up.place(point.1))).collect();
         picture.path(&places, colour, series.number.is_none());
         if let (Some(place), Some(point)) = (places.last(), series.points.last()) {
-            // A line may end before the others, where the bridge failed.
+            // If the bridge failed, its line ends before the others.
             let early = if point.0 < last { format!(" at {}", point.0) } else { String::new() };
             names.push((place.1, format!("{} {}{early}", series.name, short(point.1)), colour));
         }
     }
-    // Names stand where their lines end, moved apart where two would cover each other.
+    // Put each name at the end of its line, and move names apart that would overlap.
     names.sort_by(|one, other| one.0.total_cmp(&other.0));
     let mut free = TOP;
     let mut room = 15.0 * names.len() as f64;
@@ -79,7 +79,7 @@ pub(crate) fn lines(title: &str, label: &str, note: &str, all: &[Series]) -> Str
     picture.end()
 }
 
-/// For each bridge a bar from the first to the second of two figures.
+/// Plots one bar for each bridge, from the first to the second of two figures.
 pub(crate) fn ranges(title: &str, note: &str, all: &[Series]) -> String {
     let bottom = TOP + ROW * all.len() as f64 + 8.0;
     let mut picture = Picture::new(title, note, bottom + BOTTOM - 14.0);
@@ -112,7 +112,7 @@ struct Scale {
 }
 
 impl Scale {
-    /// From the power of ten below all values to the one above.
+    /// Makes a scale from the power of ten below all values to the one above.
     fn of(values: impl Iterator<Item = f64>, start: f64, end: f64) -> Self {
         let (least, most) = values.fold((f64::MAX, LEAST), |(least, most), value| {
             let value = value.max(LEAST);

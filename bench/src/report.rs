@@ -1,5 +1,6 @@
-//! Results as a file and as tables. Rule: no figure in the documentation is typed by hand; `publish` writes all of them,
-//! and can do it again from the file.
+//! Writes results as a file, tables and plots.
+//!
+//! Rule: no figure in the documentation is typed by hand. `publish` writes all of them, also again from the file.
 
 use std::{fmt::Write, fs, path::Path, thread};
 
@@ -16,12 +17,12 @@ use crate::{
 pub(crate) const DIRECT: &str = "no bridge";
 /// The name of the bridge that only copies.
 const FLOOR: &str = "floor";
-/// MiB of the answers whose time and memory are drawn.
+/// The response sizes in the plots of time and memory, in MiB.
 const SIZES: [u64; 4] = [1, 16, 64, 256];
-/// Calls outstanding that are drawn.
+/// The numbers of outstanding calls in the plot.
 const OUTSTANDING: [usize; 4] = [1, 16, 64, 256];
 
-/// All that a run found.
+/// The results of one run.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Results {
     pub(crate) date: String,
@@ -32,7 +33,7 @@ pub(crate) struct Results {
     pub(crate) bridges: Vec<Named>,
     /// Bridges that are not installed.
     pub(crate) absent: Vec<String>,
-    /// Milliseconds that one fixed piece of work took before each measurement.
+    /// The milliseconds for a fixed workload before each measurement.
     pub(crate) spins: Vec<f64>,
     pub(crate) rows: Vec<Row>,
 }
@@ -51,19 +52,19 @@ pub(crate) struct Named {
     pub(crate) value: String,
 }
 
-/// What one bridge did in one test.
+/// The results of one bridge in one test.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) test: String,
     pub(crate) bridge: String,
-    /// For each round the test's figures.
+    /// The test's figures for each round.
     pub(crate) samples: Vec<Vec<f64>>,
-    /// Why there are none.
+    /// The reason if there are none.
     pub(crate) trouble: Option<String>,
 }
 
 impl Machine {
-    /// The one that this runs on.
+    /// Describes this machine.
     pub(crate) fn this() -> Self {
         let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
         let member = |text: &str, name: &str| {
@@ -120,7 +121,7 @@ impl Results {
         Ok(())
     }
 
-    /// The machine, the versions, and how quiet it was.
+    /// Describes the machine, its load, and the versions.
     pub(crate) fn conditions(&self) -> String {
         let Machine { processor, processors, memory, kernel } = &self.machine;
         let mut text = format!(
@@ -138,8 +139,8 @@ impl Results {
         let part = |of: f64| spins.get((of * spins.len().saturating_sub(1) as f64) as usize).copied().unwrap_or(0.0);
         let _ = writeln!(
             text,
-            "\nA fixed piece of work before each measurement took {:.2} ms (median), {:.2} ms (90 of 100), {:.2} ms (most): \
-             the closer together, the quieter the machine.",
+            "\nA fixed workload before each measurement took {:.2} ms (median), {:.2} ms (90th percentile), \
+             {:.2} ms (maximum). Close values mean a quiet machine.",
             part(0.5),
             part(0.9),
             part(1.0)
@@ -147,7 +148,7 @@ impl Results {
         text
     }
 
-    /// The table of one test.
+    /// Returns the table of one test.
     pub(crate) fn table(&self, name: &str) -> String {
         let Some(test) = Test::all().into_iter().find(|test| test.name() == name) else { return String::new() };
         let rows: Vec<&Row> = self.rows.iter().filter(|row| row.test == name).collect();
@@ -196,8 +197,8 @@ impl Results {
 
     fn document(&self) -> String {
         let mut text = format!(
-            "# Results\n\nWritten by `bench/run --record`; what the words mean stands in [performance.md](../performance.md). \
-             Medians over the rounds.\n\n{}\n",
+            "# Results\n\nWritten by `bench/run --record`; [performance.md](../performance.md) explains the terms. \
+             Figures are medians over the rounds.\n\n{}\n",
             self.conditions()
         );
         let mut grouped = Vec::new();
@@ -230,7 +231,7 @@ impl Results {
         text
     }
 
-    /// One table for tests of one kind: the first and the last figure of each.
+    /// Returns one table for tests of one kind, with the first and the last figure of each.
     fn group(&self, title: &str, tests: &[(String, Test)]) -> String {
         let mut names: Vec<&str> = Vec::new();
         for row in self.rows.iter().filter(|row| tests.iter().any(|(_, test)| test.name() == row.test)) {
@@ -294,7 +295,7 @@ impl Results {
         ]
     }
 
-    /// For each bridge one line of the figure `at`.
+    /// Returns one line for each bridge, of the figure `at`.
     fn series(&self, tests: &[(f64, Test)], at: usize) -> Vec<Series> {
         let mut all: Vec<Series> = Vec::new();
         for (x, test) in tests {
@@ -315,7 +316,7 @@ impl Results {
         Series { name: bridge.to_owned(), number, points }
     }
 
-    /// The first two figures of a test.
+    /// Returns the first two figures of a test for each bridge.
     fn pairs(&self, test: Test) -> Vec<Series> {
         let rows = self.rows.iter().filter(|row| row.test == test.name());
         rows.filter_map(|row| {
@@ -326,7 +327,7 @@ impl Results {
     }
 }
 
-/// Three digits, as more are not measured.
+/// Formats three digits, as the measurements are not more precise.
 pub(crate) fn short(value: f64) -> String {
     let digits = match value.abs() {
         size if size < 10.0 => 2,
@@ -337,14 +338,14 @@ pub(crate) fn short(value: f64) -> String {
 }
 
 fn ratio(value: f64, floor: f64) -> String {
-    // The floor's growth may be nothing.
+    // The floor's growth may be zero.
     if floor.abs() < 0.005 { String::new() } else { format!("{}×", short(value / floor)) }
 }
 
-/// A table whose columns are as wide as what they hold, for terminals. Missing cells at the end of a row are empty.
+/// Formats a table with aligned columns, for terminals. Missing cells at the end of a row are empty.
 fn markdown(rows: Vec<Vec<String>>) -> String {
     let columns = rows.first().map_or(0, Vec::len);
-    // What is said in words would make its whole column wide.
+    // Cells with an error text do not count for the column's width.
     let width = |column| {
         let cells =
             rows.iter().filter_map(|row: &Vec<String>| row.get(column)).filter(|cell: &&String| !cell.starts_with('*'));

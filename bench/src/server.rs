@@ -1,10 +1,11 @@
-//! The MCP server that all bridges are measured against: Streamable HTTP, legacy handshake, one thread.
+//! The MCP server for all bridges: Streamable HTTP, legacy handshake, one thread.
 //!
-//! Rule: it must not be what is measured. Long answers are one block sent over and over, so no byte of them is copied or
-//! made anew; only paced events are written one by one, as each carries the time at which it left.
+//! Rule: the server must not limit the results. A long response sends one block repeatedly, so its bytes are neither
+//! copied nor generated again. Only paced events are written one by one, as each carries the time at which it was sent.
 //!
-//! Tools, with their arguments: `text` answers `size` bytes of text after `wait` ms; `events` sends `count` progress
-//! notifications of `size` bytes each, one every `pause` ms, and then its result. `format` is `json`, `sse` or `ndjson`.
+//! Tools and their arguments: `text` returns `size` bytes of text after `wait` ms. `events` sends `count` progress
+//! notifications of `size` bytes each, one every `pause` ms, and then its result. `format` is `json`, `sse` or
+//! `ndjson`.
 
 use std::{
     convert::Infallible,
@@ -33,12 +34,13 @@ use tokio::{
 
 use crate::Result;
 
-/// What text is made of: what tools return, in words, code and other scripts, as it stands in a JSON string.
+/// The content of texts: typical tool output in words, code and other scripts, as JSON string content.
 const PHRASE: &str =
     r#"The build took 41 s. fn main() {\n\tprintln!(\"{}\", 7);\n} Größe geändert; 文件已保存 — готово. "#;
-/// Long answers are sent in pieces of this size.
+/// The size of the pieces of a long response.
 const BLOCK: usize = 64 << 10;
-/// Stands before the time at which an event left. Server and driver read one clock, as they are on one machine.
+/// The mark before the time at which an event was sent. Server and driver read the same clock, as they run on one
+/// machine.
 const MARK: &str = "\"at ";
 
 /// Serves until stdin ends.
@@ -59,13 +61,13 @@ pub(crate) fn run() -> Result<()> {
     })
 }
 
-/// Nanoseconds of the clock that all processes of a machine share.
+/// Returns nanoseconds of the clock that all processes of a machine share.
 pub(crate) fn now() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
-/// When the events in this text left.
+/// Returns the times at which the events in this text were sent.
 pub(crate) fn left_at(text: &[u8]) -> impl Iterator<Item = u64> {
     memchr::memmem::find_iter(text, MARK).filter_map(|at| {
         let rest = text.get(at + MARK.len()..)?;
@@ -116,7 +118,7 @@ impl Default for Arguments {
     }
 }
 
-/// How an answer is framed.
+/// The framing of a response.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Format {
@@ -126,7 +128,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// Its name in a call's arguments.
+    /// Returns its name in a call's arguments.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Json => "json",
@@ -135,7 +137,7 @@ impl Format {
         }
     }
 
-    /// Its name for people.
+    /// Returns its name for people.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Json => "JSON",
@@ -152,7 +154,7 @@ impl Format {
         }
     }
 
-    /// What stands before and after a message.
+    /// Returns the text before and after a message.
     fn frame(self) -> (&'static str, &'static str) {
         match self {
             Self::Json => ("", ""),
@@ -170,7 +172,7 @@ async fn accept(listener: TcpListener) {
 
 async fn converse(socket: TcpStream) {
     let _ = socket.set_nodelay(true);
-    // A client that goes away ends its connection, which is no news.
+    // A client may close its connection.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(socket), service_fn(answer)).await;
 }
 
@@ -254,7 +256,7 @@ impl Parts {
         Self::new(vec![whole].into_iter())
     }
 
-    /// `parts` have their lengths ready, so it costs nothing to add them up.
+    /// Makes a body with a known length. The parts have known lengths, so adding them up is cheap.
     fn new(parts: impl Iterator<Item = Bytes> + Clone + Send + 'static) -> Self {
         let length = parts.clone().map(|part| part.len() as u64).sum();
         Self { length: Some(length), rest: Box::new(parts), pause: Duration::ZERO, sleep: None }
@@ -283,7 +285,7 @@ impl Body for Parts {
     }
 }
 
-/// A message with a text of `size` bytes in the middle.
+/// Makes a message with a text of `size` bytes in the middle.
 fn long(before: String, size: u64, after: &str) -> impl Iterator<Item = Bytes> + Clone + Send + use<> {
     let size = size as usize;
     if size < BLOCK {
@@ -303,7 +305,7 @@ fn long(before: String, size: u64, after: &str) -> impl Iterator<Item = Bytes> +
         .chain(vec![Bytes::from(end)])
 }
 
-/// One progress notification of `size` bytes of JSON, framed.
+/// Makes one framed progress notification of `size` bytes of JSON.
 fn event(token: &str, number: u64, size: u64, format: Format) -> Vec<u8> {
     let (before, after) = format.frame();
     let mut event = format!(
@@ -318,7 +320,7 @@ fn event(token: &str, number: u64, size: u64, format: Format) -> Vec<u8> {
     event.into_bytes()
 }
 
-/// Adds exactly `size` bytes of text, whole phrases and then dots.
+/// Adds exactly `size` bytes of text: whole phrases, then dots.
 fn fill(text: &mut String, size: usize) {
     text.extend(iter::repeat_n(PHRASE, size / PHRASE.len()));
     text.extend(iter::repeat_n('.', size % PHRASE.len()));

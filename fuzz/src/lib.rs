@@ -1,7 +1,7 @@
-//! How each target runs one input: on a small stack, and with limits on what it may hold and on what it may take.
+//! Runs one input of a target on a small stack, with limits on memory and processor time.
 //!
-//! A check says whether what came out is right. Whether it came in a bounded stack, in bounded memory and in time that is
-//! linear in the input is the same question for all of them, and stands here.
+//! The checks decide if the output is correct. The limits are the same for all checks, so they are here: a bounded
+//! stack, bounded memory, and time that is linear in the input.
 
 use std::{
     env,
@@ -15,26 +15,26 @@ use std::{
 use peak_alloc::PeakAlloc;
 use rustix::time::{ClockId, clock_gettime};
 
-/// The stack. A thread of the runtime has eight times as much, and Python's main thread 32 times; but a debug build of a
-/// dependency takes more than a release build.
+/// The stack size. A runtime thread has eight times as much, and Python's main thread 32 times. But a debug build of a
+/// dependency uses more than a release build.
 const STACK: usize = 256 << 10;
-/// The most memory beside what was held before. What an input stands for is 1 MiB at most, and is there a few times over.
+/// The most memory in addition to what was held before. An input expands to 1 MiB at most, and there are a few copies.
 const MEMORY: usize = 64 << 20;
-/// The most time of a processor, which does not count what other processes take. A mebibyte takes a twentieth of it where
-/// the work is linear, and where each of a thousand levels reads the rest again some ten times of it.
+/// The most processor time, which does not count other processes. One MiB takes a twentieth of it if the work is
+/// linear, and about ten times as much as this if each of a thousand levels reads the rest again.
 const TIME: Duration = Duration::from_secs(2);
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// Where the input is kept while it runs, as a stack that overflows ends the process without a word.
+/// The file that keeps the input while it runs: a stack overflow ends the process without a report.
 static KEPT: LazyLock<Option<Mutex<File>>> =
     LazyLock::new(|| Some(Mutex::new(File::create(env::var_os("FUZZ_KEEP")?).expect("a file for the input"))));
 
 /// Runs a check on an input.
 ///
 /// # Panics
-/// The check fails, or it needs too much.
+/// The check fails, or exceeds a limit.
 pub fn run(check: fn(&[u8]), input: &[u8]) {
     if let Some(kept) = &*KEPT {
         let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -51,7 +51,7 @@ pub fn run(check: fn(&[u8]), input: &[u8]) {
         thread.expect("a thread").join().expect("a panic ends the process")
     });
     let held = ALLOCATOR.peak_usage().saturating_sub(before);
-    assert!(held <= MEMORY, "it held {} MiB", held >> 20);
+    assert!(held <= MEMORY, "the check held {} MiB", held >> 20);
     let time = Duration::try_from(time).unwrap_or_default();
-    assert!(time <= TIME, "it took {time:?} of a processor");
+    assert!(time <= TIME, "the check took {time:?} of processor time");
 }

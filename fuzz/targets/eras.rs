@@ -1,4 +1,4 @@
-//! Messages in the translators between the eras, and what tools want in headers.
+//! Messages in the translators between the eras, and the headers that tools want.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| mcp_gangway_fuzz::run(mcp_gangway_core::internals::checks::eras, input));

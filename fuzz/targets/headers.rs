@@ -1,4 +1,4 @@
-//! Values of headers, there and back.
+//! Header values, encoded and decoded.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| mcp_gangway_fuzz::run(mcp_gangway_core::internals::checks::headers, input));

@@ -1,4 +1,4 @@
-//! A sign-in at servers that may say anything.
+//! A sign-in at servers that can send anything.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| mcp_gangway_fuzz::run(mcp_gangway_core::internals::checks::oauth, input));

@@ -1,4 +1,4 @@
-//! Responses: their framing, and what expands their bodies.
+//! Responses: their framing, and the decompression of their bodies.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| mcp_gangway_fuzz::run(mcp_gangway_core::internals::checks::response, input));

@@ -1,4 +1,4 @@
-//! JSON, cut anywhere, with `serde_json` as the judge.
+//! JSON, cut anywhere, compared with `serde_json`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| mcp_gangway_fuzz::run(mcp_gangway_core::internals::checks::scanner, input));

@@ -1,4 +1,4 @@
-//! Changes to JSON, and to what is none.
+//! Edits of JSON, and of text that is not JSON.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| mcp_gangway_fuzz::run(mcp_gangway_core::internals::checks::splice, input));

@@ -1,6 +1,6 @@
-"""HTTP, streams and MCP for asyncio and for threads, over the native core of the bridge mcp-gangway.
+"""HTTP, streams and MCP for asyncio and for threads, on the native core of the bridge mcp-gangway.
 
-The interface is that of httpx where there is one, with streams of events, lines and JSON-RPC messages beside it:
+The interface is that of httpx, plus streams of events, lines and JSON-RPC messages:
 
     async with mcp_gangway.AsyncClient() as client:
         async with client.stream("POST", url, json=message) as response:
@@ -102,8 +102,8 @@ __all__ = [
     "run",
 ]
 
-#: Where the names come from. They are looked up when they are asked for: `python -m mcp_gangway` becomes another
-#: program, and waits for nothing that it does not need.
+#: The module of each name. Modules are imported on first use, so that `python -m mcp_gangway`, which becomes another
+#: program, starts fast.
 _MODULES = {
     "Bridge": "_bridge",
     "BridgeSettings": "_bridge",
@@ -123,7 +123,7 @@ _MODULES = {
     "NdjsonParser": "_native",
     "SseParser": "_native",
     "Response": "_response",
-    # It needs httpx, which not everybody has: so it is not in __all__ either.
+    # It needs httpx, which is optional, so it is not in __all__.
     "AsyncHTTPTransport": "_httpx",
 }
 

@@ -1,4 +1,4 @@
-"""``python -m mcp_gangway URL`` is the command ``mcp-gangway URL``."""
+"""Runs ``python -m mcp_gangway URL`` as the command ``mcp-gangway URL``."""
 
 import sys
 

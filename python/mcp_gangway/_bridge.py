@@ -1,6 +1,6 @@
-"""One message to an MCP endpoint, and the whole bridge inside a program.
+"""Sends one message to an MCP endpoint, or runs the whole bridge inside a program.
 
-Rule: both do what the command ``mcp-gangway`` does, with its defaults; settings have names and types of their own.
+Rule: both behave like the command ``mcp-gangway``, with its defaults. Settings have Python names and types.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: What is read of the client's lines at once, in bytes.
+#: The most bytes of client input to read at once.
 _READ_SIZE = 64 << 10
-#: How often a writer that is waited for is asked what it has taken, in seconds; and the least that it gets at the end.
+#: How often to check how much a slow writer has accepted, and the least time that it gets at the end, in seconds.
 _LOOK = 0.25
-#: Those of the command, in seconds.
+#: The timeouts of the command, in seconds.
 DEFAULT_TIMEOUT = Timeout(connect=15.0, read=300.0, write=300.0, pool=None)
 
 
@@ -44,21 +44,21 @@ def forward_request(
 ) -> ForwardedRequest:
     """Posts one JSON-RPC message to an MCP endpoint.
 
-    To be awaited, or to be opened with ``async with``, which frees the connection at the end of the block. Both give a
-    :class:`Response` whose :meth:`~Response.aiter_messages` streams what the server answers, in whatever content type.
+    Await the result, or open it with ``async with``, which frees the connection at the end of the block. Both give a
+    :class:`Response` whose :meth:`~Response.aiter_messages` streams the server's messages, with any content type.
 
     Args:
         url: The endpoint.
-        payload: The message, as an object or in JSON. Bytes are sent as they are.
-        headers: Beside those that MCP asks for: ``Mcp-Session-Id`` and ``MCP-Protocol-Version`` of a session, for one.
-            What a message of 2026-07-28 or later says of itself in headers is added.
-        auth: Value of the Authorization header, sent as it is, like ``Bearer TOKEN``.
-        timeout: Seconds, or a :class:`Timeout`. The reading time is the longest silence of the server: 300 s.
-        client: Whose connections are used. Without it, they are kept for all calls of this function.
+        payload: The message, as an object or as JSON. Bytes are sent unchanged.
+        headers: Extra headers, such as ``Mcp-Session-Id`` and ``MCP-Protocol-Version`` of a session. The headers that
+            MCP requires are added, including those that a message of 2026-07-28 or later repeats from its content.
+        auth: Value of the Authorization header, sent unchanged, like ``Bearer TOKEN``.
+        timeout: Seconds, or a :class:`Timeout`. The read timeout is 300 s by default.
+        client: The client whose connections are used. By default all calls of this function share connections.
 
     Raises:
-        ValueError: The payload is no JSON-RPC message.
-        RequestError: No response came. Whatever its status, a response is no error.
+        ValueError: The payload is not a JSON-RPC message.
+        RequestError: No response arrived. A response with an error status is not an error here.
     """
     body = payload if isinstance(payload, (bytes, str)) else json.dumps(payload, separators=(",", ":"))
     content = body.encode() if isinstance(body, str) else body
@@ -70,7 +70,7 @@ def forward_request(
 
 
 class ForwardedRequest:
-    """A request of :func:`forward_request`, to be awaited or opened once."""
+    """A request of :func:`forward_request`. Await or open it once."""
 
     def __init__(self, client: AsyncClient | None, request: Request, timeout: Timeout) -> None:
         self._client = client
@@ -99,7 +99,7 @@ _clients: dict[int, AsyncClient] = {}
 
 
 def _shared_client() -> AsyncClient:
-    """The connections of this process, which a fork does not have."""
+    """Returns the shared client of this process. A fork gets a new one."""
     process = os.getpid()
     if process not in _clients:
         _clients.clear()
@@ -108,43 +108,43 @@ def _shared_client() -> AsyncClient:
 
 
 class ByteReader(Protocol):
-    """Where the bridge reads its client's lines, like ``asyncio.StreamReader``."""
+    """The source of the client's lines, like ``asyncio.StreamReader``."""
 
     async def read(self, n: int, /) -> bytes:
-        """At most ``n`` bytes; none at the end."""
+        """Returns at most ``n`` bytes, none at the end."""
 
 
 class ByteWriter(Protocol):
-    """Where the bridge writes the answers, like ``asyncio.StreamWriter``."""
+    """The destination of the answers, like ``asyncio.StreamWriter``."""
 
     def write(self, data: bytes, /) -> Any:
-        """Takes bytes."""
+        """Accepts bytes."""
 
     async def drain(self) -> None:
-        """Waits until more can be taken."""
+        """Waits until more can be accepted."""
 
 
 @dataclass(frozen=True)
 class SignIn:
-    """How to sign in at a server that asks for it (OAuth 2.1). What is None is the server's own or the usual.
+    """Settings for sign-in (OAuth 2.1) at a server that requires it. None selects the server's value or the default.
 
     Args:
         grant: ``browser``, ``device`` (a code for another device) or ``client_credentials`` (without a user).
-        open_browser: Whether a browser is opened. The URL to sign in at is on stderr in any case.
-        client_id: A client that the authorization server knows.
-        client_secret: What it proves to be that client by.
-        client_private_key: The same as a key in PEM (RSA, P-256 or P-384), for ``client_credentials``.
-        issuer: The authorization server that may be used, as it names itself.
-        client_metadata_url: ``https`` URL of a document that says who the client is.
-        scopes: What to ask for, in the place of what the server asks for.
-        resource: What the token is for; ``none`` leaves that out.
-        parameters: More of them for the authorization request.
-        callback_port: The port of this machine that the browser comes back to.
-        callback_host: The host that it comes back to, ``localhost`` or a loopback address, as the client is registered.
-        callback_path: The path: ``/callback``.
-        login_wait: How many seconds a request waits for the user: 20.
-        keychain: Whether sign-ins are kept in the system's keychain, if there is one.
-        state_folder: For what no keychain keeps.
+        open_browser: Whether to open a browser. The URL to sign in at is always written to stderr.
+        client_id: ID of a client registered at the authorization server.
+        client_secret: The client's secret.
+        client_private_key: The client's PEM key (RSA, P-256 or P-384), for ``client_credentials``.
+        issuer: Issuer of the only authorization server to use.
+        client_metadata_url: ``https`` URL of a client ID metadata document.
+        scopes: Scopes to request, instead of those that the server asks for.
+        resource: Resource that the token is for; ``none`` omits it.
+        parameters: Extra parameters for the authorization request.
+        callback_port: Port of the callback URL on this machine.
+        callback_host: Host of the callback URL: ``localhost`` or a loopback address, as registered for the client.
+        callback_path: Path of the callback URL. Default: ``/callback``.
+        login_wait: How many seconds a request waits for the user to sign in. Default: 20.
+        keychain: Whether to store sign-ins in the system's keychain, if there is one.
+        state_folder: Folder for everything that is not stored in a keychain.
     """
 
     grant: str = "browser"
@@ -167,39 +167,39 @@ class SignIn:
 
 @dataclass(frozen=True)
 class BridgeSettings:
-    """What a bridge is told. Times are in seconds, sizes in bytes; what is None is as the command has it.
+    """Settings of a bridge. Times are in seconds, sizes in bytes. None selects the command's default.
 
     Args:
         url: Address of the MCP server: ``https://…``, or ``unix:/path/of/socket:/mcp``.
-        auth: Value of the Authorization header, sent as it is, like ``Bearer TOKEN``.
-        auth_command: A command that prints it; run without a shell, at the start and when the server refuses it.
-        headers: Others for every request, sent as they are.
-        header_file: A file with a header a line (``Name: Value``), where ``${NAME}`` is a variable of the environment;
-            read again when the server refuses them.
+        auth: Value of the Authorization header, sent unchanged, like ``Bearer TOKEN``.
+        auth_command: Command that prints that value; run without a shell, at start and when the server refuses it.
+        headers: Extra headers for every request, sent unchanged.
+        header_file: File with one header per line (``Name: Value``); ``${NAME}`` is replaced from the environment.
+            It is read again when the server refuses the headers.
         transport: ``auto``, ``http`` (Streamable HTTP), ``sse`` (HTTP+SSE) or ``sse-first``.
-        era: What a client speaks that knows both eras of MCP: ``auto`` (as the server), ``modern`` (2026-07-28) or
+        era: Protocol for a client that supports both eras of MCP: ``auto`` (as the server), ``modern`` (2026-07-28) or
             ``legacy``.
-        allow_tools, deny_tools: Names, with ``*`` and ``?``, of the tools that the client may see and call, and of
-            those that it may not.
-        timeout: The longest silence of the server during a request: 300.
-        max_time: The longest life of a request, however busy: no limit.
-        connect_timeout: The longest time to connect: 15.
-        drain_timeout: The longest time for open requests after the client's end, and for a client that takes nothing of
-            what there is for it: 5.
-        concurrency: Requests that may be open at the server at once: 64.
-        max_message_size: The largest message from the server: 4 GiB.
-        max_request_size: The largest message from the client, which is in memory: 64 MiB.
-        verify, cert, proxy: As for :class:`AsyncClient`. Without a proxy the system's counts.
-        unix_socket: A Unix socket that the server listens on, in the place of the URL's host and port.
-        http2: Whether only HTTP/2 is spoken, also without TLS.
-        pool_size: Connections that are kept while nobody uses them: no limit.
-        pool_idle: How long they are kept: 50.
-        sign_in: How to sign in where the server asks for it. None to leave that.
-        log_level: ``off``, ``error``, ``warn``, ``info``, ``debug`` or ``trace``: ``warn``.
-        log_file: A file to append the log to, in the place of stderr.
-        log_format: ``text`` or ``json``, an object a line.
+        allow_tools, deny_tools: Names, with ``*`` and ``?``, of the tools that the client can see and call, and of
+            those that it cannot.
+        timeout: Longest time without data from the server during a request. Default: 300.
+        max_time: Longest total time of a request, even while data arrives. Default: no limit.
+        connect_timeout: Longest time to connect. Default: 15.
+        drain_timeout: Longest time for open requests after the client's end, and for a client that stops reading.
+            Default: 5.
+        concurrency: Maximum number of requests in flight to the server. Default: 64.
+        max_message_size: Largest message from the server. Default: 4 GiB.
+        max_request_size: Largest message from the client, held in memory. Default: 64 MiB.
+        verify, cert, proxy: As for :class:`AsyncClient`. Without a proxy, the system's is used.
+        unix_socket: Unix socket of the server, instead of the URL's host and port.
+        http2: Whether to use only HTTP/2, even without TLS.
+        pool_size: Maximum number of idle connections to keep. Default: no limit.
+        pool_idle: How long to keep idle connections. Default: 50.
+        sign_in: Settings for sign-in. None turns sign-in off.
+        log_level: ``off``, ``error``, ``warn``, ``info``, ``debug`` or ``trace``. Default: ``warn``.
+        log_file: File to append the log to, instead of stderr.
+        log_format: ``text`` or ``json`` (one object per line).
 
-    The log is the process's: the first bridge decides on it.
+    The log belongs to the process: the first bridge sets it up.
     """
 
     url: str
@@ -233,11 +233,11 @@ class BridgeSettings:
 
 
 class Bridge:
-    """The whole bridge, as an object: ``await bridge.run()``, and ``bridge.stop()`` from elsewhere.
+    """A bridge: ``await bridge.run()`` runs it, ``bridge.stop()`` ends it.
 
     Raises:
-        ValueError: A setting that cannot be used, by its name.
-        TypeError: One that is of another type.
+        ValueError: A setting cannot be used. The error names it.
+        TypeError: A setting has the wrong type.
     """
 
     def __init__(self, settings: BridgeSettings) -> None:
@@ -245,24 +245,24 @@ class Bridge:
         trusted, authorities = _read("verify", partial(_trust, settings.verify))
         identity = _read("cert", partial(_identity, settings.cert))
         self._native = _NativeBridge(settings, (not trusted, authorities, identity))
-        #: Bytes that the client's writer has taken.
+        #: The number of bytes that the client's writer has accepted.
         self._written = 0
 
     async def run(self, reader: ByteReader | None = None, writer: ByteWriter | None = None) -> int:
-        """Connects a client, which writes JSON-RPC lines to ``reader`` and gets them from ``writer``, to the server,
-        until the client's stream ends or the bridge is told to stop. Without the two, the client is on this process's
-        stdin and stdout.
+        """Connects a client to the server until the client's stream ends or the bridge is stopped.
 
-        After the client's end, what there is for it is written for as long as it takes something of that within
-        ``drain_timeout``. If it does not, the rest is lost, and that is a line on stderr.
+        JSON-RPC lines are read from ``reader`` and written to ``writer``, by default this process's stdin and stdout.
+
+        After the client's end, pending output is written while the writer accepts some of it within each
+        ``drain_timeout``. If it does not, the rest is lost, and a line on stderr says so.
 
         Returns:
-            0, or 1 if something was lost or stdin cannot be read.
+            0, or 1 if output was lost or stdin cannot be read.
 
         Raises:
-            ValueError: One of the two streams without the other, or a file for the log that cannot be written.
-            RuntimeError: It has run already.
-            asyncio.CancelledError: The task was cancelled. What is pending is answered with errors in the background.
+            ValueError: Only one of the two streams is given, or the log file cannot be written.
+            RuntimeError: The bridge has run already.
+            asyncio.CancelledError: The task was cancelled. Pending requests get error answers in the background.
         """
         if (reader is None) != (writer is None):
             raise ValueError("give both a reader and a writer, or none of them")
@@ -271,13 +271,13 @@ class Bridge:
         try:
             if reader is not None and writer is not None:
                 pumps = [asyncio.create_task(self._pump_in(reader)), asyncio.create_task(self._pump_out(writer))]
-                # Of the two, only the writing one ends with the bridge, or because it failed.
+                # Of the two pumps, only the writing one ends with the bridge or on a failed write.
                 await asyncio.wait([running, pumps[1]], return_when=asyncio.FIRST_COMPLETED)
                 if pumps[1].done():
                     pumps[1].result()
             status, line = await running
             if pumps and not await self._is_written(pumps[1]) and not status:
-                status, line = 1, "the writer took nothing in time; what it was to be given last is lost"
+                status, line = 1, "the writer accepted nothing in time; the rest of the output is lost"
         except BaseException:
             self.stop()
             raise
@@ -291,7 +291,7 @@ class Bridge:
         return int(status)
 
     def stop(self) -> None:
-        """Tells it to end: what is pending is answered, with errors where need be. From any thread."""
+        """Stops the bridge. Pending requests are answered, with errors if need be. Can be called from any thread."""
         self._native.stop()
 
     async def _pump_in(self, reader: ByteReader) -> None:
@@ -309,7 +309,7 @@ class Bridge:
                 await self._put(writer, chunk)
 
     async def _put(self, writer: ByteWriter, chunk: bytes) -> None:
-        """Writes a chunk. What the writer takes of it, or of what it had before, is told while it takes it."""
+        """Writes a chunk, and reports meanwhile how much the writer has accepted, of this chunk or earlier ones."""
         writer.write(chunk)
         left, waiting = len(chunk), _waiting(writer)
         loop = asyncio.get_running_loop()
@@ -336,7 +336,7 @@ class Bridge:
             self._native.written(count)
 
     async def _is_written(self, pump: asyncio.Task[None]) -> bool:
-        """Waits until all is written, for as long as something is within the time for that."""
+        """Waits until everything is written. Returns False if nothing was written within the drain timeout."""
         while not pump.done():
             before = self._written
             await asyncio.wait({pump}, timeout=max(self._native.drain_time, _LOOK * 2))
@@ -352,18 +352,18 @@ async def run(settings: BridgeSettings, reader: ByteReader | None = None, writer
 
 
 def _waiting(writer: ByteWriter) -> int:
-    """Bytes that the writer has and its client has not, if it says so as those of asyncio do."""
+    """Returns the number of bytes buffered in the writer, if it reports that like asyncio's writers."""
     transport = getattr(writer, "transport", None)
     size: int = transport.get_write_buffer_size() if transport is not None else 0
     return size
 
 
 def _read(name: str, read: Callable[[], T]) -> T:
-    """What is in the files of a setting.
+    """Returns the content of a setting's files.
 
     Raises:
-        ValueError: One cannot be read.
-        TypeError: The setting is of another type.
+        ValueError: A file cannot be read.
+        TypeError: The setting has the wrong type.
     """
     try:
         return read()

@@ -1,7 +1,7 @@
-"""The HTTP clients: the interfaces of ``httpx.AsyncClient`` and ``httpx.Client`` over the connections of the bridge.
+"""The HTTP clients: the interfaces of ``httpx.AsyncClient`` and ``httpx.Client`` on the bridge's connections.
 
-Rule: nothing here works for long. The native module does, on a thread of its own. What both clients do is written once,
-in the class that they have in common; they differ in how they wait.
+Rule: nothing here takes long; the native module does the work, on its own thread. Common code is in the base class. The
+two clients differ only in how they wait.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 
 AuthTypes = tuple[str, str] | Callable[[Request], Request] | None
-#: A file in PEM with a certificate and its key, or two files, one for each.
+#: A PEM file with a certificate and its key, or two files, one for each.
 CertTypes = str | PathLike[str] | tuple[str | PathLike[str], str | PathLike[str]] | None
 VerifyTypes = bool | str | PathLike[str] | ssl.SSLContext
 
@@ -69,27 +69,27 @@ DEFAULT_LIMITS = Limits(max_connections=100, max_keepalive_connections=20)
 
 _ARGUMENTS = """
     Args:
-        headers: Sent with every request. Without it, any content type is accepted.
-        auth: ``(user, password)`` for Basic, or a function that gets the :class:`Request` and gives it back with what
-            it added. Without it, user and password of a URL count.
-        timeout: A :class:`Timeout`, or seconds for each of its times. None for no limit.
-        verify: False to trust any certificate; a path or an ``ssl.SSLContext`` whose certificates are trusted beside
-            those of the system.
-        cert: A client certificate: the path of a PEM file that holds its key too, or the paths of both.
+        headers: Headers of every request. By default any content type is accepted.
+        auth: ``(user, password)`` for Basic, or a function that gets the :class:`Request`, adds to it and returns it.
+            By default the user and password of the URL are used.
+        timeout: A :class:`Timeout`, or seconds for each of its timeouts. None means no limit.
+        verify: False accepts any certificate. The certificates of a path or of an ``ssl.SSLContext`` are trusted in
+            addition to the system's.
+        cert: A client certificate: the path of a PEM file with its key, or the paths of both files.
         proxy: A proxy's URL (``http``, ``https``, ``socks5``, ``socks5h``) for all requests.
-        http1: Whether HTTP/1.1 may be spoken.
-        http2: Whether HTTP/2 may be spoken; alone, also without TLS.
-        limits: How many connections there are.
-        trust_env: Whether the proxies of the environment or the system count.
-        base_url: What relative URLs stand for.
+        http1: Whether HTTP/1.1 is allowed.
+        http2: Whether HTTP/2 is allowed. If it is the only one, it is used even without TLS.
+        limits: Limits on connections.
+        trust_env: Whether to use the proxies of the environment or the system.
+        base_url: The prefix of relative URLs.
 
     Raises:
-        ValueError: Certificates or a proxy that cannot be used.
+        ValueError: Certificates or a proxy cannot be used.
 """
 
 
 class BaseClient:
-    """What :class:`AsyncClient` and :class:`Client` have in common: how requests are made, signed and begun."""
+    """The common part of :class:`AsyncClient` and :class:`Client`: building, authorizing and starting requests."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class BaseClient:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it takes no requests any more."""
+        """True if the client accepts no more requests."""
         return self._is_closed
 
     def build_request(
@@ -142,10 +142,10 @@ class BaseClient:
         params: ParamTypes = None,
         headers: HeaderTypes = None,
     ) -> Request:
-        """The request that the other methods would send.
+        """Builds the request that the other methods would send.
 
         Raises:
-            InvalidURL: A text that is no URL.
+            InvalidURL: The text is not a URL.
             UnsupportedProtocol: Its scheme is neither http nor https.
         """
         if self.base_url and is_relative(url):
@@ -161,14 +161,14 @@ class BaseClient:
     def _prepared(
         self, request: Request, auth: AuthTypes | _Unset, timeout: TimeoutTypes | _Unset
     ) -> tuple[Request, Timeout]:
-        """The request with its credentials, and its times."""
+        """Returns the request with its credentials, and its timeouts."""
         request = _signed(request, self.auth if isinstance(auth, _Unset) else auth)
         return request, self.timeout if isinstance(timeout, _Unset) else Timeout(timeout)
 
     def _sending(
         self, request: Request, times: Timeout, body: bytes | Upload | None, *, whole: bool
     ) -> Callable[[Completions | Call, Any], Operation]:
-        """What begins to send, for whoever waits."""
+        """Returns a function that starts to send for a waiter."""
         return lambda waiter, future: self._native.send(
             waiter,
             future,
@@ -182,9 +182,9 @@ class BaseClient:
 
 
 class AsyncClient(BaseClient):
-    __doc__ = f"""HTTP requests on connections that are kept and shared, for asyncio.
+    __doc__ = f"""Sends HTTP requests on pooled connections, for asyncio.
 {_ARGUMENTS}
-    A client belongs to no event loop; it works in any that runs, one after the other or in several threads.
+    A client is not bound to an event loop. It works in any running loop, one after the other or in several threads.
     """
 
     async def request(
@@ -200,20 +200,20 @@ class AsyncClient(BaseClient):
         auth: AuthTypes | _Unset = UNSET,
         timeout: TimeoutTypes | _Unset = UNSET,
     ) -> Response:
-        """Sends a request, and reads all of its response.
+        """Sends a request, and reads the whole response.
 
         Args:
-            content: The body, as it is. An async iterable of bytes is sent while it is iterated, in chunked encoding
-                unless the headers have its length.
-            data: A form, or the body as it is.
-            json: A body in JSON.
-            params: Added to the URL's query.
-            headers: Beside those of the client; a name replaces the client's.
-            auth: In the place of the client's.
-            timeout: In the place of the client's.
+            content: The body, sent unchanged. An async iterable of bytes is sent while it is iterated, with chunked
+                encoding unless the headers give its length.
+            data: A form, or a body that is sent unchanged.
+            json: A body to encode as JSON.
+            params: Parameters added to the URL's query.
+            headers: Headers in addition to the client's. A header of the same name replaces the client's.
+            auth: Replaces the client's.
+            timeout: Replaces the client's.
 
         Raises:
-            RequestError: No response came, or not all of it (see the subclasses).
+            RequestError: No response arrived, or only a part (see the subclasses).
             RuntimeError: The client is closed, or there is no asyncio event loop.
         """
         request = self.build_request(method, url, content=content, data=data, json=json, params=params, headers=headers)
@@ -249,8 +249,9 @@ class AsyncClient(BaseClient):
         auth: AuthTypes | _Unset = UNSET,
         timeout: TimeoutTypes | _Unset = UNSET,
     ) -> AsyncIterator[Response]:
-        """Sends a request, and opens its response while the body arrives: ``async with client.stream(…) as response``.
-        At the end of the block the connection is free. For arguments and exceptions see :meth:`request`.
+        """Sends a request, and streams the response: ``async with client.stream(…) as response``.
+
+        The end of the block frees the connection. For arguments and exceptions see :meth:`request`.
         """
         request = self.build_request(method, url, content=content, data=data, json=json, params=params, headers=headers)
         response = await self._send(request, auth, timeout, whole=False)
@@ -260,16 +261,16 @@ class AsyncClient(BaseClient):
             response.close()
 
     async def send(self, request: Request, *, stream: bool = False) -> Response:
-        """Sends a request that :meth:`build_request` made. With ``stream`` the body arrives while it is read, and
-        whoever calls this closes the response.
+        """Sends a request from :meth:`build_request`. With ``stream`` the body is streamed, and the caller must close
+        the response.
 
         Raises:
-            RequestError: No response came, or not all of it.
+            RequestError: No response arrived, or only a part.
         """
         return await self._send(request, UNSET, UNSET, whole=not stream)
 
     async def aclose(self) -> None:
-        """Takes no more requests. Streams that are open go on."""
+        """Refuses further requests. Open streams go on."""
         self._close()
 
     async def __aenter__(self) -> Self:
@@ -306,9 +307,9 @@ class AsyncClient(BaseClient):
 
 
 class Client(BaseClient):
-    __doc__ = f"""HTTP requests on connections that are kept and shared, for threads without an event loop.
+    __doc__ = f"""Sends HTTP requests on pooled connections, for threads without an event loop.
 {_ARGUMENTS}
-    Any number of threads may use a client at once. Waiting gives the interpreter lock away, and Ctrl-C ends it.
+    Any number of threads can use a client at once. Waiting releases the interpreter lock, and Ctrl-C interrupts it.
     """
 
     def request(
@@ -324,11 +325,13 @@ class Client(BaseClient):
         auth: AuthTypes | _Unset = UNSET,
         timeout: TimeoutTypes | _Unset = UNSET,
     ) -> Response:
-        """Sends a request, and reads all of its response. For the arguments see :meth:`AsyncClient.request`;
-        ``content`` may be an iterable of bytes, which is sent while it is iterated, in this thread.
+        """Sends a request, and reads the whole response.
+
+        For the arguments see :meth:`AsyncClient.request`. ``content`` may be an iterable of bytes, which is sent while
+        this thread iterates it.
 
         Raises:
-            RequestError: No response came, or not all of it (see the subclasses).
+            RequestError: No response arrived, or only a part (see the subclasses).
             RuntimeError: The client is closed.
         """
         request = self.build_request(method, url, content=content, data=data, json=json, params=params, headers=headers)
@@ -364,8 +367,9 @@ class Client(BaseClient):
         auth: AuthTypes | _Unset = UNSET,
         timeout: TimeoutTypes | _Unset = UNSET,
     ) -> Iterator[Response]:
-        """Sends a request, and opens its response while the body arrives: ``with client.stream(…) as response``. At the
-        end of the block the connection is free. For arguments and exceptions see :meth:`request`.
+        """Sends a request, and streams the response: ``with client.stream(…) as response``.
+
+        The end of the block frees the connection. For arguments and exceptions see :meth:`request`.
         """
         request = self.build_request(method, url, content=content, data=data, json=json, params=params, headers=headers)
         response = self._send(request, auth, timeout, whole=False)
@@ -375,16 +379,16 @@ class Client(BaseClient):
             response.close()
 
     def send(self, request: Request, *, stream: bool = False) -> Response:
-        """Sends a request that :meth:`build_request` made. With ``stream`` the body arrives while it is read, and
-        whoever calls this closes the response.
+        """Sends a request from :meth:`build_request`. With ``stream`` the body is streamed, and the caller must close
+        the response.
 
         Raises:
-            RequestError: No response came, or not all of it.
+            RequestError: No response arrived, or only a part.
         """
         return self._send(request, UNSET, UNSET, whole=not stream)
 
     def close(self) -> None:
-        """Takes no more requests. Streams that are open go on."""
+        """Refuses further requests. Open streams go on."""
         self._close()
 
     def __enter__(self) -> Self:
@@ -438,7 +442,7 @@ def _signed(request: Request, auth: AuthTypes) -> Request:
 
 
 def _trust(verify: VerifyTypes) -> tuple[bool, list[bytes]]:
-    """Whether certificates are judged, and those in PEM that are trusted beside the system's."""
+    """Returns whether to check certificates, and the PEM certificates to trust in addition to the system's."""
     if isinstance(verify, bool):
         return verify, []
     if isinstance(verify, ssl.SSLContext):

@@ -1,7 +1,7 @@
-"""The command line of `mcpgateway.wrapper`, for the native command.
+"""Translates the command line of `mcpgateway.wrapper` for the native command.
 
-Rule: this is all that `python -m mcp_gangway.wrapper` needs before the native command takes over,
-so nothing is imported here that takes time.
+Rule: `python -m mcp_gangway.wrapper` imports only this before the native command takes over, so it
+imports nothing that takes time.
 """
 
 from __future__ import annotations
@@ -15,28 +15,27 @@ from urllib.parse import urlsplit, urlunsplit
 
 
 def run() -> NoReturn:
-    """Becomes the native command, which does what this process's command line asks for."""
+    """Replaces this process with the native command, with a translated command line."""
     from mcp_gangway._program import exec_bridge
 
     exec_bridge(*bridge_command(sys.argv[1:], os.environ))
 
 
 def bridge_command(arguments: list[str], environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """What the native command is to be called with so that it does what the original's command line
-    asks for.
+    """Translates the original's command line for the native command.
 
     Args:
         arguments: The command line without the program's name. Options that only the native command
-            has pass as they are, and so does a URL that is not an option's value.
-        environ: The variables of the environment.
+            has are passed on unchanged, as is a positional URL.
+        environ: The environment variables.
 
     Returns:
-        The arguments and the environment for `mcp-gangway`. The original's defaults, where they are
-        others, stand in the environment; an address gets the original's `/mcp/` at its end, but
-        only its path is ever changed.
+        The arguments and the environment for `mcp-gangway`. Where the original's defaults differ,
+        the environment sets them. An address gets the original's suffix `/mcp/`; only its path is
+        changed.
 
     Raises:
-        SystemExit: with 2, after a line on stderr, if one of the original's options has no value.
+        SystemExit: With 2, after a line on stderr, if one of the original's options has no value.
     """
     parser = OneLineParser(add_help=False, argument_default=argparse.SUPPRESS)
     for option in ("--url", "--auth", "--timeout", "--log-level"):
@@ -50,7 +49,7 @@ def bridge_command(arguments: list[str], environ: Mapping[str, str]) -> tuple[li
     elif environment.get("MCP_SERVER_URL"):
         environment["MCP_SERVER_URL"] = _endpoint(environment["MCP_SERVER_URL"], rest, environment)
     if given.get("auth") == "":
-        # To the original this is no header at all, whatever the variable says.
+        # In the original this means no header, regardless of the variable.
         del given["auth"]
         environment.pop("MCP_AUTH", None)
     if given.get("timeout") == "":
@@ -68,7 +67,7 @@ def bridge_command(arguments: list[str], environ: Mapping[str, str]) -> tuple[li
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Reports errors in one line."""
 
     def error(self, message: str) -> NoReturn:
         print(f"Error: {message}", file=sys.stderr)
@@ -76,17 +75,17 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def _endpoint(url: str, rest: list[str], environ: Mapping[str, str]) -> str:
-    """The address that the original posts to; the path alone is changed, and only where no
-    transport is asked for."""
+    """Returns the address that the original posts to. Changes only the path, and only if no
+    transport is set."""
     if environ.get("MCP_TRANSPORT") or any(option.startswith("--transport") for option in rest):
         return url
     try:
         parts = urlsplit(url.strip())
     except ValueError:
-        # The native command says what is wrong.
+        # The native command reports the error.
         return url
     last = parts.path.rstrip("/").rpartition("/")[2]
     if not (parts.scheme and parts.netloc) or last in {"mcp", "sse"}:
-        # What stands at `sse` the native command finds out.
+        # The native command handles `sse` itself.
         return url
     return urlunsplit(parts._replace(path=parts.path.rstrip("/") + "/mcp/"))

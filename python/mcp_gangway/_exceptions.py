@@ -1,7 +1,6 @@
-"""What can go wrong, in classes named and related as those of httpx.
+"""The exceptions, with the names and the hierarchy of httpx.
 
-Rule: every exception says what failed in one line; ``__cause__`` leads to what the system, the network or the peer
-said.
+Rule: every exception says in one line what failed. ``__cause__`` is the error from the system, the network or the peer.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ __all__ = [
 
 
 class HTTPError(Exception):
-    """Anything that goes wrong with a request, or a response of a status that is no success."""
+    """A failed request, or a response with a status other than success."""
 
     def __init__(self, message: str, *, request: Request | None = None) -> None:
         super().__init__(message)
@@ -59,7 +58,7 @@ class HTTPError(Exception):
         """The request that failed.
 
         Raises:
-            RuntimeError: The exception belongs to none.
+            RuntimeError: The exception belongs to no request.
         """
         if self._request is None:
             raise RuntimeError("The .request property has not been set.")
@@ -71,31 +70,31 @@ class HTTPError(Exception):
 
 
 class RequestError(HTTPError):
-    """No response came, or not all of it."""
+    """No response arrived, or only a part."""
 
 
 class TransportError(RequestError):
-    """The way to the server failed."""
+    """The connection to the server failed."""
 
 
 class TimeoutException(TransportError):
-    """Something took longer than its limit."""
+    """A timeout expired."""
 
 
 class ConnectTimeout(TimeoutException):
-    """Connecting took too long: address, TCP, proxy and TLS together."""
+    """Connecting took too long: DNS, TCP, proxy and TLS together."""
 
 
 class ReadTimeout(TimeoutException):
-    """The server was silent for too long."""
+    """The server sent nothing for too long."""
 
 
 class WriteTimeout(TimeoutException):
-    """The server took nothing of the request for too long."""
+    """The server accepted nothing of the request for too long."""
 
 
 class PoolTimeout(TimeoutException):
-    """None of the connections that there may be at once became free in time."""
+    """All connections were in use, and none became free in time."""
 
 
 class NetworkError(TransportError):
@@ -103,15 +102,15 @@ class NetworkError(TransportError):
 
 
 class ConnectError(NetworkError):
-    """The server could not be reached: no address, no connection, or no secure one. Nothing was sent."""
+    """The server could not be reached: no address, no connection, or no TLS. Nothing was sent."""
 
 
 class ReadError(NetworkError):
-    """The connection broke while the response was awaited or read."""
+    """The connection broke while waiting for the response or reading it."""
 
 
 class WriteError(NetworkError):
-    """The connection broke while the request was written."""
+    """The connection broke while writing the request."""
 
 
 class CloseError(NetworkError):
@@ -119,7 +118,7 @@ class CloseError(NetworkError):
 
 
 class ProxyError(TransportError):
-    """The proxy wants credentials, or others."""
+    """The proxy requires credentials, or refused those given."""
 
 
 class UnsupportedProtocol(TransportError):
@@ -127,38 +126,38 @@ class UnsupportedProtocol(TransportError):
 
 
 class ProtocolError(TransportError):
-    """Somebody broke the rules of HTTP."""
+    """The HTTP protocol was violated."""
 
 
 class LocalProtocolError(ProtocolError):
-    """This side did: the request cannot be sent in HTTP."""
+    """The request cannot be sent over HTTP."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The server did, or it ended its response before it was complete."""
+    """The server violated HTTP, or ended its response too early."""
 
 
 class DecodingError(RequestError):
-    """What the server sent cannot be decoded."""
+    """The response cannot be decoded."""
 
 
 class InvalidMessage(DecodingError):
-    """The response holds no JSON-RPC message, but something else."""
+    """The response contains other content, and no JSON-RPC message."""
 
 
 class MessageTooLarge(DecodingError):
-    """An event, line or message is over the limit. It was passed over; what follows can be read."""
+    """An event, line or message exceeds the limit. It was skipped; reading can continue."""
 
-    #: What was complete in the same chunk, and is not in any other result.
+    #: The complete items of the same chunk, which no other result contains.
     complete: list[Any]
 
 
 class TooManyRedirects(RequestError):
-    """The redirects do not end."""
+    """There were too many redirects."""
 
 
 class HTTPStatusError(HTTPError):
-    """The response's status is no success."""
+    """The response has a status other than success."""
 
     def __init__(self, message: str, *, request: Request, response: Response) -> None:
         super().__init__(message, request=request)
@@ -167,17 +166,17 @@ class HTTPStatusError(HTTPError):
 
 
 class InvalidURL(Exception):
-    """A text that is no URL."""
+    """The text is not a URL."""
 
 
 class StreamError(RuntimeError):
-    """The program reads a response in a way that cannot be."""
+    """The program reads a response in an invalid way."""
 
 
 class StreamConsumed(StreamError):
-    """A body that there is only once was read before, or is being read."""
+    """A body that can be read only once was read already, or is being read."""
 
-    def __init__(self, message: str = "The response's body was read already: it arrives only once.") -> None:
+    def __init__(self, message: str = "The response's body was read already: it can be read only once.") -> None:
         super().__init__(message)
 
 
@@ -191,13 +190,13 @@ class StreamClosed(StreamError):
 
 
 class ResponseNotRead(StreamError):
-    """The body is asked for and was not read."""
+    """The body was requested, but was not read before."""
 
     def __init__(self) -> None:
         super().__init__("The response's body was not read: call response.read() first, or await response.aread().")
 
 
-#: By the kinds of the native module, which are those of the bridge's errors.
+#: Exception classes by kind. The native module uses the kinds of the bridge's errors.
 _CLASSES: dict[str, type[RequestError]] = {
     "connect_timeout": ConnectTimeout,
     "read_timeout": ReadTimeout,
@@ -219,20 +218,20 @@ _CLASSES: dict[str, type[RequestError]] = {
 
 _TIMEOUTS: dict[type[RequestError], str] = {
     ConnectTimeout: "connecting took",
-    ReadTimeout: "the server was silent for",
-    WriteTimeout: "the server took nothing of the body for",
+    ReadTimeout: "the server sent nothing for",
+    WriteTimeout: "the server accepted nothing of the body for",
     PoolTimeout: "all connections were in use for",
 }
 
 
 def from_native(kind: str, message: str, causes: Sequence[tuple[int | None, str]]) -> Exception:
-    """Makes the exception for what the native module reports."""
+    """Creates the exception for a failure of the native module."""
     if kind == "invalid_url":
         return InvalidURL(message)
     found = _CLASSES.get(kind, TransportError)
     number = next((number for number, _ in causes if number is not None), None)
     if found is RemoteProtocolError and number is not None:
-        # It was the network, and not a server that ended before its time.
+        # A network error, not a server that ended early.
         found = ReadError
     if found in _TIMEOUTS:
         message = f"{_TIMEOUTS[found]} {message}"

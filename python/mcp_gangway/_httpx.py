@@ -1,7 +1,7 @@
-"""A transport for httpx: programs that are written for it, the official MCP SDK among them, run over the native core.
+"""A transport for httpx. With it, programs that use httpx, such as the official MCP SDK, run on the native core.
 
-Rule: httpx sees its own exceptions, and what it would see of its own transport. So does its successor httpx2, which the
-SDK uses from version 2 on: what is made for a client is of that client's package.
+Rule: the transport behaves like httpx's own and raises httpx's exceptions. It also works for the successor httpx2,
+which the SDK uses from version 2 on: objects for a client come from that client's package.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class AsyncHTTPTransport(AsyncBaseTransport):
     """``httpx.AsyncClient(transport=mcp_gangway.AsyncHTTPTransport())``.
 
     Args:
-        verify, cert, http1, http2, limits, trust_env, proxy: As for :class:`mcp_gangway.AsyncClient`. As in httpx, the
-            client's own arguments of these names count for nothing when it has a transport.
+        verify, cert, http1, http2, limits, trust_env, proxy: As for :class:`mcp_gangway.AsyncClient`. As always in
+            httpx, a client with a transport ignores its own arguments of these names.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class AsyncHTTPTransport(AsyncBaseTransport):
         return self
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends a request of httpx, and opens its response."""
+        """Sends an httpx request, and opens its response."""
         package = sys.modules[type(request).__module__.partition(".")[0]]
         times = request.extensions.get("timeout", {})
-        # Host and length follow from URL and body, but not the length of a body that is made while it is sent.
+        # The native client derives host and length from URL and body, but not the length of a streamed body.
         follows = {b"transfer-encoding", b"connection"}
         content: Any
         try:
@@ -104,12 +104,12 @@ class AsyncHTTPTransport(AsyncBaseTransport):
         return answer
 
     async def aclose(self) -> None:
-        """Takes no more requests."""
+        """Refuses further requests."""
         await self._client.aclose()
 
 
 class _Body:
-    """A body as it came: httpx decompresses it itself."""
+    """A body as received. httpx decompresses it."""
 
     def __init__(self, response: Response, request: httpx.Request, package: ModuleType) -> None:
         self._response = response
@@ -129,12 +129,12 @@ class _Body:
 
 @cache
 def _body_of(package: ModuleType) -> Any:
-    """The class of bodies for one of the packages, which looks whose they are."""
+    """Returns the body class for a package, which requires its own base class."""
     return type("Body", (_Body, package.AsyncByteStream), {})
 
 
 def _translated(error: _exceptions.RequestError, request: httpx.Request, package: ModuleType) -> httpx.RequestError:
-    """The package's exception that has the same name."""
+    """Converts an error to the package's exception of the same name."""
     found: Any = getattr(package, type(error).__name__, package.TransportError)
     translated: httpx.RequestError = found(str(error), request=request)
     return translated

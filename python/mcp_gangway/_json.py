@@ -1,9 +1,9 @@
-"""JSON for the wrapper: orjson where it is installed, the standard library for everything that
+"""JSON for the wrapper: orjson if it is installed, and the standard library for everything that
 orjson refuses or alters.
 
-Rule: what `loads` has read, `dumps` writes with the same value. orjson alone makes floats of
-integers over 64 bits and refuses numbers like 1E400 and lone surrogates; a message with one of them
-is still a message.
+Rule: `dumps` writes every value that `loads` returns without changing it. orjson alone turns
+integers over 64 bits into floats, and refuses numbers like 1E400 and lone surrogates, but a message
+with one of them is valid.
 """
 
 from __future__ import annotations
@@ -23,43 +23,42 @@ try:
 except ImportError:
     _fast = None
 
-# Whatever holds a run of this length may hold an integer that takes more than 64 bits.
+# A text with this many digits in a row may contain an integer of more than 64 bits.
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
-# Python itself refuses to write longer integers.
+# Python refuses to write longer integers.
 _LONGEST_INTEGER = 4300
 
 
 def loads(text: bytes | str) -> Any:
-    """The value that the JSON document `text` stands for; a byte order mark before it is passed
-    over.
+    """Parses the JSON document `text`. Ignores a byte order mark at its start.
 
     Raises:
         ValueError: `text` is not JSON, or not UTF-8.
         TypeError: `text` is neither bytes nor a string.
-        RecursionError: it is nested too deeply.
+        RecursionError: It is nested too deeply.
     """
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
     if _fast is not None and not _LONG_NUMBER.search(data):
         try:
             return _fast.loads(data)
         except ValueError:
-            pass  # The standard library reads more; if it fails too, its error counts.
+            pass  # The standard library accepts more; if it fails too, its error is raised.
     return json.loads(data.decode("utf-8-sig"), parse_float=_number, parse_constant=_refuse)
 
 
 def dumps(value: Any) -> bytes:
-    """`value` as JSON on one line, without spaces, in UTF-8.
+    """Returns `value` as JSON in UTF-8, on one line, without spaces.
 
     Raises:
-        TypeError: it holds something that JSON has no form for, like bytes.
-        ValueError: it holds itself, or a number that is not finite.
+        TypeError: It contains something that JSON cannot express, like bytes.
+        ValueError: It contains itself, or a number that is not finite.
     """
     if _fast is not None:
         try:
             return bytes(_fast.dumps(value))
         except TypeError:
-            pass  # An integer over 64 bits and a lone surrogate are such errors to it.
+            pass  # orjson raises it for integers over 64 bits and for lone surrogates.
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         return text.encode("utf-8")

@@ -1,7 +1,7 @@
-"""The event loop's side of what runs in the background.
+"""Waits in an event loop for background operations.
 
-Rule: a result comes back on the thread of the loop that asked. The background only makes a pipe readable, which the
-loop watches like any socket.
+Rule: a result is delivered on the thread of the loop that waits for it. The background only makes a pipe readable,
+which the loop watches like any socket.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _completions: WeakKeyDictionary[asyncio.AbstractEventLoop, Completions] = WeakKe
 async def complete(
     begin: Callable[[Completions, asyncio.Future[Any]], Operation],
 ) -> Any:
-    """Begins an operation, and waits for its result. If the wait is cancelled, so is the operation.
+    """Starts an operation, and waits for its result. If the wait is cancelled, the operation is cancelled.
 
     Raises:
         RuntimeError: There is no asyncio event loop.
@@ -41,10 +41,10 @@ async def complete(
 
 
 def running_loop() -> asyncio.AbstractEventLoop:
-    """The running event loop.
+    """Returns the running event loop.
 
     Raises:
-        RuntimeError: There is none, or one of another kind.
+        RuntimeError: There is none, or it is not asyncio's.
     """
     try:
         return asyncio.get_running_loop()
@@ -65,7 +65,7 @@ def _watch(loop: asyncio.AbstractEventLoop) -> Completions:
     try:
         loop.add_reader(completions.fileno(), take_and_deliver)
     except NotImplementedError:
-        # Windows' default loop watches no pipes.
+        # The default loop on Windows cannot watch pipes.
         threading.Thread(target=_wait, args=(loop, completions), daemon=True).start()
     _completions[loop] = completions
     return completions

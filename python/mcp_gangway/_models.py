@@ -1,6 +1,6 @@
-"""What requests and responses are made of: URLs, headers, times, limits.
+"""The parts of requests and responses: URLs, headers, timeouts, limits.
 
-Rule: they look and act as their namesakes in httpx, as far as a client of JSON-RPC or of streams uses these.
+Rule: they behave like the httpx classes of the same name, as far as a client of JSON-RPC or of streams uses those.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class URL(str):
     __slots__ = ()
 
     def __new__(cls, url: str, params: ParamTypes = None) -> URL:
-        """Reads a URL, and adds ``params`` to its query.
+        """Parses a URL, and adds ``params`` to its query.
 
         Raises:
-            InvalidURL: A text that is no absolute URL.
-            UnsupportedProtocol: A URL of another scheme.
+            InvalidURL: The text is not an absolute URL.
+            UnsupportedProtocol: The URL has another scheme.
         """
         if not isinstance(url, str):
             raise TypeError(f"a URL is a str, not {type(url).__name__}")
@@ -83,7 +83,7 @@ class URL(str):
 
     @property
     def query(self) -> bytes:
-        """The query as it is sent."""
+        """The query, encoded as sent."""
         return self._parts.query.encode("ascii")
 
     @property
@@ -93,12 +93,12 @@ class URL(str):
 
     @property
     def userinfo(self) -> tuple[str, str] | None:
-        """User and password, if the URL has them."""
+        """The user and password, if the URL has them."""
         parts = self._parts
         return None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
 
     def sent(self) -> str:
-        """The URL as it is asked for: without user, password and fragment."""
+        """Returns the URL as sent in the request: without user, password and fragment."""
         parts = self._parts
         host = parts.netloc.rpartition("@")[2]
         return urlunsplit((parts.scheme, host, parts.path, parts.query, ""))
@@ -107,11 +107,11 @@ class URL(str):
         return f"URL({str.__repr__(self)})" if self.userinfo is None else f"URL({self.sent()!r}, with a user)"
 
 
-#: What stays as it is in a path or query: all that is reserved there, and what is encoded already.
+#: Characters that are not encoded in a path or query: the reserved ones, and `%` of existing encodings.
 _SAFE = "/?:@!$&'()*+,;=-._~%[]"
 
 
-#: What no URL holds, and what no host holds besides. The parser of the standard library passes over some of it.
+#: Characters that are invalid in a URL, and further ones in a host. The standard library's parser ignores some of them.
 _NOT_PRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 _NO_HOST = re.compile(r"""[\s"<>\\^`{|}]""")
 
@@ -121,9 +121,9 @@ def _split(url: str) -> SplitResult:
         raise InvalidURL("the URL has a character that cannot be printed")
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018  Read here, as it is only judged when it is read.
+        parts.port  # noqa: B018  Reading it checks it.
     except ValueError as error:
-        raise InvalidURL(f"{url!r} is no URL: {error}") from None
+        raise InvalidURL(f"{url!r} is not a URL: {error}") from None
     if not parts.scheme or not parts.netloc:
         raise UnsupportedProtocol(
             "Request URL is missing an 'http://' or 'https://' protocol: give it like https://example.com/mcp"
@@ -133,17 +133,17 @@ def _split(url: str) -> SplitResult:
     if not parts.hostname:
         raise InvalidURL("the URL has no host")
     if _NO_HOST.search(parts.hostname):
-        raise InvalidURL("the URL's host has a character that no host has")
+        raise InvalidURL("the URL's host has an invalid character")
     return parts
 
 
 def is_relative(url: str) -> bool:
-    """Whether a URL has neither scheme nor host."""
+    """True if a URL has neither scheme nor host."""
     return "://" not in url.partition("?")[0].partition("#")[0]
 
 
 def _ascii(parts: SplitResult) -> str:
-    """The authority as DNS and HTTP want it."""
+    """Returns the authority in ASCII, as DNS and HTTP require it."""
     userinfo, at, authority = parts.netloc.rpartition("@")
     if not authority.isascii():
         try:
@@ -154,7 +154,7 @@ def _ascii(parts: SplitResult) -> str:
 
 
 def encoded(values: ParamTypes) -> str:
-    """Query or form in its encoding; None is empty, and true is ``true``."""
+    """Encodes a query or form. None becomes empty, and True becomes ``true``."""
     if values is None:
         return ""
     if isinstance(values, (str, bytes)):
@@ -175,7 +175,7 @@ def _primitive(value: Primitive) -> str:
 
 
 class Headers(MutableMapping[str, str]):
-    """Headers of a request or response: names in any case, several values for a name.
+    """Headers of a request or response. Names ignore case, and can have several values.
 
     >>> headers = Headers([("Set-Cookie", "a=1"), ("set-cookie", "b=2")])
     >>> headers["SET-COOKIE"], headers.get_list("set-cookie")
@@ -198,11 +198,11 @@ class Headers(MutableMapping[str, str]):
 
     @property
     def raw(self) -> list[tuple[bytes, bytes]]:
-        """Names and values as they are on the wire."""
+        """Names and values as sent or received."""
         return list(self._pairs)
 
     def get_list(self, key: str, split_commas: bool = False) -> list[str]:
-        """All values of a name; ``split_commas`` also takes those apart that came in one."""
+        """Returns all values of a name; ``split_commas`` also splits comma-separated values."""
         name = key.lower().encode("ascii", "replace")
         values = [_text(value) for found, value in self._pairs if found.lower() == name]
         if not split_commas:
@@ -210,15 +210,15 @@ class Headers(MutableMapping[str, str]):
         return [part.strip() for value in values for part in value.split(",")]
 
     def multi_items(self) -> list[tuple[str, str]]:
-        """All pairs, a name once for each of its values."""
+        """Returns all pairs, with one pair for each value."""
         return [(_text(name).lower(), _text(value)) for name, value in self._pairs]
 
     def copy(self) -> Headers:
-        """A copy that can be changed for itself."""
+        """Returns an independent copy."""
         return Headers(self)
 
     def update(self, headers: HeaderTypes = None, /, **_: str) -> None:  # type: ignore[override]
-        """Sets what ``headers`` holds: their names lose the values that they have here."""
+        """Sets ``headers``, which replace all current values of their names."""
         other = Headers(headers)
         gone = {name.lower() for name, _value in other._pairs}
         self._pairs = [pair for pair in self._pairs if pair[0].lower() not in gone] + other._pairs
@@ -283,7 +283,7 @@ def _text(value: bytes) -> str:
 
 
 class _Unset:
-    """Nothing was said."""
+    """The type of an argument that was not given."""
 
     def __repr__(self) -> str:
         return "<unset>"
@@ -293,14 +293,15 @@ UNSET = _Unset()
 
 
 class Timeout:
-    """Times in seconds, after which a request fails; None for no limit.
+    """Timeouts of a request, in seconds. None means no limit.
 
     Args:
-        timeout: What counts where nothing else is said.
-        connect: Address, TCP, proxy and TLS together.
-        read: The longest silence of the server, also while it is to take the request.
-        write: The longest that the server may take nothing of a body from an iterator. ``read`` covers other bodies.
-        pool: The longest wait for a connection to become free.
+        timeout: The default of the others.
+        connect: DNS, TCP, proxy and TLS together.
+        read: The longest time without data from the server, including while it accepts the request.
+        write: The longest time in which the server accepts nothing of a body from an iterator. ``read`` covers other
+            bodies.
+        pool: The longest wait for a free connection.
 
     >>> Timeout(5.0, read=None)
     Timeout(connect=5.0, read=None, write=5.0, pool=5.0)
@@ -350,12 +351,12 @@ class Timeout:
 
 
 class Limits:
-    """How many connections there are.
+    """Limits on connections. None means no limit.
 
     Args:
-        max_connections: Requests that may be open at once; those beyond wait (see ``Timeout.pool``). None for no limit.
-        max_keepalive_connections: Connections to one host that are kept while nobody uses them. None for no limit.
-        keepalive_expiry: How long they are kept, in seconds. None for no limit.
+        max_connections: Maximum number of open requests; further ones wait (see ``Timeout.pool``).
+        max_keepalive_connections: Maximum number of idle connections to one host.
+        keepalive_expiry: How long idle connections are kept, in seconds.
     """
 
     __slots__ = ("keepalive_expiry", "max_connections", "max_keepalive_connections")
@@ -388,7 +389,7 @@ class Limits:
 
 
 class Request:
-    """A request: what is sent, and where."""
+    """A request: method, URL, headers and body."""
 
     __slots__ = ("content", "headers", "method", "url")
 
@@ -414,14 +415,14 @@ class Request:
         return f"<Request({self.method!r}, {self.url.sent()!r})>"
 
 
-#: Made once, which ``json.dumps`` with these options does for every call.
+#: Created once; ``json.dumps`` with these options would create one for every call.
 _JSON = _json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _body(
     content: RequestContent | None, data: RequestData | None, json: Any
 ) -> tuple[bytes | AsyncIterable[bytes] | Iterable[bytes] | None, str | None]:
-    """The bytes of a body, or what makes them, and the content type that follows from how it was given."""
+    """Returns the body as bytes or as an iterable of bytes, and the content type that its argument implies."""
     if content is not None:
         if isinstance(content, str):
             return content.encode("utf-8"), None

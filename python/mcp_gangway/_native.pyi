@@ -1,4 +1,4 @@
-"""The native module: only for this package, but for what ``mcp_gangway`` gives on."""
+"""The native module. It is private to this package, except for the names that ``mcp_gangway`` exports."""
 
 import asyncio
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def loads(document: bytes) -> Any: ...
 
 @final
 class Completions:
-    """What is complete for one event loop."""
+    """The finished operations of one event loop."""
 
     def __new__(cls) -> Completions: ...
     def fileno(self) -> int: ...
@@ -44,7 +44,7 @@ class Completions:
 
 @final
 class Call:
-    """What one thread waits for."""
+    """An operation that one thread waits for."""
 
     def __new__(cls) -> Call: ...
     def wait(self, limit: float | None) -> bool: ...
@@ -52,7 +52,7 @@ class Call:
 
 @final
 class Operation:
-    """Something in the background whose end somebody waits for."""
+    """An operation in the background."""
 
     def cancel(self) -> None: ...
 
@@ -87,7 +87,7 @@ class HttpClient:
 
 @final
 class Upload:
-    """The body of a request while it is made."""
+    """A request body that is produced while it is sent."""
 
     def __new__(cls) -> Upload: ...
     def write(
@@ -129,7 +129,7 @@ class Bridge:
 
 @final
 class Event:
-    """One of the Server-Sent Events."""
+    """A Server-Sent Event."""
 
     def __new__(
         cls,
@@ -141,24 +141,24 @@ class Event:
     ) -> Event: ...
     @property
     def event(self) -> str:
-        """Its type: ``message`` where the stream names none."""
+        """The type: ``message`` unless the stream names one."""
     @property
     def data(self) -> str:
-        """Its data, with U+FFFD for what is not UTF-8."""
+        """The data, with U+FFFD for invalid UTF-8."""
     @property
     def data_bytes(self) -> bytes:
-        """The same as it came."""
+        """The data as received."""
     @property
     def id(self) -> str:
-        """The last id of the stream up to here; empty if there was none."""
+        """The last id of the stream so far; empty if there was none."""
     @property
     def retry(self) -> int | None:
-        """The time to wait before a reconnection, in milliseconds, if it came since the event before."""
+        """The delay before a reconnection, in milliseconds, if received since the previous event."""
     def json(self) -> Any:
-        """The data as objects, as ``json.loads`` makes them.
+        """Parses the data, like ``json.loads``.
 
         Raises:
-            json.JSONDecodeError: It is no JSON.
+            json.JSONDecodeError: It is not JSON.
             RecursionError: It is nested too deeply.
         """
     def __eq__(self, other: object, /) -> bool: ...
@@ -169,12 +169,12 @@ _L = TypeVar("_L", default=bytes)
 
 @final
 class SseParser(Generic[_E]):
-    """Server-Sent Events out of chunks that are cut anywhere, by the WHATWG rules.
+    """Parses Server-Sent Events by the WHATWG rules, from chunks that may be split anywhere.
 
     Args:
-        max_event_bytes: The most that the data of one event may hold (4 GiB).
-        parsed: Whether no events are given but their data as objects, as ``json.loads`` makes them; those without data
-            are left out.
+        max_event_bytes: The limit of the data of one event. Default: 4 GiB.
+        parsed: Whether to return the data as objects, like those of ``json.loads``, instead of events. Events without
+            data are omitted.
     """
 
     @overload
@@ -182,24 +182,24 @@ class SseParser(Generic[_E]):
     @overload
     def __new__(cls, *, max_event_bytes: int = ..., parsed: bool) -> SseParser[Any]: ...
     def feed(self, chunk: Buffer) -> list[_E]:
-        """The events that the chunk completes.
+        """Returns the events that the chunk completes.
 
         Raises:
-            MessageTooLarge: The data of one is over the limit. It is passed over; the others are in ``complete``.
-            json.JSONDecodeError, RecursionError: The data of one is no JSON; the same goes for the others.
+            MessageTooLarge: The data of one exceeds the limit. It is skipped; the others are in ``complete``.
+            json.JSONDecodeError, RecursionError: The data of one cannot be parsed; the others are in ``complete``.
         """
     def finish(self, *, incomplete: bool = False) -> list[_E]:
-        """The stream is over. The rules drop the event that it ended in, as it may be cut short; ``incomplete`` gives
-        it all the same.
+        """Ends the stream. The rules drop an event without its end, because it may be cut off; with ``incomplete`` it
+        is returned.
         """
 
 @final
 class NdjsonParser(Generic[_L]):
-    """Lines out of chunks that are cut anywhere, without their ends and without those that are blank.
+    """Parses lines from chunks that may be split anywhere. Omits line breaks and blank lines.
 
     Args:
-        max_line_bytes: The most that one line may hold (4 GiB).
-        parsed: Whether they are given as objects, as ``json.loads`` makes them, and not as bytes.
+        max_line_bytes: The limit of one line. Default: 4 GiB.
+        parsed: Whether to return objects, like those of ``json.loads``, instead of bytes.
     """
 
     @overload
@@ -207,38 +207,38 @@ class NdjsonParser(Generic[_L]):
     @overload
     def __new__(cls, *, max_line_bytes: int = ..., parsed: bool) -> NdjsonParser[Any]: ...
     def feed(self, chunk: Buffer) -> list[_L]:
-        """The lines that the chunk completes.
+        """Returns the lines that the chunk completes.
 
         Raises:
-            MessageTooLarge: One is over the limit. It is passed over; the others are in ``complete``.
-            json.JSONDecodeError, RecursionError: One is no JSON; the same goes for the others.
+            MessageTooLarge: One exceeds the limit. It is skipped; the others are in ``complete``.
+            json.JSONDecodeError, RecursionError: One cannot be parsed; the others are in ``complete``.
         """
     def finish(self) -> list[_L]:
-        """The stream is over: its last line, if that had no end."""
+        """Ends the stream. Returns the last line, if it had no line break."""
 
 @final
 class MessageParser:
-    """JSON-RPC messages out of the chunks of a body that are cut anywhere.
+    """Parses JSON-RPC messages from the chunks of a body, which may be split anywhere.
 
     Args:
-        content_type: That of the body: Server-Sent Events, NDJSON, or JSON with one message, several, or a batch. What
-            is no message is passed over.
-        max_message_bytes: The most that one message may hold (4 GiB).
-        parsed: Whether they are given as objects, as ``json.loads`` makes them, and not as bytes.
+        content_type: The content type of the body: Server-Sent Events, NDJSON, or JSON with one message, several, or a
+            batch. Other content is skipped.
+        max_message_bytes: The limit of one message. Default: 4 GiB.
+        parsed: Whether to return objects, like those of ``json.loads``, instead of bytes.
     """
 
     def __new__(
         cls, content_type: str | None, *, max_message_bytes: int = ..., parsed: bool = False
     ) -> MessageParser: ...
     def feed(self, chunk: Buffer) -> list[Any]:
-        """The messages that the chunk completes.
+        """Returns the messages that the chunk completes.
 
         Raises:
-            MessageTooLarge: One is over the limit. It is passed over; the others are in ``complete``.
-            RecursionError: One is nested too deeply to be made objects; the same goes for the others.
+            MessageTooLarge: One exceeds the limit. It is skipped; the others are in ``complete``.
+            RecursionError: One is nested too deeply for objects; the others are in ``complete``.
         """
     def finish(self) -> list[Any]:
-        """The body is over: the messages that its end completes.
+        """Ends the body. Returns the messages that its end completes.
 
         Raises:
             InvalidMessage: There was other content, and no message.

@@ -1,6 +1,6 @@
-"""The command ``mcp-gangway``, which is a native program that was installed with this package.
+"""Finds and runs the command ``mcp-gangway``, a native program that is installed with this package.
 
-Rule: whoever runs it gets that program and nothing else: no interpreter stays around it.
+Rule: the native program replaces the interpreter.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _NAME = "mcp-gangway.exe" if os.name == "nt" else "mcp-gangway"
 
 
 def find() -> Path:
-    """The path of the native command.
+    """Returns the path of the native command.
 
     Raises:
         FileNotFoundError: The package was installed without it.
     """
-    # Where this installation puts its commands; then where ``pip install --user`` and ``--target`` do.
+    # The commands folder of this installation, then those of ``pip install --user`` and ``--target``.
     folders = [sysconfig.get_path("scripts"), sysconfig.get_path("scripts", f"{os.name}_user")]
     here = Path(__file__).resolve().parent.parent
     folders += [str(here / "bin"), str(here / "Scripts")]
@@ -38,10 +38,10 @@ def find() -> Path:
 
 
 def exec_bridge(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> NoReturn:
-    """Becomes the command, with these arguments (without its name) and this environment.
+    """Replaces this process with the command, with these arguments (without its name) and this environment.
 
     Raises:
-        SystemExit: The command is missing; or it has ended, on Windows, where no process can become another.
+        SystemExit: The command is missing. On Windows, where a process cannot be replaced, also when it has ended.
     """
     try:
         command = [str(find()), *arguments]

@@ -1,7 +1,7 @@
-"""A response: its head, and its body as bytes, text, lines, events or JSON-RPC messages while they arrive.
+"""A response: its head, and its body as a stream of bytes, text, lines, events or JSON-RPC messages.
 
-Rule: a body arrives once, and nothing of it is kept that was not asked for. Whoever leaves the block that opened the
-response, by whatever way, frees its connection at once.
+Rule: a body can be read only once, and is not stored unless requested. Leaving the block that opened the response
+always frees its connection at once.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
     from ._upload import UploadTask
 
-#: In the place of an item: there is none yet.
+#: Marks that there is no item yet.
 _NOTHING: Final = object()
 
 
 class Response:
-    """A response of :class:`AsyncClient` or :class:`Client`. Programs do not make it themselves.
+    """A response of :class:`AsyncClient` or :class:`Client`. Programs do not create it themselves.
 
-    What waits has two names: with ``a`` before it for an ``AsyncClient``, without for a ``Client``.
+    Methods that wait have two names: with the prefix ``a`` for an ``AsyncClient``, without it for a ``Client``.
     """
 
     def __init__(
@@ -56,22 +56,22 @@ class Response:
         self._content = native.content
         self._is_consumed = self._content is not None
         self._is_closed = self._is_consumed
-        #: The request that it answers.
+        #: The request.
         self.request = request
-        #: The URL that was asked.
+        #: The URL of the request.
         self.url: URL = request.url
         #: The HTTP status.
         self.status_code: int = native.status
         #: ``HTTP/1.1`` or ``HTTP/2``.
         self.http_version: str = native.http_version
-        #: The headers. They say how the body was compressed, though what is read is not.
+        #: The headers. They still name the compression of the body, although reading decompresses it.
         self.headers = Headers(native.headers)
-        #: From the request to the head of the response.
+        #: The time from the request to the head of the response.
         self.elapsed: timedelta = elapsed
 
     @property
     def reason_phrase(self) -> str:
-        """The status in words, as the standard has them."""
+        """The standard phrase for the status."""
         try:
             return HTTPStatus(self.status_code).phrase
         except ValueError:
@@ -79,54 +79,54 @@ class Response:
 
     @property
     def is_informational(self) -> bool:
-        """Whether the status is 1xx."""
+        """True if the status is 1xx."""
         return 100 <= self.status_code < 200
 
     @property
     def is_success(self) -> bool:
-        """Whether the status is 2xx."""
+        """True if the status is 2xx."""
         return 200 <= self.status_code < 300
 
     @property
     def is_redirect(self) -> bool:
-        """Whether the status is 3xx."""
+        """True if the status is 3xx."""
         return 300 <= self.status_code < 400
 
     @property
     def has_redirect_location(self) -> bool:
-        """Whether the response says where to go instead."""
+        """True if the response is a redirect with a location."""
         return self.status_code in (301, 302, 303, 307, 308) and "location" in self.headers
 
     @property
     def is_client_error(self) -> bool:
-        """Whether the status is 4xx."""
+        """True if the status is 4xx."""
         return 400 <= self.status_code < 500
 
     @property
     def is_server_error(self) -> bool:
-        """Whether the status is 5xx."""
+        """True if the status is 5xx."""
         return 500 <= self.status_code < 600
 
     @property
     def is_error(self) -> bool:
-        """Whether the status is 4xx or 5xx."""
+        """True if the status is 4xx or 5xx."""
         return 400 <= self.status_code < 600
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing more can be read, and the connection is free."""
+        """True if nothing more can be read, and the connection is free."""
         return self._is_closed
 
     @property
     def is_stream_consumed(self) -> bool:
-        """Whether the body was read, or is being read."""
+        """True if the body was read, or is being read."""
         return self._is_consumed
 
     def raise_for_status(self) -> Response:
-        """Gives the response itself.
+        """Returns the response itself.
 
         Raises:
-            HTTPStatusError: Its status is no success.
+            HTTPStatusError: The status is not a success.
         """
         if self.is_success:
             return self
@@ -141,19 +141,19 @@ class Response:
         raise HTTPStatusError(message, request=self.request, response=self)
 
     async def aread(self) -> bytes:
-        """The whole body, decompressed. Later calls give the same.
+        """Reads the whole body, decompressed. Later calls return the same.
 
         Raises:
             StreamConsumed: It was read in another way.
             StreamClosed: The response was closed before.
-            RequestError: It did not arrive.
+            RequestError: It did not arrive completely.
         """
         if self._content is None:
             self._content = b"".join([chunk async for chunk in self.aiter_bytes()])
         return self._content
 
     def read(self) -> bytes:
-        """As :meth:`aread`, of a ``Client``."""
+        """Like :meth:`aread`, for a ``Client``."""
         if self._content is None:
             self._content = b"".join(self.iter_bytes())
         return self._content
@@ -163,7 +163,7 @@ class Response:
         """The whole body.
 
         Raises:
-            ResponseNotRead: Nobody read it yet.
+            ResponseNotRead: It was not read yet.
         """
         if self._content is None:
             raise ResponseNotRead
@@ -180,7 +180,7 @@ class Response:
 
     @property
     def encoding(self) -> str:
-        """The charset by which the body is read: UTF-8 if the server names none that is known."""
+        """The charset for decoding the body: UTF-8 unless the server names a known one."""
         try:
             return codecs.lookup(self.charset_encoding or "utf-8").name
         except LookupError:
@@ -188,111 +188,112 @@ class Response:
 
     @property
     def text(self) -> str:
-        """The whole body as text, with U+FFFD for what cannot be decoded.
+        """The whole body as text, with U+FFFD for bytes that cannot be decoded.
 
         Raises:
-            ResponseNotRead: Nobody read it yet.
+            ResponseNotRead: It was not read yet.
         """
         return self.content.decode(self.encoding, errors="replace")
 
     def json(self, **kwargs: Any) -> Any:
-        """The whole body as JSON; ``kwargs`` are those of ``json.loads``.
+        """Parses the whole body as JSON. ``kwargs`` are passed to ``json.loads``.
 
         Raises:
-            ResponseNotRead: Nobody read it yet.
-            json.JSONDecodeError: It is no JSON.
+            ResponseNotRead: It was not read yet.
+            json.JSONDecodeError: It is not JSON.
         """
         return _json.loads(self.content, **kwargs) if kwargs else loads(self.content)
 
     def aiter_raw(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
-        """The body as it arrives, compressed if it is; ``chunk_size`` bytes at a time, if that is said."""
+        """Streams the body without decompressing it, in pieces of ``chunk_size`` bytes if given."""
         return self._aiter(Pieces(chunk_size), raw=True)
 
     def iter_raw(self, chunk_size: int | None = None) -> Iterator[bytes]:
-        """As :meth:`aiter_raw`, of a ``Client``."""
+        """Like :meth:`aiter_raw`, for a ``Client``."""
         return self._iter(Pieces(chunk_size), raw=True)
 
     def aiter_bytes(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
-        """The body as it arrives, decompressed; ``chunk_size`` bytes at a time, if that is said."""
+        """Streams the decompressed body, in pieces of ``chunk_size`` bytes if given."""
         return self._aiter(Pieces(chunk_size))
 
     def iter_bytes(self, chunk_size: int | None = None) -> Iterator[bytes]:
-        """As :meth:`aiter_bytes`, of a ``Client``."""
+        """Like :meth:`aiter_bytes`, for a ``Client``."""
         return self._iter(Pieces(chunk_size))
 
     def aiter_text(self, chunk_size: int | None = None) -> AsyncIterator[str]:
-        """The body as text; ``chunk_size`` characters at a time, if that is said. Characters are never cut."""
+        """Streams the body as text, in pieces of ``chunk_size`` characters if given. Characters are never split."""
         return self._aiter(Text(self.encoding, chunk_size))
 
     def iter_text(self, chunk_size: int | None = None) -> Iterator[str]:
-        """As :meth:`aiter_text`, of a ``Client``."""
+        """Like :meth:`aiter_text`, for a ``Client``."""
         return self._iter(Text(self.encoding, chunk_size))
 
     def aiter_lines(self) -> AsyncIterator[str]:
-        """The lines of the body, without their ends (LF, CRLF or CR)."""
+        """Streams the lines of the body, without line breaks (LF, CRLF or CR)."""
         return self._aiter(Lines(self.encoding))
 
     def iter_lines(self) -> Iterator[str]:
-        """As :meth:`aiter_lines`, of a ``Client``."""
+        """Like :meth:`aiter_lines`, for a ``Client``."""
         return self._iter(Lines(self.encoding))
 
     def aiter_sse(self, *, max_event_bytes: int = 4 << 30) -> AsyncIterator[Event]:
-        """The body's Server-Sent Events, by the WHATWG rules.
+        """Streams the body's Server-Sent Events, parsed by the WHATWG rules.
 
         Raises:
-            MessageTooLarge: The data of an event is over ``max_event_bytes``.
+            MessageTooLarge: The data of an event exceeds ``max_event_bytes``.
         """
         return self._aiter(SseParser(max_event_bytes=max_event_bytes))
 
     def iter_sse(self, *, max_event_bytes: int = 4 << 30) -> Iterator[Event]:
-        """As :meth:`aiter_sse`, of a ``Client``."""
+        """Like :meth:`aiter_sse`, for a ``Client``."""
         return self._iter(SseParser(max_event_bytes=max_event_bytes))
 
     def aiter_ndjson(self, *, max_line_bytes: int = 4 << 30) -> AsyncIterator[bytes]:
-        """The lines of an NDJSON body as bytes, without those that are blank.
+        """Streams the lines of an NDJSON body as bytes, without blank lines.
 
         Raises:
-            MessageTooLarge: A line is over ``max_line_bytes``.
+            MessageTooLarge: A line exceeds ``max_line_bytes``.
         """
         return self._aiter(NdjsonParser(max_line_bytes=max_line_bytes))
 
     def iter_ndjson(self, *, max_line_bytes: int = 4 << 30) -> Iterator[bytes]:
-        """As :meth:`aiter_ndjson`, of a ``Client``."""
+        """Like :meth:`aiter_ndjson`, for a ``Client``."""
         return self._iter(NdjsonParser(max_line_bytes=max_line_bytes))
 
     def aiter_messages(self, *, max_message_bytes: int = 4 << 30) -> AsyncIterator[bytes]:
-        """The body's JSON-RPC messages as bytes, in whatever content type they come: Server-Sent Events, NDJSON, or
-        JSON with one message, several, or a batch. Other content is passed over.
+        """Streams the body's JSON-RPC messages as bytes, from any content type: Server-Sent Events, NDJSON, or JSON
+        with one message, several, or a batch. Other content is skipped.
 
         Raises:
             InvalidMessage: There is other content, and no message.
-            MessageTooLarge: A message is over ``max_message_bytes``.
+            MessageTooLarge: A message exceeds ``max_message_bytes``.
         """
         return self._aiter(self._messages(max_message_bytes, parsed=False))
 
     def iter_messages(self, *, max_message_bytes: int = 4 << 30) -> Iterator[bytes]:
-        """As :meth:`aiter_messages`, of a ``Client``."""
+        """Like :meth:`aiter_messages`, for a ``Client``."""
         return self._iter(self._messages(max_message_bytes, parsed=False))
 
     def aiter_json(self, *, max_message_bytes: int = 4 << 30) -> AsyncIterator[Any]:
-        """The same messages as objects, as ``json.loads`` makes them.
+        """Streams the body's JSON-RPC messages as objects, like those of ``json.loads``.
 
         Raises:
-            RecursionError: One is nested too deeply. So as with others that cannot be read, those beside it come first.
+            RecursionError: A message is nested too deeply. The other messages of the same chunk are yielded first, as
+                for every message that cannot be parsed.
         """
         return self._aiter(self._messages(max_message_bytes, parsed=True))
 
     def iter_json(self, *, max_message_bytes: int = 4 << 30) -> Iterator[Any]:
-        """As :meth:`aiter_json`, of a ``Client``."""
+        """Like :meth:`aiter_json`, for a ``Client``."""
         return self._iter(self._messages(max_message_bytes, parsed=True))
 
     async def aclose(self) -> None:
-        """Frees the connection; what was not read is lost."""
+        """Frees the connection. The unread rest is lost."""
         self.close()
 
     def close(self) -> None:
-        """The same, for a ``Client`` and where nothing can be awaited. From any thread: who reads there gets a
-        :class:`StreamClosed`.
+        """Like :meth:`aclose`, for a ``Client`` or code that cannot await. Can be called from any thread; a reader in
+        another thread gets a :class:`StreamClosed`.
         """
         self._is_closed = True
         if self._upload is not None:
@@ -329,7 +330,7 @@ class Response:
             raise RuntimeError(f"this is a response of {own}: read it with {other}")
 
     def _items(self, stage: Stage, raw: bool) -> Generator[Any, None, None]:
-        """What the stage makes of the body. Where there is nothing yet, the caller is to wait for more."""
+        """Yields the stage's items of the body, or ``_NOTHING`` when the caller must wait for more."""
         try:
             with closing(self._chunks(raw)) as chunks:
                 for chunk in chunks:
@@ -339,7 +340,7 @@ class Response:
                     yield from stage.feed(chunk)
             yield from stage.finish()
         except (DecodingError, RecursionError, ValueError) as error:
-            # One item cannot be had: the others are here.
+            # One item failed; yield the others first.
             yield from getattr(error, "complete", ())
             if isinstance(error, DecodingError):
                 error.request = self.request
@@ -370,5 +371,5 @@ class Response:
                 self._upload.check()
             raise
         finally:
-            # Also for whoever stops in between.
+            # Also if the reader stops early.
             self.close()

@@ -1,6 +1,7 @@
-"""What the chunks of a body are made into, one class for each form, wherever the chunks come from.
+"""Converts the chunks of a body, one class for each form of items.
 
-Rule: nothing here waits. A stage gets chunks as they arrive and gives what they complete; at the end it gives the rest.
+Rule: nothing here waits. A stage gets chunks as they arrive and returns the items that they complete. At the end it
+returns the rest.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ from typing import Any, Protocol
 
 
 class Stage(Protocol):
-    """Makes items out of chunks, as the parsers of the native module do."""
+    """Converts chunks to items, like the parsers of the native module."""
 
     def feed(self, chunk: bytes, /) -> Iterable[Any]:
-        """The items that the chunk completes."""
+        """Returns the items that the chunk completes."""
 
     def finish(self) -> Iterable[Any]:
-        """The items that the end completes."""
+        """Returns the items that the end completes."""
 
 
 class Pieces:
-    """Bytes, so many at a time; as they come if ``size`` is None."""
+    """Bytes in pieces of ``size``, or as they arrive if it is None."""
 
     def __init__(self, size: int | None) -> None:
         self._size = size
@@ -41,7 +42,7 @@ class Pieces:
 
 
 class Text:
-    """Text, so many characters at a time; as it comes if ``size`` is None. Characters are never cut."""
+    """Text in pieces of ``size`` characters, or as it arrives if it is None. Characters are never split."""
 
     def __init__(self, encoding: str, size: int | None = None) -> None:
         self._decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
@@ -64,7 +65,7 @@ class Text:
 
 
 class Lines:
-    """Lines of text, without their ends (LF, CRLF or CR)."""
+    """Lines of text, without line breaks (LF, CRLF or CR)."""
 
     def __init__(self, encoding: str) -> None:
         self._text = Text(encoding)

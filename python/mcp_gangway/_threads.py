@@ -1,6 +1,6 @@
-"""A thread's side of what runs in the background, for programs without an event loop.
+"""Waits in a thread for background operations, for programs without an event loop.
 
-Rule: a wait gives the interpreter lock away and can be interrupted by Ctrl-C. What nobody waits for any more is ended.
+Rule: waiting releases the interpreter lock and can be interrupted by Ctrl-C. An interrupted wait cancels its operation.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 
 class Pending:
-    """An operation that was begun: a function gets where its outcome is to be put."""
+    """A started operation. ``begin`` gets the place for its outcome."""
 
     def __init__(self, begin: Callable[[Call, None], Operation]) -> None:
         self._call = Call()
         self._operation = begin(self._call, None)
 
     def is_complete(self, seconds: float = 0.0) -> bool:
-        """Whether it is complete, after so many seconds at the latest."""
+        """Waits at most this many seconds. Returns True if it is complete."""
         return self._call.wait(seconds)
 
     def result(self) -> Any:
-        """Waits for its result. If the wait is interrupted, the operation is cancelled."""
+        """Waits for the result. If the wait is interrupted, the operation is cancelled."""
         try:
             self._call.wait(None)
             return self._call.result()
@@ -36,10 +36,10 @@ class Pending:
             raise
 
     def cancel(self) -> None:
-        """Nobody waits for it any more."""
+        """Cancels the operation."""
         self._operation.cancel()
 
 
 def complete(begin: Callable[[Call, None], Operation]) -> Any:
-    """Begins an operation, and waits for its result."""
+    """Starts an operation, and waits for its result."""
     return Pending(begin).result()

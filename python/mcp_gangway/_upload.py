@@ -1,6 +1,6 @@
-"""The body of a request from an iterator, made while it is sent: in a task beside it, or in the thread that sends.
+"""Sends a request body from an iterator: in a separate task, or in the thread that sends the request.
 
-Rule: the iterator is asked for a piece when there is room for it, and not any more once its request has ended.
+Rule: the iterator is advanced only when there is room for a piece, and never after its request has ended.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: How often a thread that waits for room looks whether its request has ended, in seconds.
+#: How often a thread that waits for room checks whether its request has ended, in seconds.
 _LOOK = 0.05
 
 
 class UploadTask:
-    """Iterates beside the request that :attr:`native` is the body of.
+    """A task that iterates a body while its request is sent. :attr:`native` is the body.
 
     Args:
-        pieces: What the body is made of.
-        limit: The longest that the server may take nothing, in seconds. None for no limit.
+        pieces: The pieces of the body.
+        limit: The write timeout, in seconds. None means no limit.
 
     Raises:
-        StreamConsumed: A generator that was iterated before.
+        StreamConsumed: A generator was iterated already.
     """
 
     def __init__(self, pieces: AsyncIterable[bytes], limit: float | None) -> None:
@@ -43,11 +43,11 @@ class UploadTask:
         self._task = running_loop().create_task(self._write(pieces, limit))
 
     async def beside(self, sending: Coroutine[Any, Any, T]) -> T:
-        """Waits for the response to the request. If the body fails, so does the request at once, whatever it is at.
+        """Waits for the response to the request. If the body fails, the request fails at once.
 
         Raises:
-            BaseException: What the iterator raised.
-            WriteTimeout: The server took nothing for too long.
+            BaseException: The iterator raised it.
+            WriteTimeout: The server accepted nothing for too long.
         """
         request = running_loop().create_task(sending)
 
@@ -64,12 +64,12 @@ class UploadTask:
             raise
 
     def check(self) -> None:
-        """Where a request has failed: raises why, if that was its body."""
+        """Raises the error of the body, if it failed."""
         if self._task.done() and not self._task.cancelled():
             self._task.result()
 
     def stop(self) -> None:
-        """The request has ended: what is left of the body is of no use."""
+        """Stops the iteration, because the request has ended."""
         self._task.cancel()
 
     async def _write(self, pieces: AsyncIterable[bytes], limit: float | None) -> None:
@@ -83,12 +83,12 @@ class UploadTask:
 
 
 def upload(native: Upload, pieces: Iterable[bytes], limit: float | None, request: Pending) -> None:
-    """Iterates in this thread, until all is sent or ``request``, whose body ``native`` is, has ended.
+    """Iterates in this thread until everything is sent or ``request`` has ended. ``native`` is its body.
 
     Raises:
-        BaseException: What the iterator raised.
-        StreamConsumed: A generator that was iterated before.
-        WriteTimeout: The server took nothing for too long.
+        BaseException: The iterator raised it.
+        StreamConsumed: A generator was iterated already.
+        WriteTimeout: The server accepted nothing for too long.
     """
     if inspect.isgenerator(pieces) and pieces.gi_frame is None:
         raise StreamConsumed(_SENT)
@@ -105,10 +105,10 @@ def upload(native: Upload, pieces: Iterable[bytes], limit: float | None, request
         native.close()
 
 
-_SENT = "The request's body was sent already: a generator makes it only once."
+_SENT = "The request's body was sent already: a generator can be iterated only once."
 
 
 def _checked(piece: object) -> bytes:
     if not isinstance(piece, (bytes, bytearray, memoryview)):
-        raise TypeError(f"an iterator of content gives bytes, not {type(piece).__name__}")
+        raise TypeError(f"an iterator of content must yield bytes, not {type(piece).__name__}")
     return bytes(piece)

@@ -1,15 +1,15 @@
-"""`ResilientHttpClient`: an HTTP client that repeats what failed, with the interface of
+"""`ResilientHttpClient`: an HTTP client that retries failed requests, with the interface of
 `mcpgateway.utils.retry_manager`.
 
-Rule: a request that may have had its effect is not sent again. GET, HEAD, OPTIONS, TRACE, PUT and
-DELETE may be repeated after anything in `RETRYABLE_STATUS_CODES` and after a connection that
-failed; every other method only where the server cannot have acted on it: it was not reached, or
-refused with 429 or 503. And no wait is long: what `Retry-After` asks for is respected up to
-`LONGEST_RETRY_AFTER` seconds in all, beyond that the caller gets the response and decides.
+Rule: a request that may have had an effect is not sent again. GET, HEAD, OPTIONS, TRACE, PUT and
+DELETE are retried after any of `RETRYABLE_STATUS_CODES` and after a failed connection. Other
+methods are retried only if the server cannot have acted: it was not reached, or it refused with 429
+or 503. Waits for `Retry-After` are limited to `LONGEST_RETRY_AFTER` seconds in total; beyond that
+the caller gets the response.
 
-The client beneath is an `httpx.AsyncClient` where httpx is installed, because that is what code
-written for the original expects: it looks at the type, patches its methods and catches httpx's
-exceptions. Elsewhere it is `mcp_gangway.AsyncClient`, and `client_class` asks for one or the other.
+If httpx is installed, the underlying client is an `httpx.AsyncClient`, because code written for the
+original expects it: it checks the type, patches methods and catches httpx's exceptions. Otherwise
+it is `mcp_gangway.AsyncClient`. `client_class` selects one explicitly.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 RETRYABLE_STATUS_CODES = {429, 502, 503, 504, 408}
 NON_RETRYABLE_STATUS_CODES = {400, 401, 403, 404, 405, 406}
 
-# Seconds that one request may spend on waiting because servers asked for it.
+# The most seconds that one request waits because of `Retry-After`.
 LONGEST_RETRY_AFTER = 30.0
 
 _UNREAD_STATUS_CODES = {429, 503}
@@ -57,7 +57,7 @@ _IDEMPOTENT_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}
 
 @dataclass(frozen=True)
 class _Defaults:
-    """What applies where the caller says nothing. Times are in seconds."""
+    """The defaults. Times are in seconds."""
 
     retry_max_attempts: int = 3
     retry_base_delay: float = 1.0
@@ -72,10 +72,10 @@ settings = _Defaults()
 
 
 class RetriesExhausted(RuntimeError):
-    """No attempt to open a stream led to a response that could be handed on.
+    """All attempts to open a stream failed.
 
-    The exception of the last attempt, if it had one, is the cause (`__cause__`); `status_code` is
-    the status that it was refused with otherwise, or None.
+    If the last attempt raised an exception, that is the cause (`__cause__`). Otherwise `status_code`
+    is the status of its refusal, or None.
     """
 
     def __init__(self, message: str, status_code: int | None = None) -> None:
@@ -84,17 +84,17 @@ class RetriesExhausted(RuntimeError):
 
 
 class ResilientHttpClient:
-    """Sends requests, and sends them again where that can help and cannot harm.
+    """Sends requests, and retries them if that can help and is safe.
 
     Args:
-        max_retries: Attempts in all, the first one included; with 0 nothing is sent.
-        base_backoff: Seconds before the second attempt; they double with each one that follows.
-        max_delay: Most seconds between two attempts (see `LONGEST_RETRY_AFTER` for those that a
-            server asks for).
-        jitter_max: The part of a wait, from 0 to 1, that chance may add to it.
-        client_args: Arguments of the client beneath. Without `limits` there may be 200 connections,
-            of which 100 are kept for 30 seconds while they are idle.
-        client_class: What makes the client beneath: `httpx.AsyncClient` by default (see the
+        max_retries: Maximum number of attempts, including the first; with 0 nothing is sent.
+        base_backoff: Seconds before the second attempt. The delay doubles each time.
+        max_delay: Longest delay between two attempts, in seconds (`LONGEST_RETRY_AFTER` limits the
+            waits that a server asks for).
+        jitter_max: Random addition to a delay, as a fraction of it, from 0 to 1.
+        client_args: Arguments of the underlying client. The default `limits` are 200 connections,
+            and 100 idle ones that are kept for 30 seconds.
+        client_class: Class of the underlying client: `httpx.AsyncClient` by default (see the
             module), or `mcp_gangway.AsyncClient`.
     """
 
@@ -125,18 +125,18 @@ class ResilientHttpClient:
         self.client = (client_class or httpx.AsyncClient)(**self.client_args)
 
     async def request(self, method: str, url: str, **kwargs: Any) -> Any:
-        """Sends a request, repeatedly if need be, and reads the whole response.
+        """Sends a request, with retries, and reads the whole response.
 
         Args:
             method: The HTTP method.
-            url: Where to.
-            **kwargs: What the client's own `request` takes.
+            url: The URL.
+            **kwargs: Arguments of the client's own `request`.
 
         Returns:
-            The first response that is final, or the last one there was; None if `max_retries` is 0.
+            The first final response, or else the last one; None if `max_retries` is 0.
 
         Raises:
-            Exception: what the last attempt raised, or the first one that cannot be repeated.
+            Exception: The last attempt raised it, or the first one that cannot be retried.
         """
         patience = _Patience()
         response: Any = None
@@ -149,7 +149,7 @@ class ResilientHttpClient:
                 if not self._may_repeat(method, error, None):
                     raise
                 failure = error
-                logger.warning("%s will be repeated: %s", method, describe(error))
+                logger.warning("%s will be retried: %s", method, describe(error))
             else:
                 if response.is_success or not self._may_repeat(method, None, response):
                     return response
@@ -160,11 +160,11 @@ class ResilientHttpClient:
             if asked:
                 if is_last or not patience.allows(asked):
                     return response
-                logger.warning("the server asks for %.1f s of patience", asked)
+                logger.warning("the server asks to wait %.1f s", asked)
                 await asyncio.sleep(asked)
             else:
                 await self._back_off(attempt)
-        logger.error("no attempt was left for %s", without_secrets(url))
+        logger.error("no attempts left for %s", without_secrets(url))
         return response
 
     async def get(self, url: str, **kwargs: Any) -> Any:
@@ -172,7 +172,7 @@ class ResilientHttpClient:
         return await self.request("GET", url, **kwargs)
 
     async def post(self, url: str, **kwargs: Any) -> Any:
-        """`request` with POST, which is repeated only where the server cannot have acted on it."""
+        """`request` with POST, which is retried only if the server cannot have acted on it."""
         return await self.request("POST", url, **kwargs)
 
     async def put(self, url: str, **kwargs: Any) -> Any:
@@ -185,20 +185,20 @@ class ResilientHttpClient:
 
     @asynccontextmanager
     async def stream(self, method: str, url: str, **kwargs: Any) -> AsyncIterator[Any]:
-        """Opens a response whose body is read as it comes; only the opening is ever repeated.
+        """Opens a response and streams its body. Only the opening is retried.
 
         Args:
             method: The HTTP method.
-            url: Where to.
-            **kwargs: What the client's own `stream` takes.
+            url: The URL.
+            **kwargs: Arguments of the client's own `stream`.
 
         Yields:
-            The first response that is final: a success, or an error that a repetition would not
-            mend. Whatever is raised while it is read is raised to the reader, once.
+            The first final response: a success, or an error that a retry would not fix. Errors
+            while reading are raised to the reader and not retried.
 
         Raises:
-            RetriesExhausted: a RuntimeError, when no attempt led to such a response.
-            Exception: what an attempt raised that cannot be repeated.
+            RetriesExhausted: A RuntimeError. No attempt led to such a response.
+            Exception: An attempt raised it that cannot be retried.
         """
         async with AsyncExitStack() as stack:
             yield await self._open(stack, method, url, _as_content(kwargs))
@@ -214,8 +214,7 @@ class ResilientHttpClient:
         await self.aclose()
 
     async def _open(self, stack: AsyncExitStack, method: str, url: str, kwargs: dict[str, Any]) -> Any:
-        """The response, which `stack` closes; those that were refused are closed before anything
-        else is done."""
+        """Returns the response, which `stack` closes. Refused responses are closed at once."""
         patience = _Patience()
         status: int | None = None
         for attempt in range(self.max_retries):
@@ -236,9 +235,9 @@ class ResilientHttpClient:
                     raise
                 if is_last:
                     raise RetriesExhausted(describe(error)) from error
-                logger.warning("%s will be repeated: %s", method, describe(error))
+                logger.warning("%s will be retried: %s", method, describe(error))
             if asked:
-                logger.warning("the server asks for %.1f s of patience", asked)
+                logger.warning("the server asks to wait %.1f s", asked)
                 await asyncio.sleep(asked)
             else:
                 await self._back_off(attempt)
@@ -249,14 +248,12 @@ class ResilientHttpClient:
         await self._sleep_with_jitter(delay, delay * self.jitter_max)
 
     async def _sleep_with_jitter(self, base: float, jitter_range: float) -> None:
-        """Sleeps for `base` seconds and up to `jitter_range` more, as chance has it, but no longer
-        than `max_delay`."""
+        """Sleeps for `base` seconds plus a random time up to `jitter_range`, at most `max_delay`."""
         delay = base + random.uniform(0, jitter_range)
         await asyncio.sleep(max(0.0, min(delay, self.max_delay)))
 
     def _should_retry(self, exc: Exception | None, response: Any) -> bool:
-        """Whether an attempt that ended like this can end better the next time, its effects left
-        aside."""
+        """True if another attempt could succeed, regardless of side effects."""
         if isinstance(exc, _kinds("ConnectTimeout", "ReadTimeout", "NetworkError")):
             return True
         if response is None:
@@ -270,8 +267,7 @@ class ResilientHttpClient:
         return False
 
     def _may_repeat(self, method: str, exc: Exception | None, response: Any) -> bool:
-        """Whether the next attempt can end better, and cannot have an effect for the second
-        time."""
+        """True if another attempt could succeed, and cannot repeat an effect."""
         if not self._should_retry(exc, response):
             return False
         if method.upper() in _IDEMPOTENT_METHODS:
@@ -282,12 +278,12 @@ class ResilientHttpClient:
 
 
 def is_unsent(error: BaseException | None) -> bool:
-    """Whether `error` says that the server has seen nothing of the request."""
+    """True if `error` means that the server received nothing of the request."""
     return isinstance(error, _kinds("ConnectError", "ConnectTimeout", "PoolTimeout"))
 
 
 class _Patience:
-    """What is left of `LONGEST_RETRY_AFTER`."""
+    """The rest of `LONGEST_RETRY_AFTER`."""
 
     def __init__(self) -> None:
         self._left = LONGEST_RETRY_AFTER
@@ -300,8 +296,8 @@ class _Patience:
 
 
 def _kinds(*names: str) -> tuple[type[Exception], ...]:
-    """The exceptions of these names, httpx's and ours; looked up late, as either module may still
-    be loading."""
+    """Returns the exceptions with these names, httpx's and ours. They are looked up late, because
+    either module may still be loading."""
     return tuple(getattr(library, name) for library in {httpx, mcp_gangway} for name in names)
 
 
@@ -310,8 +306,7 @@ def _is_success(response: Any) -> bool:
 
 
 def _retry_after(response: Any) -> float | None:
-    """Seconds that the response asks to wait, or None if it does not say anything that can be
-    followed."""
+    """Returns the seconds that the response asks to wait, or None if it names no valid delay."""
     if response.status_code not in _UNREAD_STATUS_CODES:
         return None
     text = response.headers.get("Retry-After")
@@ -328,7 +323,7 @@ def _retry_after(response: Any) -> float | None:
 
 
 def _as_content(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Raw bytes as `content`, where httpx has them; as `data` they are deprecated."""
+    """Moves raw bytes from `data`, where httpx deprecates them, to `content`."""
     if isinstance(kwargs.get("data"), (bytes, str)):
         kwargs = dict(kwargs)
         kwargs["content"] = kwargs.pop("data")
@@ -340,7 +335,7 @@ def describe(error: BaseException) -> str:
 
 
 def without_secrets(url: Any) -> str:
-    """Scheme, host and path: user names, passwords and queries are nobody's business in a log."""
+    """Returns scheme, host and path for the log, without user name, password and query."""
     text = str(url).split("?", 1)[0].split("#", 1)[0]
     scheme, separator, rest = text.partition("://")
     authority, slash, path = rest.partition("/")

@@ -1,28 +1,26 @@
-"""A drop-in for `mcpgateway.wrapper`: a bridge from JSON-RPC lines on stdin and stdout to an MCP
-server behind HTTP.
+"""A drop-in replacement for `mcpgateway.wrapper`: a bridge from JSON-RPC lines on stdin and stdout
+to an MCP server over HTTP.
 
-It is two things:
+It has two uses:
 
-- Run as a program (`python -m mcp_gangway.wrapper`) it is the native bridge, with the original's
-  options, variables and defaults. Nothing else here takes part in that.
-- As a module it has the original's functions, for code and tests that import or replace them. They
-  look each other up by name at every call, so replacing one is felt by the others.
+- Run as a program (`python -m mcp_gangway.wrapper`), it starts the native bridge with the
+  original's options, variables and defaults. The rest of this module is not used.
+- Imported as a module, it provides the original's functions, for code and tests that import or
+  replace them. They look each other up by name at every call, so a replacement affects all.
 
-Rules: stdout carries JSON-RPC only, one message a line, and the log goes to stderr. Each request
-gets one answer with its own id, and nothing is sent to the server a second time that may have run
-there.
+Rules: stdout carries only JSON-RPC, one message per line, and the log goes to stderr. Each request
+gets one answer with its own id. A message that may have run is not sent again.
 
 Variables: `MCP_SERVER_URL`, `MCP_AUTH`, `MCP_TOOL_CALL_TIMEOUT` (seconds, 60),
 `MCP_WRAPPER_LOG_LEVEL` (INFO), `CONCURRENCY` (10), `FORGE_CONTENT_TYPE` (`application/json`,
-`application/x-www-form-urlencoded`, or anything else for a choice by content). An empty number
-counts as unset.
+`application/x-www-form-urlencoded`, or anything else to choose by content). An empty number counts
+as unset.
 """
 
 from __future__ import annotations
 
 if __name__ == "__main__":
-    # The program ends here: it needs nothing of what follows, and importing that takes longer than
-    # all that it does.
+    # The program ends here. Importing the rest would take longer than everything that it does.
     from mcp_gangway._command import run
 
     run()
@@ -45,7 +43,7 @@ from urllib.parse import urlencode
 
 import mcp_gangway
 
-# The name is the original's, and what code that replaces it looks for.
+# The original's name, which code that replaces it looks for.
 from mcp_gangway import _json as orjson
 from mcp_gangway import _native
 from mcp_gangway._command import OneLineParser, bridge_command
@@ -94,8 +92,8 @@ __all__ = [
 
 
 def _variable(name: str, default: float) -> float:
-    """The number in a variable of the environment. A mistake in it must not break an import;
-    `parse_args` tells it."""
+    """Returns the number in an environment variable. An invalid one must not break an import;
+    `parse_args` reports it."""
     try:
         return _positive(os.environ.get(name) or default)
     except ValueError:
@@ -113,7 +111,7 @@ DEFAULT_CONCURRENCY: int = max(1, int(_variable("CONCURRENCY", 10)))
 # Seconds, like all times here.
 DEFAULT_CONNECT_TIMEOUT = 15
 DEFAULT_RESPONSE_TIMEOUT: float = _variable("MCP_TOOL_CALL_TIMEOUT", 60.0)
-# How long requests may still be under way after stdin has ended.
+# How long requests may go on after stdin has ended.
 DRAIN_TIMEOUT = 5.0
 
 JSONRPC_PARSE_ERROR = -32700
@@ -129,22 +127,21 @@ if not logger.handlers:
 logger.propagate = False
 logger.disabled = True
 
-# Set once the end has begun. Nobody waits for it, since it outlives event loops: `_at_shutdown` is
-# for that.
+# Set once the shutdown has begun. It outlives event loops, so do not wait for it: use `_at_shutdown`.
 _shutdown = asyncio.Event()
 _at_shutdown: set[Callable[[], None]] = set()
 
 
 @dataclass
 class Settings:
-    """What the bridge is told.
+    """The settings of the bridge.
 
     Args:
-        server_url: Where messages are posted.
-        auth_header: The value of the `Authorization` header, sent as it is; none if empty or None.
-        connect_timeout: Seconds to connect in.
-        response_timeout: Seconds that the server may be silent for.
-        concurrency: Requests that may be under way at once.
+        server_url: The URL that messages are posted to.
+        auth_header: Value of the `Authorization` header, sent unchanged; no header if empty or None.
+        connect_timeout: Longest time to connect, in seconds.
+        response_timeout: Longest time without data from the server, in seconds.
+        concurrency: Maximum number of requests in flight.
         log_level: As for `setup_logging`.
     """
 
@@ -154,16 +151,15 @@ class Settings:
     response_timeout: float = DEFAULT_RESPONSE_TIMEOUT
     concurrency: int = DEFAULT_CONCURRENCY
     log_level: str | None = None
-    # What the answer to `initialize` teaches: the headers that name session and protocol version
-    # from then on.
+    # Headers from the answer to `initialize`: the session and the protocol version.
     _session: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 def main() -> None:
-    """Runs the bridge until stdin ends or a signal asks for the end.
+    """Runs the bridge until stdin ends or a signal stops it.
 
     Raises:
-        SystemExit: with 2, after a line on stderr, when the command line cannot be used.
+        SystemExit: With 2, after a line on stderr, if the command line is invalid.
     """
     settings = parse_args()
     setup_logging(settings.log_level)
@@ -178,26 +174,26 @@ def main() -> None:
         asyncio.set_event_loop(None)
         loop.close()
         _flood.tell()
-        logger.info("the end")
+        logger.info("the bridge has ended")
     if _Blocked.count:
-        # A thread waits for the client, which may never read or write again. The interpreter would
-        # wait for the thread.
+        # A thread waits for the client, which may never read or write again. The interpreter would wait for that
+        # thread.
         sys.stderr.flush()
         os._exit(0)
 
 
 async def main_async(settings: Settings) -> None:
-    """Reads messages from stdin and forwards each, until stdin ends or the end is asked for.
+    """Reads messages from stdin and forwards each, until stdin ends or the shutdown begins.
 
-    Requests run at the same time, up to `settings.concurrency`; notifications, pings and answers to
-    the server never wait for one of these places. Everything waits until `initialize` is answered.
-    When stdin has ended, what is under way has `DRAIN_TIMEOUT` seconds to finish; whoever is
-    without an answer in the end gets an error.
+    Up to `settings.concurrency` requests run at the same time; notifications, pings and answers to
+    the server do not count. Everything waits until `initialize` is answered. After stdin has ended,
+    open requests have `DRAIN_TIMEOUT` seconds to finish. Requests without an answer then get an
+    error.
     """
     loop = asyncio.get_running_loop()
     queue = _Intake()
     reader = asyncio.create_task(stdin_reader(queue))
-    # A reader that fails has come to the end of stdin too.
+    # A failed reader counts as the end of stdin.
     reader.add_done_callback(lambda _: queue.put_nowait(None))
     client = ResilientHttpClient(
         max_retries=5,
@@ -238,7 +234,7 @@ async def main_async(settings: Settings) -> None:
                 if not shutting_down():
                     await dispatch.drain(told_to_end)
             finally:
-                # Who asked for the end does not want to wait for a client that does not read.
+                # On a requested shutdown, do not wait long for a client that does not read.
                 writer.patience = 1.0 if _shutdown.is_set() else DRAIN_TIMEOUT
                 _mark_shutdown()
                 await dispatch.cancel()
@@ -261,15 +257,15 @@ async def make_request(
     max_retries: int = 5,
     base_delay: float = 0.25,
 ) -> None:
-    """Forwards a payload, again if it fails and cannot have run, and answers with an error if
-    nothing helps.
+    """Forwards a payload. Retries if it failed and cannot have run. Answers with an error if all
+    attempts fail.
 
     Args:
-        client: What sends it. A `ResilientHttpClient` that has given up is not asked again.
+        client: The client. After a `ResilientHttpClient` has exhausted its retries, there are no more.
         settings: See `Settings`.
-        payload: A message, a batch, or a text that is sent as it is.
-        max_retries: How often it may be sent again.
-        base_delay: Seconds before the first time; they double with each that follows, up to 8.
+        payload: A message, a batch, or a text that is sent unchanged.
+        max_retries: Maximum number of retries.
+        base_delay: Seconds before the first retry. The delay doubles each time, up to 8 s.
     """
     attempt = 0
     with _owed_for(payload) as owed:
@@ -289,7 +285,7 @@ async def make_request(
                     return
                 if not (is_unsent(error) or owed.may_repeat()):
                     owed.fail(
-                        "the connection failed; the request may have run, so it is not repeated",
+                        "the connection failed; the request may have run, so it is not sent again",
                         JSONRPC_SERVER_ERROR,
                         describe(error),
                     )
@@ -300,14 +296,13 @@ async def make_request(
 async def forward_once(
     client: ResilientHttpClient, settings: Settings, payload: str | dict[str, Any] | list[Any]
 ) -> None:
-    """Posts a payload and writes the messages of the response to stdout as they come.
+    """Posts a payload and writes the messages of the response to stdout as they arrive.
 
-    A response of `mcp_gangway.AsyncClient` is not parsed: its messages leave as the bytes that they
-    are, one at a time. Of any other, `status_code`, `headers.get`, `aread` and `aiter_bytes` are
-    used.
+    Messages from a response of `mcp_gangway.AsyncClient` are written as the original bytes, one at
+    a time. Of other responses, only `status_code`, `headers.get`, `aread` and `aiter_bytes` are used.
 
     Raises:
-        Exception: what the client raises. Errors that the server reports become JSON-RPC errors on
+        Exception: The client raised it. Errors that the server reports become JSON-RPC errors on
             stdout.
     """
     if shutting_down():
@@ -367,14 +362,14 @@ async def forward_once(
 
 
 async def sse_events(resp: Any) -> AsyncIterator[bytes]:
-    """The data of each event of an event stream, as it arrives; `resp` needs only `aiter_bytes()`.
+    """Yields the data of each event of an event stream as it arrives. `resp` needs only
+    `aiter_bytes()`.
 
-    Events of another type than `message`, like a server's `ping`, are no messages and left out.
-    Like the original, and unlike the native bridge, this yields an event that the end of the stream
-    left incomplete.
+    Skips events of another type than `message`, like a server's `ping`. Like the original, and
+    unlike the native bridge, it yields an event that the end of the stream left incomplete.
 
     Raises:
-        Exception: what `aiter_bytes` raises, or the parser when an event is larger than it allows.
+        Exception: `aiter_bytes` raised it, or the parser because an event exceeds its limit.
     """
     parser = mcp_gangway.SseParser()
     async for chunk in resp.aiter_bytes():
@@ -389,11 +384,11 @@ async def sse_events(resp: Any) -> AsyncIterator[bytes]:
 
 
 async def ndjson_lines(resp: Any) -> AsyncIterator[bytes]:
-    """The lines of newline-delimited JSON that are not blank, stripped, as they arrive; `resp`
-    needs only `aiter_bytes()`.
+    """Yields the non-blank lines of newline-delimited JSON, stripped, as they arrive. `resp` needs
+    only `aiter_bytes()`.
 
     Raises:
-        Exception: what `aiter_bytes` raises, or the parser when a line is larger than it allows.
+        Exception: `aiter_bytes` raised it, or the parser because a line exceeds its limit.
     """
     parser = mcp_gangway.NdjsonParser()
     async for chunk in resp.aiter_bytes():
@@ -408,11 +403,11 @@ async def ndjson_lines(resp: Any) -> AsyncIterator[bytes]:
 
 
 async def stdin_reader(queue: asyncio.Queue[Any]) -> None:
-    """Puts what each line of stdin stands for on the queue, and None when stdin has ended.
+    """Parses each line of stdin and puts it on the queue. Puts None when stdin has ended.
 
-    A line that is not JSON becomes an error object that belongs on stdout, with the line in `data`.
-    The end of stdin also marks the shutdown; only on the queue of `main_async` it does not, so that
-    requests under way can be answered first.
+    A line that is not JSON becomes an error object for stdout, with the line in `data`. The end of
+    stdin also starts the shutdown, except on the queue of `main_async`, so that open requests can
+    be answered first.
     """
     while True:
         line: Any = await asyncio.to_thread(_read_line)
@@ -429,17 +424,17 @@ async def stdin_reader(queue: asyncio.Queue[Any]) -> None:
         except Exception:
             item = _Refusal(make_error("Invalid JSON from stdin", JSONRPC_PARSE_ERROR, _as_text(line)), id=None)
         if item is None:
-            # On the queue, None is the end.
+            # On the queue, None means the end.
             item = _Refusal(make_error("null is not a message", JSONRPC_INVALID_REQUEST), id=None)
         await queue.put(item)
 
 
 def send_to_stdout(obj: Any) -> None:
-    """Writes `obj` as a line of JSON; what has no JSON form goes out raw if it is bytes, otherwise
-    as its `str`.
+    """Writes `obj` as a line of JSON. Bytes are written unchanged, and other objects without a JSON
+    form as their `str`.
 
-    While `main_async` runs, a thread does the writing, so that a client that does not read holds up
-    nothing else. When stdout cannot be written, the shutdown begins.
+    While `main_async` runs, a thread does the writing, so that a client that does not read blocks
+    nothing else. If stdout cannot be written, the shutdown begins.
     """
     try:
         line = orjson.dumps(obj)
@@ -452,8 +447,8 @@ def send_to_stdout(obj: Any) -> None:
 
 
 def make_error(message: str, code: int = JSONRPC_INTERNAL_ERROR, data: Any = None) -> dict[str, Any]:
-    """A JSON-RPC error response with the id `"bridge"`, which the functions here replace by that of
-    the request.
+    """Returns a JSON-RPC error response with the id `"bridge"`, which the functions here replace
+    with the id of the request.
 
     >>> make_error("too bad", code=-32600)
     {'jsonrpc': '2.0', 'id': 'bridge', 'error': {'code': -32600, 'message': 'too bad'}}
@@ -465,10 +460,9 @@ def make_error(message: str, code: int = JSONRPC_INTERNAL_ERROR, data: Any = Non
 
 
 def convert_url(url: str) -> str:
-    """The address of the MCP endpoint that belongs to a ContextForge address, exactly as the
-    original finds it.
+    """Returns the MCP endpoint of a ContextForge address, exactly like the original.
 
-    It changes every `/sse` in an address that ends so, even in the host; `python -m
+    If the address ends with `/sse`, it replaces every `/sse` in it, even in the host. `python -m
     mcp_gangway.wrapper` does not use it.
 
     >>> convert_url("http://localhost:4444/servers/1")
@@ -486,10 +480,10 @@ def convert_url(url: str) -> str:
 
 
 def setup_logging(level: str | None) -> None:
-    """Sets how much the log says: a level's name in any case, or one of "", None, OFF, NONE,
-    DISABLE, FALSE, 0 for nothing.
+    """Sets the log level: its name in any case, or one of "", None, OFF, NONE, DISABLE, FALSE, 0 to
+    turn the log off.
 
-    A name that nobody knows counts as INFO.
+    An unknown name counts as INFO.
 
     >>> setup_logging("off"); logger.disabled
     True
@@ -499,7 +493,7 @@ def setup_logging(level: str | None) -> None:
         logger.disabled = True
         return
     _flood.forget()
-    # Once, before all handlers.
+    # On the logger, so that it runs once for all handlers.
     logger.addFilter(_flood)
     number = getattr(logging, name, None)
     logger.setLevel(number if type(number) is int else logging.INFO)
@@ -509,15 +503,16 @@ def setup_logging(level: str | None) -> None:
 
 
 class _Flood(logging.Filter):
-    """A peer cannot fill the log: above DEBUG, a place in the code says `LINES` lines a minute, none
-    of them twice. The rest is counted, and told with the next line of that place, or at the end."""
+    """Keeps peers from filling the log. Above DEBUG, each call site logs at most `LINES` lines per
+    minute, none of them twice. The rest is counted. The count is logged with the next line of that
+    call site, or at the end."""
 
     LINES = 10
     PERIOD = 60.0
 
     def __init__(self) -> None:
         super().__init__()
-        # When the period began, what was said in it, and how often something was not.
+        # The start of the period, the lines that were logged in it, and the number of suppressed ones.
         self._places: dict[tuple[str, int], tuple[float, set[str], int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -540,7 +535,7 @@ class _Flood(logging.Filter):
         self._places.clear()
 
     def tell(self) -> None:
-        """Tells what was only counted."""
+        """Logs the number of suppressed lines."""
         count = sum(unsaid for _, _, unsaid in self._places.values())
         self.forget()
         if count:
@@ -551,30 +546,30 @@ _flood = _Flood()
 
 
 class _OneLine(logging.Formatter):
-    """Peers have their part in what is logged: it stays in its line, and is no command to a
-    terminal."""
+    """Makes log lines safe, because they can contain text from peers: no line breaks, no terminal
+    commands."""
 
     def format(self, record: logging.LogRecord) -> str:
         return _native.shown(super().format(record))
 
 
 def shutting_down() -> bool:
-    """Whether the end has begun."""
+    """True if the shutdown has begun."""
     return _shutdown.is_set()
 
 
 def parse_args() -> Settings:
-    """The settings that the command line and the environment ask for.
+    """Returns the settings from the command line and the environment.
 
     Raises:
-        SystemExit: with 2, after a line on stderr, if something is missing or wrong; with 0 after
+        SystemExit: With 2, after a line on stderr, if something is missing or wrong; with 0 after
             `--help`.
     """
-    parser = OneLineParser(description="Connects an MCP client on stdio to an MCP server behind HTTP.")
+    parser = OneLineParser(description="Connects an MCP client on stdio to an MCP server over HTTP.")
     parser.add_argument(
         "--url",
         default=os.environ.get("MCP_SERVER_URL"),
-        help="the server [$MCP_SERVER_URL]",
+        help="address of the MCP server [$MCP_SERVER_URL]",
     )
     parser.add_argument(
         "--auth",
@@ -584,12 +579,12 @@ def parse_args() -> Settings:
     parser.add_argument(
         "--timeout",
         default=os.environ.get("MCP_TOOL_CALL_TIMEOUT"),
-        help="seconds that the server may be silent for [$MCP_TOOL_CALL_TIMEOUT] [default: 60]",
+        help="longest time without data from the server, in seconds [$MCP_TOOL_CALL_TIMEOUT] [default: 60]",
     )
     parser.add_argument(
         "--log-level",
         default=os.environ.get("MCP_WRAPPER_LOG_LEVEL", "INFO"),
-        help="how much stderr gets, or OFF [$MCP_WRAPPER_LOG_LEVEL] [default: INFO]",
+        help="level of the log on stderr, or OFF [$MCP_WRAPPER_LOG_LEVEL] [default: INFO]",
     )
     given = parser.parse_args()
     if not given.url:
@@ -608,11 +603,11 @@ def parse_args() -> Settings:
     )
 
 
-# --- The end ---
+# --- Shutdown ---
 
 
 def _mark_shutdown() -> None:
-    """Begins the end: nothing new is sent, and `main_async` does not wait any longer."""
+    """Starts the shutdown: nothing new is sent, and `main_async` stops waiting."""
     if not _shutdown.is_set():
         _shutdown.set()
         for wake in list(_at_shutdown):
@@ -620,17 +615,17 @@ def _mark_shutdown() -> None:
 
 
 def _install_signal_handlers(loop: asyncio.AbstractEventLoop) -> None:
-    """Lets SIGINT and SIGTERM begin the end, where there are such signals and the loop can take
+    """Makes SIGINT and SIGTERM start the shutdown, if the system has them and the loop supports
     them."""
     for number in (getattr(signal, "SIGINT", None), getattr(signal, "SIGTERM", None)):
         if number is not None:
-            # Only the main thread may ask for signals, and not on every system.
+            # Only the main thread can handle signals, and not on every system.
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.add_signal_handler(number, _mark_shutdown)
 
 
 async def _end_session(client: ResilientHttpClient, settings: Settings) -> None:
-    """Tells the server that its session is over, if there is one and the server listens."""
+    """Ends the session at the server, if there is one. Ignores failures."""
     session: dict[str, str] = getattr(settings, "_session", {})
     if "Mcp-Session-Id" not in session:
         return
@@ -642,7 +637,7 @@ async def _end_session(client: ResilientHttpClient, settings: Settings) -> None:
     session.clear()
 
 
-# --- What becomes of messages ---
+# --- Messages ---
 
 
 class _Intake(asyncio.Queue[Any]):
@@ -650,30 +645,30 @@ class _Intake(asyncio.Queue[Any]):
 
 
 class _Refusal(dict[str, Any]):
-    """An error that answers a line of stdin which goes nowhere else."""
+    """An error that answers an invalid line of stdin."""
 
     def __init__(self, error: dict[str, Any], id: Any) -> None:
         super().__init__(error, id=id)
 
 
 class _Dispatch:
-    """The messages that are under way, each in a task."""
+    """The messages in flight, each in a task."""
 
     def __init__(self, client: ResilientHttpClient, settings: Settings) -> None:
         self._client = client
         self._settings = settings
         self._places = asyncio.Semaphore(max(1, settings.concurrency))
         self._tasks: dict[asyncio.Task[None], _Owed] = {}
-        # The last message that others wait for.
+        # The last handshake message, which later messages wait for.
         self._gate: _Owed | None = None
 
     def take(self, item: Any) -> None:
-        """Sends a message from stdin on its way, or answers it at once if it is none."""
+        """Forwards a message from stdin, or answers at once if it is not a message."""
         if isinstance(item, _Refusal):
             send_to_stdout(dict(item))
             return
         if not isinstance(item, (dict, list)):
-            refusal = make_error("a message is an object", JSONRPC_INVALID_REQUEST, item)
+            refusal = make_error("a message must be an object", JSONRPC_INVALID_REQUEST, item)
             send_to_stdout({**refusal, "id": None})
             return
         owed = _Owed(item)
@@ -687,8 +682,7 @@ class _Dispatch:
         task.add_done_callback(lambda task: self._tasks.pop(task, None))
 
     async def drain(self, told_to_end: asyncio.Event) -> None:
-        """Waits until what is under way has finished, `DRAIN_TIMEOUT` is over, or the event is
-        set."""
+        """Waits until all messages are finished, `DRAIN_TIMEOUT` is over, or the event is set."""
         finishing = [task for task, owed in self._tasks.items() if owed.is_message]
         if not finishing:
             return
@@ -699,7 +693,7 @@ class _Dispatch:
         finished.cancel()
 
     async def cancel(self) -> None:
-        """Ends what is under way; requests without an answer get an error."""
+        """Cancels all messages. Requests without an answer get an error."""
         under_way = dict(self._tasks)
         for task in under_way:
             task.cancel()
@@ -728,11 +722,10 @@ class _Dispatch:
     def _give_up(self, owed: _Owed) -> None:
         if owed.ids:
             what = "may have run" if owed.is_started else "was not sent"
-            owed.fail(f"the bridge ended before the answer came; the request {what}", JSONRPC_SERVER_ERROR)
+            owed.fail(f"the bridge ended before the answer arrived; the request {what}", JSONRPC_SERVER_ERROR)
 
     def _drop_waiting(self, id: Any) -> bool:
-        """Forgets the request of this id if it has not been sent yet; then the server need not hear
-        of it."""
+        """Drops the request with this id if it was not sent yet. Then the server need not be told."""
         for task, owed in self._tasks.items():
             if not owed.is_started and owed.ids == [id]:
                 owed.ids.clear()
@@ -742,11 +735,11 @@ class _Dispatch:
 
 
 class _Owed:
-    """What is still to be said about a payload: for each request in it, one answer."""
+    """The answers that are still owed for a payload: one for each request in it."""
 
     def __init__(self, payload: Any) -> None:
         self.payload = payload
-        # The ids of requests that have no answer yet.
+        # The ids of requests without an answer.
         self.ids: list[Any] = []
         self.is_started = False
         self.settled = asyncio.Event()
@@ -764,9 +757,9 @@ class _Owed:
         self._is_harmless = all(_only_reads(method) for method in methods)
         self.is_message = bool(messages)
         self.is_initialize = methods == ["initialize"]
-        # What others must not overtake.
+        # Later messages must not overtake these.
         self.is_handshake = methods in (["initialize"], ["notifications/initialized"])
-        # What must not wait for the handshake either, as that may be waiting for it.
+        # These must not wait for the handshake, because it may be waiting for them.
         self.passes_gate = self.is_message and all(method in (None, "notifications/cancelled") for method in methods)
         self.needs_place = not self.is_message or (bool(self.ids) and methods != ["ping"])
         self.cancels = None
@@ -775,19 +768,18 @@ class _Owed:
             self.cancels = parameters.get("requestId") if isinstance(parameters, dict) else None
 
     def may_repeat(self) -> bool:
-        """Whether sending the payload again has no effect but answers, and none that was seen
-        before."""
+        """True if sending the payload again can only cause answers, and none was written yet."""
         return self._is_harmless and not self._was_emitted
 
     def note(self, message: Any) -> bool:
-        """Remembers what is on its way to stdout; whether it was given the id that it lacked."""
+        """Records a message for stdout. Returns True if a missing id was added to it."""
         self._was_emitted = True
         is_changed = False
         for part in message if isinstance(message, list) else [message]:
             if not isinstance(part, dict) or not part.keys() & {"result", "error"}:
                 continue
             if "error" in part and part.get("id") is None and len(self.ids) == 1:
-                # The server could not tell whose error it is; here it can be told.
+                # The server did not know the id of the failed request, but here only one is open.
                 part["id"] = self.ids[0]
                 is_changed = True
             if part.get("id") in self.ids:
@@ -796,27 +788,26 @@ class _Owed:
         return is_changed
 
     def note_large(self) -> None:
-        """Remembers a message that is too large to look into: nothing but an answer is."""
+        """Records a message that is too large to parse. Only an answer is that large."""
         self._was_emitted = True
         self.ids.clear()
         self._settle()
 
     def blame(self, message: str, code: int, data: Any = None) -> None:
-        """Reports a fault that need not be the end: to requests only if no answer follows."""
+        """Reports a fault that may not be final: requests get the error only if no answer follows."""
         if self.ids:
             self._fault = (message, code, data)
         else:
             self.fail(message, code, data)
 
     def end(self) -> None:
-        """Says that the response is over."""
+        """Handles the end of the response."""
         if self.ids:
             no_answer = ("the reply ended without an answer", JSONRPC_INTERNAL_ERROR, None)
             self.fail(*(self._fault or no_answer))
 
     def fail(self, message: str, code: int, data: Any = None) -> None:
-        """Sends an error to each request without an answer. Of notifications and answers only the
-        log hears."""
+        """Answers each open request with an error. A failed notification or answer is only logged."""
         error = make_error(message, code, data)
         if not self.is_message:
             send_to_stdout(error)
@@ -841,14 +832,14 @@ _READING_METHODS = {
     "server/discover",
 }
 
-# The payload that this task forwards. It goes from one function to the next beside their arguments,
-# which are the original's.
+# The payload that this task forwards. It is passed in a context variable, because the functions keep the original's
+# parameters.
 _current: contextvars.ContextVar[_Owed | None] = contextvars.ContextVar("_current", default=None)
 
 
 @contextlib.contextmanager
 def _owed_for(payload: Any) -> Iterator[_Owed]:
-    """What is owed for a payload: known from the caller, or else from now on."""
+    """Returns the owed answers of a payload: those of the caller, or new ones."""
     owed = _current.get()
     if owed is not None and owed.payload is payload:
         yield owed
@@ -862,14 +853,14 @@ def _owed_for(payload: Any) -> Iterator[_Owed]:
 
 
 def _only_reads(method: Any) -> bool:
-    """Whether a message of this method may arrive twice. An answer may: the first one counts."""
+    """True if a message of this method may be sent twice. An answer may: the first one counts."""
     if not isinstance(method, str):
         return method is None
     return method in _READING_METHODS or method.endswith(("/list", "/get"))
 
 
 def _encode(payload: Any, content_type: str) -> tuple[bytes, str]:
-    """The body that carries a payload, and its type."""
+    """Returns the body of a payload, and its content type."""
     is_form = content_type == "application/x-www-form-urlencoded"
     if not is_form and content_type != "application/json":
         is_form = isinstance(payload, dict) and all(
@@ -921,13 +912,13 @@ async def _emit_document(document: bytes, owed: _Owed, session: dict[str, str]) 
     await _room()
 
 
-# A message over this is not parsed: the objects would take several times its size.
+# A larger message is not parsed: its objects would take several times its size.
 _LARGE = 1 << 20
 _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
 
 
 async def _emit_bytes(message: bytes, owed: _Owed, session: dict[str, str]) -> None:
-    # Between tokens, where alone JSON has line breaks, a space means the same.
+    # JSON has line breaks only between tokens, where a space means the same.
     line = message.translate(_LINE_BREAKS) if b"\n" in message or b"\r" in message else message
     if len(line) > _LARGE:
         owed.note_large()
@@ -945,7 +936,7 @@ async def _emit_bytes(message: bytes, owed: _Owed, session: dict[str, str]) -> N
 
 @contextlib.asynccontextmanager
 async def _closing(items: AsyncIterator[bytes]) -> AsyncIterator[AsyncIterator[bytes]]:
-    """Closes an iterator that can be closed, at once and not when it is collected."""
+    """Closes an iterator at the end of the block, not when it is garbage-collected."""
     try:
         yield items
     finally:
@@ -961,19 +952,18 @@ def _as_text(line: Any) -> str:
 
 
 def _excerpt(data: bytes) -> str:
-    """The beginning of what the server sent."""
+    """Returns the beginning of the server's data."""
     return data[:512].decode("utf-8", "replace")
 
 
 def _verifies_certificates() -> bool:
-    """Whether certificates are checked: always, unless the gateway's own settings are here and say
-    no."""
+    """True if certificates are checked: always, unless the gateway's own settings turn it off."""
     try:
         from mcpgateway.config import settings as gateway  # type: ignore
 
         return not gateway.skip_ssl_verify
     except (Exception, SystemExit):
-        # Not here, or the gateway refuses to be imported, as it does without its secrets.
+        # It is not installed, or it refuses to be imported, as it does without its secrets.
         return True
 
 
@@ -981,7 +971,7 @@ def _verifies_certificates() -> bool:
 
 
 class _Blocked:
-    """How many threads wait for the client, to read what it writes or to write what it reads."""
+    """Counts the threads that are blocked on stdin or stdout."""
 
     count = 0
     _lock = threading.Lock()
@@ -1019,7 +1009,7 @@ def _write_line(line: bytes) -> None:
 class _Writer:
     """A thread that writes lines to stdout, in the order of the calls of `put`.
 
-    Up to `_MOST_WAITING` bytes, and one line, may wait; who calls `room` after `put` keeps to that.
+    Up to `_MOST_WAITING` bytes, and one line, may wait. Call `room` after `put` to keep that limit.
     """
 
     _MOST_WAITING = 1 << 20
@@ -1049,7 +1039,7 @@ class _Writer:
         await self._has_room.wait()
 
     async def close(self) -> None:
-        """Waits until all is written, at most for `patience` seconds."""
+        """Waits until everything is written, at most `patience` seconds."""
         if self._is_running:
             self._lines.put(None)
             await self._loop.run_in_executor(None, self._thread.join, self.patience)
@@ -1062,7 +1052,7 @@ class _Writer:
                 self._waiting -= len(line)
                 has_room = self._waiting <= self._MOST_WAITING
             if was_full and has_room:
-                # The loop is closed if nobody waited for the last lines.
+                # The loop may be closed already.
                 with contextlib.suppress(RuntimeError):
                     self._loop.call_soon_threadsafe(self._has_room.set)
 
@@ -1072,7 +1062,7 @@ _writer: _Writer | None = None
 
 @contextlib.asynccontextmanager
 async def _written_by_a_thread() -> AsyncIterator[_Writer]:
-    """Has lines written by a thread until the end of the block, which waits for it."""
+    """Writes lines in a thread until the end of the block, and waits for it there."""
     global _writer
     _writer = writer = _Writer()
     try:
@@ -1083,6 +1073,6 @@ async def _written_by_a_thread() -> AsyncIterator[_Writer]:
 
 
 async def _room() -> None:
-    """Waits until the client has read enough of what it got."""
+    """Waits until the client has read enough of the output."""
     if _writer is not None:
         await _writer.room()

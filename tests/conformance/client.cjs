@@ -1,11 +1,12 @@
 // The client that the conformance suite tests: `node client.cjs KIND URL` has a TypeScript SDK launch the bridge with
-// the URL and does the steps of one scenario through it. KIND is that of clients.cjs; scenarios.cjs has the steps.
+// the URL, and does the steps of one scenario through it. KIND is a kind of clients.cjs; scenarios.cjs has the steps.
 //
-// The last line of stdout is "done" if all went well, and the bridge had exited by itself.
+// The last line of stdout is "done" if all steps succeeded and the bridge exited without a signal.
 //
-// The environment names the bridge (MCP_GANGWAY_BIN), and the suite adds the scenario, the protocol version of its
-// server, and for some scenarios what the steps need to know.
-// CommonJS, here and in the others, because it finds the SDKs by NODE_PATH, away from this folder.
+// The environment names the bridge (MCP_GANGWAY_BIN). The suite adds the scenario, the protocol version of its server,
+// and for some scenarios parameters of the steps.
+//
+// CommonJS, as in the other files, because it finds the SDKs by NODE_PATH, outside of this folder.
 "use strict";
 
 const assert = require("node:assert/strict");
@@ -15,7 +16,7 @@ const path = require("node:path");
 const CLIENTS = require("./clients.cjs");
 const SCENARIOS = require("./scenarios.cjs");
 
-// Less than the suite allows, as a client that it kills tells nothing.
+// Less than the suite's limit, because the suite would kill the client without a report.
 const LIMIT = 15;
 
 async function main(kind, url) {
@@ -28,7 +29,7 @@ async function main(kind, url) {
   const context = JSON.parse(MCP_CONFORMANCE_CONTEXT ?? "{}");
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "conformance-"));
   process.on("exit", () => fs.rmSync(folder, { recursive: true, force: true }));
-  // The modern client asks with a probe and cannot do without, which the bridge has to be told.
+  // The modern client sends a probe but cannot fall back, so the bridge needs this setting.
   const env = { ...user(folder), ...steps.environment?.(context), ...(kind === "modern" && { MCP_ERA: "modern" }) };
   const session = CLIENTS[kind]({ command: MCP_GANGWAY_BIN, args: [url], env, stderr: "inherit" });
   session.client.onerror = (error) => complaints.push(String(error));
@@ -36,7 +37,7 @@ async function main(kind, url) {
   const connected = session.connect(MCP_CONFORMANCE_PROTOCOL_VERSION, { probe: !steps.unprobed });
   const done = connected.then(() => steps(session, { kind, url, ...context }));
   if (steps.refusal) {
-    // The SDK 2.x has its own words for it.
+    // The SDK 2.x has its own error message.
     const message = kind === "modern" ? /did not offer pinned protocol version/ : steps.refusal;
     await assert.rejects(done, { message });
     return session.client.close();
@@ -47,7 +48,7 @@ async function main(kind, url) {
   assert.deepEqual(complaints, []);
 }
 
-// A user who signs in wherever a browser is opened, and the place for what is kept of that.
+// The environment of a user who signs in as soon as a browser opens, with a folder for the tokens.
 function user(folder) {
   const browser = path.join(folder, "xdg-open");
   fs.writeFileSync(browser, `#!/bin/sh\nexec "${process.execPath}" -e 'fetch(process.argv[1])' "$1"\n`, { mode: 0o700 });
@@ -55,7 +56,7 @@ function user(folder) {
   return { PATH: search, DISPLAY: ":0", MCP_STATE_FOLDER: path.join(folder, "state"), MCP_NO_KEYCHAIN: "1" };
 }
 
-// Tell how the bridge ends; the SDKs do not, and signal it when it is late.
+// Report how the bridge ends. The SDKs do not, and they signal a bridge that is late.
 function watch(transport) {
   return new Promise((resolve) => {
     const start = transport.start.bind(transport);
@@ -68,7 +69,7 @@ function watch(transport) {
 
 function fail(error) {
   console.error(error);
-  process.exit(1); // The bridge may still be there.
+  process.exit(1); // The bridge may still run.
 }
 
 const limit = setTimeout(() => fail(new Error(`not done after ${LIMIT} s`)), LIMIT * 1000);

@@ -1,15 +1,15 @@
-// The two kinds of client, by the era of MCP that they speak, as one interface for the steps of scenarios.cjs:
+// The two kinds of client, one per era of MCP, with one interface for the steps of scenarios.cjs:
 //
-// - legacy: the TypeScript SDK 1.x. It begins with `initialize`.
-// - modern: the TypeScript SDK 2.x, pinned to 2026-07-28. It never falls back to an earlier version. Before it launches
-//   the bridge for good, it launches a second one only to ask it for its versions, and terminates that.
+// - legacy: the TypeScript SDK 1.x. It starts with `initialize`.
+// - modern: the TypeScript SDK 2.x, pinned to 2026-07-28. It never falls back to an earlier version. Before the bridge
+//   that it uses, it launches another one, asks it for its versions, and terminates it.
 //
-// A session has the SDK's `client` and `transport`, and what the SDKs do in different ways:
+// A session has the SDK's `client` and `transport`, and the operations that differ between the SDKs:
 //
-// - connect(wire, { probe }): connect, where `wire` is the version of the suite's server, and check which version is
-//   agreed on; without `probe` a modern client takes for granted that its version will do.
-// - request(method, params): a result as it arrived; an SDK's own idea of it could lose what the bridge has kept.
-// - onElicitation(handler): what to do with the parameters of an elicitation.
+// - connect(wire, { probe }): connects, where `wire` is the version of the suite's server, and checks the negotiated
+//   version. Without `probe`, a modern client assumes that the server supports its version.
+// - request(method, params): returns a result as it arrived; an SDK's parsing could drop parts that the bridge kept.
+// - onElicitation(handler): sets the handler for the parameters of an elicitation.
 "use strict";
 
 const assert = require("node:assert/strict");
@@ -52,7 +52,7 @@ function legacy(launch) {
   };
 }
 
-// Ask for the version instead of the SDK's newest, and tell which one is agreed on.
+// Ask for the version instead of the SDK's newest, and return the negotiated one.
 function negotiate(transport, version) {
   const send = transport.send.bind(transport);
   transport.send = (message) => {

@@ -1,7 +1,7 @@
-// The steps of every scenario, for either kind of client (clients.cjs).
+// The steps of every scenario, for both kinds of client (clients.cjs).
 //
-// The suite judges what its server saw. Some of its checks pass although every request was refused, and some when
-// nothing was asked at all. So the steps assert what the client gets.
+// The suite judges what its server received. Some of its checks pass although every request was refused, and some
+// although there was no request. So the steps assert the client's results.
 "use strict";
 
 const assert = require("node:assert/strict");
@@ -13,7 +13,7 @@ const SCENARIOS = {
   initialize: async ({ client, request }) => {
     assert.deepEqual(client.getServerVersion(), { name: "test-server", version: "1.0.0" });
     assert.deepEqual(client.getServerCapabilities(), {});
-    // Not by client.listTools, which asks nothing of a server without the capability.
+    // Not by client.listTools, which sends no request to a server without the capability.
     assert.deepEqual((await request("tools/list")).tools, []);
   },
 
@@ -45,11 +45,11 @@ const SCENARIOS = {
 
   "request-metadata": async ({ client, request }, { kind }) => {
     if (kind === "modern") {
-      // The server refuses the first request, whatever its version; it tells the version that it saw in the header.
+      // The server refuses the first request with any version. It returns the version in the header.
       const refusal = { code: -32022, data: { supported: [MODERN], requested: MODERN } };
       await assert.rejects(client.discover(), refusal);
       assert.deepEqual((await client.discover()).supportedVersions, [MODERN]);
-      // The header must follow each request; the suite compares them, and this server has any version by now.
+      // The header must follow each request: the suite compares them, and by now this server accepts any version.
       const other = { _meta: { "io.modelcontextprotocol/protocolVersion": "2099-01-01" } };
       assert.deepEqual((await request("tools/list", other)).tools, []);
     }
@@ -61,7 +61,7 @@ const SCENARIOS = {
     const asked = [];
     onElicitation(async ({ message }) => {
       asked.push(message);
-      // While the other call waits for this answer, and with nothing of it.
+      // Call while the other call waits for this answer. The call carries none of its state.
       assert.equal(await call(client, "test_mrtr_unrelated", {}), "unrelated-ok");
       return { action: "accept", content: { confirmed: true } };
     });
@@ -70,7 +70,7 @@ const SCENARIOS = {
     assert.equal(await call(client, "test_mrtr_echo_state", {}), "echo-state-ok");
     assert.equal(await call(client, "test_mrtr_no_state", {}), "no-state-ok");
     assert.deepEqual(asked, ["Please confirm to continue", "Please confirm to continue (no state test)"]);
-    // The SDK 2.x takes no result without a type, which the bridge may pass as it is.
+    // The SDK 2.x rejects a result without a type, which the bridge may forward unchanged.
     const untyped =
       kind === "modern"
         ? (await exchange(transport, "tools/call", { name: "test_mrtr_no_result_type", arguments: {} })).result
@@ -91,7 +91,7 @@ const SCENARIOS = {
     assert.deepEqual((await client.getPrompt({ name: "test_prompt" })).messages, []);
   },
 
-  // Neither SDK adds headers to what it sends over stdio.
+  // Neither SDK adds headers to requests over stdio.
   "http-custom-headers": async ({ client }, { toolCalls }) => {
     assert.deepEqual(await toolNames(client), ["test_custom_headers", "test_custom_headers_null"]);
     assert.deepEqual(toolCalls.map(({ name }) => name), ["test_custom_headers", "test_custom_headers_null"]);
@@ -100,7 +100,7 @@ const SCENARIOS = {
     }
   },
 
-  // Nor does either leave tools out of what it gets there.
+  // Neither SDK drops tools from a list over stdio.
   "http-invalid-tool-headers": async ({ client }) => {
     assert.deepEqual(await toolNames(client), ["valid_tool"]);
     assert.equal(await call(client, "valid_tool", { region: "us-west1" }), "Tool call received");
@@ -152,13 +152,13 @@ const SCENARIOS = {
   },
 };
 
-// What is behind a sign-in: one tool, or one for each scope.
+// The tools behind a sign-in: one tool, or one for each scope.
 async function signedIn({ client }) {
   for (const name of await toolNames(client)) assert.equal(await call(client, name, {}), "test");
 }
 
-// Each of these begins with a sign-in, and what the suite judges is that; here is who the client is, if it matters, and
-// why the sign-in is refused, if it must be.
+// Each of these starts with a sign-in, which the suite judges. The table has the client's credentials, if they matter,
+// and the reason of the refusal, if there must be one.
 const SIGN_INS = {
   "metadata-default": {},
   "metadata-var1": {},
@@ -171,8 +171,8 @@ const SIGN_INS = {
   "scope-from-scopes-supported": {},
   "scope-omitted-when-undefined": {},
   "scope-step-up": {},
-  // The server wants what it has been given already. At the newest wire that is so from the handshake on, and a legacy
-  // client is told why its own was refused.
+  // The server requires scopes that it has already granted. At the newest wire it does so from the handshake on, and a
+  // legacy client gets the refusal of its own handshake.
   "scope-retry-limit": { refusal: /HTTP 403|Missing MCP-Protocol-Version header/ },
   "token-endpoint-auth-basic": {},
   "token-endpoint-auth-post": {},
@@ -216,7 +216,7 @@ for (const [name, more] of Object.entries(SIGN_INS)) {
   SCENARIOS[`auth/${name}`] = Object.assign((session) => signedIn(session), more);
 }
 
-// The SDK's probe would take the one refusal.
+// The SDK's probe would use up the one refusal.
 SCENARIOS["request-metadata"].unprobed = true;
 
 async function toolNames(client) {
@@ -224,7 +224,7 @@ async function toolNames(client) {
   return tools.map(({ name }) => name);
 }
 
-// The one text that the tool answers with.
+// Return the one text of the tool's answer.
 async function call(client, name, args) {
   const result = await client.callTool({ name, arguments: args });
   assert(!result.isError, JSON.stringify(result));
@@ -232,7 +232,7 @@ async function call(client, name, args) {
   return result.content[0].text;
 }
 
-// The answer to a modern request that goes past the SDK.
+// Return the answer to a modern request that bypasses the SDK.
 function exchange(transport, method, params) {
   const id = `past the SDK: ${method}`;
   const _meta = {
@@ -250,14 +250,14 @@ function exchange(transport, method, params) {
   });
 }
 
-// The one skill that the server has, and not yet any of its files.
+// Return the server's one skill, without reading its files.
 async function skill({ request }) {
   const { skills } = await request("skills/list", {});
   assert.deepEqual(skills.map(({ uri }) => uri), ["skill://pdf-processing/SKILL.md"]);
   return skills[0];
 }
 
-// The skill with its text, and not yet its other files, which nobody may want once the text proves to be false.
+// Return the skill with its text, without its other files: no client should read them once the text proves to be wrong.
 async function loadedSkill(session) {
   const found = await skill(session);
   assert.equal(found.resources[0].uri, found.uri);

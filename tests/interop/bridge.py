@@ -1,4 +1,4 @@
-"""Has a client launch the bridge, and tells how that went."""
+"""Has a client launch the bridge, and collects the results."""
 
 import contextlib
 import json
@@ -22,16 +22,16 @@ class Client:
 
     command: list[str]
     mode: str = "legacy"
-    # What the bridge is told, as nothing that the client sends says it.
+    # Settings of the bridge that no message of the client shows.
     env: dict[str, str] = field(default_factory=dict)
 
     @property
     def modern(self) -> bool:
-        """Whether it can speak revision 2026-07-28."""
+        """True if it can speak revision 2026-07-28."""
         return self.mode != "legacy"
 
     def modern_at(self, server: str) -> bool:
-        """Whether it comes to speak that in front of the server of this name."""
+        """True if it speaks that revision with the server of this name."""
         name, *_ = server.split("+")
         return name in SPEAK_MODERN if self.mode == "auto" else self.modern
 
@@ -41,9 +41,9 @@ SPEAK_MODERN = ("eras-modern", "eras-dual", "eras-python")
 
 CLIENTS = {
     "python1": Client([sys.executable, "python1.py"]),
-    # Each SDK's default comes first: 2.x asks for the newest protocol in Python, but not in TypeScript. With a version
-    # for a mode Python asks for nothing but starts with the first request, while TypeScript asks all the same, as if it
-    # could do without.
+    # Each SDK's default comes first: 2.x asks for the newest protocol first in Python, but not in TypeScript. With a
+    # version as mode, Python asks for nothing and starts with the first request. TypeScript still sends a probe, so the
+    # bridge cannot tell that it has no fallback.
     "python2": Client([str(INSTALLED / "venv-sdk2/bin/python"), "python2.py"], "auto"),
     "python2-legacy": Client([str(INSTALLED / "venv-sdk2/bin/python"), "python2.py"]),
     "python2-modern": Client([str(INSTALLED / "venv-sdk2/bin/python"), "python2.py"], "2026-07-28"),
@@ -56,7 +56,7 @@ CLIENTS = {
 
 @dataclass
 class Launch:
-    """One launch of the bridge through launcher.sh, with the files that tell how it went."""
+    """One launch of the bridge through launcher.sh, with the files that record its end."""
 
     binary: str
     folder: Path
@@ -64,22 +64,22 @@ class Launch:
     env: dict[str, str] = field(default_factory=dict)
 
     def parameters(self) -> dict[str, Any]:
-        """What an SDK's stdio transport wants to know."""
+        """Returns the parameters for an SDK's stdio transport."""
         args = [str(HERE / "launcher.sh"), str(self.folder), self.binary, *self.args]
         return {"command": "sh", "args": args, "env": self.env}
 
     @property
     def stderr(self) -> Path:
-        """What the bridge wrote to stderr."""
+        """The file with the bridge's stderr."""
         return self.folder / "stderr"
 
     def status(self) -> str:
-        """The exit status of the bridge, or what happened instead."""
+        """Returns the exit status of the bridge, or says that there is none."""
         status = self.folder / "status"
         return status.read_text().strip() if status.exists() else "it did not exit by itself"
 
     def kill(self) -> bool:
-        """Kill the bridge if it is still there; return whether it was."""
+        """Kills the bridge if it still runs. Returns True if it did."""
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             os.kill(int((self.folder / "pid").read_text()), signal.SIGKILL)
             return True
@@ -88,10 +88,10 @@ class Launch:
 
 @dataclass
 class Dialogue:
-    """What came of a dialogue.
+    """The results of a dialogue.
 
-    That is the client's report, whether the bridge was still there when the client ended, what the server found that it
-    should not have been sent, and how many sessions it started, as far as it tells.
+    These are the client's report, whether the bridge still ran when the client ended, the messages that the server
+    should not have received, and the number of sessions, if the server reports them.
     """
 
     launched: Launch
@@ -103,7 +103,7 @@ class Dialogue:
 
 
 def launch(binary: str, folder: Path, server: Server) -> Launch:
-    """The launch for a server: by environment where a secret is needed, else by argument."""
+    """Returns the launch for a server: by environment if it needs a secret, otherwise by argument."""
     folder.mkdir(parents=True)
     if server.authorization is None:
         return Launch(binary, folder, [server.url])
@@ -111,7 +111,7 @@ def launch(binary: str, folder: Path, server: Server) -> Launch:
 
 
 def talk(client: Client, launched: Launch, steps: list[Step]) -> Dialogue:
-    """Have the client launch the bridge and do the steps."""
+    """Has the client launch the bridge and do the steps."""
     plan = {
         "launch": launched.parameters(),
         "mode": client.mode,

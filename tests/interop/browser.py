@@ -1,7 +1,7 @@
-"""A user with a browser: `browser.py URL FILE` opens the URL in Chromium, clicks the button that it finds on the page, and
-writes what the page says that the click leads to into the file.
+"""A user with a browser: `browser.py URL FILE` opens the URL in Chromium, clicks the button on the page, and writes the
+text of the next page into the file.
 
-Chromium is steered by its DevTools protocol over a pipe, so that no library is needed.
+It controls Chromium by its DevTools protocol over a pipe, so it needs no library.
 """
 
 import json
@@ -22,8 +22,8 @@ TEXT = 'document.readyState === "complete" && !document.querySelector("button") 
 
 
 def main(url: str, said: Path) -> None:
-    """Do what the module says."""
-    # Processes of a browser that was ended may still write there.
+    """Opens the URL, clicks the button, and writes the resulting text."""
+    # Processes of the killed browser may still write there.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, Chromium(profile) as browser:
         browser.open(url)
         x, y = browser.wait_for(BUTTON)
@@ -36,14 +36,14 @@ def main(url: str, said: Path) -> None:
 
 
 class Chromium:
-    """A browser without a window, with one page."""
+    """A headless browser with one page."""
 
     def __init__(self, profile: str) -> None:
         its_input, self.output = os.pipe()
         self.input, its_output = os.pipe()
 
         def place() -> None:
-            # Where it expects the pipe; first out of the way of each other.
+            # Chromium expects the pipe at 3 and 4. Duplicate both ends first, so that neither overwrites the other.
             ends = (os.dup(its_input), os.dup(its_output))
             os.dup2(ends[0], 3)
             os.dup2(ends[1], 4)
@@ -68,12 +68,12 @@ class Chromium:
         self.running.wait()
 
     def open(self, url: str) -> None:
-        """Open the page."""
+        """Opens the page."""
         target = self.do("Target.createTarget", url=url)["targetId"]
         self.page = {"sessionId": self.do("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
 
     def do(self, method: str, **params: Any) -> dict[str, Any]:
-        """Have it do something; return what comes of it."""
+        """Sends a command and returns its result."""
         self.count += 1
         command = {"id": self.count, "method": method, "params": params, **self.page}
         os.write(self.output, json.dumps(command).encode() + b"\0")
@@ -88,7 +88,7 @@ class Chromium:
                 return answer.get("result", {})
 
     def wait_for(self, expression: str) -> Any:
-        """What this comes to on the page, once it comes to something."""
+        """Waits until the expression has a value on the page, and returns it."""
         deadline = time.monotonic() + LIMIT
         while time.monotonic() < deadline:
             result = self.do("Runtime.evaluate", expression=expression, returnByValue=True).get("result", {})

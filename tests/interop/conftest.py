@@ -1,4 +1,4 @@
-"""Fixtures: the bridge's binary, the servers and the dialogues, each made once and when first needed."""
+"""Fixtures: the bridge's binary, the servers and the dialogues, each created once, when first needed."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ LOG_TAIL = 6000
 
 
 def pytest_sessionstart() -> None:
-    """Say at once what is missing."""
+    """Reports missing prerequisites at the start."""
     binary = os.environ.get("MCP_GANGWAY_BIN", "")
     if not (os.path.isabs(binary) and os.access(binary, os.X_OK)):
         raise pytest.UsageError(f"MCP_GANGWAY_BIN must be the absolute path of the mcp-gangway binary, not {binary!r}")
@@ -28,7 +28,7 @@ def pytest_sessionstart() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """Show the logs that belong to a failed test."""
+    """Shows the logs of a failed test."""
     report = yield
     if report.failed:
         for log in item.stash.get(LOGS, []):
@@ -39,7 +39,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 @pytest.fixture(scope="session")
 def binary() -> str:
-    """The bridge."""
+    """The path of the bridge."""
     return os.environ["MCP_GANGWAY_BIN"]
 
 
@@ -58,12 +58,13 @@ def dialogues(binary: str, running: "Running", tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def keep_log(request: pytest.FixtureRequest) -> Any:
-    """A function that takes a file to show if the test fails."""
+    """A function that registers a file to show if the test fails."""
     return request.node.stash.setdefault(LOGS, []).append
 
 
 class Running:
-    """Servers by name, started when first asked for. What follows a + names a dialogue and no other server."""
+    """Servers by name, started when first needed. The part of a name after a + selects a dialogue with the same server.
+    """
 
     def __init__(self, stack: contextlib.ExitStack, folder: Path) -> None:
         self.stack = stack
@@ -94,7 +95,7 @@ class Running:
 
 
 class Dialogues:
-    """What came of the dialogue of a client with a server, by their names."""
+    """The results of the dialogues, by the names of client and server."""
 
     def __init__(self, binary: str, running: Running, folder: Path) -> None:
         self.binary = binary

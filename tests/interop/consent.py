@@ -1,4 +1,4 @@
-"""A user who signs in: `consent.py URL` does at `guarded.cjs` what a browser would in which somebody clicks."""
+"""A user who signs in: `consent.py URL` sends to `guarded.cjs` the requests of a browser whose user clicks."""
 
 import re
 import sys
@@ -11,7 +11,7 @@ LIMIT = 20.0
 
 
 def consent(url: str) -> None:
-    """Open the page, press its button, and see that the bridge's page says that it is done."""
+    """Opens the page, presses its button, and checks that the bridge's page reports success."""
     with open_url(urllib.request.Request(url), timeout=LIMIT) as page:
         (chosen,) = re.findall(r'name="id" value="(.+?)"', page.read().decode())
     form = urllib.parse.urlencode({"id": chosen}).encode()

@@ -1,7 +1,7 @@
-"""What the clients do with each server, and what must come of it.
+"""The dialogue of the clients with each server, and its expected results.
 
-A step holds what the client scripts read (clients/dialogue.py documents it) and the outcome and the events that their
-report must then have, exactly.
+A step holds the input of the client scripts (documented in clients/dialogue.py), and the outcome and the events that
+their report must then have, exactly.
 """
 
 import itertools
@@ -11,10 +11,10 @@ from typing import Any
 
 from servers import EVERYTHING
 
-# How many calls are open at once.
+# The number of concurrent calls.
 TOGETHER = 20
 
-# Characters that are special to JSON, to somebody's idea of a line, to UTF-8 decoders, to shells or to markup.
+# Characters that are special to JSON, to line splitters, to UTF-8 decoders, to shells or to markup.
 AWKWARD = (
     "\U0001f469\u200d\U0001f680 \u2028 \u2029 \x85\v\f\x1c\0\x7f\r\n\t \"'`\\/ ${HOME} <&> \\u0041 \ufeff \U0010fffd"
 )
@@ -24,9 +24,9 @@ TEXTS = {"awkward": AWKWARD, "empty": "", "large": LARGE}
 
 @dataclass
 class Step:
-    """One step of a dialogue: what to do, what that needs, and what comes of it.
+    """One step of a dialogue: its kind, its parameters and its expected results.
 
-    Events that come apart have a stream of their own, and may be later than the outcome.
+    Events that are `apart` have a stream of their own, and may come after the outcome.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Step:
     apart: bool = False
 
     def plan(self) -> dict[str, Any]:
-        """The step as a client reads it."""
+        """Returns the step in the form that a client reads."""
         awaited = {"events": len(self.events)} if self.apart else {}
         return {"name": self.name, "do": self.do, **self.needs, **awaited}
 
 
 def steps_with(server: str, *, modern: bool = False) -> list[Step]:
-    """The dialogue with the server of this name, for a client that speaks revision 2026-07-28 if modern."""
+    """Returns the dialogue with the server of this name, for a client of revision 2026-07-28 if `modern`."""
     if server.endswith("+unlisted"):
         return with_eras_unlisted()
     if server.startswith("eras"):
@@ -58,24 +58,24 @@ def steps_with(server: str, *, modern: bool = False) -> list[Step]:
 
 
 def with_everything(*, sse: bool, modern: bool) -> list[Step]:
-    """The reference server, which asks for the roots soon after the start and tells of that in its log."""
+    """The reference server. It asks for the roots soon after the start and reports that in its log."""
     operation = "trigger-long-running-operation"
     done = "Long running operation completed. Duration: {} seconds, Steps: {}."
     document = (EVERYTHING / "docs/startup.md").read_text(encoding="utf-8")
     started = [["roots"], ["log", "info", "Roots updated: 2 root(s) received from client"]]
     if sse:
-        # It also tells of the tools that it adds, which is before a GET can have opened a stream.
+        # It also reports the tools that it adds, before a GET can open a stream.
         started = [["tools changed"]] * 5 + started
     start = Step("start", "listen", {}, {}, started, apart=True)
     if modern:
-        # What it asks outside of calls can only be asked with one, and nobody has asked for its log.
+        # In this revision, a server asks only during a call, and logs only on request.
         start = call("start", operation, {"duration": 1, "steps": 1}, done.format(1, 1), [["roots"]])
     return [
         start,
         call("roots", "get-roots-list", {}, EVERYTHING_ROOTS),
         Step("tools", "list_tools", {}, {"tools": EVERYTHING_TOOLS}),
         *[call(f"echo {name}", "echo", {"message": said}, f"Echo: {said}") for name, said in TEXTS.items()],
-        # One after the other they would take longer than a step may.
+        # Sequential calls would take longer than a step may.
         together([(operation, {"duration": 0.5, "steps": 1}, done.format(0.5, 1))] * TOGETHER),
         call(
             "progress",
@@ -115,14 +115,14 @@ def with_everything(*, sse: bool, modern: bool) -> list[Step]:
         prompt("args-prompt", {"city": "Z\u00fcrich"}, "What's weather in Z\u00fcrich?"),
         Step("log level", "set_log_level", {"level": "warning"}, {}),
         Step("ping", "ping", {}, {}),
-        # Last, because this server goes on with a cancelled operation and never ends its stream.
+        # Last, because this server continues a cancelled operation and never ends its stream.
         Step("cancel", "cancel", {"tool": operation, "arguments": {"duration": 20, "steps": 200}}, {}),
         Step("ping after cancel", "ping", {}, {}),
     ]
 
 
 def with_unsteady() -> list[Step]:
-    """Our own server that hangs up, forgets sessions and speaks outside of calls."""
+    """Our own server that hangs up, forgets sessions and sends messages outside of calls."""
     key = uuid.uuid4().hex
     progress = [["progress", step, 9, None] for step in range(1, 10)]
     logs = [["log", "error", text] for text in ("before", "while away", "after")]
@@ -159,7 +159,7 @@ def with_unsteady() -> list[Step]:
         *forgetting("404", status=404),
         *forgetting("400", status=400),
         *forgetting("404 and hanging up", status=404, hang_up=True),
-        # Many at once find that the session is gone.
+        # Many calls find at once that the session is gone.
         call("forget: 404 again", "forget", {"key": f"again {key}", "status": 404}, "forgetting"),
         together([("touch", {"key": text}, once) for text in touched[:TOGETHER]], "calls together after 404"),
         call("session after calls together", "remembered", {"key": f"again {key}"}, UNSTEADY_REMEMBERED),
@@ -170,7 +170,7 @@ def with_unsteady() -> list[Step]:
 
 
 def with_python(*, json_response: bool) -> list[Step]:
-    """Our own server; with JSON answers nothing but the answer of a call reaches the client."""
+    """Our own server. With JSON answers, only the answer of a call reaches the client."""
     key = uuid.uuid4().hex
     steps = [
         Step("tools", "list_tools", {}, {"tools": PYTHON_TOOLS}),
@@ -219,12 +219,12 @@ def with_python(*, json_response: bool) -> list[Step]:
 
 
 def with_eras(mode: str, *, modern: bool) -> list[Step]:
-    """Our own servers of either era, which all clients have the same dialogue with but for what LEFT_OUT tells."""
+    """Our own servers of either era. All clients have the same dialogue with them, except for the steps in LEFT_OUT."""
     key = uuid.uuid4().hex
     modern_server = mode == "modern" or (mode in ("dual", "python") and modern)
     left_out = LEFT_OUT["modern"] if modern_server else LEFT_OUT.get(mode, {})
     asked = [["elicitation", "Who?"]]
-    # Up to 2025-11-25 a server logs all until it is told a level, from 2026-07-28 on nothing.
+    # Up to 2025-11-25 a server logs everything until it gets a level; from 2026-07-28 on it logs nothing.
     unasked = [] if modern or modern_server else [["log", level, f"unasked {level}"] for level in ERAS_LEVELS]
     from_warning = [["log", level, f"asked {level}"] for level in ERAS_LEVELS[2:]]
     uri = "eras://greeting"
@@ -256,7 +256,7 @@ def with_eras(mode: str, *, modern: bool) -> list[Step]:
         Step("unknown tool", "call", {"tool": "nope", "arguments": {}}, ERAS_NO_TOOL[mode == "python"]),
         Step("resource", "read", {"uri": uri}, {"text": GREETING}),
         Step("unknown resource", "read", {"uri": "eras://nope"}, ERAS_NO_RESOURCE[mode == "python"]),
-        # Servers use the codes of old errors for new ones.
+        # Servers reuse old error codes for new errors.
         *[
             Step(
                 f"failing resource {code}",
@@ -302,10 +302,10 @@ def with_eras(mode: str, *, modern: bool) -> list[Step]:
         call("other resource", "touch", {"uri": "eras://other"}, "touched"),
         call("tools changed while subscribed", "change_tools", {}, "changed", changed, apart=True),
         Step("unsubscribe", "unsubscribe", {"uri": uri}, {}),
-        # An SDK may tell of that no sooner than it has something to wait for.
+        # An SDK may send the end of a subscription only together with its next request.
         Step("ping after unsubscribe", "ping", {}, {}),
         call("no longer subscribed", "touch", {"uri": uri}, "touched"),
-        # Shows as well that nothing came of what nobody subscribed to, which would have come before.
+        # This also shows that the touch before caused no notification: it would have come first.
         call("tools changed again", "change_tools", {}, "changed", changed, apart=True),
         Step("ping", "ping", {}, {}),
     ]
@@ -314,7 +314,7 @@ def with_eras(mode: str, *, modern: bool) -> list[Step]:
 
 
 def with_eras_unlisted() -> list[Step]:
-    """The same servers for a client that remembers the tools from another day, and begins by listening for changes."""
+    """The same servers for a client that already knows the tools, and starts by listening for changes."""
     return [
         Step("watch tools", "watch_tools", {}, {}),
         *[
@@ -326,16 +326,17 @@ def with_eras_unlisted() -> list[Step]:
 
 
 def with_gateway(*, stateful: bool, modern: bool) -> list[Step]:
-    """Our own server behind the ContextForge gateway, which may do calls in turn.
+    """Our own server behind the ContextForge gateway, which may run calls one after the other.
 
-    Beside answers it passes on progress, but not with the answer, so that takes a session.
+    It also forwards progress, but on a separate stream, which needs a session.
     """
     progress = [["progress", step, 3, f"step {step}"] for step in range(1, 4)] if stateful else []
     return [
         Step("tools", "list_tools", {}, {"tools": sorted(gateway_name(tool) for tool in PYTHON_TOOLS)}),
         *[call(f"echo {name}", gateway_name("echo"), {"text": said}, said) for name, said in TEXTS.items()],
         together([(gateway_name("echo"), {"text": f"text {number}"}, f"text {number}") for number in range(TOGETHER)]),
-        # Apart from the call, progress may come after the answer; to a client of 2026-07-28 it then belongs to nothing.
+        # On a separate stream, progress may come after the answer. For a client of 2026-07-28 it then belongs to no
+        # request.
         call("progress", gateway_name("count"), {"steps": 3}, "counted to 3")
         if modern
         else call("progress", gateway_name("count"), {"steps": 3}, "counted to 3", progress, progress=True, apart=True),
@@ -368,25 +369,25 @@ def call(
     progress: bool = False,
     apart: bool = False,
 ) -> Step:
-    """A tool call that is answered with one text."""
+    """Returns a tool call that is answered with one text."""
     needs = {"tool": tool, "arguments": arguments, "progress": progress}
     return Step(name, "call", needs, {"text": answer}, events or [], apart)
 
 
 def together(calls: list[tuple[str, dict[str, Any], str]], name: str = "calls together") -> Step:
-    """Tool calls that are open at the same time, each with its answer."""
+    """Returns concurrent tool calls, each with its answer."""
     needs = {"calls": [{"tool": tool, "arguments": arguments} for tool, arguments, _ in calls]}
     outcome = {"outcomes": [{"text": answer} for _, _, answer in calls]}
     return Step(name, "call_together", needs, outcome)
 
 
 def prompt(name: str, arguments: dict[str, str], answer: str) -> Step:
-    """A prompt of one text."""
+    """Returns a prompt of one text."""
     return Step("prompt", "prompt", {"prompt": name, "arguments": arguments}, {"text": answer})
 
 
 def gateway_name(name: str) -> str:
-    """What the gateway makes of the name of a tool or prompt of the server registered as `interop`."""
+    """Returns the gateway's name for a tool or prompt of the server that is registered as `interop`."""
     return f"interop-{name.replace('_', '-')}"
 
 
@@ -426,13 +427,13 @@ ERAS_TOOLS = [
     "touch",
 ]
 ERAS_LEVELS = ["debug", "info", "warning", "error"]
-# By the TypeScript SDK and by that for Python.
+# The TypeScript SDK's outcome and the Python SDK's.
 ERAS_NO_TOOL = [{"error": -32602, "message": "Tool nope not found"}, {"tool_error": "Unknown tool: nope"}]
 ERAS_NO_RESOURCE = [
     {"error": -32602, "message": "Resource not found: eras://nope"},
     {"error": -32602, "message": "Unknown resource: eras://nope"},
 ]
-# What a header cannot have as it is: beyond ASCII, empty, with spaces around it, and what looks encoded already.
+# Values that a header cannot carry directly: non-ASCII, empty, with spaces around them, and apparently encoded ones.
 REGIONS = {
     "plain": "eu-west 1",
     "text": "Z\u00fcrich\t\u2028",
@@ -445,8 +446,8 @@ NO_QUESTIONS = "without a session nothing ties a client's answer to the server's
 NO_LEVEL = "the level belongs to the session"
 NO_TOOL = "its SDK has that for 2026-07-28 only"
 NO_GET = "what belongs to no call needs a GET stream, and that needs a session"
-# The steps that a server of these has no part in, with the reason: those left out where it speaks 2026-07-28, and where
-# it speaks an earlier revision, by its mode.
+# The steps that a server does not support, with the reason: under "modern" for 2026-07-28, under the server's mode for
+# earlier revisions.
 LEFT_OUT = {
     "legacy-stateless": {
         "elicitation": NO_QUESTIONS,

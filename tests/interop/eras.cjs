@@ -3,18 +3,18 @@
 // Run it as `eras.cjs PORT MODE`; it serves Streamable HTTP at http://127.0.0.1:PORT/mcp. The modes:
 //
 //   legacy-sessions   earlier revisions, with sessions and a GET stream
-//   legacy-stateless  earlier revisions, each request for itself: no session, no GET, no questions to the client
+//   legacy-stateless  earlier revisions, without state: no session, no GET, no questions to the client
 //   modern            2026-07-28 only
 //   dual              2026-07-28 and legacy-sessions
 //
-// All modes have the same tools, written once: the SDK turns what a tool needs to know from the client into
-// `input_required` results or into requests to the client, as the era has it. The SDK is strict about the headers of
-// modern requests. What it lets pass and no client should send is written to stdout as a line that starts with
-// "improper: ", and so is what it refuses for its headers. A new session is a line that starts with "session: ".
+// All modes have the same tools. The SDK turns a tool's questions to the client into `input_required` results or into
+// requests to the client, depending on the era. The SDK checks the headers of modern requests. The server prints a line
+// that starts with "improper: " for a request that the SDK refuses for its headers, and for one that the SDK accepts
+// but that no client should send. It prints one that starts with "session: " for a new session.
 //
-// Where a tool waits for the client it waits for that, not for a clock; WAIT_LIMIT only ends what would hang for ever.
+// A tool that waits for the client waits for that, not for a clock; WAIT_LIMIT only ends one that would hang for ever.
 //
-// CommonJS, because it finds the SDK by NODE_PATH, away from this folder.
+// CommonJS, because it finds the SDK by NODE_PATH, outside of this folder.
 "use strict";
 
 const { randomUUID } = require("node:crypto");
@@ -42,14 +42,14 @@ const PERSON = {
   required: ["name", "age"],
 };
 
-// Clients choose keys that nobody else uses, so that all may share one server.
+// Clients choose unique keys, so all can share one server.
 const released = new EventEmitter();
 const sleeps = new Map();
 // Legacy sessions by id, each with its server and the URIs that its client subscribed to.
 const sessions = new Map();
 let modern;
 
-// What a server of either era offers; `session` is the legacy session that it is for, if any.
+// Create the server of either era; `session` is its legacy session, if any.
 function makeServer(session) {
   const server = new McpServer(
     { name: "eras", version: "1.0.0" },
@@ -65,7 +65,7 @@ function makeServer(session) {
 
   tool("echo", { text: z.string() }, ({ text }) => text);
 
-  // Clients put the region into a header; this SDK refuses the call when it differs from the argument.
+  // Clients copy the region into a header. This SDK refuses the call if the header differs from the argument.
   const region = z.string().meta({ "x-mcp-header": "Region" });
   tool("route", { region, text: z.string() }, (input) => `${input.region}: ${input.text}`);
 
@@ -74,8 +74,8 @@ function makeServer(session) {
     return `counted to ${steps}`;
   });
 
-  // Report one progress, then answer only when `release` was called with the same key. A client that sees the progress
-  // no sooner than the answer never calls `release`.
+  // Report one progress, then answer only when `release` was called with the same key. A client that receives the
+  // progress only with the answer never calls `release`.
   tool("hold", { key }, async (input, ctx) => {
     const release = once(released, input.key, { signal: AbortSignal.timeout(WAIT_LIMIT) });
     await progress(ctx, 1, 1, "holding");
@@ -87,7 +87,7 @@ function makeServer(session) {
     return `releasing ${input.key}`;
   });
 
-  // Wait to be cancelled, and remember under the key what happened; `sleep_state` tells it.
+  // Wait to be cancelled, and record the result under the key; `sleep_state` returns it.
   tool("sleep", { key }, async (input, ctx) => {
     sleeps.set(input.key, "open");
     await Promise.race([once(ctx.mcpReq.signal, "abort"), new Promise((wake) => setTimeout(wake, WAIT_LIMIT).unref())]);
@@ -117,14 +117,14 @@ function makeServer(session) {
     return answer.roots.map(({ uri, name }) => `${uri} ${name}`).join(", ");
   });
 
-  // Ask for two things at once.
+  // Ask two questions at once.
   tool("ask_both", { question: z.string(), prompt: z.string() }, (input, ctx) => {
     const { user, model } = ctx.mcpReq.inputResponses ?? {};
     if (user !== undefined && model !== undefined) return `${said(user)}; ${model.model} said: ${model.content.text}`;
     return inputRequired({ inputRequests: { user: elicit(input.question), model: sample(input.prompt) } });
   });
 
-  // Ask the user, then the model about the answer, and keep that answer in nothing but the client's hands.
+  // Ask the user, then the model about the answer. Keep that answer only in the state that the client returns.
   tool("ask_twice", { question: z.string() }, (input, ctx) => {
     const { user, model } = ctx.mcpReq.inputResponses ?? {};
     if (model !== undefined) return `${ctx.mcpReq.requestState()}; ${model.model} said: ${model.content.text}`;
@@ -138,7 +138,7 @@ function makeServer(session) {
     return "changed";
   });
 
-  // Tell who wants to know that the resource has changed.
+  // Notify subscribers that the resource has changed.
   tool("touch", { uri: z.string() }, async ({ uri }) => {
     if (session === undefined) modern.notify.resourceUpdated(uri);
     else if (session.subscribed.has(uri)) await server.server.sendResourceUpdated({ uri });
@@ -146,7 +146,7 @@ function makeServer(session) {
   });
 
   if (session !== undefined) {
-    // Ask outside of the call: earlier revisions allow that, and servers do it.
+    // Ask outside of the call: earlier revisions allow that, and real servers do it.
     tool("ask_apart", { question: z.string() }, async ({ question }) =>
       said(await server.server.elicitInput({ message: question, requestedSchema: PERSON })),
     );
@@ -219,7 +219,7 @@ async function serveSession(req, res, body) {
   await session.transport.handleRequest(req, res, body);
 }
 
-// Write down what a client must not send to a server of this mode.
+// Log messages that a client must not send to a server of this mode.
 function watch(mode, req, messages) {
   const improper = (what) => console.log(`improper: ${req.method} ${what}`);
   const session = req.headers["mcp-session-id"];
@@ -232,7 +232,7 @@ function watch(mode, req, messages) {
     const isModern = meta.length > 0;
     if (isModern && session !== undefined) improper(`${method} in a session with ${meta}`);
     if (isModern && id === undefined) improper(`${method} as a modern notification`);
-    // A client of an earlier revision finds out by its initialize.
+    // A client of an earlier revision detects the mode by its initialize.
     if (mode === "modern" && !isModern && method !== "initialize") improper(`${method ?? "a response"} without _meta`);
   }
 }

@@ -1,8 +1,8 @@
-"""The same as eras.cjs in mode dual, on the Python SDK 2.x: an MCP server for revision 2026-07-28 and earlier ones.
+"""Like eras.cjs in mode dual, on the Python SDK 2.x: an MCP server for revision 2026-07-28 and earlier ones.
 
 Run it as `eras.py PORT`; it serves Streamable HTTP at http://127.0.0.1:PORT/mcp, with sessions for earlier revisions.
-Its tools are those of eras.cjs with the same name. The SDK checks the headers of modern requests; a request that it
-refuses for them is written to stdout as a line that starts with "improper: ", a new session as one with "session: ".
+Its tools are those of eras.cjs with the same name. The SDK checks the headers of modern requests. The server prints a
+line that starts with "improper: " for a request that the SDK refuses, and one with "session: " for a new session.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ HEADER_MISMATCH = b'"code":-32020'
 SESSION = b"mcp-session-id"
 LEVELS = ("debug", "info", "warning", "error")
 
-# Logging and roots are deprecated; the bridge carries them all the same.
+# Logging and roots are deprecated; the bridge still carries them.
 warnings.simplefilter("ignore", MCPDeprecationWarning)
 server = MCPServer("eras", version="1.0.0")
 released: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
@@ -176,7 +176,7 @@ def said(person: Person) -> str:
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """The server, which tells of sessions that it starts and of requests that it refuses for their headers."""
+    """Returns the server, which reports new sessions and requests with wrong headers."""
 
     async def watched(message: Any) -> None:
         if message["type"] == "http.response.start":

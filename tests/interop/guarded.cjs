@@ -1,10 +1,10 @@
-// An MCP server behind the authorization server of the TypeScript SDK: registration, PKCE, refresh tokens, and a page on
-// which a user consents by a click.
+// An MCP server behind the authorization server of the TypeScript SDK: registration, PKCE, refresh tokens, and a
+// consent page with a button.
 //
-// Run it as `guarded.cjs PORT`; MCP is at http://127.0.0.1:PORT/mcp. It logs what it is asked to grant. The tool
-// `whoami` tells which token is in use, and `expire` makes that one useless.
+// Run it as `guarded.cjs PORT`; MCP is at http://127.0.0.1:PORT/mcp. It logs the requested grants. The tool `whoami`
+// names the token in use, and `expire` invalidates it.
 //
-// CommonJS, because it finds the SDK by NODE_PATH, away from this folder.
+// CommonJS, because it finds the SDK by NODE_PATH, outside of this folder.
 "use strict";
 
 const { randomUUID } = require("node:crypto");
@@ -22,7 +22,7 @@ const resource = new URL("/mcp", origin);
 const LIFE = 3600;
 
 const clients = new Map();
-// What a user is asked to consent to, and then what a code stands for.
+// Authorization requests: by the id on the consent page, and then by code.
 const requests = new Map();
 const codes = new Map();
 const refreshTokens = new Map();
@@ -58,7 +58,7 @@ const provider = {
   },
   exchangeRefreshToken: async (client, token, _scopes, wanted) => {
     const kept = refreshTokens.get(token);
-    // Each is good for once.
+    // Each refresh token works once.
     refreshTokens.delete(token);
     if (kept?.client !== client.client_id || wanted?.href !== resource.href) throw new InvalidGrantError("no such token");
     return grant(client, kept.scopes, "refresh");

@@ -1,11 +1,12 @@
-"""An MCP server on the Python SDK 1.x that exercises what a bridge must carry.
+"""An MCP server on the Python SDK 1.x that exercises all messages that a bridge must carry.
 
 Run it as `server.py PORT [--json]`; it serves Streamable HTTP with sessions at http://127.0.0.1:PORT/mcp and answers
 with Server-Sent Events, or with plain JSON bodies under --json.
 
-Whatever a tool sends to the client while it runs (progress, logs, sampling, elicitation, roots) is marked as related to
-the call, so it travels in the event stream that answers the call's own POST. Tools that prove that something happens
-*while* a call is open wait for another call instead of for a clock; WAIT_LIMIT only ends what would hang for ever.
+Messages that a tool sends to the client while it runs (progress, logs, sampling, elicitation, roots) are marked as
+related to the call, so they travel on the event stream that answers the call's own POST. Tools that prove that
+something happens *while* a call is open wait for another call, not for a clock; WAIT_LIMIT only ends a tool that would
+hang for ever.
 """
 
 import argparse
@@ -106,7 +107,7 @@ async def ask_user(question: str, ctx: Context) -> str:
 @mcp.tool()
 async def ask_roots(ctx: Context) -> str:
     """Ask the client for its roots and answer with their URIs and names."""
-    # session.list_roots() cannot say which call it belongs to, so it would go to the GET stream.
+    # session.list_roots() cannot name the call that it belongs to, so it would go to the GET stream.
     answer = await ctx.session.send_request(
         types.ServerRequest(types.ListRootsRequest()),
         types.ListRootsResult,
@@ -154,20 +155,20 @@ class Meeting:
         self.complete = anyio.Event()
 
 
-# Clients choose keys that nobody else uses, so that all may share one server.
+# Clients choose unique keys, so all can share one server.
 released: defaultdict[str, anyio.Event] = defaultdict(anyio.Event)
 meetings: defaultdict[str, Meeting] = defaultdict(Meeting)
 sleeps: dict[str, str] = {}
 
 
-# FastMCP has no decorator for logging/setLevel; without a handler it would not offer logging at all.
+# FastMCP has no decorator for logging/setLevel, and offers no logging without a handler.
 @mcp._mcp_server.set_logging_level()
 async def set_logging_level(level: types.LoggingLevel) -> None:
-    """Accept any level: the tools send warnings and errors only."""
+    """Accepts any level: the tools send only warnings and errors."""
 
 
 def main() -> None:
-    """Serve until terminated."""
+    """Serves until terminated."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("port", type=int)
     parser.add_argument("--json", action="store_true", help="answer with JSON bodies instead of event streams")

@@ -1,4 +1,4 @@
-"""Starts and stops the MCP servers that the bridge is tested with, each on a free port of 127.0.0.1."""
+"""Starts and stops the MCP servers for the tests, each on a free port of 127.0.0.1."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ START_LIMIT = 45.0
 
 @dataclass
 class Server:
-    """A running server: where it answers, and what a client must present there."""
+    """A running server: its address, and the credentials that a client must present."""
 
     url: str
     log: Path
@@ -34,7 +34,9 @@ class Server:
 
 @contextlib.contextmanager
 def everything(folder: Path, *, sse: bool = False) -> Iterator[Server]:
-    """The reference server of the MCP project, on the TypeScript SDK; by HTTP+SSE, the transport of 2024, under sse."""
+    """Runs the reference server of the MCP project, on the TypeScript SDK; if `sse`, over HTTP+SSE, the transport of
+    2024.
+    """
     port = free_port()
     log = folder / ("everything-sse.log" if sse else "everything.log")
     mode = "sse" if sse else "streamableHttp"
@@ -45,7 +47,7 @@ def everything(folder: Path, *, sse: bool = False) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def unsteady(folder: Path) -> Iterator[Server]:
-    """Our own unsteady.cjs."""
+    """Runs our own unsteady.cjs."""
     port = free_port()
     log = folder / "unsteady.log"
     command = ["node", str(HERE / "unsteady.cjs"), str(port)]
@@ -56,7 +58,7 @@ def unsteady(folder: Path) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def guarded(folder: Path) -> Iterator[Server]:
-    """Our own guarded.cjs."""
+    """Runs our own guarded.cjs."""
     port = free_port()
     log = folder / "guarded.log"
     command = ["node", str(HERE / "guarded.cjs"), str(port)]
@@ -67,7 +69,7 @@ def guarded(folder: Path) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def eras(folder: Path, mode: str) -> Iterator[Server]:
-    """Our own eras.cjs; in mode python our own eras.py."""
+    """Runs our own eras.cjs, or our own eras.py in mode python."""
     port = free_port()
     log = folder / f"eras-{mode}.log"
     command = ["node", str(HERE / "eras.cjs"), str(port), mode]
@@ -80,7 +82,7 @@ def eras(folder: Path, mode: str) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def python_server(folder: Path, *, json_response: bool = False) -> Iterator[Server]:
-    """Our own server.py."""
+    """Runs our own server.py."""
     port = free_port()
     log = folder / ("python-json.log" if json_response else "python-sse.log")
     command = [sys.executable, str(HERE / "server.py"), str(port), *(["--json"] if json_response else [])]
@@ -91,7 +93,7 @@ def python_server(folder: Path, *, json_response: bool = False) -> Iterator[Serv
 
 @contextlib.contextmanager
 def gateway(folder: Path, backend: Server, *, stateful: bool, json_response: bool) -> Iterator[Server]:
-    """The ContextForge gateway with one virtual server, which offers all that the backend has."""
+    """Runs the ContextForge gateway with one virtual server, which offers everything that the backend has."""
     port = free_port()
     name = f"gateway-{'stateful' if stateful else 'stateless'}-{'json' if json_response else 'sse'}"
     home = folder / name
@@ -118,7 +120,7 @@ def gateway(folder: Path, backend: Server, *, stateful: bool, json_response: boo
 
 
 def gateway_token(user: str, environment: dict[str, str], folder: Path) -> str:
-    """A token for the user, made by the gateway's own command."""
+    """Returns a token for the user, made by the gateway's own command."""
     python = str(INSTALLED / "venv-gateway/bin/python")
     command = [python, "-m", "mcpgateway.utils.create_jwt_token", "--username", user, "--exp", "60"]
     command += ["--secret", environment["JWT_SECRET_KEY"]]
@@ -128,7 +130,7 @@ def gateway_token(user: str, environment: dict[str, str], folder: Path) -> str:
 
 
 def publish(base: str, token: str, backend: Server) -> str:
-    """Register the backend at the gateway and make a virtual server of all it has; return the server's id."""
+    """Registers the backend at the gateway and creates a virtual server of all its parts. Returns the server's id."""
 
     def ask(method: str, path: str, body: Any = None) -> Any:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
@@ -151,7 +153,7 @@ def publish(base: str, token: str, backend: Server) -> str:
 def process(
     command: list[str], log: Path, environment: dict[str, str], folder: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command in a process group of its own, its output in the log, and end the whole group afterwards."""
+    """Runs a command in its own process group, with its output in the log, and kills the whole group at the end."""
     with log.open("wb") as output:
         running = subprocess.Popen(
             command,
@@ -165,14 +167,14 @@ def process(
     try:
         yield running
     finally:
-        # The servers keep nothing worth an orderly end.
+        # The servers keep no state, so they need no orderly shutdown.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(running.pid, signal.SIGKILL)
         running.wait()
 
 
 def wait_for_port(port: int, running: subprocess.Popen[bytes], log: Path) -> None:
-    """Return once something accepts connections on the port."""
+    """Waits until the port accepts connections."""
     deadline = time.monotonic() + START_LIMIT
     while True:
         ended = running.poll() is not None
@@ -186,7 +188,7 @@ def wait_for_port(port: int, running: subprocess.Popen[bytes], log: Path) -> Non
 
 
 def free_port() -> int:
-    """A port that nobody listens on now, and that the system gives to nobody who does not ask for it by number."""
+    """Returns a free port that the system assigns only to processes that ask for it by number."""
     while True:
         port = random.randrange(15000, 30000)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
@@ -194,9 +196,9 @@ def free_port() -> int:
 
 
 def plain_environment() -> dict[str, str]:
-    """The environment without what would change how a server behaves or whom it reaches."""
+    """Returns the environment without variables that change a server's behaviour or its connections."""
     return {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "PATH", "TMPDIR", "USER")}
 
 
-# Proxies of the environment are not for loopback.
+# The environment's proxies do not apply to loopback.
 open_url = urllib.request.build_opener(urllib.request.ProxyHandler({})).open

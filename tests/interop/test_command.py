@@ -1,4 +1,4 @@
-"""The bridge's own side: its options and secrets, its sessions, its lanes, by the Python SDK 1.x."""
+"""The bridge's own behaviour, with the Python SDK 1.x: options, secrets, sessions, lanes."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ WAIT_LIMIT = 20.0
 
 @pytest.fixture
 def launch(binary: str, tmp_path: Path, keep_log: Any) -> Any:
-    """A function that makes a launch of the bridge with these arguments."""
+    """A function that returns a launch of the bridge with these arguments."""
     launched = Launch(binary, tmp_path, [])
     keep_log(launched.stderr)
 
@@ -35,7 +35,7 @@ def launch(binary: str, tmp_path: Path, keep_log: Any) -> Any:
 
 
 def test_flags_of_the_gateways_wrapper(running: Any, launch: Any) -> None:
-    """The flags that users of the gateway's own wrapper have do the same here, and no log tells the token."""
+    """The flags of the gateway's own wrapper have the same effect here, and no log contains the token."""
     server = running["gateway-stateless-json"]
     flags = ["--url", server.url, "--auth", server.authorization, "--timeout", "30", "--log-level", "DEBUG"]
     launched = launch(*flags)
@@ -52,7 +52,7 @@ def test_flags_of_the_gateways_wrapper(running: Any, launch: Any) -> None:
 
 
 def test_environment_of_the_gateways_wrapper(running: Any, launch: Any) -> None:
-    """So do its environment variables."""
+    """Its environment variables work as well."""
     server = running["gateway-stateless-json"]
     environment = {
         "MCP_SERVER_URL": server.url,
@@ -76,7 +76,7 @@ def test_environment_of_the_gateways_wrapper(running: Any, launch: Any) -> None:
 
 
 def test_refused_token(running: Any, launch: Any) -> None:
-    """A token that the gateway refuses is an error that says so, not a hang or an exit, and is not told."""
+    """A token that the gateway refuses leads to an error that says so, not to a hang or an exit, and is not shown."""
     server = running["gateway-stateless-json"]
     refused = Server(server.url, server.log, server.authorization[:-12] + "A" * 12)
     launched = launch(env={"MCP_SERVER_URL": refused.url, "MCP_AUTH": refused.authorization, "LOG_LEVEL": "DEBUG"})
@@ -97,7 +97,7 @@ def test_refused_token(running: Any, launch: Any) -> None:
 
 
 def test_requests_of_the_server_with_one_lane(running: Any, launch: Any) -> None:
-    """With room for one request, the client's answers to the server still pass it."""
+    """With a limit of one request, the client's responses to the server still pass."""
     launched = launch("--concurrency", "1", running["python-sse"].url)
 
     async def dialogue() -> list[str]:
@@ -110,7 +110,7 @@ def test_requests_of_the_server_with_one_lane(running: Any, launch: Any) -> None
 
 
 def test_ping_and_cancel_with_one_lane(running: Any, launch: Any) -> None:
-    """With room for one request, a ping and a cancel pass a call that keeps it, and the next call gets it."""
+    """With a limit of one request, a ping and a cancel pass an open call, and the next call takes its place."""
     launched = launch("--concurrency", "1", running["python-sse"].url)
     key = uuid.uuid4().hex
 
@@ -132,7 +132,7 @@ def test_ping_and_cancel_with_one_lane(running: Any, launch: Any) -> None:
 
 @pytest.mark.parametrize("server", ["python-sse", "python-json", "everything"])
 def test_session_ends_with_the_client(running: Any, launch: Any, server: str) -> None:
-    """The server sees the session deleted, once."""
+    """The server receives one DELETE for the session."""
     log = running[server].log
     before = deletions(log)
     launched = launch(running[server].url)
@@ -159,7 +159,7 @@ def test_session_ends_with_the_client(running: Any, launch: Any, server: str) ->
     ],
 )
 def test_servers_answer_as_named(running: Any, server: str, content_type: str) -> None:
-    """Without the bridge, the servers show the content types and sessions that their names promise."""
+    """Without the bridge, the servers use the content types and sessions that their names promise."""
     headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
     if running[server].authorization:
         headers["Authorization"] = running[server].authorization
@@ -176,7 +176,7 @@ def test_servers_answer_as_named(running: Any, server: str, content_type: str) -
 
 @contextlib.asynccontextmanager
 async def connect(launched: Launch, *, initialize: bool = True) -> AsyncIterator[ClientSession]:
-    """A session of a client that has answers for the server, through the bridge."""
+    """Connects a client through the bridge, with responses for the server."""
 
     async def sampling(_: Any, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
         content = types.TextContent(type="text", text=f"{params.messages[0].content.text}? Yes.")
@@ -205,19 +205,19 @@ async def connect(launched: Launch, *, initialize: bool = True) -> AsyncIterator
 
 
 async def call(session: ClientSession, tool: str, **arguments: Any) -> str:
-    """The text that a tool answers."""
+    """Returns the text of a tool's answer."""
     result = await session.call_tool(tool, arguments)
     assert not result.isError, result
     return "".join(part.text for part in result.content)
 
 
 def deletions(log: Path) -> int:
-    """How often the server logged the end of a session."""
+    """Returns how often the server logged the end of a session."""
     text = log.read_text()
     return text.count('"DELETE /mcp') + text.count("Received session termination request")
 
 
 def assert_untold(server: Server, text: str) -> None:
-    """The token is not in the text, nor its signature alone."""
+    """Asserts that the text contains neither the token nor its signature alone."""
     assert server.authorization.split()[-1] not in text
     assert server.authorization.split(".")[-1] not in text

@@ -1,4 +1,4 @@
-"""Every client does its dialogue with every server through the bridge; each step is one test."""
+"""Runs every client's dialogue with every server through the bridge; each step is one test."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ SERVERS = {
     "gateway-stateful-json": "mcp-streamable-http",
     "gateway-stateful-sse": "mcp-streamable-http",
 }
-# What these show does not depend on how a client negotiates.
+# These results do not depend on how a client negotiates.
 ONLY_1X = ("everything-sse", "unsteady")
 ERAS = ("eras-legacy-sessions", "eras-legacy-stateless", "eras-modern", "eras-dual", "eras-python")
 SPEAK_BOTH = ("eras-dual", "eras-python")
@@ -47,7 +47,7 @@ PAIRS = [
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test for each pair, or for each step of each pair."""
+    """Creates one test for each pair, or for each step of each pair."""
     if "step" not in metafunc.fixturenames:
         pairs = ERAS_PAIRS if metafunc.function is test_requests else PAIRS
         metafunc.parametrize("pair", pairs, ids="-".join)
@@ -72,9 +72,9 @@ def dialogue(pair: tuple[str, str], dialogues: Any, running: Any, keep_log: Any)
 
 
 def test_step(dialogue: Dialogue, step: str) -> None:
-    """The step had its outcome, and the client's callbacks saw what belongs to it, in order.
+    """The step had its outcome, and the client's callbacks saw its events, in order.
 
-    They did before the answer, but for what the server sends apart from it.
+    They saw them before the answer, except for events that the server sends on another stream.
     """
     assert step in dialogue.report["steps"], dialogue.report["failure"]
     expected = dialogue.steps[step]
@@ -84,7 +84,7 @@ def test_step(dialogue: Dialogue, step: str) -> None:
 
 
 def test_negotiation(dialogue: Dialogue, pair: tuple[str, str]) -> None:
-    """The client got the newest version that both know, or the one that it takes, and knows the server's name if it asked."""
+    """The client got the newest version that both know, or its only one, and knows the server's name if it asked."""
     client, server = pair
     assert "server" in dialogue.report, dialogue.report["failure"]
     assert dialogue.report["protocol"] == ("2026-07-28" if CLIENTS[client].modern_at(server) else "2025-11-25")
@@ -92,7 +92,7 @@ def test_negotiation(dialogue: Dialogue, pair: tuple[str, str]) -> None:
 
 
 def test_requests(dialogue: Dialogue, pair: tuple[str, str]) -> None:
-    """The server got nothing out of place and no wrong headers, and no session but for a legacy dialogue."""
+    """The server received no improper message, no wrong headers, and a session only in a legacy dialogue."""
     assert dialogue.improper == []
     client, server = pair
     has_sessions = server == "eras-legacy-sessions" or (server in SPEAK_BOTH and not CLIENTS[client].modern_at(server))
@@ -100,16 +100,16 @@ def test_requests(dialogue: Dialogue, pair: tuple[str, str]) -> None:
 
 
 def test_stdout_is_clean(dialogue: Dialogue) -> None:
-    """The SDK found nothing on stdout that it could not use, and nothing after the last step."""
+    """The SDK found only valid messages on stdout, and nothing after the last step."""
     assert "complaints" in dialogue.report, dialogue.report["failure"]
-    # A server may answer a request that was cancelled, and a client need not like it.
+    # A server may answer a cancelled request, and a client may complain about that.
     complaints = [text for text in dialogue.report["complaints"] if "Request cancelled" not in text]
     assert complaints == []
     assert dialogue.report["late"] == []
 
 
 def test_end(dialogue: Dialogue) -> None:
-    """Once the client had closed its stdin the bridge exited by itself, silently and in time."""
+    """After the client closed stdin, the bridge exited itself, silently and in time."""
     assert dialogue.report["failure"] is None, dialogue.report["failure"]
     assert dialogue.launched.status() == "0"
     assert not dialogue.lingered

@@ -1,8 +1,9 @@
-"""Clients and servers of other frameworks: what works directly must work through the bridge, and look the same.
+"""Clients and servers of other frameworks. Rule: what works directly also works through the bridge, with the same
+results.
 
-Each client does the same steps with each server twice, over HTTP by itself and over stdio through the bridge, and
-reports all that it sees. The two reports must be equal, with the exceptions that the tests name. The scripts are in
-field/.
+Each client does the same steps with each server twice, over HTTP directly and over stdio through the bridge, and
+reports everything that it sees. The two reports must be equal, with the exceptions that the tests name. The scripts are
+in field/.
 """
 
 import json
@@ -63,7 +64,7 @@ SUPERGATEWAY = ["node", str(INSTALLED / "node_modules/supergateway/dist/index.js
 SUPERGATEWAY += ["--stdio", f"node {TYPESCRIPT} stdio", "--port", "PORT", "--outputTransport"]
 MCP_PROXY = [*python("venv-field", "-m"), "mcp_proxy", "--pass-environment", "--port", "PORT", "--"]
 MCP_PROXY += [*python("venv-fastmcp2", FASTMCP), "stdio"]
-# The commands, in which PORT stands for the port. What is named after HTTP+SSE, the transport of 2024, speaks that.
+# The commands, in which PORT stands for the port. Names that end in `-sse` use HTTP+SSE, the transport of 2024.
 SERVERS = {
     "fastmcp1": [sys.executable, FASTMCP, "PORT"],
     "fastmcp2": [*python("venv-fastmcp2", FASTMCP), "PORT"],
@@ -78,14 +79,14 @@ SERVERS = {
     "mcp-proxy": MCP_PROXY,
     "mcp-proxy-sse": MCP_PROXY,
 }
-# The SDKs have tests of their own; here they meet servers of earlier revisions, and one that speaks the newest as well.
+# The SDKs have tests of their own. Here they run with servers of earlier revisions, and with one of the newest.
 SDK_CLIENTS = ("python2-auto", "python2-modern", "typescript2-auto", "typescript2-modern", "fastmcp4-modern")
 SDK_SERVERS = ("fastmcp1", "fastmcp2", "fastmcp4", "typescript1", "fastmcp-typescript")
 EVERY_PAIR = [
     (client, server) for client in CLIENTS for server in SERVERS if client not in SDK_CLIENTS or server in SDK_SERVERS
 ]
-# All pairs take minutes. Without EVERY_PAIR=1 those are left out that add least: the clients that know one era meet a
-# quarter of the servers each, and all other clients those that the SDKs' clients meet.
+# All pairs take minutes. Without EVERY_PAIR=1, the least useful ones are left out: the clients of one era run with a
+# quarter of the servers each, and all other clients with the same servers as the SDKs' clients.
 OTHERS = [client for client in CLIENTS if client not in SDK_CLIENTS]
 PAIRS = [
     (client, server)
@@ -131,7 +132,7 @@ STEPS = [
     call("touched unheard", "touch", {"uri": "field://greeting"}),
     call("changed", "change", {}, "tools changed"),
 ]
-# What must be somewhere in the outcome in every pair, so that no pair is equal for having failed twice.
+# Required contents of the outcome in every pair, so that two equal failures do not pass.
 ESSENTIAL = {
     "echo much": "0123456789abcdef \u00e9\u4e2d\U0001f600",
     "object": "Ada",
@@ -143,7 +144,7 @@ ESSENTIAL = {
 
 @contextmanager
 def serve(folder: Path, name: str) -> Iterator[Server]:
-    """The server of this name."""
+    """Runs the server of this name."""
     port = free_port()
     log = folder / f"{name}.log"
     command = [part.replace("PORT", str(port)) for part in SERVERS[name]]
@@ -153,7 +154,7 @@ def serve(folder: Path, name: str) -> Iterator[Server]:
 
 
 class Field:
-    """The servers, started when the first client needs them, and what each client reports of its dialogues."""
+    """The servers, started when the first client needs them, and each client's reports of its dialogues."""
 
     def __init__(self, binary: str, folder: Path, stack: ExitStack, pairs: list[tuple[str, str]]) -> None:
         self.binary = binary
@@ -171,10 +172,10 @@ class Field:
         self.launches: dict[tuple[str, str], Launch] = {}
 
     def __getitem__(self, pair: tuple[str, str]) -> tuple[dict[str, Any], dict[str, Any], Launch]:
-        """The direct report and the one through the bridge, and how the bridge went."""
+        """Returns the direct report, the one through the bridge, and the launch of the bridge."""
         client, server = pair
         if client not in self.reports:
-            # Not again for each pair if it fails.
+            # If the client fails, do not run it again for each pair.
             self.reports[client] = {}
             self.reports[client] = self.run(client)
         missing = {"steps": {}, "complaints": [], "failure": {"exception": "the client ended before"}}
@@ -182,7 +183,7 @@ class Field:
         return direct, bridged, self.launches[pair]
 
     def run(self, name: str) -> dict[str, Any]:
-        """All dialogues of a client, in one process, as some frameworks take long to load."""
+        """Runs all dialogues of a client in one process, because some frameworks load slowly."""
         client = CLIENTS[name]
         dialogues = []
         for _, server in [pair for pair in self.pairs if pair[0] == name]:
@@ -193,7 +194,7 @@ class Field:
             about = {"mode": client.mode}
             transport = "sse" if server.endswith("-sse") else "http"
             dialogues.append({"name": f"{server} directly", "url": launch.args[0], "transport": transport, **about})
-            # Not every framework can say where the standard error of what it launches goes.
+            # Not every framework can redirect the stderr of the process that it launches.
             parameters = launch.parameters()
             args = ["-c", 'exec sh "$0" "$@" 2>>"$1/stderr"', *parameters["args"]]
             dialogues.append({"name": f"{server} bridged", "launch": {"command": "sh", "args": args}, **about})
@@ -223,14 +224,14 @@ class Field:
 
 @pytest.fixture(scope="module")
 def field(binary: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
-    """The dialogues of the pairs that the tests to run are about."""
+    """The dialogues of the pairs that the selected tests need."""
     chosen = {item.callspec.params["pair"] for item in request.session.items if item.path == request.path}
     with ExitStack() as stack:
         yield Field(binary, tmp_path_factory.mktemp("field"), stack, [pair for pair in PAIRS if pair in chosen])
 
 
 def strings(value: Any) -> Iterator[str]:
-    """All texts in a value of JSON."""
+    """Returns all strings in a JSON value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list | dict):
@@ -239,13 +240,14 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def failed(step: dict[str, Any]) -> bool:
-    """Whether a step had no outcome but an error."""
+    """True if the only outcome of a step is an error."""
     outcome = step["outcome"]
     return isinstance(outcome, dict) and not outcome.keys().isdisjoint({"error", "exception", "hang"})
 
 
 def ended(launch: Launch) -> bool:
-    """Whether the bridge ends in time once its client has. Another process may have its number by then."""
+    """Waits for the bridge to end after its client. True if it ended in time; another process may have its pid by then.
+    """
     number = (launch.folder / "pid").read_text().strip()
     deadline = time.monotonic() + END_LIMIT
     while not (launch.folder / "status").exists():
@@ -260,7 +262,7 @@ def ended(launch: Launch) -> bool:
 
 @pytest.fixture
 def reports(field: Field, pair: tuple[str, str], keep_log: Any) -> tuple[dict[str, Any], dict[str, Any], Launch]:
-    """What came of the pair's two dialogues, and how the bridge went."""
+    """The reports of the pair's two dialogues, and the launch of the bridge."""
     direct, bridged, launch = field[pair]
     for log in (launch.stderr, field.servers[pair[1]].log, field.folder / f"{pair[0]}.log"):
         keep_log(log)
@@ -270,10 +272,10 @@ def reports(field: Field, pair: tuple[str, str], keep_log: Any) -> tuple[dict[st
 @pytest.mark.timeout(CLIENT_LIMIT + 60)
 @pytest.mark.parametrize("pair", PAIRS, ids="-at-".join)
 def test_works(reports: Any, pair: tuple[str, str]) -> None:
-    """What is essential works through the bridge, unless the client could not even connect without it.
+    """The essential steps work through the bridge, unless the client cannot even connect without it.
 
-    A client that begins with the newest protocol unasked can do nothing at a server of earlier revisions by itself, but
-    all this through the bridge.
+    A client that starts with the newest protocol unasked can do nothing directly at a server of earlier revisions, but
+    it can do all this through the bridge.
     """
     direct, bridged, _ = reports
     if direct["failure"] is not None and bridged["failure"] is not None:
@@ -289,8 +291,8 @@ def test_works(reports: Any, pair: tuple[str, str]) -> None:
 def test_same(reports: Any, pair: tuple[str, str]) -> None:
     """Each step has the same outcome and the same events through the bridge as without it.
 
-    A client that speaks revision 2026-07-28 only can do nothing at a server of earlier ones by itself; there is nothing
-    to compare where it fails.
+    A client that speaks only revision 2026-07-28 can do nothing directly at a server of earlier ones. Failures there
+    are not compared.
     """
     direct, bridged, _ = reports
     strict = CLIENTS[pair[0]].mode.startswith("20")
@@ -305,11 +307,12 @@ def test_same(reports: Any, pair: tuple[str, str]) -> None:
 @pytest.mark.timeout(CLIENT_LIMIT + 60)
 @pytest.mark.parametrize("pair", PAIRS, ids="-at-".join)
 def test_end(reports: Any, pair: tuple[str, str]) -> None:
-    """The framework complains of nothing that it does not complain of without the bridge, which exits by itself."""
+    """The framework reports no additional complaints through the bridge, which exits itself."""
     direct, bridged, launch = reports
     assert set(bridged["complaints"]) <= set(direct["complaints"])
     assert ended(launch)
-    # The AI SDK signals what it has launched, as does a client that was refused its only protocol; then there is none.
+    # The AI SDK signals the process that it launched. So does a client that was refused its only protocol; then there
+    # is no status.
     if pair[0] != "ai-sdk" and bridged["failure"] is None:
         assert launch.status() == "0"
     assert launch.stderr.read_text() == ""

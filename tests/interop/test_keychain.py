@@ -1,4 +1,4 @@
-"""What is kept of a sign-in is in the keychain where there is one: GNOME's, on a bus of its own."""
+"""Sign-ins are stored in the keychain if there is one: GNOME's, on its own bus."""
 
 import json
 import shutil
@@ -37,17 +37,17 @@ class User:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The user's variables."""
+        """Returns the user's variables."""
         folders = {"HOME": str(self.home), "XDG_STATE_HOME": f"{self.home}/state", "XDG_RUNTIME_DIR": str(self.home)}
         return plain_environment() | folders | {"DBUS_SESSION_BUS_ADDRESS": self.bus}
 
     def do(self, command: str, *args: str) -> subprocess.CompletedProcess[str]:
-        """A command of the bridge's."""
+        """Runs a command of the bridge."""
         line = [self.binary, command, "--log-level", "info", *args, self.server.url]
         return subprocess.run(line, env=self.environment, capture_output=True, text=True, timeout=LIMIT)
 
     def sign_in(self, *args: str) -> str:
-        """`login`, with the user's consent; returns the log."""
+        """Runs `login`, with the user's consent. Returns the log."""
         line = [self.binary, "login", "--no-browser", "--log-level", "info", *args, self.server.url]
         with subprocess.Popen(line, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as login:
             log = ""
@@ -59,7 +59,7 @@ class User:
         return log
 
     def call(self) -> tuple[str, str]:
-        """What the server calls the token of a bridge, and the bridge's log."""
+        """Returns the server's name for the bridge's token, and the bridge's log."""
         line = [self.binary, "--no-browser", "--log-level", "info", self.server.url]
         request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "whoami", "arguments": {}}}
         text = json.dumps(request) + "\n"
@@ -67,20 +67,20 @@ class User:
         return json.loads(done.stdout)["result"]["content"][0]["text"], done.stderr
 
     def files(self) -> list[Path]:
-        """The files with records."""
+        """Returns the files with records."""
         return sorted((self.home / "state").rglob("*.json"))
 
     def start_keyring(self) -> None:
-        """Starts the keychain, unlocked, in the place of one that runs."""
+        """Starts the keychain, unlocked. Replaces a running one."""
         line = ["gnome-keyring-daemon", "--replace", "--unlock", "--components=secrets"]
         subprocess.run(line, env=self.environment, input=PASSWORD, check=True, timeout=LIMIT, stdout=subprocess.DEVNULL)
 
     def lock_keyring(self) -> None:
-        """Locks it."""
+        """Locks the keychain."""
         self.ask_bus("org.freedesktop.Secret.Service.Lock", f"array:objpath:{SECRETS[1]}/collection/login")
 
     def ask_bus(self, method: str, *args: str) -> None:
-        """Calls a method of the keychain's."""
+        """Calls a method of the keychain."""
         line = ["dbus-send", "--session", "--print-reply", f"--dest={SECRETS[0]}", SECRETS[1], method, *args]
         subprocess.run(line, env=self.environment, check=True, timeout=LIMIT, stdout=subprocess.DEVNULL)
 
@@ -106,13 +106,14 @@ def user(binary: str, running: Any, tmp_path: Path) -> Iterator[User]:
         try:
             yield user
         finally:
-            # What was started on it ends with it.
+            # Processes on the bus end with it.
             bus.terminate()
 
 
 @needs_keyring
 def test_a_sign_in_is_kept_in_the_keychain(user: User) -> None:
-    """Not in a file; the next bridge finds it there; `status` says so, and `logout` removes it and has it revoked."""
+    """The record is not in a file. The next bridge finds it, `status` reports it, and `logout` removes and revokes it.
+    """
     user.start_keyring()
     user.sign_in()
     assert user.files() == []
@@ -130,13 +131,13 @@ def test_a_sign_in_is_kept_in_the_keychain(user: User) -> None:
 
 @needs_keyring
 def test_what_a_file_has_moves_into_the_keychain(user: User) -> None:
-    """At the next sign-in or renewal; until then it is good where it is."""
+    """A record in a file moves at the next sign-in or renewal. Until then it is used where it is."""
     user.start_keyring()
     user.sign_in("--no-keychain")
     (file,) = user.files()
     assert f"kept in: {file}" in user.do("status").stdout
     record = json.loads(file.read_text())
-    # It has expired, and has to be renewed.
+    # The token has expired, so it must be renewed.
     record["tokens"]["token_received_at"] = 0
     file.write_text(json.dumps(record))
     _, log = user.call()
@@ -147,7 +148,9 @@ def test_what_a_file_has_moves_into_the_keychain(user: User) -> None:
 
 @needs_keyring
 def test_a_locked_keychain_is_left_alone(user: User) -> None:
-    """Nobody is asked to unlock it. What it has is out of reach, and what is new is in a file until it moves in."""
+    """The bridge does not ask to unlock it. Its records are unavailable, and new ones stay in a file until they can
+    move.
+    """
     user.start_keyring()
     user.sign_in()
     user.lock_keyring()
@@ -161,7 +164,7 @@ def test_a_locked_keychain_is_left_alone(user: User) -> None:
     assert len(user.files()) == 1
     newer, _ = user.call()
     user.start_keyring()
-    # The keychain's is the older one now.
+    # Now the keychain has the older record.
     assert user.call()[0] == newer
     assert user.do("logout").stdout.startswith("signed out")
     assert user.files() == []
@@ -170,7 +173,7 @@ def test_a_locked_keychain_is_left_alone(user: User) -> None:
 
 @needs_bus
 def test_a_bus_without_a_keychain(user: User) -> None:
-    """A file serves, and nothing is said of it."""
+    """A file is used, without a warning."""
     log = user.sign_in()
     assert "keychain" not in log
     assert len(user.files()) == 1
@@ -181,7 +184,7 @@ def test_a_bus_without_a_keychain(user: User) -> None:
 
 
 def test_a_bus_that_says_nothing(binary: str, running: Any, tmp_path: Path) -> None:
-    """It is waited for once, and a file serves."""
+    """The bridge waits for it once, and then uses a file."""
     user = User(binary, running["guarded"], tmp_path, f"unix:path={tmp_path}/silent")
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / "silent"))

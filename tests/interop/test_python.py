@@ -64,7 +64,7 @@ def test_the_wrapper_takes_the_originals_place(running: Any, tmp_path: Path, kee
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
 def test_forward_request(running: Any, gateway: str) -> None:
-    """A session by single messages: what the gateway answers comes as it is, in JSON and in events."""
+    """A session of single messages: the gateway's answers arrive unchanged, in JSON and in events."""
     server = running[gateway]
     script = subprocess.run(
         [PYTHON, "-W", "error", "-c", FORWARD, server.url, server.authorization],

@@ -1,4 +1,4 @@
-"""Signing in at the authorization server of the TypeScript SDK: in a real browser, and by a user who is slow."""
+"""Sign-in at the authorization server of the TypeScript SDK: in a real browser, and by a slow user."""
 
 import asyncio
 import os
@@ -20,13 +20,13 @@ ASKED = ["elicitation", "Sign in to use this server."]
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Has the bridge keep its sign-ins in a folder, and leave the keychain of whoever runs the tests alone."""
+    """Makes the bridge keep its sign-ins in a folder, not in the keychain of the person who runs the tests."""
     return {"MCP_STATE_FOLDER": str(folder / "state"), "MCP_NO_KEYCHAIN": "1"}
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium")
 def test_a_browser_signs_in(running: Any, launch: Any, tmp_path: Path) -> None:  # noqa: F811
-    """The bridge opens the browser, which consents by a click; the token is renewed, and kept for the next bridge."""
+    """The bridge opens the browser, which consents by a click. The token is renewed, and kept for the next bridge."""
     server: Server = running["guarded"]
     said, complaint = tmp_path / "said", tmp_path / "complaint"
     opener = tmp_path / "xdg-open"
@@ -62,8 +62,9 @@ def test_a_browser_signs_in(running: Any, launch: Any, tmp_path: Path) -> None: 
 
 @pytest.mark.parametrize("name", CLIENTS)
 def test_a_slow_user(running: Any, launch: Any, tmp_path: Path, name: str) -> None:  # noqa: F811
-    """No client's handshake waits for the user. A client with a session gets an error that says where to sign in, and is
-    told when the tools have changed; a modern one shows its user where, and its call goes on."""
+    """No handshake waits for the user. A client with a session gets an error with the URL, and a notification of
+    changed tools after the sign-in. A modern client shows the URL, and its call continues.
+    """
     client, server = CLIENTS[name], running["guarded"]
     launched = launch(server.url, "--no-browser", "--login-wait", "1", env=environment(tmp_path))
     whoami = {"tool": "whoami", "arguments": {}}

@@ -1,12 +1,12 @@
-// An MCP server on the TypeScript SDK that hangs up, forgets sessions and speaks outside of calls. Servers do that, and
-// a bridge must see to it that nobody notices.
+// An MCP server on the TypeScript SDK that hangs up, forgets sessions and sends messages outside of calls. Real servers
+// do that, and a bridge must hide it from clients.
 //
 // Run it as `unsteady.cjs PORT`; it serves Streamable HTTP with sessions at http://127.0.0.1:PORT/mcp, keeps the events
-// that it sends, and replays them for who comes back with the id of the last one. Its tools bring each fault about on
-// demand. Where one waits for the client to come back it waits for that, not for a clock; WAIT_LIMIT only ends what
+// that it sends, and replays them for a client that returns with the id of the last one. Its tools cause each fault on
+// demand. A tool that waits for the client to return waits for that, not for a clock; WAIT_LIMIT only ends a tool that
 // would hang for ever.
 //
-// CommonJS, because it finds the SDK by NODE_PATH, away from this folder.
+// CommonJS, because it finds the SDK by NODE_PATH, outside of this folder.
 "use strict";
 
 const { randomUUID } = require("node:crypto");
@@ -20,19 +20,19 @@ const types = require("@modelcontextprotocol/sdk/types.js");
 
 const WAIT_LIMIT = 5;
 const RETRY_MS = 100;
-const PUSH_STREAM = "_GET_stream"; // What the SDK calls it.
+const PUSH_STREAM = "_GET_stream"; // The SDK's name for it.
 
 // How often the call with a key was executed.
 const runs = new Map();
-// What was known of a session when it was forgotten, by the key of the call that asked for it.
+// The state of a session when it was forgotten, by the key of the call that requested that.
 const forgotten = new Map();
-// All that ever were, by id.
+// All sessions ever created, by id.
 const sessions = new Map();
 
 const TOOLS = {
-  // Report progress 1 to 3 and hang up; report 4 to 6 while the client is away; once it is back report 7 to 9 and hang
-  // up again; answer when it is back once more. A reset may take along what was sent last, so a ping sees to it that the
-  // client has something to come back with.
+  // Report progress 1 to 3 and hang up. Report 4 to 6 while the client is away. Once it is back, report 7 to 9 and hang
+  // up again. Answer when it is back once more. A reset may discard the latest events, so a ping first ensures that the
+  // client has an event id to return with.
   interrupted: async (session, { key, how }, extra) => {
     count(key);
     const stream = session.streamOf(extra.requestId);
@@ -57,7 +57,7 @@ const TOOLS = {
     return `executed ${runs.get(key)} times`;
   },
 
-  // Tell of a change of the tools and log a message, both outside of the call.
+  // Notify of changed tools and log a message, both outside of the call.
   push: async (session) => {
     await session.listened();
     await session.server.sendToolListChanged();
@@ -65,7 +65,8 @@ const TOOLS = {
     return "pushed";
   },
 
-  // Log a message outside of the call, hang up there, log one while nobody listens, and one when the client is back.
+  // Log a message outside of the call and hang up its stream, log one while the client is away, and one when it is
+  // back.
   push_interrupted: async (session, { how }, extra) => {
     await session.listened();
     await session.log("before");
@@ -90,8 +91,8 @@ const TOOLS = {
     return [roots.map(({ uri }) => uri).join(" "), `${content.name} is ${content.age}`, sampled.content.text].join(", ");
   },
 
-  // Forget the session of this call once it is answered; `status` is what it then gets, and with `hang_up` its stream
-  // for messages outside of calls ends too.
+  // Forget the session of this call once it is answered. Later requests get `status`; with `hang_up`, its stream for
+  // messages outside of calls ends too.
   forget: async (session, { key, status, hang_up }, extra) => {
     forgotten.set(key, { session, among: sessions.size });
     session.posts.get(extra.requestId).once("close", () => {
@@ -101,7 +102,7 @@ const TOOLS = {
     return "forgetting";
   },
 
-  // Tell what came after the session that the `forget` with this key was called in.
+  // Describe the session that replaced the one in which `forget` was called with this key.
   remembered: async (session, { key }) => {
     const { session: before, among } = forgotten.get(key);
     const introduced = isDeepStrictEqual(session.introduction, before.introduction) ? "as before" : "differently";
@@ -110,14 +111,15 @@ const TOOLS = {
     return `${sessions.size - among} new, introduced ${introduced}, log level ${session.level}, subscribed ${subscribed}`;
   },
 
-  // Be executed.
+  // Count an execution.
   touch: async (_, { key }) => `executed ${count(key)} times`,
 
-  // Tell which of the calls with these keys were not executed once.
+  // Return the keys of the calls that were not executed exactly once.
   not_once: async (_, { keys }) => keys.filter((key) => runs.get(key) !== 1).join(" "),
 };
 
-// Keeps the events of one session. Its ids run through all streams, so that the id of one stream is wrong for another.
+// Keeps the events of one session. Its ids are unique across all streams, so the id of one stream is invalid for
+// another.
 class EventStore {
   events = [];
   resumed = new EventEmitter();
@@ -135,12 +137,12 @@ class EventStore {
     for (let index = Number(eventId); index < this.events.length; index++) {
       if (this.events[index].streamId === streamId) await send(String(index + 1), this.events[index].message);
     }
-    // By then the SDK takes the stream for the one to send to.
+    // By then the SDK sends to the new stream.
     setImmediate(() => this.resumed.emit(streamId));
     return streamId;
   }
 
-  // Wait until the client has come back for the stream.
+  // Wait until the client has returned for the stream.
   resumption(streamId) {
     return within(once(this.resumed, streamId), "the client did not resume the stream");
   }
@@ -148,12 +150,12 @@ class EventStore {
 
 class Session {
   store = new EventStore();
-  // The response to each open POST, by the id of its request, and to the last GET for the push stream.
+  // The response to each open POST, by the id of its request, and to the last GET of the push stream.
   posts = new Map();
   get = undefined;
   level = "unset";
   subscribed = new Set();
-  // Which status its requests get, once it is forgotten.
+  // The status of its requests after it is forgotten.
   refusal = undefined;
 
   constructor(introduction) {
@@ -184,12 +186,13 @@ class Session {
     });
   }
 
-  // The SDK does not tell a tool the id of the stream that answers its call.
+  // The SDK does not give a tool the id of the stream that answers its call.
   streamOf(requestId) {
     return this.transport._webStandardTransport._requestToStreamMapping.get(requestId);
   }
 
-  // Wait until there is a stream for what belongs to no call; the SDK does not tell when, and drops what comes before.
+  // Wait until there is a stream for messages outside of calls. The SDK does not report that, and drops earlier
+  // messages.
   async listened() {
     const end = performance.now() + WAIT_LIMIT * 1000;
     while (!this.transport._webStandardTransport._streamMapping.has(PUSH_STREAM)) {
@@ -203,7 +206,7 @@ class Session {
   }
 }
 
-// End the response in one of the ways in which that happens, and wait until it has.
+// End the response in this way, and wait until it has ended.
 async function hangUp(how, response, close) {
   const closed = within(once(response, "close"), "the response did not end");
   if (how === "close") {
@@ -211,7 +214,7 @@ async function hangUp(how, response, close) {
   } else if (how === "reset") {
     response.socket.resetAndDestroy();
   } else {
-    // In an event whose id nobody may remember, as it has not arrived.
+    // An incomplete event, so a client must not remember its id.
     response.write('event: message\nid: 1000000\ndata: {"jsonrpc":');
     response.socket.destroySoon();
   }
@@ -231,7 +234,7 @@ async function handle(request, response) {
   }
   const refusal = session?.refusal ?? (session === undefined ? 404 : undefined);
   if (refusal !== undefined) {
-    // As the SDK says it, and as servers say it that look for the session themselves.
+    // The SDK's message, and that of servers that look up sessions themselves.
     const error =
       refusal === 404
         ? { code: -32001, message: "Session not found" }
@@ -258,7 +261,7 @@ function within(promise, otherwise) {
     throw new Error(otherwise);
   });
   const either = Promise.race([promise, limit]);
-  either.catch(() => {}); // It may fail before anyone waits for it.
+  either.catch(() => {}); // It may fail before it is awaited.
   return either;
 }
 

@@ -1,4 +1,4 @@
-"""What the tests share: both clients under one name, certificates, and an environment without proxies.
+"""Shared fixtures: both clients under one name, certificates, and an environment without proxies.
 
 Rule: a test that takes `api` runs twice, over httpx and over mcp_gangway, with the same assertions.
 """
@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The servers of the tests are on this machine, whatever the environment says of proxies."""
+    """Removes the environment's proxies: all test servers are on this machine."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
@@ -38,7 +38,7 @@ def api(request: pytest.FixtureRequest) -> ModuleType:
 
 
 class Authority:
-    """A certificate authority of the tests', and the files that clients are given."""
+    """A certificate authority for the tests, and the files for clients."""
 
     def __init__(self, folder: Path) -> None:
         self._authority = trustme.CA()
@@ -53,7 +53,7 @@ class Authority:
         self.client_certificate.write_bytes(b"".join(blob.bytes() for blob in mine.cert_chain_pems))
 
     def server(self, *, asks_for_certificate: bool = False) -> ssl.SSLContext:
-        """The context of a server on 127.0.0.1."""
+        """Returns the context of a server on 127.0.0.1."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
         if asks_for_certificate:
@@ -62,7 +62,7 @@ class Authority:
         return context
 
     def server_files(self) -> tuple[Path, Path]:
-        """The files of a server on 127.0.0.1: its certificate and its key."""
+        """Returns the files of a server on 127.0.0.1: its certificate and its key."""
         theirs = self._authority.issue_cert("127.0.0.1")
         certificate, key = self.path.with_name("server.crt"), self.path.with_name("server.key")
         certificate.write_bytes(b"".join(blob.bytes() for blob in theirs.cert_chain_pems))
@@ -70,7 +70,7 @@ class Authority:
         return certificate, key
 
     def client(self) -> ssl.SSLContext:
-        """The context of a client that trusts this authority."""
+        """Returns the context of a client that trusts this authority."""
         return ssl.create_default_context(cafile=str(self.path))
 
 
@@ -84,7 +84,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def run_python(tmp_path: Path) -> Run:
-    """Runs a program in an interpreter of its own: `run_python(text, *options_of_python, input=...)`."""
+    """Runs a program in a new interpreter: `run_python(text, *options_of_python, input=...)`."""
 
     def run(
         program: str, *options: str, input: str | None = None, seconds: float = 50

@@ -1,16 +1,15 @@
-"""An HTTP/1.1 server on a real socket that answers as a test tells it, and remembers the requests.
+"""A scripted HTTP/1.1 server on a real socket that records its requests.
 
     async with serving(whole(b'{"ok":true}', content_type="application/json")) as server:
         ...                                   # talk to server.url
     assert server.requests[0].method == "POST"
 
-`serving` takes the answers to the requests in the order of their arrival, or a function that makes
-one of each request. An answer is a list of steps: bytes are sent as they are, and between them the
-server pauses, waits for an event of the test's, hangs until the client leaves, or cuts the
-connection.
+`serving` takes the answers in the order of the requests, or a function that returns the answer to a request. An answer
+is a list of steps: bytes are sent unchanged, and between them the server pauses, waits for an event of the test, hangs
+until the client leaves, or cuts the connection.
 
-Rule: what goes wrong in here fails the test. A request that no answer was meant for, or an
-exception in the function, is raised where the `async with` block ends.
+Rule: a failure of this server fails the test. A request without an answer, or an exception in the function, is raised
+at the end of the `async with` block.
 """
 
 from __future__ import annotations
@@ -45,9 +44,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Request:
-    """What a client sent.
+    """A request from a client.
 
-    Names of headers are in lower case; one that came twice has its values joined by ", ".
+    Header names are in lower case. The values of a repeated header are joined by ", ".
     """
 
     method: str
@@ -56,19 +55,19 @@ class Request:
     body: bytes
 
     def json(self) -> Any:
-        """The body's JSON."""
+        """Returns the parsed JSON body."""
         return json.loads(self.body)
 
 
 @dataclass(frozen=True)
 class Pause:
-    """A step that takes this many seconds."""
+    """A step that waits for this many seconds."""
 
     seconds: float
 
 
 class Special(Enum):
-    """Steps that end an answer before its time."""
+    """Steps that end an answer early."""
 
     CUT = "the connection is reset"
     HANG = "nothing more is sent until the client leaves"
@@ -98,7 +97,7 @@ def whole(
     content_type: str | None = None,
     headers: Sequence[tuple[str, str]] = (),
 ) -> Answer:
-    """An answer of known length, in one piece."""
+    """Returns an answer of known length, in one piece."""
     fields = [("Content-Length", str(len(body))), *headers]
     return Answer([_head(status, content_type, fields) + body])
 
@@ -109,9 +108,9 @@ def chunked(
     content_type: str | None = None,
     headers: Sequence[tuple[str, str]] = (),
 ) -> Answer:
-    """An answer in chunked encoding: each step of bytes is a chunk, which is sent at once.
+    """Returns an answer in chunked encoding: each step of bytes is a chunk, which is sent at once.
 
-    With CUT or HANG it has no end.
+    With CUT or HANG the answer has no end.
     """
     framed: list[Step] = [_head(status, content_type, [("Transfer-Encoding", "chunked"), *headers])]
     for step in steps:
@@ -121,12 +120,12 @@ def chunked(
 
 
 def raw(*steps: Step) -> Answer:
-    """Whatever the test wants, after which the connection is closed."""
+    """Returns an answer of exactly these steps, after which the connection closes."""
     return Answer(steps, keeps_alive=False)
 
 
 def event(message: Any) -> bytes:
-    """A message as an event of an event stream; bytes and text are the data as they are."""
+    """Returns a message as an event of an event stream. Bytes and text are used as the data unchanged."""
     if isinstance(message, str):
         message = message.encode()
     data = message if isinstance(message, bytes) else json.dumps(message).encode()
@@ -139,7 +138,7 @@ class Server:
 
     url: str
     requests: list[Request] = field(default_factory=list)
-    # Connections that are open now, and that were ever opened.
+    # Connections that are open now, and all that were ever opened.
     open_connections: int = 0
     connections: int = 0
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -147,10 +146,10 @@ class Server:
     _failures: list[BaseException] = field(default_factory=list)
 
     async def until(self, condition: Callable[[Server], bool], seconds: float = 5.0) -> None:
-        """Waits until something about the server is true.
+        """Waits until the condition holds.
 
         Raises:
-            TimeoutError: it did not become true in that time.
+            TimeoutError: the condition did not hold in time.
         """
 
         async def wait() -> None:
@@ -160,7 +159,7 @@ class Server:
         await asyncio.wait_for(wait(), seconds)
 
     def messages(self) -> list[Any]:
-        """The JSON bodies of all requests that have a body."""
+        """Returns the JSON bodies of all requests that have a body."""
         return [request.json() for request in self.requests if request.body]
 
     async def _notify(self) -> None:
@@ -172,7 +171,7 @@ class Server:
         self.connections += 1
         await self._notify()
         try:
-            # The client may leave whenever it likes; what it does not like is the test's business.
+            # The client may leave at any time; the test judges that.
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
                 while (request := await _read(reader)) is not None:
                     self.requests.append(request)
@@ -204,10 +203,10 @@ class Server:
 async def serving(answers: Answers, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
     """Runs a server on a free port of 127.0.0.1.
 
-    Its answers are one for all requests, one for each, or those of a function.
+    `answers` is one answer for all requests, one for each, or a function.
 
     Raises:
-        BaseException: the first thing that went wrong in the server.
+        BaseException: the first failure in the server.
     """
     server = Server("", _answers=answers)
     tasks: set[asyncio.Task[None]] = set()
@@ -235,7 +234,7 @@ async def serving(answers: Answers, *, tls: ssl.SSLContext | None = None) -> Asy
 
 
 async def _read(reader: asyncio.StreamReader) -> Request | None:
-    """The next request, or None if the client has closed the connection between two."""
+    """Reads the next request. Returns None if the client has closed the connection between two requests."""
     line = await reader.readline()
     if not line:
         return None
@@ -257,13 +256,13 @@ async def _read(reader: asyncio.StreamReader) -> Request | None:
 
 
 async def _play(answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    """Takes the steps of an answer; whether it came to its end."""
+    """Executes the steps of an answer. Returns True if all of them were executed."""
     for step in answer.steps:
         if isinstance(step, bytes):
             writer.write(step)
             await writer.drain()
         elif step is CUT:
-            # Without lingering, closing is a reset.
+            # With a linger time of zero, closing is a reset.
             connection = writer.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
@@ -274,7 +273,7 @@ async def _play(answer: Answer, reader: asyncio.StreamReader, writer: asyncio.St
 
 
 async def _wait(step: Pause | asyncio.Event | Special, reader: asyncio.StreamReader) -> bool:
-    """Waits for a step; whether the client is still there then. It has nothing to say meanwhile."""
+    """Waits for a step. Returns True if the client stays connected. It must not send anything meanwhile."""
     left = asyncio.ensure_future(reader.read(1))
     passed: asyncio.Future[Any]
     if isinstance(step, Pause):

@@ -1,6 +1,7 @@
-"""How the package behaves in a program: event loops, threads, forks, the interpreter's end, leaks, types.
+"""The package inside a program: event loops, threads, forks, the interpreter's end, leaks, types.
 
-Rule: what can only be seen from outside, like what an interpreter prints at its end, is seen in one of its own.
+Rule: effects that are visible only from outside, such as output at the interpreter's end, are tested in a new
+interpreter.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if sys.platform != "win32":
 
 
 async def ask_once(client: mcp_gangway.AsyncClient | None = None) -> bytes:
-    """A request to a server in the same loop."""
+    """Sends a request to a server in the same loop."""
     async with serving(whole(b"answer")) as server:
         if client is not None:
             return (await client.get(server.url)).content
@@ -62,7 +63,7 @@ def test_uvloop() -> None:
 
 
 class UvRunner:
-    """What asyncio.Runner does, for Python 3.10."""
+    """A replacement for asyncio.Runner with uvloop, for Python 3.10."""
 
     def __enter__(self) -> UvRunner:
         self._loop = uvloop.new_event_loop()
@@ -119,7 +120,7 @@ def test_one_client_in_many_loops_one_after_the_other() -> None:
     for _ in range(200):
         assert asyncio.run(ask_once(client)) == b"answer"
     asyncio.run(client.aclose())
-    # The last loops may not be collected, nor their connections.
+    # The last loops and their connections may not be collected yet.
     assert descriptors() < before + 20
 
 
@@ -140,7 +141,7 @@ def test_one_client_in_many_threads() -> None:
 
 
 class WithoutReaders(asyncio.SelectorEventLoop):
-    """Like Windows' default loop: it does not watch what a program names."""
+    """Like the default loop of Windows: it does not support `add_reader`."""
 
     def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
         raise NotImplementedError
@@ -277,11 +278,12 @@ END = "%s"
 ENDS = {
     "asyncio.run": "asyncio.run(main())",
     "sys.exit": "asyncio.run(main())",
-    # Nobody cancels the tasks: they are pending when the loop is closed, or gone.
+    # Without cancellation, the tasks are pending when the loop is closed or dropped.
     "closed loop": "loop = asyncio.new_event_loop(); loop.run_until_complete(main()); QUIET(); loop.close()",
     "left loop": "loop = asyncio.new_event_loop(); loop.run_until_complete(main()); QUIET()",
 }
-#: asyncio itself complains of pending tasks and of the test's own open sockets: what is left is of the package.
+#: asyncio itself reports pending tasks and the test's own open sockets. Hides these, so that only the package's output
+#: is left.
 QUIET = """
 import logging, warnings
 def QUIET():
@@ -405,7 +407,7 @@ def test_responses_that_nobody_closes_free_their_connections() -> None:
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "MYPY_CACHE_DIR": os.devnull}
-    # A package that is not installed, while one works on it.
+    # During development, the package is not installed.
     if PACKAGE.is_relative_to(REPOSITORY / "python"):
         environment |= {"MYPYPATH": str(PACKAGE.parent), "PYTHONPATH": str(PACKAGE.parent)}
     return subprocess.run(
@@ -489,7 +491,7 @@ except KeyboardInterrupt:
 
 
 def test_the_server_of_the_tests_can_hang() -> None:
-    """So that the tests above can fail."""
+    """Proves that the tests above can fail."""
 
     async def main() -> None:
         async with serving(raw(HANG)) as server:

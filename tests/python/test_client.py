@@ -1,6 +1,6 @@
-"""The HTTP client, held to httpx's behaviour: every test runs over `httpx.AsyncClient` and over ours.
+"""The HTTP client, compared with httpx: every test runs over `httpx.AsyncClient` and over ours.
 
-Where the two are meant to differ, the test says so; docs/python.md has the list.
+Where the two differ on purpose, the test says so; docs/python.md has the list.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from hypercorn.config import Config
 
 pytestmark = [
     pytest.mark.asyncio,
-    # httpx's newest version would rather not have these arguments.
+    # httpx's newest version deprecates these arguments.
     pytest.mark.filterwarnings("ignore:`verify=<str>` is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:`cert=...` is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload:DeprecationWarning"),
@@ -37,7 +37,7 @@ JSON = "application/json"
 
 
 def echo(request: Request) -> Answer:
-    """Tells what came."""
+    """Answers with the request itself, as JSON."""
     seen = {
         "method": request.method,
         "target": request.target,
@@ -49,7 +49,7 @@ def echo(request: Request) -> Answer:
 
 @contextlib.asynccontextmanager
 async def listening(handle: Any) -> AsyncIterator[int]:
-    """A bare TCP server: its port. Its connections end with the test."""
+    """Runs a bare TCP server and yields its port. Its connections end with the test."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -81,14 +81,14 @@ def unused_port() -> int:
 
 
 def causes(error: BaseException) -> list[BaseException]:
-    """What led to an exception, the nearest first."""
+    """Returns the causes of an exception, the nearest first."""
     found = []
     while (error := error.__cause__ or error.__context__) is not None:  # type: ignore[assignment]
         found.append(error)
     return found
 
 
-# What is sent
+# Requests
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "QUERY"])
@@ -96,7 +96,7 @@ async def test_the_method_and_an_empty_body(api: ModuleType, method: str) -> Non
     async with serving(echo) as server, api.AsyncClient() as client:
         seen = (await client.request(method.lower(), server.url)).json()
     assert (seen["method"], seen["target"], seen["body"]) == (method, "/mcp", "")
-    # A method that usually has a body says that there is none, the others say nothing of one.
+    # An empty body is declared only for methods that usually have a body.
     expected = "0" if method in ("POST", "PUT", "PATCH") else None
     assert seen["headers"].get("content-length") == expected
 
@@ -244,7 +244,7 @@ async def test_a_request_that_was_built(api: ModuleType) -> None:
     assert json.loads(body)["body"] == '{"a":1}'
 
 
-# Who asks
+# Authentication
 
 
 async def test_user_and_password(api: ModuleType) -> None:
@@ -263,7 +263,7 @@ async def test_user_and_password_in_the_url(api: ModuleType) -> None:
         response = await client.get(url)
         given = (await client.get(url, headers={"Authorization": "Bearer x"})).json()["headers"]["authorization"]
     assert response.json()["headers"]["authorization"] == "Basic dXNAZXI6cDp3"
-    assert given == "Bearer x" or api is httpx  # It replaces what was said openly.
+    assert given == "Bearer x" or api is httpx  # httpx replaces the explicit header.
     assert "p%3Aw" not in repr(response.url)
 
 
@@ -277,7 +277,7 @@ async def test_a_function_signs(api: ModuleType) -> None:
     assert seen["x-signed"] == f"POST {server.url}"
 
 
-# What comes back
+# Responses
 
 
 async def test_a_whole_response(api: ModuleType) -> None:
@@ -361,7 +361,7 @@ async def test_response_headers(api: ModuleType) -> None:
         headers["absent"]
 
 
-# Bodies while they arrive
+# Streamed responses
 
 
 async def test_bytes_as_they_arrive(api: ModuleType) -> None:
@@ -372,7 +372,7 @@ async def test_bytes_as_they_arrive(api: ModuleType) -> None:
             parts = []
             async for part in response.aiter_bytes():
                 parts.append(part)
-                more.set()  # Nothing more comes before the first part was seen.
+                more.set()  # The server sends more only after the first part was seen.
             assert response.is_closed
         assert parts == [b"one", b"two"]
 
@@ -507,7 +507,7 @@ async def test_a_closed_response_cannot_be_read(api: ModuleType) -> None:
         await response.aclose()
 
 
-# Times
+# Timeouts
 
 
 async def test_silence_before_the_head(api: ModuleType) -> None:
@@ -550,7 +550,7 @@ async def test_the_time_is_that_of_silence_and_not_of_the_whole(api: ModuleType)
 
 
 async def test_a_connection_that_does_not_come(api: ModuleType) -> None:
-    # A listener that accepts nothing, and whose queue is full.
+    # A listener that accepts nothing and has a full queue.
     with socket.socket() as listener, contextlib.ExitStack() as stack:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -586,7 +586,7 @@ async def test_connections_that_are_all_in_use(api: ModuleType) -> None:
                 assert caught.value.request.url == server.url
                 release.set()
                 assert await response.aread() == b"ab"
-            # The end of the body is the end of its use.
+            # At the end of the body, the connection is free again.
             assert (await client.get(server.url)).content == b"ab"
             async with client.stream("GET", server.url):
                 pass
@@ -601,7 +601,7 @@ async def test_who_waits_for_a_connection_gets_the_next(api: ModuleType) -> None
     assert server.connections == 2
 
 
-# What goes wrong
+# Errors
 
 
 async def test_nobody_listens(api: ModuleType) -> None:
@@ -722,7 +722,7 @@ async def test_line_breaks_in_header_values(api: ModuleType, value: str) -> None
         with pytest.raises(api.LocalProtocolError) as caught:
             await client.get(server.url, headers={"Authorization": "Bearer secret" + value})
         assert server.requests == []
-    if api is not httpx:  # Whose message shows the value.
+    if api is not httpx:  # httpx's message shows the value.
         assert "secret" not in str(caught.value)
         assert "authorization" in str(caught.value).lower()
 
@@ -798,7 +798,7 @@ async def test_a_connection_that_the_server_closed_meanwhile(api: ModuleType) ->
         for number in range(1, 4):
             assert (await client.post(server.url, json={})).content == b"x"
             await server.until(lambda server: server.open_connections == 0)
-            await asyncio.sleep(0.02)  # The client may see it.
+            await asyncio.sleep(0.02)  # The client has time to notice.
             assert server.connections == number
 
 
@@ -821,7 +821,7 @@ async def test_a_connection_is_not_kept_for_ever(api: ModuleType) -> None:
 
 
 def leaves(how: str) -> Any:
-    """A reader of an endless body that leaves it in some way."""
+    """Returns a reader of an endless body that stops in this way."""
 
     async def by_the_end_of_the_block(client: Any, url: str) -> None:
         async with client.stream("GET", url) as response:
@@ -887,7 +887,7 @@ async def test_cancellation_before_the_head_frees_the_connection(api: ModuleType
     async with serving(raw(HANG)) as server, api.AsyncClient() as client:
         for number, body in enumerate((b"", b"x" * 10_000_000), 1):
             if api is httpx:
-                # Which keeps a connection that it was about to make, and a body that it has begun to send.
+                # httpx keeps a connection that it is about to make, and a body that it has begun to send.
                 body = b""
             task = asyncio.create_task(client.post(server.url, content=body))
             if api is httpx:
@@ -915,11 +915,11 @@ async def test_large_bodies_both_ways(api: ModuleType) -> None:
         assert (await client.post(server.url, content=body)).content == body
 
 
-# Bodies that are made while they are sent
+# Streamed request bodies
 
 
 async def pieces(*parts: Any) -> AsyncIterator[Any]:
-    """An async generator of a body: exceptions are raised, events awaited."""
+    """An async generator of a body: raises exceptions, awaits events, and yields everything else."""
     for part in parts:
         if isinstance(part, Exception):
             raise part
@@ -930,7 +930,7 @@ async def pieces(*parts: Any) -> AsyncIterator[Any]:
 
 
 class Again:
-    """What can be iterated more than once."""
+    """A body that can be iterated several times."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield b"a"
@@ -985,12 +985,12 @@ async def test_a_body_as_fast_as_the_server_takes_it(api: ModuleType) -> None:
     async with listening(never_reads) as port, api.AsyncClient() as client:
         with pytest.raises(api.WriteTimeout):
             await client.post(f"http://127.0.0.1:{port}/", content=endless(), timeout=api.Timeout(5, write=0.5))
-    # What buffers take, of which the kernel's are the largest.
+    # The buffers hold this much; those of the kernel are the largest.
     assert 1 <= taken < 20
 
 
 async def test_a_body_that_waits_for_a_connection(api: ModuleType) -> None:
-    """As long as nothing is sent, no server is slow to take it."""
+    """The write timeout does not run while the body waits for a connection."""
 
     async def answer(request: Request) -> Answer:
         await asyncio.sleep(0 if request.body else 0.6)
@@ -1026,7 +1026,7 @@ async def test_what_a_body_raises(api: ModuleType) -> None:
         with pytest.raises(TypeError):
             await client.post(server.url, content=pieces("text"))
         await server.until(lambda server: server.open_connections == 0)
-        # What was not whole has not been taken for a request.
+        # The server does not count an incomplete request.
         assert server.requests == []
         assert (await client.post(server.url, content=pieces(b"a"))).json()["body"] == "a"
 
@@ -1058,12 +1058,12 @@ async def test_a_request_that_ends_before_its_body(api: ModuleType) -> None:
 
 
 async def test_an_answer_before_the_end_of_the_body() -> None:
-    """Only ours reads it then: httpx first sends all of the body."""
+    """Tests only our client: httpx reads the answer after it has sent the whole body."""
 
     async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"a\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
-        # The second half of the talk.
+        # The second half of the exchange.
         await reader.readuntil(b"b\r\n")
         writer.write(b"3\r\ntwo\r\n0\r\n\r\n")
         await reader.read()
@@ -1077,7 +1077,7 @@ async def test_an_answer_before_the_end_of_the_body() -> None:
                 chunks.append(chunk)
                 heard.set()
     assert chunks == [b"one", b"two"]
-    # Nobody waits for the rest of the body.
+    # The rest of the body is not needed, so its generator is closed.
     await asyncio.sleep(0)
     assert content.ag_frame is None  # type: ignore[attr-defined]
 
@@ -1107,7 +1107,7 @@ class SeenByProxy:
 
 
 def proxy(seen: SeenByProxy, *, refuses: bool = False) -> Any:
-    """A proxy: tunnels by CONNECT, anything else answered by itself."""
+    """A proxy: tunnels CONNECT, and answers all other requests itself."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -1148,7 +1148,7 @@ async def tunnel(one: Streams, other: Streams) -> None:
 
 
 def socks(targets: list[tuple[str, str]], *, reply: int = 0) -> Any:
-    """A SOCKS5 proxy for one user (RFC 1928, 1929). Who asks for what is in `targets`; all leads to this machine."""
+    """A SOCKS5 proxy for one user (RFC 1928, 1929). Records users and targets; connects all to this machine."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async def text() -> str:
@@ -1228,7 +1228,7 @@ async def test_a_socks_proxy(api: ModuleType, authority: Authority, scheme: str)
                 seen = (await client.post(f"{scheme}://{target}/a?b", content=b"x" * 100_000)).json()
                 assert (seen["target"], seen["headers"]["host"], len(seen["body"])) == ("/a?b", target, 100_000)
                 assert "proxy-authorization" not in seen["headers"]
-    # The proxy got the name, and the connection was used again.
+    # The proxy received the name, and the client reused the connection.
     assert targets == [("us@er:pass", target)]
 
 
@@ -1253,7 +1253,7 @@ async def test_a_socks_proxy_that_refuses(api: ModuleType, url: str) -> None:
             assert "wrong" not in str(caught.value)
         assert targets == []
         async with api.AsyncClient(proxy=f"socks5h://us%40er:pass@127.0.0.1:{port}") as client:
-            # Ours is for what the user's proxy settings can mend.
+            # Our ProxyError is only for errors that the user's proxy settings can fix.
             with pytest.raises(api.ProxyError if api is httpx else api.ConnectError):
                 await client.get(url)
     assert len(targets) == 1
@@ -1330,7 +1330,7 @@ async def test_certificates_of_clients(api: ModuleType, authority: Authority, ho
 
 @contextlib.asynccontextmanager
 async def hypercorn_serving(authority: Authority | None = None) -> AsyncIterator[str]:
-    """A server of others' that speaks HTTP/2, behind TLS if there is an authority: its URL. It tells what came."""
+    """Runs a third-party HTTP/2 server, with TLS if there is an authority. Yields its URL. It echoes requests."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -1350,7 +1350,7 @@ async def hypercorn_serving(authority: Authority | None = None) -> AsyncIterator
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     config = Config()
-    # It closes what it is given.
+    # Hypercorn closes the descriptor.
     config.bind = [f"fd://{listener.detach()}"]
     config.errorlog = None
     if authority is not None:
@@ -1361,7 +1361,7 @@ async def hypercorn_serving(authority: Authority | None = None) -> AsyncIterator
         yield f"http{'' if authority is None else 's'}://127.0.0.1:{port}/a%20b?c"
     finally:
         stop.set()
-        # It trips over a client that leaves at the same time.
+        # Hypercorn fails if a client leaves at the same time.
         with contextlib.suppress(ssl.SSLError):
             await running
 
@@ -1379,7 +1379,7 @@ async def test_http_2_where_the_server_offers_it(api: ModuleType, authority: Aut
                 assert (seen["method"], seen["path"], seen["length"]) == ("POST", "/a b", 100_000 * number)
                 assert seen["headers"]["x-b"] == "3"
                 assert response.headers.get_list("x-a") == ["1", "2"]
-            # One connection for all of them, and several without HTTP/2, which has them one by one.
+            # With HTTP/2, all requests share one connection; HTTP/1.1 needs several.
             assert (len({tuple(response.json()["client"]) for response in responses}) == 1) == http2
 
 
@@ -1416,7 +1416,7 @@ async def test_a_proxy_that_is_no_url(api: ModuleType) -> None:
 
 
 async def test_until_fails_in_time() -> None:
-    """The server of the tests would notice a connection that stays open."""
+    """Proves that the tests above would notice a connection that stays open."""
     async with serving(echo) as server:
         with pytest.raises(asyncio.TimeoutError):
             await server.until(lambda server: server.connections == 1, 0.05)

@@ -1,4 +1,4 @@
-"""The examples of docs/python.md, run one after the other as a reader would, against a server on a real socket."""
+"""Runs the examples of docs/python.md in order against a server on a real socket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ADDRESS = "https://example.com/mcp"
 
 
 def examples() -> list[CodeType]:
-    """The page's Python, compiled so that it may await and errors name their line on the page."""
+    """Returns the page's Python, compiled with top-level await and with the page's line numbers."""
     page = PAGE.read_text(encoding="utf-8")
     found = []
     for match in re.finditer(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE):
@@ -30,7 +30,7 @@ def examples() -> list[CodeType]:
 
 
 def with_address(code: CodeType, url: str) -> CodeType:
-    """The same with the server's own address in the place of the example's."""
+    """Returns the same code with the server's address instead of the example's."""
     constants = [with_address(value, url) if isinstance(value, CodeType) else value for value in code.co_consts]
     return code.replace(co_consts=tuple(url if value == ADDRESS else value for value in constants))
 
@@ -53,7 +53,7 @@ async def test_the_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
             if example.co_flags & inspect.CO_COROUTINE:
                 await eval(example, names)
             else:
-                # It may wait, and the server is in this thread.
+                # The example may block, and the server runs in this thread.
                 await asyncio.to_thread(eval, example, names)
     asked = [request.json()["method"] for request in server.requests]
     assert asked == ["ping", "ping", "ping", "ping", "tools/call", "tools/list", "ping"]

@@ -34,7 +34,7 @@ def message(number: int | None, method: str, **params: Any) -> dict[str, Any]:
 
 
 def answered(request: Request) -> Answer:
-    """A server of the older era: everything has the result that names its method."""
+    """Answers like a server of the older era: each result names its method."""
     if request.method != "POST":
         return whole(status=405)
     asked = request.json()
@@ -159,7 +159,7 @@ async def test_what_is_no_payload(payload: Any) -> None:
 
 
 class Pipe:
-    """A client of the bridge: it is the reader and the writer that the bridge gets."""
+    """A client of the bridge, which is both the bridge's reader and its writer."""
 
     def __init__(self, *messages: Any, stays: bool = False) -> None:
         self.reader = asyncio.StreamReader()
@@ -270,7 +270,7 @@ async def test_a_cancelled_task_ends_the_bridge() -> None:
     assert not {task for task in tasks if not task.done()}
 
 
-#: For each setting, values that cannot be used.
+#: For each setting, invalid values.
 WRONG: dict[str, list[Any]] = {
     "auth": ["Bearer", "Bearer a\nb", 5],
     "auth_command": ["", "'open", ["echo"]],
@@ -326,7 +326,7 @@ WRONG_SIGN_IN: dict[str, list[Any]] = {
 
 
 def told(settings: BridgeSettings) -> str:
-    """What is said of a mistake, and that it is said before anything is run."""
+    """Returns the message of a settings error. Checks that the error comes before anything runs."""
     with pytest.raises((ValueError, TypeError)) as caught:
         Bridge(settings)
     line = str(caught.value)
@@ -415,11 +415,11 @@ async def test_headers_of_a_file_and_of_a_command(tmp_path: Path, monkeypatch: p
     assert (headers["x-a"], headers["x-b"], headers["authorization"]) == ("file t", "given", "Bearer token")
 
 
-# A client that takes its time
+# Slow clients
 
 
 class Slow(Pipe):
-    """Takes what it is given a little at a time: so many bytes a second, and at most so many in all."""
+    """Reads slowly: `rate` bytes a second, and at most `most` bytes."""
 
     def __init__(self, *messages: Any, rate: int, most: int = 1 << 40, **options: Any) -> None:
         super().__init__(*messages, **options)
@@ -432,7 +432,7 @@ class Slow(Pipe):
 
 
 def large(request: Request) -> Answer:
-    """A server whose answers to calls are of 400 KB each."""
+    """Answers each call with 400 KB."""
     if request.method == "POST" and request.json().get("method") == "tools/call":
         reply = {"jsonrpc": "2.0", "id": request.json()["id"], "result": {"text": "x" * 400_000}}
         return whole(json.dumps(reply).encode(), content_type=JSON)
@@ -445,7 +445,7 @@ CALLS = [message(number, "tools/call", name="t") for number in range(1, 5)]
 async def test_a_slow_writer_loses_nothing() -> None:
     pipe = Slow(INITIALIZE, INITIALIZED, *CALLS, rate=400_000)
     async with serving(large) as server:
-        # More than the patience in all, and less for each piece.
+        # Longer than the drain timeout in total, and shorter for each piece.
         assert await run(BridgeSettings(server.url, drain_timeout=1), pipe.reader, pipe) == 0
     assert {item["id"] for item in pipe.messages()} == {0, 1, 2, 3, 4}
 
@@ -467,7 +467,7 @@ async def test_a_writer_that_takes_nothing_of_what_is_last(capsys: pytest.Captur
 
 
 async def test_a_slow_client_behind_a_socket() -> None:
-    """Its bytes move in between, although nothing is drained for longer than the patience."""
+    """Bytes keep moving, although a single drain takes longer than the drain timeout."""
     statuses: list[int] = []
     received = bytearray()
     async with serving(large) as server:
@@ -555,7 +555,7 @@ async def test_a_mistake_on_the_process_s_own_stdin_and_stdout(run_python: Run) 
 
 
 def on_stdio(program: Path, seconds: float | None) -> tuple[bytes, bytes, int]:
-    """What a bridge on its own stdio says to a client that reads so slowly, or only when the bridge has ended."""
+    """Runs a bridge on its own stdio. Its client pauses between reads, or reads only after the bridge has ended."""
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     lines = b"".join(json.dumps(item).encode() + b"\n" for item in (INITIALIZE, INITIALIZED, *CALLS))
     with subprocess.Popen(

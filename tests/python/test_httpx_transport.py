@@ -1,4 +1,4 @@
-"""The native core under httpx, under its successor httpx2, and so under the official MCP SDK."""
+"""The native core as a transport of httpx, of its successor httpx2, and so of the official MCP SDK."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.asyncio
 
 @pytest.fixture(params=["httpx", "httpx2"])
 def package(request: pytest.FixtureRequest) -> ModuleType:
-    """The package whose client is given the transport."""
+    """The package whose client uses the transport."""
     return importlib.import_module(request.param)
 
 
@@ -205,7 +205,7 @@ uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="error")
 
 @pytest.fixture(scope="module")
 def sdk_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server of the official SDK, in a process of its own."""
+    """The address of a server of the official SDK in another process."""
     program: Path = tmp_path_factory.mktemp("sdk") / "server.py"
     program.write_text(SDK_SERVER)
     with socket.socket() as probe:

@@ -1,4 +1,4 @@
-"""JSON as objects: whatever gives them gives what ``json.loads`` gives, and fails as it does."""
+"""JSON as objects. Rule: every parser returns the same values as ``json.loads``, and fails like it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from conftest import Run
 from mcp_gangway import Event, InvalidMessage, MessageParser, MessageTooLarge, NdjsonParser, SseParser, _native
 
-#: Each gives the value of a document.
+#: Each returns the value of a document.
 WAYS: dict[str, Callable[[bytes], Any]] = {
     "loads": _native.loads,
     "event of a stream": lambda text: (
@@ -114,7 +114,7 @@ ERRORS = [
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal, of the same types and with the same sign, in the same order."""
+    """True if both are equal, of the same types, with the same sign, and in the same order."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):

@@ -1,4 +1,4 @@
-"""URLs, headers, times and limits by themselves: those that httpx has too are held to its behaviour."""
+"""URLs, headers, timeouts and limits on their own. Those that httpx also has are compared with it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_parts_of_urls(api: ModuleType, text: str) -> None:
         reference.query,
     )
     assert url.fragment == reference.fragment
-    # Ours has the name that is looked up, httpx the one that is shown.
+    # Ours returns the name for the lookup, httpx the displayed one.
     assert url.host.encode("idna").decode() == reference.raw_host.decode()
 
 
@@ -121,7 +121,7 @@ def test_a_url_is_a_string_that_hides_its_password() -> None:
 def test_no_url(api: ModuleType, text: str) -> None:
     with pytest.raises((api.InvalidURL, api.UnsupportedProtocol)):
         api.AsyncClient().build_request("GET", text)
-        # httpx judges some of them only when they are sent.
+        # httpx checks some of them only when it sends the request.
         raise api.InvalidURL("") if api is not mcp_gangway else AssertionError(text)
 
 
@@ -145,7 +145,7 @@ def test_the_exceptions_are_related_as_those_of_httpx() -> None:
         for name in httpx.__all__
         if isinstance(getattr(httpx, name, None), type) and issubclass(getattr(httpx, name), Exception)
     }
-    # Those of cookies and of uploads have nothing to do here.
+    # The errors of cookies and uploads are not needed here.
     assert theirs - set(ours) == {"CookieConflict", "RequestNotRead"}
 
 

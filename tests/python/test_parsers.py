@@ -1,4 +1,4 @@
-"""The parsers by themselves: the vectors that the core is tested with, cut anywhere, and what else is fed to them."""
+"""The parsers on their own: the core's test vectors, cut at each byte, and further inputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VECTORS = REPOSITORY / "tests" / "vectors"
 
 
 def vectors(kind: str) -> list[Any]:
-    """The cases of one kind: input and what it yields."""
+    """Returns the cases of one kind: each input and its expected output."""
     inputs = sorted((VECTORS / kind).glob("*.in"))
     assert inputs
     return [
@@ -27,14 +27,14 @@ def vectors(kind: str) -> list[Any]:
 
 
 def events(pieces: Iterable[bytes]) -> list[str]:
-    """The events of a stream, as the vectors have them."""
+    """Returns the events of a stream in the form of the vectors."""
     parser = SseParser()
     found = [event for piece in pieces for event in parser.feed(piece)] + parser.finish()
     return [f"{event.event}|{event.data}" for event in found]
 
 
 def lines(pieces: Iterable[bytes]) -> list[str]:
-    """The lines of a stream, as the vectors have them."""
+    """Returns the lines of a stream in the form of the vectors."""
     parser = NdjsonParser()
     found = [line for piece in pieces for line in parser.feed(piece)] + parser.finish()
     return [line.decode("utf-8", "replace") for line in found]
@@ -49,14 +49,14 @@ def assert_at_every_cut(parse: Callable[[Iterable[bytes]], list[str]], data: byt
 
 @pytest.mark.parametrize(("data", "expected"), vectors("sse"))
 def test_the_vectors_of_events(data: bytes, expected: list[str]) -> None:
-    # The vectors have the type as it came; here it is "message" where none came.
+    # The vectors have an empty type where the event has none; here the type is "message".
     expected = [f"message{item}" if item.startswith("|") else item for item in expected]
     assert_at_every_cut(events, data, expected)
 
 
 @pytest.mark.parametrize(("data", "expected"), vectors("lines"))
 def test_the_vectors_of_lines(data: bytes, expected: list[str]) -> None:
-    # The vectors have the blank lines, too.
+    # The vectors also contain the blank lines.
     expected = [item for item in expected if item.strip()]
     assert_at_every_cut(lines, data, expected)
 
@@ -65,7 +65,7 @@ def test_all_that_an_event_has() -> None:
     [first, second] = SseParser().feed(b"event: a\nid: 7\nretry: 250\ndata: {\ndata: }\n\ndata: x\n\n")
     assert (first.event, first.id, first.retry, first.data, first.data_bytes) == ("a", "7", 250, "{\n}", b"{\n}")
     assert first.json() == {}
-    # The id stays, the rest does not.
+    # The id persists, the other fields do not.
     assert (second.event, second.id, second.retry, second.data) == ("message", "7", None, "x")
     with pytest.raises(json.JSONDecodeError):
         second.json()
@@ -159,7 +159,7 @@ def test_events_over_the_limit_are_passed_over() -> None:
     assert [event.data for event in caught.value.complete] == ["1234", "6"]
     assert isinstance(caught.value, DecodingError)
     assert [event.data for event in parser.feed(b"data: 7\n\n")] == ["7"]
-    # It is noticed before it is complete, and told once.
+    # The parser reports the error before the event is complete, and only once.
     with pytest.raises(MessageTooLarge) as caught:
         for _ in range(10):
             parser.feed(b"data: 1\n")

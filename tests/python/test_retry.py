@@ -1,6 +1,6 @@
-"""`mcp_gangway.retry`: what is repeated, how often, and how long is waited for it.
+"""`mcp_gangway.retry`: which requests are retried, how often, and with which backoff.
 
-Waits are taken from the calls of `asyncio.sleep`, which no test really makes; servers are real.
+The tests record the calls of `asyncio.sleep` and never really wait. The servers are real.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RETRYABLE = [408, 429, 502, 503, 504]
 
 @pytest.fixture
 def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The waits that the client asked for, none of which is waited."""
+    """The waits that the client requested; none of them really happens."""
     slept: list[float] = []
     real = asyncio.sleep
 
@@ -38,7 +38,7 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture(params=["httpx", "mcp_gangway"])
 def client_class(request: pytest.FixtureRequest) -> Any:
-    """The two clients that can be beneath."""
+    """The two possible underlying clients."""
     return httpx.AsyncClient if request.param == "httpx" else mcp_gangway.AsyncClient
 
 
@@ -107,7 +107,7 @@ async def test_leaving_the_block_closes_the_client() -> None:
     assert client.client.is_closed
 
 
-# --- What is repeated ---
+# --- Retries ---
 
 
 @pytest.mark.asyncio
@@ -301,7 +301,7 @@ async def test_a_refused_response_is_closed_before_the_wait(
     assert freed == [True]
 
 
-# --- Waits ---
+# --- Backoff ---
 
 
 @pytest.mark.asyncio
@@ -372,7 +372,7 @@ async def test_a_long_retry_after_is_left_to_the_caller(asked: str, waited: Sequ
         assert naps == waited
 
 
-# --- What reaches the client beneath ---
+# --- Arguments for the underlying client ---
 
 
 @pytest.mark.asyncio

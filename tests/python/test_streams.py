@@ -1,4 +1,4 @@
-"""The streams that httpx has not: events, lines and messages of a body, limited, compressed, and in little memory."""
+"""Streams that httpx does not have: events, lines and messages, with limits, compression and little memory."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ JSON = "application/json"
 
 
 def cuts(data: bytes) -> list[list[bytes]]:
-    """Ways to cut a body: whole, in bytes, and in two at some places."""
+    """Returns ways to cut a body: whole, in bytes, and in two at some places."""
     halves = [[data[:at], data[at:]] for at in range(1, len(data), max(1, len(data) // 7))]
     return [[data], [data[at : at + 1] for at in range(len(data))], *halves]
 
 
 async def read(pieces: list[bytes], content_type: str | None, how: str, **limits: int) -> list[Any]:
-    """What one of the iterators gives of a body that is sent in these pieces."""
+    """Returns the items of an iterator over a body that is sent in these pieces."""
     answer = chunked(*filter(None, pieces), content_type=content_type)
     async with serving(answer) as server, mcp_gangway.AsyncClient() as client:
         async with client.stream("POST", server.url, content=b"{}") as response:
@@ -61,7 +61,7 @@ async def test_lines_at_every_cut() -> None:
     ("content_type", "body", "expected"),
     [
         (SSE, event(ONE) + b": ping\n\nevent: message\n" + event(TWO), [ONE, TWO]),
-        # An event of another type is no message, unless it holds an answer.
+        # An event of another type is not a message, unless it contains an answer.
         (SSE, event(ONE) + b"event: other\n" + event(b'{"jsonrpc":"2.0","method":"x"}'), [ONE]),
         (SSE, event(ONE) + b"event: other\n" + event(TWO), [ONE, TWO]),
         ("TEXT/Event-Stream; charset=utf-8", event(ONE), [ONE]),
@@ -173,7 +173,7 @@ async def test_leaving_a_stream_of_items(how: str) -> None:
         async with client.stream("GET", server.url) as response:
             async for _ in getattr(response, how)():
                 break
-            # Also if somebody keeps the iterator.
+            # The same for an iterator that is kept.
             with pytest.raises(StreamConsumed):
                 [item async for item in getattr(response, how)()]
         await server.until(lambda server: server.open_connections == 0)
@@ -236,7 +236,7 @@ async def test_a_little_that_expands_to_a_lot_is_read_with_little_memory(run_pyt
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
 
 
-#: Reads 256 MiB in every way, and a gzip body of as much, and says if the memory of the process grows.
+#: Reads 256 MiB in every way, and a gzip body of the same size, and checks that the process's memory does not grow.
 MEMORY = """
 import asyncio, gzip, resource, zlib
 import mcp_gangway
@@ -310,7 +310,7 @@ async def test_a_slow_reader_holds_the_server_back() -> None:
             while sent > before:
                 before = sent
                 await asyncio.sleep(0.2)
-            # What the two ends of the connection hold, and a little more.
+            # The buffers at both ends of the connection, and a little more.
             assert sent < 24 << 20
             received += sum([len(part) async for part in parts])
     listener.close()

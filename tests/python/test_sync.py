@@ -1,4 +1,4 @@
-"""The client for threads, held to httpx's behaviour: every test that takes `api` runs over `httpx.Client` and ours.
+"""The client for threads, compared with httpx: every test that takes `api` runs over `httpx.Client` and ours.
 
 Rule: servers run in an event loop of another thread; the tests themselves have none.
 """
@@ -37,13 +37,13 @@ class Served:
         self._loop = loop
 
     def until(self, condition: Callable[[Server], bool]) -> None:
-        """Waits until something about the server is true."""
+        """Waits until the condition holds."""
         asyncio.run_coroutine_threadsafe(self.server.until(condition), self._loop).result(10)
 
 
 @contextmanager
 def served(answers: Answers, **options: Any) -> Iterator[Served]:
-    """Runs a server of `http_server` in a thread of its own."""
+    """Runs a server of `http_server` in another thread."""
     ready: list[Served] = []
     begun, failures = threading.Event(), []
 
@@ -153,7 +153,7 @@ def test_the_pool_has_a_limit(api: ModuleType) -> None:
             client.get(server.url)
 
 
-# Bodies that are made while they are sent
+# Streamed request bodies
 
 
 def test_a_body_from_an_iterator(api: ModuleType) -> None:
@@ -198,7 +198,7 @@ def test_an_iterator_is_asked_for_nothing_once_its_request_has_failed() -> None:
 
 
 def test_an_answer_before_the_end_of_a_body_that_nobody_takes() -> None:
-    """The server says no and takes nothing more: its answer counts, not the silence."""
+    """The server refuses the request and reads nothing more. Its answer counts, not the write timeout."""
     answer = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno"
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -350,7 +350,7 @@ def test_a_response_is_read_as_its_client_is() -> None:
 
 
 def test_many_threads_at_once() -> None:
-    """More than one after the other could do in the time, and each has its own answer."""
+    """More requests than could run one after the other in the time. Each gets its own answer."""
 
     async def answer(request: Request) -> Any:
         await asyncio.sleep(0.2)

@@ -1,7 +1,7 @@
-"""`mcp_gangway.wrapper`: what code for `mcpgateway.wrapper` relies on, and what that got wrong.
+"""`mcp_gangway.wrapper`: the behaviour that code for `mcpgateway.wrapper` relies on, and the faults of the original.
 
-First the functions, with stand-ins for the parts that such code replaces; then whole processes
-against a real server: the loop in Python, and the program, which is the native bridge.
+First the functions, with stand-ins for the parts that such code replaces. Then whole processes against a real server:
+the loop in Python, and the program, which is the native bridge.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def fresh() -> Iterator[None]:
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What is given to `send_to_stdout`."""
+    """The arguments of `send_to_stdout`."""
     objects: list[Any] = []
     monkeypatch.setattr(wrapper, "send_to_stdout", objects.append)
     return objects
 
 
 class Reply:
-    """A response with no more than the original touches."""
+    """A response with only the members that the original uses."""
 
     __slots__ = ("_chunks", "_headers", "status_code")
 
@@ -73,7 +73,7 @@ class Reply:
 
 
 class Client:
-    """A client that gives this reply, or raises it, and remembers how it was asked."""
+    """A client that returns this reply, or raises it, and records its calls."""
 
     def __init__(self, reply: Reply | Exception) -> None:
         self._reply = reply
@@ -103,7 +103,7 @@ def notification(method: str = "notifications/message", **params: Any) -> dict[s
 
 
 async def forward(reply: Reply, payload: Any = None) -> dict[str, Any]:
-    """Forwards a payload and gives the keyword arguments of the request."""
+    """Forwards a payload. Returns the keyword arguments of the request."""
     client = Client(reply)
     await wrapper.forward_once(cast(Any, client), SETTINGS, {"a": 1} if payload is None else payload)
     return client.calls[0][1]
@@ -140,14 +140,14 @@ IMPORTED = "import json, mcp_gangway.wrapper as w; print(json.dumps(%s))"
 
 
 def imported(expression: str, **variables: str) -> Any:
-    """What an expression is worth after an import in this environment."""
+    """Returns the value of an expression after an import in this environment."""
     command = [sys.executable, "-c", IMPORTED % expression]
     done = subprocess.run(command, env=environment(**variables), capture_output=True, check=True)
     return json.loads(done.stdout)
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment without what the bridge listens to, and with the variables."""
+    """Returns this process's environment without the bridge's variables, plus the given ones."""
     ours = ("MCP_", "CONCURRENCY", "FORGE_", "LOG_LEVEL", "TLS_", "INSECURE", "HTTP")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | variables
 
@@ -276,7 +276,7 @@ def test_the_end_is_marked_once_and_for_all_loops() -> None:
 
 
 class Bytes(io.BytesIO):
-    """A stdout's buffer that counts how often it is flushed."""
+    """The buffer of a stdout, which counts its flushes."""
 
     flushes = 0
 
@@ -347,7 +347,7 @@ def test_a_stdout_that_fails_is_the_end(error: type[OSError], monkeypatch: pytes
 
 
 async def read(monkeypatch: pytest.MonkeyPatch, stdin: Any) -> list[Any]:
-    """Everything that the reader puts on a queue."""
+    """Returns everything that the reader puts on a queue."""
     monkeypatch.setattr(sys, "stdin", stdin)
     queue: asyncio.Queue[Any] = asyncio.Queue()
     await asyncio.wait_for(wrapper.stdin_reader(queue), 5)
@@ -432,7 +432,7 @@ async def test_reading_goes_through_to_thread(monkeypatch: pytest.MonkeyPatch) -
 
 
 class Chunks:
-    """A response that has nothing but `aiter_bytes`; None stands for the shutdown."""
+    """A response that has only `aiter_bytes`; None triggers the shutdown."""
 
     def __init__(self, *chunks: bytes | None) -> None:
         self._chunks = chunks
@@ -514,7 +514,7 @@ async def test_a_large_item_in_small_chunks_takes_linear_time(
         return time.perf_counter() - began
 
     small, large = await seconds(4 * 1024), await seconds(32 * 1024)
-    # What is quadratic takes 64 times as long.
+    # A quadratic parser takes 64 times as long.
     assert large < 24 * small + 0.5
 
 
@@ -624,7 +624,7 @@ async def test_errors_have_the_requests_id_and_where_there_is_none_the_originals
         (8, code),
     ]
     del sent[:]
-    # Nobody waits for an answer to these.
+    # These messages get no answer.
     await forward(reply, notification())
     await forward(reply, result())
     assert sent == []
@@ -667,7 +667,7 @@ async def test_nothing_is_sent_during_the_shutdown(sent: list[Any]) -> None:
 async def test_the_shutdown_is_looked_for_before_each_step(
     true_at: Sequence[int], numbers: list[int], sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the start, after the headers, for each item in the loop, and again before it is sent."""
+    """At the start, after the headers, for each item in the loop, and again before the item is sent."""
     count = iter(range(1, 9))
     monkeypatch.setattr(wrapper, "shutting_down", lambda: next(count) in true_at)
 
@@ -742,7 +742,7 @@ async def test_messages_of_our_own_client_are_answers_too(sent: list[Any]) -> No
             await wrapper.forward_once(cast(Any, client), settings, call())
     assert sent[0] == large
     assert ids_and_codes(sent[1:2]) == [(1, 5)]
-    # An answer to something else is none.
+    # The answer to another request does not count.
     assert json.loads(sent[2]) == result(2)
     assert ids_and_codes(sent[3:]) == [(1, -32603), (1, -32700)]
 
@@ -791,7 +791,7 @@ async def test_a_stdout_that_is_not_read_holds_up_the_reply(kind: str, monkeypat
 
 
 def failing(*failures: Exception) -> Callable[..., Any]:
-    """A `forward_once` that fails like this, then succeeds; `.count` says how often it ran."""
+    """Returns a `forward_once` that fails like this, then succeeds. `.count` is its number of runs."""
 
     async def forward_once(*_: Any) -> None:
         forward_once.count += 1  # type: ignore[attr-defined]
@@ -803,7 +803,7 @@ def failing(*failures: Exception) -> Callable[..., Any]:
 
 
 async def request(monkeypatch: pytest.MonkeyPatch, payload: Any, *failures: Exception, retries: int = 2) -> int:
-    """Makes a request whose attempts fail like this, and counts the attempts."""
+    """Makes a request whose attempts fail like this. Returns the number of attempts."""
     forward_once = failing(*failures)
     monkeypatch.setattr(wrapper, "forward_once", forward_once)
     await wrapper.make_request(cast(Any, None), SETTINGS, payload, max_retries=retries, base_delay=0.001)
@@ -933,7 +933,7 @@ async def test_an_answer_before_the_cut_is_all_there_is(sent: list[Any]) -> None
 
 
 class Idle:
-    """A client that only takes its arguments; the last one made is `made`."""
+    """A client that only records its arguments; the latest one is `made`."""
 
     made: Idle
 
@@ -948,7 +948,7 @@ class Idle:
 
 @pytest.fixture
 def intake(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the reader puts on the queue: payloads, or events that it waits for; then the end."""
+    """The reader's items for the queue: payloads, or events to wait for; then the end."""
     items: list[Any] = []
 
     async def reader(queue: asyncio.Queue[Any]) -> None:
@@ -1293,7 +1293,7 @@ def test_a_mistake_is_one_line_and_status_2(
 @pytest.mark.parametrize(
     ("typed", "variables", "expected", "changed"),
     [
-        # Defaults of the original, unless there is something else.
+        # Defaults of the original, unless something else is given.
         (["--url", "http://h/mcp"], {}, ["--url=http://h/mcp"], {}),
         (
             [],
@@ -1310,7 +1310,7 @@ def test_a_mistake_is_one_line_and_status_2(
         ([], {"LOG_LEVEL": "debug"}, [], {"LOG_LEVEL": "debug", "MCP_WRAPPER_LOG_LEVEL": None}),
         (["--auth", "Bearer x"], {"MCP_AUTH": "v"}, ["--auth=Bearer x"], {"MCP_AUTH": "v"}),
         (["--auth", ""], {"MCP_AUTH": "v"}, [], {"MCP_AUTH": None}),
-        # What only the native command has.
+        # Options of the native command only.
         (
             ["--header", "A: b", "--auth=x", "--insecure", "--max-time=5", "http://p/"],
             {},
@@ -1359,7 +1359,7 @@ def test_the_program_completes_the_path_and_leaves_the_host(given: str, used: st
 
 
 class Bridge:
-    """A bridge in a process of its own."""
+    """A bridge in another process."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdin and process.stdout and process.stderr
@@ -1379,7 +1379,7 @@ class Bridge:
         return json.loads(line)
 
     async def rest(self, seconds: float = 10.0) -> list[Any]:
-        """Everything until the end of stdout, after which the process must end well."""
+        """Returns everything until the end of stdout. The process must end successfully."""
         self.stdin.close()
         text = await asyncio.wait_for(self.stdout.read(), seconds)
         assert await asyncio.wait_for(self.process.wait(), seconds) == 0, await self.log()
@@ -1414,7 +1414,7 @@ async def bridge(how: list[str], url: str, *typed: str, **variables: str) -> Asy
 
 
 def answering(request: Request) -> Answer:
-    """The answer of a small server: by the name of the tool that is called."""
+    """Answers as a small server, by the name of the called tool."""
     if not request.body:
         return whole(status=200)
     message = request.json()

@@ -1,9 +1,7 @@
-"""A pytest plugin that gives upstream's tests our modules under upstream's names;
-`scripts/upstream-tests` loads it.
+"""A pytest plugin that gives upstream's tests our modules under upstream's names; `scripts/upstream-tests` loads it.
 
-Rule: `mcpgateway` and all that those tests import below it is one of our modules or a stand-in.
-Nothing else of that name can be imported, so no test can reach upstream's own code, wherever it may
-be installed.
+Rule: `mcpgateway` and each module that those tests import below it is one of our modules or a stand-in. No other module
+of that name can be imported, so no test can reach upstream's own code, even if it is installed.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-//! `cargo run --release --example demo`: the whole way in five seconds, with nothing to set up.
+//! `cargo run --release --example demo`: shows the whole path of messages in five seconds, without any setup.
 //!
-//! Three real parts in one program: an MCP server (rmcp) on a free port of this machine, the bridge as a child process
-//! (this program again, with a marker as its first argument), and an MCP client that plays a session on the child's
-//! stdin and stdout. Every line in and out is shown with its time; the exit status says whether all went as expected.
+//! One program with three real parts: an MCP server (rmcp) on a free local port, the bridge as a child process (this
+//! program again, with a marker as its first argument), and an MCP client that runs a session on the child's stdin
+//! and stdout. Every line is shown with its time. The exit status says whether everything went as expected.
 
-#![allow(clippy::print_stdout, reason = "a demo is there to be watched")]
-#![allow(clippy::indexing_slicing, reason = "a member that a JSON value does not have reads as null")]
+#![allow(clippy::print_stdout, reason = "a demo prints to stdout")]
+#![allow(clippy::indexing_slicing, reason = "a missing member of a JSON value reads as null")]
 
 use std::{
     collections::HashSet,
@@ -25,10 +25,10 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// The first argument that turns this program into the bridge.
 const BRIDGE: &str = "--be-the-bridge";
 
-/// Longer than anything here takes; a demo that waits for ever shows nothing.
+/// The time limit for each step.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Characters of a message that are shown.
+/// The number of characters shown of each message.
 const WIDTH: usize = 118;
 
 fn main() -> ExitCode {
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     match play() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            println!("\nThis was not expected: {error}");
+            println!("\nFailed: {error}");
             ExitCode::FAILURE
         }
     }
@@ -49,9 +49,9 @@ fn main() -> ExitCode {
 fn play() -> Result<()> {
     let url = server::start()?;
     let mut client = Client::launch(&url)?;
-    client.say(&format!("A real MCP server listens on {url}; mcp-gangway runs as a child process before it."));
+    client.say(&format!("A real MCP server listens on {url}; mcp-gangway runs as a child process in front of it."));
 
-    client.say("The handshake: line by line on stdin and stdout, HTTP behind.");
+    client.say("The handshake: lines on stdin and stdout, HTTP to the server.");
     client.request(
         0,
         "initialize",
@@ -65,21 +65,21 @@ fn play() -> Result<()> {
     let tools = client.answer(1)?;
     expect(tools["result"]["tools"].as_array().map(Vec::len) == Some(3), "three tools are listed")?;
 
-    client.say("Three calls at once: the answers come as they are ready, not as they were asked for.");
+    client.say("Three concurrent calls: each answer arrives when it is ready, not in the order of the requests.");
     client.call(2, "countdown", r#"{"from":4}"#)?;
     client.call(3, "countdown", r#"{"from":2}"#)?;
     client.call(4, "echo", r#"{"text":"naïve café"}"#)?;
     let order: Vec<_> = client.answers(&[2, 3, 4])?.iter().map(|answer| answer["id"].clone()).collect();
     expect(order == [4, 3, 2], "the quickest is answered first")?;
 
-    client.say("A stream of progress: each event passes at the moment the server sends it.");
+    client.say("A stream of progress events: each one is forwarded when the server sends it.");
     client.request(5, "tools/call", r#"{"name":"countdown","arguments":{"from":6},"_meta":{"progressToken":"p"}}"#)?;
     let answer = client.answer(5)?;
     expect(answer["result"]["content"][0]["text"] == "lift-off", "the countdown ends")?;
     expect(client.progress == 6, "six progress events came before the answer")?;
-    expect(client.longest_burst() < 3, "progress came while it was made, not at the end")?;
+    expect(client.longest_burst() < 3, "progress arrived during the call, not at its end")?;
 
-    client.say("The server asks back in the middle of a call; the client's reply goes to it while the call is open.");
+    client.say("The server sends a request during a call; the client's reply reaches it while the call is open.");
     client.call(6, "ask", "{}")?;
     let question = client.next(|message| message["method"] == "elicitation/create")?;
     let reply = r#"{"action":"accept","content":{"name":"Ada"}}"#;
@@ -87,17 +87,17 @@ fn play() -> Result<()> {
     let answer = client.answer(6)?;
     expect(answer["result"]["content"][0]["text"] == "Hello, Ada!", "the call goes on with the reply")?;
 
-    client.say("Mistakes: the server's own error for an unknown tool, the bridge's for a line that is no JSON.");
+    client.say("Errors: the server's own for an unknown tool, the bridge's for a line that is not JSON.");
     client.call(7, "no-such-tool", "{}")?;
     let answer = client.answer(7)?;
     expect(answer["error"]["code"].is_i64(), "an unknown tool is an error")?;
-    client.send("this is no JSON")?;
+    client.send("this is not JSON")?;
     let answer = client.next(|message| message["error"]["code"] == -32700)?;
-    expect(answer["id"].is_null(), "a line without an id is answered without one")?;
+    expect(answer["id"].is_null(), "a line without an id gets an error without an id")?;
     client.call(8, "echo", r#"{"text":"still here"}"#)?;
     client.answer(8)?;
 
-    client.say("The client closes stdin: the session ends, and the process with it.");
+    client.say("The client closes stdin: the session and the process end.");
     let (requests, answers, progress) = (client.requests, client.answered.len(), client.progress);
     expect(client.close()?, "the exit status is 0")?;
     expect(requests == answers, "every request got one answer")?;
@@ -113,7 +113,7 @@ fn expect(holds: bool, what: &str) -> Result<()> {
     if holds { Ok(()) } else { Err(format!("not true: {what}").into()) }
 }
 
-/// An MCP client as small as it can be, and its view of the bridge.
+/// A minimal MCP client, and its record of what the bridge sends.
 struct Client {
     bridge: Child,
     stdin: ChildStdin,
@@ -158,7 +158,7 @@ impl Client {
         })
     }
 
-    /// A sentence between the steps.
+    /// Prints a heading between steps.
     fn say(&self, text: &str) {
         let (on, off) = if self.colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
         println!("\n{on}{text}{off}");
@@ -188,10 +188,10 @@ impl Client {
         self.request(id, "tools/call", &format!(r#"{{"name":"{tool}","arguments":{arguments}}}"#))
     }
 
-    /// The next message that is `wanted`; all that come before it are shown and counted as well.
+    /// Waits for the next message that is `wanted`. Shows and counts all messages before it as well.
     fn next(&mut self, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         loop {
-            let (at, line) = self.lines.recv_timeout(PATIENCE).map_err(|_| "the bridge said nothing more")?;
+            let (at, line) = self.lines.recv_timeout(PATIENCE).map_err(|_| "the bridge sent nothing more")?;
             self.show(at, "server", &line);
             let message: Value = serde_json::from_str(&line)?;
             if message["method"] == "notifications/progress" {
@@ -210,7 +210,7 @@ impl Client {
         self.next(|message| message["id"] == id && message["method"].is_null())
     }
 
-    /// The answers to all of `ids`, in the order in which they come.
+    /// Waits for the answers to all of `ids` and returns them in order of arrival.
     fn answers(&mut self, ids: &[u32]) -> Result<Vec<Value>> {
         let mut answers = Vec::new();
         for _ in ids {
@@ -219,7 +219,7 @@ impl Client {
         Ok(answers)
     }
 
-    /// The most progress events that came within half of the time between two steps of the countdown.
+    /// Returns the highest number of progress events within half of the time between two countdown steps.
     fn longest_burst(&self) -> usize {
         let together = |from: &Instant| {
             let window = *from..*from + server::STEP / 2;
@@ -228,7 +228,7 @@ impl Client {
         self.progress_times.iter().map(together).max().unwrap_or_default()
     }
 
-    /// Closes stdin and waits for the end; tells whether the exit status is 0.
+    /// Closes stdin and waits for the process to end. Returns true if the exit status is 0.
     fn close(mut self) -> Result<bool> {
         let closed = Instant::now();
         drop(self.stdin);
@@ -244,7 +244,7 @@ impl Client {
     }
 }
 
-/// A real MCP server, as it would run on another machine.
+/// A real MCP server, like one on another machine.
 mod server {
     use std::{net::TcpListener, sync::Arc, thread, time::Duration};
 
@@ -265,7 +265,7 @@ mod server {
     /// The time between two numbers of the countdown.
     pub(super) const STEP: Duration = Duration::from_millis(150);
 
-    /// Starts the server on a thread of its own, and gives its URL.
+    /// Starts the server on its own thread, and returns its URL.
     pub(super) fn start() -> super::Result<String> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
@@ -276,7 +276,7 @@ mod server {
                 let sessions = Arc::new(LocalSessionManager::default());
                 let service = StreamableHttpService::new(|| Ok(Tools), sessions, StreamableHttpServerConfig::default());
                 let app = axum::Router::new().route_service("/mcp", service);
-                // Without a delay for small packets, each of which is an event here.
+                // Disable Nagle's algorithm: each event is a small packet.
                 let listener = tokio::net::TcpListener::from_std(listener)?.tap_io(|connection| {
                     let _ = connection.set_nodelay(true);
                 });
@@ -298,7 +298,7 @@ mod server {
         from: u32,
     }
 
-    /// What the user is asked for.
+    /// The answer requested from the user.
     #[derive(Deserialize, JsonSchema)]
     struct Person {
         name: String,
@@ -308,12 +308,12 @@ mod server {
 
     #[tool_router]
     impl Tools {
-        #[tool(description = "Says what it was told")]
+        #[tool(description = "Returns its input")]
         async fn echo(&self, Parameters(echo): Parameters<Echo>) -> String {
             echo.text
         }
 
-        #[tool(description = "Counts down to lift-off, and reports its progress")]
+        #[tool(description = "Counts down to lift-off and reports progress")]
         async fn countdown(
             &self,
             Parameters(countdown): Parameters<Countdown>,
@@ -326,7 +326,7 @@ mod server {
                     let progress = ProgressNotificationParam::new(token, step.into())
                         .with_total(countdown.from.into())
                         .with_message((countdown.from - step).to_string());
-                    // A client that has gone needs no progress.
+                    // The client may have disconnected.
                     let _ = client.notify_progress(progress).await;
                 }
                 tokio::time::sleep(STEP).await;
@@ -334,7 +334,7 @@ mod server {
             "lift-off".to_owned()
         }
 
-        #[tool(description = "Asks the user for a name, and greets")]
+        #[tool(description = "Asks the user for a name and returns a greeting")]
         async fn ask(&self, client: Peer<RoleServer>) -> Result<String, ErrorData> {
             let person = client
                 .elicit::<Person>("What is your name?")

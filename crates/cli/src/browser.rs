@@ -1,25 +1,25 @@
 //! Opens a URL in the user's browser.
 //!
-//! Rules: no shell sees the URL, which a server had its part in; only http and https; the browser gets nothing of this
-//! process's stdin and stdout, which belong to JSON-RPC.
+//! Rules: no shell sees the URL, because a server supplied part of it; only http and https; the browser does not
+//! inherit this process's stdin and stdout, which carry JSON-RPC.
 
 use std::{env, io, process::Stdio};
 
 use tokio::process::Command;
 use url::Url;
 
-/// Asks the system to show the URL. Nobody waits for the browser.
+/// Asks the system to open the URL. Does not wait for the browser.
 ///
 /// # Errors
-/// There is no browser to be had, or it cannot be started.
+/// There is no browser, or it cannot be started.
 pub(crate) fn open(url: &str) -> io::Result<()> {
     let parsed = Url::parse(url).map_err(io::Error::other)?;
     if !matches!(parsed.scheme(), "http" | "https") {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no web address"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not an http or https URL"));
     }
     let mut command = opener()?;
     command.arg(parsed.as_str()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // The runtime sees to the child's end.
+    // The runtime reaps the child.
     command.spawn().map(drop)
 }
 
@@ -38,7 +38,7 @@ fn opener() -> io::Result<Command> {
 #[cfg(not(any(target_os = "macos", windows)))]
 fn opener() -> io::Result<Command> {
     let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
-    // Without a display, xdg-open would look for a browser that runs in a terminal, which is not there either.
+    // Without a display, xdg-open would look for a browser that runs in a terminal.
     if ["DISPLAY", "WAYLAND_DISPLAY", "BROWSER"].into_iter().any(is_set) {
         Ok(Command::new("xdg-open"))
     } else {

@@ -1,7 +1,7 @@
-//! The command of `--auth-command`: a program that prints the value of the Authorization header.
+//! Runs the command of `--auth-command`, which prints the value of the Authorization header.
 //!
-//! Rules: no shell; nothing of what it prints reaches the client, the log or an error, its errors included; it cannot
-//! read the client's lines; it has 30 s.
+//! Rules: no shell; its output, including its stderr, never reaches the client, the log or an error; it cannot read
+//! the client's input; it has 30 s.
 
 use std::{process::Stdio, time::Duration};
 
@@ -12,24 +12,24 @@ use tokio::{
     time::timeout,
 };
 
-/// As long as somebody may need to confirm on another device.
+/// The time limit. The user may have to confirm on another device.
 const LIMIT: Duration = Duration::from_secs(30);
-/// The longest line that is read, in bytes. Servers take 8 to 16 KiB of headers.
+/// The longest line that is read, in bytes. Servers accept 8 to 16 KiB of headers.
 const LONGEST: u64 = 64 << 10;
 
 /// A command line, split into words.
 pub(crate) struct AuthCommand {
-    /// The option or variable that it came from.
+    /// The option or variable that gave it.
     from: String,
     program: String,
     arguments: Vec<String>,
 }
 
 impl AuthCommand {
-    /// Reads a command line.
+    /// Parses a command line.
     ///
     /// # Errors
-    /// Nothing to run, or a quote that does not end.
+    /// There is no command, or a quote is not closed.
     pub(crate) fn new(from: &str, text: &str) -> Result<Self, Error> {
         let mut words = words(text).map_err(|what| Error::config(format!("{from}: {what}")))?.into_iter();
         let program = words.next().ok_or_else(|| Error::config(format!("{from}: there is no command")))?;
@@ -40,7 +40,7 @@ impl AuthCommand {
         &self.from
     }
 
-    /// Runs it and gives the first line of its output, without white space around it.
+    /// Runs the command and returns the first line of its output, trimmed.
     ///
     /// # Errors
     /// It cannot be run, fails, takes too long, or prints no usable line.
@@ -52,7 +52,7 @@ impl AuthCommand {
     async fn first_line(&self) -> Result<String, Error> {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        // Whoever gives up waiting ends it.
+        // A caller that stops waiting ends the command.
         command.kill_on_drop(true);
         #[cfg(windows)]
         command.creation_flags(/* CREATE_NO_WINDOW */ 0x0800_0000);
@@ -65,7 +65,7 @@ impl AuthCommand {
             .read_until(b'\n', &mut line)
             .await
             .map_err(|error| self.failure(format_args!("cannot be read: {error}")))?;
-        // What it says beyond that is of no interest, but must not block it; a child of its own may keep the pipe open.
+        // Discard the rest, so that the command does not block. A child of its own may keep the pipe open.
         let mut rest = sink();
         let rest = copy(&mut stdout, &mut rest);
         tokio::pin!(rest);
@@ -90,8 +90,8 @@ impl AuthCommand {
     }
 }
 
-/// Splits as shells do at white space, with quotes and backslashes, and expands nothing. On Windows a backslash is a
-/// character like any other, as paths have them.
+/// Splits at white space like a shell, with quotes and backslashes, but expands nothing. On Windows a backslash is an
+/// ordinary character, because paths contain it.
 fn words(text: &str) -> Result<Vec<String>, &'static str> {
     const OPEN: &str = "a quote is not closed";
     let mut words = Vec::new();
@@ -176,7 +176,7 @@ mod tests {
     async fn the_first_line_is_the_value() {
         assert_eq!(output_of("echo Bearer a").await.unwrap(), "Bearer a");
         assert_eq!(output_of(r#"printf "  Bearer b \r\nmore""#).await.unwrap(), "Bearer b");
-        // It says more than a pipe takes, waits for input that does not come, and leaves somebody behind.
+        // It prints more than a pipe holds, reads stdin, and leaves a background process.
         assert_eq!(output_of("echo c; yes | head -n 200000; cat; sleep 5 & exit 0").await.unwrap(), "c");
     }
 

@@ -1,8 +1,9 @@
-//! The bridge inside another program, which has settings of its own in the place of a command line and an environment.
+//! The bridge inside another program, which has its own settings instead of a command line and an environment.
 //!
-//! A program makes a [`Config`] with [`config`], fills it in with the values that it has, and calls [`run`]. What the command
-//! does beside that is here: headers that are read anew, how a user is asked to sign in, the log.
-//! Rule: no option and no variable is looked up. A mistake is said under the name that the program has for the setting.
+//! A program creates a [`Config`] with [`config`], sets its fields, and calls [`run`]. The rest of what the command
+//! does is here: headers that are read again, the prompt to sign in, the log.
+//!
+//! Rule: no option and no variable is looked up. An error names the setting as the program does.
 
 use std::path::PathBuf;
 
@@ -20,16 +21,16 @@ use crate::{
     settings::{self, Settings},
 };
 
-/// Where the log goes, how much of it, and in which form.
+/// The destination, level and format of the log.
 #[derive(Debug)]
 pub struct Log(LogSettings);
 
 impl Log {
-    /// Names of levels are those of the command, and `critical` and `warning`; `None` is the command's default. Without a file the
-    /// log goes to stderr. In `json` each line is an object.
+    /// Level names are those of the command, plus `critical` and `warning`; `None` is the command's default. Without
+    /// a file the log goes to stderr. With `json` each line is an object.
     ///
     /// # Errors
-    /// There is no level of that name.
+    /// The level name is unknown.
     pub fn new(level: Option<&str>, file: Option<PathBuf>, json: bool) -> Result<Self, Error> {
         const LEVELS: [&str; 8] = ["off", "critical", "error", "warning", "warn", "info", "debug", "trace"];
         let level = level.unwrap_or("warn");
@@ -40,10 +41,10 @@ impl Log {
     }
 }
 
-/// The defaults for a server, whose address is completed where it is that of a ContextForge server.
+/// Returns the default settings for a server. The address of a ContextForge server is completed.
 ///
 /// # Errors
-/// A text that is no absolute `http` or `https` URL.
+/// The text is not an absolute `http` or `https` URL.
 pub fn config(url: &str, transport: TransportMode) -> Result<Config, Error> {
     let completed = settings::endpoint(url, transport);
     let mut config = Config::new(completed.as_deref().unwrap_or(url))?;
@@ -51,10 +52,10 @@ pub fn config(url: &str, transport: TransportMode) -> Result<Config, Error> {
     Ok(config)
 }
 
-/// Sets the headers in `config`, whose URL is set. `${NAME}` in the file comes from `environment`.
+/// Sets the headers in `config`, after its URL. `${NAME}` in the file is replaced from `environment`.
 ///
 /// # Errors
-/// Whatever cannot be used as it was given, under the name of its field.
+/// A value cannot be used. The error names its field.
 pub fn set_headers(config: &mut Config, given: HeaderSettings, environment: Environment) -> Result<(), Error> {
     let headers = Headers::of_program(given, environment)?;
     let (blank, mut warnings) = (config.clone(), Vec::new());
@@ -63,8 +64,8 @@ pub fn set_headers(config: &mut Config, given: HeaderSettings, environment: Envi
     Ok(())
 }
 
-/// How the command signs in at this server: with the user, who is told on stderr where, in a browser that is opened if `opens`; what is
-/// kept goes to the user's keychain and folder, for which the variables of `environment` count.
+/// Returns the command's sign-in for this server: the URL is written to stderr and opened in a browser if `opens`.
+/// Tokens are stored in the user's keychain and folder, which the variables of `environment` can change.
 #[cfg(feature = "oauth")]
 pub fn sign_in(config: &Config, opens: bool, environment: &Environment) -> mcp_gangway_core::auth::OAuth {
     crate::sign_in::of_user(config.url.to_string(), opens, environment)
@@ -76,11 +77,11 @@ pub use crate::sign_in::{
     checked_resource,
 };
 
-/// Runs the bridge between any two byte streams, until `input` ends or `stop` resolves. Call it inside a tokio runtime; signals are
-/// the program's own business.
+/// Runs the bridge between two byte streams until `input` ends or `stop` resolves. Call it inside a tokio runtime. It
+/// handles no signals.
 ///
 /// # Errors
-/// What would end the command with another status than 0.
+/// Any failure that makes the command exit with a status other than 0.
 pub async fn run(
     config: Config,
     log: Log,
@@ -93,7 +94,7 @@ pub async fn run(
     settings.log_remarks();
     let outcome = mcp_gangway_core::run(settings.config, input, output, stop).await;
     logging::finish();
-    // Not in the macro, which looks at nothing when the log is silent.
+    // Not inside the macro, which evaluates nothing when the log is off.
     let end = outcome?;
     tracing::info!("ended: {end:?}");
     Ok(())

@@ -1,8 +1,8 @@
-//! Files that the user names.
+//! Reads and opens files that the user names.
 //!
-//! Rules: at the start a file may be anything that can be read to its end, like a pipe of the shell's or `/dev/null`; what is
-//! read again must be a regular file, as anything else has been read to its end. Neither is read beyond a size or waited for
-//! beyond a time, and the error says which it was.
+//! Rules: at the start a file may be anything that can be read to its end, such as a shell's pipe or `/dev/null`. A
+//! file that is read again must be a regular file, because others have already been read to their end. Reading has a
+//! size limit and a time limit, and the error says which one was exceeded.
 
 use std::{
     fs::{File, OpenOptions},
@@ -15,30 +15,30 @@ use std::{
 
 use mcp_gangway_core::Error;
 
-/// The largest file that is read, in bytes: more than all certificates of a system.
+/// The largest file that is read, in bytes. All certificates of a system together are smaller.
 const LARGEST: u64 = 4 << 20;
-/// The longest wait for one, as for a pipe that nobody writes to.
+/// The time limit for reading, for example from a pipe without a writer.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Which time a file is read.
+/// Whether a file is read for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Time {
     First,
     Again,
 }
 
-/// Reads a file; `from` is the option or variable that names it.
+/// Reads a file. `from` is the option or variable that names it.
 ///
 /// # Errors
-/// It cannot be read, is too large, takes too long, or is no regular file and is read again.
+/// It cannot be read, is too large, takes too long, or is read again and is not a regular file.
 pub(crate) fn read(from: &str, path: &Path, time: Time) -> Result<Vec<u8>, Error> {
     let (done, outcome) = mpsc::channel();
     let named = path.to_owned();
-    // Whoever waits for a pipe cannot be woken, so it is not this thread.
+    // A thread that waits for a pipe cannot be woken, so use another one.
     let reader = thread::Builder::new().spawn(move || drop(done.send(read_now(&named, time))));
     let read = match reader {
         Ok(_) => outcome.recv_timeout(LONGEST).unwrap_or_else(|_| {
-            let why = format!("it does not end within {} s", LONGEST.as_secs());
+            let why = format!("reading took longer than {} s", LONGEST.as_secs());
             Err(io::Error::new(io::ErrorKind::TimedOut, why))
         }),
         Err(error) => Err(error),
@@ -46,12 +46,12 @@ pub(crate) fn read(from: &str, path: &Path, time: Time) -> Result<Vec<u8>, Error
     read.map_err(|error| Error::config(format!("{from}: cannot read {}: {error}", path.display())))
 }
 
-/// The same for a text.
+/// Reads a text file.
 ///
 /// # Errors
-/// As for [`read`], and what is no UTF-8.
+/// As for [`read`], or the text is not UTF-8.
 pub(crate) fn read_text(from: &str, path: &Path, time: Time) -> Result<String, Error> {
-    let no_text = |_| Error::config(format!("{from}: cannot read {}: it is no UTF-8 text", path.display()));
+    let no_text = |_| Error::config(format!("{from}: cannot read {}: it is not UTF-8 text", path.display()));
     String::from_utf8(read(from, path, time)?).map_err(no_text)
 }
 
@@ -65,17 +65,17 @@ fn read_now(path: &PathBuf, time: Time) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a file without waiting for the other end of a pipe, and only if it is one.
+/// Opens a file if it is a regular one. Does not wait for the other end of a pipe.
 fn open_regular(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
     let file = options.read(true).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file any more")) }
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file any more")) }
 }
 
-/// Opens a file to append to, or makes it, only for its owner. What stands there instead is not waited for either: a pipe must
-/// have a reader.
+/// Opens a file to append to, or creates it with access only for its owner. Does not wait for a pipe: it must have a
+/// reader.
 pub(crate) fn append(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true);
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(read("x", &folder.path().join("link"), Time::Again).unwrap(), b"f");
         for other in [&*pipe, "/dev/null".as_ref(), folder.path()] {
             let line = read("--header-file", other, Time::Again).unwrap_err().to_string();
-            assert!(line.starts_with("--header-file: cannot read ") && line.contains("no regular file"), "{line}");
+            assert!(line.starts_with("--header-file: cannot read ") && line.contains("not a regular file"), "{line}");
         }
     }
 
@@ -132,7 +132,7 @@ mod tests {
             assert!(line.contains("larger than"), "{line}");
         }
         let line = read("x", &fifo(&folder), Time::First).unwrap_err().to_string();
-        assert!(line.contains("does not end within"), "{line}");
+        assert!(line.contains("longer than 10 s"), "{line}");
     }
 
     #[test]

@@ -1,26 +1,27 @@
-//! A value that the user gave: from which option or variable it came, and what it can be read as.
+//! A value from the user: which option or variable it came from, and its conversions.
 //!
-//! Rules: an option wins over its variable; an empty variable counts as unset; a mistake says where it stands and what to do.
+//! Rules: an option overrides its variable; an empty variable counts as unset; an error names the option or variable
+//! and says what to do.
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
 use mcp_gangway_core::Error;
 
-/// More requests at once than this are a typing error.
+/// More concurrent requests than this are a typing error.
 pub const MOST_CONCURRENT: usize = 65_536;
 
-/// A limit on messages below this is a typing error, like 64 for 64M.
+/// A message size limit below this is a typing error, like 64 for 64M.
 pub const SMALLEST_LIMIT: u64 = 1 << 10;
-/// A limit on messages above this is one as well.
+/// A message size limit above this is a typing error as well.
 pub const LARGEST_LIMIT: u64 = 1 << 40;
 
-/// More seconds than this are a typing error (31 years), and less than what the clocks of all systems can add.
+/// More seconds than this are a typing error (31 years). It is less than the clocks of all systems can add.
 pub const MOST_SECONDS: f64 = 1e9;
 
-/// Looks a variable of the environment up.
+/// Looks up an environment variable.
 pub type Environment = Arc<dyn Fn(&str) -> Option<OsString> + Send + Sync>;
 
-/// A text from the user, and where it stood.
+/// A text from the user, and the option or variable that it came from.
 pub(crate) struct Given {
     pub(crate) from: String,
     pub(crate) text: String,
@@ -36,7 +37,7 @@ impl Given {
     }
 }
 
-/// The variable's value, unless it is empty.
+/// Returns the variable's value, unless it is empty.
 pub(crate) fn variable(env: &Environment, name: &str) -> Option<OsString> {
     env(name).filter(|value| !value.is_empty())
 }
@@ -72,8 +73,8 @@ pub(crate) fn count(given: &Given) -> Result<usize, Error> {
         .ok_or_else(|| given.mistake(format!("{:?} is not a whole number from 1 to {MOST_CONCURRENT}", given.text)))
 }
 
-/// Bytes, or with a letter after the number what 1024 makes of them; the letters are understood in either case, and as `MB`
-/// and `MiB`.
+/// Parses a size in bytes, or with a unit that is a power of 1024. Units are accepted in either case, and also as
+/// `MB` and `MiB`.
 pub(crate) fn size(given: &Given) -> Result<u64, Error> {
     let text = given.text.trim();
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
@@ -101,7 +102,7 @@ pub(crate) fn time(given: &Given) -> Result<Duration, Error> {
         .ok_or_else(|| given.mistake(format!("{:?} is not a number of seconds, like 2.5", given.text)))
 }
 
-/// A time that something takes: none at all would refuse everything.
+/// Parses a time limit, which must not be zero.
 pub(crate) fn some_time(given: &Given) -> Result<Duration, Error> {
     Some(time(given)?)
         .filter(|time| !time.is_zero())

@@ -1,4 +1,5 @@
-//! The user's headers: from files, variables, options and a command; at the start, and anew when the server refuses them.
+//! Reads the user's headers from files, variables, options and a command: at the start, and again when the server
+//! refuses them.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,39 +16,39 @@ use crate::{
     given::{Environment, Given, text_variable, variable},
 };
 
-/// Where a program's headers come from. A later field wins over an earlier one.
+/// Sources of an embedding program's headers. A later field overrides an earlier one.
 #[derive(Default)]
 pub struct HeaderSettings {
-    /// `header_file`: a file as of the command's option, which is read again when the server refuses what it holds.
+    /// `header_file`: a file like that of `--header-file`. It is read again when the server refuses its headers.
     pub file: Option<PathBuf>,
-    /// `headers`: names and values, which are sent as they are.
+    /// `headers`: names and values, sent unchanged.
     pub headers: Vec<(String, String)>,
-    /// `auth`: the value of `Authorization`.
+    /// `auth`: the value of the `Authorization` header.
     pub auth: Option<String>,
-    /// `auth_command`: a command that prints it, as of the command's option.
+    /// `auth_command`: a command like that of `--auth-command`. It prints the value of the `Authorization` header.
     pub command: Option<String>,
 }
 
-/// Where the user's headers come from.
+/// Sources of the user's headers.
 pub(crate) struct Headers {
     env: Environment,
     auth: Option<String>,
     typed: Vec<String>,
     file: Option<PathBuf>,
-    /// What was in the file, if it can be read only once, as a pipe can.
+    /// The content of a file that can be read only once, such as a pipe.
     once: OnceLock<String>,
     command: Option<AuthCommand>,
-    /// The command was typed, so that its value wins over all others.
+    /// True if the command was typed; its value then overrides all others.
     is_command_typed: bool,
-    /// Those of a program, as they are to be sent: then no variable names others.
+    /// An embedding program's headers, sent unchanged. If set, header variables are ignored.
     of_program: Option<Vec<(String, String)>>,
 }
 
 impl Headers {
-    /// Takes what was typed for them.
+    /// Takes the header options from the command line.
     ///
     /// # Errors
-    /// A command that cannot be understood, or is given beside a value.
+    /// The command cannot be parsed, or `--auth` is given as well.
     pub(crate) fn new(typed: &mut Args, env: &Environment) -> Result<Self, Error> {
         let auth = typed.auth.take();
         let is_command_typed = typed.auth_command.is_some();
@@ -67,7 +68,7 @@ impl Headers {
         Ok(Self { env, auth, typed: header, file, once, command, is_command_typed, of_program: None })
     }
 
-    /// The same for a program that this is in.
+    /// Takes the headers of an embedding program.
     ///
     /// # Errors
     /// As for [`Self::new`].
@@ -88,11 +89,11 @@ impl Headers {
         })
     }
 
-    /// Sets all headers in `config`; `authorization` is what the command gave. The environment goes first, so that what
-    /// was typed wins.
+    /// Sets all headers in `config`. `authorization` is the output of the command. Variables are read first, so that
+    /// typed options override them.
     ///
     /// # Errors
-    /// Whatever cannot be used as it was given.
+    /// A value cannot be used.
     pub(crate) fn set_all(
         &self,
         config: &mut Config,
@@ -139,8 +140,9 @@ impl Headers {
         Ok(())
     }
 
-    /// A source that makes them anew, if they can change: there is a command, or a file that can be read again, as a
-    /// pipe cannot. `blank` are settings without headers; `known` is what the user was warned of.
+    /// Returns a source that reads the headers again, if they can change: there is a command, or a file that can be
+    /// read twice (a pipe cannot). `blank` are the settings without headers, `known` the warnings that the user has
+    /// seen.
     pub(crate) fn into_source(self, blank: Config, known: &[String]) -> Option<HeaderSource> {
         let named = || variable(&self.env, "MCP_HEADER_FILE").filter(|_| self.of_program.is_none()).map(PathBuf::from);
         let file = self.file.clone().or_else(named);
@@ -156,7 +158,7 @@ impl Headers {
                     Some(command) => Some(command.run().await?),
                     None => None,
                 };
-                // A file is read, which may take its time.
+                // Reading a file may block.
                 let set = spawn_blocking(move || {
                     let (headers, blank, known) = &*headers;
                     let (mut config, mut warnings) = (blank.clone(), Vec::new());
@@ -166,7 +168,7 @@ impl Headers {
                     }
                     Ok(config.headers().clone())
                 });
-                set.await.unwrap_or_else(|_| Err(Error::config("the headers cannot be read")))
+                set.await.unwrap_or_else(|_| Err(Error::config("reading the headers failed")))
             })
         };
         Some(HeaderSource::new(load, has_command))
@@ -212,7 +214,7 @@ impl Collector<'_> {
         self.set_lines(&Given::new(format!("{from} {}", path.display()), text))
     }
 
-    /// One header a line, between comments and blank lines.
+    /// Sets one header per line. Ignores comments and blank lines.
     fn set_lines(&mut self, given: &Given) -> Result<(), Error> {
         for (index, line) in given.text.trim_start_matches('\u{feff}').lines().enumerate() {
             let line = line.trim();
@@ -227,7 +229,7 @@ impl Collector<'_> {
         let (name, value) = unquoted(&given.text)
             .split_once(':')
             .ok_or_else(|| given.mistake("there is no colon; write 'Name: Value'"))?;
-        // What comes out of a variable is as it should be.
+        // The value of a variable is not checked.
         if !value.contains("${") {
             check_expanded(value).map_err(|what| given.mistake(what))?;
         }
@@ -239,13 +241,13 @@ impl Collector<'_> {
         }
     }
 
-    /// The same for a value that was given as it is to be sent.
+    /// Sets an authorization that is sent unchanged.
     fn set_whole_authorization(&mut self, given: &Given) -> Result<(), Error> {
         check_expanded(unquoted(&given.text)).map_err(|what| given.mistake(what))?;
         self.set_authorization(given)
     }
 
-    /// Sends the value as it is, but says so when it looks as if something is missing.
+    /// Sets the authorization unchanged. Warns if something seems to be missing.
     fn set_authorization(&mut self, given: &Given) -> Result<(), Error> {
         let value = unquoted(&given.text);
         if value.is_empty() {
@@ -255,7 +257,7 @@ impl Collector<'_> {
         let is_scheme = ["bearer", "basic"].iter().any(|scheme| value.eq_ignore_ascii_case(scheme));
         let is_printed = self.headers.command.as_ref().is_some_and(|command| command.from() == given.from);
         if is_printed && !is_scheme && !value.contains(' ') {
-            // Most commands print the bare token.
+            // Most commands print a bare token.
             let value = format!("Bearer {value}");
             return self.config.set_authorization(&value).map_err(|error| given.mistake(error));
         }
@@ -270,17 +272,17 @@ impl Collector<'_> {
     }
 }
 
-/// The text without quotes around all of it, which a configuration without a shell leaves there.
+/// Removes quotes around the whole text. A configuration that uses no shell leaves them there.
 pub(crate) fn unquoted(text: &str) -> &str {
     let text = text.trim();
     let without = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote).filter(|inside| !inside.contains(quote));
     without('"').or_else(|| without('\'')).unwrap_or(text).trim()
 }
 
-/// Finds a variable that nobody has put its value in the place of, as it stands alone or after a scheme.
+/// Checks that the value is not an unexpanded variable, alone or after a scheme.
 ///
 /// # Errors
-/// There is one; with what to do.
+/// It is one. The text says what to do.
 fn check_expanded(value: &str) -> Result<(), String> {
     let last = value.trim().rsplit(' ').next().unwrap_or_default();
     let inside = |start: &str, end: &str| last.strip_prefix(start)?.strip_suffix(end);
@@ -289,18 +291,18 @@ fn check_expanded(value: &str) -> Result<(), String> {
         .or_else(|| inside("%", "%"))
         .or_else(|| inside("$env:", ""))
         .or_else(|| inside("$", ""));
-    // What is written like this and no variable may be a secret.
+    // Text in this form that is not a variable name may be a secret.
     let is_variable = |name: &&str| is_variable_name(name) && !name.contains(|c: char| c.is_ascii_lowercase());
     match name.filter(is_variable) {
         Some(name) => Err(format!(
-            "{last} is sent as it stands there, as nobody has put the variable's value in its place; write --header 'Name: \
+            "{last} would be sent unexpanded: the client does not replace variables here; write --header 'Name: \
              ${{{name}}}', and set {name} where the client starts mcp-gangway"
         )),
         None => Ok(()),
     }
 }
 
-/// Puts the environment's values in the place of each `${NAME}`. What they hold is not expanded again.
+/// Replaces each `${NAME}` with its value from the environment. Values are not expanded again.
 fn expanded(text: &str, env: &Environment) -> Result<String, String> {
     let mut out = String::new();
     let mut rest = text;
@@ -333,7 +335,7 @@ mod tests {
 
     use super::*;
 
-    /// The settings of a command line, and an environment that can be looked up.
+    /// Returns the settings of a command line in an environment.
     fn config(args: &[&str], env: &[(&str, &str)]) -> Result<Config, Error> {
         let env: HashMap<_, _> = env.iter().map(|(name, value)| (name.to_string(), value.into())).collect();
         let mut typed = Args::try_parse_from([&["mcp-gangway", "http://localhost/mcp"], args].concat()).unwrap();
@@ -346,7 +348,7 @@ mod tests {
         Ok(config)
     }
 
-    /// What a command line and then a refusal make of the file.
+    /// Sets the headers from the file at the start, then again after a refusal.
     fn twice(path: &str, between: impl FnOnce()) -> Result<Config, Error> {
         let mut typed = Args::try_parse_from(["mcp-gangway", "http://localhost/mcp", "--header-file", path]).unwrap();
         let headers = Headers::new(&mut typed, &(Arc::new(|_: &str| None) as Environment))?;

@@ -1,10 +1,19 @@
-//! The command `mcp-gangway`: an MCP client starts it and speaks JSON-RPC lines on stdio; a remote MCP server gets them
-//! over HTTP.
+//! The command `mcp-gangway`. An MCP client starts it and exchanges JSON-RPC lines on stdio; a remote MCP server
+//! receives the messages over HTTP.
 //!
-//! This crate is the shell around [`mcp_gangway_core`]: arguments and environment (`args`, `given`, `settings`), headers and the
-//! command that gives some (`headers`, `command`), the same for other programs (`embedded`), other bridges' options (`peers`), the files that it is told of (`files`), the log (`logging`), what ends the
-//! process (`stop`), and the exit status. Rules: stdout carries nothing but JSON-RPC, `--help` and `--version` apart; a
-//! mistake of the user is one line on stderr and exit status 2; no failing stderr can end or stop the bridge.
+//! This crate wraps [`mcp_gangway_core`]:
+//!
+//! - arguments and environment (`args`, `given`, `settings`)
+//! - headers, and the command that prints one (`headers`, `command`)
+//! - the same for embedding programs (`embedded`)
+//! - other bridges' options (`peers`)
+//! - files that the user names (`files`)
+//! - the log (`logging`)
+//! - signals and the parent's death (`stop`)
+//! - the exit status
+//!
+//! Rules: stdout carries only JSON-RPC, apart from `--help` and `--version`; a user's mistake is one line on stderr
+//! and exit status 2; an unusable stderr can neither end nor block the bridge.
 
 mod args;
 #[cfg(feature = "oauth")]
@@ -33,11 +42,12 @@ pub use crate::given::Environment;
 use crate::sign_in::Command;
 use crate::{args::Args, settings::Settings};
 
-/// Runs the command with `args`, the program's name first, until the client, a signal or the parent's death ends it.
+/// Runs the command with `args`, starting with the program's name, until the client, a signal or the parent's death
+/// ends it.
 ///
-/// The status is 0 for every end that somebody asked for, 2 for a mistake in the settings, 1 for any other failure.
+/// The status is 0 for a requested end, 2 for a mistake in the settings, 1 for any other failure.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    #[cfg_attr(not(feature = "oauth"), expect(unused_mut, reason = "there are no commands to take out"))]
+    #[cfg_attr(not(feature = "oauth"), expect(unused_mut, reason = "there are no subcommands"))]
     let mut args: Vec<_> = args.into_iter().collect();
     #[cfg(feature = "oauth")]
     let command = Command::take(&mut args);
@@ -50,7 +60,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let typed = match Args::try_parse_from(translated.args) {
         Ok(typed) => typed,
         Err(page) if !page.use_stderr() => {
-            // A reader who has seen enough of the help may close the pipe.
+            // The reader may have closed the pipe.
             let _ = page.print();
             return ExitCode::SUCCESS;
         }
@@ -75,7 +85,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Does what a command says in the place of bridging.
+/// Runs a subcommand instead of the bridge.
 #[cfg(feature = "oauth")]
 fn follow(command: Command, settings: &Settings) -> Result<(), Failure> {
     logging::start(&settings.log)?;
@@ -83,7 +93,7 @@ fn follow(command: Command, settings: &Settings) -> Result<(), Failure> {
     Ok(runtime()?.block_on(command.run(&settings.config))?)
 }
 
-/// From settings that are known to be good to the end of the last open request.
+/// Runs the bridge until the last open request is finished.
 fn bridge(settings: Settings) -> Result<(), Failure> {
     logging::start(&settings.log)?;
     settings.log_remarks();
@@ -94,33 +104,34 @@ fn bridge(settings: Settings) -> Result<(), Failure> {
         let stop = stop::requested().map_err(|error| Failure::system("cannot watch for signals", &error))?;
         Ok(mcp_gangway_core::run(settings.config, stdio::input(), stdio::output(), stop).await?)
     });
-    // A thread that waits for a line on stdin cannot be woken, and must not hold the exit.
+    // A thread that reads stdin cannot be woken, and must not delay the exit.
     runtime.shutdown_background();
     outcome.map(|end| tracing::info!("ended: {end:?}"))
 }
 
-/// Lets the allocator keep 1 MiB of freed memory at the end of the heap. The C library gives it back as soon as there are
-/// 128 KiB, which are two read buffers, and has to ask for it again, page by page. It keeps twice as much as the largest
-/// block that it took from the system for itself and gave back (`mallopt(3)`, `M_MMAP_THRESHOLD`), so it gets such a block.
+/// Makes the allocator keep 1 MiB of freed memory at the end of the heap. By default glibc returns it to the system
+/// from 128 KiB on, which is two read buffers, and then has to request it again, page by page. glibc keeps twice the
+/// size of the largest block that it mapped separately and freed (`mallopt(3)`, `M_MMAP_THRESHOLD`), so allocate and
+/// free such a block.
 fn keep_freed_memory() {
     if cfg!(all(target_os = "linux", target_env = "gnu")) {
         drop(std::hint::black_box(Vec::<u8>::with_capacity(512 << 10)));
     }
 }
 
-/// One thread: a round trip costs less without hand-overs, and a bridge waits far more than it works.
+/// Uses one thread: without hand-overs a round trip is faster, and a bridge mostly waits.
 fn runtime() -> Result<Runtime, Failure> {
     let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
     built.map_err(|error| Failure::system("cannot start the event loop", &error))
 }
 
-/// Has panics said as everything is said, in one line that does nothing: their texts may hold a peer's. For programs that
-/// have this crate in them and no hook of their own; [`run`] does it.
+/// Reports each panic as one safe line on stderr, because its text may contain a peer's. [`run`] calls this;
+/// embedding programs without a panic hook of their own can call it too.
 pub fn report_panics() {
     panic::set_hook(Box::new(|panic| logging::say(&panic.to_string())));
 }
 
-/// What ends the command before its time: one line for the user, and the exit status.
+/// A failure of the command: one line for the user, and the exit status.
 #[derive(Debug)]
 pub struct Failure {
     line: String,
@@ -173,7 +184,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs itself once more, as the hook is the process's and stderr cannot be looked at from within.
+    /// Runs itself in a child process, because the hook is process-wide and stderr cannot be read from inside.
     #[test]
     fn a_panic_is_one_line_that_does_nothing() {
         const CHILD: &str = "PANICS";

@@ -1,9 +1,9 @@
-//! The log: where it goes, how much, in which form; and what the user is told on stderr beside it.
+//! The log, and the messages to the user on stderr.
 //!
-//! Rule: the log serves the bridge, never the other way round. A line that cannot be written is dropped: a closed
-//! stderr, a full disk, or a client that never reads its child's stderr neither ends the process nor holds it up. What
-//! peers choose can neither flood it (`flood`) nor act in it (`lines`).
-//! Levels below `warn` are for this project's own events; those of the libraries beneath would drown them.
+//! Rule: the log never affects the bridge. A line that cannot be written is dropped: a closed stderr, a full disk, or
+//! a client that never reads its child's stderr neither ends the process nor delays it. Peers can neither flood the
+//! log (`flood`) nor inject control characters or lines (`lines`). Levels below `warn` are only for this project's
+//! own events; those of libraries would be too many.
 
 mod flood;
 mod lines;
@@ -22,22 +22,22 @@ use self::{
 
 use crate::files;
 
-/// The longest line that the user is told. URLs to sign in at are shorter.
+/// The longest message to the user, in bytes. URLs to sign in at are shorter.
 const LONGEST_SAID: usize = 8 << 10;
 
-/// What the user wants to read, and where.
+/// The level, format and destination of the log.
 #[derive(Debug)]
 pub(crate) struct LogSettings {
     /// The least severe level that is written; `OFF` for none.
     pub(crate) level: LevelFilter,
-    /// One JSON object a line, for machines.
+    /// One JSON object per line, for machines.
     pub(crate) json: bool,
-    /// A file to append to, in place of stderr.
+    /// A file to append to, instead of stderr.
     pub(crate) file: Option<PathBuf>,
 }
 
-/// The level that a name stands for, in any case. Names are those of `mcpgateway.wrapper`, with its meaning for the odd
-/// ones: several words for silence, and `info` for a name that nobody knows.
+/// Returns the level of this name, in any case. The names are those of `mcpgateway.wrapper` and behave as there:
+/// several words turn the log off, and an unknown name means `info`.
 pub(crate) fn level(name: &str) -> LevelFilter {
     match name.trim().to_ascii_uppercase().as_str() {
         "" | "OFF" | "NONE" | "DISABLE" | "FALSE" | "0" => LevelFilter::OFF,
@@ -49,10 +49,10 @@ pub(crate) fn level(name: &str) -> LevelFilter {
     }
 }
 
-/// Installs the log for the rest of the process. Silence costs nothing: there is no subscriber then, and no file.
+/// Installs the log for the rest of the process. Level `OFF` costs nothing: no subscriber and no file.
 ///
 /// # Errors
-/// A log file that cannot be opened.
+/// The log file cannot be opened.
 pub(crate) fn start(settings: &LogSettings) -> Result<(), Error> {
     if settings.level == LevelFilter::OFF {
         return Ok(());
@@ -66,12 +66,12 @@ pub(crate) fn start(settings: &LogSettings) -> Result<(), Error> {
     };
     let filter =
         Targets::new().with_default(settings.level.min(LevelFilter::WARN)).with_target("mcp_gangway", settings.level);
-    // A log that is there already belongs to the program around this one, and is used.
+    // If the embedding program has installed a log already, that one is used.
     let _ = tracing_subscriber::registry().with(filter).with(Lines::new(sink, settings.json)).try_init();
     Ok(())
 }
 
-/// Completes the log: lines that were only counted so far are told.
+/// Completes the log: writes the counts of suppressed lines.
 pub(crate) fn finish() {
     tracing::dispatcher::get_default(|log| {
         if let Some(lines) = log.downcast_ref::<Lines>() {
@@ -80,8 +80,8 @@ pub(crate) fn finish() {
     });
 }
 
-/// Says something to the user on stderr, in one line whatever the text holds and whatever the log does; if nobody reads
-/// there, nobody waits.
+/// Writes a message to the user on stderr, always on one line and at any log level. Does not wait if stderr is not
+/// read.
 pub(crate) fn say(text: &str) {
     Sink::new(Target::Stderr).write(&format!("mcp-gangway: {}\n", excerpt(text, LONGEST_SAID)));
 }

@@ -1,4 +1,4 @@
-//! The command; everything it does is in the library.
+//! The command. All of its code is in the library.
 
 use std::process::ExitCode;
 

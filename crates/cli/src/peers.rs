@@ -1,8 +1,8 @@
-//! The command lines of other bridges, so that a configuration which was made for one of them starts this one: each of their
-//! options becomes ours, is left out with a note, or is refused with what to use.
+//! Accepts the command lines of other bridges, so that a configuration for one of them starts this one. Each of their
+//! options is translated, is left out with a note, or is refused with an alternative.
 //!
-//! Rule: what means the same here does the same, what means nothing here is said once at `info`, and nothing is ignored that
-//! would make the bridge do something else than the user wants.
+//! Rule: an option with the same meaning has the same effect; an option without a meaning here is noted once at
+//! `info`; an option is never ignored if that would make the bridge do something else than the user wants.
 
 use std::{cell::LazyCell, ffi::OsString, path::Path};
 
@@ -15,51 +15,52 @@ use crate::{
     files::{self, Time},
 };
 
-/// A command line in our own options.
+/// A command line translated to our own options.
 #[derive(Debug, Default)]
 pub(crate) struct Translated {
     pub(crate) args: Vec<OsString>,
-    /// Variables that some of the options stand for.
+    /// Environment variables that some of the options stand for.
     pub(crate) variables: Vec<(&'static str, String)>,
-    /// What was left out, and why.
+    /// The options that were left out, and why.
     pub(crate) notes: Vec<String>,
     user: Option<String>,
     password: Option<String>,
 }
 
-/// What an option of a peer's means here.
+/// The meaning of another bridge's option.
 enum Meaning {
-    /// This option of ours, with its value.
+    /// Our option of this name, with the same value.
     Same(&'static str),
-    /// These words of ours, in the place of its values.
+    /// Our arguments, instead of the option and its values.
     Words(&'static [&'static str]),
-    /// Nothing, for this reason.
+    /// No meaning, for this reason.
     Nothing(&'static str),
-    /// It cannot be done; this is what to use.
+    /// Unsupported. The text names the alternative.
     Refused(&'static str),
     Sse,
     BearerToken,
     LogLevel,
     Output,
-    /// A name and a value that follow each other.
+    /// A name and a value, as two arguments.
     Header,
     ClientInfo,
     ClientMetadata,
-    /// A silence in seconds, 0 for any.
+    /// An idle timeout in seconds; 0 means no limit.
     Silence,
-    /// The same in milliseconds.
+    /// An idle timeout in milliseconds.
     SilenceInMilliseconds,
-    /// fastmcp-remote's modes beside our own values.
+    /// fastmcp-remote's modes, in addition to our own values.
     Authorization,
-    /// Whether to check certificates, or a file of them.
+    /// A flag whether to check certificates, or a file with certificates.
     Verification,
-    /// One of two that make Basic credentials together.
+    /// Together with `Password`, gives Basic credentials.
     User,
     Password,
     Secret,
 }
 
-/// Options of mcp-remote, fastmcp-remote, supergateway, mcp-proxy and Tidewave's proxy, with the number of their values.
+/// Options of mcp-remote, fastmcp-remote, supergateway, mcp-proxy and Tidewave's proxy, each with its number of
+/// values.
 const OPTIONS: &[(&str, usize, Meaning)] = &[
     ("--allow-http", 0, Meaning::Nothing("http is allowed anyway")),
     ("--debug", 0, Meaning::Words(&["--log-level", "debug"])),
@@ -69,21 +70,21 @@ const OPTIONS: &[(&str, usize, Meaning)] = &[
     ("--host", 1, Meaning::Same("--callback-host")),
     ("--static-oauth-client-info", 1, Meaning::ClientInfo),
     ("--static-oauth-client-metadata", 1, Meaning::ClientMetadata),
-    ("--auth-success-url", 1, Meaning::Nothing("the browser shows the bridge's own page")),
+    ("--auth-success-url", 1, Meaning::Nothing("the browser always shows the bridge's own page")),
     ("--body-timeout", 1, Meaning::Silence),
-    ("--headers-timeout", 1, Meaning::Nothing("--timeout limits any silence")),
+    ("--headers-timeout", 1, Meaning::Nothing("--timeout limits how long the server may be silent")),
     ("--device-code", 0, Meaning::Same("--device")),
     ("--disable-resource-parameter", 0, Meaning::Words(&["--resource", "none"])),
     (
         "--disable-cookies",
         0,
-        Meaning::Refused("the server's cookies go back to it, as load balancers want; leave it out"),
+        Meaning::Refused("cookies are always sent back, because load balancers need them; leave it out"),
     ),
-    ("--ipv4", 0, Meaning::Nothing("addresses of both kinds are tried, the next one while the first is silent")),
-    ("--keep-alive", 0, Meaning::Nothing("a session that the server has forgotten is set up again unasked")),
-    ("--ping-interval", 1, Meaning::Nothing("a session that the server has forgotten is set up again unasked")),
-    ("--protocol", 1, Meaning::Nothing("the bridge finds out which protocol the server speaks")),
-    ("--token-endpoint", 1, Meaning::Refused("the authorization server's metadata says it; leave it out")),
+    ("--ipv4", 0, Meaning::Nothing("IPv4 and IPv6 addresses are both tried")),
+    ("--keep-alive", 0, Meaning::Nothing("a lost session is set up again automatically")),
+    ("--ping-interval", 1, Meaning::Nothing("a lost session is set up again automatically")),
+    ("--protocol", 1, Meaning::Nothing("the bridge detects the server's protocol")),
+    ("--token-endpoint", 1, Meaning::Refused("it comes from the authorization server's metadata; leave it out")),
     ("--use-id-token", 0, Meaning::Refused("only access tokens are sent; --auth-command can print another")),
     ("--auth", 1, Meaning::Authorization),
     ("--verify", 1, Meaning::Verification),
@@ -92,28 +93,28 @@ const OPTIONS: &[(&str, usize, Meaning)] = &[
     ("--oauth2Bearer", 1, Meaning::BearerToken),
     ("--logLevel", 1, Meaning::LogLevel),
     ("--outputTransport", 1, Meaning::Output),
-    ("--protocolVersion", 1, Meaning::Nothing("the client says which version it speaks")),
-    ("--stdio", 1, Meaning::Refused("it starts no local server; have the client do that")),
+    ("--protocolVersion", 1, Meaning::Nothing("the client chooses the version")),
+    ("--stdio", 1, Meaning::Refused("mcp-gangway starts no local servers; let the client do that")),
     ("-H", 2, Meaning::Header),
     ("--headers", 2, Meaning::Header),
     ("--no-verify-ssl", 0, Meaning::Words(&["--insecure"])),
     ("--client-secret", 1, Meaning::Secret),
-    ("--token-url", 1, Meaning::Refused("the authorization server's metadata says it; leave it out")),
+    ("--token-url", 1, Meaning::Refused("it comes from the authorization server's metadata; leave it out")),
     ("--username", 1, Meaning::User),
     ("--password", 1, Meaning::Password),
-    ("--digest", 0, Meaning::Refused("Digest is not known; use --auth or --auth-command")),
-    ("--named-server", 2, Meaning::Refused("it starts no local server; have the client do that")),
-    ("--max-disconnected-time", 1, Meaning::Nothing("each request says how long it waits: --timeout, --max-time")),
+    ("--digest", 0, Meaning::Refused("Digest is not supported; use --auth or --auth-command")),
+    ("--named-server", 2, Meaning::Refused("mcp-gangway starts no local servers; let the client do that")),
+    ("--max-disconnected-time", 1, Meaning::Nothing("use --timeout and --max-time, which limit each request")),
     ("--receive-timeout", 1, Meaning::SilenceInMilliseconds),
-    ("--override-protocol-version", 1, Meaning::Nothing("the client says which version it speaks")),
+    ("--override-protocol-version", 1, Meaning::Nothing("the client chooses the version")),
 ];
 
-/// Puts our options in the place of the peers'. `args` begin with the program's name.
+/// Translates other bridges' options to ours. `args` starts with the program's name.
 ///
 /// # Errors
-/// What cannot be done, in one line that says what to use.
+/// An option is unsupported. The text is one line that names the alternative.
 pub(crate) fn translated(args: Vec<OsString>) -> Result<Translated, String> {
-    // Only a second word, which is mcp-remote's port, makes it necessary to know which options of ours have values.
+    // Which of our options have values matters only if there may be a second positional argument, mcp-remote's port.
     let may_have_port = args.iter().skip(1).any(|arg| arg.to_str().is_some_and(is_port));
     let mut args = args.into_iter();
     let mut translated = Translated { args: args.next().into_iter().collect(), ..Translated::default() };
@@ -138,7 +139,7 @@ pub(crate) fn translated(args: Vec<OsString>) -> Result<Translated, String> {
         };
         if let Some((name, count, meaning)) = OPTIONS.iter().find(|(name, ..)| *name == option) {
             let mut values: Vec<String> = inline.into_iter().collect();
-            // `-H 'Name: value'`, as other programs write it.
+            // Other programs write `-H 'Name: value'`.
             let is_enough = |values: &[String]| {
                 values.len() >= *count
                     || matches!(meaning, Meaning::Header) && values.first().is_some_and(|value| value.contains(':'))
@@ -153,7 +154,7 @@ pub(crate) fn translated(args: Vec<OsString>) -> Result<Translated, String> {
         if !option.starts_with('-') {
             positions += 1;
             if positions == 2 && is_port(text) && cfg!(feature = "oauth") {
-                // mcp-remote's second word.
+                // mcp-remote's second positional argument.
                 translated.extend(&["--callback-port", text]);
                 continue;
             }
@@ -178,16 +179,16 @@ impl Translated {
         match meaning {
             Meaning::Same(option) if values.is_empty() => self.extend(&[option]),
             Meaning::Same(option) => self.extend(&[option, value]),
-            // Any silence is so long that nobody waits for its end.
+            // No limit: use a timeout that is never reached.
             Meaning::Silence => self.extend(&["--timeout", if value == "0" { "1000000000" } else { value }]),
             Meaning::SilenceInMilliseconds => {
                 let seconds = value.parse::<f64>().map(|milliseconds| milliseconds / 1000.0);
-                let seconds = seconds.map_err(|_| format!("{name}: this is no number of milliseconds"))?;
+                let seconds = seconds.map_err(|_| format!("{name}: this is not a number of milliseconds"))?;
                 self.extend(&["--timeout", &seconds.to_string()]);
             }
             Meaning::Authorization => match value {
                 "oauth" => {
-                    self.notes.push(format!("{name} oauth means nothing here: it is so where the server asks for it"));
+                    self.notes.push(format!("{name} oauth is ignored: sign-in happens if the server asks for it"));
                 }
                 "none" => self.extend(&["--no-oauth"]),
                 value => self.extend(&["--auth", value]),
@@ -204,13 +205,13 @@ impl Translated {
                 self.take_secret(name, value);
             }
             Meaning::Words(words) => self.extend(words),
-            Meaning::Nothing(why) => self.notes.push(format!("{name} means nothing here: {why}")),
-            Meaning::Refused(instead) => return Err(format!("{name} cannot be done: {instead}")),
+            Meaning::Nothing(why) => self.notes.push(format!("{name} is ignored: {why}")),
+            Meaning::Refused(instead) => return Err(format!("{name} is not supported: {instead}")),
             Meaning::Sse => self.extend(&["--url", value, "--transport", "sse-first"]),
             Meaning::BearerToken => self.extend(&["--auth", &format!("Bearer {value}")]),
             Meaning::LogLevel => self.extend(&["--log-level", if value == "none" { "off" } else { value }]),
             Meaning::Output if value == "stdio" => {}
-            Meaning::Output => return Err(format!("{name} cannot be done: mcp-gangway speaks stdio to its client")),
+            Meaning::Output => return Err(format!("{name} is not supported: clients connect over stdio")),
             Meaning::Header => match values {
                 [name, value] => self.extend(&["--header", &format!("{name}: {value}")]),
                 _ => self.extend(&["--header", value]),
@@ -218,7 +219,7 @@ impl Translated {
             Meaning::ClientInfo => {
                 let info = json(name, value)?;
                 let id = text(&info, "client_id").ok_or_else(|| format!("{name}: there is no client_id in it"))?;
-                // Where mcp-remote has the browser come back to, which is what was registered.
+                // mcp-remote's callback URL, which is the registered one.
                 self.extend(&["--client-id", id, "--callback-path", "/oauth/callback"]);
                 if !self.args.iter().any(|arg| arg == "--callback-host") {
                     self.extend(&["--callback-host", "localhost"]);
@@ -232,7 +233,7 @@ impl Translated {
                 if let Some(scope) = text(&metadata, "scope") {
                     self.extend(&["--scope", scope]);
                 }
-                self.notes.push(format!("{name}: of this only the scope means something here"));
+                self.notes.push(format!("{name}: only the scope is used, the rest is ignored"));
             }
         }
         Ok(())
@@ -240,10 +241,10 @@ impl Translated {
 
     fn take_secret(&mut self, name: &str, secret: &str) {
         self.variables.push(("MCP_CLIENT_SECRET", secret.to_owned()));
-        self.notes.push(format!("{name}: others on this machine may see the secret; use MCP_CLIENT_SECRET"));
+        self.notes.push(format!("{name}: other users of this machine may see the secret; use MCP_CLIENT_SECRET"));
     }
 
-    /// What takes more than one option to say.
+    /// Adds the options that depend on several others.
     fn complete(&mut self) {
         let (user, password) = (self.user.take(), self.password.take());
         if user.is_some() || password.is_some() {
@@ -253,13 +254,13 @@ impl Translated {
     }
 }
 
-/// JSON from the command line, or with `@` from a file.
+/// Parses JSON from the command line, or with `@` from a file.
 fn json(name: &str, value: &str) -> Result<Value, String> {
     let text = match value.strip_prefix('@') {
         Some(path) => files::read_text(name, Path::new(path), Time::First).map_err(|error| error.to_string())?,
         None => value.to_owned(),
     };
-    serde_json::from_str(&text).map_err(|_| format!("{name}: this is no JSON; write it like '{{\"client_id\":\"…\"}}'"))
+    serde_json::from_str(&text).map_err(|_| format!("{name}: it is not JSON; write it like '{{\"client_id\":\"…\"}}'"))
 }
 
 fn is_port(text: &str) -> bool {

@@ -1,7 +1,7 @@
-//! What the command line means, together with the environment and the files that it names. The rest of the program never
-//! sees a raw option.
+//! Interprets the command line together with the environment and the named files. The rest of the program never sees
+//! a raw option.
 //!
-//! Rule: a mistake never shows a value that may be a secret (URL, header, authorization, proxy).
+//! Rule: an error message never shows a value that may be a secret (URL, header, authorization, proxy).
 
 use std::path::PathBuf;
 
@@ -20,22 +20,22 @@ use crate::{
     logging::{self, LogSettings},
 };
 
-/// What the command is to do.
+/// The settings of the command.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) config: Config,
     pub(crate) log: LogSettings,
-    /// What works, but probably not as the user means it.
+    /// Settings that work, but probably not as the user expects.
     pub(crate) warnings: Vec<String>,
-    /// What was understood in a way that the user may want to know.
+    /// Interpretations that the user may want to know of.
     pub(crate) notes: Vec<String>,
 }
 
 impl Settings {
-    /// Gives `typed` its meaning, with the help of the environment. `notes` are known already.
+    /// Interprets `typed` with the help of the environment. `notes` are earlier notes.
     ///
     /// # Errors
-    /// Whatever cannot be used as it was given.
+    /// A value cannot be used.
     pub(crate) fn new(mut typed: Args, mut notes: Vec<String>, env: &Environment) -> Result<Self, Error> {
         let mut warnings = Vec::new();
 
@@ -59,7 +59,7 @@ impl Settings {
         }
         if cfg!(not(unix)) && config.unix_socket.is_some() {
             return Err(Error::config(
-                "a Unix socket cannot be used on this system; give the server's http or https URL",
+                "Unix sockets are not supported on this system; give the server's http or https URL",
             ));
         }
         if let Some(given) = option_or(typed.era.take(), "--era", env, "MCP_ERA")? {
@@ -139,7 +139,7 @@ impl Settings {
         Ok(Self { config, log, warnings, notes })
     }
 
-    /// Tells the log what the user should know about the settings.
+    /// Logs the warnings and notes on the settings.
     pub(crate) fn log_remarks(&self) {
         for warning in &self.warnings {
             tracing::warn!("{warning}");
@@ -174,7 +174,7 @@ fn client_identity(
     }
 }
 
-/// The peers' words are understood beside our own.
+/// Accepts other bridges' names in addition to our own.
 fn transport(given: &Given) -> Result<TransportMode, Error> {
     match given.text.trim() {
         "auto" | "http-first" => Ok(TransportMode::Auto),
@@ -194,7 +194,7 @@ fn client_era(given: &Given) -> Result<ClientEra, Error> {
     }
 }
 
-/// Patterns of names, each of which is typed or one of a list in the variable.
+/// Returns the name patterns that were typed, or the list in the variable.
 fn patterns(typed: &[String], option: &str, env: &Environment, name: &str) -> Result<Vec<String>, Error> {
     let typed = (!typed.is_empty()).then(|| typed.join(","));
     let Some(given) = option_or(typed, option, env, name)? else { return Ok(Vec::new()) };
@@ -205,11 +205,11 @@ fn patterns(typed: &[String], option: &str, env: &Environment, name: &str) -> Re
     Ok(patterns)
 }
 
-/// On a socket of this machine, the URL says little and may be left out.
+/// With a Unix socket, the URL is optional.
 fn server_url(typed: &mut Args, is_on_socket: bool, env: &Environment) -> Result<Given, Error> {
     let url = match (typed.server.take(), typed.url.take()) {
         (Some(one), Some(other)) if one.trim() != other.trim() => {
-            return Err(Error::config("the URL is given twice, and not the same; leave out --url or the other"));
+            return Err(Error::config("the URL is given twice, with different values; leave out --url or the other"));
         }
         (Some(text), _) => Some(Given::new("URL", text)),
         (None, Some(text)) => Some(Given::new("--url", text)),
@@ -223,26 +223,26 @@ fn server_url(typed: &mut Args, is_on_socket: bool, env: &Environment) -> Result
     })
 }
 
-/// What a user should know about settings that work, whoever made them.
+/// Returns warnings about valid settings, both the command's and an embedding program's.
 pub(crate) fn remarks(config: &Config) -> Vec<String> {
     let mut remarks = Vec::new();
     if config.unix_socket.is_none() && is_readable_on_the_way(&config.url.to_string()) {
-        remarks.push("the URL begins with http: what is sent can be read on the way; use https".to_owned());
+        remarks.push("the URL begins with http: others on the network can read the traffic; use https".to_owned());
     }
     if config.tls.insecure {
-        remarks.push("the server's certificate is not checked: anyone on the way can read and change".to_owned());
+        remarks.push("the server's certificate is not checked: others can read and change the traffic".to_owned());
     }
     remarks
 }
 
-/// What a server's address is completed to, if it is.
+/// Returns the completed address of the server, or None if it needs no completion.
 pub(crate) fn endpoint(text: &str, transport: TransportMode) -> Option<String> {
     let wants_stream = matches!(transport, TransportMode::Sse | TransportMode::SseFirst);
     if wants_stream { None } else { with_contextforge_path(text) }
 }
 
-/// The MCP endpoint of a ContextForge virtual server, where the URL is that of the server (`…/servers/{UUID}`) or of its
-/// old stream (`…/servers/{UUID}/sse`). Any other URL is used as it is given.
+/// Returns the MCP endpoint of a ContextForge virtual server, if the URL is that of the server (`…/servers/{UUID}`)
+/// or of its old stream (`…/servers/{UUID}/sse`).
 fn with_contextforge_path(text: &str) -> Option<String> {
     let mut url = Url::parse(text.trim()).ok()?;
     let mut segments: Vec<_> = url.path_segments()?.collect();
@@ -258,13 +258,13 @@ fn with_contextforge_path(text: &str) -> Option<String> {
     Some(url.into())
 }
 
-/// 32 hexadecimal digits, in one piece or in the five of the usual form.
+/// True for 32 hexadecimal digits, without dashes or in the usual five groups.
 fn is_uuid(text: &str) -> bool {
     let pieces: Vec<_> = text.split('-').map(str::len).collect();
     matches!(pieces.as_slice(), [32] | [8, 4, 4, 4, 12]) && text.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit())
 }
 
-/// Whether requests leave this machine without encryption (R93).
+/// True if requests leave this machine without encryption (R93).
 fn is_readable_on_the_way(text: &str) -> bool {
     let Ok(url) = Url::parse(text.trim()) else { return false };
     let is_loopback = match url.host() {
@@ -316,7 +316,7 @@ mod tests {
     const ID: &str = "0b6e4a1c9f5d4c2e8a7b3d1f5e9c8a70";
     const DASHED: &str = "0b6e4a1c-9f5d-4c2e-8a7b-3d1f5e9c8a70";
 
-    /// The settings of a command line, program name left out, in an environment.
+    /// Returns the settings of a command line without the program's name, in an environment.
     fn settings(args: &[&str], env: &[(&str, &str)]) -> Result<Settings, Error> {
         let env: HashMap<_, _> = env.iter().map(|(name, value)| (name.to_string(), OsString::from(value))).collect();
         let typed = Args::try_parse_from([&["mcp-gangway"], args].concat()).unwrap();
@@ -449,7 +449,7 @@ mod tests {
         assert_eq!(socket(&["http://h/y", "--unix-socket=a"], &[]), on("http://h/y", "a"));
         assert_eq!(socket(&[], &[("MCP_UNIX_SOCKET", "/b")]), on("http://localhost/mcp", "/b"));
         assert!(mistake(&["unix:/a", "--unix-socket", "/b"], &[]).contains("only one of the two"));
-        // What stays on this machine is read by nobody on the way.
+        // Traffic that stays on this machine causes no warning.
         assert!(settings(&["http://h/y", "--unix-socket=a"], &[]).unwrap().warnings.is_empty());
     }
 
@@ -508,7 +508,7 @@ mod tests {
         let all =
             settings(&[SERVER, "--header", "X-Key:a ${TOKEN}-${OTHER}$ ", "--header", "Y: $token"], &env).unwrap();
         assert_eq!(header(&all, "x-key"), Some("a hunter2-${TOKEN}$"));
-        assert_eq!(header(&all, "y"), Some("$token"), "no shell, and maybe a secret");
+        assert_eq!(header(&all, "y"), Some("$token"), "no shell expansion, and it may be a secret");
         for bad in
             ["X: ${MISSING}", "X: ${EMPTY}", "X: ${", "X: ${TOKEN", "X: ${A B}", "X: ${}", "X hunter2", "Host name: x"]
         {
@@ -643,7 +643,7 @@ mod tests {
         assert!(mistake(&[SERVER, "--transport", "stdio"], &[]).starts_with("--transport: "));
         assert!(mistake(&[SERVER], &[("MCP_TRANSPORT", "SSE?")]).starts_with("MCP_TRANSPORT: "));
 
-        // The old stream's URL is only completed where it is not wanted.
+        // The old stream's URL is completed only if its transport is not requested.
         let given = format!("http://localhost/servers/{ID}/sse");
         for (name, used) in [("auto", "mcp"), ("http", "mcp"), ("sse", "sse"), ("sse-first", "sse")] {
             let url = settings(&[&given, "--transport", name], &[]).unwrap().config.url.to_string();

@@ -1,8 +1,8 @@
-//! Signing in, as the command line has it: its options, where tokens are kept, how the user is asked, and the commands
-//! `login`, `logout` and `status`.
+//! Sign-in for the command line: its options, where tokens are stored, prompts to the user, and the commands `login`,
+//! `logout` and `status`.
 //!
-//! Rules: secrets come from the environment alone; the URL to sign in at is always on stderr, whatever the log does, and
-//! whether or not a browser opens.
+//! Rules: secrets come only from the environment; the URL to sign in at is always written to stderr, at any log level
+//! and whether or not a browser opens.
 
 use std::{
     ffi::OsString,
@@ -26,7 +26,7 @@ use crate::{
     hints, logging,
 };
 
-/// Parameters of an authorization request that nobody else may set.
+/// Parameters of an authorization request that the user cannot set.
 const OURS: [&str; 8] = [
     "client_id",
     "code_challenge",
@@ -38,10 +38,10 @@ const OURS: [&str; 8] = [
     "state",
 ];
 
-/// What the options mean; nothing if signing in is turned off. `server` is shown to the user.
+/// Returns the settings for sign-in, or None if it is turned off. `server` is shown to the user.
 ///
 /// # Errors
-/// Whatever cannot be used as it was given.
+/// A value cannot be used.
 pub(crate) fn settings(typed: SignInArgs, server: String, env: &Environment) -> Result<Option<OAuth>, Error> {
     if typed.no_oauth || is_set(env, "MCP_NO_OAUTH")? {
         return Ok(None);
@@ -59,7 +59,7 @@ pub(crate) fn settings(typed: SignInArgs, server: String, env: &Environment) -> 
     oauth.client_id = option_or(typed.client_id, "--client-id", env, "MCP_CLIENT_ID")?.map(|given| given.text);
     oauth.credential = credential(env)?;
     if oauth.credential.is_some() && oauth.client_id.is_none() {
-        return Err(Error::config("there are credentials of a client, but no --client-id that they belong to"));
+        return Err(Error::config("there are client credentials, but no --client-id"));
     }
     if oauth.grant == Grant::ClientCredentials && oauth.credential.is_none() {
         return Err(Error::config(
@@ -84,7 +84,7 @@ pub(crate) fn settings(typed: SignInArgs, server: String, env: &Environment) -> 
     oauth.parameters = typed.authorize_param.into_iter().map(parameter).collect::<Result<_, _>>()?;
     if let Some(given) = option_or(typed.callback_port, "--callback-port", env, "MCP_CALLBACK_PORT")? {
         let port = given.text.trim().parse().ok().filter(|port| *port != 0);
-        oauth.callback_port = Some(port.ok_or_else(|| given.mistake("this is no port from 1 to 65535"))?);
+        oauth.callback_port = Some(port.ok_or_else(|| given.mistake("this is not a port from 1 to 65535"))?);
     }
     if let Some(given) = option_or(typed.callback_host, "--callback-host", env, "MCP_CALLBACK_HOST")? {
         oauth.callback_host = Some(checked_callback_host(&given.text).map_err(|what| given.mistake(what))?);
@@ -109,13 +109,13 @@ fn credential(env: &Environment) -> Result<Option<Credential>, Error> {
     match (secret, key) {
         (Some(_), Some(_)) => Err(Error::config("MCP_CLIENT_SECRET and MCP_CLIENT_PRIVATE_KEY exclude each other")),
         (Some(given), None) => Ok(Some(Credential::Secret(Secret::new(given.text)))),
-        // Files that set variables often have a text in one line.
+        // Files that set variables often have the key on one line.
         (None, Some(given)) => Ok(Some(Credential::Key(Secret::new(given.text.replace("\\n", "\n"))))),
         (None, None) => Ok(None),
     }
 }
 
-/// The user's own sign-in, as it is unless something else is said.
+/// Returns the default settings for a sign-in by the user.
 pub(crate) fn of_user(server: String, opens: bool, env: &Environment) -> OAuth {
     let mut oauth = OAuth::new(move |prompt| ask(prompt, &server, opens));
     oauth.keychain = Keychain::of_user(|name| variable(env, name));
@@ -123,48 +123,49 @@ pub(crate) fn of_user(server: String, opens: bool, env: &Environment) -> OAuth {
     oauth
 }
 
-/// The name of an authorization server. Issuers are compared to the letter, so what a URL parser makes of one is not used.
+/// Checks the issuer URL of an authorization server. Issuers are compared byte by byte, so the text is not
+/// normalized.
 ///
 /// # Errors
-/// It is no such name; with what is wrong.
+/// It is not an issuer URL. The text says what is wrong.
 pub fn checked_issuer(text: &str) -> Result<String, &'static str> {
     match Url::parse(text.trim()) {
         Ok(url) if matches!(url.scheme(), "https" | "http") && url.query().is_none() && url.fragment().is_none() => {
             Ok(text.trim().to_owned())
         }
-        _ => Err("this is no URL of an authorization server, like https://login.example.com"),
+        _ => Err("this is not the URL of an authorization server, like https://login.example.com"),
     }
 }
 
-/// The address of a document about a client.
+/// Checks the URL of a client ID metadata document.
 ///
 /// # Errors
-/// It is no such address; with what is wrong.
+/// It is not such a URL. The text says what is wrong.
 pub fn checked_metadata_url(text: &str) -> Result<String, &'static str> {
     match Url::parse(text.trim()) {
         Ok(url) if url.scheme() == "https" && url.path() != "/" => Ok(text.trim().to_owned()),
-        _ => Err("this is no https URL with a path"),
+        _ => Err("this is not an https URL with a path"),
     }
 }
 
-/// Where the browser may come back to, as it stands in a URL.
+/// Checks the host of the callback URL and returns it in URL form.
 ///
 /// # Errors
-/// Another machine may be meant; with what is wrong.
+/// It may be another machine. The text says what is wrong.
 pub fn checked_callback_host(text: &str) -> Result<String, &'static str> {
     let host = text.trim().trim_matches(['[', ']']).to_ascii_lowercase();
     match host.parse::<IpAddr>() {
         Ok(IpAddr::V6(address)) if address.is_loopback() => Ok(format!("[{address}]")),
         Ok(IpAddr::V4(address)) if address.is_loopback() => Ok(host),
         Err(_) if host == "localhost" => Ok(host),
-        _ => Err("only localhost, 127.0.0.1 and ::1 are sure to be this machine"),
+        _ => Err("use localhost or a loopback address, like 127.0.0.1 or ::1"),
     }
 }
 
-/// The path there.
+/// Checks the path of the callback URL.
 ///
 /// # Errors
-/// It is none; with what is wrong.
+/// It is not a path. The text says what is wrong.
 pub fn checked_callback_path(text: &str) -> Result<String, &'static str> {
     let text = text.trim();
     let url = Url::parse("http://localhost").ok().and_then(|base| base.join(text).ok());
@@ -181,27 +182,27 @@ pub fn checked_callback_path(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// What a token is for; `none` leaves that out.
+/// Checks the resource that a token is for; `none` omits it.
 ///
 /// # Errors
-/// It is nothing that a token is for; with what is wrong.
+/// It is not a resource URI. The text says what is wrong.
 pub fn checked_resource(text: &str) -> Result<Resource, &'static str> {
     if text.trim() == "none" {
         return Ok(Resource::None);
     }
     match Url::parse(text.trim()) {
         Ok(url) if url.fragment().is_none() => Ok(Resource::This(text.trim().to_owned())),
-        _ => Err("this is no absolute URI without a fragment"),
+        _ => Err("this is not an absolute URI without a fragment"),
     }
 }
 
-/// Whether somebody else than the sign-in may set this parameter of an authorization request.
+/// Checks that the user may set this parameter of an authorization request.
 ///
 /// # Errors
-/// It may not; with what is wrong.
+/// The user may not. The text says what is wrong.
 pub fn checked_parameter(name: &str) -> Result<(), String> {
     if name.is_empty() {
-        return Err("a parameter has a name".to_owned());
+        return Err("a parameter needs a name".to_owned());
     }
     if OURS.contains(&name) {
         return Err(format!("{name} is set by the sign-in itself"));
@@ -218,7 +219,7 @@ fn parameter(text: String) -> Result<(String, String), Error> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// Where programs keep their state, on this system.
+/// Returns this program's state folder on this system.
 fn state_folder(env: &Environment) -> Option<PathBuf> {
     let absolute = |name| variable(env, name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = if cfg!(windows) {
@@ -231,7 +232,7 @@ fn state_folder(env: &Environment) -> Option<PathBuf> {
     Some(base.join("mcp-gangway"))
 }
 
-/// Asks the user to sign in.
+/// Prompts the user to sign in.
 fn ask(prompt: &Prompt, server: &str, opens: bool) {
     match prompt {
         Prompt::Browser { url } => {
@@ -249,7 +250,7 @@ fn ask(prompt: &Prompt, server: &str, opens: bool) {
     }
 }
 
-/// What the command can do in the place of bridging.
+/// The subcommands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     Login,
@@ -258,7 +259,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Takes the name of a command out of the arguments, where it comes first after the program's name.
+    /// Removes a subcommand from the arguments, if it directly follows the program's name.
     pub(crate) fn take(args: &mut Vec<OsString>) -> Option<Self> {
         let command = match args.get(1)?.to_str()? {
             "login" => Self::Login,
@@ -270,7 +271,7 @@ impl Command {
         Some(command)
     }
 
-    /// Does it, and says on stdout what came of it.
+    /// Runs the subcommand and prints its outcome on stdout.
     ///
     /// # Errors
     /// It failed.
@@ -305,11 +306,11 @@ impl Command {
 }
 
 fn print(lines: &[String]) {
-    // Who does not want to read it need not.
+    // The reader may have closed stdout.
     let _ = io::stdout().write_all(page(lines).as_bytes());
 }
 
-/// Lines as they may be shown: an authorization server has its part in most.
+/// Joins lines and makes them safe to show. Most contain text from an authorization server.
 fn page(lines: &[String]) -> String {
     lines.iter().map(|line| text::shown(line.as_str()) + "\n").collect()
 }
@@ -317,10 +318,10 @@ fn page(lines: &[String]) -> String {
 fn signed_out(server: &ServerUrl, revocation: &Revocation) -> String {
     let rest = match revocation {
         Revocation::Done => String::new(),
-        Revocation::NotOffered => "; the authorization server does not offer to revoke the tokens".to_owned(),
+        Revocation::NotOffered => "; the authorization server cannot revoke tokens".to_owned(),
         Revocation::Failed(error) => {
             let why = error.worded(hints::words);
-            format!("; the tokens are forgotten, but maybe not revoked: {why}")
+            format!("; the tokens were deleted here, but maybe not revoked: {why}")
         }
     };
     format!("signed out of {server}{rest}")
@@ -329,14 +330,14 @@ fn signed_out(server: &ServerUrl, revocation: &Revocation) -> String {
 fn shown(status: &auth::Status) -> [String; 7] {
     let token = match (status.is_signed_in, status.expiry) {
         (false, _) => "none".to_owned(),
-        (true, None) => "no expiry known".to_owned(),
+        (true, None) => "expiry unknown".to_owned(),
         (true, Some(expiry)) => match expiry.duration_since(SystemTime::now()) {
             Ok(left) => format!("expires in {}", rough(left)),
             Err(late) => format!("expired {} ago", rough(late.duration())),
         },
     };
     let refresh = if status.can_refresh { "yes" } else { "no" };
-    let scopes = if status.scopes.is_empty() { "not said".to_owned() } else { status.scopes.join(" ") };
+    let scopes = if status.scopes.is_empty() { "unknown".to_owned() } else { status.scopes.join(" ") };
     let kept = match &status.kept {
         Kept::Keychain => "the system's keychain".to_owned(),
         Kept::File(path) => path.display().to_string(),
@@ -352,7 +353,7 @@ fn shown(status: &auth::Status) -> [String; 7] {
     ]
 }
 
-/// A time in its largest unit.
+/// Formats a time in its largest unit.
 fn rough(time: Duration) -> String {
     let seconds = time.as_secs();
     let (count, unit) = match seconds {

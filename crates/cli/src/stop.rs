@@ -1,16 +1,18 @@
-//! What ends the bridge from outside: SIGTERM, SIGINT (Ctrl-C), SIGHUP (the terminal is gone), and the death of the process that started it.
+//! Watches for what ends the bridge from outside: SIGTERM, SIGINT (Ctrl-C), SIGHUP (the terminal closed), and the
+//! death of the parent process.
 //!
-//! A client that is killed cannot close its child's stdin, and another process may hold that pipe open; without a watch
-//! the bridge would stay for ever (R8). Rule: waiting costs nothing while nothing happens, where the system allows it.
+//! A client that is killed cannot close its child's stdin, and another process may hold that pipe open. Without a
+//! watch the bridge would then never end (R8). Rule: waiting costs nothing while nothing happens, if the system
+//! allows that.
 
 use std::io;
 
-/// Starts to watch, and gives the future that resolves when the bridge should leave soon.
+/// Starts to watch, and returns a future that resolves when the bridge should end soon.
 ///
-/// Once it has resolved, the next signal ends the process at once. Needs to be called on the runtime.
+/// After it resolves, the next signal ends the process immediately. Call it on the runtime.
 ///
 /// # Errors
-/// A system that lets no signal be watched.
+/// The system does not let signals be watched.
 pub(crate) fn requested() -> io::Result<impl Future<Output = ()>> {
     let mut signals = signals::Signals::watch()?;
     let parent = parent::Parent::watch();
@@ -23,7 +25,7 @@ pub(crate) fn requested() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Ends the process as a signal would have done. Whoever signals twice does not want to wait for open requests.
+/// Ends the process as a signal would. A second signal means that the user does not want to wait for open requests.
 #[expect(clippy::exit, clippy::disallowed_methods, reason = "nothing may delay this exit, not even a stuck stdout")]
 fn exit_at_once(signal: i32) {
     std::process::exit(128 + signal)
@@ -38,14 +40,14 @@ mod signals {
     pub(super) struct Signals {
         terminate: Signal,
         interrupt: Signal,
-        /// None where it is ignored, as `nohup` wants it.
+        /// None if it is ignored, as under `nohup`.
         hang_up: Option<Signal>,
     }
 
     impl Signals {
         pub(super) fn watch() -> io::Result<Self> {
-            // A file that may not grow any more (`ulimit -f`) makes a write fail, which is for that write to tell; without a
-            // watch the system ends the process.
+            // If a file reaches its size limit (`ulimit -f`), the write fails and reports that. Unwatched, this
+            // signal would end the process.
             let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
             let hang_up = if is_hang_up_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
             Ok(Self {
@@ -55,7 +57,7 @@ mod signals {
             })
         }
 
-        /// The number of the next signal.
+        /// Waits for the next signal and returns its number.
         pub(super) async fn next(&mut self) -> i32 {
             let hang_up = async {
                 match &mut self.hang_up {
@@ -71,8 +73,8 @@ mod signals {
         }
     }
 
-    /// Whether this process was started so that it survives its terminal. Only Linux says so without unsafe code; elsewhere
-    /// SIGHUP counts.
+    /// True if this process was started to survive its terminal. Only Linux reports this without unsafe code;
+    /// elsewhere SIGHUP always ends the bridge.
     fn is_hang_up_ignored() -> bool {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -94,7 +96,7 @@ mod signals {
             Ok(Self(ctrl_c()?))
         }
 
-        /// The number that Unix gives to the next signal.
+        /// Waits for the next signal and returns its number on Unix.
         pub(super) async fn next(&mut self) -> i32 {
             self.0.recv().await;
             2
@@ -108,28 +110,28 @@ mod parent {
 
     use rustix::process::{Pid, getppid};
 
-    /// How often the parent is asked for where the system cannot tell by itself.
+    /// How often to check the parent if the system cannot notify.
     const POLL: Duration = Duration::from_secs(2);
 
     /// The process that started this one.
     pub(super) enum Parent {
-        /// No parent whose death means anything.
+        /// There is no parent to watch.
         Unwatched,
         /// It ended before the watch began.
         #[cfg(target_os = "linux")]
         Dead,
-        /// Becomes readable when it ends.
+        /// A handle that becomes readable when the parent ends.
         #[cfg(target_os = "linux")]
         Handle(tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>),
-        /// When it ends, another process takes its place as the parent.
+        /// Polled: when the parent ends, another process becomes the parent.
         Polled(Pid),
     }
 
     impl Parent {
         pub(super) fn watch() -> Self {
             match getppid() {
-                // The first process adopts orphans, and starts what ought to outlive everything. None: it is elsewhere,
-                // beyond the border of a container.
+                // The first process adopts orphans and starts services that outlive their parents. None means that
+                // the parent is outside this container.
                 None | Some(Pid::INIT) => Self::Unwatched,
                 Some(parent) => Self::watch_process(parent),
             }
@@ -146,16 +148,16 @@ mod parent {
             let handle = match pidfd_open(parent, PidfdFlags::empty()) {
                 Ok(handle) => handle,
                 Err(Errno::SRCH) => return Self::Dead,
-                // An old kernel, or a sandbox that does not know the call.
+                // An old kernel, or a sandbox that blocks the call.
                 Err(_) => return Self::Polled(parent),
             };
-            // If the parent ended between the two calls, the number may belong to a stranger by now.
+            // If the parent ended between the two calls, another process may have its number now.
             if getppid() != Some(parent) {
                 return Self::Dead;
             }
             #[expect(
                 deprecated,
-                reason = "its successor is unsafe for types that may change their descriptor; OwnedFd cannot"
+                reason = "its replacement is unsafe for types that can change their descriptor; OwnedFd cannot"
             )]
             let readable = AsyncFd::with_interest(handle, Interest::READABLE);
             readable.map_or(Self::Polled(parent), Self::Handle)
@@ -175,7 +177,7 @@ mod parent {
                 #[cfg(target_os = "linux")]
                 Self::Handle(handle) => {
                     if handle.readable().await.is_err() {
-                        // Only a runtime that shuts down fails here; it needs no second reason.
+                        // This fails only while the runtime shuts down, which needs no second reason to end.
                         future::pending::<()>().await;
                     }
                 }
@@ -191,7 +193,7 @@ mod parent {
 
 #[cfg(not(unix))]
 mod parent {
-    /// Closing stdin is the only sign of a parent's death here.
+    /// Here the parent's death shows only as the end of stdin.
     pub(super) struct Parent;
 
     impl Parent {

@@ -1,11 +1,11 @@
-//! What each stage of the data path costs alone, in bytes a second: body bytes to messages, JSON judged while it passes,
-//! one message looked at. `cargo bench -p mcp-gangway-core --features internals --bench codec`
+//! Measures each stage of the data path alone, in bytes per second: body bytes to messages, the JSON scanner, and the
+//! parser of one message. `cargo bench -p mcp-gangway-core --features internals --bench codec`
 //!
-//! The sizes are those that tell designs apart: many small messages in one chunk, chunks of about a message, and one
-//! message of 64 MiB, where everything that looks at a byte twice shows. Chunks are slices of one buffer, as they are
-//! when they come from a connection. A message over a MiB goes through a temporary file here as it does in the bridge.
+//! The sizes are those where designs differ: many small messages in one chunk, chunks of about one message, and one
+//! message of 64 MiB, which shows any code that reads a byte twice. Chunks are slices of one buffer, as they are when
+//! they come from a connection. A message over 1 MiB goes through a temporary file, as in the bridge.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark of what does not work has nothing to say")]
+#![allow(clippy::unwrap_used, reason = "a benchmark may panic")]
 
 use bytes::Bytes;
 use divan::{Bencher, black_box, counter::BytesCount};
@@ -16,20 +16,20 @@ mod texts;
 
 use texts::{chunks, message, result, stream};
 
-/// Bytes of one message, and of one chunk.
+/// The bytes of one message, and of one chunk.
 const SIZES: [(usize, usize); 5] =
     [(150, 1 << 10), (150, 16 << 10), (4 << 10, 16 << 10), (64 << 20, 1 << 10), (64 << 20, 16 << 10)];
 
 const TEXTS: [&str; 5] = ["ascii", "utf8", "escapes", "numbers", "pretty"];
 
-/// Bytes of a text for the scanner.
+/// The bytes of a text for the scanner.
 const TEXT: usize = 1 << 20;
 
 fn main() {
     divan::main();
 }
 
-/// Each part of an event's data is looked at as text, as whoever reads it does.
+/// Decodes each part of an event's data as text, as its reader would.
 #[divan::bench(args = SIZES, sample_size = 1, max_time = 2)]
 fn sse(bencher: Bencher<'_, '_>, (message, chunk): (usize, usize)) {
     let stream = stream("event: message\ndata: ", message, "\n\n");
@@ -46,7 +46,7 @@ fn sse(bencher: Bencher<'_, '_>, (message, chunk): (usize, usize)) {
     });
 }
 
-/// The same, and each event's data judged as JSON and looked at.
+/// The same, and scans and parses each event's data as JSON.
 #[divan::bench(args = SIZES, sample_size = 1, max_time = 2)]
 fn sse_messages(bencher: Bencher<'_, '_>, (message, chunk): (usize, usize)) {
     let stream = stream("event: message\ndata: ", message, "\n\n");

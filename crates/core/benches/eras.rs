@@ -1,14 +1,10 @@
-//! What it costs to stand between the eras: one tool call at a time through a whole bridge, over loopback, for each pair
+//! Measures translation between the eras: one tool call at a time through a whole bridge, over loopback, for each pair
 //! of client and server. `cargo bench -p mcp-gangway-core --bench eras`
 //!
-//! Client, bridge and server share one thread, so a round trip is all the work there is and no waiting. Compare the
-//! medians of a run: a pair of one era shows what the bridge costs without a translation.
+//! Client, bridge and server share one thread, so a round trip is all work and no waiting. Compare the medians of one
+//! run: a pair of the same era shows the cost of the bridge without translation.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a benchmark of what does not work has nothing to say"
-)]
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a benchmark may panic")]
 
 use divan::{Bencher, counter::BytesCount};
 
@@ -17,7 +13,7 @@ mod whole;
 
 use whole::{Client, Era};
 
-/// Bytes of the call's argument, which comes back in the result.
+/// The bytes of the call's argument, which the result repeats.
 const SIZES: [usize; 3] = [100, 4 << 10, 256 << 10];
 
 fn main() {

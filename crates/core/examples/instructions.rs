@@ -1,16 +1,16 @@
-//! `instructions PATH COUNT`: takes one hot path COUNT times, to be counted by valgrind (`bench/instructions`).
+//! `instructions PATH COUNT`: runs one hot path COUNT times, for valgrind to count (`bench/instructions`).
 //!
-//! The difference between two counts of one path is what it costs, without the start and the end of the program. `list`
-//! in place of a path names them all, each with the two counts to take and the units that one time stands for.
+//! The difference between two counts of one path is its cost, without the start and the end of the program. Without
+//! arguments it lists all paths, each with its unit, the units in one run, and the two counts to use.
 
-#![allow(clippy::print_stdout, reason = "the list is for a program")]
+#![allow(clippy::print_stdout, reason = "another program reads the list")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "what does not work counts nothing"
+    reason = "a failed run must not be counted"
 )]
-#![allow(dead_code, reason = "the benchmarks use the rest of what is shared")]
+#![allow(dead_code, reason = "the benchmarks use the rest of the shared modules")]
 
 use std::{env, hint::black_box};
 
@@ -26,9 +26,9 @@ use texts::{chunks, message, result, stream};
 use whole::{Client, Era};
 
 const CHUNK: usize = 16 << 10;
-/// Bytes of a text for the scanner.
+/// The bytes of a text for the scanner.
 const TEXT: usize = 64 << 10;
-/// Bytes that a tool call brings and takes.
+/// The bytes in a tool call's argument and in its result.
 const CALL: usize = 100;
 
 fn main() {
@@ -43,7 +43,7 @@ fn main() {
     walk(count.parse().expect("a number"));
 }
 
-/// Name, unit, how many of it one time stands for, the lower and the higher count, and the path itself.
+/// Name, unit, units in one run, the lower and the higher count, and the path itself.
 type Path = (&'static str, &'static str, usize, usize, usize, Box<dyn FnOnce(usize)>);
 
 fn paths() -> Vec<Path> {
@@ -86,7 +86,7 @@ fn paths() -> Vec<Path> {
     ]
 }
 
-/// What nobody looked at would not be made.
+/// Keeps the compiler from removing an unused value.
 fn see<T>(value: T) {
     black_box(value);
 }

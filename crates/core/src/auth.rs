@@ -1,16 +1,16 @@
-//! Signing in where a server asks for it: OAuth 2.1 as MCP has it, from a 401 to a token and beyond.
+//! OAuth 2.1 sign-in as MCP specifies it, from a 401 to a token and its renewal.
 //!
 //! ```text
 //! refusal --challenge--> Place (rmcp: discovery) --store, lock--> kept token | refresh | grant --> Token
 //!                                                    grant = browser (callback) | device | client credentials
 //! ```
 //!
-//! A `SignIn` belongs to one bridge. It does nothing before the first refusal. Then one `Run` at a time finds a token,
-//! in a task of its own: whoever needs one waits for that, at most as long as the settings say, and is told where to sign
-//! in if it takes longer. Across processes it is a lock that lets one run after the other, and the later ones find what
-//! the first has kept.
+//! Each bridge has one `SignIn`, which does nothing before the first refusal. After that, one `Run` at a time obtains
+//! a token in its own task. Callers wait for the run up to the limit in the settings; after that they get an error
+//! that says where to sign in. A lock lets only one process run at a time, and the others find the tokens that the
+//! first one stored.
 //!
-//! Rule: a token that the server refused is not sent again, and goes to no other server.
+//! Rule: a token that the server refused is not sent again, and is sent to no other server.
 
 mod account;
 mod answer;
@@ -60,26 +60,27 @@ use crate::{
     task::Task,
 };
 
-/// After a sign-in that failed, nobody is asked to sign in again for as long: each request would open another window.
+/// After a failed sign-in, the user is not asked again for this long. Otherwise each request would open another
+/// window.
 const PAUSE: Duration = Duration::from_secs(30);
-/// A token is renewed this long before it expires, or when four fifths of its life are over.
+/// A token is renewed this long before it expires, or after four fifths of its life if that is later.
 const AHEAD: Duration = Duration::from_mins(1);
-/// A token that is refused so soon after it was renewed will not get better by that.
+/// A token that is refused this soon after its renewal is not renewed again, because that would not help.
 const YOUNG: Duration = Duration::from_secs(30);
 
-/// A token as it is sent.
+/// An access token, ready to be sent.
 #[derive(Debug)]
 pub(crate) struct Token {
     pub(crate) header: HeaderValue,
     scopes: Vec<String>,
-    /// When it should be renewed, if it can be.
+    /// When to renew it, if its expiry is known.
     stale_from: Option<SystemTime>,
     expiry: Option<SystemTime>,
     /// When this process renewed it, if it did.
     renewed: Option<Instant>,
-    /// What the server said when it was needed, which leads to where it came from.
+    /// The challenge that led to this token. Its renewal starts from it.
     challenge: Challenge,
-    #[expect(dead_code, reason = "the token that it is renewed with; its own is concealed with the headers")]
+    #[expect(dead_code, reason = "conceals the refresh token; the access token is concealed with the headers")]
     concealed: Concealed,
 }
 
@@ -97,12 +98,12 @@ impl Token {
         Some(Self { header, scopes, stale_from, expiry, renewed: None, challenge, concealed })
     }
 
-    /// Whether it should be renewed before it is used again.
+    /// True if it should be renewed before its next use.
     pub(crate) fn is_stale(&self) -> bool {
         self.stale_from.is_some_and(|from| from <= SystemTime::now())
     }
 
-    /// Whether it is good for what the server asks.
+    /// True if it has the scopes that the server asks for.
     pub(crate) fn covers(&self, challenge: &Challenge) -> bool {
         let granted: HashSet<_> = self.scopes.iter().map(String::as_str).collect();
         challenge.scopes().all(|scope| granted.contains(scope))
@@ -120,25 +121,25 @@ impl Token {
 /// Why a token is needed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Need {
-    /// The one that the server refused, or that will soon expire.
+    /// The token that the server refused, or that expires soon.
     instead_of: Option<Arc<Token>>,
-    /// What the server said when it refused.
+    /// The challenge of the refusal.
     challenge: Challenge,
-    /// The server wants one that is good for more.
+    /// True if the server asks for a token with more scopes.
     more: bool,
-    /// Nobody has refused it yet, and no user is to be bothered.
+    /// True if no server has refused the token yet, so the user must not be asked.
     ahead: bool,
 }
 
 impl Need {
-    /// To have this token renewed before it expires.
+    /// The need to renew this token before it expires.
     pub(crate) fn ahead(token: &Arc<Token>) -> Self {
         Self { instead_of: Some(Arc::clone(token)), challenge: token.challenge.clone(), more: false, ahead: true }
     }
 
-    /// To have another in the place of those headers' that were refused.
+    /// The need for a new token after a refusal.
     pub(crate) fn after(token: Option<&Arc<Token>>, challenge: Challenge, more: bool) -> Self {
-        // A server that echoes what it got does not have it sent elsewhere, or shown.
+        // If the server echoes the token, it must not be sent elsewhere or shown.
         let challenge = challenge.without(token.map_or("", |token| token.secret()));
         Self { instead_of: token.cloned(), challenge, more, ahead: false }
     }
@@ -151,7 +152,7 @@ impl Need {
 
 type TokenOutcome = Result<Arc<Token>, Arc<Error>>;
 
-/// The source of one bridge's tokens.
+/// The source of tokens for one bridge.
 #[derive(Debug)]
 pub(crate) struct SignIn {
     shared: Arc<Shared>,
@@ -165,20 +166,20 @@ struct Shared {
     store: Store,
 }
 
-/// One way to a token, under way or at its end.
+/// One attempt to obtain a token, running or finished.
 #[derive(Debug)]
 struct Run {
     begun: Instant,
     outcome: watch::Receiver<Option<(TokenOutcome, Instant)>>,
     prompt: watch::Receiver<Option<Prompt>>,
-    /// What there was before it.
+    /// The last token before this run.
     before: Option<Arc<Token>>,
     is_ahead: bool,
     _task: Task,
 }
 
 impl SignIn {
-    /// The source for this account. Nothing is read or set up before it is needed.
+    /// Creates the source for this account. Reads and sets up nothing until a token is needed.
     pub(crate) fn new(account: Account) -> Self {
         let store = account.store();
         Self { shared: Arc::new(Shared { account, store }), latest: Mutex::default(), begun: Notify::new() }
@@ -189,10 +190,11 @@ impl SignIn {
         self.shared.account.settings.login_wait
     }
 
-    /// A token that meets the need. `patience` counts from the beginning of the sign-in, however late a request joins it.
+    /// Returns a token that meets the need. `patience` counts from the start of the sign-in, even if the request
+    /// joins later.
     ///
     /// # Errors
-    /// There is none, or none yet.
+    /// There is no token, or none yet.
     pub(crate) async fn token(&self, need: &Need, patience: Duration) -> Result<Arc<Token>, Error> {
         let (mut outcome, prompt, begun) = {
             let mut latest = self.latest();
@@ -208,7 +210,7 @@ impl SignIn {
         match waited {
             Ok(Ok(outcome)) => match &*outcome {
                 Some((Ok(token), _)) => Ok(Arc::clone(token)),
-                // Sent again, the request would only be refused again.
+                // The server would refuse the request again, so do not repeat it.
                 Some((Err(error), _)) => Err(error.repeated().with_fate(Fate::Final)),
                 None => Err(pending(None)),
             },
@@ -217,19 +219,19 @@ impl SignIn {
         }
     }
 
-    /// Waits for the sign-in that is under way, if one is. True if there is a token then.
+    /// Waits for the running sign-in, if there is one. Returns true if there is a token then.
     pub(crate) async fn is_done(&self) -> bool {
         let Some(mut outcome) = self.latest().as_ref().map(|run| run.outcome.clone()) else { return false };
         let outcome = outcome.wait_for(Option::is_some).await;
         outcome.is_ok_and(|outcome| matches!(*outcome, Some((Ok(_), _))))
     }
 
-    /// The last token that there was.
+    /// Returns the last token.
     pub(crate) fn found(&self) -> Option<Arc<Token>> {
         self.latest().as_ref().and_then(Run::token)
     }
 
-    /// Waits until a sign-in is begun, after one that has ended.
+    /// Waits until a sign-in starts, after one that has ended.
     pub(crate) async fn next_begins(&self) {
         self.begun.notified().await;
     }
@@ -240,20 +242,20 @@ impl SignIn {
         prompt.wait_for(Option::is_some).await.ok()?.clone()
     }
 
-    /// What the user was asked, if that is so far.
+    /// Returns the prompt that the user was shown, if there is one yet.
     pub(crate) fn shown(&self) -> Option<Prompt> {
         self.latest().as_ref()?.prompt.borrow().clone()
     }
 
-    /// The error of a request that does not wait for the user any longer.
+    /// Returns the error for a request that no longer waits for the user.
     pub(crate) fn pending(&self) -> Error {
         pending(self.shown().as_ref())
     }
 
-    /// Waits until the browser has been told what came of it, where there is one.
+    /// Waits until the browser shows the outcome, if a browser is used.
     async fn has_told(&self) {
         let Some(mut prompt) = self.latest().as_ref().map(|run| run.prompt.clone()) else { return };
-        // Its sender lives as long as the user is dealt with.
+        // The sender lives until the browser has its answer.
         while prompt.changed().await.is_ok() {}
     }
 
@@ -281,16 +283,16 @@ impl SignIn {
     }
 }
 
-/// Whoever signs in.
+/// The user who signs in.
 struct User {
     show: Arc<dyn Fn(&Prompt) + Send + Sync>,
     shown: watch::Sender<Option<Prompt>>,
-    /// The browser, from when it has come back until there is something to tell.
+    /// The returned browser, until it can be told the outcome.
     browser: Mutex<Option<Arrival>>,
 }
 
 impl User {
-    /// Asks for a sign-in, here and wherever another process waits for the lock.
+    /// Asks the user to sign in, here and in other processes that wait for the lock.
     async fn ask(&self, prompt: Prompt, lock: Option<&HeldLock>) {
         (self.show)(&prompt);
         if let Some(lock) = lock {
@@ -299,7 +301,7 @@ impl User {
         self.is_asked(prompt);
     }
 
-    /// Another process asks, or this one has.
+    /// Records that this process or another one has asked the user.
     fn is_asked(&self, prompt: Prompt) {
         let _ = self.shown.send(Some(prompt));
     }
@@ -308,7 +310,7 @@ impl User {
         *self.browser.lock().unwrap_or_else(PoisonError::into_inner) = Some(browser);
     }
 
-    /// Says what came of it, once it is true.
+    /// Shows the outcome in the browser, after it is final.
     async fn tell(self, outcome: &TokenOutcome) {
         let browser = self.browser.into_inner().unwrap_or_else(PoisonError::into_inner);
         let Some(browser) = browser else { return };
@@ -323,18 +325,18 @@ impl User {
 }
 
 impl Run {
-    /// Whether it has ended in a way that does not help.
+    /// True if it has ended without meeting this need.
     fn is_over_for(&self, need: &Need) -> bool {
         match &*self.outcome.borrow() {
             None => false,
             Some((Ok(token), _)) => !need.is_met_by(token),
-            // The user was not asked by that one.
+            // That run did not ask the user.
             Some((Err(_), _)) if self.is_ahead && !need.ahead => true,
             Some((Err(_), end)) => end.elapsed() > PAUSE,
         }
     }
 
-    /// The last token there was.
+    /// Returns the last token.
     fn token(&self) -> Option<Arc<Token>> {
         match &*self.outcome.borrow() {
             Some((Ok(token), _)) => Some(Arc::clone(token)),
@@ -344,7 +346,7 @@ impl Run {
 }
 
 impl Shared {
-    /// The way to a token, from what is kept to the user.
+    /// Obtains a token: a stored one, a renewed one, or one from a sign-in.
     async fn obtain(&self, need: &Need, user: &User) -> Result<Token, Error> {
         let Account { server, settings, .. } = &self.account;
         let mut place = Place::find(settings, server, self.account.clients()?, &need.challenge).await?;
@@ -382,7 +384,7 @@ impl Shared {
             Grant::Device => place.by_device(&mut record, &scopes, user, lock).await,
             Grant::ClientCredentials => place.by_credentials(&mut record, scopes).await,
         };
-        // A client that was registered is kept also if nobody has signed in.
+        // Keep a newly registered client even if the sign-in failed.
         server.clone_into(&mut record.server);
         self.store.save(&record).await;
         outcome?;
@@ -393,10 +395,10 @@ impl Shared {
 
 fn token_of(record: &Record, need: &Need) -> Result<Token, Error> {
     Token::of(record, &need.challenge)
-        .ok_or_else(|| Error::new(ErrorKind::NoToken, "the token has characters that no header may carry"))
+        .ok_or_else(|| Error::new(ErrorKind::NoToken, "the token has characters that a header must not contain"))
 }
 
-/// The user has not signed in yet.
+/// Returns the error for a user who has not signed in yet.
 fn pending(prompt: Option<&Prompt>) -> Error {
     match prompt {
         Some(prompt @ Prompt::Device { url, code, .. }) => {
@@ -414,7 +416,7 @@ fn pending(prompt: Option<&Prompt>) -> Error {
     }
 }
 
-/// The time as tokens have it.
+/// Returns the current time in seconds since the Unix epoch.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -1,4 +1,4 @@
-//! The bridge itself: what all messages share, from the first line of stdin to the last one on stdout.
+//! Runs the bridge, from the first line of stdin to the last line on stdout.
 
 use crate::{
     call::{Bridge, Calls, call_table::Awaited, intake::Intake, shutdown},
@@ -19,32 +19,32 @@ use tokio::{
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
-/// How long a stopped bridge waits for the answers that are nearly there.
+/// How long a stopped bridge waits for pending answers.
 const STOP_TIME: Duration = Duration::from_millis(500);
-/// How long the bridge waits, at its end, for what no client waits for: the receipts of notifications.
+/// How long a bridge that ends waits for the receipts of notifications, which no client waits for.
 const FAREWELL: Duration = Duration::from_millis(400);
-/// How long the session's end and the last lines on stdout may take.
+/// How long the end of the session and the last lines on stdout may take together.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// What stdout gets of that at least.
+/// Minimum time for the last lines on stdout.
 const LAST_WRITE: Duration = Duration::from_millis(100);
 
-/// Why the bridge ended, if all was written that there was to say.
+/// Why the bridge ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The client closed stdin; what it had asked was answered.
+    /// The client closed stdin. Its requests were answered.
     InputClosed,
-    /// It was told to stop; what was pending was answered, with errors where need be.
+    /// The bridge was told to stop. Pending requests were answered, with errors where necessary.
     Stopped,
-    /// Nobody reads stdout any more.
+    /// The reader of stdout is gone.
     OutputClosed,
 }
 
 /// Connects a client, which writes JSON-RPC lines to `input` and reads them from `output`, to the server in `config`,
-/// until `input` ends or `stop` resolves. Nothing is sent before the client's first message.
+/// until `input` ends or `stop` resolves. Sends nothing before the client's first message.
 ///
 /// # Errors
-/// Settings that cannot be used, an `input` that cannot be read, or an `output` that is not read, so that lines are lost at the
-/// end of the `input`. What happens between client and server is no error here: it is answered to the client.
+/// The settings cannot be used, `input` cannot be read, or `output` is not read, so that lines are lost at the end of
+/// `input`. A failure between client and server is not an error here: the client gets it as an answer.
 pub fn run(
     config: Config,
     input: impl AsyncRead + Send + Unpin + 'static,
@@ -54,8 +54,8 @@ pub fn run(
     run_boxed(config, Box::new(input), output.into(), Box::pin(stop))
 }
 
-/// The same for one set of types, and no `async fn`: of one, and all that it calls, the code is made anew in each crate that
-/// awaits it.
+/// Like `run`, for one set of types. An `async fn`, with all that it calls, is compiled again in every crate that
+/// awaits it; boxing avoids that.
 fn run_boxed(
     config: Config,
     input: Box<dyn AsyncRead + Send + Unpin>,
@@ -85,7 +85,7 @@ async fn connect(
     let mut listener = JoinSet::new();
     listener.spawn(push_stream::run(Arc::clone(&bridge)));
 
-    // A message that was read, until there is room for it.
+    // A message that was read and waits for room.
     let mut held = None;
     let end = loop {
         let next = async {
@@ -107,7 +107,7 @@ async fn connect(
             _ => break End::InputClosed,
         }
     };
-    tracing::debug!(?end, "the end begins");
+    tracing::debug!(?end, "the bridge is ending");
     bridge.client.end_input();
 
     if end != End::OutputClosed {
@@ -120,7 +120,7 @@ async fn connect(
             _ = writer.join_next() => {}
         }
     }
-    // Once no exchange runs, the table holds exactly those whose answer is not out.
+    // Once no exchange runs, the table holds exactly the requests without an answer.
     end_subscriptions(&bridge);
     intake.exchanges.shutdown().await;
     listener.shutdown().await;
@@ -132,7 +132,7 @@ async fn connect(
     for message in held.into_iter().chain(std::iter::from_fn(|| input.next_read())).flatten() {
         intake.turn_away(&message);
     }
-    // Stdout is written while the server is told; both share the time.
+    // Stdout is written while the session is ended; both share the time.
     let deadline = Instant::now() + LAST_WORDS;
     let _ = timeout_at(deadline, bridge.server.end_session()).await;
     let patience = (end == End::InputClosed).then_some(bridge.timeouts.drain);
@@ -140,7 +140,7 @@ async fn connect(
     drop(intake);
     drop(bridge);
     let is_written = is_written(&mut writer, &progress, deadline.max(Instant::now() + LAST_WRITE), patience).await;
-    let summary = "stdout was not read in time; what it was to say last is lost";
+    let summary = "stdout was not read in time; its last lines are lost";
     match end {
         End::InputClosed if !is_written => Err(Error::new(ErrorKind::Stdio, summary)),
         End::Stopped if !is_written => {
@@ -151,8 +151,8 @@ async fn connect(
     }
 }
 
-/// Waits until all is written, at least until then; a slow reader gets the time that it needs, with so much of `patience` from one
-/// piece to the next. False if something was not.
+/// Waits at least until `until` for all lines to be written. A slow reader gets more time, as long as it takes
+/// something every `patience`. Returns false if some lines were not written.
 async fn is_written(
     writer: &mut JoinSet<io::Result<()>>,
     progress: &Progress,
@@ -170,14 +170,14 @@ async fn is_written(
     }
 }
 
-/// Waits for what is pending: for requests as long as the end's kind allows, for what has no answer a moment, for
-/// cancelled requests not at all.
+/// Waits for pending messages: for requests as long as `end` allows, for messages without an answer up to `FAREWELL`,
+/// for cancelled requests not at all.
 async fn drained(bridge: &Bridge, end: End) {
     let now = Instant::now();
     let farewell = now + FAREWELL;
     let progress = bridge.client.output.progress();
     let patience = if end == End::Stopped { STOP_TIME } else { bridge.timeouts.drain };
-    // A slow reader gets the time that it needs, as long as there is something for it.
+    // A slow reader gets more time while lines wait for it.
     let since = || if end == End::Stopped { now } else { progress.last().map_or(now, |last| last.max(now)) };
     loop {
         let removal = bridge.calls.table.next_removal();

@@ -1,4 +1,8 @@
-//! The life of each message, from the line on stdin or the call that makes it to its answer, and what all of them share.
+//! Messages in progress, from stdin or a request of the bridge to the response, and the state that they share.
+//!
+//! Client messages pass through `intake`, `exchange` and `incoming`: `intake` starts a task for each message,
+//! `exchange` sends it and follows the reply, and `incoming` hands on each message in the reply. `own_requests` does
+//! the same for messages of the bridge.
 
 pub(crate) mod call_table;
 pub(crate) mod exchange;
@@ -42,7 +46,7 @@ use crate::{
     wire::{body::Lost, message::Message, revision::Era},
 };
 
-/// What all messages share: both sides, and all calls.
+/// State that all messages share: the client, the server and the calls.
 #[derive(Debug)]
 pub(crate) struct Bridge {
     pub(crate) server: Server,
@@ -51,7 +55,7 @@ pub(crate) struct Bridge {
     pub(crate) timeouts: Timeouts,
 }
 
-/// All calls that are not at their end.
+/// All messages in progress, with their tasks and limits.
 #[derive(Debug)]
 pub(crate) struct Calls {
     pub(crate) table: CallTable,
@@ -62,36 +66,37 @@ pub(crate) struct Calls {
     pub(crate) legacy_subscription: LegacySubscription,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) parked: ParkedCalls,
-    /// What a legacy server did not want to log for modern clients, and the session in which it was asked. Held while it is
-    /// asked.
+    /// The log level that a legacy server last refused to set for modern clients, and the epoch of that session.
+    /// Locked while the level is set.
     pub(crate) log_level: tokio::sync::Mutex<Option<(u64, String)>>,
     #[cfg(feature = "oauth")]
     pub(crate) shown_sign_ins: sign_in_prompt::ShownSignIns,
-    /// For messages that are read back from their files to be changed.
+    /// Memory budget for messages that are read back from their files to be changed.
     pub(crate) loans: Budget,
 }
 
 impl Bridge {
-    /// The way of a request or notification of the client's.
+    /// Returns how a client message reaches the server: directly or translated.
     pub(crate) fn road(&self, message: &Message) -> Road {
         self.server.protocol().road(message, || self.client.is_translated())
     }
 
-    /// A modern server has said to this client what it offers.
+    /// Records that a modern server has described itself to this legacy client. From now on the client's messages are
+    /// translated.
     pub(crate) fn shake_hands(&self, client: LegacyClient) {
         tracing::info!("the server speaks 2026-07-28 only; the client's older protocol is translated");
         self.server.protocol().modern_is(true);
         *self.client.legacy() = Some(client);
     }
 
-    /// The server has shown that it takes the legacy handshake, so that nothing has to be translated for a legacy client.
+    /// Records that the server accepts the legacy handshake, so a legacy client needs no translation.
     pub(crate) fn takes_handshake(&self) {
         self.server.protocol().legacy_is(true);
         *self.client.legacy() = None;
     }
 
-    /// Whether a request is cancelled by the end of its exchange, in place of a notification (R69): modern requests, and
-    /// those that become such.
+    /// True if ending the exchange cancels the request, without a notification (R69). This holds for modern requests
+    /// and for those that become modern ones.
     pub(crate) fn closes_to_cancel(&self, pending: &Pending) -> bool {
         pending.era() == Era::Modern || self.client.is_translated()
     }
@@ -111,7 +116,7 @@ impl Audience for Bridge {
     }
 
     async fn receive_lost(&self, lost: Lost) {
-        // There is no request that it could be the answer to.
+        // No request failed here, so there is no error to return.
         let _ = incoming::hand_on_lost(self, lost, None).await;
     }
 
@@ -121,7 +126,7 @@ impl Audience for Bridge {
 }
 
 impl Calls {
-    /// None yet; so many may be at the server at once.
+    /// Creates an empty set of calls. At most `concurrency` requests are at the server at once.
     pub(crate) fn new(concurrency: usize) -> Self {
         Self {
             table: CallTable::default(),
@@ -143,15 +148,15 @@ impl Calls {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something beside all else; at the bridge's end it is broken off.
+    /// Runs `work` in the background. It is aborted when the bridge ends.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         let mut tasks = self.tasks();
         while tasks.try_join_next().is_some() {}
         tasks.spawn(work)
     }
 
-    /// Does something to its end, also if the one who waits for that goes away: what a server has begun with is not left
-    /// half done. Only the bridge's end breaks it off.
+    /// Runs `work` to completion even if the caller is dropped, so that nothing is left half done at the server. Only
+    /// the end of the bridge aborts it.
     ///
     /// # Errors
     /// The bridge has ended.
@@ -167,7 +172,7 @@ impl Calls {
     }
 }
 
-/// What a request is told that the bridge's end leaves unanswered.
+/// Returns the error for a request that is still unanswered when the bridge ends.
 pub(crate) fn shutdown() -> Error {
     Error::new(ErrorKind::Shutdown, "the bridge ends before the answer came")
 }

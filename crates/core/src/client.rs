@@ -1,4 +1,4 @@
-//! The client's side: stdin, stdout, what the client is asked, and what it may see.
+//! The client side of the bridge: stdin, stdout, questions to the client, and the tools that it may see.
 
 pub(crate) mod hidden_tools;
 pub(crate) mod questions;
@@ -18,19 +18,19 @@ use tokio::sync::SetOnce;
 
 use self::{questions::Questions, stdio::Output};
 
-/// What all messages share of the client.
+/// The state of the client side, which all messages share.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) output: Output,
     pub(crate) questions: Questions,
     pub(crate) tools: ToolFilter,
-    /// What a client is to speak that knows both eras.
+    /// The era to use with a client that speaks both.
     pub(crate) era: ClientEra,
-    /// What is known of a legacy client, once it has shaken hands with a modern server.
+    /// What is known about a legacy client, once it has completed a handshake with a modern server.
     legacy: Mutex<Option<LegacyClient>>,
-    /// Set once the client says no more: nobody will be there when a server comes back that cannot be reached.
+    /// Set once the client sends no more. The bridge then stops retrying a server that it cannot reach.
     input_over: SetOnce<()>,
-    /// The words in which errors say what helps.
+    /// The wording of hints in errors.
     words: HintWords,
 }
 
@@ -47,27 +47,27 @@ impl Client {
         }
     }
 
-    /// The error reply to the client's request with this id.
+    /// Returns the error reply to the client's request with this id.
     pub(crate) fn error_reply(&self, id: Option<&Id>, error: &Error) -> Bytes {
         error_reply(id, error, self.words)
     }
 
-    /// The legacy client of a modern server; none before the handshake, and none whose messages pass as they are.
+    /// Locks the legacy client of a modern server. `None` before the handshake, or if its messages pass unchanged.
     pub(crate) fn legacy(&self) -> MutexGuard<'_, Option<LegacyClient>> {
         self.legacy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the client's messages are translated for a modern server.
+    /// True if the client's messages are translated for a modern server.
     pub(crate) fn is_translated(&self) -> bool {
         self.legacy().is_some()
     }
 
-    /// The client says no more.
+    /// Records that the client sends no more.
     pub(crate) fn end_input(&self) {
         let _ = self.input_over.set(());
     }
 
-    /// Waits until the client says no more.
+    /// Waits until the client sends no more.
     pub(crate) async fn input_over(&self) {
         self.input_over.wait().await;
     }

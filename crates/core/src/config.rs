@@ -1,7 +1,9 @@
-//! What the bridge is told: the server, the headers, limits and times. Plain values, checked where they are set.
+//! The settings of the bridge: the server, the headers, limits and timeouts. Plain values, checked when they are set.
 //!
-//! The core reads no environment and no argument: the command (or the Python module) does, and fills a [`Config`].
-//! Rule: whatever may hold a secret is a type whose Debug and Display redact it.
+//! The core reads no environment variables and no arguments. The command (or the Python module) does, and fills a
+//! [`Config`].
+//!
+//! Rule: a value that may hold a secret has a type that redacts it in Debug and Display.
 
 mod tool_filter;
 
@@ -18,7 +20,7 @@ pub use self::tool_filter::ToolFilter;
 #[cfg(feature = "oauth")]
 use crate::auth::{Account, OAuth};
 
-/// Headers that the protocol or HTTP itself sets; a user's value would break the session (R97).
+/// Headers that MCP or HTTP itself sets. A user's value would break the session (R97).
 const RESERVED: &[&str] = &[
     "accept",
     "connection",
@@ -35,55 +37,56 @@ const RESERVED: &[&str] = &[
     "upgrade",
 ];
 
-/// Everything that [`crate::run`] needs to know.
+/// The settings of [`crate::run`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Where the MCP server listens.
+    /// The URL of the MCP server.
     pub url: ServerUrl,
-    /// Times, all in [`Duration`].
+    /// Timeouts and waits.
     pub timeouts: Timeouts,
     /// Sizes and counts.
     pub limits: Limits,
-    /// The Unix socket on which the server listens, in the place of the host and port of its URL. Requests to other origins,
-    /// like an authorization server, take the usual way.
+    /// The Unix socket on which the server listens, instead of the host and port of its URL. Requests to other origins,
+    /// like an authorization server, connect as usual.
     pub unix_socket: Option<PathBuf>,
-    /// How a secure connection is made.
+    /// Settings of secure connections.
     pub tls: Tls,
-    /// The way out of the local network.
+    /// The proxy to connect through.
     pub proxy: Proxy,
-    /// Which version of HTTP is spoken.
+    /// The HTTP version to use.
     pub http_version: HttpVersion,
-    /// How many connections to the server are kept while nobody uses them (no limit).
+    /// How many idle connections to the server are kept (no limit).
     pub idle_connections: usize,
-    /// How long they are kept (50 s).
+    /// How long an idle connection is kept (50 s).
     pub idle_for: Duration,
-    /// Which of MCP's HTTP transports the server is spoken to with.
+    /// The HTTP transport of MCP to use.
     pub transport: TransportMode,
-    /// Which of the server's tools the client may see and call (all).
+    /// The server's tools that the client may see and call (all).
     pub tools: ToolFilter,
-    /// Which protocol a client is to speak that knows both eras.
+    /// The protocol for a client that knows both eras.
     pub client_era: ClientEra,
-    /// The words in which errors tell the client which setting helps, if one does: those of the program around the bridge.
+    /// Words the hint of an error to the client, in terms of the program around the bridge.
     pub hint_words: HintWords,
-    /// The folder for large messages on their way: unlinked files that only this process can read. The system's folder for
-    /// temporary files unless told otherwise.
+    /// The folder for large messages in transit: unlinked files that only this process can read. By default the
+    /// system's folder for temporary files.
     pub spool_folder: PathBuf,
-    /// Where headers come from that may change while the bridge runs.
+    /// The source of headers that may change while the bridge runs.
     pub header_source: Option<HeaderSource>,
-    /// How to sign in where the server asks for it and `headers` have no `Authorization`; off unless set.
+    /// How to sign in if the server asks for it and `headers` have no `Authorization`. `None`, the default, turns
+    /// sign-in off.
     #[cfg(feature = "oauth")]
     pub oauth: Option<OAuth>,
     headers: HeaderMap,
 }
 
 impl Config {
-    /// The defaults for a server at `url`; `unix:/path/of/socket:/path` and `http+unix://%2Fpath%2Fof%2Fsocket/path` are one that
-    /// listens on a Unix socket. A user and a password in it are sent as `Authorization: Basic`, until there is another
-    /// [authorization](Self::set_authorization) (RFC 7617).
+    /// Returns the defaults for a server at `url`. For a server on a Unix socket, `url` is `unix:/path/of/socket:/path`
+    /// or `http+unix://%2Fpath%2Fof%2Fsocket/path`. A user and password in `url` are sent as `Authorization: Basic`
+    /// (RFC 7617), until [another authorization](Self::set_authorization) replaces it.
     ///
     /// # Errors
-    /// A text that is no absolute `http` or `https` URL, and none of a socket.
+    /// Fails if `url` is neither an absolute `http` or `https` URL nor one of a socket.
     pub fn new(url: &str) -> Result<Self, Error> {
         let mut config = match socket_url(url.trim())? {
             Some((socket, url)) => Self { unix_socket: Some(socket), ..Self::without_credentials(&url)? },
@@ -119,18 +122,19 @@ impl Config {
         })
     }
 
-    /// Adds a header to every HTTP request to the server; an earlier one of the same name is replaced.
-    /// The value counts as a secret: it is never logged, nor sent to another origin.
+    /// Adds a header to every HTTP request to the server; replaces an earlier one of the same name. The value counts as
+    /// a secret: it is never logged or sent to another origin.
     ///
     /// # Errors
-    /// A name or value that HTTP does not allow (line breaks in particular), or a name that belongs to the protocol.
+    /// Fails if HTTP does not allow the name or value (line breaks in particular), or if the name belongs to the
+    /// protocol.
     pub fn set_header(&mut self, name: &str, value: &str) -> Result<(), Error> {
         let name = HeaderName::from_bytes(name.trim().as_bytes())
-            .map_err(|_| Error::config(format!("{name:?} is no HTTP header name; write 'Name: Value'")))?;
+            .map_err(|_| Error::config(format!("{name:?} is not an HTTP header name; write 'Name: Value'")))?;
         if RESERVED.contains(&name.as_str()) || name.as_str().starts_with("mcp-param-") {
             return Err(Error::config(format!("the header {name} is set by the protocol; leave it out")));
         }
-        // The value itself stays out of the message.
+        // The error does not show the value.
         let mut value =
             HeaderValue::from_str(value.trim()).or_else(|_| HeaderValue::from_bytes(value.trim().as_bytes())).map_err(
                 |_| Error::config(format!("the value of header {name} holds a line break or control character")),
@@ -143,7 +147,7 @@ impl Config {
     /// Sets `Authorization` to `value`, verbatim.
     ///
     /// # Errors
-    /// A value that HTTP does not allow, or a scheme without credentials.
+    /// Fails if HTTP does not allow the value, or if it is a scheme without credentials.
     pub fn set_authorization(&mut self, value: &str) -> Result<(), Error> {
         let value = value.trim();
         if value.eq_ignore_ascii_case("bearer") || value.eq_ignore_ascii_case("basic") {
@@ -154,12 +158,12 @@ impl Config {
         self.set_header(header::AUTHORIZATION.as_str(), value)
     }
 
-    /// The way to the server where that is a socket.
+    /// Returns the server's Unix socket, if it has one.
     pub(crate) fn socket(&self) -> Option<UnixSocket> {
         Some(UnixSocket::new(self.url.as_uri().clone(), self.unix_socket.as_deref()?))
     }
 
-    /// The user's sign-in at the server; none if signing in is turned off.
+    /// Returns the user's sign-in at the server; `None` if sign-in is turned off.
     #[cfg(feature = "oauth")]
     pub fn account(&self) -> Option<Account> {
         let http = HttpSettings {
@@ -172,7 +176,7 @@ impl Config {
         Some(Account::new(self.url.clone(), http, self.oauth.clone()?))
     }
 
-    /// Conceals what is secret in the settings beside the headers.
+    /// Conceals the secrets in the settings other than the headers.
     pub(crate) fn concealed(&self) -> Concealed {
         let mut values = secrets::of_url(self.url.as_url());
         if let Proxy::Url { url, .. } = &self.proxy {
@@ -185,31 +189,31 @@ impl Config {
         Concealed::new(values)
     }
 
-    /// The headers of the user, each marked sensitive.
+    /// Returns the user's headers, each marked sensitive.
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 }
 
-/// Times after which the bridge acts.
+/// Timeouts and waits of the bridge.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// Address, connection and TLS handshake together (15 s).
+    /// The time for address lookup, connection and TLS handshake together (15 s).
     pub connect: Duration,
-    /// The longest silence of the server during a request; any byte starts it anew (300 s).
+    /// The longest silence of the server during a request; any byte restarts it (300 s).
     pub idle: Duration,
-    /// The whole life of a request, from stdin to its answer (no limit: the client owns that, R44).
+    /// The time for a whole request, from stdin to its response (no limit: the client sets it, R44).
     pub total: Option<Duration>,
-    /// How long open requests may go on after stdin has ended (5 s).
+    /// How long open requests may continue after the end of stdin (5 s).
     pub drain: Duration,
-    /// The wait before a request that failed is sent again (100 ms). It is doubled four times before the request is given
-    /// up, about three seconds in all, unless the server asks for other waits (R79, R95).
+    /// The backoff before a failed request is sent again (100 ms). It doubles four times before the request fails,
+    /// about three seconds in all, unless the server asks for other waits (R79, R95).
     pub retry: Duration,
-    /// The wait before an event stream that ended is taken up again, if the server asks for none (1 s; R31, R33).
+    /// The wait before an ended event stream is resumed, if the server asks for none (1 s; R31, R33).
     pub reconnect: Duration,
-    /// How long an HTTP/2 connection may be silent while requests are open before it is pinged (30 s). The answer has as
-    /// much time, 20 s at most.
+    /// How long an HTTP/2 connection may be silent while requests are open before it is pinged (30 s). The ping's
+    /// answer has the same time, 20 s at most.
     pub ping: Duration,
 }
 
@@ -227,15 +231,15 @@ impl Default for Timeouts {
     }
 }
 
-/// Sizes and counts that keep memory bounded.
+/// Limits on sizes and counts, which bound memory.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Limits {
     /// Requests that may be open at the server at once (64). Notifications, responses and pings do not count.
     pub concurrency: usize,
-    /// The largest message from the server, in bytes (4 GiB). What is large is in a temporary file until it is complete.
+    /// The largest message from the server, in bytes (4 GiB). A large one is in a temporary file until it is complete.
     pub incoming: u64,
-    /// The largest message from the client, in bytes (64 MiB), which is in memory.
+    /// The largest message from the client, in bytes (64 MiB). It is held in memory.
     pub outgoing: u64,
 }
 
@@ -245,46 +249,46 @@ impl Default for Limits {
     }
 }
 
-/// Which protocol a client is to speak that knows both eras: it asks with `server/discover`, and begins with `initialize`
-/// where that is refused. A client that begins in another way is translated where it has to be.
+/// The protocol for a client that knows both eras. Such a client sends `server/discover`, and falls back to
+/// `initialize` if that is refused. Any other client is translated where necessary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientEra {
-    /// The server's, so that nothing has to be translated.
+    /// The server's protocol, so nothing needs translation.
     #[default]
     Auto,
-    /// That of 2025-11-25 and before.
+    /// The protocol of 2025-11-25 and before.
     Legacy,
-    /// That of 2026-07-28.
+    /// The protocol of 2026-07-28.
     Modern,
 }
 
-/// Which of MCP's HTTP transports to use.
+/// The HTTP transport of MCP to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TransportMode {
-    /// Streamable HTTP; HTTP+SSE where the server shows that it knows nothing newer (R54).
+    /// Streamable HTTP, or HTTP+SSE if the server shows that it knows nothing newer (R54).
     #[default]
     Auto,
     /// Streamable HTTP only (2025-03-26 and later).
     Http,
     /// HTTP+SSE only (2024-11-05).
     Sse,
-    /// HTTP+SSE; Streamable HTTP where the server has no such stream.
+    /// HTTP+SSE, or Streamable HTTP if the server has no such stream.
     SseFirst,
 }
 
-/// Makes the user's headers anew: credentials that expire or rotate. Asked once before the first request if
-/// `before_first`, and once for each set of headers that the server answers with 401.
+/// Reloads the user's headers, for credentials that expire or rotate. It is called once before the first request if
+/// `before_first` is set, and once for each set of headers that the server answers with 401.
 #[derive(Clone)]
 pub struct HeaderSource {
     load: Arc<dyn Fn() -> LoadedHeaders + Send + Sync>,
     pub(crate) before_first: bool,
 }
 
-/// What a [`HeaderSource`] gives: all of the user's headers, in place of those in the [`Config`].
+/// The result of a [`HeaderSource`]: all of the user's headers. They replace those in the [`Config`].
 pub type LoadedHeaders = Pin<Box<dyn Future<Output = Result<HeaderMap, Error>> + Send>>;
 
 impl HeaderSource {
-    /// A source that calls `load`; `before_first` says that there are no usable headers before.
+    /// Creates a source that calls `load`. Set `before_first` if there are no usable headers before that.
     pub fn new(load: impl Fn() -> LoadedHeaders + Send + Sync + 'static, before_first: bool) -> Self {
         Self { load: Arc::new(load), before_first }
     }

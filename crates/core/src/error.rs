@@ -1,8 +1,8 @@
-//! What can go wrong, as one opaque value: who is at fault, what was tried, what to do.
+//! The error type: one opaque value that says who is at fault, what was tried and what to do.
 //!
-//! Callers ask predicates; nothing matches on text. Display says this layer only, `source()` carries the cause. What a
-//! client can act on (HTTP status, Retry-After, whether the request may have run) are fields, and become the `data` of
-//! the JSON-RPC error that the client receives (see [`crate::wire::reply::error_reply`]).
+//! Callers use predicates; nothing matches on text. Display shows this layer only, and `source()` is the cause. Facts
+//! that a client can act on (HTTP status, Retry-After, whether the request may have run) are fields. They become the
+//! `data` of the JSON-RPC error that the client receives (see [`crate::wire::reply::error_reply`]).
 
 mod hint;
 
@@ -13,10 +13,10 @@ use crate::text::excerpt;
 
 /// The longest excerpt of a peer's text that an error carries, in bytes.
 const DETAIL_LIMIT: usize = 512;
-/// The longest line on what failed, which may name what a peer has chosen.
+/// The longest summary, in bytes. A summary may quote text that a peer chose.
 const SUMMARY_LIMIT: usize = 1024;
 
-/// A failure of the bridge, of the server behind it, of the client before it, or of the way between.
+/// A failure of the bridge, the client, the server, or the connection between them.
 #[derive(Clone)]
 pub struct Error(Box<ErrorFields>);
 
@@ -29,68 +29,68 @@ struct ErrorFields {
     retry_after: Option<Duration>,
     may_have_run: Option<bool>,
     attempts: Option<u32>,
-    /// What is known beyond kind and status.
+    /// Overrides the fate that follows from the kind.
     fate: Option<Fate>,
     detail: Option<String>,
-    /// Where the user can do something about it.
+    /// A URL where the user can fix the problem.
     url: Option<String>,
     hint: Option<Hint>,
 }
 
 pub(crate) type Cause = Box<dyn StdError + Send + Sync>;
 
-/// Who is at fault, and at which stage. The name is what clients read in `data.kind`.
+/// The party at fault, and the stage. Clients read the name in `data.kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorKind {
-    /// The caller: a setting that cannot be used.
+    /// The caller: an unusable setting.
     Config,
-    /// The client: a line that is no JSON.
+    /// The client: a line that is not JSON.
     Parse,
-    /// The client: JSON that is no JSON-RPC message.
+    /// The client: JSON that is not a JSON-RPC message.
     InvalidMessage,
     /// The network: the host name has no address.
     Dns,
-    /// The server: it names a host whose address is not one that it may send us to.
+    /// The server: it names a host with an address that the bridge must not connect to.
     ForbiddenAddress,
     /// The network: no connection, or it was refused.
     Connect,
     /// The network or the server: no secure connection.
     Tls,
-    /// The proxy: it wants other credentials than it got.
+    /// The proxy: it requires other credentials.
     Proxy,
     /// The server was silent for too long.
     Timeout,
-    /// The server answered with an HTTP status that is no success.
+    /// The server answered with an HTTP status other than success.
     Status,
-    /// The server answered with something that is no JSON-RPC answer to the request.
+    /// The server's answer is not a JSON-RPC response to the request.
     InvalidAnswer,
     /// The server ended its reply without answering the request.
     NoAnswer,
-    /// The connection broke while the request or its answer was under way.
+    /// The connection broke during the request or its response.
     Broken,
-    /// The server does not know the session any more.
+    /// The server no longer knows the session.
     SessionLost,
     /// A message is larger than the limit.
     TooLarge,
     /// This machine: no place to keep a large message.
     Storage,
-    /// The client: it did not answer what the server asked it in the course of the request.
+    /// The client: it did not answer a question that the server asked during the request.
     InputRefused,
-    /// The user: the server wants a sign-in, which is under way.
+    /// The user: the server requires a sign-in, which is in progress.
     #[cfg(feature = "oauth")]
     SignIn,
     /// The user, or the authorization server: the sign-in failed.
     #[cfg(feature = "oauth")]
     NoToken,
-    /// The server: it wants credentials, and offers no sign-in that gives some.
+    /// The server: it requires credentials, but offers no sign-in.
     #[cfg(feature = "oauth")]
     NoSignIn,
-    /// The server: it names another authorization server than the one that the user's client is for.
+    /// The server: it names a different authorization server from the one that knows the user's client.
     #[cfg(feature = "oauth")]
     OtherIssuer,
-    /// The caller's settings: they hide the tool that is called.
+    /// The caller's settings: they hide the called tool.
     HiddenTool,
-    /// The bridge ends before the answer came.
+    /// The bridge stopped before the response arrived.
     Shutdown,
     /// This process's own stdin or stdout failed.
     Stdio,
@@ -98,12 +98,12 @@ pub(crate) enum ErrorKind {
     Internal,
 }
 
-/// What became of a request that failed.
+/// How far a failed request got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// The server cannot have looked at it: it was not reached, or turned the request away unread.
+    /// The server did not read the request: it was not reached, or rejected the request unread.
     Unread,
-    /// Something gave way between the bridge and the answer. The server may have acted, and may work again soon.
+    /// The exchange broke before the response. The server may have acted, and may recover soon.
     Interrupted,
     /// Sending it again would not help.
     Final,
@@ -165,7 +165,7 @@ impl Error {
         }))
     }
 
-    /// A setting that cannot be used; `summary` says what to do.
+    /// Returns an error for an unusable setting; `summary` says what to do.
     pub fn config(summary: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorKind::Config, summary)
     }
@@ -200,7 +200,7 @@ impl Error {
         self
     }
 
-    /// Keeps the beginning of what the peer said, at most 512 bytes, as it may be shown.
+    /// Keeps the beginning of the peer's text, at most 512 bytes, made safe to show.
     pub(crate) fn with_detail(mut self, text: &str) -> Self {
         let text = text.trim();
         if !text.is_empty() {
@@ -214,7 +214,7 @@ impl Error {
         self
     }
 
-    /// Tells of another way as well, which was tried in vain.
+    /// Adds the error of another way that was tried and failed.
     pub(crate) fn with_other_way(mut self, way: &str, error: &Self) -> Self {
         let Self(other) = error;
         self.0.summary = excerpt(&format!("{}; {way}: {}", self.0.summary, other.summary), SUMMARY_LIMIT).into();
@@ -222,14 +222,14 @@ impl Error {
         self
     }
 
-    /// Says where the user can do something about it.
+    /// Adds a URL where the user can fix the problem.
     #[cfg(feature = "oauth")]
     pub(crate) fn with_url(mut self, url: &str) -> Self {
         self.0.url = Some(crate::text::shown(url).into_owned());
         self
     }
 
-    /// The same error for another who waits for the same.
+    /// Returns a copy of the error for another caller that waits for the same result.
     #[cfg(feature = "oauth")]
     pub(crate) fn repeated(&self) -> Self {
         let ErrorFields { kind, summary, status, url, hint, .. } = &*self.0;
@@ -238,58 +238,58 @@ impl Error {
         other
     }
 
-    /// A setting, or a combination of settings, cannot be used.
+    /// True if a setting, or a combination of settings, cannot be used.
     pub fn is_config(&self) -> bool {
         self.0.kind == ErrorKind::Config
     }
 
-    /// The server could not be reached: no address, no connection, or no secure one. Nothing was sent.
+    /// True if the server could not be reached: no address, no connection, or no secure one. Nothing was sent.
     pub fn is_connect(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Dns | ErrorKind::ForbiddenAddress | ErrorKind::Connect | ErrorKind::Tls)
     }
 
-    /// A host has an address that it was not connected to on purpose.
+    /// True if a host has an address that the bridge must not connect to.
     #[cfg(feature = "oauth")]
     pub(crate) fn is_forbidden_address(&self) -> bool {
         self.0.kind == ErrorKind::ForbiddenAddress
     }
 
-    /// The server was silent for longer than the limit.
+    /// True if the server was silent for longer than the limit.
     pub fn is_timeout(&self) -> bool {
         self.0.kind == ErrorKind::Timeout
     }
 
-    /// A message was larger than the limit.
+    /// True if a message was larger than the limit.
     pub fn is_too_large(&self) -> bool {
         self.0.kind == ErrorKind::TooLarge
     }
 
-    /// The HTTP status that the server answered with, where it is what failed.
+    /// Returns the HTTP status of the server's answer, if the status is the failure.
     pub fn status(&self) -> Option<u16> {
         self.0.status
     }
 
-    /// How long the server asked to wait before the next try.
+    /// Returns the wait that the server asked for before the next try.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// Whether the server may have acted on the request; `None` where that is no question.
+    /// Returns whether the server may have acted on the request; `None` if that does not apply.
     pub fn may_have_run(&self) -> Option<bool> {
         self.0.may_have_run
     }
 
-    /// Where the user can do something about it, like signing in.
+    /// Returns a URL where the user can fix the problem, for example sign in.
     pub fn url(&self) -> Option<&str> {
         self.0.url.as_deref()
     }
 
-    /// Which setting helps, if one does. Display words it for any program.
+    /// Returns the setting that helps, if there is one. Display words it for any program.
     pub fn hint(&self) -> Option<Hint> {
         self.0.hint
     }
 
-    /// The line that Display gives, with what helps in the words of a program.
+    /// Returns the text of Display, with the hint in the words of a program.
     pub fn worded(&self, words: HintWords) -> String {
         match self.0.hint {
             Some(hint) => format!("{}; {}", self.0.summary, words(hint)),
@@ -297,30 +297,30 @@ impl Error {
         }
     }
 
-    /// There is no token yet, as the user has not signed in.
+    /// True if there is no token yet because the user has not signed in.
     #[cfg(feature = "oauth")]
     pub(crate) fn is_sign_in(&self) -> bool {
         self.0.kind == ErrorKind::SignIn
     }
 
-    /// The server wants credentials that no sign-in gives.
+    /// True if the server requires credentials, but offers no sign-in.
     #[cfg(feature = "oauth")]
     pub(crate) fn is_no_sign_in(&self) -> bool {
         self.0.kind == ErrorKind::NoSignIn
     }
 
-    /// There is no token that the server takes, or none yet.
+    /// True if there is no token that the server accepts, or none yet.
     #[cfg(feature = "oauth")]
     pub(crate) fn is_about_tokens(&self) -> bool {
         matches!(self.0.kind, ErrorKind::SignIn | ErrorKind::NoToken | ErrorKind::OtherIssuer)
     }
 
-    /// How often the request was sent, if more than once.
+    /// Returns how often the request was sent, if more than once.
     pub fn attempts(&self) -> Option<u32> {
         self.0.attempts
     }
 
-    /// What became of the request, as far as is known.
+    /// Returns how far the request got, as far as is known.
     pub(crate) fn fate(&self) -> Fate {
         self.0.fate.unwrap_or(match self.0.kind {
             ErrorKind::Dns | ErrorKind::Connect => Fate::Unread,
@@ -329,27 +329,28 @@ impl Error {
         })
     }
 
-    /// It went wrong before HTTP: with a certificate, or at a proxy. TLS 1.3 says so only after the request is written.
+    /// True if it failed before HTTP: at a certificate, or at a proxy. TLS 1.3 reports this only after the request is
+    /// written.
     pub(crate) fn is_before_http(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Tls | ErrorKind::Proxy)
     }
 
-    /// The server speaks, but does not offer what was asked for.
+    /// True if the server answered, but does not offer what was requested.
     pub(crate) fn is_refusal(&self) -> bool {
         self.0.kind == ErrorKind::InvalidAnswer
     }
 
-    /// The session that the request was sent in is gone.
+    /// True if the session of the request is lost.
     pub(crate) fn is_session_lost(&self) -> bool {
         self.0.kind == ErrorKind::SessionLost
     }
 
-    /// The stage and the party at fault, in one word, as clients read it in `data.kind`.
+    /// Returns the stage and the party at fault in one word, as in `data.kind`.
     pub fn kind(&self) -> &'static str {
         self.0.kind.name()
     }
 
-    /// The JSON-RPC error code: our own are only -32700, -32600 and -32603 (R78).
+    /// Returns the JSON-RPC error code. The bridge's own codes are only -32700, -32600 and -32603 (R78).
     pub fn code(&self) -> i32 {
         match self.0.kind {
             ErrorKind::Parse => -32700,
@@ -358,14 +359,14 @@ impl Error {
         }
     }
 
-    /// What the peer said, or the chain of causes; at most 512 bytes.
+    /// Returns the peer's text, or the chain of causes if there is none; at most 512 bytes.
     pub fn detail(&self) -> Option<String> {
         self.0.detail.clone().or_else(|| {
             let mut text = String::new();
             let mut cause = self.source();
             while let Some(error) = cause {
                 let layer = error.to_string();
-                // Some layers repeat their cause's text as their own.
+                // Some layers repeat the text of their cause.
                 if !text.ends_with(&layer) {
                     if !text.is_empty() {
                         text.push_str(": ");

@@ -1,14 +1,14 @@
-//! A gate that opens when what it waits for is dropped, so that no way of failing can leave it shut.
+//! A gate that opens when its guard is dropped, so no failure can leave it shut.
 
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-/// Opens when the [`Hold`] that it came with is dropped; those who wait pass in the order in which they came.
+/// Opens when its [`Hold`] is dropped. Waiting tasks pass in the order in which they came.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate(Arc<Semaphore>);
 
-/// See [`Gate`].
+/// Keeps its [`Gate`] shut until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Hold(Arc<Semaphore>);
 
@@ -19,7 +19,7 @@ impl Gate {
     }
 
     pub(crate) async fn opened(self) {
-        // There is never a permit: the only way on is the semaphore's end.
+        // The semaphore never has a permit: `acquire` returns only when it is closed.
         let _ = self.0.acquire().await;
     }
 

@@ -1,9 +1,9 @@
-//! The HTTP client: requests on pooled connections, HTTP/1.1 and HTTP/2, and bodies with or without what compresses them.
+//! The HTTP client: sends requests on pooled HTTP/1.1 and HTTP/2 connections, and decompresses response bodies.
 //!
-//! It adds to hyper what that leaves to others: how a server is reached (names, proxies, TLS), which connections are kept,
-//! what expands a body, and errors that say who is at fault and what helps. Redirects, cookies and retries are the caller's.
+//! It adds the parts that hyper leaves out: connecting (names, proxies, TLS), the connection pool, decompression, and
+//! errors that name the party at fault and the setting that helps. The caller handles redirects, cookies and retries.
 //!
-//! Rule: a request is sent once. It is sent again only if its connection turned out to be closed before a byte of the
+//! Rule: a request is sent once. It is sent again only if its connection turns out to be closed before a byte of the
 //! request was written.
 
 mod connect;
@@ -52,23 +52,23 @@ use crate::{
     memory::Budget,
 };
 
-/// What a request says of its sender if it says nothing itself.
+/// The default `User-Agent` header.
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("mcp-gangway/", env!("CARGO_PKG_VERSION")));
-/// What a body may be compressed with, unless the request says something itself.
+/// The default `Accept-Encoding` header.
 const ENCODINGS: HeaderValue = HeaderValue::from_static("zstd,gzip,deflate,br");
-/// The longest that the answer to a ping may take.
+/// The longest wait for the answer to a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// The longest time between two pings: no clock goes on for ever.
+/// The longest interval between two pings. A larger one could overflow the clock.
 const LONGEST_PING: Duration = Duration::from_hours(24);
-/// The most that the headers of one reply may hold, in bytes; with HTTP/1.1 it is also 100 headers.
+/// The limit for the headers of one response, in bytes. HTTP/1.1 also has a limit of 100 headers.
 const MOST_HEADERS: u32 = 64 << 10;
-/// The headers that most requests have beside the user's: those of HTTP and of a session.
+/// How many headers most requests have in addition to the user's: those of HTTP and of a session.
 const OTHER_HEADERS: usize = 6;
-/// What an HTTP/1.1 connection reads at once, at most, and each open reply may hold in memory: a larger buffer is no
-/// quicker. It must take the headers.
+/// The largest read buffer of an HTTP/1.1 connection, and so the memory that each open response may hold. A larger
+/// buffer is no faster. It must have room for the headers.
 const READ_BUFFER: usize = MOST_HEADERS as usize;
 
-/// What a request can carry.
+/// The body of a request.
 pub trait RequestBody: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static {}
 
 impl<B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static> RequestBody for B {}
@@ -97,17 +97,17 @@ impl<B> std::fmt::Debug for HttpClient<B> {
 }
 
 impl<B: RequestBody> HttpClient<B> {
-    /// Sets up a client; it connects when there is something to send.
+    /// Creates a client. It connects when there is a request to send.
     ///
     /// # Errors
-    /// Certificates or keys that cannot be used.
+    /// A certificate or key cannot be used.
     pub fn new(settings: HttpSettings) -> Result<Self, Error> {
         let connector = Connector::new(&settings)?;
         Ok(Self::with(connector, settings))
     }
 
-    /// The same client without its connections, which only those keep that have a request under way. The system's proxies
-    /// are found anew: the machine may be in another network now.
+    /// Returns the same client with an empty connection pool. Old connections close when their requests end. Looks up
+    /// the system's proxies again, because the machine may be in another network now.
     #[must_use]
     pub fn renewed(&self) -> Self {
         let ClientInner { connector, settings, .. } = &*self.0;
@@ -116,7 +116,8 @@ impl<B: RequestBody> HttpClient<B> {
 
     fn with(connector: Connector, settings: HttpSettings) -> Self {
         let mut http1 = conn::http1::Builder::new();
-        // Values on several lines, which nobody must send any more and a client must still read (RFC 9112, 5.2).
+        // Allow header values on several lines: servers must no longer send them, but clients must still read them
+        // (RFC 9112, 5.2).
         http1.max_buf_size(READ_BUFFER).allow_obsolete_multiline_headers_in_responses(true);
         let mut http2 = conn::http2::Builder::new(TokioExecutor::new());
         http2
@@ -128,19 +129,19 @@ impl<B: RequestBody> HttpClient<B> {
         Self(Arc::new(ClientInner { pool, connector, http1, http2, settings }))
     }
 
-    /// Sends a request to its absolute `http` or `https` URI, and gives the head of the response, whatever its status.
+    /// Sends a request to its absolute `http` or `https` URI. Returns the head of the response, with any status.
     ///
     /// # Errors
-    /// Whatever kept a response from coming. [`Error::is_connect`] tells that nothing was sent.
+    /// There is no response. [`Error::is_connect`] is true if nothing was sent.
     pub fn send(&self, request: Request<B>) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<B> {
         self.send_and_tell(request, || ())
     }
 
-    /// The same, and tells when there is a connection to send the request on.
+    /// Like [`Self::send`], but also calls `connected` as soon as there is a connection for the request.
     ///
     /// # Errors
     /// As for `send`.
-    // No `async fn`: the code of one is made anew in each crate that awaits it, and with this all of HTTP.
+    // Not an `async fn`: that would be compiled again in every crate that awaits it, together with all of HTTP.
     pub fn send_and_tell<T: FnOnce() + Send>(
         &self,
         request: Request<B>,
@@ -149,8 +150,8 @@ impl<B: RequestBody> HttpClient<B> {
         self.begin(request, true, connected)
     }
 
-    /// Sends a request that must not get lost, as it cannot be repeated: on a connection that the server keeps for certain, if
-    /// that is not a new one.
+    /// Sends a request that must not be repeated. Uses a new connection, or an idle one that the server certainly
+    /// keeps open.
     ///
     /// # Errors
     /// As for `send`.
@@ -176,21 +177,21 @@ impl<B: RequestBody> HttpClient<B> {
         Arc::clone(&self.0).exchange(request, is_repeatable, connected)
     }
 
-    /// Finds out whether the settings let a request be sent there, without sending one.
+    /// Checks that the settings allow requests to this URI, without sending one.
     #[cfg(feature = "oauth")]
     pub(crate) async fn may_reach(&self, uri: &Uri) -> Result<(), Error> {
         self.0.connector.judge(uri).await
     }
 
-    /// The error that a response with status 407 stands for, if it can be a proxy that speaks in the server's place.
+    /// Returns the error for a response with status 407, if a proxy may have sent it instead of the server.
     pub(crate) fn refused_by_proxy(&self, uri: &Uri) -> Option<Error> {
         let way = self.0.connector.way(uri)?;
         Some(connect_error::wants_credentials(&way.proxy()))
     }
 }
 
-/// Headers to be copied for many requests, which get others besides: with what the client would add to each, and an index
-/// that need not grow.
+/// Prepares headers that are copied for many requests: adds the client's defaults, and reserves room for the headers
+/// that each request adds.
 pub(crate) fn with_defaults(mut headers: HeaderMap) -> HeaderMap {
     add_defaults(&mut headers);
     headers.reserve(OTHER_HEADERS);
@@ -232,7 +233,7 @@ impl<B: RequestBody> ClientInner<B> {
                 Err(error) => error,
             };
             match error.take_message() {
-                // The connection was closed while it was idle.
+                // The server closed the connection while it was idle.
                 Some(unsent) if !is_new => {
                     request = unsent;
                     *request.uri_mut() = uri.clone();
@@ -245,7 +246,8 @@ impl<B: RequestBody> ClientInner<B> {
         }
     }
 
-    /// A connection, and whether it is a new one. While one is being made, another that gets free will do as well.
+    /// Returns a connection, and true if it is a new one. Takes another connection that becomes free while this one
+    /// connects.
     async fn connection(self: &Arc<Self>, uri: &Uri, is_repeatable: bool) -> Result<(Connection<B>, bool), Unanswered> {
         let Some(origin) = PoolKey::of(uri) else {
             return Err(ConnectFailure::NoServer("the URL is not absolute".into()).into());
@@ -264,7 +266,7 @@ impl<B: RequestBody> ClientInner<B> {
             }
             let Some(kept) = self.pool.take(&origin, is_repeatable) else { continue };
             if matches!(kept, Connection::Http2(_)) {
-                // There is enough of it for all.
+                // An HTTP/2 connection serves all waiting requests.
                 added.notify_one();
             }
             let pool = Arc::clone(&self.pool);
@@ -277,7 +279,8 @@ impl<B: RequestBody> ClientInner<B> {
         }
     }
 
-    /// A new connection, or one that another request made meanwhile, and which of the two it is.
+    /// Opens a connection, or takes the HTTP/2 connection that another request opened meanwhile. Returns true if it
+    /// is a new one.
     async fn connect(self: Arc<Self>, uri: Uri, origin: PoolKey) -> Result<(Connection<B>, bool), Unanswered> {
         let broken = |error| Unanswered::Broken { error, is_unsent: true };
         let stream = self.connector.connect(&uri).await?;
@@ -285,7 +288,7 @@ impl<B: RequestBody> ClientInner<B> {
             let http1 = Http1::new(stream, &self.http1, &uri, origin, &self.pool).await;
             return http1.map(|http1| (Connection::Http1(http1), true)).map_err(broken);
         }
-        // One will do for all.
+        // One HTTP/2 connection serves all requests.
         if let Some(kept) = self.pool.take(&origin, false) {
             return Ok((kept, false));
         }
@@ -301,13 +304,13 @@ impl<B: RequestBody> ClientInner<B> {
     }
 }
 
-/// The body of a response, piece by piece. What was read in one way is not there for the other.
+/// The body of a response, read chunk by chunk. Bytes that one method has read are not returned by the other.
 #[derive(Debug)]
 pub struct Body {
     raw: Incoming,
-    /// The connection that it comes on, if that is this body's alone.
+    /// The connection, if this body has it for itself (HTTP/1.1).
     connection: Option<Box<dyn Responding>>,
-    /// What expands it, if it is compressed in a way that is known.
+    /// The decompressor, if the body is compressed with a known coding.
     expander: Option<Box<BodyDecompressor>>,
 }
 
@@ -317,7 +320,7 @@ impl Body {
         response.map(|raw| Self { raw, connection, expander })
     }
 
-    /// The next bytes, decompressed; `None` at the end. The response's headers still say how it was compressed.
+    /// Returns the next decompressed bytes, or `None` at the end. The headers of the response still name the coding.
     ///
     /// # Errors
     /// The body broke off, or cannot be decompressed.
@@ -326,7 +329,7 @@ impl Body {
             if let Some(expander) = &mut self.expander
                 && let Some(expanded) = expander.next().await.map_err(not_expanded)?
             {
-                // A small body may expand for long without a wait, and others want their turn.
+                // A small body may expand for a long time without waiting, so yield to other tasks.
                 tokio::task::coop::consume_budget().await;
                 return Ok(Some(expanded));
             }
@@ -338,12 +341,12 @@ impl Body {
         }
     }
 
-    /// Whether all of it has come.
+    /// True if the whole body has been received.
     pub(crate) fn is_over(&self) -> bool {
         self.raw.is_end_stream()
     }
 
-    /// The next bytes as they came; `None` at the end.
+    /// Returns the next bytes as received, or `None` at the end.
     ///
     /// # Errors
     /// The body broke off.
@@ -354,7 +357,7 @@ impl Body {
                 self.release();
                 return Ok(None);
             };
-            // Trailers say nothing to anyone here.
+            // Ignore trailers.
             if let Ok(data) = frame.into_data() {
                 return Ok(Some(data));
             }
@@ -364,12 +367,12 @@ impl Body {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         let frame = Pin::new(&mut self.raw).poll_frame(context);
         let Some(connection) = self.connection.as_mut().filter(|_| frame.is_pending()) else { return frame };
-        // Whether it has ended is told by the body.
+        // The body reports the end of the connection.
         let _ = connection.drive(context);
         Pin::new(&mut self.raw).poll_frame(context)
     }
 
-    /// The connection is there for others.
+    /// Returns the connection to the pool.
     fn release(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.release();
@@ -379,7 +382,8 @@ impl Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        // What nobody wanted to read may have come to its end, as where it is empty.
+        // A body that is dropped unread may be complete, for example if it is empty. Then its connection can be
+        // reused.
         let is_over = |frame| matches!(frame, Poll::Ready(None));
         if self.connection.is_some() && is_over(self.poll_frame(&mut Context::from_waker(Waker::noop()))) {
             self.release();

@@ -1,5 +1,5 @@
-//! What the benchmarks and the fuzz targets reach: the parts of the data path as plain functions, from chunks of bytes to
-//! what is found in them. No part of the API; it may change with any commit.
+//! The parts of the data path as plain functions, for benchmarks and fuzz targets: chunks of bytes in, what they
+//! contain out. Not part of the public API; may change with any commit.
 
 pub mod checks;
 
@@ -16,10 +16,10 @@ use crate::{
     },
 };
 
-/// No text that is tried here is longer.
+/// The size limit, which no test input reaches.
 const LIMIT: u64 = 4 << 30;
 
-/// Reads a stream of events; `data` gets a part of an event's data, `end` its name.
+/// Reads a stream of events. `data` gets a part of an event's data, `end` the event's name.
 pub fn sse(chunks: impl IntoIterator<Item = Bytes>, mut data: impl FnMut(&[u8]), mut end: impl FnMut(&[u8])) {
     let mut events = Sse::default();
     for chunk in chunks {
@@ -33,7 +33,7 @@ pub fn sse(chunks: impl IntoIterator<Item = Bytes>, mut data: impl FnMut(&[u8]),
     }
 }
 
-/// Reads lines; `each` gets one, as far as it is in memory.
+/// Reads lines. `each` gets the part of a line that is in memory.
 pub fn lines(chunks: impl IntoIterator<Item = Bytes>, mut each: impl FnMut(&[u8])) {
     let mut lines = Lines::new(Spooler::new(LIMIT, &storage()));
     for chunk in chunks {
@@ -49,7 +49,7 @@ pub fn lines(chunks: impl IntoIterator<Item = Bytes>, mut each: impl FnMut(&[u8]
     }
 }
 
-/// Reads the body of a reply; `each` gets the text of one message, as far as it is in memory.
+/// Reads the body of a reply. `each` gets the part of a message that is in memory.
 pub fn decode(content_type: Option<&str>, chunks: impl IntoIterator<Item = Bytes>, mut each: impl FnMut(&[u8])) {
     let mut decoder = Decoder::new(content_type, LIMIT, &storage());
     let mut take = |decoder: &mut Decoder| {
@@ -67,20 +67,20 @@ pub fn decode(content_type: Option<&str>, chunks: impl IntoIterator<Item = Bytes
     take(&mut decoder);
 }
 
-/// Judges one JSON text: its length in bytes, or what is wrong with it.
+/// Checks one JSON text and returns its length in bytes.
 ///
 /// # Errors
-/// It is no JSON.
+/// The text is not JSON. The error says why.
 pub fn scan<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<u64, String> {
     let mut scanner = Scanner::new();
     for chunk in chunks {
-        // It is told again at the end.
+        // The error is returned again at the end.
         let _ = scanner.feed(chunk);
     }
     scanner.finish().map(|outline| outline.length).map_err(|fault| fault.to_string())
 }
 
-/// Looks at one message: whether it is one.
+/// True if this is one message.
 pub fn peek(line: &Bytes) -> bool {
     matches!(Message::parse(line), Ok(Parsed::One(_)))
 }

@@ -1,5 +1,5 @@
-//! JSON as text: what a scanner sees while bytes pass, and changes that leave all other bytes as they are. No I/O, and no
-//! knowledge of MCP.
+//! JSON as text: a scanner that reads bytes as they arrive, and edits that keep all other bytes. No I/O, and no MCP
+//! logic.
 
 pub(crate) mod nesting;
 pub(crate) mod scanner;

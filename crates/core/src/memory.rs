@@ -1,64 +1,66 @@
-//! What peers can make this process hold, in bytes: one place for all limits, and what counts against them.
+//! Memory budgets, in bytes: all limits on the memory that peers can make this process use.
 //!
-//! Rule: whatever a peer's bytes can make grow is taken from one of these budgets before it grows, and given back when it is
-//! dropped. Where one is used up, whoever wants more waits (and with it the peer, whose bytes are not read), or the one
-//! message gets an error. No budget is shared by what waits for each other: answers never wait for room that requests hold.
+//! Rule: memory that grows with a peer's bytes is taken from one of these budgets first, and given back when it is
+//! dropped. If a budget is used up, the task that wants more waits, and the peer with it, as its bytes are not read.
+//! Otherwise that one message gets an error. Messages that wait for each other share no budget: answers never wait for
+//! room that requests hold.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The client's messages that are under way, with [`OVERHEAD`] for each.
+/// The client's messages in flight, with [`OVERHEAD`] for each.
 pub(crate) const REQUESTS: usize = 64 << 20;
-/// What a message under way costs beside its bytes: its task, and its request on a connection.
+/// The cost of a message in flight in addition to its bytes: its task, and its request on a connection.
 pub(crate) const OVERHEAD: usize = 16 << 10;
-/// Payloads of a reply between 64 KiB and 1 MiB, while they are gathered and until they leave. Smaller ones are one for each
-/// open reply, larger ones are in files.
+/// Payloads of replies between 64 KiB and 1 MiB, from their first byte until they leave. There is one smaller payload
+/// per open reply; larger ones are in files.
 pub(crate) const PAYLOADS: usize = 8 << 20;
-/// What decompresses replies, for one HTTP client.
+/// The decompressors of replies, per HTTP client.
 pub(crate) const EXPANDING: usize = 24 << 20;
 /// Messages that are read back from their files to be changed.
 pub(crate) const LOANS: usize = 16 << 20;
-/// Calls of modern clients that wait for input, and what a legacy server has asked in them.
+/// Calls of modern clients that wait for input, and a legacy server's questions in them.
 pub(crate) const PARKED: usize = 8 << 20;
 /// Lines that wait for stdout.
 pub(crate) const OUTPUT: usize = 1 << 20;
 
-/// So many bytes, of which some are taken.
+/// A memory budget.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {
     left: Arc<Semaphore>,
     size: usize,
 }
 
-/// Bytes of a budget; given back when this is dropped.
+/// Bytes taken from a budget; given back when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Taken {
     budget: Budget,
-    /// `None` while it is nothing.
+    /// `None` while no bytes are taken.
     permit: Option<OwnedSemaphorePermit>,
     bytes: usize,
 }
 
 impl Budget {
-    /// All of these bytes are left.
+    /// Creates a budget of `size` bytes.
     pub(crate) fn new(size: usize) -> Self {
         Self { left: Arc::new(Semaphore::new(size)), size }
     }
 
-    /// Nothing of it, which can grow.
+    /// Takes no bytes yet; the result can grow.
     pub(crate) fn nothing(&self) -> Taken {
         Taken { budget: self.clone(), permit: None, bytes: 0 }
     }
 
-    /// Takes bytes when there are so many, first come, first served. What is larger than the whole budget takes all of it.
+    /// Takes bytes; waits until enough are free, first come, first served. A request larger than the budget takes all
+    /// of it.
     pub(crate) async fn take(&self, bytes: usize) -> Taken {
         let mut taken = self.nothing();
         taken.grow(bytes).await;
         taken
     }
 
-    /// Takes bytes if there are so many.
+    /// Takes bytes if enough are free.
     pub(crate) fn try_take(&self, bytes: usize) -> Option<Taken> {
         let mut taken = self.nothing();
         taken.try_grow(bytes).then_some(taken)
@@ -66,16 +68,16 @@ impl Budget {
 }
 
 impl Taken {
-    /// Makes it this large, if it is not yet; waits for what is missing.
+    /// Grows to `bytes`, if smaller. Waits until the missing bytes are free.
     pub(crate) async fn grow(&mut self, bytes: usize) {
-        // Budgets are smaller than this, and are never closed.
+        // A budget fits into a `u32`, and its semaphore is never closed.
         let Ok(more) = u32::try_from(bytes.min(self.budget.size).saturating_sub(self.bytes)) else { return };
         if let Ok(permit) = Arc::clone(&self.budget.left).acquire_many_owned(more).await {
             self.add(permit);
         }
     }
 
-    /// Makes it this large, if it is not yet. False, and nothing is changed, if there is not so much.
+    /// Grows to `bytes`, if smaller. Returns false and changes nothing if too few bytes are free.
     pub(crate) fn try_grow(&mut self, bytes: usize) -> bool {
         if bytes <= self.bytes {
             return true;
@@ -85,7 +87,7 @@ impl Taken {
         permit.map(|permit| self.add(permit)).is_ok()
     }
 
-    /// Makes it this small, if it is larger.
+    /// Shrinks to `bytes`, if larger.
     pub(crate) fn shrink(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
         if let Some(all) = &mut self.permit {
@@ -143,7 +145,7 @@ mod tests {
             async move { budget.take(5).await }
         });
         tokio::task::yield_now().await;
-        // What would fit does not overtake.
+        // A small request that would fit does not overtake.
         assert!(tokio::time::timeout(std::time::Duration::from_secs(1), budget.take(1)).await.is_err());
         drop(held);
         assert_eq!(waiting.await.unwrap().bytes, 5);

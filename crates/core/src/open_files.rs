@@ -1,13 +1,13 @@
-//! How many files and connections this process may have open at once.
+//! The limit on open files and connections of this process.
 
 use std::io;
 
-/// What a bridge needs at most: its connections, and a file for each large message on its way.
+/// The most that a bridge needs: its connections, and a file for each large message in transit.
 #[cfg(unix)]
 const ENOUGH: u64 = 4096;
 
-/// Lets the process have as many files and connections open as a bridge may need, if the system lets it raise that limit by
-/// itself. macOS gives 256 to begin with.
+/// Raises the limit on open files and connections to what a bridge may need, as far as the system allows. macOS starts
+/// with 256.
 pub fn raise_limit() {
     #[cfg(unix)]
     {
@@ -15,13 +15,13 @@ pub fn raise_limit() {
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         let wanted = ENOUGH.min(maximum.unwrap_or(ENOUGH));
         if current.is_some_and(|current| current < wanted) {
-            // Without that it goes on as it is, and says so when it matters.
+            // If this fails, the bridge keeps the old limit, and reports an error when it reaches it.
             let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
         }
     }
 }
 
-/// Whether this error says that the process, or the system, has as many open as it may.
+/// True if this error says that the process or the system has reached its limit.
 pub(crate) fn are_used_up(error: &io::Error) -> bool {
     #[cfg(unix)]
     let codes = [rustix::io::Errno::MFILE.raw_os_error(), rustix::io::Errno::NFILE.raw_os_error()];

@@ -1,6 +1,6 @@
-//! Randomness that need not be secret from anyone who watches the process: waits that are spread, ids that do not meet.
+//! Random numbers for jitter in waits and for unique ids. They need not be secret from an observer of the process.
 
-/// A number from 0 to 1 that differs between processes and calls.
+/// Returns a number from 0 to 1 that differs between processes and calls.
 pub(crate) fn random() -> f64 {
     use std::hash::{BuildHasher as _, RandomState};
     let bits = u32::try_from(RandomState::new().hash_one(0) >> 32).unwrap_or_default();

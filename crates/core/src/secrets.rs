@@ -1,13 +1,15 @@
-//! What this process knows to be secret: the values of the user's headers, tokens, passwords, the session and cookies. A
-//! server or a proxy may say them again, in an error page that shows what it got, in any of the ways in which such pages
-//! write a text.
+//! The table of the secrets that this process knows: the values of the user's headers, tokens, passwords, the session
+//! and cookies.
 //!
-//! The table is the process's, as its log is: a value is in it for as long as its [`Concealed`] lives, which whoever holds
-//! the value keeps beside it. It is looked at only where a text is shown ([`crate::text`]), so a message on its way costs
-//! nothing, and no way out of the process can forget it.
+//! A server or a proxy may repeat a secret, for example in an error page that shows the request, with any escapes that
+//! such pages use.
 //!
-//! Rule: what is not secret is shown. A value of less than [`SHORTEST`] bytes is found in ordinary words, and is not looked
-//! for; what no page writes by itself, like the value backwards or encrypted, is not either.
+//! There is one table per process, as there is one log. A value is in it while its [`Concealed`] lives, so the owner of
+//! the value keeps both. Only [`crate::text`] reads the table, when it shows a text. So forwarding a message costs
+//! nothing, and every text that is shown is covered.
+//!
+//! Rule: text that is not secret is shown. Values of less than [`SHORTEST`] bytes occur in ordinary words and are not
+//! searched for. Nor are forms that no page writes, like the value backwards or encrypted.
 
 use std::{
     fmt,
@@ -23,20 +25,20 @@ use http::{HeaderMap, HeaderName, header};
 use memchr::memmem::Finder;
 use url::Url;
 
-/// The shortest value that is looked for, in bytes.
+/// The shortest value that is searched for, in bytes.
 const SHORTEST: usize = 6;
-/// A value is known by its beginning, of at most so many bytes, and blanked for as long as it goes on.
+/// A value is recognized by its beginning, of at most this many bytes, and blanked as far as the text matches it.
 const KNOWN_BY: usize = 128;
-/// The most bytes that one byte of a value is written with: `&#x000041;`.
+/// The most bytes that one byte of a value takes when it is escaped, as in `&#x000041;`.
 const WIDEST: usize = 12;
-/// The most bytes of a text that it takes to know a value.
+/// The most bytes of a text that are needed to recognize a value.
 pub(crate) const LONGEST_BEGINNING: usize = KNOWN_BY * WIDEST;
-/// Headers whose values are no secrets, and stand in what the bridge itself has to say.
+/// Headers with values that are not secret and appear in the bridge's own texts.
 const OPEN: [HeaderName; 4] = [header::ACCEPT_LANGUAGE, header::HOST, header::ORIGIN, header::USER_AGENT];
 
-/// Values that are blanked in every text that is shown while this lives.
+/// Values that are blanked in every shown text while this lives.
 #[derive(Clone, Default)]
-pub(crate) struct Concealed(#[expect(dead_code, reason = "the table is about what lives")] Option<Arc<Values>>);
+pub(crate) struct Concealed(#[expect(dead_code, reason = "the table has weak references to it")] Option<Arc<Values>>);
 
 type Values = [SecretValue];
 
@@ -48,7 +50,7 @@ struct SecretValue {
 static TABLE: Mutex<Vec<Weak<Values>>> = Mutex::new(Vec::new());
 
 impl Concealed {
-    /// Conceals these values and what is read out of them.
+    /// Conceals these values in all their spellings.
     pub(crate) fn new<T: AsRef<[u8]>>(values: impl IntoIterator<Item = T>) -> Self {
         let mut all = Vec::new();
         for value in values {
@@ -73,7 +75,7 @@ impl Concealed {
         Self::new(secret.flat_map(|(name, value)| parts(name, value.as_bytes())))
     }
 
-    /// Conceals the query of a URL, user and password.
+    /// Conceals the query, user and password of a URL.
     pub(crate) fn url(url: &Url) -> Self {
         Self::new(of_url(url))
     }
@@ -100,7 +102,7 @@ impl SecretValue {
     }
 }
 
-/// Where secrets stand in a text, in order and apart from each other, at the boundaries of characters.
+/// Returns the ranges of secrets in a text, sorted, without overlaps, and at character boundaries.
 pub(crate) fn places_in(text: &str) -> Vec<Range<usize>> {
     let known: Vec<_> = table().iter().filter_map(Weak::upgrade).collect();
     if known.is_empty() {
@@ -130,7 +132,8 @@ fn table() -> MutexGuard<'static, Vec<Weak<Values>>> {
     TABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A value of a header, what stands behind its scheme, and of headers that have parameters the value of each.
+/// Returns the secrets in a header: its value, the credentials after the scheme, the user and password of `Basic`, and
+/// the values of parameters in headers that have some.
 fn parts(name: &HeaderName, value: &[u8]) -> Vec<Vec<u8>> {
     let mut parts = vec![value.to_vec()];
     let (scheme, credentials) = match memchr::memchr(b' ', value) {
@@ -157,7 +160,7 @@ fn unquoted(value: &[u8]) -> &[u8] {
     value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value)
 }
 
-/// What is secret in a URL, as it stands there and as it is meant.
+/// Returns the secrets in a URL, both as written and decoded.
 pub(crate) fn of_url(url: &Url) -> Vec<Vec<u8>> {
     let meant = |text: &str| {
         let read = Reading::of(text);
@@ -166,7 +169,7 @@ pub(crate) fn of_url(url: &Url) -> Vec<Vec<u8>> {
     let (user, password) = (url.username(), url.password().unwrap_or_default());
     let mut values = vec![user.into(), password.into(), meant(user), meant(password)];
     if !password.is_empty() {
-        // As it is sent.
+        // The encoded form that is sent.
         values.push(STANDARD.encode([meant(user), meant(password)].join(&b':')).into());
     }
     let query = url.query().unwrap_or_default();
@@ -179,8 +182,8 @@ pub(crate) fn of_url(url: &Url) -> Vec<Vec<u8>> {
     values
 }
 
-/// The bytes that a value has in a page of UTF-8: its own, and if it is more than ASCII, what they become for a server that
-/// takes them for Latin-1, or for UTF-8 although they are not.
+/// Returns the bytes that a value can have in a page of UTF-8: its own and, if it is not ASCII, those from a server
+/// that reads it as Latin-1 or as invalid UTF-8.
 fn spellings(value: &[u8]) -> Vec<Vec<u8>> {
     if value.is_ascii() {
         return vec![value.to_vec()];
@@ -189,10 +192,10 @@ fn spellings(value: &[u8]) -> Vec<Vec<u8>> {
     vec![value.to_vec(), latin.into(), String::from_utf8_lossy(value).into_owned().into()]
 }
 
-/// A text as somebody reads it who undoes the escapes in it.
+/// A text with some of its escapes undone.
 struct Reading {
     bytes: Vec<u8>,
-    /// Where each byte stands in the text, and where the text ends; nothing if that is the same place.
+    /// The position of each byte in the original text, and that of the end. Empty if the positions are the same.
     places: Vec<usize>,
 }
 
@@ -205,7 +208,7 @@ impl Reading {
         self.places.get(at).copied().unwrap_or(at)
     }
 
-    /// The same with one more kind of escapes undone, if it has such.
+    /// Undoes one more kind of escape; `None` if the text has none of that kind.
     fn without(&self, escapes: &Escapes) -> Option<Self> {
         memchr::memchr(escapes.begin, &self.bytes)?;
         let mut read = Self { bytes: Vec::new(), places: Vec::new() };
@@ -228,7 +231,7 @@ impl Reading {
     }
 }
 
-/// A text as it is and as it is meant, with any one or two kinds of escapes undone: a page of HTML that quotes JSON has two.
+/// Returns the text unchanged and with any one or two kinds of escapes undone: HTML that quotes JSON has two.
 fn readings(text: &str) -> Vec<Reading> {
     let mut readings = vec![Reading::of(text)];
     let mut from = 0;
@@ -242,7 +245,8 @@ fn readings(text: &str) -> Vec<Reading> {
     readings
 }
 
-/// A kind of escapes: the byte that begins one, and what the bytes behind it mean, of how many of them.
+/// A kind of escape: its first byte, and a function that reads the bytes after it and returns the meaning and their
+/// count.
 struct Escapes {
     begin: u8,
     read: fn(&[u8]) -> Option<(Meant, usize)>,
@@ -255,7 +259,7 @@ enum Meant {
 
 const PERCENT: Escapes = Escapes { begin: b'%', read: percent };
 
-/// Those of URLs, of JSON and programming languages, and of HTML.
+/// The escapes of URLs, of JSON and programming languages, and of HTML.
 const ESCAPES: [Escapes; 3] =
     [PERCENT, Escapes { begin: b'\\', read: backslash }, Escapes { begin: b'&', read: entity }];
 
@@ -279,7 +283,7 @@ fn backslash(rest: &[u8]) -> Option<(Meant, usize)> {
             if let Some(c) = char::from_u32(unit) {
                 return Some((Meant::Char(c), 5));
             }
-            // The second half of a pair follows.
+            // The second half of a surrogate pair follows.
             let second = number(rest.get(5..11)?.strip_prefix(b"\\u")?, 16)?;
             let pair = [u16::try_from(unit).ok()?, u16::try_from(second).ok()?];
             Some((Meant::Char(char::decode_utf16(pair).next()?.ok()?), 11))
@@ -315,7 +319,7 @@ mod tests {
     use super::*;
     use crate::text::{excerpt, shown};
 
-    /// Canaries that no other test has in its texts, as the table is the process's.
+    /// Conceals canaries that no other test uses, as all tests share the table.
     fn headers(pairs: &[(&'static str, &str)]) -> Concealed {
         let pairs =
             pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()));

@@ -1,4 +1,4 @@
-//! The server's side: requests to it, and all that is known of it.
+//! The server side of the bridge: sends requests to the server and keeps what is known about it.
 
 pub(crate) mod cookies;
 pub(crate) mod credentials;
@@ -24,7 +24,7 @@ use crate::{
     wire::{body::Decoder, spool::Storage},
 };
 
-/// What all messages share of the server.
+/// The state of the server side, which all messages share.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) requests: Requests,
@@ -32,17 +32,17 @@ pub(crate) struct Server {
     pub(crate) transport: TransportChoice,
     pub(crate) push_stream: PushStream,
     protocol: Mutex<Protocol>,
-    /// Where large messages are kept.
+    /// Stores large messages.
     pub(crate) storage: Arc<Storage>,
-    /// The largest message, in bytes.
+    /// Maximum size of a message, in bytes.
     largest: u64,
 }
 
 impl Server {
-    /// Nothing is sent yet.
+    /// Sets up the state. Sends nothing.
     ///
     /// # Errors
-    /// TLS settings that cannot be used.
+    /// The TLS settings cannot be used.
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         Ok(Self {
             requests: Requests::new(config)?,
@@ -55,29 +55,29 @@ impl Server {
         })
     }
 
-    /// The session in which legacy messages are sent.
+    /// Locks the session in which legacy messages are sent.
     pub(crate) fn session(&self) -> MutexGuard<'_, Session> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Which eras the server speaks.
+    /// Locks the record of the eras that the server speaks.
     pub(crate) fn protocol(&self) -> MutexGuard<'_, Protocol> {
         self.protocol.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The decoder for a body of this content type.
+    /// Returns a decoder for a body of this content type.
     pub(crate) fn decoder(&self, content_type: Option<&str>) -> Decoder {
         Decoder::new(content_type, self.largest, &self.storage)
     }
 
-    /// Tells the server that the session is over (R41).
+    /// Ends the session at the server, if there is one (R41).
     pub(crate) async fn end_session(&self) {
         if !self.session().is_open() {
             return;
         }
         match self.requests.delete(|headers| self.session().apply(headers)).await {
             Ok(status) => tracing::debug!(status = status.as_u16(), "session ended"),
-            Err(error) => tracing::debug!(error = %error, "the session's end did not reach the server"),
+            Err(error) => tracing::debug!(error = %error, "the session could not be ended at the server"),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The stream codecs for other programs: events, lines and JSON-RPC messages out of the chunks of an HTTP body.
+//! Stream parsers for other programs: they read events, lines and JSON-RPC messages from the chunks of an HTTP body.
 //!
-//! Each takes chunks as they arrive, cut anywhere, and gives what is complete. No byte is looked at twice, and what has
-//! come of an unfinished event, line or message is all that is kept, up to a limit in bytes.
+//! Each parser takes chunks as they arrive, cut anywhere, and returns complete items. It reads each byte once, and
+//! keeps only the unfinished event, line or message, up to a limit in bytes.
 
 use crate::{
     error::{Error, ErrorKind},
@@ -14,20 +14,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-/// One of the Server-Sent Events.
+/// A Server-Sent Event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The value of `event`; empty where the stream names none, which means `message`.
+    /// The value of `event`; empty if the stream gives none, which means `message`.
     pub name: Bytes,
-    /// The values of `data`, with LF between them. May be empty; may hold bytes that are not UTF-8.
+    /// The values of `data`, with LF between them. May be empty, and may hold bytes that are not UTF-8.
     pub data: Bytes,
     /// The last `id` of the stream up to here; `None` if there was none.
     pub id: Option<Bytes>,
-    /// The `retry` that came since the event before.
+    /// The `retry` that arrived since the previous event.
     pub retry: Option<Duration>,
 }
 
-/// Server-Sent Events by the WHATWG rules (HTML, 9.2.6).
+/// A parser of Server-Sent Events by the WHATWG rules (HTML, 9.2.6).
 ///
 /// ```
 /// let mut events = mcp_gangway_core::streams::SseEvents::new(1 << 20);
@@ -44,21 +44,22 @@ pub struct SseEvents {
 }
 
 impl SseEvents {
-    /// A parser of events with at most `limit` bytes of data.
+    /// Creates a parser of events with at most `limit` bytes of data.
     pub fn new(limit: u64) -> Self {
         Self { parser: Sse::default(), data: Plain::new(limit) }
     }
 
-    /// Takes the next bytes, once [`SseEvents::next`] has used up the last ones.
+    /// Takes the next chunk, once [`SseEvents::next`] returns `None`.
     pub fn feed(&mut self, chunk: Bytes) {
         self.parser.feed(chunk);
     }
 
-    /// The next complete event.
+    /// Returns the next complete event; `None` if it needs another chunk.
     ///
     /// # Errors
-    /// Its data is over the limit ([`Error::is_too_large`]). The event is passed over, and the next one is read as usual.
-    #[expect(clippy::should_implement_trait, reason = "None is no end: more chunks may come")]
+    /// Fails if the event's data is over the limit ([`Error::is_too_large`]). Skips that event, and reads the next one
+    /// as usual.
+    #[expect(clippy::should_implement_trait, reason = "None is not the end: more chunks may come")]
     pub fn next(&mut self) -> Option<Result<Event, Error>> {
         loop {
             let refusal = match self.parser.next()? {
@@ -81,33 +82,33 @@ impl SseEvents {
         }
     }
 
-    /// The stream is over, and `next` has used up its last chunk: it then gives the event that it ended in. The rules drop that one, as it may be cut short, and
-    /// whoever keeps to them does not call this.
+    /// Ends the stream, once `next` returns `None`. `next` then returns the unfinished event, if there is one. The
+    /// WHATWG rules drop that event, as it may be cut short; to follow them, do not call this.
     pub fn finish(&mut self) {
         self.parser.finish();
     }
 }
 
-/// Lines, as of NDJSON: each ends at LF or CRLF, and those with nothing but white space are left out.
+/// A parser of lines, as in NDJSON. Each line ends at LF or CRLF. Lines of only white space are left out.
 #[derive(Debug)]
 pub struct TextLines(Lines<Plain>);
 
 impl TextLines {
-    /// A parser of lines of at most `limit` bytes.
+    /// Creates a parser of lines of at most `limit` bytes.
     pub fn new(limit: u64) -> Self {
         Self(Lines::new(Plain::new(limit)))
     }
 
-    /// Takes the next bytes, once [`TextLines::next`] has used up the last ones.
+    /// Takes the next chunk, once [`TextLines::next`] returns `None`.
     pub fn feed(&mut self, chunk: Bytes) {
         self.0.feed(chunk);
     }
 
-    /// The next complete line, without its end.
+    /// Returns the next complete line, without its line end; `None` if it needs another chunk.
     ///
     /// # Errors
-    /// It is over the limit ([`Error::is_too_large`]). The line is passed over, and the next one is read as usual.
-    #[expect(clippy::should_implement_trait, reason = "None is no end: more chunks may come")]
+    /// Fails if the line is over the limit ([`Error::is_too_large`]). Skips that line, and reads the next one as usual.
+    #[expect(clippy::should_implement_trait, reason = "None is not the end: more chunks may come")]
     pub fn next(&mut self) -> Option<Result<Bytes, Error>> {
         loop {
             let line = self.0.next()?;
@@ -117,7 +118,7 @@ impl TextLines {
         }
     }
 
-    /// The last line, if the stream ended without a LF after it.
+    /// Returns the last line, if the stream ended without an LF after it.
     ///
     /// # Errors
     /// As for [`TextLines::next`].
@@ -126,8 +127,8 @@ impl TextLines {
     }
 }
 
-/// JSON-RPC messages, whatever content type they come in: Server-Sent Events, NDJSON, or JSON with one message, several,
-/// or a batch. Their bytes are as the server sent them, except that U+FFFD stands for what is not UTF-8.
+/// A parser of JSON-RPC messages in any content type: Server-Sent Events, NDJSON, or JSON with one message, several, or
+/// a batch. Returns the bytes that the server sent, except that U+FFFD replaces invalid UTF-8.
 #[derive(Debug)]
 pub struct Messages {
     decoder: Decoder,
@@ -135,24 +136,25 @@ pub struct Messages {
 }
 
 impl Messages {
-    /// A parser for a body with this `Content-Type`, of messages of at most `limit` bytes.
+    /// Creates a parser for a body with this `Content-Type`, of messages of at most `limit` bytes.
     pub fn new(content_type: Option<&str>, limit: u64) -> Self {
         Self { decoder: Decoder::in_memory(content_type, limit), found: false }
     }
 
-    /// Takes the next bytes, once [`Messages::next`] has used up the last ones.
+    /// Takes the next chunk, once [`Messages::next`] returns `None`.
     ///
     /// # Errors
-    /// A body that must be read as a whole is over the limit.
+    /// Fails if a body that must be read as a whole is over the limit.
     pub fn feed(&mut self, chunk: Bytes) -> Result<(), Error> {
         self.decoder.feed(chunk)
     }
 
-    /// The next complete message. What is no JSON-RPC message is passed over.
+    /// Returns the next complete message; `None` if it needs another chunk. Skips content that is not a JSON-RPC
+    /// message.
     ///
     /// # Errors
-    /// The message is over the limit ([`Error::is_too_large`]); those behind it are read as usual.
-    #[expect(clippy::should_implement_trait, reason = "None is no end: more chunks may come")]
+    /// Fails if the message is over the limit ([`Error::is_too_large`]). Reads later messages as usual.
+    #[expect(clippy::should_implement_trait, reason = "None is not the end: more chunks may come")]
     pub fn next(&mut self) -> Option<Result<Bytes, Error>> {
         if let Some(message) = self.decoder.next() {
             self.found = true;
@@ -161,12 +163,12 @@ impl Messages {
         self.decoder.take_lost().into_iter().next().map(|lost| Err(lost.error))
     }
 
-    /// The body is over, and `next` has used up its last chunk; it then gives what the end completes.
+    /// Ends the body, once `next` returns `None`. `next` then returns the messages that the end completes.
     pub fn finish(&mut self) {
         self.decoder.finish(true);
     }
 
-    /// Why there was no message, once all is read: the body held something else.
+    /// Returns why a body that was read to its end held no message: it held something else.
     pub fn rejected(&mut self) -> Option<Error> {
         self.decoder.take_rejected().filter(|_| !self.found)
     }

@@ -1,8 +1,8 @@
-//! A task that ends with its owner.
+//! A handle that aborts its task when it is dropped.
 
 use tokio::task::AbortHandle;
 
-/// Ends a task when it is dropped.
+/// Aborts a task when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Task(pub(crate) AbortHandle);
 

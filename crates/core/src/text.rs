@@ -1,18 +1,18 @@
-//! Text that somebody else has chosen, on its way to an error, a log or a terminal.
+//! Makes text that a peer chose safe to show in an error, a log or a terminal.
 //!
-//! Rule: whatever shows such a text, or may hold one, shows it by [`shown`] or [`excerpt`]. It then stays in its line, is
-//! no command to a terminal, hides nothing from its reader, and holds no secret that this process knows.
+//! Rule: code that shows text that may come from a peer uses [`shown`] or [`excerpt`]. The result stays on one line,
+//! holds no terminal commands and no hidden characters, and holds no secret that this process knows.
 
 use std::borrow::Cow;
 
 use crate::secrets;
 
-/// What stands where a secret was.
+/// Replaces a secret.
 const BLANK: &str = "[secret]";
-/// What stands at the end of a text that goes on.
+/// Marks the end of a text that was cut.
 const CUT: char = '…';
 
-/// A text as it may be shown.
+/// Returns a text made safe to show.
 pub fn shown<'a>(text: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
     let text = text.into();
     match blanked(&text, text.len()) {
@@ -21,7 +21,8 @@ pub fn shown<'a>(text: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
     }
 }
 
-/// The beginning of a text as it may be shown: at most `limit` bytes, with a mark at the end if the text goes on.
+/// Returns the beginning of a text made safe to show: at most `limit` bytes, with a mark at the end if the text was
+/// cut.
 pub fn excerpt(text: &str, limit: usize) -> String {
     let looked_at = text.get(..text.floor_char_boundary(look_at(limit))).unwrap_or_default();
     let kept = looked_at.floor_char_boundary(limit);
@@ -38,12 +39,13 @@ pub fn excerpt(text: &str, limit: usize) -> String {
     shown
 }
 
-/// How much of a text [`excerpt`] looks at, in bytes. It is more than it shows: a secret is not known by its first half.
+/// Returns how many bytes of a text [`excerpt`] reads. It reads more than it shows, as half a secret cannot be
+/// recognized.
 pub const fn look_at(limit: usize) -> usize {
     limit.saturating_add(secrets::LONGEST_BEGINNING)
 }
 
-/// The part of a text before `end` without the secrets that begin there; none if there are none.
+/// Returns the text before `end` without the secrets that begin there; `None` if there are none.
 fn blanked(text: &str, end: usize) -> Option<String> {
     let places = secrets::places_in(text);
     if places.is_empty() {
@@ -60,7 +62,7 @@ fn blanked(text: &str, end: usize) -> Option<String> {
     Some(blanked)
 }
 
-/// The text on one line, with the number of each character in the place of those that act or hide.
+/// Returns the text on one line, with characters that act or hide replaced by their numbers.
 fn harmless<'a>(text: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
     let text = text.into();
     if !text.contains(acts_or_hides) {
@@ -77,10 +79,14 @@ fn harmless<'a>(text: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
     shown.into()
 }
 
-/// Controls, which terminals obey (C0, DEL, C1); what ends a line or turns the direction of writing; and what is there
-/// without being seen, by which two texts that look alike differ and in which others can be hidden: all that Unicode calls
-/// ignorable by default (`Default_Ignorable_Code_Point`, unassigned ones included), and the marks of annotations. So an
-/// emoji of several characters and Persian with its joiners show the numbers of those; a log has to be certain first.
+/// True for characters that act on a terminal or hide text:
+///
+/// - controls that terminals obey (C0, DEL, C1);
+/// - line ends, and changes of the writing direction;
+/// - invisible characters, which hide text or make different texts look alike: all that Unicode calls ignorable by
+///   default (`Default_Ignorable_Code_Point`, unassigned ones included), and the marks of annotations.
+///
+/// An emoji of several characters and Persian with joiners therefore show numbers. In a log, certainty matters more.
 fn acts_or_hides(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_control();
@@ -108,7 +114,7 @@ fn acts_or_hides(c: char) -> bool {
     )
 }
 
-/// Every character that is never shown as it is, for the tests of the ways out.
+/// Returns every character that is never shown unchanged.
 #[cfg(test)]
 pub(crate) fn hostile() -> String {
     let all = ('\0'..='\u{e0fff}').filter(|c| acts_or_hides(*c));
@@ -134,7 +140,7 @@ mod tests {
 
     #[test]
     fn nothing_of_the_dangerous_categories_passes() {
-        // The classes that the bridge promises, spelled out beside the ranges above.
+        // The classes that the bridge promises to replace, listed independently of the ranges above.
         let promised = ('\0'..='\u{1f}')
             .chain('\u{7f}'..='\u{9f}')
             .chain(['\u{61c}', '\u{feff}', '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}'])

@@ -1,4 +1,4 @@
-//! Translation between the two eras of MCP, as text: no I/O.
+//! Translation between the two eras of MCP, as text (no I/O).
 
 pub(crate) mod legacy_to_modern;
 pub(crate) mod modern_to_legacy;

@@ -1,6 +1,7 @@
-//! The test vectors: `tests/vectors/KIND/NAME.in` is the raw input, `NAME.out` a JSON array of what it yields. That is the
-//! events of a stream (kind `sse`, as `NAME|DATA`), its lines (`lines`), what the scanner tells of a text (`json`), or the
-//! header that a text becomes (`headers`). Other languages' tests and the fuzzers' seeds read the same files.
+//! Reads the test vectors: `tests/vectors/KIND/NAME.in` is the raw input, `NAME.out` a JSON array of the expected
+//! output. That is the events of a stream (kind `sse`, as `NAME|DATA`), its lines (`lines`), the scanner's result for a
+//! text (`json`), or the header value for a text (`headers`). Other languages' tests and the fuzzers' seeds use the
+//! same files.
 
 use std::{fs, path::Path};
 
@@ -10,7 +11,7 @@ pub(crate) struct Case {
     pub(crate) expected: Vec<String>,
 }
 
-/// All cases of one kind; fails if there is none, or if one lacks its half.
+/// Reads all cases of one kind. Fails if there are none, or if a case lacks its output.
 pub(crate) fn read(kind: &str) -> Vec<Case> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors").join(kind);
     let inputs = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());

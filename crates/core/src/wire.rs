@@ -1,4 +1,4 @@
-//! What travels: JSON-RPC messages, the bodies and headers that carry them, and where large ones are kept.
+//! JSON-RPC messages, the HTTP bodies and headers that carry them, and the storage of large ones.
 
 pub(crate) mod body;
 pub(crate) mod error_text;

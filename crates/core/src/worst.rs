@@ -1,5 +1,5 @@
-//! The worst that a peer can send, for everything that reads it: a mebibyte of nesting and of repetition, on a small stack. What is
-//! counted is the work, which must grow as the text does.
+//! Tests the worst input from a peer for everything that reads it: a mebibyte of nesting and of repetition, on a small
+//! stack. The work is counted, and must grow linearly with the text.
 
 use std::sync::Arc;
 
@@ -22,16 +22,16 @@ use crate::{
     },
 };
 
-/// Of what is read as it comes.
+/// The size of a text that is read as a stream.
 const MIB: usize = 1 << 20;
-/// Of what stands where somebody looks into it, so that all places can be tried.
+/// The size of a value within a message, small enough to try all places.
 const PART: usize = 100 << 10;
-/// The stack of a thread that reads.
+/// The stack of the reading thread.
 const STACK: usize = 256 << 10;
-/// How often a byte may be looked at: schemas are read level by level, up to 64 of them.
+/// The most looks at each byte: schemas are read level by level, up to 64 levels.
 const MOST: usize = 300;
 
-/// Values of about this length that are deep, wide or both.
+/// Returns values of about this length that are deep, wide or both.
 fn values(length: usize) -> Vec<String> {
     let deep = |open: &str, close: &str| {
         let levels = length / (open.len() + close.len());
@@ -59,7 +59,7 @@ fn values(length: usize) -> Vec<String> {
     ]
 }
 
-/// Such values by themselves and in batches, and messages that have one wherever somebody looks.
+/// Returns such values alone and in batches, and messages with one in each place that is read.
 fn messages() -> Vec<String> {
     let meta = format!(r#""_meta":{{"{PROTOCOL_VERSION}":"2026-07-28","{CLIENT_CAPABILITIES}":{{}}}}"#);
     let mut all = Vec::new();
@@ -107,7 +107,7 @@ fn messages() -> Vec<String> {
     all
 }
 
-/// Everything that reads a message of a peer's.
+/// Calls everything that reads a peer's message.
 fn read_all(text: &Bytes) {
     let storage = Storage::new(std::env::temp_dir());
     for content_type in ["application/json", "application/x-ndjson", "text/event-stream"] {

@@ -1,4 +1,4 @@
-//! The whole bridge inside a Python program: on the process's own stdio, or between two streams of the program's.
+//! Runs the bridge inside a Python program: on the process's own stdio, or between two streams of the program.
 
 use std::{
     io,
@@ -27,18 +27,18 @@ use crate::{
     settings::{self, Certificates},
 };
 
-/// Chunks of input that may wait for the bridge.
+/// The most chunks of input that wait for the bridge.
 const WAITING: usize = 16;
 
 /// A bridge that is not running yet, runs, or has ended.
 #[pyclass(frozen, module = "mcp_gangway._native")]
 pub(crate) struct Bridge {
     input: Mutex<Option<mpsc::Sender<Bytes>>>,
-    /// What it is to do, and what it reads. None once it runs.
+    /// Its settings and input. None once it runs.
     task: Mutex<Option<(Config, Log, Reader)>>,
     output: Arc<Chunks>,
     stop: Arc<Notify>,
-    /// How long its client's writer may take nothing at the end, in seconds.
+    /// How long the client's writer may accept nothing at the end, in seconds.
     #[pyo3(get)]
     drain_time: f64,
 }
@@ -60,9 +60,9 @@ impl Bridge {
         })
     }
 
-    /// Starts it. The future gets the exit status and the line that the command would have written, if there is one. On the
-    /// process's own stdio with `on_stdio`, else `write` and `take` are its ends. It goes on when nobody waits for it any more,
-    /// until it is told to stop.
+    /// Starts the bridge. The future gets the exit status, and the line that the command would have written, if any.
+    /// With `on_stdio` it uses the process's own stdio, otherwise `write` and `take`. Dropping the future does not
+    /// stop the bridge.
     fn start(&self, waiter: Waiter<'_>, future: Py<PyAny>, on_stdio: bool) -> PyResult<Operation> {
         let runtime = runtime::handle()?;
         let Some((config, log, input)) = lock(&self.task).take() else {
@@ -84,42 +84,42 @@ impl Bridge {
         Ok(operation)
     }
 
-    /// Gives it bytes of its client's; the future is set when there is room for more.
+    /// Passes it bytes from its client. The future is set when there is room for more.
     fn write(&self, waiter: Waiter<'_>, future: Py<PyAny>, bytes: Vec<u8>) -> PyResult<Operation> {
         let Some(input) = lock(&self.input).clone() else {
             return Err(PyRuntimeError::new_err("the bridge takes no more input: it was closed"));
         };
         waiter.spawn(future, async move {
-            // A bridge that has ended takes nothing, and its end says why.
+            // A bridge that has ended accepts nothing; its outcome says why.
             let _ = input.send(bytes.into()).await;
             Ok::<Finish, _>(Box::new(|py| Ok(py.None())))
         })
     }
 
-    /// The client writes nothing more.
+    /// Ends the client's input.
     fn close_input(&self) {
         lock(&self.input).take();
     }
 
-    /// What it has written: a list of chunks, empty if there is nothing yet, or None at the end. They count as not written
-    /// before `written` says so.
+    /// Takes its output: a list of chunks, empty if there is nothing yet, or None at the end. The chunks count as
+    /// unwritten until `written` is called.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         taken(py, self.output.take_and_hold())
     }
 
-    /// So many bytes are written: the client's slowness is the bridge's only by what waits.
+    /// Reports that this many bytes were written. This makes room for more, so that a slow client slows the bridge.
     fn written(&self, length: usize) {
         self.output.free(length);
     }
 
-    /// The future is set when there is more to take.
+    /// Sets the future when there is more to take.
     fn wait(&self, waiter: Waiter<'_>, future: Py<PyAny>) -> PyResult<Operation> {
         let (promise, operation) = waiter.promise(future)?;
         self.output.tell(promise);
         Ok(operation)
     }
 
-    /// Tells it to end: what is pending is answered, with errors where need be.
+    /// Stops the bridge. Pending requests are answered, with errors if need be.
     fn stop(&self) {
         self.stop.notify_one();
     }
@@ -131,13 +131,13 @@ fn ended(end: Result<(), mcp_gangway::Failure>) -> Finish {
         Err(failure) => (failure.status(), Some(failure.to_string())),
     };
     Box::new(move |py| match line {
-        // Only what is learnt at the start, as of the file for the log.
+        // Only errors at the start, such as an unusable log file.
         Some(line) if status == 2 => Err(PyValueError::new_err(line)),
         line => Ok((status, line).into_pyobject(py)?.into_any().unbind()),
     })
 }
 
-/// What the program writes, as a stream.
+/// The program's input for the bridge, as a stream.
 struct Reader {
     receiver: mpsc::Receiver<Bytes>,
     chunk: Bytes,

@@ -1,7 +1,7 @@
-//! A bounded queue of bytes from the background to who reads: the body of a response, or what a bridge writes.
+//! A bounded queue of bytes from the background to a reader: the body of a response, or a bridge's output.
 //!
-//! Rule: who reads never waits for a lock or for the background; it takes all that is there, and asks to be told when there
-//! is more. Who writes waits while more than a bound is there.
+//! Rule: the reader never waits for a lock or for the background. It takes everything that is there, and is notified
+//! when there is more. The writer waits while the queue is full.
 
 use std::{
     collections::VecDeque,
@@ -19,9 +19,9 @@ use crate::{
     failure::Failure,
 };
 
-/// Bytes that may wait to be read. One chunk may go beyond.
+/// The capacity in bytes. One chunk may exceed it.
 const ROOM: usize = 256 << 10;
-/// What a stream is made of: as small as that is what a reader takes when it is slow.
+/// The chunk size of a stream, in bytes: a slow reader takes no more at a time.
 const PIECE: usize = 16 << 10;
 
 /// The queue, which both ends share.
@@ -33,25 +33,25 @@ struct State {
     ready: VecDeque<Bytes>,
     length: usize,
     end: Option<Result<(), Failure>>,
-    /// Nobody reads on.
+    /// True once the reader has closed it.
     is_closed: bool,
-    /// Who waits for more.
+    /// The reader that waits for more.
     reader: Option<Promise>,
-    /// Who waits for room.
+    /// The writer that waits for room.
     writer: Option<Waker>,
 }
 
-/// What is there to be read.
+/// The outcome of a read.
 pub(crate) enum Taken {
     Chunks(VecDeque<Bytes>),
     /// Nothing yet.
     Nothing,
-    /// The end, or what broke it off.
+    /// The end, or the failure.
     End(Result<(), Failure>),
 }
 
 impl Chunks {
-    /// All that is there, whose room is free. An end is told once.
+    /// Takes all chunks and frees their room. The end is returned once.
     pub(crate) fn take(&self) -> Taken {
         let taken = self.take_and_hold();
         if let Taken::Chunks(chunks) = &taken {
@@ -60,7 +60,7 @@ impl Chunks {
         taken
     }
 
-    /// The same for who frees the room when the bytes are where they are to be.
+    /// Takes all chunks without freeing their room; call `free` when they have been passed on.
     pub(crate) fn take_and_hold(&self) -> Taken {
         let mut state = lock(&self.0);
         if !state.ready.is_empty() {
@@ -72,7 +72,7 @@ impl Chunks {
         state.end.take().map_or(Taken::Nothing, Taken::End)
     }
 
-    /// So many bytes do not wait any more.
+    /// Frees the room of this many bytes.
     pub(crate) fn free(&self, length: usize) {
         let mut state = lock(&self.0);
         state.length = state.length.saturating_sub(length);
@@ -94,7 +94,7 @@ impl Chunks {
         }
     }
 
-    /// Adds a chunk, when there is room.
+    /// Waits for room, then adds a chunk.
     pub(crate) async fn push(&self, chunk: Bytes) {
         let mut chunk = Some(chunk);
         std::future::poll_fn(|context| self.poll_push(context, &mut chunk)).await;
@@ -119,7 +119,7 @@ impl Chunks {
         Poll::Ready(())
     }
 
-    /// Nothing more comes.
+    /// Marks the end.
     pub(crate) fn end(&self, outcome: Result<(), Failure>) {
         let mut state = lock(&self.0);
         if state.is_closed {
@@ -131,7 +131,7 @@ impl Chunks {
         told(reader);
     }
 
-    /// Nobody reads on. Who waits for more, in another thread, learns that there is none.
+    /// Closes the reading end. A reader that waits in another thread is told.
     pub(crate) fn close(&self) {
         let mut state = lock(&self.0);
         state.is_closed = true;

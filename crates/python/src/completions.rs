@@ -1,8 +1,8 @@
-//! From the background to whoever waits: an event loop, or a thread (`threads`). What is complete waits in a queue until the
-//! loop takes it and sets its futures.
+//! Passes results from the background to an event loop or to a thread (`threads`). A finished operation waits in a
+//! queue until the loop takes it and sets its future.
 //!
-//! Rule: the background only puts values into the queue and makes a pipe readable, once for all that waits. What a value
-//! is in Python is made on the loop's own thread.
+//! Rule: the background only puts values into the queue and makes a pipe readable, once for all waiting results.
+//! Python objects are created on the loop's own thread.
 
 use std::{
     collections::HashMap,
@@ -22,46 +22,46 @@ use crate::{
     threads::{Call, Slot},
 };
 
-/// Makes a result's Python object.
+/// Creates the Python object of a result.
 pub(crate) type Finish = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
-/// What comes of an operation.
+/// The outcome of an operation.
 pub(crate) type Outcome = Result<Finish, Failure>;
 
-/// Who waits for an operation. A loop has a future set; a thread has none, so its future is None.
+/// The waiter of an operation. For a loop a future is set; for a thread there is none, so its future is None.
 #[derive(FromPyObject)]
 pub(crate) enum Waiter<'py> {
     Loop(Bound<'py, Completions>),
     Thread(Bound<'py, Call>),
 }
 
-/// What is complete for one event loop.
+/// The finished operations of one event loop.
 #[pyclass(frozen, module = "mcp_gangway._native")]
 pub(crate) struct Completions {
     queue: Arc<Queue>,
-    /// The futures of what is not complete.
+    /// The futures of unfinished operations.
     waiting: Mutex<HashMap<u64, Py<PyAny>>>,
     process: Process,
 }
 
 struct Queue {
     complete: Mutex<Vec<(u64, Outcome)>>,
-    /// The signal is given and not taken.
+    /// True if the signal was given and not taken yet.
     is_signalled: AtomicBool,
-    /// Both ends are here, for a write to a pipe that nobody can read from could end the process.
+    /// Both ends are kept here, because writing to a pipe without a reader could end the process.
     signal: (PipeReader, PipeWriter),
     next: AtomicU64,
 }
 
-/// Something in the background whose end somebody waits for.
+/// An operation in the background.
 #[pyclass(frozen, module = "mcp_gangway._native")]
 pub(crate) struct Operation {
-    /// The loop and the number of its future, if it is a loop that waits.
+    /// The loop and the number of its future, if a loop waits.
     awaited: Option<(Py<Completions>, u64)>,
     task: Option<AbortHandle>,
     process: Process,
 }
 
-/// The one who says that an operation is complete. It says so when it is dropped, at the latest.
+/// Completes an operation. Dropping it completes the operation with a failure.
 pub(crate) struct Promise {
     /// None once it is kept.
     recipient: Option<Recipient>,
@@ -85,13 +85,13 @@ impl Completions {
         Ok(Self { queue: Arc::new(queue), waiting: Mutex::default(), process: Process::current() })
     }
 
-    /// The descriptor that is readable when `take_signal` will not block.
+    /// Returns the descriptor that is readable when `take_signal` will not block.
     #[cfg(unix)]
     fn fileno(&self) -> i32 {
         std::os::fd::AsRawFd::as_raw_fd(&self.queue.signal.0)
     }
 
-    /// Waits until something is complete.
+    /// Waits until an operation is finished.
     fn take_signal(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| {
             (&self.queue.signal.0).read_exact(&mut [0])?;
@@ -100,11 +100,11 @@ impl Completions {
         })
     }
 
-    /// Sets the futures of what is complete. Only on the event loop's thread.
+    /// Sets the futures of finished operations. Call it only on the event loop's thread.
     fn deliver(&self, py: Python<'_>) -> PyResult<()> {
         let complete = std::mem::take(&mut *lock(&self.queue.complete));
         for (token, outcome) in complete {
-            // Whoever was cancelled is not there any more.
+            // A cancelled operation has no future here.
             let Some(future) = lock(&self.waiting).remove(&token) else { continue };
             let future = future.into_bound(py);
             if future.call_method0(intern!(py, "done"))?.is_truthy()? {
@@ -120,10 +120,11 @@ impl Completions {
 }
 
 impl Waiter<'_> {
-    /// Promises to set `future`, or to wake the thread. Who does not wait any more is to cancel the operation.
+    /// Returns a promise that sets `future` or wakes the thread. Cancel the operation if nothing waits for it any
+    /// more.
     ///
     /// # Errors
-    /// This is a fork of the process that the event loop belongs to.
+    /// The event loop was created before this process forked.
     pub(crate) fn promise(self, future: Py<PyAny>) -> PyResult<(Promise, Operation)> {
         let (recipient, awaited) = match self {
             Self::Loop(completions) => {
@@ -142,7 +143,7 @@ impl Waiter<'_> {
     /// Runs `work` in the background, and keeps the promise when it is done.
     ///
     /// # Errors
-    /// As for `promise`, and no thread can be started.
+    /// As for `promise`, or no thread can be started.
     pub(crate) fn spawn(
         self,
         future: Py<PyAny>,
@@ -160,7 +161,7 @@ impl Waiter<'_> {
 
 #[pymethods]
 impl Operation {
-    /// Nobody waits for it any more: it is ended, if it has not ended.
+    /// Ends the operation, if it has not ended.
     fn cancel(&self) {
         if !self.process.is_current() {
             return;

@@ -1,7 +1,7 @@
-//! What went wrong in the background, on its way to a Python exception.
+//! A failure in the background, and its conversion to a Python exception.
 //!
-//! Rule: the classes are Python's (`mcp_gangway._exceptions`), which gets the kind, one line, and the lines of the causes;
-//! peers have their part in these, so each is as it may be shown.
+//! Rule: the classes are defined in Python (`mcp_gangway._exceptions`), which gets the kind, one line, and the lines
+//! of the causes. All lines may contain text from peers, so each is made safe to show.
 
 use std::{error::Error as StdError, io};
 
@@ -16,10 +16,10 @@ const LONGEST: usize = 2048;
 /// Why something failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// The name by which Python finds the class.
+    /// The name that selects the Python class.
     kind: &'static str,
     message: String,
-    /// What led to it, the nearest first: each with the system's number for it, if it has one.
+    /// Its causes, the nearest first, each with the system's error number if there is one.
     causes: Vec<(Option<i32>, String)>,
 }
 
@@ -28,18 +28,18 @@ impl Failure {
         Self { kind, message: excerpt(&message.into(), LONGEST), causes: Vec::new() }
     }
 
-    /// Nothing works on it any more.
+    /// Returns the failure of an object that was closed.
     pub(crate) fn closed() -> Self {
         Self::new("closed", "it was closed")
     }
 
-    /// The body of a response holds something else than JSON-RPC messages.
+    /// Returns the failure of a response whose body contains no JSON-RPC messages.
     pub(crate) fn no_message(error: &mcp_gangway_core::Error) -> Self {
         let beginning = error.detail().map(|beginning| format!(": {beginning}")).unwrap_or_default();
         Self::new("no_message", format!("{}{beginning}", error.worded(hints::words)))
     }
 
-    /// The same with the causes of `error`.
+    /// Adds `error` and its sources as causes.
     pub(crate) fn because_of(mut self, error: &(dyn StdError + 'static)) -> Self {
         let mut next = Some(error);
         while let Some(error) = next {
@@ -50,7 +50,7 @@ impl Failure {
         self
     }
 
-    /// One line on it.
+    /// Returns its message, one line.
     pub(crate) fn message(&self) -> &str {
         &self.message
     }
@@ -74,7 +74,8 @@ impl From<mcp_gangway_core::Error> for Failure {
     }
 }
 
-/// A text as it may be shown: in one line, harmless to a terminal, without the secrets that this process knows.
+/// Returns a text that is safe to show: on one line, harmless to a terminal, without the secrets that this process
+/// knows.
 #[pyfunction]
 pub(crate) fn shown(text: &str) -> String {
     mcp_gangway_core::text::shown(text).into_owned()

@@ -1,35 +1,35 @@
-//! What helps against an error, with the names that settings have in Python.
+//! Words the hints of errors with the names of the Python settings.
 
 use mcp_gangway_core::Hint;
 
-/// What helps, in these words.
+/// Returns the text of a hint.
 pub(crate) fn words(hint: Hint) -> &'static str {
     match hint {
-        Hint::Credentials => "give credentials with auth or headers",
-        Hint::Key => "give a key or a token with auth",
-        Hint::OtherIssuer => "issuer allows it if that is right",
-        Hint::Issuer => "issuer says it",
+        Hint::Credentials => "pass credentials with auth or headers",
+        Hint::Key => "pass a key or a token with auth",
+        Hint::OtherIssuer => "if that is right, allow it with issuer",
+        Hint::Issuer => "name the right one with issuer",
         Hint::OtherGrant | Hint::NotByDevice => "try another way to sign in",
-        Hint::CallbackPort => "choose another port for sign-ins to come back to",
-        Hint::ClientId => "client_id gives one",
-        Hint::KnownClient => "client_id gives a client that is known there, auth a token",
-        Hint::Keychain => "keychain=False leaves what is in it alone",
+        Hint::CallbackPort => "set another with callback_port",
+        Hint::ClientId => "set one with client_id",
+        Hint::KnownClient => "set a registered client with client_id, or pass a token with auth",
+        Hint::Keychain => "use keychain=False to ignore it",
         Hint::Proxy => "check proxy or HTTPS_PROXY",
         Hint::ProxyAndNetwork => "check proxy or HTTPS_PROXY and the network",
         Hint::Network => "check the network and proxy",
         Hint::Server => "check that the server runs, the URL and proxy",
-        Hint::Authority => "verify adds an authority to trust",
-        Hint::AuthorityItself => "give it by verify to trust it as the server's",
-        Hint::ClientCertificate => "cert gives one",
-        Hint::ClientCertificateFile => "cert takes a file in PEM form",
-        Hint::ClientKey => "cert names its file",
+        Hint::Authority => "add an authority to trust with verify",
+        Hint::AuthorityItself => "pass it with verify to trust it as the server's",
+        Hint::ClientCertificate => "set one with cert",
+        Hint::ClientCertificateFile => "cert needs a PEM file",
+        Hint::ClientKey => "name its file with cert",
         Hint::ClientCertificateAndKey => "check cert",
         Hint::OpenFiles => "raise that limit (ulimit -n), or lower concurrency",
         Hint::RequestSize => "max_request_size sets this limit",
         Hint::MessageSize => "max_message_size sets this limit",
         Hint::TotalTime => "max_time sets this limit",
         Hint::IdleTime => "timeout sets this limit",
-        // One that is newer than this program.
+        // A hint that is newer than this program.
         hint => hint.as_str(),
     }
 }

@@ -1,7 +1,6 @@
-//! The HTTP client for Python: requests under times and limits like those of httpx, and bodies that arrive while they are
-//! read.
+//! The HTTP client for Python: requests with timeouts and limits like those of httpx, and bodies that are streamed.
 //!
-//! Rule: whoever leaves a response frees its connection at once. Its permit goes with the task that reads the body.
+//! Rule: closing a response frees its connection at once. The permit belongs to the task that reads the body.
 
 use std::{
     error::Error as _,
@@ -38,10 +37,10 @@ use crate::{
     upload::{Consumed, Pieces, Upload},
 };
 
-/// Longer than any connection takes: the times are those of the requests.
+/// Longer than any connection takes: only the requests' own timeouts count.
 const NO_LIMIT: Duration = Duration::from_hours(24);
 
-/// Connections to any number of servers.
+/// A client with connections to any number of servers.
 #[pyclass(frozen, module = "mcp_gangway._native")]
 pub(crate) struct HttpClient {
     /// None once it is closed.
@@ -50,37 +49,37 @@ pub(crate) struct HttpClient {
     process: Process,
 }
 
-/// What is sent: all of it at once, or as Python makes it.
+/// A request body: complete, or produced by Python while it is sent.
 type Content = Either<Full<Bytes>, Pieces>;
 
-/// The same from Python.
+/// A request body from Python.
 #[derive(FromPyObject)]
 enum Given<'py> {
     Whole(PyBackedBytes),
     Made(Bound<'py, Upload>),
 }
 
-/// The times of one request, in seconds: connect, read, pool. None for no limit.
+/// The timeouts of one request, in seconds: connect, read, pool. None means no limit.
 type Times = (Option<f64>, Option<f64>, Option<f64>);
 
-/// How long its parts may take.
+/// The timeouts of one request.
 struct Limits {
-    /// To get one of the connections that there may be at once.
+    /// To get one of the limited number of connections.
     pool: Option<Duration>,
-    /// Address, TCP, proxy and TLS together.
+    /// DNS, TCP, proxy and TLS together.
     connect: Option<Duration>,
-    /// The longest silence of the server.
+    /// The longest time without data from the server.
     read: Option<Duration>,
 }
 
 #[pymethods]
 impl HttpClient {
-    /// `verify` is false to trust any certificate, `authorities` and `identity` are PEM texts, `proxy` is a URL; the system's
-    /// proxies count if there is none and `trust_env`.
+    /// `verify=False` accepts any certificate; `authorities` and `identity` are PEM texts; `proxy` is a URL. Without
+    /// a proxy, `trust_env` uses the system's proxies.
     #[new]
     #[pyo3(signature = (*, verify, authorities, identity, proxy, trust_env, http1, http2, keepalive_connections,
                         keepalive_expiry, connections))]
-    #[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools, reason = "they have names in Python")]
+    #[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools, reason = "keyword arguments in Python")]
     fn new(
         verify: bool,
         authorities: Vec<Vec<u8>>,
@@ -120,7 +119,7 @@ impl HttpClient {
         })
     }
 
-    /// Sends a request; the future gets its `HttpResponse`, all of it if `whole`.
+    /// Sends a request. The future gets its `HttpResponse`, with the whole body if `whole`.
     #[pyo3(signature = (waiter, future, method, url, headers, body, timeout, whole))]
     #[expect(clippy::too_many_arguments, reason = "one call from Python is cheaper than several")]
     fn send(
@@ -164,13 +163,13 @@ impl HttpClient {
         })
     }
 
-    /// Takes no more requests. Those under way go on.
+    /// Refuses further requests. Requests in flight go on.
     fn close(&self) {
         lock(&self.client).take();
     }
 }
 
-/// The headers of the POST that carries this JSON-RPC message.
+/// Returns the headers of the POST for this JSON-RPC message.
 #[pyfunction]
 pub(crate) fn message_headers<'py>(py: Python<'py>, message: &[u8]) -> PyResult<Bound<'py, PyList>> {
     let headers = mcp_gangway_core::message_headers(&Bytes::copy_from_slice(message)).map_err(value_error)?;
@@ -182,7 +181,7 @@ fn pairs<'py>(py: Python<'py>, headers: &HeaderMap) -> PyResult<Bound<'py, PyLis
     PyList::new(py, pairs.map(|(name, value)| (PyBytes::new(py, name.as_ref()), PyBytes::new(py, value.as_bytes()))))
 }
 
-/// Makes the request that Python described.
+/// Builds the request.
 fn request(
     method: &str,
     url: &str,
@@ -196,20 +195,21 @@ fn request(
     *request.uri_mut() = Uri::try_from(url).map_err(|_| Failure::new("invalid_url", "the URL cannot be used"))?;
     let map = request.headers_mut();
     for (name, value) in headers {
-        // A value may be a secret, and is not in the message.
+        // A value may be a secret, so it is not in the message.
         let shown = || format!("the header {:?}", String::from_utf8_lossy(&name));
         let key = HeaderName::from_bytes(&name).map_err(|_| invalid(&shown()))?;
         let value = HeaderValue::from_bytes(&value).map_err(|_| invalid(&format!("the value of {}", shown())))?;
         map.append(key, value);
     }
-    // Where a body is usual, some servers wait for one that is not said to be empty (RFC 9110, 8.6).
+    // For these methods, some servers wait for a body unless its length is given (RFC 9110, 8.6).
     if is_empty && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
         request.headers_mut().entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
     }
     Ok(request)
 }
 
-/// Sends it, and waits for the head of its response. While a body is made, a server that waits for it is not silent.
+/// Sends the request and waits for the head of its response. While Python produces the body, the read timeout does
+/// not run.
 async fn sent(
     client: &Client<Content>,
     request: Request<Content>,
@@ -233,7 +233,7 @@ async fn sent(
     Ok(within(limits.read, "read_timeout", sending).await??)
 }
 
-/// Waits for `work`, but not longer than this.
+/// Waits for `work`, at most for this time.
 pub(crate) async fn within<T>(
     limit: Option<Duration>,
     kind: &'static str,
@@ -243,12 +243,12 @@ pub(crate) async fn within<T>(
     time::timeout(limit, work).await.map_err(|_| Failure::new(kind, format!("more than {} s", limit.as_secs_f64())))
 }
 
-/// A response: its head, and the body while it arrives.
+/// A response: its head, and its body as it arrives.
 #[pyclass(frozen, module = "mcp_gangway._native")]
 pub(crate) struct HttpResponse {
     head: Parts,
     chunks: Arc<Chunks>,
-    /// The body before anybody reads it, which may be in one of two ways.
+    /// The unread body. It can be read raw or decompressed.
     unread: Mutex<Option<Unread>>,
     reading: Mutex<Option<AbortHandle>>,
     content: OnceLock<Vec<u8>>,
@@ -277,20 +277,20 @@ impl HttpResponse {
         }
     }
 
-    /// Names and values, in the order in which they came.
+    /// Names and values, in order of arrival.
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         pairs(py, &self.head.headers)
     }
 
-    /// The whole body, if it was to be read with the head.
+    /// The whole body, if it was requested with the head.
     #[getter]
     fn content<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         self.content.get().map(|content| PyBytes::new(py, content))
     }
 
-    /// Begins to read the body: as it came if `raw`, else decompressed. It makes no difference where nothing is compressed,
-    /// and the reading has begun.
+    /// Starts to read the body: unchanged if `raw`, otherwise decompressed. Does nothing if the body is not
+    /// compressed, because reading has started already.
     fn start(&self, raw: bool) -> PyResult<()> {
         self.process.check("response")?;
         if let Some(unread) = lock(&self.unread).take() {
@@ -300,12 +300,12 @@ impl HttpResponse {
         Ok(())
     }
 
-    /// What has arrived: a list of chunks, empty if there is nothing yet, or None at the end.
+    /// Takes what has arrived: a list of chunks, empty if there is nothing yet, or None at the end.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         taken(py, self.chunks.take())
     }
 
-    /// The future is set when there is more to take.
+    /// Sets the future when there is more to take.
     fn wait(&self, waiter: Waiter<'_>, future: Py<PyAny>) -> PyResult<Operation> {
         self.process.check("response")?;
         let (promise, operation) = waiter.promise(future)?;
@@ -313,7 +313,8 @@ impl HttpResponse {
         Ok(operation)
     }
 
-    /// Nobody reads on: the connection is free, for others if the body was read to its end. From any thread.
+    /// Stops reading and frees the connection, for reuse if the body was read to its end. Can be called from any
+    /// thread.
     fn close(&self) {
         if !self.process.is_current() {
             return;
@@ -338,7 +339,7 @@ impl HttpResponse {
         }
     }
 
-    /// With all of its body.
+    /// Reads the whole body.
     async fn whole(response: Response<Body>, limit: Option<Duration>) -> Result<Self, Failure> {
         let (head, mut body) = response.into_parts();
         let mut content = Vec::new();
@@ -350,7 +351,8 @@ impl HttpResponse {
         Ok(response)
     }
 
-    /// With a body that arrives. Its reading begins at once, unless it depends on the reader what is read.
+    /// Streams the body. Reading starts at once, unless the body is compressed: then the reader chooses the form
+    /// first.
     fn streaming(response: Response<Body>, limit: Option<Duration>, permit: OwnedSemaphorePermit) -> Self {
         let (head, body) = response.into_parts();
         let unread = Unread { body, limit, permit };
@@ -381,13 +383,13 @@ impl Unread {
                 Err(failure) => break Err(failure),
             }
         };
-        // Whoever learns of the end may count on the connection.
+        // Free the connection before the reader learns of the end.
         drop((self.body, self.permit));
         chunks.end(outcome);
     }
 }
 
-/// Why a body did not come to its end. What cannot be decompressed has a cause of the decoder's, and not of hyper's.
+/// Converts the error of a body that ended early. A decoding error has a source from the decoder, not from hyper.
 fn broken(error: mcp_gangway_core::Error) -> Failure {
     match error.source() {
         Some(source) if source.is::<io::Error>() => Failure::new("not_decoded", error.to_string()).because_of(source),
@@ -395,7 +397,7 @@ fn broken(error: mcp_gangway_core::Error) -> Failure {
     }
 }
 
-/// What was taken, for Python.
+/// Converts the outcome of a read for Python.
 pub(crate) fn taken(py: Python<'_>, taken: Taken) -> PyResult<Option<Bound<'_, PyAny>>> {
     let list = match taken {
         Taken::Chunks(chunks) => PyList::new(py, chunks.iter().map(|chunk| PyBytes::new(py, chunk)))?,

@@ -1,9 +1,9 @@
-//! The native half of the Python package `mcp_gangway`: HTTP, the stream parsers and the bridge itself. What Python
-//! programs see is in `python/mcp_gangway`; this module, `mcp_gangway._native`, is only for that package.
+//! The native half of the Python package `mcp_gangway`: HTTP, the stream parsers and the bridge. The public Python
+//! API is in `python/mcp_gangway`; this module, `mcp_gangway._native`, is private to that package.
 //!
-//! Rule: Python's objects stay on Python's threads. What runs in the background (`runtime`) knows none, takes no
-//! interpreter lock, and hands its results over through a queue (`completions`, `threads`, `chunks`). So it waits for no interpreter,
-//! and an interpreter that ends or is forked waits for nothing here.
+//! Rule: Python objects stay on Python's threads. Background tasks (`runtime`) use none, never take the interpreter
+//! lock, and pass results through a queue (`completions`, `threads`, `chunks`). So they never wait for an
+//! interpreter, and an interpreter that ends or forks never waits for them.
 
 mod bridge;
 mod chunks;

@@ -1,6 +1,6 @@
-//! The stream parsers for chunks that come from anywhere: events, lines, messages.
+//! The stream parsers for chunks from any source: events, lines, messages.
 //!
-//! Rule: what is long is read without the interpreter lock; for what is short, giving it up costs more than it brings.
+//! Rule: long chunks are parsed without the interpreter lock. For short ones, releasing it costs more than it saves.
 
 use std::{iter, sync::OnceLock, time::Duration};
 
@@ -17,13 +17,13 @@ use pyo3::{
 
 use crate::{failure::Failure, json::parsed};
 
-/// From this many bytes on, a chunk is read without the interpreter lock.
+/// From this many bytes on, a chunk is parsed without the interpreter lock.
 const LONG: usize = 32 << 10;
 
-/// An event holds at most so many times its size of memory.
+/// An event keeps at most this many times its own size in memory.
 const MOST_HELD: usize = 16;
 
-/// One of the Server-Sent Events. Its data is made text when that is asked for, as JSON is read without.
+/// A Server-Sent Event. Its data is decoded to text only on demand, because parsing JSON does not need that.
 #[pyclass(frozen, module = "mcp_gangway")]
 #[expect(clippy::struct_field_names, reason = "they are Python's names")]
 pub(crate) struct Event {
@@ -32,7 +32,7 @@ pub(crate) struct Event {
     #[pyo3(get)]
     id: Py<PyString>,
     retry: Option<Duration>,
-    /// The data as it came. None if the event was made of a text.
+    /// The data as received. None if the event was created from a text.
     bytes: Option<Bytes>,
     text: OnceLock<Py<PyString>>,
 }
@@ -65,7 +65,7 @@ impl Event {
             return Ok(text.bind(py).clone());
         }
         let text = text(py, self.bytes.as_deref().unwrap_or_default())?;
-        // Another thread may have been faster.
+        // Another thread may have set it already.
         Ok(self.text.get_or_init(|| text.unbind()).bind(py).clone())
     }
 
@@ -86,7 +86,7 @@ impl Event {
         let text = || Ok(self.data(py)?.into_any());
         match &self.bytes {
             Some(bytes) => parsed(py, bytes, text),
-            // One with a surrogate alone has no bytes.
+            // A text with a lone surrogate has no UTF-8 form.
             None => parsed(py, self.data(py)?.to_str().unwrap_or_default().as_bytes(), text),
         }
     }
@@ -118,7 +118,7 @@ impl Event {
     }
 }
 
-/// Text with U+FFFD for what is not UTF-8.
+/// Decodes UTF-8, with U+FFFD for invalid bytes.
 fn text<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
     match PyString::from_bytes(py, bytes) {
         Err(error) if error.is_instance_of::<PyUnicodeDecodeError>(py) => {
@@ -128,7 +128,7 @@ fn text<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
     }
 }
 
-/// A text that is often the same again, and then the same object.
+/// Caches the last text, because consecutive events often have the same one.
 #[derive(Default)]
 struct Again(Option<(Bytes, Py<PyString>)>);
 
@@ -145,7 +145,7 @@ impl Again {
     }
 }
 
-/// The texts of events.
+/// The cached texts of events.
 #[derive(Default)]
 struct Texts {
     name: Again,
@@ -153,14 +153,14 @@ struct Texts {
 }
 
 impl Texts {
-    /// The event of a chunk of this length.
+    /// Creates the event from a chunk of this length.
     fn event<'py>(&mut self, py: Python<'py>, event: streams::Event, length: usize) -> PyResult<Bound<'py, PyAny>> {
         let streams::Event { name, data, id, retry } = event;
         let event = Event {
             event: if name.is_empty() { intern!(py, "message").clone().unbind() } else { self.name.text(py, &name)? },
             id: id.as_ref().map_or_else(|| Ok(intern!(py, "").clone().unbind()), |id| self.id.text(py, id))?,
             retry,
-            // A small part of a large chunk would hold all of it.
+            // A small slice would keep the whole large chunk in memory.
             bytes: Some(if data.len() < length / MOST_HELD { Bytes::copy_from_slice(&data) } else { data }),
             text: OnceLock::new(),
         };
@@ -168,12 +168,12 @@ impl Texts {
     }
 }
 
-/// Server-Sent Events out of chunks.
+/// Parses Server-Sent Events from chunks.
 #[pyclass(module = "mcp_gangway")]
 pub(crate) struct SseParser {
     events: SseEvents,
     texts: Texts,
-    /// Not events are given, but the objects that their data stands for.
+    /// If true, the objects in the data are returned instead of events.
     parsed: bool,
 }
 
@@ -203,13 +203,13 @@ impl SseParser {
 }
 
 impl SseParser {
-    /// What is complete after a chunk of this length.
+    /// Returns the items that are complete after a chunk of this length.
     fn complete<'py>(&mut self, py: Python<'py>, length: usize) -> PyResult<Bound<'py, PyList>> {
         let (events, texts) = (&mut self.events, &mut self.texts);
         if !self.parsed {
             return list(py, length, || events.next(), |event| texts.event(py, event, length));
         }
-        // Without data an event only sets the stream's id.
+        // An event without data only sets the stream's id.
         let next = || loop {
             match events.next() {
                 Some(Ok(event)) if event.data.is_empty() => {}
@@ -220,11 +220,11 @@ impl SseParser {
     }
 }
 
-/// The lines of NDJSON out of chunks.
+/// Parses NDJSON lines from chunks.
 #[pyclass(module = "mcp_gangway")]
 pub(crate) struct NdjsonParser {
     lines: TextLines,
-    /// They are given as the objects that they stand for.
+    /// If true, objects are returned instead of bytes.
     parsed: bool,
 }
 
@@ -250,11 +250,11 @@ impl NdjsonParser {
     }
 }
 
-/// JSON-RPC messages out of the chunks of a body, whatever its content type.
+/// Parses JSON-RPC messages from the chunks of a body with any content type.
 #[pyclass(module = "mcp_gangway")]
 pub(crate) struct MessageParser {
     messages: Messages,
-    /// They are given as Python's objects.
+    /// If true, Python objects are returned instead of bytes.
     parsed: bool,
 }
 
@@ -270,7 +270,7 @@ impl MessageParser {
         let chunk = bytes_of(chunk)?;
         let length = chunk.len();
         let (messages, is_parsed) = (&mut self.messages, self.parsed);
-        // To take it may be work, too, and its error is one of the items'.
+        // Feeding may take time as well, and its error is returned like an item's.
         let mut chunk = Some(chunk);
         let next = || match chunk.take().map(|chunk| messages.feed(chunk)) {
             Some(Err(error)) => Some(Err(error)),
@@ -281,7 +281,7 @@ impl MessageParser {
 
     fn finish<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let (messages, is_parsed) = (&mut self.messages, self.parsed);
-        // A body of one document is read here.
+        // A body that is one document is parsed here.
         py.detach(|| messages.finish());
         let found = list(py, LONG, || messages.next(), |message| given(py, &message, is_parsed));
         match messages.rejected() {
@@ -291,17 +291,17 @@ impl MessageParser {
     }
 }
 
-/// A line or message as Python gets it.
+/// Converts a line or message for Python.
 fn given<'py>(py: Python<'py>, message: &[u8], is_parsed: bool) -> PyResult<Bound<'py, PyAny>> {
     let bytes = || PyBytes::new(py, message).into_any();
     if is_parsed { parsed(py, message, || Ok(bytes())) } else { Ok(bytes()) }
 }
 
-/// The default limit of all parsers, in bytes: that of the bridge.
+/// The default limit of all parsers, in bytes, the same as the bridge's.
 const LIMIT: u64 = 4 << 30;
 
-/// The list of what a parser has after a chunk of this length. If something is wrong with one item, the exception has the
-/// others, which are not lost.
+/// Returns the list of a parser's items after a chunk of this length. If one item fails, the exception carries the
+/// others, so that they are not lost.
 fn list<'py, T: Send, O: IntoPyObject<'py>>(
     py: Python<'py>,
     length: usize,
@@ -324,14 +324,14 @@ fn list_of<'py, T, O: IntoPyObject<'py>>(
             Err(error) => failure = failure.or(Some(error)),
         }
     }
-    // Of known length it is made at once.
+    // With a known length the list is allocated at once.
     let list = PyList::new(py, objects)?;
     let Some(failure) = failure else { return Ok(list) };
     failure.value(py).setattr(intern!(py, "complete"), list)?;
     Err(failure)
 }
 
-/// The bytes of a bytes-like object; those of `bytes` are not copied.
+/// Returns the bytes of a bytes-like object, without a copy for `bytes`.
 fn bytes_of(chunk: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     static MEMORY_VIEW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     if let Ok(bytes) = chunk.cast::<PyBytes>() {

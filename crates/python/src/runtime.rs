@@ -1,17 +1,17 @@
-//! The threads behind the package: one runtime for the process, started when it is first needed.
+//! The background threads of the package: one runtime per process, started on first use.
 //!
-//! Rule: after a fork the child has none of its parent's threads. What was made before, and would wait for them for ever,
-//! is refused with an error; what is made afterwards gets threads of the child's own.
+//! Rule: after a fork the child has none of its parent's threads. Objects from before the fork would wait for those
+//! threads forever, so using them is an error. New objects get threads of the child's own.
 
 use std::sync::{Mutex, PoisonError};
 
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// The runtime of the process with this number. It is never dropped: its threads end with the process.
+/// The runtime, and the ID of its process. It is never dropped: its threads end with the process.
 static RUNTIME: Mutex<Option<(u32, &'static Runtime)>> = Mutex::new(None);
 
-/// The process that something was made in.
+/// The process that an object was created in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Process(u32);
 
@@ -24,8 +24,10 @@ impl Process {
         self == Self::current()
     }
 
+    /// Checks that this is still the same process.
+    ///
     /// # Errors
-    /// This is another process, a fork of that one.
+    /// This is a fork of that process.
     pub(crate) fn check(self, what: &str) -> PyResult<()> {
         if self.is_current() {
             return Ok(());
@@ -36,7 +38,7 @@ impl Process {
     }
 }
 
-/// The runtime of this process.
+/// Returns the runtime of this process.
 ///
 /// # Errors
 /// No thread can be started.
@@ -49,7 +51,7 @@ pub(crate) fn handle() -> PyResult<Handle> {
         return Ok(runtime.handle().clone());
     }
     mcp_gangway::report_panics();
-    // One thread: what it does is waiting, and moving bytes.
+    // One thread is enough: it mostly waits and moves bytes.
     let started = Builder::new_multi_thread().worker_threads(1).thread_name("mcp-gangway").enable_all().build();
     let started: &'static Runtime = Box::leak(Box::new(started.map_err(|error| {
         PyRuntimeError::new_err(format!("mcp_gangway cannot start its background thread: {error}"))

@@ -1,7 +1,7 @@
-//! What a Python program tells the bridge: the attributes of `BridgeSettings` become the core's settings, value by value.
+//! Converts the attributes of `BridgeSettings` into the core's settings, one by one.
 //!
-//! Rule: what is wrong with a value is said under the name of its attribute. A value of the wrong type is a `TypeError`, any other that
-//! cannot be used a `ValueError`.
+//! Rule: an error names the attribute. A value of the wrong type is a `TypeError`, any other unusable value a
+//! `ValueError`.
 
 use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
@@ -21,13 +21,14 @@ use pyo3::{
 
 use crate::hints;
 
-/// Certificates: whether any is trusted, those in PEM that are trusted beside the system's, and what the bridge proves to be.
+/// Certificates: whether any server certificate is accepted, extra PEM certificates to trust, and the client's
+/// certificate and key.
 pub(crate) type Certificates = (bool, Vec<Vec<u8>>, Option<(Vec<u8>, Vec<u8>)>);
 
 /// Reads the settings, and the files that they name.
 ///
 /// # Errors
-/// A value that cannot be used.
+/// A value cannot be used.
 pub(crate) fn read(settings: &Bound<'_, PyAny>, certificates: Certificates) -> PyResult<(Config, Log)> {
     let settings = Attributes { of: settings, before: "" };
     let environment: Environment = Arc::new(|name| env::var_os(name));
@@ -52,7 +53,7 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>, certificates: Certificates) -> P
         config.unix_socket = Some(path);
     }
     if cfg!(not(unix)) && config.unix_socket.is_some() {
-        return Err(settings.mistake("unix_socket", "there are no Unix sockets on this system"));
+        return Err(settings.mistake("unix_socket", "Unix sockets are not supported on this system"));
     }
     config.client_era = match &*settings.get::<String>("era")? {
         "auto" => ClientEra::Auto,
@@ -114,7 +115,8 @@ fn transport(settings: &Attributes<'_, '_>) -> PyResult<TransportMode> {
     }
 }
 
-/// Certificates are read where a client is made, which tells two settings apart only if each has one of its own.
+/// Checks each certificate setting on its own. Certificates are parsed when a client is created, so each one gets its
+/// own client, to tell which setting is wrong.
 fn check_certificates(settings: &Attributes<'_, '_>, config: &Config) -> PyResult<()> {
     let check = |name: &str, client: Option<&ClientIdentity>, authorities: &[Vec<u8>]| {
         let mut http = HttpSettings::default();
@@ -164,7 +166,7 @@ fn read_sign_in(settings: &Attributes<'_, '_>, config: &Config, environment: &En
         (None, None) => None,
     };
     if oauth.credential.is_some() && oauth.client_id.is_none() {
-        return Err(settings.mistake("client_id", "there are credentials, but no client that they belong to"));
+        return Err(settings.mistake("client_id", "there are client credentials, but no client_id"));
     }
     if let Some(issuer) = settings.get::<Option<String>>("issuer")? {
         let checked = embedded::checked_issuer(&issuer).map_err(|what| settings.mistake("issuer", what))?;
@@ -202,10 +204,10 @@ fn read_sign_in(settings: &Attributes<'_, '_>, config: &Config, environment: &En
     Ok(oauth)
 }
 
-/// The attributes of an object of settings.
+/// The attributes of a settings object.
 struct Attributes<'a, 'py> {
     of: &'a Bound<'py, PyAny>,
-    /// What their names begin with where a mistake is told.
+    /// The prefix of their names in error messages.
     before: &'static str,
 }
 
@@ -214,7 +216,7 @@ impl<'py> Attributes<'_, 'py> {
     where
         T: FromPyObjectOwned<'py>,
     {
-        let missing = |_| PyTypeError::new_err(format!("{}{name}: there is no such attribute", self.before));
+        let missing = |_| PyTypeError::new_err(format!("{}{name}: the attribute is missing", self.before));
         let value = self.of.getattr(name).map_err(missing)?;
         value.extract::<T>().map_err(|error| {
             let error = error.into();
@@ -227,7 +229,7 @@ impl<'py> Attributes<'_, 'py> {
         })
     }
 
-    /// Names and values of a mapping.
+    /// Returns the names and values of a mapping.
     fn pairs(&self, name: &str) -> PyResult<Vec<(String, String)>> {
         let items = self
             .of
@@ -240,7 +242,7 @@ impl<'py> Attributes<'_, 'py> {
         })
     }
 
-    /// Sets a time in seconds, if there is one.
+    /// Sets a time in seconds, unless the attribute is None.
     fn time(&self, name: &str, is_some: bool, time: &mut Duration) -> PyResult<()> {
         let Some(seconds) = self.get::<Option<f64>>(name)? else { return Ok(()) };
         if !(0.0..=MOST_SECONDS).contains(&seconds) {
@@ -253,7 +255,7 @@ impl<'py> Attributes<'_, 'py> {
         Ok(())
     }
 
-    /// Gives a whole number to `set`, if there is one.
+    /// Passes a whole number to `set`, unless the attribute is None.
     fn number(&self, name: &str, least: u64, most: u64, set: impl FnOnce(u64)) -> PyResult<()> {
         let Some(number) = self.get::<Option<i128>>(name)? else { return Ok(()) };
         let within = u64::try_from(number).ok().filter(|number| (least..=most).contains(number));
@@ -262,7 +264,7 @@ impl<'py> Attributes<'_, 'py> {
         Ok(())
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "errors and texts are made for it")]
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass temporary errors and texts")]
     fn mistake(&self, name: &str, what: impl ToString) -> PyErr {
         PyValueError::new_err(format!("{}{name}: {}", self.before, what.to_string()))
     }

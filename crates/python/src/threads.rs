@@ -1,6 +1,6 @@
-//! From the background to a thread that waits: the counterpart of an event loop for programs without one.
+//! Passes results from the background to a waiting thread, for programs without an event loop.
 //!
-//! Rule: who waits holds no interpreter lock, and looks for signals while it does, so that Ctrl-C ends any wait.
+//! Rule: a waiting thread does not hold the interpreter lock, and checks for signals, so that Ctrl-C ends any wait.
 
 use std::{
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -14,18 +14,18 @@ use crate::{
     http::seconds,
 };
 
-/// How often a thread looks for signals while it waits.
+/// How often the main thread checks for signals while it waits.
 const LOOK: Duration = Duration::from_millis(50);
-/// The same for threads that get none.
+/// How often other threads do, which get no signals.
 const REST: Duration = Duration::from_secs(10);
 
-/// What one thread waits for.
+/// An operation that one thread waits for.
 #[pyclass(frozen, module = "mcp_gangway._native")]
 pub(crate) struct Call {
     pub(crate) slot: Arc<Slot>,
 }
 
-/// Where the outcome is put.
+/// The place for the outcome.
 #[derive(Default)]
 pub(crate) struct Slot {
     outcome: Mutex<Option<Outcome>>,
@@ -39,8 +39,8 @@ impl Call {
         Self { slot: Arc::default() }
     }
 
-    /// Waits until there is an outcome, but not longer than so many seconds, and says whether there is one. Raises what a
-    /// signal's handler does.
+    /// Waits until there is an outcome, at most for this many seconds. Returns true if there is one. Raises the
+    /// exception of a signal handler.
     fn wait(&self, py: Python<'_>, limit: Option<f64>) -> PyResult<bool> {
         let until = seconds(limit)?.and_then(|limit| Instant::now().checked_add(limit));
         let mut look = LOOK;
@@ -59,10 +59,10 @@ impl Call {
         }
     }
 
-    /// The outcome, once there is one.
+    /// Returns the outcome, once there is one.
     fn result(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let outcome = lock(&self.slot.outcome).take();
-        let outcome = outcome.ok_or_else(|| PyRuntimeError::new_err("there is no outcome, or it was taken"))?;
+        let outcome = outcome.ok_or_else(|| PyRuntimeError::new_err("there is no outcome, or it was taken already"))?;
         outcome.map_err(|failure| failure.into_exception(py)).and_then(|finish| finish(py))
     }
 }
@@ -73,7 +73,7 @@ impl Slot {
         self.is_filled.notify_all();
     }
 
-    /// Whether it is filled, at the latest after `limit`.
+    /// Waits at most for `limit`. Returns true if it is filled.
     fn wait(&self, limit: Duration) -> bool {
         let outcome = lock(&self.outcome);
         let waited = self.is_filled.wait_timeout_while(outcome, limit, |outcome| outcome.is_none());
@@ -81,7 +81,7 @@ impl Slot {
     }
 }
 
-/// Python runs the handlers of signals in one thread only.
+/// Returns true on the main thread, the only one that runs signal handlers.
 fn is_main_thread(py: Python<'_>) -> PyResult<bool> {
     static MAIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     static OWN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();

@@ -1,7 +1,7 @@
-//! The body of a request that Python makes while it is sent.
+//! A request body that Python produces while it is sent.
 //!
-//! Rule: one piece waits, so who makes them feels how fast the server takes them. A body that was not ended is never taken
-//! for a whole one: it breaks its request off.
+//! Rule: at most one piece waits, so the producer is as slow as the server. A body that was not ended makes its
+//! request fail, and is never taken for a complete one.
 
 use std::{
     io,
@@ -21,18 +21,18 @@ use crate::{
     http::{seconds, within},
 };
 
-/// The end at which Python puts the pieces in.
+/// The end that Python writes to.
 #[pyclass(frozen, module = "mcp_gangway._native")]
 pub(crate) struct Upload {
     /// None once it is closed.
     sender: Mutex<Option<mpsc::Sender<Option<Bytes>>>>,
-    /// Ready when the first piece is asked for, up to which nobody is slow. None once that was waited for.
+    /// Ready when the first piece is requested; until then no write timeout runs. None once that was waited for.
     begun: Mutex<Option<oneshot::Receiver<()>>>,
     /// None once it is sent.
     body: Mutex<Option<(Pieces, Consumed)>>,
 }
 
-/// Ready when a body has been consumed to its end, or is not wanted any more.
+/// Ready when a body has been consumed to its end, or is no longer wanted.
 pub(crate) type Consumed = oneshot::Receiver<()>;
 
 #[pymethods]
@@ -50,8 +50,8 @@ impl Upload {
         }
     }
 
-    /// Gives the next piece, or None for the end; the future gets whether it is wanted, when there is room for it. `limit` is
-    /// for a server that takes nothing.
+    /// Writes the next piece, or None for the end. When there is room for it, the future gets whether the body is
+    /// still wanted. `limit` is the write timeout.
     fn write(
         &self,
         waiter: Waiter<'_>,
@@ -74,14 +74,14 @@ impl Upload {
         })
     }
 
-    /// No piece comes any more. If it was not ended, its request fails.
+    /// Closes the body. If it was not ended, its request fails.
     fn close(&self) {
         lock(&self.sender).take();
     }
 }
 
 impl Upload {
-    /// The end from which it is sent.
+    /// Takes the end that is sent.
     ///
     /// # Errors
     /// It was sent already.
@@ -90,11 +90,11 @@ impl Upload {
     }
 }
 
-/// What has been put in, as a body.
+/// The written pieces, as a body.
 pub(crate) struct Pieces {
     receiver: mpsc::Receiver<Option<Bytes>>,
     first_poll: Option<oneshot::Sender<()>>,
-    /// Its end is what tells.
+    /// Dropping it completes [`Consumed`].
     _wanted: oneshot::Sender<()>,
 }
 
@@ -111,7 +111,7 @@ impl http_body::Body for Pieces {
         }
         Poll::Ready(match ready!(self.receiver.poll_recv(context)) {
             Some(piece) => piece.map(|piece| Ok(Frame::data(piece))),
-            None => Some(Err(io::Error::other("the program did not end the request's body"))),
+            None => Some(Err(io::Error::other("the program did not finish the request's body"))),
         })
     }
 }

@@ -1,7 +1,7 @@
-// What the TypeScript clients share: the steps of a plan, done in order, and the report of what came of them.
-// dialogue.py says what a plan and a report are; this is the same in JavaScript.
+// Shared by the TypeScript clients: runs the steps of a plan in order, and reports the results. dialogue.py describes
+// plans and reports; this is the same in JavaScript.
 //
-// CommonJS, because it finds the SDKs by NODE_PATH, away from this folder.
+// CommonJS, because it finds the SDKs by NODE_PATH, outside of this folder.
 "use strict";
 
 const { execFile } = require("node:child_process");
@@ -23,15 +23,15 @@ class Dialogue {
     this.events = [];
     this.report = { steps: {}, complaints: [], late: [], failure: null };
     this.onProgress = () => {};
-    this.meta = {}; // What each call carries.
+    this.meta = {}; // The `_meta` of each call.
     this.listening = new Map(); // Subscriptions, by URI.
-    // What the versions of the SDK do in different ways; the client scripts set it.
+    // Differences between the versions of the SDK; the client scripts set them.
     this.sdkCallTool = undefined;
     this.modern = false; // Revision 2026-07-28.
     this.messageOf = (error) => error.message;
   }
 
-  // Do all steps; one that fails or hangs does not keep the next from being tried.
+  // Do all steps. A step that fails or hangs does not prevent the next one.
   async run(client) {
     this.client = client;
     this.report.server = client.getServerVersion()?.name;
@@ -61,7 +61,7 @@ class Dialogue {
     return outcome;
   }
 
-  // The client's answers to the server, by method; each notes the event.
+  // The client's responses to the server, by method. Each records its event.
   requestHandlers() {
     return {
       "sampling/createMessage": ({ params }) => {
@@ -72,7 +72,7 @@ class Dialogue {
       "elicitation/create": async ({ params }) => {
         this.events.push(["elicitation", params.message]);
         if (params.mode === "url") {
-          // In a modern dialogue this is what the call waits for; else its error has the URL as well.
+          // In a modern dialogue the call waits for this; otherwise its error also has the URL.
           if (this.modern) await this.browse(params.url);
           return { action: "accept" };
         }
@@ -85,8 +85,8 @@ class Dialogue {
     };
   }
 
-  // Progress is taken from the notification itself and not by the SDK's onprogress, which drops a progress that
-  // arrives in the same read as the result of its request.
+  // Record progress from the notification itself. The SDK's onprogress drops progress that arrives in the same read as
+  // the result of its request.
   notificationHandlers() {
     return {
       "notifications/progress": ({ params }) => this.onProgress(params),
@@ -132,7 +132,7 @@ class Dialogue {
       };
     });
     const held = this.callTool(step.tool, step.arguments, true);
-    held.catch(() => {}); // It may fail after the step has been given up.
+    held.catch(() => {}); // It may fail after the step has timed out.
     await progressed;
     await this.callTool(step.release, step.arguments);
     return held;
@@ -188,7 +188,7 @@ class Dialogue {
   }
 
   async watchTools() {
-    // Earlier servers tell unasked.
+    // Earlier servers notify without a subscription.
     if (this.modern) await this.client.listen({ toolsListChanged: true });
     return {};
   }
@@ -227,8 +227,8 @@ class Dialogue {
     return state;
   }
 
-  // Look at the transport's stdout as well: an SDK may pass over a line that is no JSON, and does not tell the
-  // protocol version.
+  // Read the transport's stdout as well: an SDK may skip a line that is not JSON, and does not expose the protocol
+  // version.
   watchStdout(transport) {
     const start = transport.start.bind(transport);
     transport.start = async () => {
@@ -261,17 +261,17 @@ async function main(talk) {
   try {
     await talk(dialogue);
   } catch (error) {
-    // What was done before is worth reporting all the same.
+    // Report the steps that were already done.
     dialogue.report.failure = error.stack;
   }
-  // A bridge that is still there after the SDK has closed it would keep this process alive.
+  // Exit explicitly: a bridge that still runs after the SDK has closed it would keep this process alive.
   process.stdout.write(JSON.stringify(dialogue.report), () => process.exit());
 }
 
 function within(seconds, promise) {
   const abort = new AbortController();
   const limit = setTimeout(seconds * 1000, { hang: seconds }, { signal: abort.signal });
-  limit.catch(() => {}); // By the abort.
+  limit.catch(() => {}); // The abort rejects it.
   return Promise.race([promise, limit]).finally(() => abort.abort());
 }
 

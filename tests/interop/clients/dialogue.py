@@ -1,23 +1,23 @@
-"""What the Python clients share: the steps of a plan, done in order, and the report of what came of them.
+"""Shared by the Python clients: runs the steps of a plan in order, and reports the results.
 
 A client script reads its plan as one JSON object from stdin and prints one JSON report:
 
-    plan:    {"launch": {"command", "args", "env"}, "stderr": path, "mode": mode, "browser": [what opens URLs],
+    plan:    {"launch": {"command", "args", "env"}, "stderr": path, "mode": mode, "browser": [command that opens URLs],
               "steps": [step, ...]}
-    mode:    "legacy" for revisions with a handshake, "2026-07-28" for that one, "auto" to ask for it first
-    step:    {"name", "do": one of the methods of Dialogue below, and what that needs,
-              "events": how many to wait for before the step is over, where they need not come before its outcome}
+    mode:    "legacy" for revisions with a handshake, "2026-07-28" for only that one, "auto" to ask for it first
+    step:    {"name", "do": one of the methods of Dialogue below, and its parameters,
+              "events": how many to wait for, if they may come after the outcome}
     report:  {"protocol": version, "server": name, "steps": {name: {"outcome", "events"}},
-              "complaints": [what the SDK found wrong with the bridge's stdout], "late": [events after the last step],
-              "failure": what ended the connection before its time or went wrong in closing it, or null}
+              "complaints": [the SDK's errors about the bridge's stdout], "late": [events after the last step],
+              "failure": the error that ended the connection early or that occurred when closing it, or null}
 
 An outcome is {"text": ...}, {"tool_error": text}, {"error": code, "message": ...} for a JSON-RPC error, {"hang": limit}
-for a step that took too long, and what single steps say below. Events are what reached the client's callbacks during
-the step, those of the first step since the connection: ["progress", progress, total, message], ["log", level, data],
-["sampling", prompt], ["elicitation", message], ["roots"], ["tools changed"], ["updated", uri].
+for a step that took too long, or one that a method below documents. Events are the calls of the client's callbacks
+during the step; the first step includes those since the connection: ["progress", progress, total, message],
+["log", level, data], ["sampling", prompt], ["elicitation", message], ["roots"], ["tools changed"], ["updated", uri].
 
-What revision 2026-07-28 dropped is done in its own way there: it has no ping but server/discover, no session's log
-level but one in each request, and tells of changes only to who listens.
+In revision 2026-07-28, server/discover replaces the ping, each request has its own log level, and a server notifies
+only subscribers of changes.
 """
 
 import asyncio
@@ -38,12 +38,12 @@ ROOTS = [("file:///srv/interop", "interop"), ("file:///srv/gr%C3%BC%C3%9Fe", "gr
 PERSON = {"name": "Ada \u2028 \U0001f469", "age": 36}
 
 Outcome = dict[str, Any]
-# Called with a progress, its total and its message.
+# Called with the progress, its total and its message.
 OnProgress = Callable[[float, float | None, str | None], Awaitable[None]]
 
 
 class Sdk(Protocol):
-    """One version of the SDK, its differences smoothed out."""
+    """One version of the SDK behind a common interface."""
 
     async def list_tools(self) -> list[str]: ...
     async def call(self, tool: str, arguments: dict[str, Any], on_progress: OnProgress | None) -> Outcome: ...
@@ -70,7 +70,7 @@ class Dialogue:
         self.report: dict[str, Any] = {"steps": {}, "complaints": [], "late": [], "failure": None}
 
     async def run(self, sdk: Sdk) -> None:
-        """Do all steps; one that fails or hangs does not keep the next from being tried."""
+        """Does all steps. A step that fails or hangs does not prevent the next one."""
         self.sdk = sdk
         end = time.monotonic() + DIALOGUE_LIMIT
         for step in self.plan["steps"]:
@@ -90,16 +90,16 @@ class Dialogue:
         self.events = self.report["late"]
 
     def saw(self, *event: Any) -> None:
-        """Note an event; the SDK's callbacks call this."""
+        """Records an event. The SDK's callbacks call this."""
         self.events.append(list(event))
         self.seen.set()
 
     def complain(self, complaint: object) -> None:
-        """Note what the SDK could not make sense of."""
+        """Records input that the SDK could not process."""
         self.report["complaints"].append(repr(complaint))
 
     async def listen(self, step: dict[str, Any]) -> Outcome:
-        """Do nothing but wait for the step's events."""
+        """Only waits for the step's events."""
         return {}
 
     async def list_tools(self, step: dict[str, Any]) -> Outcome:
@@ -107,14 +107,14 @@ class Dialogue:
         return {"tools": sorted(await self.sdk.list_tools())}
 
     async def call(self, step: dict[str, Any]) -> Outcome:
-        """Call a tool, asking for progress if the step says so."""
+        """Calls a tool, asking for progress if the step says so."""
         if not step.get("progress"):
             return await self.sdk.call(step["tool"], step["arguments"], None)
         self.on_progress = self.note_progress
         return await self.sdk.call(step["tool"], step["arguments"], ignore_progress)
 
     async def sign_in(self, step: dict[str, Any]) -> Outcome:
-        """Call a tool that needs a sign-in. The outcome is the call's, or the error, which says where to sign in."""
+        """Calls a tool that needs a sign-in. The outcome is the call's, or the error, which says where to sign in."""
         try:
             return await self.sdk.call(step["tool"], step["arguments"], None)
         except Exception as error:
@@ -122,12 +122,12 @@ class Dialogue:
             return self.sdk.rpc_error(error)
 
     async def browse(self, url: str) -> None:
-        """Have the user's browser open a URL."""
+        """Opens a URL in the user's browser."""
         browser = await asyncio.create_subprocess_exec(*self.plan["browser"], url)
         assert await browser.wait() == 0
 
     async def call_released(self, step: dict[str, Any]) -> Outcome:
-        """Call a tool that answers only after a second call, made when the first one's progress is seen."""
+        """Calls a tool that answers only after a second call, made when the first call's progress arrives."""
         progressed = asyncio.Event()
 
         async def on_progress(*progress: Any) -> None:
@@ -141,15 +141,15 @@ class Dialogue:
             return await held
 
     async def call_together(self, step: dict[str, Any]) -> Outcome:
-        """Make the calls at once; the outcome is {"outcomes": [one for each, in order]}."""
+        """Makes the calls at once. The outcome is {"outcomes": [one for each, in order]}."""
         calls = [self.sdk.call(call["tool"], call["arguments"], None) for call in step["calls"]]
         return {"outcomes": await asyncio.gather(*calls)}
 
     async def cancel(self, step: dict[str, Any]) -> Outcome:
-        """Call a tool and cancel the call once it runs.
+        """Calls a tool and cancels the call once it runs.
 
-        Where the step names a tool that tells the call's state, the outcome is {"state": the last one told}; otherwise
-        the call's first progress shows that it runs, and the outcome is {}.
+        If the step names a tool that reports the call's state, the outcome is {"state": the last one reported}.
+        Otherwise the first progress shows that the call runs, and the outcome is {}.
         """
         progressed = asyncio.Event()
 
@@ -197,7 +197,7 @@ class Dialogue:
 
     @contextlib.asynccontextmanager
     async def open_call(self, step: dict[str, Any]) -> AsyncIterator["asyncio.Task[Outcome]"]:
-        """A call of the step's tool, with progress, that is given up when the block ends."""
+        """Calls the step's tool, with progress, and cancels the call at the end of the block."""
         call = asyncio.create_task(self.sdk.call(step["tool"], step["arguments"], ignore_progress))
         try:
             yield call
@@ -205,7 +205,7 @@ class Dialogue:
             call.cancel()
 
     async def state_is(self, wanted: str, step: dict[str, Any]) -> str:
-        """Ask for the state of the step's call until it is the wanted one, or half the step's time is over."""
+        """Polls the state of the step's call until it is the wanted one, or half of the step's time is over."""
         state = ""
         with anyio.move_on_after(STEP_LIMIT / 2):
             while state != wanted:
@@ -214,7 +214,7 @@ class Dialogue:
 
 
 class Callbacks:
-    """What the client answers to the server; the types used here are the same in both versions of the SDK."""
+    """The client's responses to the server. The types used here are the same in both versions of the SDK."""
 
     def __init__(self, dialogue: Dialogue) -> None:
         self.dialogue = dialogue
@@ -228,7 +228,7 @@ class Callbacks:
     async def elicitation(self, _: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
         self.dialogue.saw("elicitation", params.message)
         if params.mode == "url":
-            # In a modern dialogue this is what the call waits for; else its error has the URL as well.
+            # In a modern dialogue the call waits for this; otherwise its error also has the URL.
             if self.dialogue.sdk.modern:
                 await self.dialogue.browse(params.url)
             return types.ElicitResult(action="accept")
@@ -255,15 +255,15 @@ class Callbacks:
 
 
 async def ignore_progress(progress: float, total: float | None, message: str | None) -> None:
-    """What has the SDK ask for progress; it drops one that comes after the answer, so progress is taken elsewhere."""
+    """Makes the SDK ask for progress. The SDK drops progress after the answer, so the message handler records it."""
 
 
 def main(talk: Callable[[Dialogue], Awaitable[None]]) -> None:
-    """Read the plan, let `talk` connect and run the dialogue, print the report."""
+    """Reads the plan, lets `talk` connect and run the dialogue, prints the report."""
     dialogue = Dialogue(json.load(sys.stdin))
     try:
         asyncio.run(talk(dialogue))
     except Exception:
-        # What was done before is worth reporting all the same.
+        # Report the steps that were already done.
         dialogue.report["failure"] = traceback.format_exc()
     json.dump(dialogue.report, sys.stdout)

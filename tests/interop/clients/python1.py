@@ -1,4 +1,4 @@
-"""The Python SDK 1.x as a client of the bridge; dialogue.py says what a plan and a report are."""
+"""The Python SDK 1.x as a client of the bridge; dialogue.py describes plans and reports."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ from dialogue import Callbacks, Dialogue, Outcome, main
 
 
 async def talk(dialogue: Dialogue) -> None:
-    """Launch the bridge, initialize, do the dialogue, close."""
+    """Launches the bridge, initializes, does the dialogue, closes."""
     plan, callbacks = dialogue.plan, Callbacks(dialogue)
     with open(plan["stderr"], "a") as stderr:
         async with (
@@ -34,7 +34,7 @@ async def talk(dialogue: Dialogue) -> None:
 
 
 class Sdk1:
-    """What a dialogue needs, by the client session of the SDK 1.x."""
+    """The operations of a dialogue with the client session of the SDK 1.x."""
 
     modern = False
 
@@ -65,7 +65,7 @@ class Sdk1:
         await self.session.set_logging_level(level)
 
     async def watch_tools(self) -> None:
-        # Servers tell unasked.
+        # Servers of earlier revisions notify without a subscription.
         pass
 
     async def subscribe(self, uri: str) -> None:
@@ -75,7 +75,7 @@ class Sdk1:
         await self.session.unsubscribe_resource(AnyUrl(uri))
 
     async def cancel(self, call: "asyncio.Task[Outcome]") -> None:
-        # This SDK leaves cancelling to its users, and keeps the ids of requests to itself.
+        # This SDK has no cancellation of its own, and does not expose the ids of requests.
         params = types.CancelledNotificationParams(requestId=self.call_ids[call], reason="enough")
         await self.session.send_notification(types.ClientNotification(types.CancelledNotification(params=params)))
         call.cancel()

@@ -1,4 +1,4 @@
-"""The Python SDK 2.x as a client of the bridge; dialogue.py says what a plan and a report are."""
+"""The Python SDK 2.x as a client of the bridge; dialogue.py describes plans and reports."""
 
 import asyncio
 import contextlib
@@ -11,12 +11,12 @@ from mcp.types import LOG_LEVEL_META_KEY
 
 from dialogue import Callbacks, Dialogue, Outcome, main
 
-# What the newest protocol revision dropped is deprecated here; servers of earlier ones have it.
+# Features that the newest revision dropped are deprecated here, but earlier servers have them.
 warnings.simplefilter("ignore", MCPDeprecationWarning)
 
 
 async def talk(dialogue: Dialogue) -> None:
-    """Launch the bridge, negotiate, do the dialogue, close."""
+    """Launches the bridge, negotiates, does the dialogue, closes."""
     plan, callbacks = dialogue.plan, Callbacks(dialogue)
     with open(plan["stderr"], "a") as stderr:
         async with Client(
@@ -34,7 +34,7 @@ async def talk(dialogue: Dialogue) -> None:
 
 
 class Sdk2:
-    """What a dialogue needs, by the client of the SDK 2.x; modern is revision 2026-07-28."""
+    """The operations of a dialogue with the client of the SDK 2.x; `modern` is revision 2026-07-28."""
 
     def __init__(self, client: Client, *, modern: bool) -> None:
         self.client = client
@@ -58,7 +58,7 @@ class Sdk2:
         return (await self.client.get_prompt(name, arguments)).messages[0].content.text
 
     async def ping(self) -> None:
-        # session.discover() would not ask again.
+        # session.discover() would return the cached answer.
         session = self.client.session
         await (session.send_discover("2026-07-28") if self.modern else session.send_ping())
 
@@ -69,7 +69,7 @@ class Sdk2:
             await self.client.set_logging_level(level)
 
     async def watch_tools(self) -> None:
-        # Earlier servers tell unasked.
+        # Earlier servers notify without a subscription.
         if self.modern:
             await self.listen("tools", tools_list_changed=True)
 
@@ -86,12 +86,12 @@ class Sdk2:
             await self.client.unsubscribe_resource(uri)
 
     async def listen(self, name: str, **what: Any) -> None:
-        """Open a subscription; what it tells reaches the message handler as well."""
+        """Opens a subscription. Its notifications also reach the message handler."""
         self.listening[name] = contextlib.AsyncExitStack()
         await self.listening[name].enter_async_context(self.client.listen(**what))
 
     async def cancel(self, call: "asyncio.Task[Outcome]") -> None:
-        # The SDK tells the server.
+        # The SDK sends the cancellation to the server.
         call.cancel()
         await asyncio.wait([call])
 

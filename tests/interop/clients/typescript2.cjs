@@ -1,4 +1,4 @@
-// The TypeScript SDK 2.x as a client of the bridge; dialogue.py says what a plan and a report are.
+// The TypeScript SDK 2.x as a client of the bridge; dialogue.py describes plans and reports.
 "use strict";
 
 const fs = require("node:fs");

@@ -1,4 +1,4 @@
-//! The client: it starts the bridge, asks, and enters into its ledger what came of each request.
+//! The client: starts the bridge, sends requests, and records the outcome of each in its ledger.
 
 use std::{
     collections::BTreeMap,
@@ -20,18 +20,18 @@ use crate::{
     model::{FORMS, Model},
 };
 
-/// Silence after which the bridge gives a request up, in seconds.
+/// The bridge's idle timeout for a request, in seconds.
 const IDLE: &str = "2";
-/// Longer than a request takes when nothing goes wrong any more: some tries, waits that the server asks for, a silence.
+/// Longer than any request takes once the faults have stopped: a few retries, `Retry-After` waits, one idle timeout.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The longest that a call takes at the server, in milliseconds.
+/// The longest duration of a call at the server, in milliseconds.
 const LONGEST_WAIT: u64 = 400;
 
-/// What the bridge proves to be: each time that it asks, something new. It stands in no line of stdout.
+/// The bridge's credentials: a new value each time the command runs. It must not appear in any line of stdout.
 const CREDENTIALS: &str = "date '+Bearer soak-secret-%s%N'";
 const SECRET: &str = "soak-secret";
 
-/// The bridge as a child process. It is killed if this is dropped.
+/// The bridge as a child process. Dropping this kills it.
 pub(crate) struct Client {
     pub(crate) ledger: Ledger,
     bridge: Child,
@@ -41,7 +41,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Starts the bridge, to the server at this address.
+    /// Starts the bridge for the server at this address.
     pub(crate) fn launch(command: &Path, server: SocketAddr, random: Random) -> Result<Self> {
         let mut bridge = Command::new(command)
             .args([&format!("http://{server}/mcp"), "--timeout", IDLE, "--log-level", "error"])
@@ -56,12 +56,12 @@ impl Client {
         Ok(Self { ledger: Ledger::default(), bridge, stdin, lines, random })
     }
 
-    /// The number of the process.
+    /// Returns the process ID.
     pub(crate) fn process(&self) -> Result<u32> {
         self.bridge.id().ok_or_else(|| "the command has ended".into())
     }
 
-    /// Begins the session, before anything goes wrong.
+    /// Starts the session, before the faults start.
     pub(crate) async fn shake_hands(&mut self) -> Result<()> {
         let params = r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"soak","version":"1"}}"#;
         self.send(&format!(r#"{{"jsonrpc":"2.0","id":"init","method":"initialize","params":{params}}}"#)).await?;
@@ -87,7 +87,7 @@ impl Client {
         Ok(())
     }
 
-    /// Waits for all answers, for as long as can be. What is still outstanding then is lost.
+    /// Waits for all answers until the time limit. Requests that are still outstanding then are lost.
     pub(crate) async fn settle(&mut self) -> Result<()> {
         let limit = Instant::now() + PATIENCE;
         while self.ledger.outstanding() > 0 {
@@ -99,7 +99,7 @@ impl Client {
         Ok(())
     }
 
-    /// Closes stdin and reads on to the end. Gives the exit status, if it came in time.
+    /// Closes stdin and reads stdout to its end. Returns the exit status if the process ends in time.
     pub(crate) async fn close(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
         self.stdin = None;
         let end = async {
@@ -122,33 +122,33 @@ impl Client {
     }
 }
 
-/// All requests and what was said to them.
+/// All requests and their outcomes.
 #[derive(Default)]
 pub(crate) struct Ledger {
     /// By id.
     asked: Vec<Asked>,
     answered: usize,
     pub(crate) results: usize,
-    /// The errors that tools made.
+    /// Errors from tools.
     pub(crate) tool_errors: usize,
-    /// The errors that the bridge made, by kind.
+    /// Errors from the bridge, by kind.
     pub(crate) errors: BTreeMap<String, usize>,
-    /// Notifications of progress.
+    /// Progress notifications.
     pub(crate) progress: usize,
     pub(crate) duplicates: usize,
     pub(crate) strangers: usize,
-    /// Lines that should not be.
+    /// Descriptions of invalid lines.
     odd: Vec<String>,
 }
 
 struct Asked {
     is_call: bool,
-    /// The last step of its progress that came.
+    /// The last step of its progress that arrived.
     step: u64,
     told: Option<Told>,
 }
 
-/// What the client knows of a request that was answered.
+/// What the client learned about a request from its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     Ran,
@@ -161,12 +161,12 @@ impl Ledger {
         self.asked.len()
     }
 
-    /// How many requests have no answer yet.
+    /// Returns the number of requests without an answer.
     pub(crate) fn outstanding(&self) -> usize {
         self.asked.len() - self.answered
     }
 
-    /// Makes the next request: mostly a call, which may take its time.
+    /// Creates the next request: mostly a call, which may take some time.
     fn ask(&mut self, random: &mut Random) -> String {
         let id = self.asked.len();
         let is_call = random.below(8) > 0;
@@ -187,12 +187,12 @@ impl Ledger {
 
     fn hear(&mut self, line: &str) {
         if line.contains(SECRET) {
-            self.odd.push(format!("a line that tells the secret: {line}"));
+            self.odd.push(format!("a line contains the secret: {line}"));
         }
         match serde_json::from_str::<Value>(line) {
             Ok(message) if message["method"] == "notifications/progress" => self.hear_progress(&message),
             Ok(message) if message["method"].is_null() => self.hear_answer(&message),
-            _ => self.odd.push(format!("an odd line: {line}")),
+            _ => self.odd.push(format!("an unexpected line: {line}")),
         }
     }
 
@@ -201,7 +201,7 @@ impl Ledger {
         let asked = token.as_str().and_then(|token| self.asked.get_mut(token.parse::<usize>().ok()?));
         match (asked, step) {
             (Some(asked), Some(step)) if asked.told.is_none() && asked.step < step => asked.step = step,
-            _ => self.odd.push(format!("progress that does not fit: {message}")),
+            _ => self.odd.push(format!("progress that does not match: {message}")),
         }
         self.progress += 1;
     }
@@ -237,11 +237,11 @@ impl Ledger {
             let status = error["httpStatus"].as_u64().map(|status| format!(" {status}")).unwrap_or_default();
             *self.errors.entry(format!("{kind}{status}")).or_default() += 1;
         } else {
-            self.odd.push(format!("an answer that does not fit: {message}"));
+            self.odd.push(format!("an answer that does not match: {message}"));
         }
     }
 
-    /// What the client was told that is not so, now that all runs are known.
+    /// Returns the answers that do not match the actual runs.
     pub(crate) fn mistakes(&self, model: &Model) -> Vec<String> {
         let mut mistakes = self.odd.clone();
         for (id, asked) in self.asked.iter().enumerate().filter(|(_, asked)| asked.is_call) {
@@ -249,7 +249,7 @@ impl Ledger {
             match asked.told {
                 Some(Told::Ran) if runs == 0 => mistakes.push(format!("call {id} has a result, but did not run")),
                 Some(Told::NotRun) if runs > 0 => {
-                    mistakes.push(format!("call {id} ran, but the client is told that it did not"));
+                    mistakes.push(format!("call {id} ran, but its error says that it did not"));
                 }
                 _ => {}
             }

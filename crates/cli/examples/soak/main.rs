@@ -1,15 +1,16 @@
-//! `cargo run --release --example soak -- [--seconds 60] [--calls 64] [--seed N]`: the command under fire.
+//! `cargo run --release --example soak -- [--seconds 60] [--calls 64] [--seed N]`: a soak test of the command.
 //!
-//! It runs the release build of `mcp-gangway` as a child process, keeps many calls outstanding, and meanwhile breaks
-//! connections and restarts the server, at random. Every few seconds the faults pause until all is answered; then
-//! nothing may be left over: no request, no descriptor, no memory.
+//! It runs the release build of `mcp-gangway` as a child process and keeps many calls outstanding. Meanwhile it
+//! breaks connections and restarts the server at random. Every few seconds the faults pause until all calls are
+//! answered; then no request, descriptor or memory may be left over.
 //!
-//! Rules that it holds the bridge to: each request gets one answer (R5), no tool runs twice (R96), no call that ran is said
-//! not to have run, no line tells the credentials, nothing grows, and the end of stdin is the end of the process (R8). If one is broken, it says which,
-//! and fails. The seed decides what is asked and what is broken; when the bytes flow is up to the machine.
+//! Rules that it checks: each request gets one answer (R5); no tool runs twice (R96); no error says that a call did
+//! not run if it did; no line contains the credentials; nothing grows; the process ends after stdin does (R8). If a
+//! rule is broken, the test names it and fails. The seed determines the requests and the faults, but not their
+//! timing.
 
-#![allow(clippy::print_stdout, reason = "a soak reports how it goes")]
-#![allow(clippy::indexing_slicing, reason = "a member that a JSON value does not have reads as null")]
+#![allow(clippy::print_stdout, reason = "the test prints its progress")]
+#![allow(clippy::indexing_slicing, reason = "a missing member of a JSON value reads as null")]
 
 use std::{
     collections::BTreeMap,
@@ -26,15 +27,15 @@ use std::{
 use clap::Parser;
 use tokio::time::{Instant, sleep, timeout};
 
-/// The bridge as a child process, and what it said to each request.
+/// The bridge as a child process, and its answers.
 mod client;
-#[allow(dead_code, reason = "the core's tests use the rest of it")]
+#[allow(dead_code, reason = "only the core's tests use the rest")]
 #[path = "../../../core/tests/it/support/fault_proxy.rs"]
 mod fault_proxy;
-#[allow(dead_code, reason = "the core's tests use the rest of it")]
+#[allow(dead_code, reason = "only the core's tests use the rest")]
 #[path = "../../../core/tests/it/support/model.rs"]
 mod model;
-/// The server, and what goes wrong with it.
+/// The server and its faults.
 mod trouble;
 
 use client::{Client, Ledger};
@@ -43,34 +44,34 @@ use trouble::Trouble;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// The time between two calms.
+/// The time between two pauses of the faults.
 const STORM: Duration = Duration::from_secs(4);
-/// How long the descriptors of connections that were closed may take to go.
+/// How long closed connections may keep their descriptors.
 const SETTLING: Duration = Duration::from_millis(300);
-/// Calms before memory counts: until then buffers and pools grow to their size.
+/// The number of pauses before memory is compared: until then buffers and pools grow to their size.
 const WARM_UP: usize = 2;
-/// The most resident memory after the handshake, in KiB. Where the linker puts together what a start executes it is 5200 to
-/// 6000, by how the file lies in the page cache, and elsewhere over 7000.
+/// The limit of resident memory after the handshake, in KiB. Where the linker groups the startup code, it is 5200 to
+/// 6000, depending on the page cache; elsewhere it is over 7000.
 const AT_REST: u64 = 6600;
-/// How much more memory the last calm may show than the one after the warm-up, in KiB.
+/// How much memory may grow between the pause after the warm-up and the last one, in KiB.
 const MORE_MEMORY: u64 = 4 << 10;
-/// What clients grant a server after they closed its stdin, before they end it by force (R8).
+/// How long clients wait after they close a server's stdin before they kill it (R8).
 const GRACE: Duration = Duration::from_secs(2);
-/// How much longer than asked for the whole may take.
+/// How much longer than requested the test may take.
 const OVERTIME: Duration = Duration::from_mins(1);
-/// The most of one kind of mistake that is shown.
+/// The maximum number of mistakes of one kind to print.
 const MOST_SHOWN: usize = 10;
 
-/// Keeps calls outstanding while it breaks connections and restarts the server, and checks what becomes of them.
+/// Keeps calls outstanding while it breaks connections and restarts the server, and checks every outcome
 #[derive(Parser)]
 struct Options {
-    /// How long to go on
+    /// How long to run, in seconds
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Calls that are outstanding at the same time
+    /// Number of concurrent calls
     #[arg(long, default_value_t = 64)]
     calls: usize,
-    /// The seed of an earlier run, to ask and break the same again
+    /// Seed of an earlier run, to repeat its requests and faults
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -96,7 +97,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Gives the rules that were broken.
+/// Runs the test and returns the rules that were broken.
 async fn soak(options: &Options) -> Result<Vec<String>> {
     let seed = options.seed.unwrap_or_else(|| RandomState::new().hash_one(0));
     let mut random = Random(seed);
@@ -131,23 +132,23 @@ async fn soak(options: &Options) -> Result<Vec<String>> {
     Ok(wrong)
 }
 
-/// The command: the one that the environment names, or the one that was built beside this program.
+/// Returns the path of the command: `MCP_GANGWAY_BIN`, or the build next to this program.
 fn command() -> Result<PathBuf> {
     if let Some(named) = env::var_os("MCP_GANGWAY_BIN") {
         return Ok(named.into());
     }
     let target = env::current_exe()?.parent().and_then(|examples| examples.parent()).map(PathBuf::from);
     let command =
-        target.ok_or("this program stands nowhere")?.join("mcp-gangway").with_extension(env::consts::EXE_EXTENSION);
-    if command.exists() { Ok(command) } else { Err(format!("build it first: no {}", command.display()).into()) }
+        target.ok_or("no path of this program")?.join("mcp-gangway").with_extension(env::consts::EXE_EXTENSION);
+    if command.exists() { Ok(command) } else { Err(format!("build first: no {}", command.display()).into()) }
 }
 
-/// What the bridge holds when it has nothing to do and nobody is connected.
+/// The bridge's resources when it is idle and has no connections.
 struct Calm {
     descriptors: usize,
-    /// In KiB, as all figures of memory here.
+    /// Resident memory (RSS), in KiB.
     resident: u64,
-    /// The same, with what it shares with other processes divided among them.
+    /// Proportional memory (PSS), in KiB: shared memory is divided among its processes.
     share: u64,
 }
 
@@ -163,7 +164,7 @@ impl Calm {
     }
 }
 
-/// One line for one calm.
+/// Prints one line for a pause.
 fn report(time: Duration, ledger: &Ledger, trouble: &Trouble, calm: &Calm) {
     let errors: usize = ledger.errors.values().sum();
     let (runs, doubles) = trouble.model.all_runs();
@@ -184,7 +185,7 @@ fn report(time: Duration, ledger: &Ledger, trouble: &Trouble, calm: &Calm) {
     );
 }
 
-/// The table at the end.
+/// Prints the final table.
 fn summarise(ledger: &Ledger, trouble: &Trouble, calms: &[Calm]) {
     fn row(name: &str, value: impl Display) {
         println!("  {name:<22}{value}");
@@ -205,14 +206,14 @@ fn summarise(ledger: &Ledger, trouble: &Trouble, calms: &[Calm]) {
     row("ran twice", doubles);
     row("lost", ledger.outstanding());
     row("answered twice", ledger.duplicates);
-    row("answers to nobody", ledger.strangers);
+    row("unknown answers", ledger.strangers);
     row("faults", kinds(&trouble.faults));
     row("restarts", trouble.restarts);
     row("sessions", trouble.model.sessions());
     if let (Some(first), Some(last)) = (calms.first(), calms.last()) {
-        row("descriptors", format!("{} at the first calm, {} at the last", first.descriptors, last.descriptors));
-        row("memory, RSS", format!("{} KiB at the first calm, {} at the last", first.resident, last.resident));
-        row("memory, PSS", format!("{} KiB at the first calm, {} at the last", first.share, last.share));
+        row("descriptors", format!("{} at the first pause, {} at the last", first.descriptors, last.descriptors));
+        row("memory, RSS", format!("{} KiB at the first pause, {} at the last", first.resident, last.resident));
+        row("memory, PSS", format!("{} KiB at the first pause, {} at the last", first.share, last.share));
     }
 }
 
@@ -227,7 +228,7 @@ fn broken_rules(ledger: &Ledger, model: &Model, rest: &Calm, calms: &[Calm]) -> 
     for (count, what) in [
         (ledger.outstanding(), "requests have no answer"),
         (ledger.duplicates, "answers to requests that were answered before"),
-        (ledger.strangers, "answers to requests that nobody made"),
+        (ledger.strangers, "answers to unknown requests"),
         (doubles, "calls ran more than once"),
     ] {
         if count > 0 {
@@ -235,7 +236,7 @@ fn broken_rules(ledger: &Ledger, model: &Model, rest: &Calm, calms: &[Calm]) -> 
         }
     }
     if rest.resident > AT_REST {
-        wrong.push(format!("after the handshake {} KiB are resident, over {AT_REST}", rest.resident));
+        wrong.push(format!("{} KiB are resident after the handshake, more than {AT_REST}", rest.resident));
     }
     if let (Some(first), Some(most)) = (calms.first(), calms.iter().map(|calm| calm.descriptors).max())
         && most > first.descriptors
@@ -250,7 +251,7 @@ fn broken_rules(ledger: &Ledger, model: &Model, rest: &Calm, calms: &[Calm]) -> 
     wrong
 }
 
-/// Numbers whose course the seed decides (`SplitMix64`).
+/// Pseudo-random numbers from a seed (`SplitMix64`).
 struct Random(u64);
 
 impl Random {
@@ -265,12 +266,12 @@ impl Random {
         self.next() % limit
     }
 
-    /// A time of less than so many milliseconds.
+    /// Returns a random duration below this many milliseconds.
     fn millis(&mut self, limit: u64) -> Duration {
         Duration::from_millis(self.below(limit))
     }
 
-    /// Other numbers, that the same seed decides.
+    /// Returns an independent generator that the same seed determines.
     fn fork(&mut self) -> Self {
         Self(self.next())
     }

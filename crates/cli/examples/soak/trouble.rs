@@ -1,5 +1,5 @@
-//! The server behind a proxy that breaks connections, and what goes wrong with both: cuts at random bytes, refusals, and
-//! restarts that lose all sessions. The port stays the same throughout.
+//! The server behind a proxy that injects faults: cuts at random bytes, refusals, and restarts that lose all
+//! sessions. The port never changes.
 
 use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
 
@@ -15,17 +15,17 @@ use crate::{
     model::{Model, Mood, Page},
 };
 
-/// A cut falls within so many bytes, which is what a few calls take.
+/// A cut happens within this many bytes, about the size of a few calls.
 const REACH: u64 = 4000;
 /// The longest time between two faults, in milliseconds.
 const PAUSE: u64 = 40;
-/// The longest time for which a server that restarts is away, in milliseconds: mostly less than the bridge tries for.
+/// The longest downtime of a restart, in milliseconds. Mostly shorter than the bridge retries.
 const AWAY: u64 = 2500;
 
-/// The server, and whatever stands in its way.
+/// The server and its fault proxy.
 pub(crate) struct Trouble {
     pub(crate) model: Model,
-    /// How often each fault happened.
+    /// The number of faults, by kind.
     pub(crate) faults: BTreeMap<String, usize>,
     pub(crate) restarts: usize,
     address: SocketAddr,
@@ -33,15 +33,15 @@ pub(crate) struct Trouble {
     place: Place,
 }
 
-/// What is at the port.
+/// The state of the port.
 enum Place {
-    /// Nobody: connections are refused, and nobody else can take the port.
+    /// Connections are refused, and no other process can take the port.
     Reserved(TcpSocket),
     Open {
         proxy: FaultProxy,
         server: JoinHandle<()>,
     },
-    /// One turns into the other.
+    /// Between the two states.
     Changing,
 }
 
@@ -50,19 +50,19 @@ impl Trouble {
     pub(crate) async fn start(random: Random) -> io::Result<Self> {
         let socket = reserve(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         let (model, address, place) = (Model::default(), socket.local_addr()?, Place::Reserved(socket));
-        // So that the bridge keeps a stream open, which breaks as well.
+        // Makes the bridge keep a stream open, which breaks as well.
         model.push();
         let mut trouble = Self { model, faults: BTreeMap::new(), restarts: 0, address, random, place };
         trouble.listen().await?;
         Ok(trouble)
     }
 
-    /// Where the bridge finds the server.
+    /// Returns the address of the server.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Lets things go wrong for some time; then all is well again.
+    /// Injects faults until this time, then stops.
     pub(crate) async fn make(&mut self, until: Instant) -> crate::Result<()> {
         while Instant::now() < until {
             match self.random.below(100) {
@@ -80,7 +80,7 @@ impl Trouble {
         if let Place::Open { proxy, server } = std::mem::replace(&mut self.place, Place::Changing) {
             proxy.stop().await;
             server.abort();
-            // It has no other end than this one.
+            // It only ends by being aborted.
             let _ = server.await;
             self.place = Place::Reserved(reserve(self.address)?);
         }
@@ -106,7 +106,8 @@ impl Trouble {
         self.listen().await
     }
 
-    /// One of the next calls is refused. What the bridge may send again has not run (R96); all else may have.
+    /// Refuses one of the next calls. A refusal that the bridge may retry means that the call did not run (R96);
+    /// others may have run.
     async fn refuse(&mut self) {
         let runs = self.random.below(2) == 0;
         let (echo, hint) = (self.random.below(2) == 0, self.random.below(3));
@@ -132,14 +133,14 @@ impl Trouble {
         sleep(self.random.millis(PAUSE)).await;
     }
 
-    /// One of the next bytes is the last on its connection, or late.
+    /// Cuts or delays a connection at one of the next bytes.
     async fn cut(&mut self) {
         let side = if self.random.below(2) == 0 { Side::Request } else { Side::Response };
         let fault = match self.random.below(64) {
             0..=15 => Fault::Close,
             16..=31 => Fault::Reset,
             32..=47 => Fault::Truncate,
-            // Each costs a call the whole time limit.
+            // Each one delays a call by the whole time limit, so it is rare.
             48 => Fault::Stall,
             _ => Fault::Delay,
         };
@@ -161,7 +162,7 @@ impl Trouble {
 
 fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
-    // Connections that were dropped linger on this port.
+    // Dropped connections linger on this port.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     Ok(socket)

@@ -1,11 +1,12 @@
-//! What a peer can make the log say: a little at a time, and a count of the rest (no I/O).
+//! Limits how often each call site can log, so that a peer cannot flood the log (no I/O).
 //!
-//! Each call site in the code may say [`MOST_LINES`] different lines within [`PERIOD`], none of them twice; what else
-//! comes of it is counted, and the count is told when the period is over. So the first line of each kind is always there,
-//! a peer that sends a million bad events gets a few lines of log for them, and after a quiet time the same is said again.
+//! Each call site can log [`MOST_LINES`] different lines within [`PERIOD`], none of them twice. Further lines are
+//! counted, and the count is logged when the period is over. So the first line of each kind is always logged, a peer
+//! that sends a million bad events causes only a few lines, and after a quiet time the same line is logged again.
 //!
-//! Rule: memory is for call sites, of which the program has a certain number, and never for what peers send. What is only
-//! counted is not put into words: after [`MOST_LOOKS`] lines of a call site the rest of its period is not looked at.
+//! Rule: memory use depends on the number of call sites in the program, never on what peers send. Lines that are only
+//! counted are not formatted: after [`MOST_LOOKS`] lines of a call site, the rest of its period is not formatted
+//! either.
 
 use std::{
     collections::HashMap,
@@ -15,18 +16,18 @@ use std::{
 
 use tracing::{Metadata, callsite::Identifier};
 
-/// How long what was said is not said again.
+/// How long a line that was logged is not logged again.
 const PERIOD: Duration = Duration::from_mins(1);
-/// The most different lines of a call site within a period.
+/// The most different lines of a call site that are logged within a period.
 const MOST_LINES: usize = 10;
-/// The most lines of a call site that are compared with those that were said.
+/// The most lines of a call site that are formatted and compared within a period.
 const MOST_LOOKS: u32 = 1000;
 
-/// The call sites that have spoken.
+/// The call sites that have logged.
 #[derive(Default)]
 pub(super) struct Flood {
     sites: HashMap<Identifier, Site>,
-    /// With a key of this process's, so that nobody can make two lines look alike.
+    /// Keyed per process, so that peers cannot construct collisions.
     hasher: RandomState,
 }
 
@@ -35,21 +36,21 @@ struct Site {
     /// When the period began.
     since: Instant,
     looks: u32,
-    /// The lines of this period, by their hashes.
+    /// Hashes of the lines of this period.
     said: Vec<u64>,
-    /// What the last of them says.
+    /// The message of the last of these lines.
     message: String,
     unsaid: u64,
 }
 
-/// What becomes of a line.
+/// The decision on a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It may be said.
+    /// Log it.
     Say,
-    /// It is counted.
+    /// Count it.
     Count,
-    /// It is counted, as the first one that the period must end with.
+    /// Count it. It is the first counted line, and the period ends at this time.
     CountUntil(Instant),
 }
 
@@ -58,12 +59,12 @@ pub(super) enum Verdict {
 pub(super) struct Unsaid {
     pub(super) metadata: &'static Metadata<'static>,
     pub(super) count: u64,
-    /// What one like them has said.
+    /// The message of the last line that was logged.
     pub(super) message: String,
 }
 
 impl Flood {
-    /// A line has come, and is not made yet. If it may be said it is to be brought to `judge`.
+    /// Decides on a line before it is formatted. On `Say`, format it and pass it to `judge`.
     pub(super) fn take(&mut self, metadata: &'static Metadata<'static>, now: Instant) -> Verdict {
         let site = self.sites.entry(metadata.callsite()).or_insert_with(|| Site::new(metadata, now));
         if site.is_over(now) && site.unsaid == 0 {
@@ -76,7 +77,7 @@ impl Flood {
         Verdict::Say
     }
 
-    /// Whether this line says something that was not said yet. `text` is all of it but the time, `message` what it is about.
+    /// Decides whether this line is new. `text` is all of it except the time, `message` its message.
     pub(super) fn judge(&mut self, metadata: &'static Metadata<'static>, text: &str, message: &str) -> Verdict {
         let hash = self.hasher.hash_one(text);
         let Some(site) = self.sites.get_mut(&metadata.callsite()) else { return Verdict::Say };
@@ -88,11 +89,11 @@ impl Flood {
         Verdict::Say
     }
 
-    /// What was counted in the periods that are over at this time, or in all.
+    /// Returns the counts of the periods that are over at this time, or of all periods, and resets them.
     pub(super) fn unsaid(&mut self, now: Option<Instant>) -> Vec<Unsaid> {
         let is_due = |site: &&mut Site| site.unsaid > 0 && now.is_none_or(|now| site.is_over(now));
         let unsaid = |site: &mut Site| {
-            // Those of the next period are counted anew.
+            // The next period counts from zero.
             let new = Site::new(site.metadata, now.unwrap_or(site.since));
             let Site { metadata, unsaid: count, message, .. } = std::mem::replace(site, new);
             Unsaid { metadata, count, message }
@@ -140,7 +141,7 @@ mod tests {
         }
     }
 
-    /// Whether this line is said.
+    /// True if this line is logged.
     fn says(flood: &mut Flood, site: usize, text: &str, now: Instant) -> bool {
         flood.take(&METADATA[site], now) == Verdict::Say && flood.judge(&METADATA[site], text, text) == Verdict::Say
     }
@@ -158,7 +159,7 @@ mod tests {
         assert_eq!((unsaid.count, &*unsaid.message), (1_000_000, "b"));
         assert!(flood.unsaid(None).is_empty());
         assert!(says(&mut flood, 0, "a", later) && !says(&mut flood, 0, "a", later + PERIOD / 2));
-        assert!(says(&mut flood, 1, "a", later), "nothing of it was counted, and the period is over");
+        assert!(says(&mut flood, 1, "a", later), "nothing was counted, and the period is over");
         assert_eq!(flood.unsaid(None).len(), 1);
     }
 
@@ -167,7 +168,7 @@ mod tests {
         let (mut flood, now) = (Flood::default(), Instant::now());
         let said = (0..100_000).filter(|number| says(&mut flood, 0, &number.to_string(), now)).count();
         assert_eq!(said, MOST_LINES);
-        assert!(says(&mut flood, 1, "another", now), "each place for itself");
+        assert!(says(&mut flood, 1, "another", now), "call sites are independent");
         let [unsaid] = flood.unsaid(None).try_into().unwrap();
         assert_eq!(unsaid.count, 100_000 - MOST_LINES as u64);
         assert!(flood.sites.values().all(|site| site.said.len() <= MOST_LINES));
@@ -183,7 +184,7 @@ mod tests {
         for _ in 0..900 {
             says(&mut flood, 0, "a", now);
         }
-        assert_eq!(flood.take(&METADATA[0], now), Verdict::Count, "and is not put into words for ever");
+        assert_eq!(flood.take(&METADATA[0], now), Verdict::Count, "formatting stops at a limit");
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! Events as lines of the log, in text or JSON.
+//! Formats events as lines of the log, in text or JSON.
 //!
-//! Rule: whatever an event holds may be what a peer has chosen, so each field passes [`mcp_gangway_core::text`], whoever wrote the
-//! event: it stays in its line, does nothing to a terminal, has no known secret in it and has a limit. Events of `info` and
-//! above also have a limit in number (`flood`); below, there is a line for each, as the user has asked for that.
+//! Rule: an event may contain text from a peer, so each field passes through [`mcp_gangway_core::text`], even the
+//! fields of other crates' events. A field stays on its line, contains no control characters and no known secret, and
+//! has a maximum length. Events of `info` and above are also limited in number (`flood`); below that each event is
+//! logged, because the user asked for it.
 
 use std::{
     fmt::{self, Write as _},
@@ -30,12 +31,12 @@ use super::{
     sink::Sink,
 };
 
-/// The longest field, in bytes. The errors that this project makes say less.
+/// The longest field, in bytes. The errors of this project are shorter.
 const LONGEST_FIELD: usize = 1024;
-/// The longest excerpt of what is only counted.
+/// The longest excerpt of a counted message, in bytes.
 const LONGEST_REMINDER: usize = 256;
 
-/// The way of events to the sink.
+/// The layer that writes events to the sink.
 pub(super) struct Lines(Arc<Shared>);
 
 struct Shared {
@@ -49,19 +50,19 @@ impl Lines {
         Self(Arc::new(Shared { sink, is_json, flood: Mutex::default() }))
     }
 
-    /// Tells how many lines were not said, although their periods go on.
+    /// Logs all counts of suppressed lines, even of periods that are not over.
     pub(super) fn tell_all(&self) {
         self.0.tell(None);
     }
 
-    /// Acts on a verdict; true if the line may be said.
+    /// Acts on a verdict. Returns true if the line may be logged.
     fn heeds(&self, verdict: Verdict) -> bool {
         match verdict {
             Verdict::Say => return true,
             Verdict::Count => {}
             Verdict::CountUntil(then) => {
                 let shared = Arc::clone(&self.0);
-                // Without a runtime, the next event or the end tells it.
+                // Without a runtime, the next event or `finish` logs the count.
                 if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                     runtime.spawn(async move {
                         tokio::time::sleep_until(then.into()).await;
@@ -82,7 +83,7 @@ impl<S: Subscriber> Layer<S> for Lines {
         }
         let now = Instant::now();
         shared.tell(Some(now));
-        // The lock is given back while the event is put into words, which is code of others.
+        // The lock is released while the event is formatted, because that runs code of other crates.
         let verdict = shared.flood().take(metadata, now);
         if !self.heeds(verdict) {
             return;
@@ -101,18 +102,18 @@ impl Shared {
         self.flood.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells how many lines were not said in the periods that are over.
+    /// Logs the counts of the periods that are over.
     fn tell(&self, now: Option<Instant>) {
         let unsaid = self.flood().unsaid(now);
         for Unsaid { metadata, count, message } in unsaid {
             let message = format!("{count} more like it: {message}");
-            // For machines, the number alone.
+            // In JSON, the number is also a field.
             let rest = if self.is_json { vec![("count", count.into(), false)] } else { Vec::new() };
             self.write(metadata, &self.text(&Fields { message, rest }));
         }
     }
 
-    /// What stands in a line beside time, level and target.
+    /// Formats a line without its time, level and target.
     fn text(&self, fields: &Fields) -> String {
         if self.is_json {
             let rest = fields.rest.iter().map(|(name, value, _)| ((*name).to_owned(), value.clone()));
@@ -121,7 +122,7 @@ impl Shared {
         }
         let mut text = fields.message.clone();
         for (name, value, is_quoted) in &fields.rest {
-            // A text takes whatever is written to it.
+            // Writing to a string cannot fail.
             let _ = match value {
                 Value::String(value) if !is_quoted => write!(text, " {name}={value}"),
                 value => write!(text, " {name}={value}"),
@@ -132,7 +133,7 @@ impl Shared {
 
     fn write(&self, metadata: &Metadata<'_>, text: &str) {
         let mut time = String::new();
-        // A line without its time is better than none.
+        // If the time cannot be formatted, write the line without it.
         let _ = SystemTime.format_time(&mut Writer::new(&mut time));
         let (level, target) = (metadata.level(), metadata.target());
         self.sink.write(&if self.is_json {
@@ -143,11 +144,11 @@ impl Shared {
     }
 }
 
-/// What an event says, as it may be shown.
+/// The fields of an event, safe to show.
 #[derive(Default)]
 struct Fields {
     message: String,
-    /// Name, value, and whether it is quoted if it is a text.
+    /// Name, value, and whether a string value is quoted.
     rest: Vec<(&'static str, Value, bool)>,
 }
 
@@ -169,7 +170,7 @@ impl Fields {
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let mut text = Beginning { text: String::new(), limit: look_at(LONGEST_FIELD) + 1 };
-        // An error only says that it is enough.
+        // An error only means that the limit was reached.
         let _ = write!(text, "{value:?}");
         self.put(field, excerpt(&text.text, LONGEST_FIELD), false);
     }
@@ -195,7 +196,7 @@ impl Visit for Fields {
     }
 }
 
-/// Takes no more of a text than is looked at, so that nothing is put into words in vain.
+/// Keeps only as much of a text as `excerpt` looks at, so that formatting stops early.
 struct Beginning {
     text: String,
     limit: usize,

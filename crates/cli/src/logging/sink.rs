@@ -1,4 +1,4 @@
-//! Where lines go: stderr or a file, without ever waiting for whoever reads there.
+//! Writes lines to stderr or a file, without waiting for a reader.
 
 use std::{
     fs::File,
@@ -6,10 +6,10 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// Writes what can be written at once, and forgets the rest.
+/// Writes a line if that is possible at once, and drops it otherwise.
 pub(super) struct Sink {
     target: Target,
-    /// Nobody reads at the other end: do not wait for them again.
+    /// The reader is stuck: do not wait for it again.
     stuck: AtomicBool,
 }
 
@@ -23,7 +23,7 @@ impl Sink {
         Self { target, stuck: AtomicBool::new(false) }
     }
 
-    /// Takes a whole line, its end included, and never fails.
+    /// Writes a whole line, including its line break. Never fails.
     pub(super) fn write(&self, line: &str) {
         for piece in line.as_bytes().chunks(Self::PIECE) {
             let written = self.is_ready()
@@ -38,7 +38,7 @@ impl Sink {
         }
     }
 
-    /// Whether the next [`Self::PIECE`] bytes can be written without blocking. A reader who is only slow gets a moment.
+    /// True if the next [`Self::PIECE`] bytes can be written without blocking. Waits 100 ms for a slow reader.
     #[cfg(unix)]
     fn is_ready(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -59,7 +59,7 @@ impl Sink {
         ready
     }
 
-    /// As much as a pipe that polls as writable takes without blocking.
+    /// The most bytes that a pipe which polls as writable accepts without blocking.
     #[cfg(unix)]
     const PIECE: usize = rustix::pipe::PIPE_BUF;
 

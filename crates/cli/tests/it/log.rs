@@ -1,10 +1,10 @@
-//! The log: what it says, what it must never say, and that nothing depends on it.
+//! The log: what it contains, what it must never contain, and that nothing depends on it.
 
 use serde_json::Value;
 
 use crate::support::{Bridge, EVENTS, INITIALIZE, JSON, Server, command, reply, request, scripted};
 
-/// Says everything there is to say, with a secret wherever one can be.
+/// Runs a session that logs everything, with a secret in every possible place, and returns the log.
 fn talk(server: &Server, args: &[&str]) -> Vec<String> {
     let url = server.url("/mcp?key=hunter2").replace("//", "//user:hunter2@");
     let args =
@@ -24,7 +24,7 @@ fn r10_no_secret_in_the_log_at_any_level_and_form() {
     let server = Server::start();
     for args in [&[][..], &["--log-format", "json"], &["--proxy", &server.url("").replace("//", "//u:hunter2@")]] {
         let log = talk(&server, args);
-        assert!(log.len() > 5, "trace says something: {log:?}");
+        assert!(log.len() > 5, "trace logs something: {log:?}");
         for line in log {
             assert!(!line.contains("hunter2"), "{line}");
             assert!(!line.contains('\x1b'), "colour: {line}");
@@ -61,7 +61,7 @@ fn silent_unless_something_is_wrong() {
     };
     let url = server.url("/mcp");
     assert!(log(&mut command([&url])).is_empty());
-    // A token without a scheme is worth a warning, as often as somebody wants to read warnings.
+    // A token without a scheme causes a warning.
     let no_scheme = || {
         let mut command = command([&url]);
         command.env("MCP_AUTH", "hunter2");
@@ -114,23 +114,23 @@ fn the_log_file_is_appended_to_and_only_for_its_owner() {
     assert!(both.starts_with(&first) && both.len() > first.len());
 }
 
-/// What a server may send that is no message, or that nobody wants.
+/// Server events that are not messages, or that no request waits for.
 const BAD: [(&str, &[u8]); 4] = [
-    ("utf8", b"{\"method\":\"\xff, which comes to the client, with what is no text replaced, once for every event\"}"),
-    ("json", b"{{{ no JSON, as a page of HTML is none that a gateway sends in the place of an answer"),
+    ("utf8", b"{\"method\":\"\xff is invalid: the client receives a replacement character instead, in each event\"}"),
+    ("json", b"{{{ not JSON, like an HTML page that a gateway sends instead of an answer"),
     ("ids", br#"{"jsonrpc":"2.0","id":"nobody","result":{}}"#),
     ("requests", br#"{"jsonrpc":"2.0","id":7,"method":"sampling/createMessage"}"#),
 ];
 
-/// 18 MB of it.
+/// Returns how many of these events make 18 MB.
 fn many(bad: &[u8]) -> usize {
     18_000_000 / (bad.len() + b"data: \n\n".len())
 }
 
-/// What the log may have for a flood: a few lines and a count.
+/// The limit of the log during a flood, in bytes: a few lines and a count.
 const MOST_BYTES: usize = 64 << 10;
 
-/// Asserts that the log is short, and that what it counted together with what it said is `total`.
+/// Asserts that the log is short, and that the logged and counted lines add up to `total`.
 fn is_bounded(what: &str, log: &[String], part: &str, total: Option<u64>) {
     let bytes: usize = log.iter().map(|line| line.len() + 1).sum();
     assert!(bytes < MOST_BYTES, "{what}: {bytes} bytes");
@@ -144,7 +144,7 @@ fn is_bounded(what: &str, log: &[String], part: &str, total: Option<u64>) {
     let counted: u64 = told.iter().filter_map(count).sum();
     let said = told.iter().filter(|line| count(line).is_none()).count() as u64;
     assert_eq!(counted + said, total, "{what}: {told:#?}");
-    assert!(said >= 1, "{what}: the first is said");
+    assert!(said >= 1, "{what}: the first is logged");
 }
 
 #[test]
@@ -163,14 +163,14 @@ fn bad_events_do_not_flood_the_log() {
         let meta = r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#;
         let params = if kind == "requests" { meta } else { "{}" };
         bridge.send(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{kind}","params":{params}}}"#));
-        // What a legacy server says reaches the client, as well as it can.
+        // A legacy server's messages reach the client, repaired if need be.
         while bridge.answer()["id"] != 1 {}
         let log = bridge.finish().stderr;
         let total = Some(many(bad) as u64);
         match kind {
             "utf8" => is_bounded(kind, &log, "not UTF-8", total),
             "requests" => is_bounded(kind, &log, "sent a request", total),
-            // Told to those who want to read everything.
+            // Logged only at lower levels.
             _ => is_bounded(kind, &log, "ended", None),
         }
     }
@@ -184,7 +184,7 @@ fn bad_lines_of_the_client_do_not_flood_the_log() {
     let mut bridge = Bridge::start([server.url("/mcp")]);
     let mut sent = 0;
     for number in 0..LINES {
-        // Different ones, and ever the same.
+        // Lines that differ, and lines that repeat.
         let line = if number % 2 == 0 { format!("{{\"id\":{number},\"x{number}\":{number}}}") } else { "x".repeat(90) };
         sent += line.len() + 1;
         bridge.send(&line);
@@ -199,7 +199,7 @@ fn messages_that_fail_do_not_flood_the_log() {
     const MESSAGES: u64 = 2_000;
 
     let padding = "x".repeat(3000);
-    let page = format!("{padding}, this is what every page says");
+    let page = format!("{padding}, the end of every page");
     let origin = scripted(move |request| match request.body["method"].as_str() {
         Some("ping") => reply("200 OK", JSON, serde_json::json!({"jsonrpc": "2.0", "id": 1, "result": {}}).to_string()),
         _ => reply("500 No", "", &page),
@@ -233,7 +233,7 @@ fn what_is_counted_does_not_hide_what_is_new() {
     );
 }
 
-/// Clients exist that never read their child's stderr. With a log of many lines its pipe gets full.
+/// Some clients never read their child's stderr. With many log lines its pipe fills up.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_stderr_that_nobody_reads_holds_nothing_up() {

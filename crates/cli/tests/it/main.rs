@@ -1,6 +1,7 @@
-//! The built command from outside: what a user types, what an MCP client does to the process, what a server sees.
+//! Tests of the built command from outside: what a user types, what an MCP client does to the process, what a server
+//! receives.
 //!
-//! Every wait has a limit, so that a fault fails and does not hang; no test measures speed.
+//! Every wait has a limit, so that a fault fails instead of hanging. No test measures speed.
 
 #![allow(
     clippy::expect_used,

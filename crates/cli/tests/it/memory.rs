@@ -1,5 +1,5 @@
-//! What the process holds while peers send more than anyone reads, and what is left of it on the disk. The figures are the
-//! system's own (`/proc`), and their limits generous: what they are to show are faults, which hold all that is sent.
+//! Memory and disk use while peers send more than anyone reads. The figures are the system's own (`/proc`). Their
+//! limits are generous, because the faults that they detect hold everything that is sent.
 
 use std::{
     fs,
@@ -21,16 +21,16 @@ use serde_json::{Value, json};
 
 use crate::support::{LIMIT, Request, command, exit_within, read_request, request};
 
-/// How long a peer may take nothing before it counts as stuck.
+/// How long a peer may accept no data before it counts as stuck.
 const STALL: Duration = Duration::from_millis(500);
 const MIB: usize = 1 << 20;
 
-/// A server that answers each call in the way that its method names. See [`reply`].
+/// A server whose answer to a call depends on the method's name. See [`reply`].
 struct Server {
     url: String,
-    /// The bytes of endless replies that were taken.
+    /// The number of bytes of endless replies that were accepted.
     taken: Arc<AtomicUsize>,
-    /// The bodies of requests, as they come.
+    /// The bodies of requests, in order of arrival.
     seen: Receiver<Value>,
 }
 
@@ -39,7 +39,7 @@ impl Server {
         Self::of(|stream, request, taken| reply(stream, &request.body, taken))
     }
 
-    /// One that answers like this. The number is for the bytes of endless replies that were taken.
+    /// Starts a server that answers with `reply`. The number is the count of accepted bytes of endless replies.
     fn of(reply: impl Fn(&mut TcpStream, &Request, &AtomicUsize) -> io::Result<()> + Send + Sync + 'static) -> Self {
         let reply = Arc::new(reply);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -65,7 +65,7 @@ impl Server {
         Self { url, taken, seen }
     }
 
-    /// Waits for a message of this method.
+    /// Waits for a message with this method.
     fn wait_for(&self, method: &str) -> Value {
         loop {
             let body = self.seen.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("no {method}"));
@@ -75,7 +75,7 @@ impl Server {
         }
     }
 
-    /// Waits until an endless reply is not taken any further; gives the bytes that were.
+    /// Waits until no more of an endless reply is accepted, and returns the number of accepted bytes.
     fn wait_for_stall(&self) -> usize {
         let mut last = (0, Instant::now());
         loop {
@@ -114,7 +114,7 @@ fn reply(stream: &mut TcpStream, message: &Value, taken: &AtomicUsize) -> io::Re
         "events" => endless("text/event-stream", format!("data: {}\n\n", notification(1000)), usize::MAX),
         "large events" => endless("text/event-stream", format!("data: {}\n\n", notification(3 * MIB)), usize::MAX),
         "lines" => endless("application/x-ndjson", format!("{}\n", notification(1000)), usize::MAX),
-        // Each small event comes in a large chunk.
+        // Each small event arrives in a large chunk.
         "sparse events" => {
             let comment = format!(":{}\n", "x".repeat(MIB));
             let block = format!("{comment}data: {}\n\n", notification(1));
@@ -123,7 +123,7 @@ fn reply(stream: &mut TcpStream, message: &Value, taken: &AtomicUsize) -> io::Re
             Err(io::ErrorKind::ConnectionAborted.into())
         }
         method => {
-            // The number in the method is the length of the answer.
+            // The number in the method's name is the length of the answer.
             let length = method.rsplit(' ').next().and_then(|length| length.parse().ok()).unwrap_or(2);
             let body = match (id.is_null(), method.starts_with("pretty")) {
                 (true, _) => String::new(),
@@ -140,18 +140,18 @@ fn reply(stream: &mut TcpStream, message: &Value, taken: &AtomicUsize) -> io::Re
     }
 }
 
-/// The command, whose stdout is only read when the test does.
+/// The command. Its stdout is read only when the test does so.
 struct Bridge {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: BufReader<PipeReader>,
-    /// What it holds when it has done little.
+    /// Its memory after the first request, in bytes.
     idle: usize,
-    /// While it is not dropped, the process has [`LIFE`].
+    /// Ends the process after [`LIFE`], unless dropped before.
     _watch: Sender<()>,
 }
 
-/// Longer than any of these dialogues takes; the process is ended then, and whoever waits for it fails.
+/// Longer than any of these tests takes. After that, the process is killed and waits fail.
 const LIFE: Duration = Duration::from_mins(5);
 
 impl Bridge {
@@ -192,26 +192,26 @@ impl Bridge {
         serde_json::from_str(&self.line()).unwrap()
     }
 
-    /// The most that it ever held in memory, in bytes.
+    /// Returns the peak of resident memory, in bytes.
     fn peak(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         peak.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
     }
 
-    /// What it came to hold beyond that when it was idle must be less than this.
+    /// Asserts that memory grew by less than this since it was idle.
     #[track_caller]
     fn expect_less_than(&self, bytes: usize) {
         let grown = self.peak() - self.idle;
         assert!(grown < bytes, "{} KiB more than when idle", grown >> 10);
     }
 
-    /// Its open files that have no name any more, as their links in `/proc` and with their permissions.
+    /// Returns its open files without a name: their links in `/proc` and their permissions.
     fn nameless_files(&self) -> Vec<(String, u32)> {
         let links = fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
         let path = |link: io::Result<fs::DirEntry>| {
             let link = link.unwrap().path();
-            // It may have been closed meanwhile.
+            // It may have been closed in between.
             let target = fs::read_link(&link).ok()?.to_str()?.to_owned();
             Some((target, fs::metadata(link).ok()?.permissions().mode() & 0o777))
         };
@@ -225,7 +225,7 @@ impl Bridge {
 
 impl Drop for Bridge {
     fn drop(&mut self) {
-        // Fails if it has ended, which is well.
+        // Fails harmlessly if the process has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -238,14 +238,14 @@ fn r15_a_reader_that_stops_holds_the_server_and_nothing_else() {
         let mut bridge = Bridge::start(&server, &[]);
         bridge.send(&request(1, flood));
         let taken = server.wait_for_stall();
-        assert!(taken < bound, "{flood}: {taken} bytes were taken that nobody reads");
-        // What else there is goes on: calls, answers that wait, cancellations.
+        assert!(taken < bound, "{flood}: {taken} unread bytes were accepted");
+        // Everything else goes on: calls, pending answers, cancellations.
         bridge.send(&request(2, "other"));
         server.wait_for("other");
         bridge.send(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#);
         assert_eq!(server.wait_for("notifications/cancelled")["params"]["requestId"], 1);
         bridge.expect_less_than(24 * MIB);
-        // Whoever reads again, slowly at first, finds all lines whole, and the other answer among them.
+        // A reader that resumes, slowly at first, finds all lines intact, including the other answer.
         let mut first = [0; 100];
         for _ in 0..10 {
             bridge.stdout.read_exact(&mut first).unwrap();
@@ -271,7 +271,7 @@ fn r8_a_reader_that_stops_does_not_hold_the_end() {
             let mut bridge = Bridge::start(&server, &["--drain-timeout", "0.2"]);
             bridge.send(&request(1, flood));
             if flood.starts_with("long") {
-                // Its first byte shows that it is on its way.
+                // Its first byte shows that it is being written.
                 bridge.stdout.read_exact(&mut [0]).unwrap();
             } else {
                 server.wait_for_stall();
@@ -292,7 +292,7 @@ fn r8_a_reader_that_stops_does_not_hold_the_end() {
 fn r15_small_messages_of_large_chunks_hold_little() {
     let server = Server::start();
     let mut bridge = Bridge::start(&server, &[]);
-    // More than the pipe takes, so that the events wait behind it.
+    // More than the pipe holds, so that the events wait behind it.
     bridge.send(&request(1, "long 200000"));
     bridge.stdout.read_exact(&mut [0]).unwrap();
     bridge.send(&request(2, "sparse events"));
@@ -303,7 +303,7 @@ fn r15_small_messages_of_large_chunks_hold_little() {
 #[test]
 fn r15_many_answers_of_a_mebibyte_at_once() {
     for (count, method, bound) in
-        // What remains is what HTTP reads ahead on each connection.
+        // The rest is what HTTP reads ahead on each connection.
         [(64, "answer 1000000", 64 * MIB), (256, "answer 1000000", 224 * MIB), (64, "pretty 1000000", 64 * MIB)]
     {
         let server = Server::start();
@@ -343,7 +343,7 @@ fn large_answers_that_wait_hold_few_files() {
     }
     bridge.send(&request(1000, "other"));
     assert_eq!(bridge.answer()["id"], 1000);
-    // What was written is gone.
+    // The temporary files are gone.
     assert_eq!(bridge.nameless_files(), []);
     bridge.expect_less_than(24 * MIB);
 }
@@ -368,12 +368,12 @@ fn what_is_on_the_disk_is_nobody_elses() {
     assert_eq!(bridge.nameless_files(), []);
 }
 
-/// The end of a quota, or of the disk.
+/// A file that reaches a size limit, like a quota or a full disk.
 #[test]
 fn a_file_that_may_not_grow_is_an_error_of_that_request_only() {
     let server = Server::start();
     let bridge = command([&server.url]);
-    // In blocks of 512 bytes or of 1024: 4 MiB at most.
+    // In blocks of 512 or 1024 bytes: at most 4 MiB.
     let mut limited = Command::new("/bin/sh");
     limited.args(["-c", r#"ulimit -f 4096; exec "$0" "$1""#]).arg(bridge.get_program()).args(bridge.get_args());
     limited.env_clear().stdin(Stdio::piped());
@@ -418,12 +418,12 @@ fn sizes_that_the_user_sets_are_limits() {
     assert_eq!(bridge.answer()["result"].as_str().map(str::len), Some(1_000_000));
 }
 
-// What peers that mean harm can make it hold: each is far more than that by itself.
+// Attacks by peers. Each one sends far more than the limit.
 
-/// What it may hold beyond what it holds when it is idle, whatever a peer does.
+/// The limit of memory growth beyond the idle state, in bytes.
 const MOST: usize = 64 * MIB;
 
-/// A whole reply.
+/// Sends a whole reply.
 fn respond(stream: &mut TcpStream, status: u16, headers: &str, body: &[u8]) -> io::Result<()> {
     let length = body.len();
     write!(stream, "HTTP/1.1 {status} Whatever\r\nContent-Length: {length}\r\n{headers}\r\n")?;
@@ -434,7 +434,7 @@ fn respond_json(stream: &mut TcpStream, body: &str) -> io::Result<()> {
     respond(stream, 200, "Content-Type: application/json\r\n", body.as_bytes())
 }
 
-/// The result of a request, with a text of this length in it that is in no memory of this process.
+/// Sends a result with a text of this length, without holding it in memory.
 fn long_result(stream: &mut TcpStream, id: &Value, length: usize) -> io::Result<()> {
     let (head, tail) =
         (format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[{{"type":"text","text":""#), r#""}]}}"#);
@@ -450,7 +450,7 @@ fn long_result(stream: &mut TcpStream, id: &Value, length: usize) -> io::Result<
 }
 
 impl Bridge {
-    /// Whoever has been attacked still answers, and holds little more than before.
+    /// Asserts that the bridge still answers, and holds little more memory than before.
     #[track_caller]
     fn expect_well(&mut self) {
         self.send(&request(999_999, "after"));
@@ -479,14 +479,14 @@ fn replies_that_expand_without_end() {
         encoder.write_all(&zeros).unwrap();
         encoder.finish().unwrap()
     };
-    // A form of brotli with windows of up to 1 GiB, which is not the standard's.
+    // A non-standard form of brotli with windows of up to 1 GiB.
     let large_window = [&[0x11, 0x1e][..], &brotli[1..]].concat();
     for (coding, body, count) in [("br", brotli, 32), ("zstd", zstd, 64), ("br", large_window, 1)] {
         let server = Server::of(move |stream, request, taken| {
             if request.body["method"] != "bomb" {
                 return reply(stream, &request.body, taken);
             }
-            // It goes on: the decoder is held for as long as the reply is open.
+            // Keep the reply open, so that the decoder stays allocated.
             write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: {coding}\r\n\r\n")?;
             stream.write_all(&body)?;
             stream.read_exact(&mut [0])
@@ -550,7 +550,7 @@ fn requests_that_are_answered_by_long_pages() {
     bridge.expect_well();
 }
 
-/// A server of 2026-07-28 whose calls have long results.
+/// Answers like a server of 2026-07-28 whose calls have long results.
 fn modern(stream: &mut TcpStream, request: &Request) -> io::Result<()> {
     let id = &request.body["id"];
     match request.body["method"].as_str().unwrap_or_default() {
@@ -589,7 +589,7 @@ fn large_answers_between_the_protocols() {
     bridge.expect_less_than(MOST);
 }
 
-/// A server of 2025-11-25 that sends this on its standing stream, again and again for the number of bytes in all.
+/// Answers like a server of 2025-11-25 that repeats `event` on its GET stream until `most` bytes are sent.
 fn legacy(stream: &mut TcpStream, request: &Request, event: &str, most: usize) -> io::Result<()> {
     let id = &request.body["id"];
     if request.method == "GET" {
@@ -625,7 +625,7 @@ fn pings_of_a_legacy_server_before_a_modern_client() {
     let mut bridge = Bridge::start(&server, &["--era", "modern"]);
     bridge.send(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"server/discover","params":{{{META}}}}}"#));
     assert_eq!(bridge.answer()["id"], 1);
-    // Pongs are on their way, and hold up nobody.
+    // Pongs are being sent, and block nothing.
     for _ in 0..1000 {
         while server.seen.recv_timeout(LIMIT).unwrap()["result"] != json!({}) {}
     }
@@ -671,7 +671,7 @@ fn a_large_notification_to_many_subscriptions() {
     bridge.expect_less_than(MOST);
 }
 
-/// With few descriptors it goes on; and what needs one more than there are says so.
+/// With few descriptors the bridge goes on. An operation that needs one more reports that.
 #[test]
 fn few_descriptors() {
     let server = Server::start();
@@ -699,5 +699,5 @@ fn few_descriptors() {
     let named = lines.by_ref().take(20).any(|line| line.unwrap().contains("ulimit -n"));
     let _ = child.kill();
     let _ = child.wait();
-    assert!(named, "nobody says that there are too few descriptors");
+    assert!(named, "no error says that there are too few descriptors");
 }

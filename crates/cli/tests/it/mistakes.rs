@@ -1,4 +1,4 @@
-//! Help, version, and what a user may get wrong: one line on stderr, exit status 2, nothing on stdout.
+//! Help, version, and user mistakes: one line on stderr, exit status 2, nothing on stdout.
 
 use std::process::{Command, Stdio};
 
@@ -8,7 +8,7 @@ fn run(command: &mut Command) -> Ended {
     Bridge::spawn(command.stdin(Stdio::null())).finish()
 }
 
-/// Runs a command line that cannot be used; gives the line that says so.
+/// Runs an invalid command line and returns its error line.
 fn complaint(command: &mut Command) -> String {
     let ended = run(command);
     assert_eq!(ended.status.code(), Some(2), "{command:?}: {ended:?}");
@@ -30,8 +30,8 @@ fn help() {
     });
     assert_eq!(long, short);
     insta::assert_snapshot!(long, @r#"
-    Lets an MCP client that starts local processes use an MCP server that speaks Streamable HTTP:
-    JSON-RPC lines from stdin go to the server, and what it answers comes to stdout as it arrives
+    Connects an MCP client that starts local processes to an MCP server over Streamable HTTP. JSON-RPC
+    lines from stdin go to the server; its messages are written to stdout as they arrive
 
     Usage: mcp-gangway [OPTIONS] URL
            mcp-gangway login|logout|status [OPTIONS] URL
@@ -45,93 +45,99 @@ fn help() {
       -V, --version  Print version
 
     Server:
-          --url <URL>               The same, as an option
+          --url <URL>               Address of the MCP server, as an option
           --transport <NAME>        auto, http (Streamable HTTP), sse (HTTP+SSE) or sse-first
                                     [$MCP_TRANSPORT] [default: auto]
-          --era <NAME>              What a client speaks that knows both eras of MCP: auto (as the
+          --era <NAME>              Protocol for a client that supports both eras of MCP: auto (as the
                                     server), modern (2026-07-28) or legacy [$MCP_ERA] [default: auto]
-          --auth <VALUE>            Value of the Authorization header, sent as it is, like 'Bearer
+          --auth <VALUE>            Value of the Authorization header, sent unchanged, like 'Bearer
                                     TOKEN' [$MCP_AUTH]
           --auth-command <COMMAND>  Command that prints this value or a bare token; run without a shell,
-                                    at the start and on a 401 [$MCP_AUTH_COMMAND]
-          --header <NAME: VALUE>    Header for every request; ${VAR} in the value comes from the
-                                    environment; may be repeated
-          --header-file <PATH>      File with one such header a line; # begins a comment line; read
+                                    at start and on a 401 [$MCP_AUTH_COMMAND]
+          --header <NAME: VALUE>    Header for every request; ${VAR} in the value is replaced from the
+                                    environment; repeatable
+          --header-file <PATH>      File with one such header per line; # starts a comment line; read
                                     again on a 401 [$MCP_HEADER_FILE]
-          --allow-tool <PATTERN>    Tools that the client may see and call, by names with * and ?; may
-                                    be repeated [$MCP_ALLOW_TOOLS, separated by commas] [default: all]
-          --deny-tool <PATTERN>     Tools that it may not, whatever is allowed [$MCP_DENY_TOOLS]
-          --concurrency <COUNT>     Requests that may be open at the server at once [$CONCURRENCY]
+          --allow-tool <PATTERN>    Tools that the client can see and call, as names with * and ?;
+                                    repeatable [$MCP_ALLOW_TOOLS, comma-separated] [default: all]
+          --deny-tool <PATTERN>     Tools that the client cannot see or call, even if allowed
+                                    [$MCP_DENY_TOOLS]
+          --concurrency <COUNT>     Maximum number of requests in flight to the server [$CONCURRENCY]
                                     [default: 64]
 
     Sizes:
           --max-message-size <SIZE>  Largest message from the server, like 512M or 16G
                                      [$MCP_MAX_MESSAGE_SIZE] [default: 4G]
-          --max-request-size <SIZE>  Largest message from the client, which is in memory
+          --max-request-size <SIZE>  Largest message from the client, held in memory
                                      [$MCP_MAX_REQUEST_SIZE] [default: 64M]
 
     Times:
-          --timeout <SECONDS>          Longest silence of the server during a request
+          --timeout <SECONDS>          Longest time without data from the server during a request
                                        [$MCP_TOOL_CALL_TIMEOUT] [default: 300]
-          --max-time <SECONDS>         Longest life of a request, however busy [default: no limit]
-          --connect-timeout <SECONDS>  Longest time to connect: address, TCP and TLS [default: 15]
-          --drain-timeout <SECONDS>    Longest time for open requests after stdin has ended [default: 5]
+          --max-time <SECONDS>         Longest total time of a request, even while data arrives
+                                       [default: no limit]
+          --connect-timeout <SECONDS>  Longest time to connect: DNS, TCP and TLS [default: 15]
+          --drain-timeout <SECONDS>    Longest time for open requests after stdin ends [default: 5]
 
     Network:
-          --ca-cert <PATH>       PEM file with certificates to trust beside the system's [$TLS_CERT]
-          --client-cert <PATH>   PEM file with a certificate to show to the server, and maybe its key
+          --ca-cert <PATH>       PEM file with certificates to trust in addition to the system's
+                                 [$TLS_CERT]
+          --client-cert <PATH>   PEM file with the client certificate, and optionally its key
                                  [$TLS_CLIENT_CERT]
-          --client-key <PATH>    PEM file with the private key of that certificate [$TLS_CLIENT_KEY]
-          --insecure             Trust any certificate: only for tests [$INSECURE]
-          --proxy <URL>          Proxy (http, https, socks5, socks5h) for all hosts but those in
+          --client-key <PATH>    PEM file with the private key of the client certificate
+                                 [$TLS_CLIENT_KEY]
+          --insecure             Accept any server certificate; only for tests [$INSECURE]
+          --proxy <URL>          Proxy (http, https, socks5, socks5h) for all hosts except those in
                                  NO_PROXY [default: the system's]
-          --unix-socket <PATH>   Unix socket that the server listens on, in place of the URL's host and
-                                 port [$MCP_UNIX_SOCKET]
-          --http2                Speak only HTTP/2, even without TLS [$HTTP2] [default: what the server
-                                 offers]
-          --pool-size <COUNT>    Connections that are kept while nobody uses them [$HTTP_POOL_SIZE]
-                                 [default: no limit]
-          --pool-idle <SECONDS>  How long they are kept [$HTTP_POOL_IDLE_TIMEOUT] [default: 50]
+          --unix-socket <PATH>   Unix socket of the server, instead of the URL's host and port
+                                 [$MCP_UNIX_SOCKET]
+          --http2                Use only HTTP/2, even without TLS [$HTTP2] [default: the version that
+                                 the server offers]
+          --pool-size <COUNT>    Maximum number of idle connections to keep [$HTTP_POOL_SIZE] [default:
+                                 no limit]
+          --pool-idle <SECONDS>  How long to keep idle connections [$HTTP_POOL_IDLE_TIMEOUT] [default:
+                                 50]
 
     Log:
           --log-level <LEVEL>    off, error, warn, info, debug or trace [$MCP_WRAPPER_LOG_LEVEL,
                                  $LOG_LEVEL] [default: warn]
-          --log-file <PATH>      File to append the log to, in place of stderr [$MCP_LOG_FILE]
-          --log-format <FORMAT>  text or json (one object a line) [default: text]
+          --log-file <PATH>      File to append the log to, instead of stderr [$MCP_LOG_FILE]
+          --log-format <FORMAT>  text or json (one object per line) [default: text]
 
     Signing in:
-          --no-oauth                      Do not sign in where the server asks for it [$MCP_NO_OAUTH]
-          --no-browser                    Only print the URL to sign in at [$MCP_NO_BROWSER]
-          --device                        Sign in on another device, with a code [$MCP_DEVICE_LOGIN]
+          --no-oauth                      Turn sign-in off, even if the server requires it
+                                          [$MCP_NO_OAUTH]
+          --no-browser                    Print the URL to sign in at, but do not open a browser
+                                          [$MCP_NO_BROWSER]
+          --device                        Sign in on another device with a code [$MCP_DEVICE_LOGIN]
           --client-credentials            Use the client's own credentials, without a user
                                           [$MCP_CLIENT_CREDENTIALS]
-          --client-id <ID>                Client that the authorization server knows [$MCP_CLIENT_ID];
-                                          its secret or key is in $MCP_CLIENT_SECRET or
-                                          $MCP_CLIENT_PRIVATE_KEY (PEM; RSA, P-256 or P-384)
-          --issuer <URL>                  Authorization server that may be used, as it names itself
-                                          [$MCP_ISSUER] [default: what the server names; for a
-                                          --client-id the first that it named]
-          --client-metadata-url <URL>     https URL of a client ID metadata document, used where the
-                                          server reads such [$MCP_CLIENT_METADATA_URL]
-          --scope <SCOPES>                Scopes to ask for, separated by spaces [$MCP_SCOPE] [default:
-                                          what the server asks for]
-          --resource <URI>                What the token is for; none leaves that out [$MCP_RESOURCE]
-                                          [default: what the server says]
-          --authorize-param <NAME=VALUE>  Another parameter for the authorization request; may be
-                                          repeated
-          --callback-port <PORT>          Port of this machine that the browser comes back to
-                                          [$MCP_CALLBACK_PORT] [default: any]
-          --callback-host <HOST>          Host that it comes back to: localhost or a loopback address,
-                                          as the client is registered [$MCP_CALLBACK_HOST] [default:
-                                          127.0.0.1; localhost where the authorization server takes only
+          --client-id <ID>                ID of a client registered at the authorization server
+                                          [$MCP_CLIENT_ID]; its secret or key is in $MCP_CLIENT_SECRET
+                                          or $MCP_CLIENT_PRIVATE_KEY (PEM; RSA, P-256 or P-384)
+          --issuer <URL>                  Issuer of the only authorization server to use [$MCP_ISSUER]
+                                          [default: the one that the server names; with --client-id the
+                                          first that it named]
+          --client-metadata-url <URL>     https URL of a client ID metadata document, used if the
+                                          authorization server supports it [$MCP_CLIENT_METADATA_URL]
+          --scope <SCOPES>                Scopes to request, separated by spaces [$MCP_SCOPE] [default:
+                                          those that the server asks for]
+          --resource <URI>                Resource that the token is for; none omits it [$MCP_RESOURCE]
+                                          [default: the one that the server names]
+          --authorize-param <NAME=VALUE>  Extra parameter for the authorization request; repeatable
+          --callback-port <PORT>          Port of the callback URL on this machine [$MCP_CALLBACK_PORT]
+                                          [default: any]
+          --callback-host <HOST>          Host of the callback URL: localhost or a loopback address, as
+                                          registered for the client [$MCP_CALLBACK_HOST] [default:
+                                          127.0.0.1; localhost if the authorization server accepts only
                                           that]
-          --callback-path <PATH>          Path that it comes back to [$MCP_CALLBACK_PATH] [default:
+          --callback-path <PATH>          Path of the callback URL [$MCP_CALLBACK_PATH] [default:
                                           /callback]
           --login-wait <SECONDS>          How long a request waits for the user to sign in
                                           [$MCP_LOGIN_WAIT] [default: 20]
-          --no-keychain                   Keep sign-ins in files, not in a keychain [$MCP_NO_KEYCHAIN]
-          --state-folder <PATH>           Folder for what is kept of sign-ins [$MCP_STATE_FOLDER]
-                                          [default: the user's, for the state of programs]
+          --no-keychain                   Store sign-ins in files, not in a keychain [$MCP_NO_KEYCHAIN]
+          --state-folder <PATH>           Folder for stored sign-ins [$MCP_STATE_FOLDER] [default: in
+                                          the user's folder for program state]
 
     Examples:
       mcp-gangway https://example.com/mcp
@@ -144,18 +150,17 @@ fn help() {
                                   "env": {"MCP_AUTH": "Bearer eyJhb…"}}}}
 
     Environment:
-      A variable above, like [$MCP_AUTH], is used where its option is not given; empty means unset.
-      MCP_HEADERS                         headers for the server, one a line, written as for --header
-      HTTPS_PROXY, HTTP_PROXY, ALL_PROXY  the proxy, where --proxy is not given
-      NO_PROXY                            hosts that are reached without a proxy
+      A variable above, like [$MCP_AUTH], applies if its option is not given; empty means unset.
+      MCP_HEADERS                         headers for the server, one per line, as for --header
+      HTTPS_PROXY, HTTP_PROXY, ALL_PROXY  the proxy, if --proxy is not given
+      NO_PROXY                            hosts to reach without a proxy
 
     Other bridges:
-      The options of mcp-remote, fastmcp-remote, supergateway and mcp-proxy are understood, too; one
-      that cannot be
-      followed is refused with what to use
+      The options of mcp-remote, fastmcp-remote, supergateway and mcp-proxy are accepted as well.
+      An unsupported one fails with a line that names the alternative.
 
     Exit status:
-      0 if the client closed stdin or a signal asked for the end, 2 for a mistake in the settings,
+      0 if the client closed stdin or a signal ended the process, 2 for an invalid setting,
       1 for any other failure
     "#);
 }
@@ -220,7 +225,7 @@ fn each_mistake_is_one_line_that_says_what_to_do() {
         (&[URL, "--ca-cert", &bad_pem], "PEM"),
         (&[URL, "--client-cert", &missing], "--client-cert: "),
         (&[URL, "--client-key", &key], "--client-cert"),
-        (&[URL, "--client-cert", &no_pem], "--client-cert holds no certificate"),
+        (&[URL, "--client-cert", &no_pem], "--client-cert needs a PEM file"),
         (&[URL, "--client-cert", &bad_pem, "--client-key", &key], "PEM"),
         (&[URL, "--client-cert", &certificate], "--client-key"),
         (&[URL, "--client-cert", &certificate, "--client-key", &missing], "--client-key: "),
@@ -270,7 +275,7 @@ fn what_is_no_text_is_a_mistake() {
     assert!(complaint(command([OsStr::new("http://localhost/")]).env("MCP_AUTH", broken)).contains("MCP_AUTH"));
 }
 
-/// Nobody reads, and that is no reason to end otherwise.
+/// A closed stdout or stderr does not change the exit status.
 #[cfg(unix)]
 #[test]
 fn a_mistake_without_a_reader_is_still_status_2() {

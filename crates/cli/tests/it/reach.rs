@@ -1,10 +1,10 @@
-//! What was typed or set in the environment takes effect: at the server, or in the answers.
+//! Options and variables take effect: at the server, or in the answers.
 
 use std::{net::TcpListener, time::Duration};
 
 use crate::support::{Bridge, INITIALIZE, LIMIT, Server, command, request};
 
-/// Runs one session of a single request; gives the first POST as the server saw it.
+/// Runs a session with one request, and returns the first POST that the server received.
 fn first_post(server: &Server, command: &mut std::process::Command) -> crate::support::Request {
     let mut bridge = Bridge::spawn(command);
     assert_eq!(bridge.ask(INITIALIZE)["result"]["serverInfo"]["name"], "initialize");
@@ -58,7 +58,7 @@ fn r97_headers_of_the_user_reach_the_server() {
     for (name, value) in [("x-key", "0123!"), ("x-other", "café"), ("x-file", "from a file"), ("x-variable", "v")] {
         assert_eq!(post.header(name), Some(value), "{name}");
     }
-    // All of a session's requests carry them, its end included.
+    // All requests of a session carry them, including its DELETE.
     assert_eq!(server.wait_for(|request| request.method == "DELETE").header("x-key"), Some("0123!"));
 }
 
@@ -79,7 +79,7 @@ fn a_command_gives_the_authorization() {
         assert_eq!(request.header("x-key"), Some("k"), "{method}");
     }
 
-    // It prints another value from the second time on.
+    // From the second run on, it prints another value.
     let folder = tempfile::tempdir().unwrap();
     let count = folder.path().join("count");
     let script = "echo >>$0; if [ $(wc -l <$0) = 1 ]; then echo Bearer stale; else echo Bearer fresh; fi";
@@ -88,7 +88,7 @@ fn a_command_gives_the_authorization() {
     assert_eq!(bridge.ask(INITIALIZE)["result"]["serverInfo"]["name"], "initialize");
     assert!(bridge.ask(&request(1, "x"))["result"].is_object());
     bridge.finish();
-    assert_eq!(std::fs::read_to_string(count).unwrap(), "\n\n", "asked once before the first request, and on the 401");
+    assert_eq!(std::fs::read_to_string(count).unwrap(), "\n\n", "run before the first request, and on the 401");
 }
 
 #[cfg(unix)]
@@ -120,7 +120,7 @@ fn a_header_file_is_read_again_when_the_server_refuses() {
     std::fs::write(&file, "Authorization: Bearer stale\n").unwrap();
     let server = Server::start();
     let mut bridge = Bridge::start([&server.url("/mcp"), "--header-file", file.to_str().unwrap()]);
-    // With the same in it as before, there is nothing to try.
+    // If the file did not change, the request is not sent again.
     let refused = bridge.ask(INITIALIZE);
     assert_eq!(refused["error"]["data"]["httpStatus"], 401, "{refused}");
     std::fs::write(&file, "Authorization: Bearer fresh\nX-Key: k\n").unwrap();
@@ -224,7 +224,7 @@ fn r8_open_requests_may_finish_after_the_end_of_stdin() {
 
 #[test]
 fn a_proxy_is_used_where_it_is_meant() {
-    // The server answers whatever it is asked for, as the proxy of a host that does not exist.
+    // The server answers every request, as the proxy of a host that does not exist.
     const ELSEWHERE: &str = "http://mcp.invalid/mcp";
     let proxy = Server::start();
     let with_user = proxy.url("").replace("http://", "http://user:p%40ss@");
@@ -241,7 +241,7 @@ fn a_proxy_is_used_where_it_is_meant() {
         assert_eq!(post.target, ELSEWHERE, "{variable:?}");
         assert_eq!(post.header("proxy-authorization"), Some("Basic dXNlcjpwQHNz"), "{variable:?}");
     }
-    // Past the proxy, which nobody would answer for.
+    // Bypasses the proxy, which does not exist.
     let server = Server::start();
     for (args, name, value) in [
         (&["--proxy", "http://hunter2@localhost:1"][..], "NO_PROXY", "example.com, 127.0.0.0/8"),

@@ -1,5 +1,5 @@
-//! What peers have said, wherever it is shown: it acts on no terminal, forges no line, and has none of the user's secrets in
-//! it, whatever a server sends back.
+//! Text from peers, wherever it is shown: it does not control a terminal, does not forge a line, and does not contain
+//! the user's secrets.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::support::{Bridge, EVENTS, INITIALIZE, JSON, LIMIT, Request, command, 
 
 const MODERN: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"t","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}"#;
 
-/// The characters that are never shown as they are, each beside a letter.
+/// Returns the characters that are never shown unescaped, each next to a letter.
 fn hostile() -> String {
     let all = ('\0'..='\u{1f}')
         .chain('\u{7f}'..='\u{9f}')
@@ -16,12 +16,12 @@ fn hostile() -> String {
         .chain('\u{2028}'..='\u{202e}')
         .chain('\u{2060}'..='\u{206f}')
         .chain('\u{e0000}'..='\u{e007f}');
-    // The end would be a line of its own in a log.
+    // The end would be a separate line in a log.
     all.flat_map(|c| [c, 'x']).collect::<String>()
         + "\n2026-01-01T00:00:00.000000Z ERROR forged: line\r\nmcp-gangway: forged"
 }
 
-/// No line has any of them, and each is one that the command has begun.
+/// Asserts that no line contains any of them, and that each line was started by the command.
 fn check(what: &str, lines: &[String]) {
     let hostile: Vec<_> = hostile().chars().filter(|c| !(' '..='~').contains(c)).collect();
     for line in lines {
@@ -38,7 +38,7 @@ fn check(what: &str, lines: &[String]) {
     }
 }
 
-/// A server that says hostile things wherever it can.
+/// Starts a server that sends hostile text wherever it can.
 fn hostile_server() -> String {
     scripted(|request| {
         let text = hostile();
@@ -51,7 +51,7 @@ fn hostile_server() -> String {
                 let result = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": text}});
                 let answer = json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string();
                 let nonsense = [
-                    // Answers that nobody waits for, twice for the one who does, and what is no message.
+                    // Answers to unknown requests, a duplicate answer, and events that are not messages.
                     event(format!(r#"{{"jsonrpc":"2.0","id":{quoted},"result":{{}}}}"#)),
                     event(answer.clone()),
                     event(answer),
@@ -98,7 +98,7 @@ fn what_peers_say_does_nothing_in_the_log_and_in_errors() {
             modern("tools/list"),
             modern("modern/request"),
             modern("modern/error"),
-            // From the client: a message that fails, and lines that are none.
+            // From the client: a message that fails, and lines that are not messages.
             format!(r#"{{"jsonrpc":"2.0","id":4,"method":[{quoted}]}}"#),
             format!(r#"{{"jsonrpc":"2.0","id":{{"a":{quoted}}},"method":"x"}}"#),
             format!("no JSON {}", hostile().replace(['\n', '\r'], " ")),
@@ -151,10 +151,10 @@ fn what_the_user_and_the_environment_say_does_nothing_on_stderr() {
     }
 }
 
-/// Values that stand for the user's secrets, one in each place that takes such. Each has characters that pages escape.
+/// Part of every test secret, one in each place that takes a secret. Each secret has characters that pages escape.
 const CANARY: &str = "kanarie";
 
-/// A reply of each kind that shows what the server got: the kind is the method's name.
+/// Returns a reply that shows the server's request. The method's name selects its kind.
 fn echo(request: &Request) -> Vec<u8> {
     let got = format!("{} {}\n{}", request.method, request.target, request.head());
     let html = got.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&#34;").replace('/', "&#x2F;");
@@ -239,7 +239,7 @@ fn what_a_server_sends_back_of_our_secrets_is_blanked() {
                 errors.push(answer.to_string());
                 bridge.send(&json!({"jsonrpc": "2.0", "method": method}).to_string());
             }
-            // What the server answers is not ours to change.
+            // The server's answer is passed on unchanged.
             let answer = bridge.ask(&request(2, "ping")).to_string();
             assert!(answer.contains(CANARY), "{answer}");
             let mut said = bridge.finish().stderr;
@@ -277,7 +277,7 @@ fn what_a_proxy_sends_back_of_its_credentials_is_blanked() {
         let error = bridge.ask(&request(1, "tools/call")).to_string();
         assert!(error.contains("Proxy-Authorization") || error.contains("proxy-authorization: [secret]"), "{error}");
         let said = bridge.finish().stderr.join("\n");
-        // The name and the password, encoded as they are sent.
+        // The name and the password, encoded as sent.
         for secret in [CANARY, "a2FuYXJp"] {
             assert!(!error.contains(secret) && !said.contains(secret), "{error} {said}");
         }
@@ -288,7 +288,7 @@ fn what_a_proxy_sends_back_of_its_credentials_is_blanked() {
 mod signing_in {
     use super::*;
 
-    /// An MCP server and its authorization server, which gives hostile names to all that it may name.
+    /// An MCP server and its authorization server, which gives hostile names to everything that it names.
     fn hostile_authority(request: &Request) -> Vec<u8> {
         let origin = format!("http://{}", request.header("host").unwrap_or_default());
         let text = hostile();
@@ -338,7 +338,7 @@ mod signing_in {
     fn a_code_to_type_in_does_nothing_wherever_it_is_shown() {
         let (origin, folder) = (scripted(hostile_authority), tempfile::tempdir().unwrap());
         let mut bridge = spawn(&origin, folder.path(), &["--device", "--login-wait", "0.5", "--log-level", "trace"]);
-        // The handshake is answered in the server's place.
+        // The bridge answers the handshake instead of the server.
         assert_eq!(bridge.ask(INITIALIZE)["result"]["serverInfo"]["name"], "mcp-gangway");
         let error = bridge.ask(&request(1, "tools/list"))["error"].to_string();
         assert!(error.contains("type in the code"), "{error}");

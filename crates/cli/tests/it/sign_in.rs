@@ -1,4 +1,4 @@
-//! Signing in: what the user sees and types, and what several processes share.
+//! Sign-in: what the user sees and types, and what processes share.
 
 use std::{
     collections::HashMap,
@@ -15,10 +15,10 @@ use url::Url;
 
 use crate::support::{Bridge, INITIALIZE, command, read_request};
 
-/// A server that answers nobody without a token, and that is its own authorization server.
+/// A server that requires a token, and is its own authorization server.
 struct Guarded {
     address: SocketAddr,
-    /// The forms that tokens were asked for with.
+    /// The forms of the token requests.
     forms: Arc<Mutex<Vec<String>>>,
 }
 
@@ -40,10 +40,10 @@ impl Guarded {
         format!("http://{}/mcp", self.address)
     }
 
-    /// The command for this server, with a folder of the test's own.
+    /// Returns the command for this server, with a state folder of the test's own.
     fn command(&self, args: &[&str], folder: &Path) -> Command {
         let mut command = command([args, &[&self.url(), "--state-folder", folder.to_str().unwrap()]].concat());
-        // Nor does it touch the keychain of whoever runs the tests.
+        // The keychain of the user who runs the tests stays untouched.
         command.env("MCP_NO_BROWSER", "1").env("MCP_NO_KEYCHAIN", "1");
         command
     }
@@ -97,13 +97,13 @@ fn serve(mut stream: TcpStream, address: SocketAddr, forms: &Mutex<Vec<String>>)
     }
 }
 
-/// The URL that the command asks its user to open.
+/// Returns the URL that the command asks the user to open.
 fn asked(bridge: &Bridge) -> String {
     let line = bridge.log_line("asks you to sign in: ");
     line.split_once("sign in: ").unwrap().1.to_owned()
 }
 
-/// The user signs in; gives the page that follows.
+/// Signs in as the user, and returns the page that follows.
 fn approve(url: &str) -> String {
     let query: HashMap<_, _> = Url::parse(url).unwrap().query_pairs().into_owned().collect();
     let mut back = Url::parse(&query["redirect_uri"]).unwrap();
@@ -128,7 +128,7 @@ fn the_commands_sign_in_tell_and_sign_out() {
     let login = Bridge::spawn(&mut server.command(&["login", "--log-level", "off"], folder.path()));
     assert!(approve(&asked(&login)).contains("You are signed in"));
     assert!(login.finish().stdout.join("\n").starts_with("signed in at"));
-    // Who is signed in is not asked again.
+    // A signed-in user is not prompted again.
     assert!(say("login").starts_with("signed in at"));
     let status = say("status");
     for part in
@@ -189,7 +189,7 @@ fn a_crash_leaves_no_lock_behind() {
     two.finish();
 }
 
-/// More come than there are descriptors, and stay.
+/// There are more connections than descriptors, and they stay open.
 #[cfg(target_os = "linux")]
 #[test]
 fn strangers_at_the_port_do_not_end_the_sign_in() {

@@ -1,4 +1,4 @@
-//! What ends the process (R8): the end of stdin, signals, a closed stdout, the death of the parent.
+//! The end of the process (R8): the end of stdin, signals, a closed stdout, the death of the parent.
 
 use std::{
     io::{BufRead, BufReader},
@@ -85,12 +85,12 @@ fn r8_a_closed_stdout_ends_the_process() {
     server.wait_for(|request| request.method == "DELETE");
 }
 
-/// A client that is killed closes nothing by itself, and here its child's stdin stays open in this process.
+/// A killed client sends no signal, and here its child's stdin stays open in this process.
 #[test]
 fn r8_the_death_of_the_parent_ends_the_process() {
     let server = Server::start();
     let bridge = command([server.url("/mcp")]);
-    // A shell is the parent; it leaves the stdin and stdout that it got to the bridge, and waits.
+    // A shell is the parent. It passes its stdin and stdout to the bridge, and waits.
     let mut parent = Command::new("/bin/sh")
         .args(["-c", r#"exec 3<&0; "$0" "$1" <&3 & exec 3<&-; wait"#])
         .arg(bridge.get_program())

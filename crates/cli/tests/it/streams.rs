@@ -1,4 +1,4 @@
-//! Stdin and stdout in all the forms that clients make them, and the flags of what is shared with others.
+//! Stdin and stdout in all forms that clients use, and the flags of shared descriptors.
 
 use std::{
     fs::File,
@@ -44,7 +44,7 @@ fn socket_pairs() {
     assert!(bridge.end(LIMIT).status.success());
 }
 
-/// One socket both ways, as some launchers have it.
+/// One socket for both directions, as some launchers use it.
 #[test]
 fn one_socket_for_both() {
     let server = Server::start();
@@ -84,7 +84,7 @@ fn r8_nothing_to_read_and_nobody_to_write_to() {
     assert!(Bridge::spawn(command(["http://localhost:1/mcp"]).stdout(full)).finish().status.success());
 }
 
-/// A thread waits for the terminal's next line, and nothing can wake it; it must not hold the exit.
+/// A thread that reads the terminal cannot be woken. It must not delay the exit.
 #[test]
 fn r8_a_terminal() {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -103,7 +103,8 @@ fn r8_a_terminal() {
     assert_eq!(bridge.end(GRACE).status.code(), Some(0));
 }
 
-/// `O_NONBLOCK` belongs to what several processes share: whoever sets it breaks the others' writes.
+/// `O_NONBLOCK` belongs to the open file description, which processes share: setting it breaks other processes'
+/// writes.
 #[test]
 fn the_flags_of_shared_pipes_stay_as_they_are() {
     let server = Server::start();

@@ -1,4 +1,4 @@
-//! The two ends that the tests hold: [`Server`], which records what reaches it, and [`Bridge`], the command as a child.
+//! The two ends of the tests: [`Server`], which records its requests, and [`Bridge`], the command as a child process.
 
 use std::{
     ffi::OsStr,
@@ -15,10 +15,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// Longer than anything takes that works, on the slowest machine.
+/// The time limit of a wait: longer than any working step takes on the slowest machine.
 pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
-/// What clients grant a server after they closed its stdin, before they end it by force (R8).
+/// How long clients wait after they close a server's stdin before they kill it (R8).
 #[cfg(unix)]
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
@@ -28,7 +28,7 @@ pub(crate) fn request(id: u32, method: &str) -> String {
     json!({"jsonrpc": "2.0", "id": id, "method": method}).to_string()
 }
 
-/// What reached the server.
+/// A request that reached the server.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) method: String,
@@ -42,7 +42,7 @@ impl Request {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// All headers, as they came but for the case of their names.
+    /// Returns all headers as received, except for the case of their names.
     pub(crate) fn head(&self) -> String {
         let lines = self.headers.iter().map(|(name, value)| format!("{name}: {value}\n"));
         lines.collect::<Vec<_>>().concat()
@@ -53,7 +53,7 @@ impl Request {
     }
 }
 
-/// An HTTP server of a few lines: it answers every JSON-RPC request but those of the method `hang`, and refuses the
+/// A minimal HTTP server. It answers every JSON-RPC request except those of the method `hang`, and refuses the
 /// authorization "Bearer stale".
 pub(crate) struct Server {
     address: SocketAddr,
@@ -82,14 +82,14 @@ impl Server {
         format!("http://{}{path}", self.address)
     }
 
-    /// No request has come.
+    /// Asserts that no request has arrived.
     #[cfg(unix)]
     pub(crate) fn expect_nothing(&self) {
         let seen = self.seen.0.lock().unwrap();
         assert!(seen.is_empty(), "{seen:#?}");
     }
 
-    /// The first request that is `wanted`, as soon as it is there.
+    /// Waits for the first request that is `wanted`.
     pub(crate) fn wait_for(&self, wanted: impl Fn(&Request) -> bool) -> Request {
         let (seen, news) = &*self.seen;
         let (seen, _) = news.wait_timeout_while(seen.lock().unwrap(), LIMIT, |seen| !seen.iter().any(&wanted)).unwrap();
@@ -97,7 +97,7 @@ impl Server {
     }
 }
 
-/// A server that answers each request with the bytes that `reply` makes of it, and closes the connection; gives its origin.
+/// Starts a server that answers each request with the bytes of `reply` and closes the connection. Returns its origin.
 pub(crate) fn scripted(reply: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
@@ -107,7 +107,7 @@ pub(crate) fn scripted(reply: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'stat
             let (mut stream, reply) = (stream.unwrap(), Arc::clone(&reply));
             thread::spawn(move || {
                 let request = read_request(&mut BufReader::new(stream.try_clone().unwrap()));
-                // Who was told enough may close the connection first.
+                // The client may close the connection first.
                 let _ = request.map(|request| stream.write_all(&reply(&request)));
             });
         }
@@ -115,7 +115,7 @@ pub(crate) fn scripted(reply: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'stat
     origin
 }
 
-/// A reply that ends with its connection.
+/// Returns a reply whose end is the end of its connection.
 pub(crate) fn reply(status: &str, headers: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n");
     [head.as_bytes(), body.as_ref()].concat()
@@ -124,7 +124,7 @@ pub(crate) fn reply(status: &str, headers: &str, body: impl AsRef<[u8]>) -> Vec<
 pub(crate) const EVENTS: &str = "Content-Type: text/event-stream\r\n";
 pub(crate) const JSON: &str = "Content-Type: application/json\r\n";
 
-/// Serves one connection until its client closes it.
+/// Serves one connection until the client closes it.
 fn serve(stream: TcpStream, seen: &(Mutex<Vec<Request>>, Condvar)) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut stream = stream;
@@ -159,7 +159,7 @@ fn serve(stream: TcpStream, seen: &(Mutex<Vec<Request>>, Condvar)) {
     }
 }
 
-/// The next request of a connection.
+/// Reads the next request of a connection.
 pub(crate) fn read_request(reader: &mut impl BufRead) -> Option<Request> {
     let mut line = || {
         let mut line = String::new();
@@ -179,17 +179,17 @@ pub(crate) fn read_request(reader: &mut impl BufRead) -> Option<Request> {
         headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, value)| value.parse().unwrap());
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    // What is no JSON is a text.
+    // A body that is not JSON becomes a string.
     let text = || Value::from(String::from_utf8_lossy(&body));
     let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap_or_else(|_| text()) };
     Some(Request { method, target, headers, body })
 }
 
-/// The command with `args`, in an environment that has nothing to say to it.
+/// Returns the command with `args` and an empty environment.
 pub(crate) fn command(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-gangway"));
     command.env_clear().args(args);
-    // Sockets do not work on Windows without it.
+    // Sockets on Windows need it.
     if let Some(root) = std::env::var_os("SYSTEMROOT") {
         command.env("SYSTEMROOT", root);
     }
@@ -197,7 +197,7 @@ pub(crate) fn command(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Comm
     command
 }
 
-/// The running command, ended at the latest with this value.
+/// The running command. Dropping this kills it.
 pub(crate) struct Bridge {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -205,7 +205,7 @@ pub(crate) struct Bridge {
     stderr: Option<Receiver<String>>,
 }
 
-/// How the command ended, and what it said that nobody had read.
+/// The exit status, and the unread output.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
@@ -229,13 +229,13 @@ impl Bridge {
         self.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 
-    /// The next line of stdout.
+    /// Waits for the next line of stdout.
     pub(crate) fn answer(&self) -> Value {
         let line = self.stdout.as_ref().unwrap().recv_timeout(LIMIT).expect("a line on stdout");
         serde_json::from_str(&line).unwrap()
     }
 
-    /// Sends a request and gives its answer, which must be the next line.
+    /// Sends a request and returns its answer, which must be the next line.
     pub(crate) fn ask(&mut self, line: &str) -> Value {
         self.send(line);
         let answer = self.answer();
@@ -243,18 +243,18 @@ impl Bridge {
         answer
     }
 
-    /// Reads stderr up to the line that contains `part`.
+    /// Reads stderr up to a line that contains `part`.
     #[cfg(unix)]
     pub(crate) fn wait_for_log(&self, part: &str) {
         self.log_line(part);
     }
 
-    /// The same, with the line.
+    /// Reads stderr up to a line that contains `part`, and returns that line.
     pub(crate) fn log_line(&self, part: &str) -> String {
         self.log_until(part).pop().unwrap()
     }
 
-    /// The same, with all lines before it.
+    /// Reads stderr up to a line that contains `part`, and returns all lines.
     pub(crate) fn log_until(&self, part: &str) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         while lines.last().is_none_or(|line| !line.contains(part)) {
@@ -273,14 +273,14 @@ impl Bridge {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Waits for the end, which must come within `limit`.
+    /// Waits for the end of the process, which must come within `limit`.
     pub(crate) fn end(mut self, limit: Duration) -> Ended {
         let status = exit_within(&mut self.child, limit);
         let rest = |lines: Option<Receiver<String>>| lines.map(|lines| lines.iter().collect()).unwrap_or_default();
         Ended { status, stdout: rest(self.stdout.take()), stderr: rest(self.stderr.take()) }
     }
 
-    /// Closes stdin and waits for the end.
+    /// Closes stdin and waits for the end of the process.
     pub(crate) fn finish(mut self) -> Ended {
         self.close_stdin();
         self.end(LIMIT)
@@ -289,13 +289,13 @@ impl Bridge {
 
 impl Drop for Bridge {
     fn drop(&mut self) {
-        // Fails if it has ended, which is well.
+        // Fails harmlessly if the process has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Waits until something is so.
+/// Waits until the condition is true.
 #[cfg(all(target_os = "linux", feature = "oauth"))]
 pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
@@ -316,12 +316,12 @@ pub(crate) fn exit_within(child: &mut Child, limit: Duration) -> ExitStatus {
     }
 }
 
-/// Lines as they come, on a thread: a test can wait for one with a limit.
+/// Reads lines on a thread, so that a test can wait for one with a limit.
 pub(crate) fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     let _: JoinHandle<()> = thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            // Without a receiver, the end of this thread closes the stream.
+            // Without a receiver, end this thread, which closes the stream.
             if sender.send(line).is_err() {
                 break;
             }

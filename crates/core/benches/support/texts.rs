@@ -1,31 +1,31 @@
-//! What passes a bridge: messages and streams of all sizes.
+//! Test data: messages and streams of all sizes.
 
 use std::iter;
 
 use bytes::Bytes;
 
-/// Small messages are put together to a stream of this size.
+/// The size of a stream of small messages.
 const STREAM: usize = 4 << 20;
 
-/// A text as it comes from a connection.
+/// Cuts a text into chunks, as a connection does.
 pub(crate) fn chunks(stream: &Bytes, size: usize) -> impl Iterator<Item = Bytes> {
     (0..stream.len()).step_by(size).map(move |start| stream.slice(start..stream.len().min(start + size)))
 }
 
-/// As many messages of `size` bytes, each between `before` and `after`, as make a stream long enough to measure.
+/// Makes a stream of [`STREAM`] bytes of messages. Each has `size` bytes and is between `before` and `after`.
 pub(crate) fn stream(before: &str, size: usize, after: &str) -> Bytes {
     let one = format!("{before}{}{after}", message(size));
     Bytes::from(one.repeat(STREAM.div_ceil(one.len())))
 }
 
-/// A notification of `size` bytes.
+/// Makes a notification of `size` bytes.
 pub(crate) fn message(size: usize) -> String {
     let head = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"message":""#;
     let text = "Read 12 of 40 files; ".chars().cycle().take(size - head.len() - r#""}}"#.len());
     head.chars().chain(text).chain(r#""}}"#.chars()).collect()
 }
 
-/// A tool's result of about `size` bytes, of what tools return.
+/// Makes a tool's result of about `size` bytes, with typical content.
 pub(crate) fn result(kind: &str, size: usize) -> String {
     let item = match kind {
         "ascii" => r#"{"type":"text","text":"The file has 412 lines and was last changed by the build on Monday."},"#,

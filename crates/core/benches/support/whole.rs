@@ -1,5 +1,5 @@
-//! A whole bridge between a client and a server, in memory and over loopback, on one thread: a round trip is all the work
-//! there is and no waiting.
+//! Runs a whole bridge between a client in memory and a server over loopback, on one thread: a round trip is all work
+//! and no waiting.
 
 use mcp_gangway_core::{Config, Proxy};
 use tokio::{
@@ -8,14 +8,14 @@ use tokio::{
     runtime::Runtime,
 };
 
-/// What one side speaks.
+/// The protocol of one side.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Era {
     Legacy,
     Modern,
 }
 
-/// A client of a bridge that has a server; all of them share one thread.
+/// A client of a bridge that has a server. All of them share one thread.
 pub(crate) struct Client {
     input: WriteHalf<DuplexStream>,
     output: BufReader<ReadHalf<DuplexStream>>,
@@ -24,7 +24,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A client that has made a first call with an argument of `size` bytes, which comes back in the result.
+    /// Starts a client and makes a first call with an argument of `size` bytes, which the result repeats.
     pub(crate) fn start(runtime: &Runtime, client: Era, server: Era, size: usize) -> Self {
         let (near, far) = duplex(1 << 20);
         let (output, input) = split(near);
@@ -54,13 +54,13 @@ impl Client {
                 this.hear().await;
                 this.say(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
             }
-            // What happens once, happens before the first measurement.
+            // Do one-time work before the first measurement.
             this.call().await;
         });
         this
     }
 
-    /// One round trip.
+    /// Makes one round trip.
     pub(crate) async fn call(&mut self) {
         self.input.write_all(self.call.as_bytes()).await.expect("a bridge that reads");
         self.hear().await;
@@ -77,7 +77,7 @@ impl Client {
     }
 }
 
-/// A server of one era only, which echoes.
+/// Runs a server of one era, which echoes.
 async fn serve(listener: TcpListener, era: Era, text: String) {
     while let Ok((socket, _)) = listener.accept().await {
         tokio::spawn(converse(socket, era, text.clone()));

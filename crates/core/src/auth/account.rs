@@ -1,4 +1,4 @@
-//! The user's sign-in at one server: what the commands for it do.
+//! The commands for a user's sign-in at one server: login, status and logout.
 
 use crate::{
     error::{Error, ErrorKind, Hint},
@@ -17,8 +17,8 @@ use super::{
     store::{Kept, Record, Store},
 };
 
-/// What comes of a command. No `async fn` gives it: the code of one is made anew in each crate that awaits it, and with these
-/// all of signing in.
+/// The future of a command. It is boxed because an `async fn` is compiled again in every crate that awaits it,
+/// together with all of the sign-in.
 pub type AccountFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
 /// Where and how to sign in.
@@ -29,46 +29,46 @@ pub struct Account {
     pub(super) settings: OAuth,
 }
 
-/// What is kept of a sign-in, with nothing secret in it.
+/// A stored sign-in, without its secrets.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
     /// The authorization server.
     pub issuer: String,
-    /// What the token is for.
+    /// The resource that the token is for.
     pub resource: String,
-    /// The client that it was given to.
+    /// The client that the token was issued to.
     pub client_id: Option<String>,
-    /// What it is good for.
+    /// The scopes of the token.
     pub scopes: Vec<String>,
-    /// Whether there is a token.
+    /// True if there is a token.
     pub is_signed_in: bool,
-    /// When it expires, if that is known.
+    /// When the token expires, if that is known.
     pub expiry: Option<SystemTime>,
-    /// Whether it can be renewed without the user.
+    /// True if the token can be renewed without the user.
     pub can_refresh: bool,
-    /// Where all this is kept.
+    /// Where the sign-in is stored.
     pub kept: Kept,
 }
 
-/// What an authorization server knows of tokens that were forgotten.
+/// The result of revoking tokens at the authorization server.
 #[derive(Debug)]
 pub enum Revocation {
-    /// They are good for nothing any more.
+    /// The tokens are no longer valid.
     Done,
-    /// As much as before, as it does not offer to revoke them.
+    /// The tokens stay valid, because the server does not offer revocation.
     NotOffered,
-    /// That is not certain, for this reason.
+    /// It is unknown if the tokens are still valid, for this reason.
     Failed(Error),
 }
 
 impl Account {
-    /// At this MCP server, with connections like those to it.
+    /// Creates an account at this MCP server. `http` has the settings for connections to it.
     pub(crate) fn new(server: ServerUrl, http: HttpSettings, settings: OAuth) -> Self {
         Self { server, http, settings }
     }
 
-    /// Signs in at the server of these settings, if it asks for that and there is no token for it yet. Waits for the user.
+    /// Signs in at the server, if it asks for that and there is no token for it yet. Waits for the user.
     ///
     /// # Errors
     /// No sign-in is possible, or it failed.
@@ -76,14 +76,14 @@ impl Account {
         Box::pin(async move {
             let source = SignIn::new(self.clone());
             let need = Need::default();
-            // The limit is the sign-in's own.
+            // The sign-in has its own, shorter limit.
             let outcome = source.token(&need, Duration::from_hours(1)).await;
             source.has_told().await;
             outcome.map(drop)
         })
     }
 
-    /// What is kept for the server of these settings. Nothing is sent.
+    /// Returns the stored sign-ins for the server. Sends nothing.
     ///
     /// # Errors
     /// There is a keychain, and it cannot be read.
@@ -108,11 +108,11 @@ impl Account {
         })
     }
 
-    /// Has the tokens for the server of these settings revoked, where the authorization server offers that, and forgets them
-    /// whatever comes of it. Gives what did, for each record that was kept.
+    /// Revokes the tokens for the server, if the authorization server offers that, and removes them in any case.
+    /// Returns one result for each stored record.
     ///
     /// # Errors
-    /// They cannot be removed.
+    /// The tokens cannot be removed.
     pub fn logout(&self) -> AccountFuture<'_, Vec<Revocation>> {
         Box::pin(async move {
             let (store, records) = self.records().await?;
@@ -139,7 +139,7 @@ impl Account {
         }
         let mut place = Place::find(&self.settings, &self.server, self.clients()?, &Challenge::default()).await?;
         if place.key.issuer != record.key.issuer {
-            let summary = "the server has another authorization server now, which is not told of the tokens";
+            let summary = "the server uses another authorization server now, so the tokens are not revoked";
             return Err(Error::new(ErrorKind::NoToken, summary));
         }
         place.is_meant(&self.server, store).await?;
@@ -160,13 +160,13 @@ impl Account {
         Ok((store, records))
     }
 
-    /// What is kept, of all accounts.
+    /// Returns the store, which holds the records of all accounts.
     pub(super) fn store(&self) -> Store {
         Store::new(self.settings.keychain.clone(), self.settings.folder.clone())
     }
 
     /// # Errors
-    /// TLS settings that cannot be used.
+    /// The TLS settings cannot be used.
     pub(super) fn clients(&self) -> Result<AuthClients, Error> {
         AuthClients::new(&self.server, &self.http)
     }

@@ -1,15 +1,16 @@
-//! What an authorization server or a metadata document says, made fit for the libraries that read it.
+//! Cleans up responses of authorization servers and metadata documents for the libraries that parse them.
 //!
-//! They read it with care for what it means, but not for what it costs: they compare lists with themselves, ask each of a
-//! million servers, add seconds without looking, and put a server's text into errors and logs whatever it is.
+//! The libraries check the meaning of a response, but not its cost. They compare lists with themselves, query each of
+//! a million servers, add seconds without an overflow check, and put any text of the server into errors and logs.
 //!
-//! They are also stricter than the servers of this world, which write numbers as texts and lists as one text, give null for
-//! what they do not have, leave out what seems clear, and say with HTTP 200 that they refuse. Where only one meaning is
-//! possible, that is what the libraries get to read. Nothing that keeps servers apart is made up: no issuer, no resource.
+//! They are also stricter than real servers, which write numbers as strings and lists as one string, use null for
+//! missing values, leave out the obvious, and refuse with HTTP 200. If only one meaning is possible, it is what the
+//! libraries get. Values that tell servers apart (issuer, resource) are never made up.
 //!
-//! Rules: an answer is one object of texts, numbers and lists of texts, as all of OAuth is; what is nested deeper is left
-//! out, and is not looked into. Lists have an end, and a time in seconds is one that clocks can add. What was sent as a
-//! secret is blanked in what comes back, but for the members that tokens are given in. The work is linear in the answer.
+//! Rules: a response is one object of strings, numbers and lists of strings, as everywhere in OAuth. Deeper values
+//! are left out without parsing them. Lists have a maximum length, and a time in seconds can be added to a clock.
+//! Secrets that were sent are blanked in the response, except in the members that carry tokens. The work is linear in
+//! the response.
 
 use std::time::Duration;
 
@@ -24,26 +25,26 @@ use url::form_urlencoded::{self, byte_serialize};
 
 use crate::{json::splice::Object, wire::error_text};
 
-/// The most members that an answer may have. Those of large providers have some fifty.
+/// The most members of a response. Large providers use about fifty.
 const MOST_MEMBERS: usize = 1000;
 /// The most entries of a list that are read.
 const MOST_ENTRIES: usize = 1000;
-/// The most authorization servers of an MCP server that are tried; each costs a few requests.
+/// The most authorization servers of one MCP server that are tried. Each costs a few requests.
 const MOST_SERVERS: usize = 8;
-/// The longest life of a token or a code that is believed: ten years.
+/// The longest accepted life of a token or a code: ten years.
 const LONGEST_LIFE: Duration = Duration::from_hours(24 * 3650);
-/// How often a device may ask at most, and at least (RFC 8628, 3.2; without a number it is every five seconds).
+/// The allowed polling intervals of a device, in seconds (RFC 8628, 3.2; the default is 5).
 const DEVICE_WAITS: std::ops::RangeInclusive<u64> = 1..=60;
-/// The life of a device's code that says nothing of it.
+/// The life of a device code if the response does not say.
 const DEVICE_LIFE: Duration = Duration::from_mins(10);
-/// What stands in the place of a secret.
+/// Replaces a secret.
 const BLANK: &str = "[…]";
-/// What is shorter, in bytes, is no secret, and is part of many words.
+/// A text shorter than this, in bytes, is not treated as a secret, because it occurs in many words.
 const SHORTEST_SECRET: usize = 6;
-/// The longest text that is no object and is kept of a refusal, in bytes.
+/// The longest text to keep of a refusal that is not an object, in bytes.
 const LONGEST_TEXT: usize = 4096;
 
-/// The parameters of a form that are secrets, or stand for one.
+/// The form parameters that are secrets, or stand for one.
 const SECRETS: [&str; 8] = [
     "assertion",
     "client_assertion",
@@ -54,19 +55,19 @@ const SECRETS: [&str; 8] = [
     "refresh_token",
     "token",
 ];
-/// The members that are what was asked for, so that an `error` beside them is none.
+/// The members that show success. With one of them, `error` is not a refusal.
 const GRANTS: [&str; 3] = ["access_token", "client_id", "device_code"];
-/// How answers begin that are forms.
+/// The beginnings of responses that are forms.
 const FORMS: [&[u8]; 4] = [b"access_token=", b"error=", b"token_type=", b"device_code="];
-/// The members that tokens are given in.
+/// The members that carry tokens.
 const TOKENS: [&str; 5] = ["access_token", "client_secret", "device_code", "id_token", "refresh_token"];
 
-/// What must not be shown, in each form that it may come back in.
+/// Secrets to hide, in each encoding in which they may come back.
 #[derive(Debug, Default)]
 pub(super) struct Secrets(Vec<String>);
 
 impl Secrets {
-    /// Those of a request.
+    /// Collects the secrets of a request.
     pub(super) fn of(headers: &HeaderMap, form: &[u8]) -> Self {
         let mut secrets = Self::default();
         for (name, value) in form_urlencoded::parse(form) {
@@ -90,7 +91,7 @@ impl Secrets {
     pub(super) fn add(&mut self, secret: &str) {
         let encoded: String = byte_serialize(secret.as_bytes()).collect();
         self.0.extend([secret.to_owned(), encoded].into_iter().filter(|form| form.len() >= SHORTEST_SECRET));
-        // The longest first, as one may be part of another.
+        // The longest first, because one may be part of another.
         self.0.sort_unstable_by_key(|form| std::cmp::Reverse(form.len()));
         self.0.dedup();
     }
@@ -100,17 +101,17 @@ impl Secrets {
     }
 }
 
-/// What a body says, fit to be read.
+/// A cleaned-up response.
 #[derive(Debug)]
 pub(super) struct Said {
     pub(super) body: Vec<u8>,
-    /// It is one object, whatever it was written as.
+    /// True if it is one object, in any format.
     pub(super) is_object: bool,
     /// The code of a refusal (RFC 6749, 5.2).
     pub(super) refusal: Option<String>,
 }
 
-/// What the body of a response to a POST says. A refusal may be any text.
+/// Cleans up the body of a response to a POST. A refusal may be any text.
 pub(super) fn tidy(body: &[u8], is_refusal: bool, secrets: &Secrets) -> Said {
     let members = serde_json::from_slice(body).ok().map(|AnswerMembers(members)| members);
     let Some(members) = members.or_else(|| of_form(body)) else {
@@ -126,7 +127,7 @@ pub(super) fn tidy(body: &[u8], is_refusal: bool, secrets: &Secrets) -> Said {
     Said { body: written(members, secrets), is_object: true, refusal }
 }
 
-/// What a document says: nothing, if it is no object.
+/// Cleans up a document. Returns nothing if it is not an object.
 pub(super) fn tidy_document(body: &[u8], secrets: &Secrets) -> Vec<u8> {
     serde_json::from_slice(body).map(|AnswerMembers(members)| written(members, secrets)).unwrap_or_default()
 }
@@ -137,14 +138,14 @@ fn text(body: &[u8], secrets: &Secrets) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// The members of an answer that is a form, as some servers have it.
+/// Returns the members of a response that is a form, which some servers send.
 fn of_form(body: &[u8]) -> Option<Map<String, Value>> {
     if !FORMS.iter().any(|start| body.starts_with(start)) {
         return None;
     }
     let mut members = Map::new();
     for (name, value) in form_urlencoded::parse(body).take(MOST_MEMBERS) {
-        // Numbers are texts here, which `member` knows; it takes JSON.
+        // All values in a form are strings, including numbers. `member` accepts that, and expects JSON.
         if let Some(value) = member(&name, &Value::from(&*value).to_string()) {
             members.insert(name.into_owned(), value);
         }
@@ -167,7 +168,7 @@ fn written(members: Map<String, Value>, secrets: &Secrets) -> Vec<u8> {
     Value::Object(blanked.collect()).to_string().into_bytes()
 }
 
-/// The members of an object, as far as they are texts, numbers or lists of texts.
+/// The members of an object that are strings, numbers or lists of strings.
 struct AnswerMembers(Map<String, Value>);
 
 impl<'de> Deserialize<'de> for AnswerMembers {
@@ -201,7 +202,7 @@ impl<'de> Deserialize<'de> for AnswerMembers {
     }
 }
 
-/// A member's value, if it is one that OAuth has. Null says nothing.
+/// Parses the value of a member, if OAuth uses its type. Null counts as missing.
 fn member(name: &str, text: &str) -> Option<Value> {
     let first = text.as_bytes().first()?;
     match (name, first) {
@@ -225,7 +226,7 @@ fn member(name: &str, text: &str) -> Option<Value> {
     }
 }
 
-/// What is supported, where a list or a boolean is written as a text.
+/// Parses a list or a boolean that is written as a string.
 fn supported(text: &str) -> Value {
     match text.trim() {
         "true" => true.into(),
@@ -237,7 +238,7 @@ fn supported(text: &str) -> Value {
     }
 }
 
-/// A refusal in the form of gateways: an object in the place of the code.
+/// Parses the refusal of a gateway, which has an object instead of the error code.
 fn of_error(text: &str) -> Vec<(String, Value)> {
     let code = Object::of(text).and_then(|error| ["code", "type", "status"].iter().find_map(|name| error.string(name)));
     let mut members = vec![("error".to_owned(), Value::from(code.unwrap_or_else(|| "error".to_owned())))];
@@ -245,7 +246,7 @@ fn of_error(text: &str) -> Vec<(String, Value)> {
     members
 }
 
-/// The same with what is clear without being said.
+/// Adds values that are obvious, and removes empty ones.
 fn completed(mut members: Map<String, Value>) -> Map<String, Value> {
     let is_empty = |value: &Value| value.as_str().is_some_and(str::is_empty);
     for name in ["refresh_token", "client_secret"] {
@@ -259,24 +260,24 @@ fn completed(mut members: Map<String, Value>) -> Map<String, Value> {
     if members.contains_key("device_code") {
         members.entry("expires_in").or_insert_with(|| DEVICE_LIFE.as_secs().into());
     }
-    // rmcp reads no metadata without it, which servers do not have that no user signs in at.
+    // rmcp requires this member. Servers where no user signs in do not publish it.
     if let Some(endpoint) = members.get("token_endpoint").cloned() {
         members.entry("authorization_endpoint").or_insert(endpoint);
     }
     members
 }
 
-/// A time in seconds, however it is written: some servers write it as a text, or with a fraction.
+/// Parses a time in seconds. Some servers write it as a string or with a fraction.
 fn seconds(text: &str) -> Option<u64> {
     let text: String = serde_json::from_str(text).unwrap_or_else(|_| text.to_owned());
     let text = text.trim();
-    // What is larger than any whole number becomes the largest, and what is below zero becomes zero.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates, as it should")]
+    // Values out of range become zero or the largest integer.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturation is intended")]
     let rounded = |seconds: f64| seconds as u64;
     text.parse().ok().or_else(|| text.parse().ok().filter(|seconds: &f64| !seconds.is_nan()).map(rounded))
 }
 
-/// The texts in a list, up to so many.
+/// Returns the strings in a list, up to `most`.
 fn list(text: &str, most: usize) -> Option<Vec<Value>> {
     struct Reader(usize);
 
@@ -414,7 +415,7 @@ mod tests {
         assert_eq!(object, json!({"error": "error", "error_description": "m"}));
     }
 
-    /// Bodies of a mebibyte, each of the worst of its shape, on a small stack.
+    /// The worst bodies of one mebibyte, one for each shape, on a small stack.
     #[test]
     fn the_worst_answers_are_small_when_they_are_tidy() {
         const SIZE: usize = 1 << 20;

@@ -1,12 +1,12 @@
-//! For which authorization server the user's own client is.
+//! Binds the user's own client to one authorization server.
 //!
-//! A client that the user has registered (`--client-id`, with a secret or a key) is known to one authorization server. The MCP
-//! server names one; if its word were enough, it could name its own and be sent what proves who the client is. A client
-//! that is registered on the way has a record for each issuer anyway, and a metadata document is there for everybody to
-//! read and proves nothing: neither is bound.
+//! A client that the user has registered (`--client-id`, with a secret or a key) is known to one authorization
+//! server. The MCP server names that server; if its word were enough, it could name one of its own and receive the
+//! client's proof of identity. Two kinds of clients are not bound: one that the bridge registers itself has a record
+//! for each issuer anyway, and a metadata document is public and proves nothing.
 //!
-//! Rule: the user says which issuer it is, else it is the first that the client was used with at this MCP server. That is
-//! kept before the client's name is sent anywhere. Issuers are compared to the letter (RFC 8414, 2).
+//! Rule: the user names the issuer, or else it is the first one that the client is used with at this MCP server. The
+//! binding is stored before the client's name is sent anywhere. Issuers are compared exactly (RFC 8414, 2).
 
 use super::{
     sign_in::{Place, without_secrets},
@@ -18,10 +18,10 @@ use crate::{
 };
 
 impl Place<'_> {
-    /// Finds out whether this is the authorization server that the user's client is for.
+    /// Checks that this is the authorization server of the user's client.
     ///
     /// # Errors
-    /// It is another, or it is not known which one it is.
+    /// It is another one, or it is unknown which one it is.
     pub(super) async fn is_meant(&self, server: &ServerUrl, store: &Store) -> Result<(), Error> {
         let named = &self.key.issuer;
         let other = |whose: &str, issuer: &str| {
@@ -38,8 +38,8 @@ impl Place<'_> {
         let binding = Binding { server: without_secrets(server).into(), client, issuer: named.clone() };
         let bound = store.bind(&binding, wanted.is_some()).await.map_err(|error| {
             let summary = format!(
-                "which authorization server the client is for cannot be read from the folder for sign-ins, and \
-                 {named} is the one that the server names"
+                "cannot read from the folder for sign-ins which authorization server the client belongs to; the server \
+                 names {named}"
             );
             Error::new(ErrorKind::Storage, summary).with_hint(Hint::Issuer).with_source(error)
         })?;

@@ -1,9 +1,10 @@
-//! Where the browser comes back to: a listener on this machine alone, for as long as one sign-in takes (RFC 8252, 7.3).
+//! The listener that the browser returns to (RFC 8252, 7.3). It is open only on this machine, and only during one
+//! sign-in.
 //!
-//! Rule: only a request with this sign-in's `state` ends the wait; whatever else comes, an old tab or a stranger's guess,
-//! gets a page that says so. Nobody who comes can end the wait or keep the browser out: there are only so many visits at a
-//! time, and whoever comes takes the place of who has been there longest. Every page is text, which nobody can put anything else into: it is escaped, and its policy
-//! allows neither scripts nor anything from elsewhere.
+//! Rules: only a request with the `state` of this sign-in ends the wait. Any other request, such as an old tab or a
+//! stranger's guess, gets an error page. No visitor can end the wait or keep the browser out: the number of
+//! connections is limited, and a new one replaces the oldest. Pages contain only escaped text, and their policy
+//! allows no scripts and no external content.
 
 use std::{
     collections::VecDeque,
@@ -23,41 +24,41 @@ use url::Url;
 
 use crate::task::Task;
 
-/// Where, unless the user or the authorization server wants it otherwise: an address needs no name service.
+/// The host, unless the user or the authorization server requires another: an IP address needs no name resolution.
 pub(super) const HOST: &str = "127.0.0.1";
 pub(super) const PATH: &str = "/callback";
-/// What is said where nobody will come back.
+/// The redirect URI for requests that need one although no browser returns.
 pub(super) const NOWHERE: &str = "http://127.0.0.1:0/callback";
 const NAME: &str = "localhost";
-/// The longest head of a request that is read, in bytes.
+/// The longest request head that is read, in bytes.
 const LONGEST_HEAD: usize = 32 << 10;
-/// The most visits at a time, each of which takes a descriptor.
+/// The most connections at a time. Each takes a file descriptor.
 const MOST_VISITS: usize = 64;
-/// How long nobody is let in where the system has no descriptor left, or gave up a connection itself.
+/// The pause after a failed `accept`: no file descriptor is left, or the system dropped the connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a browser may take to send one, or to take a page.
+/// The timeout for receiving a request, and for sending a page.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
 /// The listener.
 pub(super) struct Callback {
     listener: TcpListener,
-    /// The same port of `::1`, which browsers may take `localhost` for, if it is free.
+    /// The same port on `::1`, if it is free, because browsers may resolve `localhost` to it.
     other: Option<TcpListener>,
     host: String,
     port: u16,
     path: String,
 }
 
-/// What the browser brought.
+/// The request of the returning browser.
 pub(super) struct Arrival {
-    /// The authorization code, or the error in its place.
+    /// The authorization code, or an error instead.
     pub(super) answer: Result<String, Denial>,
-    /// Who says that it has sent the browser (RFC 9207).
+    /// The issuer that claims to have redirected the browser (RFC 9207).
     pub(super) issuer: Option<String>,
     browser: TcpStream,
 }
 
-/// Why there is no code, as the authorization server says it.
+/// Why there is no code, in the authorization server's words.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Denial {
     pub(super) error: String,
@@ -65,7 +66,8 @@ pub(super) struct Denial {
 }
 
 impl Callback {
-    /// Listens on a port of this machine, or on any with 0. `host` is `localhost` or a loopback address, as a URL has it.
+    /// Listens on a port of this machine; 0 means any port. `host` is `localhost` or a loopback address, in URL
+    /// syntax.
     pub(super) async fn bind(host: &str, port: u16, path: &str) -> io::Result<Self> {
         let address = host.trim_matches(['[', ']']).parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let listener = TcpListener::bind((address, port)).await?;
@@ -82,7 +84,7 @@ impl Callback {
         self.uri(&self.host)
     }
 
-    /// The same place by its name in the place of its address, or the other way round.
+    /// Returns the same URI with the name instead of the address, or the other way round.
     pub(super) fn other_redirect_uri(&self) -> Option<String> {
         match self.host.as_str() {
             HOST => Some(self.uri(NAME)),
@@ -109,10 +111,10 @@ impl Callback {
         accepted.map(|(browser, _)| browser)
     }
 
-    /// Waits for the browser to come back from the sign-in with this state.
+    /// Waits until the browser returns from the sign-in with this state.
     pub(super) async fn arrival(self, state: &str) -> Arrival {
         let (arrived, mut arrivals) = mpsc::channel(1);
-        // Browsers also open connections that they do not use, so none must hold up the others. The oldest is first.
+        // Browsers also open connections that they do not use, so one must not block the others. The oldest is first.
         let mut visits = VecDeque::<Task>::new();
         loop {
             let accepted = tokio::select! {
@@ -135,8 +137,8 @@ impl Callback {
                     visits.push_back(Task(visit.abort_handle()));
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "the browser cannot come back yet");
-                    // Its descriptor is of use to who comes next.
+                    tracing::debug!(%error, "cannot accept the browser's connection");
+                    // Frees a file descriptor for the next connection.
                     visits.pop_front();
                     sleep(ACCEPT_PAUSE).await;
                 }
@@ -146,7 +148,7 @@ impl Callback {
 }
 
 impl Arrival {
-    /// Tells the user in the browser what came of it.
+    /// Shows the outcome to the user in the browser.
     pub(super) async fn tell(mut self, outcome: Result<(), &str>) {
         let page = match outcome {
             Ok(()) => page("200 OK", "You are signed in", "You can close this window."),
@@ -156,7 +158,7 @@ impl Arrival {
     }
 }
 
-/// One connection. Whatever is not what is waited for is answered here.
+/// Handles one connection. Answers all requests except the expected one.
 async fn visit(mut browser: TcpStream, path: &str, state: &str) -> Option<Arrival> {
     let target = timeout(REQUEST_TIME, target(&mut browser)).await.ok()??;
     let (status, why) = match read(&target, path, state) {
@@ -164,7 +166,7 @@ async fn visit(mut browser: TcpStream, path: &str, state: &str) -> Option<Arriva
         Err(Stray::Elsewhere) => ("404 Not Found", "There is nothing here."),
         Err(Stray::OtherState) => (
             "400 Bad Request",
-            "This page belongs to no sign-in that is under way. Use the newest link, or start again from your application.",
+            "This page does not belong to a current sign-in. Use the newest link, or start again in your application.",
         ),
         Err(Stray::Nothing) => ("400 Bad Request", "The authorization server has sent neither a code nor an error."),
     };
@@ -172,12 +174,12 @@ async fn visit(mut browser: TcpStream, path: &str, state: &str) -> Option<Arriva
     None
 }
 
-/// The target of the GET request that a browser sends.
+/// Reads a GET request, and returns its target.
 async fn target(browser: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     let mut searched = 0;
     while memmem::find(head.get(searched..)?, b"\r\n\r\n").is_none() {
-        // Three bytes of the end may be there already.
+        // Up to three bytes of the end may be there already.
         searched = head.len().saturating_sub(3);
         let room = LONGEST_HEAD.checked_sub(head.len())? as u64;
         if browser.take(room).read_buf(&mut head).await.ok()? == 0 {
@@ -189,7 +191,7 @@ async fn target(browser: &mut TcpStream) -> Option<String> {
     version.starts_with("HTTP/1.").then(|| target.to_owned())
 }
 
-/// Why a request is not the one that is waited for.
+/// Why a request is not the expected one.
 #[derive(Debug, PartialEq, Eq)]
 enum Stray {
     Elsewhere,
@@ -202,7 +204,7 @@ type CallbackPage = (Result<String, Denial>, Option<String>);
 fn read(target: &str, path: &str, state: &str) -> Result<CallbackPage, Stray> {
     let url = Url::options().base_url(Url::parse("http://127.0.0.1").ok().as_ref()).parse(target);
     let url = url.ok().filter(|url| url.path() == path).ok_or(Stray::Elsewhere)?;
-    // A parameter that is there twice says nothing (RFC 6749, 3.1).
+    // A repeated parameter counts as missing (RFC 6749, 3.1).
     let parameter = |name: &str| {
         let mut values = url.query_pairs().filter(|(key, _)| key == name);
         values.next().filter(|_| values.next().is_none()).map(|(_, value)| value.into_owned())
@@ -252,7 +254,7 @@ fn escaped(text: &str) -> String {
 }
 
 async fn show(browser: &mut TcpStream, page: &str) {
-    // The browser may be gone, which changes nothing.
+    // It does not matter if the browser is gone.
     let _ = timeout(REQUEST_TIME, async {
         browser.write_all(page.as_bytes()).await?;
         browser.shutdown().await
@@ -264,7 +266,7 @@ async fn show(browser: &mut TcpStream, page: &str) {
 mod tests {
     use super::*;
 
-    /// Strangers who say nothing, or never come to an end, are more than there are places.
+    /// More connections than the limit, which send nothing more and stay open.
     #[tokio::test]
     async fn the_browser_gets_in_whoever_else_is_there() {
         let callback = Callback::bind(HOST, 0, PATH).await.unwrap();
@@ -282,7 +284,7 @@ mod tests {
             browser.flush().await.unwrap();
         }
         assert_eq!(waiting.await.unwrap().answer, Ok("c".to_owned()));
-        // Nobody of them holds a descriptor for longer than it is needed.
+        // None of them holds a file descriptor longer than necessary.
         let mut gone = 0;
         for mut stranger in strangers {
             gone += usize::from(matches!(stranger.read(&mut [0]).await, Ok(0) | Err(_)));

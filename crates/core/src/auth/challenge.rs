@@ -1,18 +1,17 @@
-//! What a refusal says about the credentials that it wants: the `Bearer` challenge among its `WWW-Authenticate` headers
-//! (RFC 9110, 11.6.1; RFC 6750, 3).
+//! Parses the `Bearer` challenge in the `WWW-Authenticate` headers of a refusal (RFC 9110, 11.6.1; RFC 6750, 3).
 //!
-//! Rules: a name or a comma in quotes is text. What cannot be read ends the reading; what came before it counts. A value that
-//! is longer than any that means well is not read, and the work is linear in what is.
+//! Rules: a name or a comma in quotes is text. Parsing stops at a syntax error, and keeps the results before it.
+//! Overlong values are ignored, and the work is linear in the rest.
 
 use std::fmt::Write as _;
 
 use http::{HeaderMap, header::WWW_AUTHENTICATE};
 
-/// The longest header value that is read, in bytes, and the most of them.
+/// The longest header value that is read, in bytes, and the most values.
 const LONGEST: usize = 16 << 10;
 const MOST: usize = 32;
 
-/// The parameters of a `Bearer` challenge that matter here.
+/// The parameters of a `Bearer` challenge that are used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Challenge {
     pub(super) resource_metadata: Option<String>,
@@ -21,28 +20,28 @@ pub(crate) struct Challenge {
 }
 
 impl Challenge {
-    /// The challenge in a response's headers: the first that says where the metadata is, else the first of all.
+    /// Returns the challenge in a response's headers: the first that names the metadata, otherwise the first of all.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut all: Vec<Self> = Vec::new();
         for value in headers.get_all(WWW_AUTHENTICATE).iter().filter(|value| value.len() <= LONGEST).take(MOST) {
-            // Header values may be Latin-1; what matters here is not.
+            // Header values may be Latin-1, but the parameters used here are ASCII.
             read(&String::from_utf8_lossy(value.as_bytes()), &mut all);
         }
         let best = all.iter().position(|one| one.resource_metadata.is_some()).unwrap_or(0);
         if best < all.len() { all.swap_remove(best) } else { Self::default() }
     }
 
-    /// Whether the token is good, but for less than this request needs.
+    /// True if the token is valid but lacks a scope for this request.
     pub(crate) fn wants_more_scope(&self) -> bool {
         self.error.as_deref() == Some("insufficient_scope") && self.scopes().next().is_some()
     }
 
-    /// Whether it is the token that does not serve, as it is over or revoked (RFC 6750, 3.1).
+    /// True if the token is expired or revoked (RFC 6750, 3.1).
     pub(crate) fn refuses_token(&self) -> bool {
         self.error.as_deref() == Some("invalid_token")
     }
 
-    /// The same without the parameters that a secret stands in.
+    /// Removes the parameters that contain a secret.
     pub(super) fn without(mut self, secret: &str) -> Self {
         for text in [&mut self.resource_metadata, &mut self.scope, &mut self.error] {
             text.take_if(|text| !secret.is_empty() && text.contains(secret));
@@ -50,26 +49,26 @@ impl Challenge {
         self
     }
 
-    /// The scopes that are asked for.
+    /// Returns the requested scopes.
     pub(super) fn scopes(&self) -> impl Iterator<Item = &str> {
         self.scope.iter().flat_map(|scope| scope.split_ascii_whitespace())
     }
 
-    /// The same as a header of its own.
+    /// Formats the challenge as a header value.
     pub(crate) fn to_header(&self) -> Option<String> {
         let mut header = "Bearer".to_owned();
         for (name, value) in [("resource_metadata", &self.resource_metadata), ("scope", &self.scope)] {
             let Some(value) = value else { continue };
             let separator = if header.len() > "Bearer".len() { ", " } else { " " };
             let value = value.replace('\\', "\\\\").replace('"', "\\\"");
-            // A string takes whatever is written to it.
+            // Writing to a string cannot fail.
             let _ = write!(header, "{separator}{name}=\"{value}\"");
         }
         (header.len() > "Bearer".len()).then_some(header)
     }
 }
 
-/// Adds the `Bearer` challenges of one header's value.
+/// Adds the `Bearer` challenges in one header value.
 fn read(text: &str, all: &mut Vec<Challenge>) {
     let mut rest = ChallengeRest(text);
     let mut is_bearer = false;
@@ -95,17 +94,17 @@ fn read(text: &str, all: &mut Vec<Challenge>) {
     }
 }
 
-/// What is not read yet.
+/// The unread rest of a header value.
 struct ChallengeRest<'a>(&'a str);
 
 impl<'a> ChallengeRest<'a> {
-    /// Passes over what separates. False at the end.
+    /// Skips separators. Returns false at the end.
     fn begin_element(&mut self) -> bool {
         self.0 = self.0.trim_start_matches([' ', '\t', ',']);
         !self.0.is_empty()
     }
 
-    /// A scheme or a name.
+    /// Reads a scheme or a name.
     fn token(&mut self) -> Option<&'a str> {
         let is_part = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~/:".contains(c);
         let end = self.0.find(|c| !is_part(c)).unwrap_or(self.0.len());
@@ -125,7 +124,7 @@ impl<'a> ChallengeRest<'a> {
     fn value(&mut self) -> Option<String> {
         if !self.take('"') {
             self.0 = self.0.trim_start_matches([' ', '\t']);
-            // The padding of credentials in base64 has nothing behind it.
+            // The padding of base64 credentials is not followed by a value.
             let value = self.token().unwrap_or_default().to_owned();
             self.0 = self.0.trim_start_matches('=');
             return Some(value);
@@ -186,7 +185,7 @@ mod tests {
         }
     }
 
-    /// Headers of a mebibyte in all, and each of one, in the worst of shapes, on a small stack.
+    /// The worst headers, one mebibyte in one value and in many, on a small stack.
     #[test]
     fn the_worst_challenges_are_read_in_part() {
         let parts = [
@@ -221,7 +220,7 @@ mod tests {
             }
         });
         small.unwrap().join().unwrap();
-        // What is longer than any that means well is not read, and does not hide what is not.
+        // An overlong value is ignored, and does not hide the others.
         let long = format!("Bearer realm=\"{}\"", "x".repeat(LONGEST));
         assert_eq!(challenge(&[&long, "Bearer scope=a"]).scope.as_deref(), Some("a"));
     }

@@ -1,9 +1,8 @@
-//! The device grant (RFC 8628), for machines without a browser: the user signs in on another device.
+//! The device grant (RFC 8628), for machines without a browser: the user signs in on another device. rmcp only does
+//! the discovery.
 //!
-//! rmcp has no part in it beyond discovery.
-//!
-//! Rule: it ends when the code does, or when the user's time for a sign-in is over. The numbers that the server gives are made
-//! such that can be waited for before they are read (`answer`).
+//! Rule: the grant ends when the code expires, or after the time limit of a sign-in. `answer` limits the times in the
+//! server's responses before they are used.
 
 use crate::{
     error::{Error, ErrorKind, Hint},
@@ -28,7 +27,7 @@ use super::{
     store::Record,
 };
 
-/// More than anybody types in.
+/// The longest user code to show. No user types more.
 const LONGEST_CODE: usize = 128;
 
 type DeviceClient = oauth2::Client<
@@ -40,10 +39,10 @@ type DeviceClient = oauth2::Client<
 >;
 
 impl Place<'_> {
-    /// Shows a code and waits until the user has typed it in elsewhere.
+    /// Shows a code, and waits until the user has entered it on another device.
     ///
     /// # Errors
-    /// The user or the authorization server refused, it took too long, or the server knows no such grant.
+    /// The user or the authorization server refused, it took too long, or the server does not support this grant.
     pub(super) async fn by_device(
         &mut self,
         record: &mut Record,
@@ -55,12 +54,12 @@ impl Place<'_> {
             if self.is_guess {
                 return Err(no_sign_in(&self.key.issuer));
             }
-            let summary = format!("{} knows no sign-in by device code", self.key.issuer);
+            let summary = format!("{} does not support sign-in by device code", self.key.issuer);
             return Err(Error::new(ErrorKind::NoToken, summary).with_hint(Hint::NotByDevice));
         };
         let (id, secret) = self.device_client(record, scopes).await?;
         let unusable =
-            |error: url::ParseError| Error::new(ErrorKind::NoToken, "an endpoint is no URL").with_source(error);
+            |error: url::ParseError| Error::new(ErrorKind::NoToken, "an endpoint is not a URL").with_source(error);
         let mut client = DeviceClient::new(ClientId::new(id.clone()))
             .set_token_uri(TokenUrl::new(self.metadata.token_endpoint.clone()).map_err(unusable)?)
             .set_device_authorization_url(DeviceAuthorizationUrl::new(endpoint).map_err(unusable)?)
@@ -73,7 +72,7 @@ impl Place<'_> {
         let request = request.add_extra_param("resource", &self.key.resource);
         let details: StandardDeviceAuthorizationResponse =
             request.request_async(&http).await.map_err(|error| self.failed(error))?;
-        // Written anew, as it is shown: the answer may have anything in it.
+        // The server's text may contain anything, so show the parsed URL instead.
         let complete =
             details.verification_uri_complete().and_then(|url| Url::parse(url.secret()).ok()).map(String::from);
         let url = details.verification_uri().url().to_string();
@@ -83,7 +82,7 @@ impl Place<'_> {
         let request = client.exchange_device_access_token(&details).add_extra_param("resource", &self.key.resource);
         let time = details.expires_in().min(SIGN_IN_TIME);
         let tokens = timeout(time, request.request_async(&http, sleep, Some(time))).await;
-        let tokens = tokens.map_err(|_| Error::new(ErrorKind::NoToken, "nobody has typed in the code in time"))?;
+        let tokens = tokens.map_err(|_| Error::new(ErrorKind::NoToken, "the code was not entered in time"))?;
         let tokens = tokens.map_err(|error| self.failed(error))?;
         let granted = tokens.scopes().map(|scopes| scopes.iter().map(|scope| scope.to_string()).collect());
         let granted = granted.unwrap_or_else(|| scopes.to_vec());
@@ -92,7 +91,7 @@ impl Place<'_> {
         Ok(())
     }
 
-    /// Who we are there, in the same order as for the browser.
+    /// Returns the client to use, in the same order as for the browser.
     async fn device_client(
         &mut self,
         record: &mut Record,
@@ -104,7 +103,7 @@ impl Place<'_> {
         if let Some(url) = self.metadata_document() {
             return Ok((url.to_owned(), None));
         }
-        // One that was registered for the browser need not be good for this.
+        // A client that was registered for the browser may not be valid for this grant.
         if let Some(client) = record.client.clone().filter(|client| client.redirect_uri.is_empty()) {
             self.prove_as(&client);
             return Ok((client.id, client.secret));

@@ -1,10 +1,13 @@
 //! The files in the folder for sign-ins: records, bindings, locks and notes.
 //!
-//! Rules: whatever stands where a file should be is opened without waiting for anybody and without following a link; it
-//! counts only if it is a regular file of the user's, and is read up to a limit. A file is written whole and put in place
-//! at once, and is only for its owner (0600). The folder is too: one of the user's that others may write is closed to
-//! them, and one of another user's is not used; both are said once. The work is done beside the event loop and is not
-//! waited for longer than a few seconds, as a file system may be a network's.
+//! Rules:
+//! - Opening a path never blocks and never follows a link. Only a regular file of the user counts, and it is read up
+//!   to a limit.
+//! - A file is written completely, then moved into place in one step. Only its owner can access it (0600).
+//! - If others can write to the user's folder, their access is removed. A folder of another user is not used. The
+//!   user is told about either once.
+//! - The work runs outside the event loop with a timeout of a few seconds, because the file system may be on a
+//!   network.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -19,20 +22,20 @@ use std::{
 
 use tokio::{task::spawn_blocking, time::timeout};
 
-/// The largest file that is read, in bytes: more than what a record can hold.
+/// The largest file that is read, in bytes. No record is larger.
 const LARGEST: u64 = 4 << 20;
 /// The longest wait for a file system.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// The folder, which need not be there yet.
+/// The folder, which may not exist yet.
 #[derive(Clone, Debug)]
 pub(super) struct Folder(Arc<FolderState>);
 
 #[derive(Debug)]
 struct FolderState {
     path: PathBuf,
-    /// The user knows that something is wrong with it.
-    #[cfg_attr(not(unix), expect(dead_code, reason = "nothing is found out about it there"))]
+    /// True if the user was told about a problem with the folder.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "only Unix checks the folder"))]
     is_told: AtomicBool,
 }
 
@@ -41,29 +44,29 @@ impl Folder {
         Self(Arc::new(FolderState { path, is_told: AtomicBool::new(false) }))
     }
 
-    /// Where a file with this name is.
+    /// Returns the path of the file with this name.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.path.join(name)
     }
 
-    /// Gives what is in a file.
+    /// Reads a file.
     ///
     /// # Errors
-    /// There is none, or what is there is no file of the user's, or too large.
+    /// It does not exist, is not a regular file of the user, or is too large.
     pub(super) async fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         self.within(name, |path| {
             let mut options = OpenOptions::new();
             let mut text = Vec::new();
             open(path, options.read(true))?.take(LARGEST + 1).read_to_end(&mut text)?;
             if text.len() as u64 > LARGEST {
-                return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large for what should be there"));
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large"));
             }
             Ok(text)
         })
         .await
     }
 
-    /// Writes a file in the place of what was there.
+    /// Writes a file, and replaces an existing one.
     ///
     /// # Errors
     /// It cannot be written.
@@ -71,10 +74,10 @@ impl Folder {
         self.put(name, text, true).await
     }
 
-    /// Writes a file where there is nothing yet. Of several processes one succeeds.
+    /// Creates a file. If several processes try, one succeeds.
     ///
     /// # Errors
-    /// There is something (`AlreadyExists`), or it cannot be written.
+    /// It exists (`AlreadyExists`), or it cannot be written.
     pub(super) async fn create(&self, name: &str, text: Vec<u8>) -> io::Result<()> {
         self.put(name, text, false).await
     }
@@ -83,7 +86,7 @@ impl Folder {
         let folder = self.clone();
         self.within(name, move |path| {
             folder.make()?;
-            // A file that tempfile makes is only for its owner.
+            // tempfile makes files that only their owner can access.
             let mut file = tempfile::NamedTempFile::new_in(&folder.0.path)?;
             file.write_all(&text)?;
             file.as_file().sync_all()?;
@@ -97,10 +100,10 @@ impl Folder {
         .await
     }
 
-    /// Opens a file for its lock, and makes it where there is none.
+    /// Opens a file for its lock, and creates it if it does not exist.
     ///
     /// # Errors
-    /// It cannot be made, or what is there is no file of the user's.
+    /// It cannot be created, or is not a regular file of the user.
     pub(super) async fn open_lock(&self, name: &str) -> io::Result<File> {
         let folder = self.clone();
         self.within(name, move |path| {
@@ -126,10 +129,10 @@ impl Folder {
         .await
     }
 
-    /// The names of what is there.
+    /// Returns the names of the files.
     ///
     /// # Errors
-    /// It cannot be looked at.
+    /// The folder cannot be read.
     pub(super) async fn names(&self) -> io::Result<Vec<String>> {
         self.within("", |path| {
             fs::read_dir(path)?
@@ -139,7 +142,7 @@ impl Folder {
         .await
     }
 
-    /// Does something with a path in the folder, unless the folder is not to be used.
+    /// Runs an operation on a path in the folder, unless the folder must not be used.
     async fn within<T: Send + 'static>(
         &self,
         name: &str,
@@ -158,7 +161,7 @@ impl Folder {
         builder.create(&self.0.path)
     }
 
-    /// Whether the folder is the user's alone, after it was made so. One that is not there is.
+    /// Checks that the folder is the user's, and removes write access of others. A folder that does not exist passes.
     #[cfg(unix)]
     fn check(&self) -> io::Result<()> {
         use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -177,14 +180,14 @@ impl Folder {
         }
         if metadata.mode() & 0o022 != 0 {
             fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-            self.tell("others could write to the folder for sign-ins; it is now for its owner alone (0700)");
+            self.tell("others could write to the folder for sign-ins; now only its owner can access it (0700)");
         }
         Ok(())
     }
 
-    /// On Windows a folder in the user's profile is the user's by what it inherits.
+    /// On Windows, a folder in the user's profile inherits the user's permissions.
     #[cfg(not(unix))]
-    #[allow(clippy::unnecessary_wraps, clippy::unused_self, reason = "they are needed elsewhere")]
+    #[allow(clippy::unnecessary_wraps, clippy::unused_self, reason = "the Unix version needs them")]
     fn check(&self) -> io::Result<()> {
         Ok(())
     }
@@ -197,7 +200,7 @@ impl Folder {
     }
 }
 
-/// Opens a regular file of the user's, and nothing else.
+/// Opens a regular file of the user, and nothing else.
 fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     #[cfg(unix)]
     {
@@ -210,7 +213,7 @@ fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let file = options.open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
     #[cfg(unix)]
     if !is_ours(&metadata) {
@@ -249,7 +252,7 @@ mod tests {
         fs::write(outside.path(), "another's").unwrap();
         let at = |name: &str| home.path().join(name);
         mknodat(CWD, at("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        // Its other end is open, so that opening it succeeds at once.
+        // The other end is open, so opening it succeeds at once.
         mknodat(CWD, at("held"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         let _held = OpenOptions::new().read(true).write(true).open(at("held")).unwrap();
         let _socket = UnixListener::bind(at("socket")).unwrap();
@@ -294,7 +297,7 @@ mod tests {
             assert!(folder.0.is_told.load(Ordering::Relaxed));
             assert_eq!(fs::metadata(home.path().join("x")).unwrap().permissions().mode() & 0o777, 0o600);
         }
-        // Whom nobody but its owner may write to is left as it is.
+        // A folder that only its owner can write to stays unchanged.
         let (home, folder) = folder();
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
         folder.write("x", b"x".to_vec()).await.unwrap();
@@ -302,7 +305,7 @@ mod tests {
         assert!(!folder.0.is_told.load(Ordering::Relaxed));
     }
 
-    /// Only where the tests may give a folder away.
+    /// Runs only where the tests may change the owner of a folder.
     #[tokio::test]
     async fn a_folder_of_another_users_is_not_used() {
         let (home, folder) = folder();

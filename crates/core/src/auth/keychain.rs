@@ -1,9 +1,9 @@
-//! The system's keychain, for what is kept of sign-ins: a Secret Service on the session's bus (GNOME's, KDE's and others'), on
-//! macOS the Keychain, on Windows the Credential Manager. Each has a file of its own below, all with the same functions.
+//! The system's keychain, which stores sign-ins: a Secret Service on the session bus (GNOME, KDE and others), the
+//! Keychain on macOS, the Credential Manager on Windows. Each has its own file below, with the same functions.
 //!
-//! Rules: nothing is asked, opened or started before a record is looked up. Nobody is asked to unlock anything, as there may be
-//! nobody to see that. A keychain that does not answer in time is not asked again by this process, so that what waits for a token
-//! is held up once.
+//! Rules: accesses nothing before a record is looked up. Never asks the user to unlock anything, because the user may
+//! not see it. If a keychain does not answer in time, this process does not ask it again, so a token request is
+//! delayed only once.
 
 #[cfg_attr(all(feature = "keychain", target_os = "macos"), path = "keychain/macos.rs")]
 #[cfg_attr(all(feature = "keychain", windows), path = "keychain/windows.rs")]
@@ -22,9 +22,9 @@ use std::{
 
 use tokio::time::timeout;
 
-/// The longest that it may take over one question.
+/// The timeout for one operation.
 const LONGEST: Duration = Duration::from_secs(3);
-/// What the records are found by, beside their names.
+/// The attribute that all records share.
 #[cfg(feature = "keychain")]
 const APPLICATION: &str = "mcp-gangway";
 
@@ -36,28 +36,29 @@ pub struct Keychain {
 }
 
 impl Keychain {
-    /// The one of this user, if the system may have such. `environment` looks variables up, as some say where it is.
+    /// Returns this user's keychain, if the system may have one. `environment` looks up variables; some systems need
+    /// them to find it.
     pub fn of_user(environment: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
         let system = system::SystemKeychain::of_user(environment)?;
         Some(Self { system: Arc::new(system), is_silent: Arc::default() })
     }
 
-    /// The secret with this name.
+    /// Returns the secret with this name.
     pub(super) async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, KeychainFailure> {
         self.ask(self.system.get(name)).await
     }
 
-    /// All secrets of this program.
+    /// Returns all secrets of this program.
     pub(super) async fn all(&self) -> Result<Vec<Vec<u8>>, KeychainFailure> {
         self.ask(self.system.all()).await
     }
 
-    /// Keeps a secret in the place of what has its name. `label` is shown where users look at their keychain.
+    /// Stores a secret, and replaces the one with the same name. Keychain applications show the `label`.
     pub(super) async fn set(&self, name: &str, label: &str, secret: &[u8]) -> Result<(), KeychainFailure> {
         self.ask(self.system.set(name, label, secret)).await
     }
 
-    /// Forgets the secret with this name, if there is one.
+    /// Removes the secret with this name, if there is one.
     pub(super) async fn remove(&self, name: &str) -> Result<(), KeychainFailure> {
         self.ask(self.system.remove(name)).await
     }
@@ -73,11 +74,11 @@ impl Keychain {
     }
 }
 
-/// Why it does not serve.
+/// Why a keychain cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[cfg_attr(
     not(all(feature = "keychain", unix, not(target_os = "macos"))),
-    allow(dead_code, reason = "not all have each")
+    allow(dead_code, reason = "not every platform uses every variant")
 )]
 pub(super) enum KeychainFailure {
     #[error("there is none")]

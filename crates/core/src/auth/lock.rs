@@ -1,8 +1,9 @@
-//! One bridge at a time signs in at, or refreshes the tokens of, one authorization server for one resource. Beside its lock it
-//! leaves a note where the user is asked to sign in, as those who wait are asked by their clients, too.
+//! A lock between processes: one bridge at a time signs in or refreshes tokens at one authorization server for one
+//! resource. The holder also leaves a note that says where to sign in, because waiting bridges ask their users
+//! through their clients.
 //!
-//! Rules: the lock is the operating system's, on a file that is never removed. It ends with the process that holds it, so
-//! a crash leaves nothing behind but a note, which the next one removes. The note is for the user alone (0600).
+//! Rules: the lock is the operating system's, on a file that is never removed. It ends with the process that holds
+//! it, so a crash leaves only a note, which the next holder removes. Only the user can read the note (0600).
 
 use std::{
     fs::{self, File, TryLockError},
@@ -13,11 +14,10 @@ use tokio::time::sleep;
 
 use super::{Prompt, files::Folder};
 
-/// How often is looked whether another process has given the lock back: there is no way to be told that does not take a
-/// thread, which nothing could end.
+/// How often to try the lock again. Waiting for a notification would need a thread that cannot be stopped.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// The lock, until this is dropped.
+/// The lock, held until this is dropped.
 #[derive(Debug)]
 #[must_use]
 pub(super) struct HeldLock {
@@ -28,24 +28,24 @@ pub(super) struct HeldLock {
 }
 
 impl HeldLock {
-    /// Tells those who wait where the user is asked to sign in.
+    /// Tells the waiting processes where the user signs in.
     pub(super) async fn tell(&self, prompt: &Prompt) {
         let Ok(text) = serde_json::to_vec(prompt) else { return };
         if let Err(error) = self.folder.write(&self.note, text).await {
-            tracing::debug!(%error, "other processes do not learn where to sign in");
+            tracing::debug!(%error, "cannot tell other processes where to sign in");
         }
     }
 }
 
 impl Drop for HeldLock {
     fn drop(&mut self) {
-        // Mostly there is none.
+        // Usually there is no note.
         let _ = fs::remove_file(self.folder.path(&self.note));
     }
 }
 
-/// Waits for the lock with this name; `hear` is told meanwhile where the user is asked to sign in. None if it cannot be had
-/// at all, as in a folder that cannot be written to: there is nothing to share then either.
+/// Waits for the lock with this name. Calls `hear` with the prompt of the process that holds it. Returns `None` if
+/// there can be no lock, for example in a read-only folder; then there is nothing to share either.
 pub(super) async fn take(folder: &Folder, name: &str, hear: impl Fn(Prompt)) -> Option<HeldLock> {
     let (lock, note) = (format!("{name}.lock"), format!("{name}.prompt"));
     let no_lock = |error: &std::io::Error| tracing::debug!(path = %folder.path(&lock).display(), %error, "no lock");
@@ -55,7 +55,7 @@ pub(super) async fn take(folder: &Folder, name: &str, hear: impl Fn(Prompt)) -> 
     loop {
         match file.try_lock() {
             Ok(()) => {
-                // One that crashed may have left it.
+                // A process that crashed may have left a note.
                 let _ = folder.remove(&note).await;
                 return Some(HeldLock { folder: folder.clone(), note, file });
             }

@@ -1,5 +1,6 @@
-//! Registering a client (RFC 7591): a native one without a secret. The authorization server may decide otherwise, and how the
-//! client then proves itself is its word; rmcp registers for one grant alone, and does not hear that.
+//! Registers a native client without a secret (RFC 7591). The authorization server may decide otherwise, and its
+//! response says how the client authenticates. rmcp can register for one grant only, and ignores that part of the
+//! response.
 
 use crate::{
     error::{Error, ErrorKind, Hint},
@@ -14,10 +15,10 @@ use super::{
     store::RegisteredClient,
 };
 
-/// The metadata that says how clients may prove themselves.
+/// The metadata field with the methods that clients may authenticate with.
 pub(super) const METHODS: &str = "token_endpoint_auth_methods_supported";
 
-/// What a client says of itself.
+/// The metadata of a client.
 #[derive(Serialize)]
 pub(super) struct Registration<'a> {
     client_name: &'a str,
@@ -31,12 +32,12 @@ pub(super) struct Registration<'a> {
 }
 
 impl<'a> Registration<'a> {
-    /// For the authorization code grant.
+    /// Returns the metadata for the authorization code grant.
     pub(super) fn browser(redirect_uri: &'a str, scopes: &[String]) -> Self {
         Self::new("authorization_code", &["code"], vec![redirect_uri], scopes)
     }
 
-    /// For the device grant.
+    /// Returns the metadata for the device grant.
     pub(super) fn device(scopes: &[String]) -> Self {
         Self::new("urn:ietf:params:oauth:grant-type:device_code", &[], Vec::new(), scopes)
     }
@@ -54,7 +55,7 @@ impl<'a> Registration<'a> {
     }
 }
 
-/// What an authorization server says of a client that it has registered.
+/// The response of an authorization server that has registered a client.
 #[derive(Deserialize)]
 struct Registered {
     client_id: String,
@@ -62,19 +63,19 @@ struct Registered {
     token_endpoint_auth_method: Option<String>,
 }
 
-/// Why a client is not registered.
+/// Why a client was not registered.
 enum RegistrationRefusal {
-    /// What it says of itself is not taken, so other words may be.
+    /// The server rejected the metadata, so other metadata may succeed.
     OfWhatItSays(Error),
     Final(Error),
 }
 
 impl Place<'_> {
-    /// Registers a client, as which the requests that follow are made. Where the server does not take what the first of these
-    /// says, the next one is tried.
+    /// Registers a client, and makes all later requests as this client. If the server rejects the first metadata,
+    /// tries the next.
     ///
     /// # Errors
-    /// There is no such thing here, or it was refused.
+    /// The server has no registration, or refused it.
     pub(super) async fn register(&mut self, registrations: &[Registration<'_>]) -> Result<RegisteredClient, Error> {
         let mut first = None;
         for registration in registrations {
@@ -103,13 +104,13 @@ impl Place<'_> {
     async fn try_to_register(&self, registration: &Registration<'_>) -> Result<Registered, RegistrationRefusal> {
         let endpoint = self.metadata.registration_endpoint.as_ref();
         let endpoint =
-            endpoint.ok_or_else(|| RegistrationRefusal::Final(self.not_registered("it registers no clients")))?;
+            endpoint.ok_or_else(|| RegistrationRefusal::Final(self.not_registered("it does not register clients")))?;
         let failed = |why: &str, error: crate::error::Cause| {
             RegistrationRefusal::Final(self.not_registered(why).with_source(error))
         };
         let body = serde_json::to_vec(registration).map_err(|error| failed("no registration", error.into()))?;
         let request = Request::post(endpoint).header(header::CONTENT_TYPE, "application/json").body(body);
-        let request = request.map_err(|error| failed("its registration endpoint is no URL", error.into()))?;
+        let request = request.map_err(|error| failed("its registration endpoint is not a URL", error.into()))?;
         let response = self.http.ask(request, true).await.map_err(|error| match self.http.take_forbidden() {
             Some(forbidden) => {
                 RegistrationRefusal::Final(explained("a client cannot be registered", &forbidden).with_source(error))
@@ -128,11 +129,11 @@ impl Place<'_> {
                 RegistrationRefusal::Final(error)
             });
         }
-        serde_json::from_slice(response.body()).map_err(|error| failed("its registration cannot be read", error.into()))
+        serde_json::from_slice(response.body()).map_err(|error| failed("its response cannot be read", error.into()))
     }
 
     fn not_registered(&self, why: &str) -> Error {
-        // Where nothing was published, this was a guess.
+        // Without published metadata, the endpoint was only a guess.
         if self.is_guess {
             return no_sign_in(&self.key.issuer);
         }
@@ -141,7 +142,8 @@ impl Place<'_> {
         Error::new(ErrorKind::NoToken, summary).with_hint(Hint::KnownClient)
     }
 
-    /// From now on, requests prove to be this client's in the way that it was registered with, if the server has said one.
+    /// Makes later requests authenticate as this client, with the method that the server chose at registration, if it
+    /// chose one.
     pub(super) fn prove_as(&mut self, client: &RegisteredClient) {
         if let Some(method) = &client.method {
             self.metadata.additional_fields.insert(METHODS.to_owned(), [method.as_str()].as_slice().into());

@@ -1,9 +1,14 @@
-//! The requests of signing in, on the bridge's own HTTP client: with its proxies, its authorities and its timeouts.
+//! The HTTP requests of a sign-in. They use the bridge's own HTTP client, with its proxies, CA certificates and
+//! timeouts.
 //!
-//! Rules: nothing secret leaves without TLS, but to this machine, and nothing follows a redirect to another origin; what the
-//! MCP server names is not reached in networks where it is not itself; an answer is bounded, and made fit for who reads it
-//! (`answer`); and the client certificate that the user has for the server is for that server alone. Why an address was
-//! refused is remembered, as the libraries above go on without it and tell something else in the end.
+//! Rules:
+//! - Secrets are sent only over TLS, except to this machine. No redirect to another origin is followed.
+//! - A name that the MCP server supplies must not lead into a network that the server itself is not in.
+//! - Responses are limited in size, and cleaned up for the libraries that read them (`answer`).
+//! - The client certificate that the user has for the server is sent only to that server.
+//!
+//! The reason why an address was refused is recorded, because the libraries continue without it and report another
+//! error in the end.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -31,13 +36,13 @@ use crate::{
     wire::{body::is_event_stream, error_text, headers},
 };
 
-/// The largest answer that is read, in bytes.
+/// The limit for the body of a response, in bytes.
 const LARGEST: usize = 1 << 20;
-/// The longest that one request may take.
+/// The timeout for one request.
 const LONGEST: Duration = Duration::from_secs(30);
 const MOST_REDIRECTS: usize = 5;
 
-/// The two HTTP clients, as the MCP server's own origin is the only one that the user has chosen.
+/// The two HTTP clients: one for the MCP server's origin, which the user has chosen, and one for all others.
 #[derive(Clone, Debug)]
 pub(super) struct AuthClients {
     server: ServerUrl,
@@ -47,7 +52,7 @@ pub(super) struct AuthClients {
 
 impl AuthClients {
     /// # Errors
-    /// TLS settings that cannot be used.
+    /// The TLS settings cannot be used.
     pub(super) fn new(server: &ServerUrl, here: &HttpSettings) -> Result<Self, Error> {
         let mut elsewhere = here.clone();
         elsewhere.tls.client = None;
@@ -63,27 +68,27 @@ impl AuthClients {
 #[derive(Debug)]
 pub(super) struct Http {
     clients: AuthClients,
-    /// What stands in requests for tokens in the place of the resource that rmcp would put there; none if nothing does.
+    /// Replaces rmcp's resource in token requests; `None` leaves it unchanged.
     resource: Mutex<Option<Instead>>,
     heard: Mutex<Heard>,
 }
 
-/// What the libraries above do not tell.
+/// Facts that the libraries do not report.
 #[derive(Debug, Default)]
 struct Heard {
-    /// The error code of the last refusal in the form of RFC 6749, 5.2. They make a text of it.
+    /// The error code of the last refusal, as in RFC 6749, 5.2. The libraries turn it into text.
     refusal: Option<String>,
-    /// What the last refusal says to people.
+    /// The human-readable text of the last refusal.
     words: Option<String>,
     /// Why an address was not connected to.
     forbidden: Option<Error>,
-    /// Where the last document was asked for.
+    /// The URL of the last document, before redirects.
     document: Option<Url>,
-    /// It is elsewhere, at the same origin, and asked for there next.
+    /// True if the response was a redirect to the same origin, which is requested next.
     is_moved: bool,
 }
 
-/// What is sent as the resource.
+/// What to send as the resource.
 #[derive(Clone, Debug)]
 pub(super) enum Instead {
     This(String),
@@ -95,7 +100,7 @@ impl Http {
         Arc::new(Self { clients, resource: Mutex::default(), heard: Mutex::default() })
     }
 
-    /// From now on, this is the resource that tokens are asked for.
+    /// Replaces the resource in all later token requests.
     pub(super) fn replace_resource(&self, instead: Option<Instead>) {
         *self.resource.lock().unwrap_or_else(PoisonError::into_inner) = instead;
     }
@@ -104,17 +109,17 @@ impl Http {
         self.resource.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Why the authorization server has said no since this was last asked, if it has.
+    /// Takes the error code of the last refusal, if there was one since the last call.
     pub(super) fn take_refusal(&self) -> Option<String> {
         self.heard().refusal.take()
     }
 
-    /// Which address was refused since this was last asked, and why.
+    /// Takes the error for the first refused address since the last call.
     pub(super) fn take_forbidden(&self) -> Option<Error> {
         self.heard().forbidden.take()
     }
 
-    /// What went wrong, for the reason that the libraries do not tell if there is one.
+    /// Returns the error for a failure. Uses the recorded reason, which the libraries do not report, if there is one.
     pub(super) fn failure(&self, what: &str, error: impl Into<Cause>) -> Error {
         if let Some(forbidden) = self.take_forbidden() {
             return explained(what, &forbidden).with_source(error);
@@ -124,23 +129,23 @@ impl Http {
         Error::new(ErrorKind::NoToken, summary).with_source(error)
     }
 
-    /// Where the last document was asked for that was read.
+    /// Returns the URL of the last document, before redirects.
     pub(super) fn document(&self) -> Option<Url> {
         self.heard().document.clone()
     }
 
-    /// Whether the user may be sent there, by the same rules.
+    /// Checks, by the same rules, that the user may be sent to this URL.
     ///
     /// # Errors
-    /// What speaks against it.
+    /// Why the user may not.
     pub(super) async fn may_show(&self, url: &str) -> Result<(), Error> {
         let url = ServerUrl::parse(url)?;
         self.judge(&Method::POST, &url)?;
         self.may_reach(&url).await
     }
 
-    /// Remembers why this URL that the MCP server names is not used, if its address is why. What speaks against it
-    /// otherwise is for those to say who read it.
+    /// Records the error if the address of this URL, which the MCP server names, is forbidden. The code that uses the
+    /// URL reports other problems.
     pub(super) async fn note(&self, url: &str) {
         if let Ok(url) = ServerUrl::parse(url)
             && let Err(error) = self.may_reach(&url).await
@@ -157,16 +162,16 @@ impl Http {
         self.clients.elsewhere.may_reach(url.as_uri()).await
     }
 
-    /// The same as [`Self::send`], in limited time.
+    /// Like [`Self::send`], with a timeout.
     pub(super) async fn ask(&self, request: HttpRequest, follow: bool) -> Result<HttpResponse, Error> {
         timeout(LONGEST, self.send(request, follow)).await.map_err(|_| too_slow(LONGEST))?
     }
 
-    /// Sends a request, and gives the response whatever its status. With `follow`, redirects are followed that lead to the
-    /// same origin.
+    /// Sends a request, and returns the response, with any status. If `follow` is true, follows redirects within
+    /// the same origin.
     ///
     /// # Errors
-    /// No response came, or nothing may be sent there.
+    /// There is no response, or nothing may be sent there.
     pub(super) async fn send(&self, request: HttpRequest, follow: bool) -> Result<HttpResponse, Error> {
         self.heard().words = None;
         let (head, body) = request.into_parts();
@@ -187,7 +192,7 @@ impl Http {
                     self.heard().forbidden.get_or_insert_with(|| error.repeated());
                 }
             })?;
-            // A client that follows any other would have to ask in another way.
+            // Other redirects may require another method.
             let keeps = matches!(response.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
             let location = response.headers().get(header::LOCATION).filter(|_| follow && keeps);
             match location.and_then(|location| url.join(location.to_str().ok()?)) {
@@ -211,7 +216,7 @@ impl Http {
         Err(Error::new(ErrorKind::NoToken, format!("{url} redirects in circles")))
     }
 
-    /// Remembers where a document was found, and what it names that may not be reached.
+    /// Records the URL of a document, and the forbidden addresses that it names.
     async fn note_document(&self, asked: &Url, response: &HttpResponse) {
         #[derive(Deserialize)]
         struct Named {
@@ -237,13 +242,13 @@ impl Http {
         }
     }
 
-    /// What may be sent where.
+    /// Checks that a request may be sent to this URL.
     fn judge(&self, method: &Method, url: &ServerUrl) -> Result<(), Error> {
         let is_metadata_of_server = method == Method::GET && self.clients.server.is_origin_of(url);
         if is_metadata_of_server || is_confidential(url.as_url()) {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::NoToken, format!("{url} is not used: only https keeps secret what is sent there")))
+        Err(Error::new(ErrorKind::NoToken, format!("{url} is not used: only https protects what is sent there")))
     }
 
     async fn gathered(
@@ -252,11 +257,11 @@ impl Http {
     ) -> Result<(http::response::Parts, Vec<u8>), Error> {
         let (head, mut stream) = response.into_parts();
         let mut body = Vec::new();
-        // A stream of events is no document, and may have no end.
+        // An event stream is not a document, and may never end.
         if !is_event_stream(headers::content_type(&head.headers)) {
             while let Some(chunk) = stream.chunk().await? {
                 if body.len() + chunk.len() > LARGEST {
-                    return Err(Error::new(ErrorKind::TooLarge, format!("an answer is over {LARGEST} bytes")));
+                    return Err(Error::new(ErrorKind::TooLarge, format!("a response is larger than {LARGEST} bytes")));
                 }
                 body.extend_from_slice(&chunk);
             }
@@ -264,7 +269,8 @@ impl Http {
         Ok((head, body))
     }
 
-    /// The answer to a POST as the libraries take it: one that refuses is no success, and one that grants is a 200 with JSON.
+    /// Adapts the response to a POST for the libraries: a refusal gets an error status, and a grant gets 200 and
+    /// JSON.
     fn fit(&self, mut head: http::response::Parts, body: &[u8], secrets: &Secrets) -> HttpResponse {
         let is_success = head.status.is_success();
         let Said { body, is_object, refusal } = tidy(body, !is_success, secrets);
@@ -279,7 +285,7 @@ impl Http {
         }
         if !head.status.is_success() {
             let words = error_text::of(&String::from_utf8_lossy(&body));
-            // What a server says that fails is not about the client.
+            // A server error is not a refusal of the client.
             let refusal = refusal.filter(|_| head.status.is_client_error());
             let mut last = self.heard();
             (last.words, last.refusal) = (words, refusal);
@@ -291,7 +297,7 @@ impl Http {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A form with the resource that is wanted in it.
+    /// Replaces the resource in a form.
     fn with_resource(&self, headers: &HeaderMap, body: Vec<u8>) -> Vec<u8> {
         let is_form = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/x-www-form-urlencoded");
         match self.instead() {
@@ -301,7 +307,7 @@ impl Http {
     }
 }
 
-/// A form or a query of these pairs, with what is wanted in the place of the resource.
+/// Encodes these pairs as a form or a query, with the resource replaced.
 pub(super) fn replaced(pairs: form_urlencoded::Parse<'_>, instead: &Instead) -> String {
     let mut out = form_urlencoded::Serializer::new(String::new());
     out.extend_pairs(pairs.filter(|(name, _)| name != "resource"));
@@ -311,7 +317,7 @@ pub(super) fn replaced(pairs: form_urlencoded::Parse<'_>, instead: &Instead) -> 
     out.finish()
 }
 
-/// The headers that are of use to who reads the answer, each once: the challenge as it is understood everywhere here.
+/// Returns the headers that the libraries need, each once, with the challenge as `Challenge` parses it.
 fn of_use(headers: &HeaderMap) -> HeaderMap {
     let mut kept = HeaderMap::new();
     for name in [header::CONTENT_TYPE, header::LOCATION] {
@@ -322,7 +328,7 @@ fn of_use(headers: &HeaderMap) -> HeaderMap {
     kept
 }
 
-/// Whether nobody else reads what is sent there: it is secure, or does not leave this machine.
+/// True if no one else can read a request: it uses TLS, or stays on this machine.
 fn is_confidential(url: &Url) -> bool {
     let is_loopback = match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
@@ -344,10 +350,10 @@ impl OAuthHttpClient for Http {
     }
 }
 
-/// The same for the `oauth2` crate, where it is used without rmcp.
+/// The same client for the `oauth2` crate, which is used without rmcp here.
 pub(super) struct Directly<'a>(pub(super) &'a Http);
 
-/// An error as a source of others.
+/// Wraps an error as the source of another.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(super) struct Sent(OAuthHttpClientError);
@@ -361,7 +367,7 @@ impl<'c> AsyncHttpClient<'c> for Directly<'_> {
     }
 }
 
-/// An address was refused, which is why something went wrong.
+/// Returns the error for a failure that is due to a refused address.
 pub(super) fn explained(what: &str, forbidden: &Error) -> Error {
     Error::new(ErrorKind::ForbiddenAddress, format!("{what}: {forbidden}"))
 }

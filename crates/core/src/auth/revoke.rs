@@ -1,5 +1,5 @@
-//! Signing out at the authorization server (RFC 7009), where it offers that: a token that is forgotten here is then good for
-//! nothing anywhere.
+//! Signs out at the authorization server by revoking tokens (RFC 7009), if it offers that. Tokens that are deleted
+//! here are then no longer valid anywhere.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{Request, header};
@@ -10,15 +10,15 @@ use super::{sign_in::Place, store::Record};
 use crate::error::{Error, ErrorKind};
 
 impl Place<'_> {
-    /// Has all tokens of a record revoked. False if the authorization server does not offer that.
+    /// Revokes all tokens of a record. Returns false if the authorization server does not offer that.
     ///
     /// # Errors
-    /// It refused, or could not be asked.
+    /// The server refused, or could not be asked.
     pub(super) async fn revoke(&self, record: &Record) -> Result<bool, Error> {
         let Some(endpoint) = self.text("revocation_endpoint") else { return Ok(false) };
         let Some(stored) = &record.tokens else { return Ok(true) };
         let Some(tokens) = &stored.token_response else { return Ok(true) };
-        // With the refresh token everything ends at many servers, but at none must it.
+        // Revoking the refresh token ends the access token at many servers, but no server has to do that.
         let refresh = tokens.refresh_token().map(|token| (token.secret(), "refresh_token"));
         for (token, kind) in refresh.into_iter().chain([(tokens.access_token().secret(), "access_token")]) {
             self.revoke_one(endpoint, &stored.client_id, self.secret_of(record).as_deref(), (token, kind)).await?;
@@ -45,17 +45,17 @@ impl Place<'_> {
         let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(members).finish();
         let request = request
             .body(form.into_bytes())
-            .map_err(|error| Error::new(ErrorKind::NoToken, "the revocation endpoint is no URL").with_source(error))?;
+            .map_err(|error| Error::new(ErrorKind::NoToken, "the revocation endpoint is invalid").with_source(error))?;
         let response = self.http.ask(request, false).await?;
         if response.status().is_success() {
             return Ok(());
         }
-        let summary = format!("the authorization server answers {} to the revocation", response.status());
+        let summary = format!("the authorization server responds with {} to the revocation", response.status());
         Err(Error::new(ErrorKind::NoToken, summary).with_detail(&String::from_utf8_lossy(response.body())))
     }
 }
 
-/// As RFC 6749, 2.3.1, has it.
+/// Encodes client credentials as in RFC 6749, 2.3.1.
 fn basic(client: &str, secret: &str) -> String {
     let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
     format!("Basic {}", STANDARD.encode(format!("{}:{}", encoded(client), encoded(secret))))

@@ -1,4 +1,4 @@
-//! How to sign in, as a program says it.
+//! Settings for signing in.
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -13,33 +13,33 @@ use crate::secrets::Concealed;
 pub struct OAuth {
     /// How the user, or the client itself, signs in.
     pub grant: Grant,
-    /// The client that the authorization server knows already.
+    /// A client that the authorization server already knows.
     pub client_id: Option<String>,
-    /// How that client proves to be it.
+    /// How that client authenticates.
     pub credential: Option<Credential>,
-    /// The authorization server that may be used, to the letter; any that the MCP server names if there is none, and for a
-    /// client of the user's the first.
+    /// The only authorization server that may be used, compared exactly. If not set: any that the MCP server names,
+    /// or with `client_id` the first that the client is used with.
     pub issuer: Option<String>,
-    /// An `https` URL of a document that says who the client is, for authorization servers that read such.
+    /// The `https` URL of the client's metadata document, for authorization servers that read one.
     pub client_metadata_url: Option<String>,
-    /// What to ask for, in the place of what the server says.
+    /// The scopes to ask for, instead of those that the server names.
     pub scopes: Vec<String>,
-    /// What the tokens are for.
+    /// The resource that the tokens are for.
     pub resource: Resource,
-    /// More parameters for the authorization request.
+    /// Extra parameters for the authorization request.
     pub parameters: Vec<(String, String)>,
-    /// The port of this machine that the browser comes back to; any that is free if there is none.
+    /// The port on this machine that the browser returns to. If not set, any free port.
     pub callback_port: Option<u16>,
-    /// The host that it comes back to, which must be `localhost` or a loopback address as a URL has it; 127.0.0.1 if there is
-    /// none, or `localhost` where the authorization server takes only that.
+    /// The host that the browser returns to: `localhost` or a loopback address, in URL syntax. If not set, 127.0.0.1,
+    /// or `localhost` if the authorization server accepts only that.
     pub callback_host: Option<String>,
-    /// The path that it comes back to (`/callback`).
+    /// The path that the browser returns to (`/callback`).
     pub callback_path: Option<String>,
-    /// How long a request waits for a sign-in before it is answered with an error (20 s).
+    /// How long a request waits for a sign-in before it gets an error (20 s).
     pub login_wait: Duration,
-    /// Where sign-ins are kept first; none unless set.
+    /// The keychain that stores sign-ins; tried before the folder.
     pub keychain: Option<Keychain>,
-    /// The folder for what no keychain keeps; without one, that is gone when the process ends.
+    /// The folder for sign-ins that no keychain stores. If not set, they are lost when the process ends.
     pub folder: Option<PathBuf>,
     pub(super) show: Arc<dyn Fn(&Prompt) + Send + Sync>,
 }
@@ -52,16 +52,16 @@ pub enum Grant {
     Browser,
     /// The user signs in on any device (RFC 8628).
     Device,
-    /// The client is its own user.
+    /// The client acts for itself.
     ClientCredentials,
 }
 
-/// How a client proves who it is. Debug does not show it.
+/// How a client authenticates. Debug does not show the secret.
 #[derive(Clone)]
 pub enum Credential {
-    /// A secret that the authorization server shares.
+    /// A secret that the authorization server also knows.
     Secret(Secret),
-    /// A private key in PEM (PKCS #8), whose public key the authorization server has.
+    /// A private key in PEM format (PKCS #8). The authorization server has the public key.
     Key(Secret),
 }
 
@@ -74,17 +74,14 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// A text that nobody is shown.
+/// A text that is never shown.
 #[derive(Clone)]
-pub struct Secret(
-    pub(super) String,
-    #[expect(dead_code, reason = "it is concealed for as long as it is kept")] Concealed,
-);
+pub struct Secret(pub(super) String, #[expect(dead_code, reason = "conceals the secret while it is kept")] Concealed);
 
 impl Secret {
-    /// Takes it as it is.
+    /// Takes the text unchanged.
     pub fn new(text: String) -> Self {
-        // A key has lines.
+        // A key has several lines.
         let concealed = Concealed::new(text.lines().filter(|line| !line.starts_with("-----")));
         Self(text, concealed)
     }
@@ -96,15 +93,15 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What tokens are for (RFC 8707).
+/// The resource that tokens are for (RFC 8707).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Resource {
-    /// What the server calls itself, or its URL.
+    /// The resource that the server names, or its URL.
     #[default]
     Found,
-    /// This.
+    /// This resource.
     This(String),
-    /// It is not said, for authorization servers that refuse to be told.
+    /// Not sent, for authorization servers that reject the parameter.
     None,
 }
 
@@ -113,14 +110,14 @@ pub enum Resource {
 pub enum Prompt {
     /// In a browser, at this URL.
     Browser {
-        /// Good for one sign-in.
+        /// Valid for one sign-in.
         url: String,
     },
     /// On any device.
     Device {
-        /// Where the code is typed in.
+        /// Where the user enters the code.
         url: String,
-        /// The same with the code in it, where there is such.
+        /// The same URL with the code in it, if there is one.
         complete: Option<String>,
         /// The code.
         code: String,
@@ -138,7 +135,8 @@ impl Prompt {
 }
 
 impl OAuth {
-    /// Settings for a sign-in with a browser. `show` is told where the user signs in; it must not block.
+    /// Creates settings for a sign-in with a browser. `show` is called with the place where the user signs in. It
+    /// must not block.
     pub fn new(show: impl Fn(&Prompt) + Send + Sync + 'static) -> Self {
         Self {
             grant: Grant::default(),
@@ -166,7 +164,7 @@ impl OAuth {
         }
     }
 
-    /// The client as far as the user has named it; another one has tokens of its own.
+    /// Returns the client that the user has configured. Each client has its own tokens.
     pub(super) fn named_client(&self) -> Option<String> {
         let grant = if self.grant == Grant::ClientCredentials { "client credentials " } else { "" };
         let named = self.client_id.as_ref().or(self.client_metadata_url.as_ref());

@@ -1,18 +1,19 @@
-//! The ways to a token: which authorization server stands for the MCP server, which client we are there, and the grant.
+//! Obtains tokens: finds the authorization server of the MCP server, chooses the client to use there, and runs the
+//! grant.
 //!
-//! What the specification asks of a client is rmcp's: where the metadata is, the checks of issuer and resource, PKCE, the
-//! requests for tokens. Here is what it leaves to its users, and what it leaves out:
+//! rmcp does what the specification asks of a client: metadata discovery, the checks of issuer and resource, PKCE,
+//! and token requests. This file adds what rmcp leaves to its users, and what it lacks:
 //!
-//! - Metadata that does not speak of PKCE is refused, as 2025-11-25 and later have it; rmcp goes on. So is one without S256,
-//!   which rmcp looks at only where it registers a client itself.
-//! - The resource can be another than the one that was found, or left out, and authorization requests can have other
-//!   parameters beside; rmcp has no settings for either.
-//! - A refusal of the authorization request is told, once its issuer is known to be the right one.
-//! - Metadata counts only where its issuer keeps it (RFC 8414, 3.3); rmcp takes it from any path with `.well-known` in it, so that
-//!   whoever serves one could speak for any issuer.
-//! - rmcp logs codes and what comes with tokens, so it is silent while it has them.
+//! - Metadata that does not mention PKCE is refused, as 2025-11-25 and later require; rmcp accepts it. Metadata
+//!   without S256 is refused as well; rmcp checks that only if it registers a client itself.
+//! - The resource can be replaced or left out, and authorization requests can have extra parameters. rmcp has no
+//!   settings for either.
+//! - A refusal of the authorization request is reported, after its issuer is verified.
+//! - Metadata counts only at the place that belongs to its issuer (RFC 8414, 3.3). rmcp accepts it from any path with
+//!   `.well-known` in it, so anyone who can publish such a file could speak for any issuer.
+//! - rmcp logs codes and token responses, so its logging is off while it handles them.
 //!
-//! Rule: what the authorization server says is shown only if it is known that it has said so.
+//! Rule: text is shown as the authorization server's only if it certainly comes from that server.
 
 use crate::{
     error::{Error, ErrorKind, Hint},
@@ -41,28 +42,28 @@ use super::{
     store::{Key, Record},
 };
 
-/// How long the authorization server is looked for.
+/// The timeout for finding the authorization server.
 const FIND_TIME: Duration = Duration::from_mins(2);
 /// How long the user has to sign in.
 pub(super) const SIGN_IN_TIME: Duration = Duration::from_mins(10);
-/// What the client is called where it is registered.
+/// The name under which the client is registered.
 pub(super) const CLIENT_NAME: &str = "mcp-gangway";
 
-/// The authorization server that the MCP server has named, and what it is asked for.
+/// The authorization server that the MCP server names, and the state of a sign-in there.
 pub(super) struct Place<'a> {
     pub(super) settings: &'a OAuth,
     pub(super) metadata: AuthorizationMetadata,
     pub(super) key: Key,
     pub(super) http: Arc<Http>,
     pub(super) manager: AuthorizationManager,
-    /// Nothing is published of it; it is looked for where servers of 2025-03-26 have it.
+    /// True if there is no published metadata, so the endpoints are the default ones of 2025-03-26.
     pub(super) is_guess: bool,
-    /// What rmcp reads and writes while it works; the record is what is kept.
+    /// The storage that rmcp uses while it works. The tokens to keep are in the record.
     tokens: InMemoryCredentialStore,
 }
 
 impl<'a> Place<'a> {
-    /// Finds it, from what the server's refusal says or from where its metadata should be.
+    /// Finds the authorization server, from the server's refusal or from the well-known places of its metadata.
     ///
     /// # Errors
     /// There is none that may be used.
@@ -72,7 +73,7 @@ impl<'a> Place<'a> {
         clients: AuthClients,
         challenge: &Challenge,
     ) -> Result<Self, Error> {
-        let what = format!("{server} wants a sign-in, and none is possible");
+        let what = format!("{server} requires a sign-in, but none is possible");
         let http = Http::new(clients);
         let failed = |error| http.failure(&what, error);
         let base = without_secrets(server);
@@ -91,12 +92,12 @@ impl<'a> Place<'a> {
         let metadata = found.metadata;
         let is_guess = found.source == AuthorizationMetadataSource::LegacyEndpointFallback;
         if is_guess {
-            // That is a guess, and would hide why what the server has named is not used.
+            // The fallback is a guess. It would hide why the address that the server named was not used.
             http.take_forbidden().map_or(Ok(()), |forbidden| Err(explained(&what, &forbidden)))?;
         } else if !metadata.issuer.as_deref().zip(http.document()).is_some_and(|(issuer, at)| keeps(issuer, &at)) {
-            return Err(refused(&metadata, "its metadata is not where its issuer keeps it"));
+            return Err(refused(&metadata, "its metadata is not at a place that belongs to its issuer"));
         }
-        // What was not used has not been needed.
+        // Discovery succeeded without the refused addresses.
         http.take_forbidden();
         let is_published = found.source == AuthorizationMetadataSource::ProtectedResourceMetadata;
         let has_pkce = match &metadata.code_challenge_methods_supported {
@@ -116,7 +117,7 @@ impl<'a> Place<'a> {
             Resource::None => (resource, Some(Instead::Nothing)),
         };
         http.replace_resource(instead);
-        // Whatever comes of the sign-in goes there, so nobody is asked for one that could not end.
+        // The result of the sign-in is sent to the token endpoint, so check it before the user is asked.
         let may_show = http.may_show(&metadata.token_endpoint).await;
         may_show.map_err(|error| if is_guess { no_sign_in(&server.to_string()) } else { error })?;
         let issuer = metadata.issuer.clone().unwrap_or_else(|| origin(&metadata.token_endpoint));
@@ -124,7 +125,7 @@ impl<'a> Place<'a> {
         Ok(Self { settings, metadata, key, http, manager, is_guess, tokens })
     }
 
-    /// The scopes to ask for at first: those that the user wants, else those that the server does.
+    /// Returns the scopes of the first request: the user's if set, otherwise the server's.
     pub(super) async fn first_scopes(&self) -> Vec<String> {
         if self.settings.scopes.is_empty() {
             self.manager.select_initial_scopes(&[]).await
@@ -133,22 +134,22 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Those that were granted and those that are missing (SEP-2350).
+    /// Returns the granted scopes and the missing ones (SEP-2350).
     pub(super) fn more_scopes(&self, granted: &[String], missing: &Challenge) -> Vec<String> {
         let mut known = HashSet::new();
         let asked = granted.iter().chain(&self.settings.scopes).map(String::as_str);
         let offered = self.metadata.scopes_supported.iter().flatten().map(String::as_str);
-        // With it there are refresh tokens where they are not there anyway (SEP-2207).
+        // Some servers issue refresh tokens only with this scope (SEP-2207).
         let offline = offered.filter(|scope| *scope == "offline_access");
         let scopes = asked.chain(missing.scopes()).chain(offline);
         scopes.filter(|scope| known.insert(*scope)).map(str::to_owned).collect()
     }
 
-    /// Asks for new tokens with the old ones. False if the authorization server does not take them any more, or not from
-    /// this client.
+    /// Refreshes the tokens. Returns false if the authorization server no longer accepts them, or not from this
+    /// client.
     ///
     /// # Errors
-    /// It could not be asked, or gave no usable answer.
+    /// The server could not be asked, or its response is unusable.
     pub(super) async fn refresh(&mut self, record: &mut Record) -> Result<bool, Error> {
         let Some(stored) = record.tokens.clone() else { return Ok(false) };
         let http = Arc::clone(&self.http);
@@ -167,7 +168,7 @@ impl<'a> Place<'a> {
                 Ok(true)
             }
             Err(error) => {
-                // rmcp tells only one refusal from a failure (`invalid_grant`).
+                // rmcp distinguishes only one refusal (`invalid_grant`) from a failure.
                 let refusal = self.http.take_refusal();
                 let is_over = matches!(error, AuthError::TokenRefreshRejected(_) | AuthError::AuthorizationRequired);
                 if !is_over && refusal.is_none() {
@@ -181,7 +182,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// The authorization code grant: the user signs in with a browser, which comes back to this machine.
+    /// Runs the authorization code grant: the user signs in with a browser, which returns to this machine.
     ///
     /// # Errors
     /// The user or the authorization server refused, or it took too long.
@@ -193,10 +194,10 @@ impl<'a> Place<'a> {
         lock: Option<&HeldLock>,
     ) -> Result<(), Error> {
         let http = Arc::clone(&self.http);
-        let failed = |error| http.failure("the sign-in cannot begin", error);
+        let failed = |error| http.failure("the sign-in cannot start", error);
         if self.metadata.authorization_endpoint == self.metadata.token_endpoint {
             let issuer = &self.key.issuer;
-            let summary = format!("{issuer} has no sign-in with a browser");
+            let summary = format!("{issuer} does not support sign-in with a browser");
             return Err(Error::new(ErrorKind::NoToken, summary).with_hint(Hint::OtherGrant));
         }
         let callback = self.callback(record).await?;
@@ -209,18 +210,18 @@ impl<'a> Place<'a> {
         let state = parameter(&url, "state").unwrap_or_default();
         user.ask(Prompt::Browser { url: url.into() }, lock).await;
         let arrival = timeout(SIGN_IN_TIME, callback.arrival(&state)).await;
-        let arrival = arrival.map_err(|_| Error::new(ErrorKind::NoToken, "nobody has signed in"))?;
+        let arrival = arrival.map_err(|_| Error::new(ErrorKind::NoToken, "the sign-in was not completed in time"))?;
         let outcome = self.exchange(&arrival, &state, record).await;
         user.has_come(arrival);
         outcome
     }
 
-    /// What the browser brought becomes tokens.
+    /// Exchanges the authorization code for tokens.
     async fn exchange(&self, arrival: &Arrival, state: &str, record: &mut Record) -> Result<(), Error> {
         let issuer = arrival.issuer.as_deref();
         self.check_issuer(issuer)?;
         let code = arrival.answer.as_ref().map_err(|denial| {
-            // It stands for this sign-in, which goes on in the browser.
+            // The state identifies a sign-in that is still open in the browser, so it must not be shown.
             let mut secrets = Secrets::default();
             secrets.add(state);
             let why = secrets.blanked(format!("the authorization server refused the sign-in: {}", denial.error));
@@ -237,7 +238,8 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    /// Who has sent the browser back must be who was asked (RFC 9207, 2.4): as it stands, in refusals too.
+    /// Checks that the authorization server that was asked has redirected the browser (RFC 9207, 2.4), also for
+    /// refusals. Compares issuers exactly.
     fn check_issuer(&self, issuer: Option<&str>) -> Result<(), Error> {
         let asked = self.metadata.issuer.as_deref();
         let mut is_wrong = issuer.is_some() && issuer != asked;
@@ -249,8 +251,8 @@ impl<'a> Place<'a> {
         Err(Error::new(ErrorKind::NoToken, summary))
     }
 
-    /// Where the browser comes back to: the port and the host that the user wants, or that the client is registered with, or
-    /// any port of 127.0.0.1.
+    /// Opens the listener for the browser. Host and port are the user's, or those that the client is registered with,
+    /// or 127.0.0.1 and any port.
     async fn callback(&self, record: &Record) -> Result<Callback, Error> {
         let registered = record.client.as_ref().and_then(|client| Url::parse(&client.redirect_uri).ok());
         let registered_port = registered.as_ref().and_then(Url::port);
@@ -263,13 +265,13 @@ impl<'a> Place<'a> {
             callback => callback,
         };
         callback.map_err(|error| {
-            let summary = format!("port {port} of {host} cannot be listened on");
+            let summary = format!("cannot listen on port {port} of {host}");
             Error::new(ErrorKind::NoToken, summary).with_hint(Hint::CallbackPort).with_source(error)
         })
     }
 
-    /// Who we are there, in the specification's order: a client that the user has, one with a metadata document, one that
-    /// was registered before, one that is registered now.
+    /// Returns the client to use, in the order of the specification: the user's client, one with a metadata document,
+    /// one registered before, one registered now.
     async fn client(
         &mut self,
         record: &mut Record,
@@ -293,7 +295,7 @@ impl<'a> Place<'a> {
             self.prove_as(&client);
             client
         } else {
-            // Some servers take only the name of this machine, others only its address (RFC 8252, 8.3).
+            // Some servers accept only `localhost`, others only the loopback address (RFC 8252, 8.3).
             let other = callback.other_redirect_uri().filter(|_| self.settings.callback_host.is_none());
             let uris = [Some(&redirect_uri), other.as_ref()];
             let ways: Vec<_> = uris.into_iter().flatten().map(|uri| Registration::browser(uri, scopes)).collect();
@@ -303,16 +305,16 @@ impl<'a> Place<'a> {
         Ok(new(&client.id, client.secret, &client.redirect_uri))
     }
 
-    /// The document that says who we are, where it is of use.
+    /// Returns the URL of the client's metadata document, if the authorization server reads such documents.
     pub(super) fn metadata_document(&self) -> Option<&'a str> {
         let url = self.settings.client_metadata_url.as_deref();
         url.filter(|_| self.supports("client_id_metadata_document_supported"))
     }
 
-    /// The authorization request with what the user wants in it.
+    /// Returns the authorization request with the user's resource and parameters.
     fn completed(&self, url: &str) -> Result<Url, Error> {
         let mut url = Url::parse(url)
-            .map_err(|error| Error::new(ErrorKind::NoToken, "no URL to sign in at").with_source(error))?;
+            .map_err(|error| Error::new(ErrorKind::NoToken, "the sign-in URL is invalid").with_source(error))?;
         if let Some(instead) = self.http.instead() {
             let query = replaced(url.query_pairs(), &instead);
             url.set_query(Some(&query));
@@ -321,7 +323,7 @@ impl<'a> Place<'a> {
         Ok(url)
     }
 
-    /// The client credentials grant: the client is its own user (SEP-1046).
+    /// Runs the client credentials grant: the client acts for itself (SEP-1046).
     ///
     /// # Errors
     /// The authorization server refused, or could not be asked.
@@ -347,7 +349,7 @@ impl<'a> Place<'a> {
         self.manager.validate_client_credentials_metadata(&config).map_err(failed)?;
         self.manager.configure_client_credentials(&config).map_err(failed)?;
         let (manager, runtime) = (self.manager, Handle::current());
-        // rmcp's future holds what must stay on its thread, so it gets one.
+        // rmcp's future is not `Send`, so it runs in its own thread.
         let exchanged = spawn_blocking(move || {
             let exchange = manager.exchange_client_credentials(&config).with_subscriber(Dispatch::none());
             runtime.block_on(exchange).map(drop)
@@ -360,9 +362,10 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    /// The algorithm for a key: what its curve says, or for RSA the first that the authorization server takes.
+    /// Returns the algorithm for a key: the one of its curve, or for RSA the first that the authorization server
+    /// accepts.
     fn signing_algorithm(&self, pem: &str) -> JwtSigningAlgorithm {
-        // How the object identifiers of the two curves stand in the key's DER.
+        // The object identifiers of the two curves, as encoded in the key's DER.
         const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
         const P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
         let text: String =
@@ -386,7 +389,7 @@ impl<'a> Place<'a> {
         known.into_iter().next().unwrap_or(JwtSigningAlgorithm::RS256)
     }
 
-    /// The secret of the client that a record's tokens were given to.
+    /// Returns the secret of the client that a record's tokens belong to.
     pub(super) fn secret_of(&self, record: &Record) -> Option<String> {
         let id = record.tokens.as_ref().map(|tokens| &tokens.client_id);
         match &record.client {
@@ -395,7 +398,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Whether a client's secret goes into the form, because the header is not offered.
+    /// True if a client's secret goes into the form, because the server does not accept it in the header.
     pub(super) fn takes_secrets_in_forms(&self) -> bool {
         let methods = self.metadata.additional_fields.get(METHODS);
         let methods = methods.and_then(|methods| methods.as_array());
@@ -412,32 +415,32 @@ impl<'a> Place<'a> {
     }
 }
 
-/// What rmcp was granted.
+/// Returns the credentials that rmcp obtained.
 async fn granted(tokens: &InMemoryCredentialStore) -> Result<StoredCredentials, Error> {
     let none = || Error::new(ErrorKind::NoToken, "there is no token");
     let granted = tokens.load().await.map_err(|error| none().with_source(error))?;
     checked(granted.ok_or_else(none)?)
 }
 
-/// The tokens, if they are of the one kind that can be sent.
+/// Checks that the token type is `Bearer`, the only one that can be sent.
 pub(super) fn checked(granted: StoredCredentials) -> Result<StoredCredentials, Error> {
     match granted.token_response.as_ref().map(oauth2::TokenResponse::token_type) {
         Some(BasicTokenType::Bearer) => Ok(granted),
         _ => Err(Error::new(
             ErrorKind::NoToken,
-            "the authorization server gave a token of another kind than Bearer; not used",
+            "the authorization server gave a token that is not of type Bearer; not used",
         )),
     }
 }
 
-/// A client that the authorization server does not know is registered anew the next time.
+/// Forgets a client that the authorization server does not know, so that it is registered again.
 fn forget_unknown_client(record: &mut Record, refusal: Option<&str>) {
     if matches!(refusal, Some("invalid_client" | "unauthorized_client")) {
         record.client = None;
     }
 }
 
-/// The resource that was found: rmcp keeps it to itself, but puts it into each authorization request.
+/// Returns the resource that rmcp found. rmcp does not expose it, but puts it into each authorization request.
 async fn found_resource(
     manager: &mut AuthorizationManager,
     metadata: &AuthorizationMetadata,
@@ -456,11 +459,12 @@ fn parameter(url: &Url, name: &str) -> Option<String> {
     url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }
 
-/// The server's URL without what may be secret in it, which is nothing for an authorization server.
+/// Returns the server's URL without user, password and query: they may be secrets, and are not for an authorization
+/// server.
 pub(super) fn without_secrets(server: &ServerUrl) -> Url {
     let mut url = server.as_url().clone();
     url.set_query(None);
-    // Fails for URLs without a host, which this is not.
+    // Fails only for URLs without a host, and this one has a host.
     let _ = (url.set_username(""), url.set_password(None));
     url
 }
@@ -469,7 +473,7 @@ fn origin(url: &str) -> String {
     Url::parse(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
 }
 
-/// Nobody signs in at a server that tells nothing of how.
+/// Returns the error for a server that does not say where to sign in.
 pub(super) fn no_sign_in(server: &str) -> Error {
     let summary = format!("{server} names no authorization server to sign in at");
     Error::new(ErrorKind::NoSignIn, summary).with_hint(Hint::Key)
@@ -480,7 +484,8 @@ fn refused(metadata: &AuthorizationMetadata, why: &str) -> Error {
     Error::new(ErrorKind::NoToken, format!("the authorization server {who} cannot be used: {why}"))
 }
 
-/// Whether an issuer keeps its metadata there: at its own origin, in one of the places that the specification of MCP knows.
+/// True if this URL is a place for the issuer's metadata: at the issuer's origin, at one of the paths that MCP
+/// specifies.
 fn keeps(issuer: &str, at: &Url) -> bool {
     let Ok(issuer) = Url::parse(issuer) else { return false };
     let path = issuer.path().trim_matches('/');

@@ -1,11 +1,11 @@
-//! What is kept of a sign-in: the client that the authorization server knows us as, and its tokens, in one record for each
-//! issuer, resource and client. It is in the system's keychain, else in a file, else in memory: each where the one before does
-//! not serve.
+//! Stores sign-ins. A record holds the registered client and its tokens, and there is one for each issuer, resource
+//! and client. A record is stored in the system's keychain; if that fails, in a file; if that fails, in memory.
 //!
-//! Beside the records it keeps to which issuer each client of the user's is bound. That is no secret, and always in a file.
+//! The store also keeps the issuer that each of the user's clients is bound to. That is not a secret, and is always
+//! in a file.
 //!
-//! Rules: a record holds what its name says, or counts for nothing. Where there are two, as a keychain may refuse at one time
-//! and serve at another, the one with the newer tokens counts: older ones have been used up.
+//! Rules: a record counts only if its content matches its name. A keychain may fail at one time and work at another,
+//! so there may be two records. Then the one with the newer tokens counts, because the older ones are used up.
 
 use std::{
     collections::HashMap,
@@ -28,21 +28,21 @@ use super::{
     lock,
 };
 
-/// The ending of a record's file.
+/// The extension of a record's file.
 const RECORD: &str = ".json";
 
-/// Whose tokens they are, for what, and from whom.
+/// Identifies a record: the issuer, the resource and the client of its tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Key {
     pub(super) issuer: String,
-    /// As the protected resource calls itself.
+    /// As named by the protected resource.
     pub(super) resource: String,
-    /// The client that the user has named; none if it is one that was registered on the way.
+    /// The client that the user has configured; `None` if the bridge registered it.
     pub(super) client: Option<String>,
 }
 
 impl Key {
-    /// The name of its file, without an ending.
+    /// Returns the name of its file, without the extension.
     fn name(&self) -> String {
         name_of([Some(&self.issuer), Some(&self.resource), self.client.as_ref()])
     }
@@ -52,22 +52,22 @@ impl Key {
     }
 }
 
-/// A name for these parts, and for no others.
+/// Returns a name that is unique for these parts.
 fn name_of(parts: impl IntoIterator<Item = Option<impl AsRef<str>>>) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         let part = part.as_ref().map(AsRef::as_ref);
-        // The length keeps the parts apart.
+        // The length separates the parts.
         hash.update(part.map_or(u64::MAX, |part: &str| part.len() as u64).to_le_bytes());
         hash.update(part.unwrap_or_default());
     }
     URL_SAFE_NO_PAD.encode(hash.finalize())
 }
 
-/// Which authorization server a client of the user's is for, as seen from one MCP server.
+/// The authorization server that a client of the user is bound to, for one MCP server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Binding {
-    /// Without user, password and query, which may be secrets that change.
+    /// Without user, password and query, which may be secrets and may change.
     pub(super) server: String,
     pub(super) client: String,
     pub(super) issuer: String,
@@ -78,29 +78,29 @@ impl Binding {
         format!("{}.issuer", name_of([Some(&self.server), Some(&self.client)]))
     }
 
-    /// The issuer, if this is the binding of that client at that server.
+    /// Returns the issuer, if this is the binding of the same client at the same server.
     fn issuer_for(self, other: &Self) -> Option<String> {
         (self.server == other.server && self.client == other.client).then_some(self.issuer)
     }
 }
 
-/// What is kept for a key.
+/// A stored sign-in.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) key: Key,
-    /// The MCP server that was signed in at.
+    /// The MCP server that the user signed in at.
     pub(super) server: String,
     pub(super) client: Option<RegisteredClient>,
     pub(super) tokens: Option<StoredCredentials>,
 }
 
-/// A client as the authorization server has registered it.
+/// A registered client.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct RegisteredClient {
     pub(super) id: String,
     pub(super) secret: Option<String>,
     pub(super) redirect_uri: String,
-    /// How it proves itself, if the server has said so.
+    /// How the client authenticates, if the server has said so.
     #[serde(default)]
     pub(super) method: Option<String>,
 }
@@ -110,12 +110,12 @@ impl Record {
         Self { key, server, client: None, tokens: None }
     }
 
-    /// When the tokens were given, as far as is known.
+    /// When the tokens were issued, if known.
     fn given_at(&self) -> Option<u64> {
         self.tokens.as_ref()?.token_received_at
     }
 
-    /// When the access token expires, as far as is known.
+    /// When the access token expires, if known.
     pub(super) fn expiry(&self) -> Option<SystemTime> {
         let tokens = self.tokens.as_ref()?;
         let received = UNIX_EPOCH.checked_add(Duration::from_secs(tokens.token_received_at?))?;
@@ -134,7 +134,7 @@ impl fmt::Debug for Record {
     }
 }
 
-/// Where a record is kept.
+/// Where a record is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kept {
     /// In the system's keychain.
@@ -148,28 +148,30 @@ pub enum Kept {
 pub(super) struct Store {
     keychain: Option<Keychain>,
     folder: Option<Folder>,
-    /// Those that could not be written.
+    /// Records that could not be written.
     memory: Mutex<HashMap<Key, Record>>,
-    /// The bindings that could not be written, by name.
+    /// Bindings that could not be written, by name.
     bindings: Mutex<HashMap<String, Binding>>,
 }
 
 impl Store {
-    /// The records in a keychain and in a folder, which need not be there yet; without either they last as long as this.
+    /// Creates a store in a keychain and a folder, which may not exist yet. Without either, records last as long as
+    /// the store.
     pub(super) fn new(keychain: Option<Keychain>, folder: Option<PathBuf>) -> Self {
         Self { keychain, folder: folder.map(Folder::new), memory: Mutex::default(), bindings: Mutex::default() }
     }
 
-    /// Waits until no other process changes the record with this key; `hear` is told where that one asks the user to sign in.
+    /// Waits until no other process changes the record with this key. Calls `hear` with the prompt of the process
+    /// that does.
     pub(super) async fn lock(&self, key: &Key, hear: impl Fn(Prompt)) -> Option<lock::HeldLock> {
         lock::take(self.folder.as_ref()?, &key.name(), hear).await
     }
 
-    /// Binds a client, unless it is bound already, and gives the issuer that it is bound to then. Of several processes one
-    /// binds it. `anew` binds it whatever was there, as the user has said to which.
+    /// Binds a client if it is not bound, and returns the issuer that it is bound to. If several processes try, one
+    /// succeeds. If `anew` is true, replaces an existing binding, because the user has named the issuer.
     ///
     /// # Errors
-    /// It may be bound, and it cannot be read to whom.
+    /// The client may be bound, but the binding cannot be read.
     pub(super) async fn bind(&self, binding: &Binding, anew: bool) -> io::Result<String> {
         let name = binding.name();
         let kept = match &self.folder {
@@ -177,7 +179,7 @@ impl Store {
             Some(folder) => match folder.create(&name, text_of(binding)?).await {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     let found = serde_json::from_slice::<Binding>(&folder.read(&name).await?)?;
-                    return found.issuer_for(binding).ok_or_else(|| io::Error::other("it is another client's"));
+                    return found.issuer_for(binding).ok_or_else(|| io::Error::other("it belongs to another client"));
                 }
                 kept => kept,
             },
@@ -191,7 +193,7 @@ impl Store {
             }
             Err(error) => {
                 if anew || !bindings.contains_key(&name) {
-                    tracing::warn!(%error, "which authorization server the client is for lasts as long as this process; name the issuer in the settings");
+                    tracing::warn!(%error, "the client's issuer lasts only for this process; name it in the settings");
                     bindings.insert(name.clone(), binding.clone());
                 }
                 Ok(bindings.get(&name).map_or_else(|| binding.issuer.clone(), |bound| bound.issuer.clone()))
@@ -215,12 +217,13 @@ impl Store {
             None => None,
         };
         let in_keychain = in_keychain.and_then(|secret| parsed(&secret));
-        // A file is written after the keychain, as it goes when the keychain takes its record: it wins where both are of one age.
+        // A file is written after the keychain failed, and removed when the keychain takes its record. So if both
+        // have the same time, the file is newer.
         let found = in_keychain.into_iter().chain(in_file).filter(|record| record.key == *key);
         found.max_by_key(Record::given_at)
     }
 
-    /// Keeps a record in the place of what was there.
+    /// Stores a record, and replaces an older one.
     pub(super) async fn save(&self, record: &Record) {
         if self.save_in_keychain(record).await {
             self.memory().remove(&record.key);
@@ -240,7 +243,7 @@ impl Store {
         match written {
             Ok(()) => drop(self.memory().remove(&record.key)),
             Err(error) => {
-                tracing::warn!(%error, "the tokens cannot be kept; they last as long as this process");
+                tracing::warn!(%error, "the tokens cannot be stored; they are lost when this process ends");
                 self.memory().insert(record.key.clone(), record.clone());
             }
         }
@@ -254,10 +257,10 @@ impl Store {
         saved.inspect_err(tell).is_ok()
     }
 
-    /// All that is kept in the keychain and the folder, in no order.
+    /// Returns all records in the keychain and the folder, in no particular order.
     ///
     /// # Errors
-    /// There is a keychain, and it does not say.
+    /// There is a keychain, and it cannot be read.
     pub(super) async fn all(&self) -> Result<Vec<(Record, Kept)>, KeychainFailure> {
         let mut found = Vec::new();
         if let Some(keychain) = &self.keychain {
@@ -282,7 +285,7 @@ impl Store {
         Ok(found)
     }
 
-    /// Forgets a record, wherever it is.
+    /// Removes a record from all places.
     ///
     /// # Errors
     /// It cannot be removed.
@@ -310,11 +313,11 @@ impl Store {
     }
 }
 
-/// Says that a keychain does not serve: an old matter where there is none.
+/// Reports that a keychain cannot be used. If there is none, only at debug level.
 fn tell(failure: &KeychainFailure) {
     match failure {
-        KeychainFailure::Absent(why) => tracing::debug!(%why, "no keychain; what is kept of sign-ins is in files"),
-        failure => tracing::info!(%failure, "the keychain cannot be used; what is kept of sign-ins is in files"),
+        KeychainFailure::Absent(why) => tracing::debug!(%why, "no keychain; sign-ins are stored in files"),
+        failure => tracing::info!(%failure, "the keychain cannot be used; sign-ins are stored in files"),
     }
 }
 
@@ -329,7 +332,7 @@ async fn read(folder: &Folder, name: &str) -> Option<Record> {
     };
     let record = parsed(&text);
     if record.is_none() {
-        tracing::warn!(path = %folder.path(name).display(), "no tokens in it");
+        tracing::warn!(path = %folder.path(name).display(), "the file contains no tokens");
     }
     record
 }
@@ -438,7 +441,7 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_written_is_kept_in_memory() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        // No folder can be made inside of a file.
+        // A folder cannot be created inside a file.
         for folder in [None, Some(file.path().join("folder"))] {
             let store = Store::new(None, folder);
             store.save(&record(key(None), "a")).await;
@@ -446,7 +449,7 @@ mod tests {
         }
     }
 
-    /// Buses that lead to no keychain: one that is not there, and one that says nothing.
+    /// Two buses without a keychain: one that does not exist, and one that does not answer.
     #[cfg(all(feature = "keychain", unix, not(target_os = "macos")))]
     #[tokio::test(start_paused = true)]
     async fn a_keychain_that_does_not_serve_costs_nothing() {

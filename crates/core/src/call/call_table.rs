@@ -1,4 +1,4 @@
-//! The messages that are not finished yet: who still waits for an answer, and what may be cancelled.
+//! The table of messages in progress: who waits for a response, and which requests can be cancelled.
 
 use crate::{
     call::{
@@ -20,14 +20,14 @@ use std::sync::{
 
 use tokio::sync::{Notify, oneshot};
 
-/// One message, from its line on stdin (or its making, if it is the bridge's own) to its end: for a request the answer,
-/// for the others the server's receipt.
+/// One message in progress, from its line on stdin (or its creation by the bridge) until a request has its response,
+/// or any other message the server's receipt.
 #[derive(Debug)]
 pub(crate) struct Pending {
-    /// A request, which is to be answered.
+    /// The request to answer; `None` for other messages.
     request: Option<Message>,
     pub(crate) delivery: Arc<Delivery>,
-    /// Who waits for the answer, if it is not the client.
+    /// The caller in the bridge that waits for the response, if the client does not.
     caller: Mutex<Option<Caller>>,
     pub(crate) purpose: Purpose,
     withdrawn: Notify,
@@ -35,7 +35,7 @@ pub(crate) struct Pending {
     flags: AtomicU8,
 }
 
-/// Where the answer to a request of the bridge's own goes.
+/// Where the response to a request of the bridge goes.
 type Caller = oneshot::Sender<Result<Message, Error>>;
 
 const STARTED: u8 = 1;
@@ -44,7 +44,7 @@ const ANSWERED: u8 = 4;
 const ACTED: u8 = 8;
 
 impl Pending {
-    /// The id of a request.
+    /// Returns the id of a request.
     pub(crate) fn id(&self) -> Option<&Id> {
         self.request.as_ref().and_then(Message::id)
     }
@@ -53,22 +53,22 @@ impl Pending {
         self.request.as_ref()
     }
 
-    /// Whether the bridge has made it; the client knows nothing of it.
+    /// True if the bridge made the message; the client does not know it.
     pub(crate) fn is_own(&self) -> bool {
         self.purpose.is_own
     }
 
-    /// Whether the server may have acted on it.
+    /// True if the server may have acted on the message.
     pub(crate) fn may_have_run(&self) -> bool {
         self.delivery.may_have_arrived() || self.flags.load(Ordering::Acquire) & ACTED != 0
     }
 
-    /// The server has acted on it, although it has not answered it.
+    /// Records that the server has acted on the request, although it has not answered it.
     pub(crate) fn has_acted(&self) {
         self.raise(ACTED);
     }
 
-    /// The call of a modern client's that it stands for.
+    /// Returns the modern client's call that the message stands for.
     pub(crate) fn held(&self) -> Option<&Arc<OpenCall>> {
         match &self.purpose.beside {
             Beside::Call(call) => Some(call),
@@ -76,7 +76,7 @@ impl Pending {
         }
     }
 
-    /// The protocol that it is sent in.
+    /// Returns the protocol that the message is sent in.
     pub(crate) fn era(&self) -> Era {
         self.request.as_ref().map_or(Era::Legacy, Message::era)
     }
@@ -85,37 +85,38 @@ impl Pending {
         self.caller.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Whether it stands for as long as the client wants it, and ends without an answer when the client goes.
+    /// True for a subscription, which stays open as long as the client wants it and ends without a response when the
+    /// client goes.
     fn is_subscription(&self) -> bool {
         self.request.as_ref().is_some_and(|request| request.method() == "subscriptions/listen")
     }
 
-    /// Its turn has come. False if it was cancelled before: then it must not be sent.
+    /// Marks the message as started. Returns false if it was cancelled before; then it must not be sent.
     pub(crate) fn start(&self) -> bool {
         self.raise(STARTED) & CANCELLED == 0
     }
 
-    /// The client does not want the answer any more. True if the server must be told, as the request was started;
-    /// otherwise it is withdrawn, and neither it nor the cancellation goes out.
+    /// Cancels the message. Returns true if it was started, so that the server must be told. Otherwise neither the
+    /// message nor its cancellation is sent.
     pub(crate) fn cancel(&self) -> bool {
         let started = self.raise(CANCELLED) & STARTED != 0;
         self.withdrawn.notify_one();
         started
     }
 
-    /// Waits for a cancellation.
+    /// Waits until the message is cancelled.
     pub(crate) async fn withdrawn(&self) {
         self.withdrawn.notified().await;
     }
 
-    /// True for the first caller only, who then must put the answer out (R5, R36).
+    /// Returns true to the first caller only, which then must send the response (R5, R36).
     pub(crate) fn claim_answer(&self) -> bool {
         let first = self.raise(ANSWERED) & ANSWERED == 0;
         self.settled.notify_one();
         first
     }
 
-    /// Waits until the answer has come, on whatever stream.
+    /// Waits until the response has come, on any stream.
     pub(crate) async fn settled(&self) {
         while !self.is_answered() {
             self.settled.notified().await;
@@ -135,16 +136,16 @@ impl Pending {
     }
 }
 
-/// What is still to come for a message.
+/// What a message in progress still needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Awaited {
-    /// The server's word that it has a notification or response.
+    /// The server's receipt of a notification or response.
     Receipt,
-    /// The answer to a request.
+    /// The response to a request.
     Answer,
 }
 
-/// All that is pending.
+/// All messages in progress.
 #[derive(Debug, Default)]
 pub(crate) struct CallTable {
     pending: Mutex<Vec<Arc<Pending>>>,
@@ -152,17 +153,17 @@ pub(crate) struct CallTable {
 }
 
 impl CallTable {
-    /// Adds a message of the client's.
+    /// Adds a client message.
     pub(crate) fn insert(&self, message: &Message) -> Arc<Pending> {
         self.add((message.kind() == Kind::Request).then(|| message.clone()), None, Purpose::client(), Arc::default())
     }
 
-    /// Adds something that the client waits for without having asked the server.
+    /// Adds an entry without a message, for work that the end of the bridge must wait for.
     pub(crate) fn insert_receipt(&self) -> Arc<Pending> {
         self.add(None, None, Purpose::client(), Arc::default())
     }
 
-    /// Adds a message of the bridge's own, and gives what its answer comes from.
+    /// Adds a message of the bridge. Returns its entry, and the receiver of the response.
     pub(crate) fn insert_own(
         &self,
         message: &Message,
@@ -197,28 +198,29 @@ impl CallTable {
     pub(crate) fn remove(&self, pending: &Arc<Pending>) {
         let mut all = self.lock();
         if let Some(at) = all.iter().position(|one| Arc::ptr_eq(one, pending)) {
-            // What came last stays last.
+            // Keep the order: the newest stays last.
             all.remove(at);
             self.removed.notify_waiters();
         }
     }
 
-    /// The open request with this id, compared by value.
+    /// Returns the open request with this id, compared by value.
     pub(crate) fn find(&self, id: &Id) -> Option<Arc<Pending>> {
         self.lock().iter().find(|one| one.id().is_some_and(|own| own.same(id))).cloned()
     }
 
-    /// The client's open request with this id.
+    /// Returns the client's open request with this id.
     pub(crate) fn find_of_client(&self, id: &Id) -> Option<Arc<Pending>> {
         self.lock().iter().find(|one| !one.is_own() && one.id().is_some_and(|own| own.same(id))).cloned()
     }
 
-    /// The open calls of modern clients at a legacy server, the newest first.
+    /// Returns the open calls of modern clients at a legacy server, the newest first.
     pub(crate) fn held(&self) -> Vec<Arc<OpenCall>> {
         self.lock().iter().rev().filter_map(|one| one.held().cloned()).collect()
     }
 
-    /// The most that the client still waits for; cancelled requests are waited for by nobody.
+    /// Returns `Answer` if the client waits for any response, else `Receipt` if a receipt is missing. Cancelled
+    /// requests do not count.
     pub(crate) fn most_wanted(&self) -> Option<Awaited> {
         let wanted = |one: &Arc<Pending>| match (one.id(), one.is_cancelled()) {
             _ if one.is_own() || one.is_subscription() => None,
@@ -229,7 +231,7 @@ impl CallTable {
         self.lock().iter().filter_map(wanted).max()
     }
 
-    /// The requests whose client still waits for an answer.
+    /// Returns the requests for which the client still waits for a response.
     pub(crate) fn unanswered(&self) -> Vec<Arc<Pending>> {
         self.lock()
             .iter()
@@ -241,7 +243,7 @@ impl CallTable {
             .collect()
     }
 
-    /// Waits for the next removal. Make the future before looking at the table, so that none is missed.
+    /// Waits for the next removal. Create the future before reading the table, so that no removal is missed.
     pub(crate) fn next_removal(&self) -> impl Future<Output = ()> {
         self.removed.notified()
     }

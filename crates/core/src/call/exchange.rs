@@ -1,9 +1,23 @@
-//! One message: wait for its turn, send it, follow the reply wherever it leads, and see that a request is answered exactly
-//! once, be it by an error of our own (R5), and in bounded time while the server says nothing (R44).
+//! An exchange: one message, from its turn to be sent until it is finished.
 //!
-//! What leads on: a new session where the old one is lost (R38), new credentials where the old ones are refused, another
-//! try where the message cannot have run or does no harm (R96), the rest of a stream that broke (R32), and the other
-//! transport where the server is an old one (R54).
+//! A request is finished when it has its response, any other message when the server has accepted it. The life of an
+//! exchange ([`run`]):
+//!
+//! 1. Wait for the message's turn ([`Lane`]): for earlier messages that must come first, then for a permit. A message
+//!    that is cancelled while it waits is never sent.
+//! 2. Make an attempt. A message in the server's protocol is sent as it is (`streamable_http`, `http_sse`, `modern`).
+//!    Any other message is translated (`to_modern`, `to_legacy`).
+//! 3. Follow the reply. `incoming` hands on each message in it, and answers the request when its response arrives. A
+//!    legacy stream that broke is resumed (R32).
+//! 4. Make another attempt if that can help (`refusals`):
+//!    - in a new session, if the server has lost the old one (R38);
+//!    - with new credentials, if the server refuses the old ones;
+//!    - in the other protocol or over the other transport, if the server turns out to speak that (R54);
+//!    - after a wait, if the message cannot have run or does no harm (R96).
+//! 5. Conclude. A failed request gets an error response; any other failure becomes a line in the log.
+//!
+//! Rules: Each request gets exactly one response, if need be an error from the bridge (R5). A silent server delays it
+//! for a limited time only (R44, `deadlines`).
 
 mod deadlines;
 mod http_sse;
@@ -43,19 +57,19 @@ use crate::{
     },
 };
 
-/// How long the server may take to accept the cancellation of a request that timed out.
+/// Time limit for sending the cancellation of a request that timed out.
 const CANCELLATION_TIME: Duration = Duration::from_secs(5);
-/// What is kept of a request's time for the answer that the bridge gives itself.
+/// The part of a request's time that is reserved for the error response of the bridge.
 const ANSWER_TIME: Duration = Duration::from_millis(500);
-/// How long a client's probe for the modern protocol may take.
+/// Time limit for `server/discover`, the client's probe for the modern protocol.
 const PROBE_TIME: Duration = Duration::from_secs(4);
-/// How often one message is sent again because what stood in its way is gone. Each remedy helps once, but others may find
-/// new sessions meanwhile.
+/// The most times one message is sent again at once. Each remedy helps once, but other messages may set up new
+/// sessions meanwhile.
 const MOST_AGAIN: u32 = 16;
-/// Carries one message to its end. `pending` is its entry in the bridge's table, which this removes.
+/// Runs an exchange from start to end. `pending` is the message's entry in the call table; this function removes it.
 pub(crate) async fn run(bridge: &Arc<Bridge>, message: Message, pending: &Arc<Pending>, lane: Lane) {
     let total = match message.method() {
-        // Whoever asks that tries the other protocol next, and should not have to wait for it (R79).
+        // A client that sends `server/discover` falls back to `initialize`, so answer quickly (R79).
         "server/discover" if !pending.is_own() => Some(PROBE_TIME.min(bridge.timeouts.total.unwrap_or(PROBE_TIME))),
         "subscriptions/listen" => None,
         _ => bridge.timeouts.total,
@@ -84,7 +98,7 @@ pub(crate) async fn run(bridge: &Arc<Bridge>, message: Message, pending: &Arc<Pe
     drop(guard);
 }
 
-/// Answers a request that a fault of ours would leave without an answer.
+/// Answers the request if the exchange panics.
 struct Guard<'a> {
     bridge: &'a Arc<Bridge>,
     pending: &'a Arc<Pending>,
@@ -95,7 +109,7 @@ impl Drop for Guard<'_> {
         if !std::thread::panicking() {
             return;
         }
-        let error = Error::new(ErrorKind::Internal, "the bridge has failed at this request; please report it");
+        let error = Error::new(ErrorKind::Internal, "the bridge failed internally on this request; please report it");
         let error = error.with_may_have_run(self.pending.may_have_run());
         if let Some(id) = self.pending.id().filter(|_| self.pending.claim_answer()) {
             match self.pending.take_caller() {
@@ -107,7 +121,7 @@ impl Drop for Guard<'_> {
     }
 }
 
-/// The same for a message of the bridge's own, which an exchange may have to wait for.
+/// Like [`run`], for a message of the bridge. Boxed, because an exchange may itself wait for such a message.
 pub(crate) fn run_boxed<'a>(
     bridge: &'a Arc<Bridge>,
     message: Message,
@@ -125,40 +139,42 @@ struct Exchange<'a> {
     permit: Option<SemaphorePermit<'a>>,
     deadline: Option<Instant>,
     tries: Tries,
-    /// A try before this one may have made the server act.
+    /// An earlier attempt may have made the server act.
     may_have_run: bool,
-    /// When the server's reply last brought anything.
+    /// When the reply last brought any bytes.
     heard: Instant,
-    /// What was tried for it; each helps once or not at all.
+    /// The remedies tried so far. Each helps once or not at all.
     remedies: Vec<Remedy>,
-    /// What the server granted to a subscription; its client has seen it (R74).
+    /// The last acknowledgement of a subscription. The client has seen it (R74).
     acknowledged: Option<Message>,
-    /// The answer that showed that the server speaks the other protocol; the client's if it turns out not to.
+    /// The response that showed that the server speaks the other protocol. The client gets it if the server turns out
+    /// not to.
     refusal: Option<Message>,
-    /// The reply was the stream of HTTP+SSE, whose endpoint it has named (R50).
+    /// The reply was the event stream of HTTP+SSE, and has named the endpoint (R50).
     names_endpoint: bool,
-    /// The session in which the message was last sent, and whether the reply says that it is gone.
+    /// The epoch of the session in which the message was last sent.
     sent_in: u64,
+    /// The reply says that this session is gone.
     lost_session: bool,
 }
 
-/// What can be done about a refusal, before the message is sent again.
+/// A remedy for a refusal, tried before the message is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Remedy {
     NewSession,
     NewCredentials,
-    /// Those that are good for more.
+    /// Credentials with more scopes.
     MoreScope,
-    /// The server's tools are listed anew (R64).
+    /// A new list of the server's tools (R64).
     NewList,
     OtherProtocol,
 }
 
-/// What one try comes to, if it does not fail.
+/// The outcome of an attempt that did not fail.
 enum Next {
-    /// The message has come to its end.
+    /// The exchange is finished.
     Done,
-    /// Whatever stood in the way is gone; send it again at once.
+    /// The obstacle is gone: send the message again at once.
     Again,
 }
 
@@ -174,7 +190,7 @@ impl Exchange<'_> {
         let pending = self.pending;
         tokio::select! {
             biased;
-            // Where the two protocols differ in it, an exchange that ends is the cancellation (R69).
+            // In the modern protocol, ending the exchange cancels the request (R69).
             () = pending.withdrawn(), if self.ends_when_cancelled() => Ok(()),
             outcome = self.deliver() => outcome,
         }
@@ -190,41 +206,41 @@ impl Exchange<'_> {
                     continue;
                 }
                 Ok(Next::Again) => {
-                    let summary = "the server refuses the message again and again, each time in another way";
+                    let summary = "the server refuses the message again and again, each time for another reason";
                     return Err(Error::new(ErrorKind::InvalidAnswer, summary));
                 }
                 Err(error) => error,
             };
             let written = self.pending.delivery.may_have_arrived();
             if error.is_timeout() && written {
-                // Where HTTP/2 shares a connection, the next request would ask the same deaf one.
+                // HTTP/2 requests share connections: keep the next one off a connection that does not respond.
                 self.bridge.server.requests.distrust_connections();
             }
             let error = if written || error.fate() == Fate::Final { error } else { error.with_fate(Fate::Unread) };
-            // An error that was passed on knows that better.
+            // An error of a request made for this one already says whether it may have run.
             if written && error.may_have_run().is_none() && may_have_acted(&error) {
                 self.may_have_run = true;
             }
             let method = self.message.method();
             let wait = self.tries.next_wait(&error, method, random()).filter(|wait| self.has_time_for(*wait));
             let is_unreached = error.is_connect();
-            // Who needs a list for a call tries again for that.
+            // A `tools/list` for a call is not retried here: the call retries and lists again.
             let is_anothers = is_unreached && !self.pending.purpose.is_retried;
             let is_wanted = self.message.kind() == Kind::Request || error.fate() == Fate::Unread;
             let Some(wait) = wait.filter(|_| is_wanted && !is_anothers) else { return Err(error) };
             tracing::debug!(method, error = %error, ?wait, "tried again");
             self.permit = None;
             if is_unreached && self.message.kind() != Kind::Request {
-                // What comes after it meets the same, and need not wait for this.
+                // Later messages meet the same failure, and need not wait for this one.
                 self.lane.hold = None;
             }
             if !self.may_have_run {
-                // Should the bridge end now, it can say that nothing has run.
+                // If the bridge ends now, it can report that nothing has run.
                 self.pending.delivery.begin();
             }
             tokio::select! {
                 biased;
-                // Nothing of it is under way, so there is nothing to cancel.
+                // Nothing is in flight, so there is nothing to cancel.
                 () = self.pending.withdrawn() => return Ok(()),
                 () = self.bridge.client.input_over(), if is_unreached => return Err(error),
                 () = sleep(wait) => {}
@@ -233,7 +249,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Waits until the message may be sent. False if there is no need to any more.
+    /// Waits until the message may be sent. Returns false if it need not be sent any more.
     async fn turn_comes(&mut self) -> Result<bool, Error> {
         let Lane { gate, follows, share, .. } = &mut self.lane;
         let (gate, follows, share) = (gate.take(), follows.take(), *share);
@@ -260,7 +276,7 @@ impl Exchange<'_> {
         Ok(self.pending.start() && wanted)
     }
 
-    /// Sends the message once, and follows what comes of it.
+    /// Makes one attempt: sends the message and follows the reply.
     async fn attempt(&mut self) -> Result<Next, Error> {
         let bridge = self.bridge;
         let road = if self.pending.is_own() { Road::Direct } else { bridge.road(&self.message) };
@@ -274,7 +290,7 @@ impl Exchange<'_> {
             Road::ToModern => return self.attempt_to_modern().await,
             Road::ToLegacy => {
                 return match self.attempt_to_legacy().await {
-                    // In the place of the session that is lost the server has become a modern one (R56).
+                    // The session is gone because the server has become a modern one (R56).
                     Err(error) if error.is_session_lost() && !self.may_have_run && self.is_direct() => Ok(Next::Again),
                     outcome => outcome,
                 };
@@ -297,7 +313,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// The client has a session that the server knows nothing of. A request needs a real one; the rest has no addressee.
+    /// Sets up the real session of a client that so far has a provisional one, unknown to the server. Only a request
+    /// needs that; any other message has no receiver and is dropped.
     async fn attempt_handshake(&mut self) -> Result<Next, Error> {
         if self.message.kind() != Kind::Request {
             #[cfg(feature = "oauth")]
@@ -309,22 +326,22 @@ impl Exchange<'_> {
         Ok(Next::Again)
     }
 
-    /// What follows a reply that has come to its end.
+    /// Returns the outcome of an attempt after its reply has ended.
     fn step(&self) -> Next {
         if self.is_refused() { Next::Again } else { Next::Done }
     }
 
-    /// What came of the reply sends the message somewhere else, so that nothing more of it matters.
+    /// True if the reply makes another attempt necessary, so the rest of it does not matter.
     fn leads_elsewhere(&self) -> bool {
         self.is_refused() || self.lost_session || self.names_endpoint
     }
 
-    /// The answer was one that leads to the other protocol.
+    /// True if the response leads to the other protocol.
     fn is_refused(&self) -> bool {
         self.refusal.is_some() && !self.has_tried(Remedy::OtherProtocol) && !self.pending.is_answered()
     }
 
-    /// The end: what went wrong becomes the request's answer, or a line in the log.
+    /// Ends the exchange. An error becomes the request's response, or a line in the log.
     async fn conclude(mut self, outcome: Result<(), Error>) {
         self.pending.delivery.close();
         let unwanted = self.pending.is_answered() || self.pending.is_cancelled();
@@ -332,7 +349,7 @@ impl Exchange<'_> {
         match (outcome, self.pending.id()) {
             (Err(error), Some(id)) if !unwanted && self.pending.claim_answer() => {
                 expired = error.is_timeout() && self.may_have_run;
-                // Of a request that was made for this one, its own tries count.
+                // If a request made for this one failed, its attempts count.
                 let attempts = self.tries.attempts().max(error.attempts().unwrap_or_default());
                 let error = error.with_may_have_run(self.may_have_run).with_attempts(attempts);
                 let method = self.message.method();
@@ -355,10 +372,10 @@ impl Exchange<'_> {
             }
             _ => {}
         }
-        // Whoever waits for it in vain must learn so.
+        // Dropping the sender tells a caller that no response will come.
         drop(self.pending.take_caller());
-        // Where the end of the exchange is the cancellation, that is all (R69).
-        // A call that can be held open is given up by the one who holds it.
+        // `initialize` must not be cancelled, and ending a modern request's exchange cancels it (R69). An open call is
+        // cancelled by its `CallHandle`.
         let ends_unsaid = self.is_initialize() || self.bridge.closes_to_cancel(self.pending);
         let is_told = expired && !ends_unsaid && self.pending.held().is_none();
         let cancellation = is_told.then(|| self.bridge.calls.table.insert_receipt());
@@ -370,13 +387,13 @@ impl Exchange<'_> {
         }
     }
 
-    /// Lets those go on who waited for this exchange.
+    /// Gives up the permit and the hold, so that waiting messages can go on.
     fn release(&mut self) {
         self.permit = None;
         self.lane.hold = None;
     }
 
-    /// Tells the server that nobody waits for this request any more.
+    /// Sends the server a cancellation of this request, which timed out.
     async fn cancel_upstream(&self, pending: &Pending) {
         let (bridge, Some(id)) = (self.bridge, self.pending.id()) else { return };
         let cancel = async {
@@ -392,13 +409,14 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether the end of the exchange is what cancels the request, in place of a notification.
+    /// True if ending the exchange cancels the request, without a notification.
     fn ends_when_cancelled(&self) -> bool {
         !self.pending.is_own() && self.message.kind() == Kind::Request && self.bridge.closes_to_cancel(self.pending)
     }
 
-    /// Whether the client asks for the modern protocol and is to speak the other one, as its server does: so nothing is lost
-    /// that the modern one does not have. Who has spoken it already stays with it.
+    /// True if this is a client's probe for the modern protocol that should fail because the server speaks the legacy
+    /// one. The client then speaks it too, and loses no features in translation. A client that has used the modern
+    /// protocol keeps it.
     fn is_refused_probe(&self, road: Road) -> bool {
         let is_probe = !self.pending.is_own() && self.message.method() == "server/discover";
         is_probe
@@ -409,7 +427,7 @@ impl Exchange<'_> {
             }
     }
 
-    /// Whether this remedy was not tried yet; now it is.
+    /// Marks a remedy as tried. Returns true if it was not tried before.
     fn first(&mut self, remedy: Remedy) -> bool {
         let first = !self.has_tried(remedy);
         if first {
@@ -422,17 +440,18 @@ impl Exchange<'_> {
         self.remedies.contains(&remedy)
     }
 
-    /// Whether the message would now go to the server as it is.
+    /// True if the message would now be sent untranslated.
     fn is_direct(&self) -> bool {
         self.bridge.road(&self.message) == Road::Direct
     }
 
-    /// The server has become a modern one since this legacy message set out.
+    /// True if the server has become a modern one since this legacy message was read.
     fn is_behind(&self) -> bool {
         !self.pending.is_own() && self.bridge.road(&self.message) == Road::ToModern
     }
 
-    /// The protocol that the message is sent in; a notification does not say it itself.
+    /// Returns the protocol that the message is sent in. A notification does not name its protocol, so the purpose can
+    /// set it.
     fn era(&self) -> Era {
         if self.pending.purpose.is_modern { Era::Modern } else { self.message.era() }
     }
@@ -442,7 +461,7 @@ impl Exchange<'_> {
     }
 }
 
-/// Whether the server may have acted on the request that it had.
+/// True if the server may have acted on the request that failed with this error.
 fn may_have_acted(error: &Error) -> bool {
     let is_certain = error.fate() == Fate::Unread || error.is_session_lost() || error.is_before_http();
     !is_certain && error.status().is_none_or(|status| retry::judge(status, error.retry_after()).1)

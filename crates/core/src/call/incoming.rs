@@ -1,4 +1,4 @@
-//! What the server says: to whom each message is for, and what is learnt from it on its way.
+//! Hands on messages from the server to their receivers, and records what they say about the server.
 
 use crate::{
     call::{
@@ -25,7 +25,7 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// Hands on one message from the server. `own` is the request in whose reply it came, if it came in one.
+/// Hands on one message from the server. `own` is the request in whose reply it came, if any.
 pub(crate) async fn hand_on(bridge: &Arc<Bridge>, message: Message, own: Option<&Arc<Pending>>) {
     match message.kind() {
         Kind::Response => {}
@@ -35,9 +35,9 @@ pub(crate) async fn hand_on(bridge: &Arc<Bridge>, message: Message, own: Option<
     let theirs = message.id().filter(|id| !id.is_null());
     let target = match (own.and_then(|own| own.id()), theirs) {
         (Some(id), Some(theirs)) if id.same(theirs) || id.same_when_rounded(theirs) => own.cloned(),
-        // An error without an id belongs to the request whose reply it stands in (R7).
+        // An error without an id answers the request of this reply (R7).
         (Some(_), None) => own.cloned(),
-        // Some servers make every id a text.
+        // Some servers turn every id into a string.
         (Some(id), Some(theirs)) => {
             bridge.calls.table.find(theirs).or_else(|| own.filter(|_| theirs.is_text_of(id)).cloned())
         }
@@ -51,8 +51,8 @@ pub(crate) async fn hand_on(bridge: &Arc<Bridge>, message: Message, own: Option<
     }
 }
 
-/// What may have been an answer could not be kept: its request gets an error in its place. Gives the error back if that is
-/// `own`, or may be.
+/// Handles a message that could not be stored and may have been a response: its request gets an error instead. Returns
+/// the error if that request is `own`, or may be.
 pub(crate) async fn hand_on_lost(bridge: &Bridge, lost: Lost, own: Option<&Arc<Pending>>) -> Option<Error> {
     let Lost { error, id } = lost;
     let theirs = id.filter(|id| !id.is_null());
@@ -69,12 +69,12 @@ pub(crate) async fn hand_on_lost(bridge: &Bridge, lost: Lost, own: Option<&Arc<P
     None
 }
 
-/// Tells whoever waits for this answer, which was claimed, that it is lost.
+/// Reports to the caller or the client that a response, already claimed, is lost.
 async fn fail(bridge: &Bridge, target: &Arc<Pending>, error: Error) {
     let error = error.with_may_have_run(true);
     tracing::info!(error = %error, detail = error.detail(), "request failed");
     if let Some(caller) = target.take_caller() {
-        // Fails if the caller has given up.
+        // Fails if the caller is gone.
         let _ = caller.send(Err(error));
     } else {
         bridge.client.output.send(bridge.client.error_reply(target.id(), &error)).await;
@@ -83,7 +83,7 @@ async fn fail(bridge: &Bridge, target: &Arc<Pending>, error: Error) {
 }
 
 async fn hand_on_notification(bridge: &Arc<Bridge>, message: Message, own: Option<&Arc<Pending>>) {
-    // Progress after the answer upsets clients: its token is no longer known to them.
+    // Progress after the response upsets clients: they have forgotten its token.
     if own.is_some_and(|own| own.is_answered()) && message.method() == "notifications/progress" {
         return;
     }
@@ -106,15 +106,15 @@ async fn hand_on_notification(bridge: &Arc<Bridge>, message: Message, own: Optio
     }
 }
 
-/// Hands on a notification of a legacy server to a modern client: to the request that it belongs to, or to those who
-/// listen.
+/// Hands on a legacy server's notification to a modern client: to every subscription that wants it, and to the request
+/// that it belongs to.
 async fn hand_on_to_modern(bridge: &Bridge, message: Message, held: Option<&Arc<OpenCall>>) {
     let opened = OpenedMessage::new(message);
     let message = opened.message.clone();
     if !opened.is_open() {
         return bridge.client.output.send(message.into_line()).await;
     }
-    // One copy at a time.
+    // Make one copy at a time.
     let mut last = 0;
     while let Some((number, event)) = bridge.calls.subscriptions.event_after(last, &message) {
         last = number;
@@ -122,7 +122,7 @@ async fn hand_on_to_modern(bridge: &Bridge, message: Message, held: Option<&Arc<
     }
     let translated = match held {
         Some(held) => held.notification(message),
-        // It belongs to one of the calls, as servers may say on this stream what they should on that.
+        // It may belong to an open call, because some servers send on this stream what belongs on another.
         None => bridge.calls.table.held().iter().find_map(|held| {
             let is_its = message.method() != "notifications/progress" || held.is_progress(&message);
             is_its.then(|| held.notification(message.clone())).flatten()
@@ -133,7 +133,7 @@ async fn hand_on_to_modern(bridge: &Bridge, message: Message, held: Option<&Arc<
     }
 }
 
-/// Hands on a request of the server's, as far as the client's protocol has such a thing (R76).
+/// Hands on a server request, if the client's protocol has server requests (R76).
 async fn hand_on_request(bridge: &Arc<Bridge>, message: Message, own: Option<&Arc<Pending>>) {
     let held = match own.map(|own| (own.era(), &own.purpose.beside)) {
         Some((Era::Modern, _)) => {
@@ -151,7 +151,7 @@ async fn hand_on_request(bridge: &Arc<Bridge>, message: Message, own: Option<&Ar
     let reply = if message.method() == "ping" {
         modern_to_legacy::pong(&message)
     } else {
-        // It waits for the client for as long as that takes.
+        // The request stays in memory until the client answers it.
         let length = message.spooled().map_or(message.bytes().len() as u64, Spooled::length);
         let room = usize::try_from(length)
             .ok()
@@ -167,7 +167,8 @@ async fn hand_on_request(bridge: &Arc<Bridge>, message: Message, own: Option<&Ar
     own_requests::tell_beside(bridge, reply, Purpose::session()).await;
 }
 
-/// Puts the answer to a request out, unless it had one (R36). Whatever its id looks like, it gets the request's.
+/// Sends the response to a request, unless it already has one (R36). The response gets the request's id, in the same
+/// spelling.
 pub(crate) async fn answer(bridge: &Bridge, target: &Arc<Pending>, answer: Message) {
     let Some((request, id)) = target.request().and_then(|request| Some((request, request.id()?))) else { return };
     if !target.claim_answer() {
@@ -181,14 +182,14 @@ pub(crate) async fn answer(bridge: &Bridge, target: &Arc<Pending>, answer: Messa
         } else {
             answer.clone()
         };
-        // Mostly nothing is taken away.
+        // Usually no tool is taken out.
         if learnt.bytes().as_ptr() == opened.message.bytes().as_ptr() { answer } else { opened.close(learnt).await }
     } else {
         answer
     };
     if target.is_own() {
         if let Some(caller) = target.take_caller() {
-            // Fails if the caller has given up.
+            // Fails if the caller is gone.
             let _ = caller.send(Ok(answer));
         }
     } else {
@@ -214,7 +215,7 @@ pub(crate) async fn answer(bridge: &Bridge, target: &Arc<Pending>, answer: Messa
 async fn without_hidden_tools(bridge: &Bridge, answer: Message) -> Result<Message, Error> {
     let opened = OpenedMessage::whole(answer.clone(), &bridge.calls.loans, &bridge.server.storage).await;
     if !opened.is_open() {
-        let summary = "the list of tools is too large to take out what the settings hide";
+        let summary = "the list of tools is too large to take out the tools that the settings hide";
         return Err(Error::new(ErrorKind::TooLarge, summary));
     }
     Ok(match hidden_tools::filtered(&bridge.client.tools, &opened.message) {
@@ -223,7 +224,7 @@ async fn without_hidden_tools(bridge: &Bridge, answer: Message) -> Result<Messag
     })
 }
 
-/// What the session learns from an answer, before the client can act on it.
+/// Records what a response says about the session, before the client can act on it.
 fn learn(bridge: &Bridge, request: &Message, answer: &Message) {
     match request.method() {
         "initialize" => {

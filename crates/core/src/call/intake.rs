@@ -1,8 +1,9 @@
-//! Where the client's messages become exchanges: their order, and how many are under way.
+//! Starts an exchange for each client message, in order and within limits.
 //!
-//! Reading never waits for HTTP: each message gets a task of its own, which waits for its turn. The tasks' messages are
-//! bounded in bytes; when that is used up, stdin is not read, and its writer waits. What has no answer is bounded in number
-//! beside that: its writer waits for a while, too, but a server that takes none of it keeps no request from being read.
+//! Reading stdin never waits for HTTP: each message gets its own task, which waits for its turn. Messages in progress
+//! share a memory budget. When it is used up, stdin is not read, and the client waits. Messages that get no response
+//! also have a limit in number. When it is reached, the client waits for a limited time; then such messages are
+//! dropped, so that a server that accepts none of them does not hold up requests.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,36 +24,37 @@ use crate::{
     },
 };
 
-/// The most messages without an answer that may be under way at once.
+/// The most messages without a response (notifications and responses) in progress at once.
 const MOST_UNANSWERED: usize = 1024;
-/// How long the next one waits for one of them to get through. Then the server takes none, and they are dropped until it does.
+/// How long the next such message waits for a place. After that, such messages are dropped until the server accepts
+/// one.
 const CLOGGED_TIME: Duration = Duration::from_secs(5);
-/// Where the client's messages become exchanges.
+/// Starts the exchanges of the client's messages.
 pub(crate) struct Intake {
     bridge: Arc<Bridge>,
     pub(crate) exchanges: JoinSet<()>,
     room: Budget,
-    /// Room for what has no answer, beside that.
+    /// Places for messages without a response, in addition to `room`.
     unanswered: Arc<Semaphore>,
-    /// The server takes nothing of that.
+    /// The server accepts no messages without a response.
     is_clogged: bool,
-    /// What the next message must wait for (R12): the answer to `initialize`, then the receipt of `initialized` and a
-    /// moment for the push stream.
+    /// The gate that the next message waits for (R12): the response to `initialize`, then the receipt of `initialized`
+    /// and a short wait for the push stream.
     gate: Option<Gate>,
     /// The client has begun a session, as legacy clients do.
     shook_hands: bool,
 }
 
-/// A message's share of the intake; given back at the end of its exchange.
+/// A message's share of the intake, given back at the end of its exchange.
 #[derive(Debug)]
 pub(crate) struct Room {
     #[expect(dead_code, reason = "given back when it is dropped")]
     bytes: Taken,
-    /// Its place among those without an answer.
+    /// The place among messages without a response.
     place: Option<OwnedSemaphorePermit>,
 }
 
-/// Whether nobody waits for the message; the end of the handshake has all others wait.
+/// True if no one waits for this message. Later messages wait for `initialized`, although it has no response.
 fn is_unanswered(message: &Message) -> bool {
     message.kind() != Kind::Request && message.method() != "notifications/initialized"
 }
@@ -98,7 +100,7 @@ impl Intake {
         }
     }
 
-    /// Answers a request that is not taken any more.
+    /// Answers a request that is no longer accepted.
     pub(crate) fn turn_away(&self, message: &Message) {
         if message.kind() == Kind::Request {
             self.bridge
@@ -108,7 +110,7 @@ impl Intake {
         }
     }
 
-    /// Answers what is not to be sent.
+    /// Sends an error response for a message that must not be sent.
     fn refuse(&mut self, invalid: &Invalid, room: Room) {
         let reply = self.bridge.client.error_reply(invalid.id.as_ref(), &invalid.error);
         let pending = self.bridge.calls.table.insert_receipt();
@@ -125,7 +127,7 @@ impl Intake {
             return;
         }
         if let Some(error) = hidden_tools::objection(&self.bridge.client.tools, &message) {
-            tracing::warn!(%error, "a call of the client's is not sent");
+            tracing::warn!(%error, "a tool call of the client is not sent");
             if let Some(id) = message.id().cloned() {
                 self.refuse(&Invalid { error, id: Some(id) }, room);
             }
@@ -141,28 +143,29 @@ impl Intake {
         let Some(lane) = self.lane(&message) else { return };
         let pending = self.bridge.calls.table.insert(&message);
         let bridge = Arc::clone(&self.bridge);
-        // In a box of its own, for the runtime moves a task several times while it is set up.
+        // Boxed because the runtime moves a future several times while it spawns the task.
         self.exchanges.spawn(Box::pin(async move {
             exchange::run(&bridge, message, &pending, lane).await;
             drop(room);
         }));
     }
 
-    /// Where the message stands among the others; `None` if it need not be sent at all.
+    /// Returns the order and the limit of a message, or `None` if it need not be sent.
     fn lane(&mut self, message: &Message) -> Option<Lane> {
         self.gate.take_if(|gate| gate.is_open());
         let gate = self.gate.clone();
         Some(match (message.kind(), message.method()) {
-            // The server may wait for it before it goes on with what the others wait for (R27).
+            // The server may need the response before it answers the others (R27), so it passes the gate.
             (Kind::Response, _) => Lane { share: PermitKind::Responses, ..Lane::default() },
             (Kind::Notification, "notifications/cancelled") => match self.cancelled(message) {
-                // A request that was not sent, and one whose end is its cancellation, need no more than that (R69).
+                // No cancellation is sent for a request that was not sent, or that is cancelled by ending its exchange
+                // (R69).
                 Some(target) if !target.cancel() || self.bridge.closes_to_cancel(&target) => return None,
                 Some(target) => {
                     let follows = Some(Arc::clone(&target.delivery));
                     Lane { follows, share: PermitKind::Responses, ..Lane::default() }
                 }
-                // Without a session there is nobody to tell.
+                // Without a session there is no one to tell.
                 None if !self.shook_hands => return None,
                 None => Lane { gate, share: PermitKind::Notifications, ..Lane::default() },
             },

@@ -1,4 +1,4 @@
-//! How a message is ordered among the others, and with whom it shares what may be at the server at once.
+//! The order of a message among the others, and the limit on messages in flight that it counts against.
 
 use crate::{
     call::permits::PermitKind,
@@ -7,15 +7,15 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// How a message is ordered among the others.
+/// The order and the limit of a message.
 #[derive(Debug, Default)]
 pub(crate) struct Lane {
-    /// What must have happened before it may be sent.
+    /// Must be open before the message is sent.
     pub(crate) gate: Option<Gate>,
-    /// Keeps later messages waiting, until it is dropped.
+    /// Keeps later messages waiting until it is dropped.
     pub(crate) hold: Option<Hold>,
-    /// With whom it shares what may be at the server at once.
+    /// The limit that the message counts against.
     pub(crate) share: PermitKind,
-    /// It goes out only after the request it is about, and not at all if that one never does.
+    /// The request that the message is about. The message is sent after it, or not at all if the request never is.
     pub(crate) follows: Option<Arc<Delivery>>,
 }

@@ -1,4 +1,5 @@
-//! What a legacy client listens to at a modern server: one subscription, which is opened anew with each change (R73, R74).
+//! The subscription of a legacy client at a modern server. There is one for all that the client wants; each change
+//! opens a new one (R73, R74).
 
 use crate::{
     call::{Bridge, own_requests, purpose::Purpose, shutdown},
@@ -21,7 +22,7 @@ pub(crate) struct LegacySubscription {
     open: std::sync::Mutex<Option<Task>>,
 }
 
-/// Why the server has no such subscription.
+/// Returns the error for a subscription that the server refused.
 fn refused(ended: Result<Message, Error>) -> Error {
     let error = Error::new(ErrorKind::InvalidAnswer, "the server refuses the subscription");
     match ended {
@@ -34,7 +35,7 @@ fn refused(ended: Result<Message, Error>) -> Error {
 }
 
 impl LegacySubscription {
-    /// Puts this subscription in the place of the last one.
+    /// Replaces the current subscription with this one.
     fn replace(&self, task: Option<Task>) {
         let mut open = self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         drop(std::mem::replace(&mut *open, task));
@@ -50,9 +51,9 @@ impl LegacySubscription {
     }
 }
 
-/// Opens the first subscription, beside all else: only other subscriptions have to wait for it.
+/// Opens the first subscription in the background. Only other subscriptions wait for it.
 pub(crate) fn begin(bridge: &Arc<Bridge>) {
-    // Taken at once, so that what the client asks for next comes after it.
+    // Take the lock now, so that the client's next subscription comes after this one.
     let mut first = Arc::clone(&bridge.calls.legacy_subscription.turn).try_lock_owned().ok();
     bridge.calls.spawn({
         let bridge = Arc::clone(bridge);
@@ -71,7 +72,7 @@ pub(crate) fn begin(bridge: &Arc<Bridge>) {
                         tracing::debug!(error = %error, "the server has no subscriptions");
                         return;
                     }
-                    Err(error) => tracing::debug!(error = %error, "the server cannot be listened to now"),
+                    Err(error) => tracing::debug!(error = %error, "the subscription cannot be opened now"),
                 }
                 drop(turn);
                 sleep(retry::backoff(bridge.timeouts.reconnect, failures, random())).await;
@@ -80,10 +81,7 @@ pub(crate) fn begin(bridge: &Arc<Bridge>) {
     });
 }
 
-/// Opens a subscription to what the client wants now, then ends the one before.
-///
-/// # Errors
-/// The server does not accept it.
+/// Opens a subscription to what the client wants now, then ends the previous one.
 pub(crate) async fn renew(bridge: &Arc<Bridge>) -> Result<(), Error> {
     let Some(wanted) = bridge.client.legacy().as_ref().and_then(LegacyClient::listen) else {
         bridge.calls.legacy_subscription.replace(None);
@@ -104,7 +102,7 @@ pub(crate) async fn renew(bridge: &Arc<Bridge>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Keeps a subscription open, once the server has accepted it; the first outcome is told.
+/// Keeps a subscription open. Reports through `accepted` whether the server accepted it at first.
 async fn listen(bridge: &Arc<Bridge>, listen: &Message, accepted: oneshot::Sender<Result<(), Error>>) {
     let mut first = Some(accepted);
     let mut failures = 0;
@@ -129,7 +127,7 @@ async fn listen(bridge: &Arc<Bridge>, listen: &Message, accepted: oneshot::Sende
                 failures = 0;
                 match first {
                     Some(first) => drop(first.send(Ok(()))),
-                    // Nobody knows what has happened meanwhile (R74).
+                    // Events may have been missed meanwhile (R74).
                     None => {
                         for event in missed(listen).into_iter().filter_map(LegacyClient::event) {
                             bridge.client.output.send(event.into_line()).await;
@@ -142,7 +140,7 @@ async fn listen(bridge: &Arc<Bridge>, listen: &Message, accepted: oneshot::Sende
         match ended {
             Ok(answer) if answer.error().is_some() => {
                 let (code, why) = answer.error().unwrap_or_default();
-                tracing::warn!(code, why, "the server does not take the subscription any more");
+                tracing::warn!(code, why, "the server no longer accepts the subscription");
                 return;
             }
             Ok(_) => tracing::debug!("the server has ended the subscription; it is opened again"),

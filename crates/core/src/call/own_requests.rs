@@ -1,6 +1,6 @@
-//! Messages of the bridge's own: requests whose answers come back to it, and what it tells a server without being asked.
+//! Sends messages of the bridge itself: requests, notifications and responses.
 //!
-//! They travel like the client's, through an exchange each; only their answers go to a caller in place of stdout.
+//! Each has an exchange, like a client message. Only the response goes to a caller instead of stdout.
 
 use crate::{
     call::{Bridge, call_table::Pending, exchange, lane::Lane, permits::PermitKind, purpose::Purpose},
@@ -15,20 +15,20 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
-/// How long the server may take to accept what is told beside all else.
+/// Time limit for a message that is sent in the background.
 const TELLING_TIME: Duration = Duration::from_secs(30);
 
-/// Sends a request of the bridge's own, under an id of its own, and gives its answer. To drop the future is to give the
-/// request up: its connection is closed.
+/// Sends a request of the bridge under a new id, and returns the response. Dropping the future cancels the request by
+/// closing its connection.
 ///
 /// # Errors
-/// As a request of the client's would get them.
+/// The same as for a client request.
 pub(crate) async fn call(bridge: &Arc<Bridge>, request: &Message, purpose: Purpose) -> Result<Message, Error> {
     let (_, call) = prepare(bridge, request, purpose, Arc::default());
     call.await
 }
 
-/// The same, with the request's id at once. `delivery` is told how far the request has come.
+/// Like [`call`], but also returns the request's id at once. `delivery` records how far the request has come.
 pub(crate) fn prepare(
     bridge: &Arc<Bridge>,
     request: &Message,
@@ -41,7 +41,7 @@ pub(crate) fn prepare(
     let (pending, mut answer) = bridge.calls.table.insert_own(&request, purpose, delivery);
     let entry = Entry { bridge: Arc::clone(bridge), pending };
     let call = async move {
-        // The reply's stream may go on after the answer; that is of no interest here.
+        // The reply's stream may go on after the response; the rest is not needed here.
         let early = tokio::select! {
             biased;
             answer = &mut answer => Some(answer),
@@ -58,21 +58,21 @@ pub(crate) fn prepare(
     (id, call)
 }
 
-/// Sends a notification or a response of the bridge's own.
+/// Sends a notification or a response of the bridge.
 pub(crate) async fn tell(bridge: &Arc<Bridge>, message: Message, purpose: Purpose, lane: Lane) {
     let (pending, _) = bridge.calls.table.insert_own(&message, purpose, Arc::default());
     let entry = Entry { bridge: Arc::clone(bridge), pending };
     exchange::run_boxed(bridge, message, &entry.pending, lane).await;
 }
 
-/// Tells the server something beside all else, once there is a place for that: whoever has led to it waits, if the server
-/// takes little. It has a limited time.
+/// Sends a message in the background, once there is a place for it. If the server accepts messages slowly, the caller
+/// waits. Sending has a time limit.
 pub(crate) async fn tell_beside(bridge: &Arc<Bridge>, message: Message, purpose: Purpose) {
     let place = bridge.calls.permits.beside().acquire_owned().await;
     spawn_telling(bridge, message, purpose, place.ok());
 }
 
-/// The same where nobody can wait. If there is no place, it is not told.
+/// Like [`tell_beside`], but does not wait. If there is no place, the message is dropped.
 pub(crate) fn tell_if_there_is_room(bridge: &Arc<Bridge>, message: Message, purpose: Purpose) {
     if let Ok(place) = bridge.calls.permits.beside().try_acquire_owned() {
         spawn_telling(bridge, message, purpose, Some(place));
@@ -87,14 +87,14 @@ fn spawn_telling(bridge: &Arc<Bridge>, message: Message, purpose: Purpose, place
         async move {
             let lane = Lane { share: PermitKind::Responses, ..Lane::default() };
             if timeout(TELLING_TIME, tell(&bridge, message, purpose, lane)).await.is_err() {
-                tracing::debug!("the server does not take what the bridge tells it");
+                tracing::debug!("the server did not accept a message of the bridge in time");
             }
             drop(place);
         }
     });
 }
 
-/// A place in the table, left when this is dropped, however that comes.
+/// An entry in the call table, removed on drop.
 struct Entry {
     bridge: Arc<Bridge>,
     pending: Arc<Pending>,

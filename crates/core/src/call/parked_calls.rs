@@ -1,8 +1,8 @@
-//! A modern client's call at a legacy server while the server asks something in the middle of it: the server's request
-//! becomes a result that asks for input, and the client's next request goes on with the call that was left open.
+//! Parks a modern client's call while a legacy server waits for input in the middle of it. The server's request
+//! becomes a result that asks for input, and the client's next request resumes the open call.
 //!
-//! Rule: an open call is waited for a limited time only; then, or when the client gives it up, the server is told so. A
-//! state that does not stand for such a call, or no longer, is refused.
+//! Rule: a call is parked for a limited time. After that, or when the client drops it, it is cancelled at the server.
+//! A `requestState` that names no parked call is refused.
 
 use crate::{
     call::{Bridge, own_requests, purpose::Purpose},
@@ -29,35 +29,35 @@ use tokio::{
     time::Instant,
 };
 
-/// The most questions that one call can have waiting.
+/// The most server requests that can wait in one call.
 const MOST_QUESTIONS: usize = 16;
-/// How soon it is looked again whether the server still waits for the client.
+/// How often to check whether the server still waits for the client.
 const A_MOMENT: Duration = Duration::from_millis(10);
-/// The most calls that can wait for input at once: each has a connection.
+/// The most calls that can wait for input at once. Each has a connection.
 const MOST_PARKED: usize = 64;
 
-/// What those who read the server's streams know of an open call.
+/// The part of an open call that readers of the server's streams share.
 #[derive(Debug)]
 pub(crate) struct OpenCall {
-    /// The client's request that waits for the answer now, or waited last.
+    /// The client's request that waits for the response, or the last one that did.
     request: Mutex<Message>,
     questions: mpsc::Sender<CallQuestion>,
-    /// No request waits: the client was asked for input.
+    /// No request waits, because the client was asked for input.
     parked: AtomicBool,
-    /// When another request came to wait than the one that the call was made for.
+    /// When another request than the first last resumed the call.
     resumed: Mutex<Option<Instant>>,
-    /// By what the server knows the call's progress, in JSON.
+    /// The call's progress token at the server, in JSON.
     token: Option<serde_json::Value>,
 }
 
 impl OpenCall {
-    /// The client's request that waits for the answer now, or waited last.
+    /// Returns the client's request that waits for the response, or the last one that did.
     pub(crate) fn request(&self) -> Message {
         lock(&self.request).clone()
     }
 
-    /// A notification that belongs to the call, as the request that waits now knows it. `None` if none waits, or if it has
-    /// no use for this one.
+    /// Translates a notification of the call for the request that waits now. Returns `None` if none waits, or if that
+    /// one does not want it.
     pub(crate) fn notification(&self, notification: Message) -> Option<Message> {
         if self.is_parked() {
             return None;
@@ -72,17 +72,17 @@ impl OpenCall {
         }
     }
 
-    /// Whether this is progress of the call.
+    /// True if this is progress of the call.
     pub(crate) fn is_progress(&self, notification: &Message) -> bool {
         self.token.is_some() && self.token == token(notification.params())
     }
 
-    /// Whether the client can be asked this in the answer to the request that waits.
+    /// True if the client can be asked this in the response to the request that waits.
     pub(crate) fn can_ask(&self, question: &Message) -> bool {
         modern_to_legacy::is_question(&lock(&self.request), question)
     }
 
-    /// Until when the server waited for the client, if it did.
+    /// Returns the time until which the server waited for the client, if it did.
     pub(crate) fn client_took_until(&self) -> Option<Instant> {
         if self.is_parked() { Instant::now().checked_add(A_MOMENT) } else { *lock(&self.resumed) }
     }
@@ -91,37 +91,37 @@ impl OpenCall {
         self.parked.load(Ordering::Acquire)
     }
 
-    /// The client's next request goes on with the call.
+    /// Makes the client's next request the one that waits.
     fn resume(&self, request: &Message) {
         *lock(&self.request) = request.clone();
         *lock(&self.resumed) = Some(Instant::now());
         self.parked.store(false, Ordering::Release);
     }
 
-    /// Puts a request of the server's to the client. False if too many wait already.
+    /// Queues a server request for the client. Returns false if too many wait already.
     pub(crate) fn ask(&self, question: CallQuestion) -> bool {
         self.questions.try_send(question).is_ok()
     }
 }
 
-/// A request of the server's in the course of a call.
+/// A request that the server sends during a call.
 #[derive(Clone, Debug)]
 pub(crate) struct CallQuestion {
     pub(crate) request: Message,
-    /// What it takes in memory.
+    /// The memory that it takes.
     #[expect(dead_code, reason = "given back when the last copy is dropped")]
     pub(crate) room: Arc<Taken>,
 }
 
-/// An open call, held by the request that waits for its answer. When it is dropped before the answer has come, the server
-/// is told that nobody waits any more.
+/// An open call, held by the request that waits for its response. Dropping it before the response has come cancels the
+/// call at the server.
 #[derive(Debug)]
 pub(crate) struct CallHandle {
     bridge: Arc<Bridge>,
     pub(crate) held: Arc<OpenCall>,
     pub(crate) questions: mpsc::Receiver<CallQuestion>,
     pub(crate) answer: oneshot::Receiver<Result<Message, Error>>,
-    /// What the client was asked and has not answered.
+    /// Questions that the client has not answered.
     pub(crate) asked: Vec<CallQuestion>,
     id: Id,
     finished: bool,
@@ -129,7 +129,7 @@ pub(crate) struct CallHandle {
 }
 
 impl CallHandle {
-    /// Sends `message`, which stands for the client's `request`. `delivery` is told how far it has come.
+    /// Sends `message`, which stands for the client's `request`. `delivery` records how far it has come.
     pub(crate) fn start(bridge: &Arc<Bridge>, request: &Message, message: &Message, delivery: &Arc<Delivery>) -> Self {
         let (sender, questions) = mpsc::channel(MOST_QUESTIONS);
         let held = Arc::new(OpenCall {
@@ -157,30 +157,30 @@ impl CallHandle {
         }
     }
 
-    /// The answer has come.
+    /// Marks the call as finished, so that dropping it cancels nothing.
     pub(crate) fn finish(&mut self) {
         self.finished = true;
     }
 }
 
-/// The calls that wait for the client's input, by the state that the client brings back.
+/// Calls that wait for the client's input, by the `requestState` that the client brings back.
 #[derive(Debug)]
 pub(crate) struct ParkedCalls {
     waiting: Mutex<HashMap<String, ParkedRequest>>,
-    /// For what waits, and what is asked.
+    /// Memory budget for parked requests and server requests.
     pub(crate) room: Budget,
 }
 
-/// What the client's next request goes on with.
+/// What the client's next request resumes.
 #[derive(Debug)]
 pub(crate) enum ParkedRequest {
     /// An open call.
-    Call(CallHandle, #[expect(dead_code, reason = "it lapses when this is dropped")] Wait),
-    /// A request that the server has refused until something is done elsewhere; it is made again.
-    Again(Message, #[expect(dead_code, reason = "it lapses when this is dropped")] Wait),
+    Call(CallHandle, #[expect(dead_code, reason = "dropping it stops the timer and frees the memory")] Wait),
+    /// A request that the server refuses until the user has done something elsewhere. It is sent again.
+    Again(Message, #[expect(dead_code, reason = "dropping it stops the timer and frees the memory")] Wait),
 }
 
-/// What keeps something waiting: its time, and the memory that it takes.
+/// The timer and the memory of a parked request.
 type Wait = (Task, Taken);
 
 impl ParkedRequest {
@@ -199,7 +199,8 @@ impl Default for ParkedCalls {
 }
 
 impl ParkedCalls {
-    /// Leaves an open call to the client's next request. Gives the state that stands for it; `None` if too many wait.
+    /// Parks an open call until the client's next request. Returns the state that stands for it, or `None` if too many
+    /// wait.
     pub(crate) fn park(&self, call: CallHandle) -> Option<String> {
         let room = room_for(&call.bridge, &lock(&call.held.request))?;
         call.held.parked.store(true, Ordering::Release);
@@ -207,29 +208,29 @@ impl ParkedCalls {
         self.insert(state, ParkedRequest::Call(call, (expiry, room)))
     }
 
-    /// Lets the client's next request of this kind be sent as a new one.
+    /// Parks a request that is to be sent again. Returns the state that stands for it, or `None` if too many wait.
     pub(crate) fn again(&self, bridge: &Arc<Bridge>, request: &Message) -> Option<String> {
         let room = room_for(bridge, request)?;
         let (state, expiry) = expiring(bridge);
         self.insert(state, ParkedRequest::Again(request.clone(), (expiry, room)))
     }
 
-    /// What this state stands for, if that is a request of this method; once.
+    /// Removes and returns what this state stands for, if that is a request of this method.
     pub(crate) fn take(&self, state: &str, method: &str) -> Option<ParkedRequest> {
         let mut all = lock(&self.waiting);
         all.get(state).filter(|waiting| waiting.is_of(method))?;
         all.remove(state)
     }
 
-    /// Gives one up.
+    /// Drops a parked request whose time is over.
     fn lapse(&self, state: &str) {
         let lapsed = lock(&self.waiting).remove(state);
         if lapsed.is_some() {
-            tracing::info!("the client brought no input in time; the call is given up");
+            tracing::info!("the client sent no input in time; the call is dropped");
         }
     }
 
-    /// Gives up all that waits.
+    /// Drops all parked requests.
     pub(crate) fn clear(&self) {
         let all = std::mem::take(&mut *lock(&self.waiting));
         drop(all);
@@ -238,7 +239,7 @@ impl ParkedCalls {
     fn insert(&self, state: String, waiting: ParkedRequest) -> Option<String> {
         let mut all = lock(&self.waiting);
         if all.len() >= MOST_PARKED {
-            // Dropped outside of the lock, as that has consequences.
+            // Unlock first: dropping `waiting` can cancel a call.
             drop(all);
             return None;
         }
@@ -248,7 +249,7 @@ impl ParkedCalls {
 }
 
 impl CallHandle {
-    /// The client's next request goes on with this call.
+    /// Makes the client's next request the one that waits. Returns the questions that it should answer.
     pub(crate) fn resume(&mut self, request: &Message) -> Vec<CallQuestion> {
         self.held.resume(request);
         std::mem::take(&mut self.asked)
@@ -266,12 +267,12 @@ impl Drop for CallHandle {
     }
 }
 
-/// Room for a request that waits; none if others have it.
+/// Takes memory for a parked request. Returns `None` if there is not enough.
 fn room_for(bridge: &Bridge, request: &Message) -> Option<Taken> {
     bridge.calls.parked.room.try_take(request.bytes().len() + memory::OVERHEAD)
 }
 
-/// A new state, and what makes it lapse when the client's time is over.
+/// Returns a new state, and the timer that drops its request after the idle timeout.
 fn expiring(bridge: &Arc<Bridge>) -> (String, Task) {
     let state = new_state();
     let expiry = bridge.calls.spawn({
@@ -284,12 +285,12 @@ fn expiring(bridge: &Arc<Bridge>) -> (String, Task) {
     (state, Task(expiry))
 }
 
-/// A progress token, which stands in the `_meta` of a request and in the parameters of a notification.
+/// Reads the progress token from the `_meta` of a request or the parameters of a notification.
 fn token(object: Option<Object<'_>>) -> Option<serde_json::Value> {
     serde_json::from_str(object?.get("progressToken")?).ok()
 }
 
-/// A state that nobody can guess.
+/// Returns a state that cannot be guessed.
 fn new_state() -> String {
     format!("{:x}{:x}", random().to_bits(), random().to_bits())
 }

@@ -1,8 +1,9 @@
-//! How many messages may be at the server at once, and with them how many connections and descriptors the bridge has open.
+//! Limits how many messages are at the server at once, and so how many connections and descriptors the bridge has
+//! open.
 //!
-//! Rule: what may not wait for calls has a limit of its own, and none of these limits waits for another: the client's
-//! answer to a server's question gets through however many calls wait for it (R27), and a cancellation however many
-//! notifications a server leaves lying.
+//! Rule: messages that may not wait for calls have a limit of their own, and no limit waits for another. The client's
+//! response to a server request gets through however many calls wait for it (R27), and a cancellation however many
+//! notifications the server has not accepted.
 
 use std::sync::Arc;
 
@@ -14,28 +15,28 @@ const NOTIFICATIONS: usize = 32;
 const RESPONSES: usize = 16;
 const PINGS: usize = 8;
 const SUBSCRIPTIONS: usize = 64;
-/// What the bridge tells the server by itself; who may not wait drops what is more.
+/// Notifications and responses of the bridge. Senders that cannot wait drop what is over this limit.
 const BESIDE: usize = 256;
-/// Replies that say nothing any more, but whose connection can be used again if they end soon.
+/// Finished replies that are read to their end so that their connections can be used again.
 const REMAINS: usize = 8;
 
-/// With whom a message shares a limit.
+/// The limit that a message counts against.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum PermitKind {
     /// Requests, as many as the user allows (`--concurrency`).
     Calls,
     Pings,
     Notifications,
-    /// Answers to the server's own requests, and cancellations.
+    /// Responses to the server's requests, and cancellations.
     Responses,
-    /// Streams of events that stand for as long as the client wants them.
+    /// Event streams that stay open as long as the client wants them.
     Subscriptions,
-    /// It is made for another message, which has a permit, or is one of a kind.
+    /// No limit: the message is sent for another one that has a permit, or it is the only one of its kind.
     #[default]
     Nobody,
 }
 
-/// The permits of all kinds.
+/// Limits on messages in flight, one per kind.
 #[derive(Debug)]
 pub(crate) struct Permits {
     calls: Semaphore,
@@ -48,7 +49,7 @@ pub(crate) struct Permits {
 }
 
 impl Permits {
-    /// For so many calls.
+    /// Creates the limits, with room for this many calls.
     pub(crate) fn new(calls: usize) -> Self {
         Self {
             calls: Semaphore::new(calls),
@@ -61,10 +62,10 @@ impl Permits {
         }
     }
 
-    /// Waits for a permit; none where none is needed.
+    /// Waits for a permit. Returns `None` if the kind has no limit.
     ///
     /// # Errors
-    /// There are so many subscriptions that another one could wait for ever.
+    /// All places for subscriptions are taken, and waiting for one could take forever.
     pub(crate) async fn acquire(&self, share: PermitKind) -> Result<Option<SemaphorePermit<'_>>, Error> {
         let semaphore = match share {
             PermitKind::Calls => &self.calls,
@@ -81,16 +82,16 @@ impl Permits {
             }
             PermitKind::Nobody => return Ok(None),
         };
-        // It is never closed.
+        // The semaphore is never closed.
         Ok(semaphore.acquire().await.ok())
     }
 
-    /// The places of what the bridge tells the server by itself.
+    /// Returns the limit on notifications and responses of the bridge.
     pub(crate) fn beside(&self) -> Arc<Semaphore> {
         Arc::clone(&self.beside)
     }
 
-    /// A permit to read what a reply still has, if there is one.
+    /// Returns a permit to read the rest of a reply, if there is one.
     pub(crate) fn for_remains(&self) -> Option<SemaphorePermit<'_>> {
         self.remains.try_acquire().ok()
     }

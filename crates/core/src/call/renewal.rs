@@ -1,8 +1,8 @@
-//! A new session in the place of a lost one, without the client's knowledge (R38, R39, R53).
+//! Replaces a lost session with a new one, without the client's knowledge (R38, R39, R53).
 //!
-//! However many requests find the session gone, one of them sets up the next: the client's own `initialize`, then
-//! `initialized`, the log level and the subscriptions. All others wait for that, and new messages wait with them. Where the
-//! server turns out to be a modern one by now, the translator for legacy clients takes the session's place.
+//! If several requests find the session gone, one of them sets up the next: it sends the client's own `initialize`,
+//! then `initialized`, the log level and the subscriptions. The others wait for it, and so do new messages. If the
+//! server has become a modern one, the translator for legacy clients replaces the session.
 
 use crate::{
     call::{Bridge, lane::Lane, legacy_subscription, own_requests, purpose::Purpose},
@@ -26,7 +26,7 @@ use tokio::{
 #[cfg(feature = "oauth")]
 use crate::call::sign_in_prompt;
 
-/// Who sets up a session, and how often that failed.
+/// The lock for setting up a session, and the number of failures.
 #[derive(Debug, Default)]
 pub(crate) struct Renewal {
     turn: Mutex<()>,
@@ -34,7 +34,7 @@ pub(crate) struct Renewal {
 }
 
 impl Renewal {
-    /// Whether a session is being set up.
+    /// True while a session is being set up.
     pub(crate) fn is_under_way(&self) -> bool {
         self.turn.try_lock().is_err()
     }
@@ -44,28 +44,28 @@ impl Renewal {
         drop(self.turn().await);
     }
 
-    /// How often it failed to set up a session.
+    /// Returns how often setting up a session has failed.
     pub(crate) fn failures(&self) -> u64 {
         self.failures.load(Ordering::Acquire)
     }
 
-    /// It has failed once more.
+    /// Counts a failure.
     pub(crate) fn failed(&self) {
         self.failures.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The turn to set up a session; all others wait while it is held.
+    /// Takes the turn to set up a session; all others wait while it is held.
     pub(crate) async fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().await
     }
 }
 
-/// Sees that the session of `epoch`, which is lost, has a successor.
+/// Replaces the lost session of `epoch`, unless that is done.
 ///
 /// # Errors
-/// There is none: the server refused, or it offers less than the client was promised.
+/// The server refused, or it offers less than the client was promised.
 pub(crate) async fn renew(bridge: &Arc<Bridge>, epoch: u64) -> Result<(), Error> {
-    // Others count on it, should the one who found the loss be cancelled.
+    // Other requests need the session even if the one that found the loss is cancelled.
     let renewed = bridge.calls.see_through({
         let bridge = Arc::clone(bridge);
         async move { renew_in_turn(&bridge, epoch).await }
@@ -81,7 +81,7 @@ async fn renew_in_turn(bridge: &Arc<Bridge>, epoch: u64) -> Result<(), Error> {
     }
     let is_provisional = bridge.server.session().is_provisional();
     if bridge.calls.renewal.failures() != failures && !is_provisional {
-        // It failed while this one waited; to try for each in turn would keep the last one waiting for long.
+        // It failed while this one waited. An attempt for each in turn would delay the last one for too long.
         return Err(Error::new(ErrorKind::SessionLost, "the server has lost the session, and a new one failed"));
     }
     set_up(bridge).await.inspect_err(|_| bridge.calls.renewal.failed())?;
@@ -102,7 +102,7 @@ async fn set_up(bridge: &Arc<Bridge>) -> Result<(), Error> {
     let replay = bridge.server.session().replay();
     let answer = own_requests::call(bridge, &initialize, Purpose::session()).await?;
     let failed = |why: &str| {
-        let summary = format!("the server has lost the session, and its new one cannot take its place: {why}");
+        let summary = format!("the server has lost the session, and the new one cannot replace it: {why}");
         Err(Error::new(ErrorKind::SessionLost, summary))
     };
     match (answer.offer(), answer.error()) {
@@ -125,21 +125,21 @@ async fn set_up(bridge: &Arc<Bridge>) -> Result<(), Error> {
         (None, None) => return failed("the answer to initialize is no result"),
     }
     begin_session(bridge).await;
-    // Those who wait for the session must not wait for a server that is silent to each of these.
+    // One time limit for all of these: other messages wait for the session, and the server may be silent to each.
     let told = async {
         for request in replay {
             if let Err(error) = own_requests::call(bridge, &request, Purpose::session()).await {
-                tracing::warn!(method = request.method(), error = %error, "the new session was not told");
+                tracing::warn!(method = request.method(), error = %error, "setting not restored in the new session");
             }
         }
     };
     if timeout(bridge.timeouts.idle, told).await.is_err() {
-        tracing::warn!("the new session was not told all that the client had set, as the server takes too long");
+        tracing::warn!("not all settings are restored in the new session, as the server takes too long");
     }
     Ok(())
 }
 
-/// The server has no sessions any more: it has become a modern one, as its clients are.
+/// Records that the server of modern clients is a modern one now, without sessions.
 pub(crate) fn turn_modern(bridge: &Bridge) {
     tracing::info!("the server speaks 2026-07-28 now");
     {
@@ -152,8 +152,8 @@ pub(crate) fn turn_modern(bridge: &Bridge) {
     bridge.server.session().close();
 }
 
-/// A server that refuses the handshake may have become a modern one: then what the client says is translated from now
-/// on, with all that the session knew of it. False if it has not.
+/// Checks whether a server that refuses the handshake has become a modern one. If so, the client's messages are
+/// translated from now on, with the log level and subscriptions of the session. Returns false if not.
 async fn change_era(bridge: &Arc<Bridge>, initialize: &Message, replay: &[Message]) -> Result<bool, Error> {
     let mut client = LegacyClient::new(initialize);
     let discovered = own_requests::call(bridge, &client.discover(), Purpose::legacy_client()).await?;
@@ -162,7 +162,7 @@ async fn change_era(bridge: &Arc<Bridge>, initialize: &Message, replay: &[Messag
     };
     let ended = bridge.server.session().ended_by(&offer);
     if let Err(why) = ended {
-        let summary = format!("the server is replaced by one that cannot take its place: {why}");
+        let summary = format!("the server has become a modern one that cannot replace the old one: {why}");
         return Err(Error::new(ErrorKind::SessionLost, summary));
     }
     for request in replay {
@@ -175,14 +175,14 @@ async fn change_era(bridge: &Arc<Bridge>, initialize: &Message, replay: &[Messag
     Ok(true)
 }
 
-/// Tells the server that the handshake is over, and waits a moment for the push stream.
+/// Sends `initialized`, and waits a moment for the push stream.
 pub(crate) async fn begin_session(bridge: &Arc<Bridge>) {
     let (hold, gate) = Gate::new();
     own_requests::tell(bridge, initialized(), Purpose::session(), Lane { hold: Some(hold), ..Lane::default() }).await;
     gate.opened().await;
 }
 
-/// A client that was served as a modern one begins a session of its own, which takes the place of the bridge's.
+/// Ends the session that the bridge has set up for modern clients, because the client begins one of its own.
 pub(crate) fn leave_session_for_modern(bridge: &Arc<Bridge>) {
     let mut headers = HeaderMap::new();
     {

@@ -1,14 +1,16 @@
-//! What a client is told while its user signs in, as clients have a time limit for the handshake and for each call.
+//! Builds what a client gets while its user signs in, because clients have a time limit for the handshake and for each
+//! call.
 //!
-//! The handshake is answered in the server's place, with what makes a client look again later; what it asks then gets an
-//! error that says where to sign in. When the token is there the bridge makes the real handshake, as it does for a session
-//! that is lost, and tells the client that all lists have changed.
+//! The bridge answers the handshake provisionally, with lists that can change, so that the client looks again later.
+//! Later requests get an error that says where to sign in. Once there is a token, the bridge makes the real handshake,
+//! as it does for a lost session, and tells the client that all lists have changed.
 //!
-//! A client that can show URLs is asked to show this one: in a session by a request of the bridge's, in the modern protocol by a
-//! result that asks for input (MRTR), after which the client makes its request again, as often as it takes.
+//! A client that can show URLs is asked to show the one for the sign-in: in a session by a request of the bridge, in
+//! the modern protocol by a result that asks for input (MRTR). After such a result the client repeats its request, as
+//! often as needed.
 //!
-//! Rule: only what the bridge can stand for is promised. It speaks every version itself, and lists that are empty or missing
-//! are told from others when they are asked for.
+//! Rule: the provisional answer promises only what the bridge can keep. The bridge speaks every version itself, and
+//! the client learns which lists are empty or missing when it asks for them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,24 +27,24 @@ use crate::{
 
 const NAME: &str = "mcp-gangway";
 const LATER: &str = "The user has to sign in first. Until then, requests fail and say where.";
-/// What a modern client brings back when it makes a request again. It stands for nothing that is kept here.
+/// The `requestState` that a modern client brings back when it repeats a request. The bridge stores nothing for it.
 const STATE: &str = "mcp-gangway: signing in";
-/// The lists that may be other ones than a client believes.
+/// The lists that may differ from what the client believes.
 const LISTS: [&str; 3] = ["tools", "resources", "prompts"];
 
-/// What was asked of the user in the client's own window.
+/// The sign-in URL that the client last showed its user.
 #[derive(Debug, Default)]
 pub(crate) struct ShownSignIns(Mutex<Option<String>>);
 
 impl ShownSignIns {
-    /// Whether this URL was not put to the user yet; now it is.
+    /// Records this URL. Returns true if it is not the last one shown.
     pub(crate) fn is_new(&self, url: &str) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         last.replace(url.to_owned()).as_deref() != Some(url)
     }
 }
 
-/// The answer to a handshake of either era that cannot wait any longer. None for what is no handshake.
+/// Returns the provisional answer to a handshake of either era, or `None` if the request is no handshake.
 pub(crate) fn answer(request: &Message) -> Option<Message> {
     let capabilities = json!({
         "tools": {"listChanged": true},
@@ -75,29 +77,29 @@ fn response(request: &Message, result: &Value) -> Option<Message> {
     Message::one(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, request.id()?.as_str()))
 }
 
-/// The result that asks a modern client to show its user where to sign in, if it can. A request that goes on with something
-/// else already would lose that.
+/// Returns the result that asks a modern client to show its user where to sign in, if it can. A request with a
+/// `requestState` gets none, as that state would be lost.
 pub(crate) fn question(request: &Message, prompt: &Prompt) -> Option<Message> {
     let question = elicitation(&json!({"mode": "url", "url": prompt.url(), "message": what_to_do(prompt)}))?;
     let goes_on = request.params()?.get("requestState").is_some();
     (!goes_on && is_question(request, &question)).then(|| input_required(request, STATE, &[question]))
 }
 
-/// The result that has a modern client make its request again, as the user has not signed in yet.
+/// Returns the result that makes a modern client repeat its request, because the user has not signed in yet.
 pub(crate) fn later(request: &Message) -> Message {
     input_required(request, STATE, &[])
 }
 
-/// A request that was answered by one of these results and comes again.
+/// A repeated request that was answered by one of these results.
 pub(crate) struct Again {
-    /// As it was at first.
+    /// The original request.
     pub(crate) request: Message,
-    /// The user does not want to sign in.
+    /// The user declined to sign in.
     pub(crate) is_declined: bool,
 }
 
 pub(crate) fn again(request: &Message) -> Option<Again> {
-    // Hardly any request is one, which this tells sooner than a look at all members.
+    // Almost no request is a repeated one, and this is faster than a look at all members.
     if request.era() != Era::Modern || memmem::find(request.bytes(), STATE.as_bytes()).is_none() {
         return None;
     }
@@ -121,20 +123,20 @@ fn what_to_do(prompt: &Prompt) -> String {
     }
 }
 
-/// Whether the client can show a URL to its user, as it says in its `initialize`.
+/// True if the client can show a URL to its user, according to its `initialize`.
 fn can_show_urls(initialize: &Message) -> bool {
     let elicitation = initialize.params().and_then(|params| params.object("capabilities")?.object("elicitation"));
     elicitation.is_some_and(|elicitation| elicitation.get("url").is_some())
 }
 
-/// Sees to what follows a provisional answer to this `initialize`.
+/// Waits in the background for the sign-in after a provisional answer, then makes the real handshake.
 pub(crate) fn await_sign_in(bridge: &Arc<Bridge>) {
     bridge.calls.spawn({
         let bridge = Arc::clone(bridge);
         async move {
             let epoch = bridge.server.session().epoch();
             let Some(sign_in) = bridge.server.requests.credentials.sign_in() else { return };
-            // One that fails leaves the client with the errors that its requests get; the next may go better.
+            // If a sign-in fails, the client's requests report that; the next one may succeed.
             while !sign_in.is_done().await {
                 sign_in.next_begins().await;
             }
@@ -145,7 +147,7 @@ pub(crate) fn await_sign_in(bridge: &Arc<Bridge>) {
     });
 }
 
-/// The real handshake is made in the place of the provisional one.
+/// Tells the client that all lists have changed, because the real handshake has replaced the provisional one.
 pub(crate) async fn tell_of_changed_lists(bridge: &Bridge) {
     for list in LISTS {
         let told = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{list}/list_changed"}}"#);
@@ -155,8 +157,8 @@ pub(crate) async fn tell_of_changed_lists(bridge: &Bridge) {
     }
 }
 
-/// Puts the URL to sign in at to the user through the client, if it has said that it can do that; once for each URL,
-/// and not before the handshake is over, as clients take no requests earlier.
+/// Asks the client to show its user the URL to sign in at, if it has said that it can. Shows each URL once, and not
+/// during the handshake, when clients accept no requests.
 pub(crate) fn show(bridge: &Arc<Bridge>) {
     let can_show = bridge.server.session().initialize().is_some_and(can_show_urls);
     if !can_show || bridge.server.requests.credentials.sign_in().is_none() {
@@ -181,7 +183,7 @@ async fn elicit(bridge: &Bridge, prompt: &Prompt, sign_in: &SignIn) {
     let Some(asked) = asked else { return };
     let done = sign_in.is_done();
     tokio::pin!(done);
-    // Whatever the user answers, what counts is the sign-in; when that is over, nobody waits for the answer.
+    // Only the sign-in counts, not the user's answer: stop waiting for the answer once the sign-in is over.
     let is_signed_in = tokio::select! {
         _ = bridge.client.questions.ask(std::slice::from_ref(&asked), &bridge.client.output) => done.await,
         is_signed_in = &mut done => is_signed_in,

@@ -1,5 +1,5 @@
-//! What modern clients listen to at a legacy server (3.3): which notifications of the session's go to which subscription,
-//! and which resources the server must watch for all of them together.
+//! The subscriptions of modern clients at a legacy server (3.3): which notifications go to which subscription, and
+//! which resources the server must watch for all of them together.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use crate::{translate::modern_to_legacy::Subscription, wire::message::Message};
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     state: Mutex<OpenSubscriptions>,
-    /// Held while the server is told what to watch, so that it hears of one change after the other.
+    /// Held while the server is told what to watch, so that it gets one change after the other.
     pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
@@ -20,12 +20,12 @@ pub(crate) struct Subscriptions {
 struct OpenSubscriptions {
     open: Vec<(u64, Subscription)>,
     next: u64,
-    /// How many watch each resource.
+    /// How many subscriptions watch each resource.
     watched: HashMap<String, usize>,
 }
 
 impl Subscriptions {
-    /// These resources are watched by one more; gives those that were not watched before.
+    /// Counts one more subscription for these resources. Returns those that were not watched before.
     pub(crate) fn watch(&self, uris: &[String]) -> Vec<String> {
         let mut state = self.lock();
         let mut is_new = |uri: &&String| {
@@ -36,7 +36,7 @@ impl Subscriptions {
         uris.iter().filter(|uri| is_new(uri)).cloned().collect()
     }
 
-    /// These resources are watched by one less; gives those that nobody watches any more.
+    /// Counts one subscription less for these resources. Returns those that are no longer watched.
     pub(crate) fn unwatch(&self, uris: &[String]) -> Vec<String> {
         let mut state = self.lock();
         let mut gone = Vec::new();
@@ -52,12 +52,13 @@ impl Subscriptions {
         gone
     }
 
-    /// Whether nobody watches this resource.
+    /// True if no subscription watches this resource.
     pub(crate) fn is_unwatched(&self, uri: &str) -> bool {
         !self.lock().watched.contains_key(uri)
     }
 
-    /// From now on notifications go to this one as well. Gives the number to remove it by, which are in the order of time.
+    /// Adds a subscription, which gets notifications from now on. Returns the number to remove it by. Numbers
+    /// increase.
     pub(crate) fn add(&self, subscription: Subscription) -> u64 {
         let mut state = self.lock();
         state.next += 1;
@@ -70,14 +71,14 @@ impl Subscriptions {
         self.lock().open.retain(|(one, _)| *one != number);
     }
 
-    /// Ends all of them, and with them what the server watches. Gives what each must be told.
+    /// Ends all subscriptions and their watches. Returns the final message for each.
     pub(crate) fn end(&self) -> Vec<Message> {
         let all = std::mem::take(&mut *self.lock());
         all.open.iter().map(|(_, subscription)| subscription.ended()).collect()
     }
 
-    /// A notification of the server's as the next subscription gets it that wants it, and that one's number. `last` is the
-    /// number of the one before.
+    /// Finds the first subscription with a number above `last` that wants the notification. Returns its number, and
+    /// the notification as it gets it.
     pub(crate) fn event_after(&self, last: u64, notification: &Message) -> Option<(u64, Message)> {
         let state = self.lock();
         let mut others = state.open.iter().skip_while(|(number, _)| *number <= last);

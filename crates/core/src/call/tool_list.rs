@@ -1,4 +1,4 @@
-//! The list of a modern server's tools, which the bridge asks for where a call needs what the tool wants in headers (R64).
+//! Lists a modern server's tools when a call needs to know which headers its tool wants (R64).
 
 use crate::{
     call::{Bridge, own_requests, purpose::Purpose},
@@ -15,10 +15,10 @@ use std::{
 use tokio::time::timeout;
 /// The most pages of a list of tools.
 const MOST_PAGES: usize = 1000;
-/// How long the server may take for a list that the bridge wants for itself. A call goes on without it then.
+/// Time limit for a list that the bridge needs itself. After that, a call goes on without it.
 const LISTING_TIME: Duration = Duration::from_secs(10);
 
-/// How often the bridge has listed the tools of a modern server by itself. However many calls need that, one does it.
+/// The state of the bridge's own listings of a modern server's tools. One listing serves all calls that wait for it.
 #[derive(Debug, Default)]
 pub(crate) struct ToolList {
     turn: tokio::sync::Mutex<()>,
@@ -27,18 +27,18 @@ pub(crate) struct ToolList {
 }
 
 impl ToolList {
-    /// How many of its lists have come to an end, be it a bad one.
+    /// Returns how many listings have ended, including failed ones.
     pub(crate) fn tries(&self) -> u64 {
         self.tries.load(Ordering::Acquire)
     }
 
-    /// Whether another one is of no use: one was complete, or the server takes too long for it.
+    /// True if another listing is of no use: one was complete, or the server takes too long.
     pub(crate) fn is_done(&self) -> bool {
         self.is_done.load(Ordering::Acquire)
     }
 }
 
-/// Lists the server's tools, as the client of this request would, unless that was tried more often than `seen`.
+/// Lists the server's tools with the client data of the request `like`, unless more than `seen` listings have ended.
 pub(crate) async fn list(bridge: &Arc<Bridge>, like: &Message, seen: u64) {
     let _turn = bridge.calls.tool_list.turn.lock().await;
     if bridge.calls.tool_list.tries() > seen {
@@ -51,7 +51,7 @@ pub(crate) async fn list(bridge: &Arc<Bridge>, like: &Message, seen: u64) {
             tracing::warn!(
                 "the server takes too long to list its tools; calls go on without what they want in headers"
             );
-            // It would keep each call waiting.
+            // Another listing would delay each call.
             bridge.calls.tool_list.is_done.store(true, Ordering::Release);
         }
     }
@@ -61,7 +61,7 @@ pub(crate) async fn list(bridge: &Arc<Bridge>, like: &Message, seen: u64) {
 async fn list_pages(bridge: &Arc<Bridge>, like: &Message) -> Result<(), Error> {
     let mut cursor = None;
     for _ in 0..MOST_PAGES {
-        // What comes back is learnt on its way to here.
+        // `incoming::answer` records the tools in each page.
         let page = own_requests::call(bridge, &list_request(like, cursor.as_deref()), Purpose::tool_list()).await?;
         cursor = page.result().and_then(|result| result.get("nextCursor")).map(str::to_owned);
         if cursor.as_deref().is_none_or(|cursor| cursor == "null") {
@@ -71,7 +71,7 @@ async fn list_pages(bridge: &Arc<Bridge>, like: &Message) -> Result<(), Error> {
     Ok(())
 }
 
-/// A `tools/list` of the client that sent `like`; `cursor` as the last page spelled it.
+/// Returns a `tools/list` with the client data of `like`. `cursor` is spelled as on the last page.
 fn list_request(like: &Message, cursor: Option<&str>) -> Message {
     let members = [revision::PROTOCOL_VERSION, revision::CLIENT_CAPABILITIES, revision::CLIENT_INFO];
     let meta = like.meta();

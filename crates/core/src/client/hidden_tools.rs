@@ -1,4 +1,5 @@
-//! The tools that the settings hide: they are in no list and are not called, whatever the client says; all else passes untouched.
+//! Hides tools as the settings say: removes them from lists and refuses calls to them. Everything else passes
+//! unchanged.
 
 use crate::{
     config::ToolFilter,
@@ -7,10 +8,10 @@ use crate::{
     text::excerpt,
     wire::message::Message,
 };
-/// The longest name of a tool that is repeated in an error, in bytes.
+/// Maximum length of a tool's name in an error, in bytes.
 const LONGEST_NAME: usize = 128;
 
-/// What speaks against sending this message, if it calls a tool that is hidden.
+/// Returns an error if the message calls a hidden tool.
 pub(crate) fn objection(filter: &ToolFilter, message: &Message) -> Option<Error> {
     if filter.is_empty() || message.method() != "tools/call" {
         return None;
@@ -21,7 +22,7 @@ pub(crate) fn objection(filter: &ToolFilter, message: &Message) -> Option<Error>
     Some(Error::new(ErrorKind::HiddenTool, summary).with_may_have_run(false))
 }
 
-/// An answer to `tools/list` without what is hidden; `None` if nothing is.
+/// Returns an answer to `tools/list` without the hidden tools, or `None` if it lists none.
 pub(crate) fn filtered(filter: &ToolFilter, answer: &Message) -> Option<Message> {
     let result = answer.result()?;
     let lists = result.members().filter(|member| member.is("tools"));
@@ -38,10 +39,11 @@ pub(crate) fn filtered(filter: &ToolFilter, answer: &Message) -> Option<Message>
     changes.then(|| Message::one(splice.finish())).flatten()
 }
 
-/// The name in an object that does not pass. Where it stands twice, each counts, as a reader may take either.
+/// Returns the first `name` of an object that does not pass. If `name` occurs twice, both must pass, because a reader
+/// may take either.
 fn hidden_name(object: Object<'_>, passes: impl Fn(&str) -> bool) -> Option<String> {
     let mut names = object.members().filter(|member| member.is("name"));
-    // What is no text names no tool, which only the server can say.
+    // A name that is not a string passes: the server refuses it.
     names.find_map(|member| serde_json::from_str::<String>(member.value).ok().filter(|name| !passes(name)))
 }
 

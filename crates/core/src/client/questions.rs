@@ -1,5 +1,5 @@
-//! What the bridge asks the client for a modern server that needs input (3.2): requests with ids of the bridge's own, whose
-//! answers never leave for the server as they are.
+//! Asks the client for input that a modern server needs (3.2). The requests have ids of the bridge's own. Their
+//! answers are never sent to the server unchanged.
 
 use std::{
     collections::HashMap,
@@ -17,13 +17,13 @@ use crate::{
     },
 };
 
-/// The questions that the client has not answered.
+/// The questions that the client has not answered yet.
 #[derive(Debug, Default)]
 pub(crate) struct Questions(Mutex<HashMap<String, oneshot::Sender<Message>>>);
 
 impl Questions {
-    /// Puts requests to the client; gives its responses in the same order. If the future is dropped before, the client is
-    /// told that nobody waits for them any more.
+    /// Sends requests to the client and returns its responses in the same order. If the future is dropped, cancels the
+    /// requests that have no response yet.
     pub(crate) async fn ask(&self, requests: &[Message], output: &Output) -> Vec<Message> {
         let mut asked = Vec::with_capacity(requests.len());
         for request in requests {
@@ -43,11 +43,11 @@ impl Questions {
         responses
     }
 
-    /// Takes a response of the client's, if it answers such a question.
+    /// Takes a response of the client if it answers one of these questions. Returns true if it does.
     pub(crate) fn take(&self, response: &Message) -> bool {
         let Some(id) = response.id() else { return false };
         let Some(sender) = self.lock().remove(id.as_str()) else { return false };
-        // Fails if the request that needed it is gone.
+        // Fails if the request that needs the response is gone.
         let _ = sender.send(response.clone());
         true
     }
@@ -57,7 +57,7 @@ impl Questions {
     }
 }
 
-/// A question that is not answered yet.
+/// A question without a response yet. Cancels it when dropped.
 struct OpenQuestion<'a> {
     questions: &'a Questions,
     output: &'a Output,

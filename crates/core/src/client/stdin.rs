@@ -1,4 +1,4 @@
-//! Stdin, message by message.
+//! Reads messages from stdin.
 
 use crate::{
     error::{Error, ErrorKind, Hint},
@@ -14,20 +14,20 @@ use std::io;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// What is read at once; messages that come together share one such block.
+/// Size of a read buffer, in bytes. Messages that arrive together share one buffer.
 const READ_SIZE: usize = 16 << 10;
-/// With less room than this in the block, the next read begins another.
+/// With less room than this in the buffer, the next read allocates another.
 const LEAST_READ: usize = 2 << 10;
 
-/// One message of the client's, or what should have been one.
+/// One message of the client, or the error for an invalid one.
 pub(crate) type Incoming = Result<Message, Invalid>;
 
-/// Stdin, message by message.
+/// Reads messages from stdin.
 pub(crate) struct Input<R> {
     reader: R,
     buffer: BytesMut,
     lines: Lines<Spooler>,
-    /// What is left of the last line, if that was a batch (R16).
+    /// The rest of the last line, if that was a batch (R16).
     batch: Option<Batch>,
     ended: bool,
 }
@@ -38,7 +38,7 @@ impl<R: AsyncRead + Unpin> Input<R> {
         Self { reader, buffer: BytesMut::new(), lines, batch: None, ended: false }
     }
 
-    /// The next message; `None` at the end. Can be dropped and called again without loss.
+    /// Returns the next message, or `None` at the end. Is cancel safe.
     pub(crate) async fn next(&mut self) -> io::Result<Option<Incoming>> {
         loop {
             if let Some(message) = self.next_read() {
@@ -52,7 +52,7 @@ impl<R: AsyncRead + Unpin> Input<R> {
             }
             if self.reader.read_buf(&mut self.buffer).await? == 0 {
                 self.ended = true;
-                // A last line without its end is still meant.
+                // The last line may lack its line break.
                 if let Some(message) = self.lines.finish().and_then(|line| self.open(line)) {
                     return Ok(Some(message));
                 }
@@ -62,7 +62,7 @@ impl<R: AsyncRead + Unpin> Input<R> {
         }
     }
 
-    /// The next message of what was read.
+    /// Returns the next message that was already read.
     pub(crate) fn next_read(&mut self) -> Option<Incoming> {
         loop {
             if let Some(element) = self.batch.as_mut().and_then(Iterator::next) {
@@ -76,8 +76,8 @@ impl<R: AsyncRead + Unpin> Input<R> {
         }
     }
 
-    /// The message of a line. None if there is none, or if it is a batch: only 2025-03-26 knows those, and single messages
-    /// are always right (R16, R17).
+    /// Returns the message of a line, or `None` if the line is blank or a batch. The messages of a batch are taken one
+    /// by one: only 2025-03-26 has batches, and single messages are always valid (R16, R17).
     fn open(&mut self, line: Result<ScannedPayload, GivenUp>) -> Option<Incoming> {
         match line {
             Ok(line) if line.is_blank() => None,

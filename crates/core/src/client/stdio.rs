@@ -1,12 +1,12 @@
-//! Stdin and stdout, and the queue of lines before stdout.
+//! Stdin and stdout, and the queue of lines for stdout.
 //!
-//! Under an MCP client both are pipes or sockets; these are polled on the runtime's own thread, which costs half of
-//! what a thread per stream costs in a round trip. `O_NONBLOCK` belongs to the open file, which other processes may
-//! share, and is never set on what was inherited: a pipe is opened anew, a socket is asked call by call. All else
-//! (terminal, file, Windows) is read and written by threads.
+//! An MCP client connects both to pipes or sockets. The runtime's own thread polls these, which halves the cost of a
+//! round trip compared to a thread per stream. `O_NONBLOCK` belongs to the open file, which other processes may share,
+//! so it is never set on an inherited file: a pipe is opened again, and each call on a socket is nonblocking by a
+//! flag. Threads read and write everything else (a terminal, a file, all of Windows).
 //!
-//! Lines leave in the order they were queued, short ones in batches of one write each. The queue holds a bounded number of
-//! bytes: a client that does not read makes those who answer wait.
+//! Lines leave in the order in which they were queued, short ones in batches of one write each. The queue holds a
+//! limited number of bytes: if the client does not read, senders wait.
 
 #[cfg(target_os = "linux")]
 mod pipe;
@@ -47,7 +47,7 @@ use crate::{
     },
 };
 
-/// This process's stdin. Call it inside a tokio runtime.
+/// Returns this process's stdin. Call it inside a tokio runtime.
 pub fn input() -> Box<dyn AsyncRead + Send + Unpin> {
     #[cfg(unix)]
     if let Some(input) = polled_input() {
@@ -56,7 +56,7 @@ pub fn input() -> Box<dyn AsyncRead + Send + Unpin> {
     Box::new(tokio::io::stdin())
 }
 
-/// This process's stdout. Call it inside a tokio runtime.
+/// Returns this process's stdout. Call it inside a tokio runtime.
 pub fn output() -> Stdout {
     #[cfg(unix)]
     if let Some(output) = polled_output() {
@@ -65,7 +65,7 @@ pub fn output() -> Stdout {
     tokio::io::stdout().into()
 }
 
-/// Where a bridge's lines go: this process's stdout, or any other writer.
+/// The output of a bridge: this process's stdout or any other writer.
 pub struct Stdout(Writer);
 
 enum Writer {
@@ -90,7 +90,7 @@ impl std::fmt::Debug for Stdout {
 fn polled_input() -> Option<Box<dyn AsyncRead + Send + Unpin>> {
     let stdin = io::stdin();
     match file_type(&stdin)? {
-        // Only Linux gives a file of its own to who opens a descriptor's path.
+        // Only on Linux does opening a descriptor's path create a new open file.
         #[cfg(target_os = "linux")]
         FileType::Fifo => Some(Box::new(pipe::stdin()?)),
         FileType::Socket => Some(Box::new(Socket::new(&stdin, Interest::READABLE)?)),
@@ -114,52 +114,52 @@ fn file_type(stream: &impl AsFd) -> Option<FileType> {
     fstat(stream).ok().map(|stat| FileType::from_raw_mode(stat.st_mode))
 }
 
-/// Bytes that may wait for stdout. A few batches, so that one is gathered while another leaves.
+/// Bytes that may wait for stdout: a few batches, so that one is gathered while another is written.
 const ROOM: usize = memory::OUTPUT;
-/// What a line costs in the queue beside its bytes.
+/// Bytes that a line costs in the queue in addition to its own.
 const OVERHEAD: usize = 256;
-/// A line of this length has a write of its own; shorter ones are gathered.
+/// Lines of this length or more have a write of their own; shorter ones are gathered. In bytes.
 const LONG: usize = 64 << 10;
-/// What is gathered for one write, which is what a pipe of Linux is made to hold.
+/// Bytes that are gathered for one write, which is the capacity that a Linux pipe gets.
 const BATCH: usize = 256 << 10;
 
-/// The writing end of the queue before stdout.
+/// The sending end of the queue for stdout.
 #[derive(Clone, Debug)]
 pub(crate) struct Output(Arc<Sender>);
 
-/// Whose end is the end of the queue.
+/// Ends the queue when dropped.
 #[derive(Debug)]
 struct Sender(Arc<QueueState>);
 
-/// The other end of the queue.
+/// The receiving end of the queue.
 #[derive(Debug)]
 pub(crate) struct Queue(Arc<QueueState>);
 
 #[derive(Debug)]
 struct QueueState {
     batches: Mutex<Batches>,
-    /// There is more to write, or never will be.
+    /// Notified when there is more to write, or never will be.
     changed: Notify,
     room: Semaphore,
-    /// When stdout last took anything.
+    /// When stdout last accepted bytes.
     progress: Mutex<Instant>,
 }
 
 #[derive(Debug, Default)]
 struct Batches {
     ready: VecDeque<WriteBatch>,
-    /// Memory of a batch that was written.
+    /// The buffer of a batch that was written, for reuse.
     spare: Vec<u8>,
     is_over: bool,
 }
 
-/// What leaves in one write, and the room that it takes until then.
+/// The bytes of one write, and the room that they take in the queue until then.
 #[derive(Debug)]
 enum WriteBatch {
-    /// Copies of short lines. A line is mostly a slice of what was read at once, up to 400 KiB, all of which would stay in
-    /// memory for it.
+    /// Copies of short lines. A line is usually a slice of a chunk of up to 400 KiB, and would keep the whole chunk in
+    /// memory.
     Short(Vec<u8>, usize),
-    /// A long line without its end, with which the next batch begins.
+    /// A long line without its line break, which begins the next batch.
     Long(Line, usize),
 }
 
@@ -175,24 +175,24 @@ impl Output {
         (Self(Arc::new(Sender(Arc::clone(&waiting)))), Queue(waiting))
     }
 
-    /// Queues a line, when there is room for it.
+    /// Queues a line. Waits until there is room for it.
     pub(crate) async fn send(&self, line: impl Into<Line>) {
         let line = line.into();
         let cost = (line.cost() + OVERHEAD).min(ROOM);
-        // Fails if stdout is gone; then the bridge is about to end.
+        // Fails if stdout is closed; then the bridge is about to end.
         if let Ok(room) = self.0.0.room.acquire_many(u32::try_from(cost).unwrap_or(u32::MAX)).await {
-            // It is given back when the line is written.
+            // `write` gives the room back when the line is written.
             room.forget();
             self.0.0.put(line, cost);
         }
     }
 
-    /// What becomes of the lines that were queued.
+    /// Returns a handle that observes the progress of the queue.
     pub(crate) fn progress(&self) -> Progress {
         Progress(Arc::clone(&self.0.0))
     }
 
-    /// Queues a line even if there is no room; for the last words, which are few.
+    /// Queues a line even if there is no room. For lines that cannot wait, which are few.
     pub(crate) fn send_now(&self, line: impl Into<Line>) {
         self.0.0.put(line.into(), 0);
     }
@@ -205,12 +205,12 @@ impl Drop for Sender {
     }
 }
 
-/// What becomes of the lines that were queued; it keeps no queue open.
+/// Observes the progress of the queue, without keeping it open.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress(Arc<QueueState>);
 
 impl Progress {
-    /// When stdout last took anything; `None` if nothing waits for it.
+    /// Returns when stdout last accepted bytes, or `None` if no line waits.
     pub(crate) fn last(&self) -> Option<Instant> {
         let is_waiting = self.0.room.available_permits() < ROOM || !self.0.batches().ready.is_empty();
         is_waiting.then(|| *self.0.progress.lock().unwrap_or_else(PoisonError::into_inner))
@@ -218,7 +218,7 @@ impl Progress {
 }
 
 impl QueueState {
-    /// Stdout has taken something.
+    /// Records that stdout has accepted bytes.
     fn goes_on(&self) {
         *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
@@ -241,7 +241,7 @@ impl QueueState {
 }
 
 impl Batches {
-    /// Puts a line and its end, or what is left of one, to the others that are short.
+    /// Adds a short line and its line break to the current batch. `line` is empty for the line break of a long line.
     fn put_short(&mut self, line: &[u8], line_breaks: bool, cost: usize) {
         if !matches!(self.ready.back(), Some(WriteBatch::Short(text, _)) if text.len() + line.len() < BATCH) {
             self.ready.push_back(WriteBatch::Short(mem::take(&mut self.spare), 0));
@@ -263,7 +263,7 @@ impl Queue {
         self.0.batches().ready.pop_front()
     }
 
-    /// Waits for more. False if there is none to come.
+    /// Waits for more lines. Returns false if the queue has ended.
     async fn has_more(&self) -> bool {
         loop {
             {
@@ -276,7 +276,7 @@ impl Queue {
         }
     }
 
-    /// Takes back the memory of a batch.
+    /// Keeps the buffer of a batch for the next one.
     fn reuse(&self, mut text: Vec<u8>) {
         text.clear();
         self.0.batches().spare = text;
@@ -285,15 +285,15 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // Nobody writes any more, so nobody has to wait for it.
+        // No lines are written any more, so senders must not wait for room.
         self.0.room.close();
     }
 }
 
-/// Writes the queued lines until the last writing end is dropped.
+/// Writes the queued lines until the last sending end is dropped.
 ///
 /// # Errors
-/// Stdout cannot be written, for one because its reader is gone.
+/// Stdout cannot be written, for example because its reader is gone.
 pub(crate) async fn write(output: Stdout, queue: Queue) -> io::Result<()> {
     let mut output = Writing { output, waiting: Arc::clone(&queue.0), is_within: false };
     while queue.has_more().await {
@@ -315,15 +315,15 @@ pub(crate) async fn write(output: Stdout, queue: Queue) -> io::Result<()> {
     Ok(())
 }
 
-/// Stdout while it is written, and who is told that it goes on.
+/// Stdout while lines are written, and the queue that records the progress.
 struct Writing {
     output: Stdout,
     waiting: Arc<QueueState>,
-    /// A part of a long line has left.
+    /// A part of a long line has been written.
     is_within: bool,
 }
 
-/// A file could not be read; to write was not the trouble.
+/// The file of a long line cannot be read. Stdout is not at fault.
 #[derive(Debug, thiserror::Error)]
 #[error("it cannot be read back from its file")]
 struct Unreadable(#[source] io::Error);
@@ -333,8 +333,8 @@ fn unreadable(error: io::Error) -> io::Error {
 }
 
 impl Writing {
-    /// Writes a line; where its file cannot be read, whoever waits for it is told. What has left of it stays a line of its own,
-    /// which is no message.
+    /// Writes a long line. If its file cannot be read, writes its failure reply. A part of the long line that was
+    /// already written stays as a line of its own, which is not a valid message.
     async fn write_long(&mut self, line: &Line) -> io::Result<()> {
         self.is_within = false;
         let Err(error) = self.write_line(line).await else { return Ok(()) };
@@ -420,7 +420,7 @@ impl Writing {
 
     async fn flush(&mut self) -> io::Result<()> {
         match &mut self.output.0 {
-            // Nothing waits on this side of it.
+            // A pipe has no buffer on this side.
             #[cfg(target_os = "linux")]
             Writer::Pipe(_) => Ok(()),
             Writer::Other(writer) => writer.flush().await,
@@ -517,7 +517,7 @@ mod tests {
                 store.push(Bytes::copy_from_slice(piece)).unwrap();
             }
             let spool::Payload::File(spooled) = store.take().unwrap().payload else { panic!("in memory") };
-            // As if somebody had cut it.
+            // Truncates the file.
             rustix::fs::ftruncate(spooled.file(), 100_000).unwrap();
             let (output, queue) = Output::new();
             output.send(Bytes::from_static(b"before")).await;

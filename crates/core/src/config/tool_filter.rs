@@ -1,8 +1,8 @@
-//! Which of the server's tools the client may see and call, by their names.
+//! Filters by name which of the server's tools the client may see and call.
 
 use wildmatch::WildMatch;
 
-/// Which tools there are for the client; all of them by default.
+/// The tools that the client may see and call; all of them by default.
 #[derive(Clone, Debug, Default)]
 pub struct ToolFilter {
     allowed: Vec<WildMatch>,
@@ -10,18 +10,18 @@ pub struct ToolFilter {
 }
 
 impl ToolFilter {
-    /// Only tools whose names are like one of `allowed`, or any if there is none, and like none of `denied`.
+    /// Lets a tool pass if its name matches a pattern of `allowed` (or `allowed` is empty) and no pattern of `denied`.
     pub fn new<T: AsRef<str>>(allowed: &[T], denied: &[T]) -> Self {
         let patterns = |texts: &[T]| texts.iter().map(|text| WildMatch::new(text.as_ref())).collect();
         Self { allowed: patterns(allowed), denied: patterns(denied) }
     }
 
-    /// Whether every tool passes.
+    /// True if every tool passes.
     pub fn is_empty(&self) -> bool {
         self.allowed.is_empty() && self.denied.is_empty()
     }
 
-    /// Whether the tool of this name passes.
+    /// True if the tool of this name passes.
     pub fn lets_pass(&self, name: &str) -> bool {
         let is_like = |patterns: &[WildMatch]| patterns.iter().any(|pattern| pattern.matches(name));
         (self.allowed.is_empty() || is_like(&self.allowed)) && !is_like(&self.denied)

@@ -1,26 +1,26 @@
-//! What a user can do about an error with the settings of the program around the bridge.
+//! Hints at the setting that fixes an error.
 //!
-//! Rule: the core names no option of a program. A program words these as its users know its settings.
+//! Rule: the core names no option of a program. Each program words the hints in terms of its own settings.
 
 use std::fmt;
 
-/// What helps, if a setting does.
+/// A problem that a setting can fix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Hint {
-    /// The server wants credentials, or others.
+    /// The server requires credentials, or different ones.
     Credentials,
-    /// The server wants credentials, and offers no sign-in.
+    /// The server requires credentials, and offers no sign-in.
     Key,
-    /// The authorization server is another one than before.
+    /// The authorization server has changed.
     OtherIssuer,
-    /// It is not known which authorization server is meant.
+    /// It is unclear which authorization server to use.
     Issuer,
-    /// The authorization server has no sign-in with a browser.
+    /// The authorization server offers no sign-in with a browser.
     OtherGrant,
-    /// The authorization server has no sign-in by device code.
+    /// The authorization server offers no sign-in by device code.
     NotByDevice,
-    /// The port that a sign-in comes back to is taken.
+    /// The port for the sign-in callback is in use.
     CallbackPort,
     /// There is no client to sign in as.
     ClientId,
@@ -30,17 +30,17 @@ pub enum Hint {
     Keychain,
     /// The proxy cannot be reached.
     Proxy,
-    /// The same, perhaps because of the network.
+    /// The proxy cannot be reached, perhaps because of the network.
     ProxyAndNetwork,
-    /// The way to the server takes too long.
+    /// Connecting to the server takes too long.
     Network,
     /// The server cannot be reached.
     Server,
-    /// A certificate comes from an authority that is not trusted.
+    /// A certificate comes from an untrusted authority.
     Authority,
-    /// A server's certificate is that of an authority.
+    /// The server's certificate is an authority's own.
     AuthorityItself,
-    /// The server wants a client certificate.
+    /// The server requires a client certificate.
     ClientCertificate,
     /// The client certificate cannot be read.
     ClientCertificateFile,
@@ -48,34 +48,34 @@ pub enum Hint {
     ClientKey,
     /// The client certificate or its key cannot be used.
     ClientCertificateAndKey,
-    /// The process has as many files open as it may.
+    /// The process has reached its limit on open files.
     OpenFiles,
-    /// A message of the client's is larger than the limit.
+    /// A message from the client is larger than the limit.
     RequestSize,
-    /// A message of the server's is larger than the limit.
+    /// A message from the server is larger than the limit.
     MessageSize,
-    /// A request took longer than it may.
+    /// A request took longer than the limit.
     TotalTime,
-    /// The server was silent for longer than it may be.
+    /// The server was silent for longer than the limit.
     IdleTime,
 }
 
-/// The words of a program for its settings.
+/// A program's wording of the hints.
 pub type HintWords = fn(Hint) -> &'static str;
 
 impl Hint {
-    /// Words that fit any program.
+    /// Returns words that fit any program.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Credentials => "give credentials for the server",
             Self::Key => "give a key or a token for the server",
             Self::OtherIssuer => "name the new one in the settings if that is right",
-            Self::Issuer => "name the one that is meant in the settings",
+            Self::Issuer => "name the right one in the settings",
             Self::OtherGrant | Self::NotByDevice => "try another way to sign in",
-            Self::CallbackPort => "choose another port for sign-ins to come back to",
+            Self::CallbackPort => "choose another port for the sign-in callback",
             Self::ClientId => "name a client",
             Self::KnownClient => "name a client that is known there, or give a token",
-            Self::Keychain => "leave the keychain alone",
+            Self::Keychain => "turn the keychain off",
             Self::Proxy => "check the proxy in the settings or HTTPS_PROXY",
             Self::ProxyAndNetwork => "check the proxy in the settings or HTTPS_PROXY, and the network",
             Self::Network => "check the network, and whether a proxy is needed",

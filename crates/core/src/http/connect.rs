@@ -1,6 +1,6 @@
-//! Connections: from a URI to a stream that HTTP can be spoken on, by way of names, TCP, proxies and TLS.
+//! Opens connections: from a URI to a stream for HTTP, through name resolution, TCP, proxies and TLS.
 //!
-//! Rule: an error says at which party the way ended (`ConnectFailure`), as only this code knows which one it was about.
+//! Rule: an error names the party at which the attempt failed (`ConnectFailure`), because only this code knows it.
 
 use std::{
     error::Error as StdError,
@@ -39,9 +39,9 @@ use super::{
 };
 use crate::{error::Error, http::Proxy};
 
-/// A peer that is gone without a word is found out within a minute: by TCP's own probes after 30 s of silence, by data
-/// that nobody acknowledges, and with HTTP/2 by pings while requests are open (`HttpSettings::ping`), as a proxy may keep
-/// up its half.
+/// A peer that disappears is detected within a minute: by TCP keep-alive probes after 30 s of silence, by
+/// unacknowledged data, and with HTTP/2 by pings while requests are open (`HttpSettings::ping`), because a proxy may
+/// keep its side of the connection open.
 const PROBE_AFTER: Duration = Duration::from_secs(30);
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 const PROBES: u32 = 3;
@@ -53,18 +53,18 @@ const H2: &[u8] = b"h2";
 
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Where the way to a server ended.
+/// At which party an attempt to connect failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectFailure {
-    #[error("it took too long")]
+    #[error("timed out")]
     TimedOut,
-    #[error("the proxy is not reached")]
+    #[error("cannot reach the proxy")]
     NoProxy(#[source] BoxError),
     #[error("the proxy wants credentials, or others")]
     Credentials,
-    #[error("the proxy makes no connection")]
+    #[error("the proxy refuses to connect")]
     Refused(#[source] BoxError),
-    #[error("the server is not reached")]
+    #[error("cannot reach the server")]
     NoServer(#[source] BoxError),
 }
 
@@ -73,7 +73,7 @@ pub(super) enum ConnectFailure {
 pub(super) enum Unanswered {
     /// There was no connection.
     Unreached(ConnectFailure),
-    /// It broke, or brought no HTTP. `is_unsent`: nothing of the request had been written.
+    /// The connection broke, or the peer does not speak HTTP. `is_unsent`: no byte of the request was written.
     Broken { error: hyper::Error, is_unsent: bool },
 }
 
@@ -88,7 +88,7 @@ impl From<ConnectFailure> for Unanswered {
 pub(super) enum NoAddress {
     #[error("no address")]
     Unknown(#[from] io::Error),
-    /// It has none that the settings allow; this is one of those that it has.
+    /// The settings allow none of its addresses. This is one of them.
     #[error("{0} is {1}")]
     Forbidden(IpAddr, Reach),
 }
@@ -109,7 +109,7 @@ struct Means {
 
 impl Connector {
     /// # Errors
-    /// Certificates or keys that cannot be used.
+    /// A certificate or key cannot be used.
     pub(super) fn new(settings: &HttpSettings) -> Result<Self, Error> {
         let identity = Identity::read(&settings.tls)?;
         let trust = Trust::read(&settings.tls)?;
@@ -122,11 +122,11 @@ impl Connector {
                 HttpVersion::Http2 => &[H2],
             },
         );
-        // A proxy is another party than the server: it does not see who the user is there.
+        // A proxy is not the server, so it never sees the user's client certificate.
         let tls_to_proxy = TlsSetup::new(&trust, &Identity::none(), &[]);
 
         let names = Names::within(settings.addresses.clone());
-        // The user has chosen the proxy, wherever it is.
+        // The user has chosen the proxy, so it may have any address.
         let tcp = |names| Self::tcp(names, settings.connect);
         Ok(Self(Arc::new(Means {
             to_server: Direct { tcp: tcp(names.clone()), tls },
@@ -143,7 +143,7 @@ impl Connector {
         let mut tcp = HttpConnector::new_with_resolver(names);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        // Shared out among the addresses of a host, so that one that is dead leaves time for the others.
+        // Divided among the addresses of a host, so that a dead address leaves time for the others.
         tcp.set_connect_timeout(Some(limit));
         tcp.set_keepalive(Some(PROBE_AFTER));
         tcp.set_keepalive_interval(Some(PROBE_EVERY));
@@ -153,7 +153,7 @@ impl Connector {
         tcp
     }
 
-    /// The same with other proxies.
+    /// Returns the same connector with other proxies.
     pub(super) fn with_proxies(&self, proxy: &Proxy) -> Self {
         let Means { to_server, to_proxy, identity, names, unix_socket, limit, .. } = &*self.0;
         Self(Arc::new(Means {
@@ -167,22 +167,23 @@ impl Connector {
         }))
     }
 
-    /// The proxy on the way to a URI, if there is one.
+    /// Returns the route through a proxy to this URI, if there is a proxy.
     pub(super) fn way(&self, uri: &Uri) -> Option<Way> {
         if self.socket(uri).is_some() { None } else { self.0.proxies.between(uri) }
     }
 
-    /// The socket of this machine on which the server of a URI listens, if that is so.
+    /// Returns the Unix socket for this URI, if it has one.
     fn socket(&self, uri: &Uri) -> Option<&UnixSocket> {
         self.0.unix_socket.as_ref().filter(|socket| socket.is_for(uri))
     }
 
-    /// What it means that a request to this URI got no response.
+    /// Returns the error for a request to this URI that got no response.
     pub(super) fn explain(&self, error: Unanswered, uri: &Uri) -> Error {
         self.trace(uri).explain(error)
     }
 
-    /// Finds out whether the host of a URI may be connected to. What a proxy makes of a name is not known.
+    /// Checks that the host of a URI may be connected to. Behind a proxy, the address of a name is unknown and is not
+    /// checked.
     #[cfg(feature = "oauth")]
     pub(super) async fn judge(&self, target: &Uri) -> Result<(), Error> {
         let Means { names, .. } = &*self.0;
@@ -199,10 +200,10 @@ impl Connector {
         Trace { uri, proxy, socket, asked: self.0.identity.asked() }
     }
 
-    /// A connection with where `target` points, or with the proxy that requests for it go to.
+    /// Connects to `target`, or to the proxy that forwards requests to it.
     ///
     /// # Errors
-    /// Where the way there ended.
+    /// At which party the attempt failed.
     pub(super) async fn connect(&self, target: &Uri) -> Result<NetworkStream, ConnectFailure> {
         timeout(self.0.limit, self.find_way(target)).await.unwrap_or(Err(ConnectFailure::TimedOut))
     }
@@ -226,7 +227,7 @@ impl Connector {
     }
 }
 
-/// Connects to where a URI points: by TCP, and with TLS if it is `https`.
+/// Connects directly to a URI: with TCP, and with TLS if it is `https`.
 #[derive(Clone)]
 pub(super) struct Direct {
     tcp: HttpConnector<Names>,
@@ -240,7 +241,7 @@ impl std::fmt::Debug for Direct {
 }
 
 impl Direct {
-    /// A connection with where `target` points.
+    /// Connects to `target`.
     pub(super) async fn connect(&self, target: &Uri) -> Result<NetworkStream, BoxError> {
         #[cfg(any(test, feature = "internals"))]
         if let Some(wire) = super::in_memory::connect(target) {
@@ -250,7 +251,7 @@ impl Direct {
         self.secure(NetworkStream { layer: Layer::Tcp(stream), is_forwarded: false }, target).await
     }
 
-    /// Puts TLS on a stream to `target` if that is `https`.
+    /// Adds TLS to a stream to `target` if its scheme is `https`.
     async fn secure(&self, stream: NetworkStream, target: &Uri) -> Result<NetworkStream, BoxError> {
         if target.scheme() != Some(&Scheme::HTTPS) {
             return Ok(stream);
@@ -275,7 +276,7 @@ impl Service<Uri> for Direct {
     }
 }
 
-/// The addresses of names, as far as they may be connected to.
+/// Resolves names, and returns only addresses that may be connected to.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     resolver: GaiResolver,
@@ -287,13 +288,13 @@ impl Names {
         Self::within(Addresses::Any)
     }
 
-    /// Only addresses of these.
+    /// Returns only allowed addresses.
     pub(super) fn within(allowed: Addresses) -> Self {
         Self { resolver: GaiResolver::new(), allowed }
     }
 
-    /// Finds out whether a host may be connected to whose address is known without asking anybody: not even a proxy is
-    /// asked for another.
+    /// Checks that a host may be connected to, if its address is known without a lookup. An address that is not
+    /// allowed is not requested from a proxy either.
     async fn judge_literal(&self, host: &str) -> Result<(), NoAddress> {
         match literal(host) {
             Some(addresses) => self.permitted(addresses).await.map(drop),
@@ -301,20 +302,20 @@ impl Names {
         }
     }
 
-    /// The addresses of a host that may be connected to.
+    /// Returns the addresses of a host that may be connected to.
     async fn allowed(&self, host: &str) -> Result<Vec<SocketAddr>, NoAddress> {
         let found = self.find(host).await?;
         self.permitted(found).await
     }
 
-    /// Those of these addresses that may be connected to; one that may not does not spoil the others.
+    /// Keeps the addresses that may be connected to, and ignores the others.
     async fn permitted(&self, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, NoAddress> {
         let Addresses::Like(host) = &self.allowed else { return Ok(addresses) };
         let is_for_all = |address: &SocketAddr| Reach::of(address.ip()) == Reach::Everybody;
         let forbidden = addresses.iter().find(|address| !is_for_all(address)).map(SocketAddr::ip);
         let Some(forbidden) = forbidden else { return Ok(addresses) };
-        // A host without an address, as where only a proxy knows one, is near nothing. Nor is one that everybody reaches
-        // as well: whoever owns its name can give it any address beside.
+        // If the server's host has no address here (only a proxy may know it), only public addresses are allowed. The
+        // same holds if it also has a public address: the owner of its name can add any other address to it.
         let at = self.find(host).await.unwrap_or_default();
         let at = if at.iter().any(is_for_all) { Vec::new() } else { at };
         addresses.retain(|address| {
@@ -325,7 +326,7 @@ impl Names {
         if addresses.is_empty() { Err(NoAddress::Forbidden(forbidden, Reach::of(forbidden))) } else { Ok(addresses) }
     }
 
-    /// All addresses of a host.
+    /// Returns all addresses of a host.
     async fn find(&self, host: &str) -> Result<Vec<SocketAddr>, NoAddress> {
         if let Some(addresses) = literal(host) {
             return Ok(addresses);
@@ -335,12 +336,13 @@ impl Names {
     }
 }
 
-/// The addresses of a host that nobody needs to be asked for.
+/// Returns the addresses of a host that needs no lookup.
 fn literal(host: &str) -> Option<Vec<SocketAddr>> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Some(vec![(address, 0).into()]);
     }
-    // By definition (RFC 6761, 6.3), and not all name services know that it has both (R94), or that it is no other's.
+    // RFC 6761, 6.3, defines these addresses. Some name services do not return both (R94), or return addresses of
+    // other hosts.
     is_localhost(host).then(|| vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()])
 }
 
@@ -359,7 +361,7 @@ impl Service<Name> for Names {
     }
 }
 
-/// The host of a URI, without the brackets of an IPv6 address.
+/// Returns the host of a URI, without the brackets of an IPv6 address.
 pub(super) fn bare_host(uri: &Uri) -> &str {
     let host = uri.host().unwrap_or_default();
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
@@ -378,10 +380,10 @@ impl UnixSocket {
     }
 }
 
-/// A connection: TCP or a Unix socket, with TLS on it once or, behind a proxy that wants TLS too, twice.
+/// A connection: TCP or a Unix socket, plus one layer of TLS, or two if the proxy uses TLS as well.
 pub(super) struct NetworkStream {
     layer: Layer,
-    /// The peer is a proxy that sends requests on.
+    /// True if the peer is a proxy that forwards requests.
     is_forwarded: bool,
 }
 
@@ -395,12 +397,12 @@ enum Layer {
 }
 
 impl NetworkStream {
-    /// Whether the peer is a proxy that sends requests on.
+    /// True if the peer is a proxy that forwards requests.
     pub(super) fn is_forwarded(&self) -> bool {
         self.is_forwarded
     }
 
-    /// Whether HTTP/2 was chosen in the TLS handshake.
+    /// True if the TLS handshake chose HTTP/2.
     pub(super) fn chose_http2(&self) -> bool {
         matches!(&self.layer, Layer::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(H2))
     }

@@ -1,6 +1,6 @@
-//! What it means that a request failed below HTTP: who is at fault, and which setting helps.
+//! Turns a failure below HTTP into an error that names the party at fault and the setting that helps.
 //!
-//! Rule: decided by the types of the errors, never by their texts.
+//! Rule: decides by the types of errors, never by their texts.
 
 use crate::{
     error::{Error, ErrorKind, Fate, Hint},
@@ -16,19 +16,19 @@ use super::{
     tls::{self, CertificateRequest},
 };
 
-/// What is known about the way that a request took.
+/// The known facts about the route of a request.
 pub(super) struct Trace<'a> {
     pub(super) uri: &'a Uri,
-    /// The proxy on it, without credentials.
+    /// The proxy on the route, without credentials.
     pub(super) proxy: Option<String>,
-    /// The socket that it is reached by.
+    /// The Unix socket on the route.
     pub(super) socket: Option<&'a Path>,
-    /// Whether the server asked for a client certificate.
+    /// Tells if the server asked for a client certificate.
     pub(super) asked: CertificateRequest,
 }
 
 impl Trace<'_> {
-    /// The error to give: the party at fault, and one line on what failed and what to do.
+    /// Returns the error to report: the party at fault, and one line on what failed and what to do.
     pub(super) fn explain(&self, error: Unanswered) -> Error {
         match error {
             Unanswered::Unreached(failure) => self.judge_way(&failure).with_source(failure),
@@ -41,13 +41,13 @@ impl Trace<'_> {
         }
     }
 
-    /// The same where no connection was tried.
+    /// Returns the error for a request that was not attempted.
     #[cfg(feature = "oauth")]
     pub(super) fn of_way(&self, failure: &ConnectFailure) -> Error {
         self.judge_way(failure)
     }
 
-    /// No connection was made.
+    /// Returns the error if no connection was made.
     fn judge_way(&self, failure: &ConnectFailure) -> Error {
         let url = Shown(self.uri);
         let proxy = self.proxy.as_deref().unwrap_or_default();
@@ -75,13 +75,13 @@ impl Trace<'_> {
             ConnectFailure::Credentials => wants_credentials(proxy),
             ConnectFailure::Refused(_) => Error::new(
                 ErrorKind::Connect,
-                format!("the proxy {proxy} gives no way to {url}; ask who runs it, or put the host into NO_PROXY"),
+                format!("the proxy {proxy} does not connect to {url}; ask its operator, or put the host into NO_PROXY"),
             ),
             ConnectFailure::NoServer(_) | ConnectFailure::TimedOut => self.judge_server(failure),
         }
     }
 
-    /// The server was not reached.
+    /// Returns the error if the server was not reached.
     fn judge_server(&self, failure: &ConnectFailure) -> Error {
         let (url, via) = (Shown(self.uri), self.via());
         if let Some(socket) = self.socket {
@@ -109,7 +109,7 @@ impl Trace<'_> {
         }
         if is_out_of_descriptors(failure) {
             let summary =
-                format!("cannot connect to {url}: this process has as many files and connections open as it may");
+                format!("cannot connect to {url}: this process has reached its limit of open files and connections");
             return Error::new(ErrorKind::Connect, summary).with_hint(Hint::OpenFiles);
         }
         let summary = if self.uri.scheme() == Some(&Scheme::HTTPS) && is_cut(failure) {
@@ -124,7 +124,7 @@ impl Trace<'_> {
         Error::new(ErrorKind::Connect, summary)
     }
 
-    /// A connection was made, and broke or brought nonsense.
+    /// Returns the error if a connection was made, and broke or returned invalid data.
     fn judge_connection(&self, error: &hyper::Error) -> Error {
         let url = Shown(self.uri);
         if let Some(error) = find::<rustls::Error>(error)
@@ -133,19 +133,19 @@ impl Trace<'_> {
             return tls::explain(error, &url, self.asked);
         }
         if find::<h2::Error>(error).is_some_and(|error| error.is_library() && error.is_reset()) {
-            let summary = format!("what {url} answers breaks the rules of HTTP/2, or its headers have no end");
+            let summary = format!("the response of {url} violates HTTP/2, or its headers are too large");
             return Error::new(ErrorKind::InvalidAnswer, summary);
         }
         match find::<hyper::Error>(error) {
             Some(error) if error.is_parse() => Error::new(
                 ErrorKind::InvalidAnswer,
-                format!("what {url} answers is no HTTP, or its headers have no end; check scheme and port of the URL"),
+                format!("the response of {url} is not HTTP, or its headers are too large; check its scheme and port"),
             ),
             _ if self.asked == CertificateRequest::InVain => {
                 let summary = format!("the connection to {url} broke after it asked for a client certificate");
                 Error::new(ErrorKind::Broken, summary).with_hint(Hint::ClientCertificate)
             }
-            _ => Error::new(ErrorKind::Broken, format!("the connection to {url} broke before an answer came")),
+            _ => Error::new(ErrorKind::Broken, format!("the connection to {url} broke before a response arrived")),
         }
     }
 
@@ -154,7 +154,7 @@ impl Trace<'_> {
     }
 }
 
-/// What a proxy means by 407.
+/// Returns the error for status 407 of a proxy.
 pub(super) fn wants_credentials(proxy: &str) -> Error {
     let scheme = proxy.split_once(':').map_or("http", |(scheme, _)| scheme);
     let summary =
@@ -162,8 +162,8 @@ pub(super) fn wants_credentials(proxy: &str) -> Error {
     Error::new(ErrorKind::Proxy, summary)
 }
 
-/// Whether the server has said in HTTP/2 that it did not process the request (RFC 9113, 6.8 and 8.7): it goes away in
-/// good order, or refuses the stream.
+/// True if the server said in HTTP/2 that it did not process the request (RFC 9113, 6.8 and 8.7): it shuts down
+/// gracefully, or refuses the stream.
 fn was_refused_unread(error: &hyper::Error) -> bool {
     find::<h2::Error>(error).is_some_and(|error| {
         let went = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
@@ -172,7 +172,7 @@ fn was_refused_unread(error: &hyper::Error) -> bool {
     })
 }
 
-/// The first error of this type: this one or one of its causes.
+/// Returns the first error of this type: the error itself or one of its causes.
 fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
     chain(error).find_map(<dyn StdError>::downcast_ref)
 }
@@ -181,12 +181,12 @@ fn is_timeout(failure: &ConnectFailure) -> bool {
     matches!(failure, ConnectFailure::TimedOut) || io_kinds(failure).any(|kind| kind == io::ErrorKind::TimedOut)
 }
 
-/// Whether the operating system gives no further descriptor.
+/// True if the operating system has no more file descriptors for this process.
 fn is_out_of_descriptors(failure: &ConnectFailure) -> bool {
     chain(failure).filter_map(<dyn StdError>::downcast_ref).any(open_files::are_used_up)
 }
 
-/// Whether the peer closed the connection when more should have come.
+/// True if the peer closed the connection too early.
 fn is_cut(failure: &ConnectFailure) -> bool {
     io_kinds(failure).any(|kind| matches!(kind, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset))
 }
@@ -195,8 +195,8 @@ fn io_kinds(failure: &ConnectFailure) -> impl Iterator<Item = io::ErrorKind> {
     chain(failure).filter_map(<dyn StdError>::downcast_ref).map(io::Error::kind)
 }
 
-/// An error and all its causes. An I/O error wraps one, or another I/O error that does, and its `source()` leaves out
-/// what it wraps.
+/// Returns an error and all its causes. `io::Error::source()` skips the error that an I/O error wraps, so this
+/// unwraps it.
 fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     let mut next = Some(error);
     std::iter::from_fn(move || {

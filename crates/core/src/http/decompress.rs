@@ -1,8 +1,12 @@
-//! What decompresses the body of a response (RFC 9110, 8.4), piece by piece as it comes.
+//! Decompresses the body of a response (RFC 9110, 8.4), chunk by chunk.
 //!
-//! Rules: what has come so far is expanded as far as it goes, so that an event does not wait for the next; and memory is
-//! bounded, however much a little may expand to. What a decoder holds is taken from a budget that all replies of a client
-//! share: all that it may come to hold before it goes on, and then what it has touched; nobody has touched the rest.
+//! A "text" here is one complete compressed stream, such as a gzip member or a zstd frame. A body may contain
+//! several.
+//!
+//! Rules: each chunk is decompressed as far as possible, so that an event does not wait for the next one. Memory is
+//! bounded at any compression ratio: a decoder takes its memory from a budget that all responses of a client
+//! share. Before a step it reserves all that it may hold after the step. After the step it keeps only what it has
+//! touched, because untouched memory costs nothing.
 
 mod brotli;
 mod zstd;
@@ -20,44 +24,45 @@ use tokio::time::timeout;
 use self::{brotli::Brotli, zstd::Zstd};
 use crate::memory::{Budget, Taken};
 
-/// What is expanded at once.
+/// The size of an output block, in bytes.
 const BLOCK: usize = 16 << 10;
-/// A block with less room than this is left, and another one begun.
+/// A block with less free space than this is replaced by a new one.
 const LITTLE_ROOM: usize = 4 << 10;
-/// What a decoder of deflate holds, in bytes.
+/// The memory of a deflate decoder, in bytes.
 const DEFLATE: usize = 64 << 10;
-/// To begin a text costs as much as a thousand bytes of one. So many of a body may be empty, and of all others each must have so
-/// many bytes on average.
+/// Limits on texts, because starting one costs as much as decompressing a thousand bytes. A body may have 64 empty
+/// texts. All other texts must have 16 bytes on average.
 const MOST_EMPTY_TEXTS: usize = 64;
 const LEAST_TEXT: usize = 16;
-/// How long a reply waits for the memory to expand it.
+/// How long a response waits for memory from the budget.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A body that is being expanded.
+/// A body that is being decompressed.
 pub(super) struct BodyDecompressor {
     decoder: Box<dyn Decompressor>,
     input: Bytes,
-    /// Room for what is expanded next.
+    /// The free space for output.
     block: BytesMut,
-    /// The decoder may hold more than it had room for.
+    /// True if the decoder may hold output that did not fit into the block.
     is_full: bool,
-    /// Nothing has begun that is not at its end. Most formats allow several texts, one after the other.
+    /// True if no text is incomplete. Most formats allow several texts in a row.
     is_whole: bool,
-    /// What is wrong with the body, once all before it was given.
+    /// An error in the body, reported after all output before it was returned.
     failed: Option<io::Error>,
-    /// Bytes of text up to here.
+    /// The number of decompressed bytes so far.
     expanded: usize,
-    /// How many texts were begun.
+    /// The number of texts started so far.
     texts: usize,
     held: Taken,
 }
 
-/// A decoder, and what it holds.
+/// A decoder that knows how much memory it holds.
 trait Decompressor: DecodeV2 + Send + Sync {
-    /// Another text begins with these bytes.
+    /// Prepares for another text, which starts with these bytes.
     fn begin(&mut self, _input: &[u8]) {}
 
-    /// What it may hold after the next step, and what it has touched of that, in bytes. `expanded`: how much text it has given.
+    /// Returns the bytes that it may hold after the next step, and those of them that it has touched. `expanded` is
+    /// the number of decompressed bytes so far.
     fn weight(&self, expanded: usize) -> (usize, usize);
 }
 
@@ -80,12 +85,12 @@ impl std::fmt::Debug for BodyDecompressor {
 }
 
 impl BodyDecompressor {
-    /// One for a response with these headers, if its body is compressed in one way that is known. It takes what it holds
-    /// from this budget.
+    /// Returns a decompressor for a response with these headers if exactly one known coding compresses its body.
+    /// Takes its memory from this budget.
     pub(super) fn of(headers: &HeaderMap, budget: &Budget) -> Option<Self> {
         let lines = headers.get_all(header::CONTENT_ENCODING).iter().map(HeaderValue::as_bytes);
         let codings = lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-        // It is a list, in which some say that there is nothing to do.
+        // The header is a list, and some servers put `identity` in it.
         let mut codings = codings.filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"));
         let coding = codings.next().filter(|_| codings.next().is_none())?.to_ascii_lowercase();
         let decoder: Box<dyn Decompressor> = match coding.as_slice() {
@@ -99,15 +104,16 @@ impl BodyDecompressor {
         Some(Self { decoder, input, block, is_full: false, is_whole: true, failed: None, expanded: 0, texts: 0, held })
     }
 
-    /// Takes the next bytes of the body. All before must have been expanded.
+    /// Takes the next bytes of the body. All earlier ones must have been decompressed.
     pub(super) fn feed(&mut self, input: Bytes) {
         self.input = input;
     }
 
-    /// The next bytes of the text; `None` if they need more input. Waits for the memory that the decoder may come to hold.
+    /// Returns the next decompressed bytes, or `None` if more input is needed. Waits for the memory that the decoder
+    /// may need.
     ///
     /// # Errors
-    /// The body is not what its header says, or other replies hold the memory for too long.
+    /// The body is not what its header says, or other responses hold the memory for too long.
     pub(super) async fn next(&mut self) -> io::Result<Option<Bytes>> {
         if let Some(error) = self.failed.take() {
             return Err(error);
@@ -120,7 +126,7 @@ impl BodyDecompressor {
         }
         let (most, _) = self.decoder.weight(self.expanded);
         if !self.held.try_grow(most) && timeout(PATIENCE, self.held.grow(most)).await.is_err() {
-            return Err(io::Error::other("other replies hold all of the memory that there is for this"));
+            return Err(io::Error::other("other responses hold all the memory for decompression"));
         }
         let next = self.expand();
         let (_, touched) = self.decoder.weight(self.expanded);
@@ -128,14 +134,11 @@ impl BodyDecompressor {
         next
     }
 
-    /// Begins a text, which has a window of its own.
+    /// Starts a text, which has its own window.
     fn begin(&mut self) -> io::Result<()> {
         self.texts += 1;
         if self.texts > MOST_EMPTY_TEXTS.saturating_add(self.expanded / LEAST_TEXT) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "it is made of too many texts with nothing in them",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it consists of too many empty texts"));
         }
         self.decoder.reinit()?;
         self.decoder.begin(&self.input);
@@ -161,7 +164,8 @@ impl BodyDecompressor {
             let (read, written) = (input.written_len(), output.written_len());
             match decoded {
                 Ok(is_whole) => self.is_whole = is_whole,
-                // What was right before the fault is not lost with it: it may be all, where a checksum is wrong.
+                // Return the output before the error first: it may be complete, for example if only a checksum is
+                // wrong.
                 Err(error) if written > 0 => self.failed = Some(error),
                 Err(error) => return Err(error),
             }
@@ -178,12 +182,13 @@ impl BodyDecompressor {
         Ok(None)
     }
 
-    /// The body is at its end.
+    /// Checks that the body is complete.
     ///
     /// # Errors
-    /// Its text is not.
+    /// The last text is incomplete.
     pub(super) fn finish(&mut self) -> io::Result<()> {
-        // The decoder alone knows, if the last of the text had to wait for room after all of the input was read.
+        // If the end of the text had to wait for free space after all input was read, only the decoder knows that it
+        // is complete.
         let is_whole =
             self.is_whole || self.decoder.finish(&mut WriteBuffer::new_initialized(&mut [0])).unwrap_or(false);
         if is_whole { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
@@ -205,7 +210,7 @@ mod tests {
 
     const CODINGS: [&str; 4] = ["gzip", "deflate", "br", "zstd"];
 
-    /// `text` in this coding: what must be sent before a flush, and the rest.
+    /// Compresses `text` with this coding. Returns the bytes up to a flush, and the rest.
     fn compressed(coding: &str, text: &[u8]) -> (Vec<u8>, Vec<u8>) {
         fn parts<W: Write>(mut encoder: W, text: &[u8], taken: impl Fn(&mut W) -> Vec<u8>) -> (Vec<u8>, W) {
             encoder.write_all(text).unwrap();
@@ -246,7 +251,7 @@ mod tests {
         BodyDecompressor::of(&headers, budget).unwrap()
     }
 
-    /// What a future gives that does not wait.
+    /// Returns the output of a future that must not wait.
     fn at_once<F: Future>(future: F) -> F::Output {
         match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(output) => output,
@@ -254,7 +259,7 @@ mod tests {
         }
     }
 
-    /// What can be had after this piece.
+    /// Returns all output that is available after this piece.
     fn expand(expander: &mut BodyDecompressor, piece: &[u8]) -> io::Result<Vec<u8>> {
         expander.feed(Bytes::copy_from_slice(piece));
         let mut text = Vec::new();
@@ -284,9 +289,9 @@ mod tests {
             };
             assert!(whole(coding, &[&text(b"").repeat(MOST_EMPTY_TEXTS)]).unwrap().is_empty(), "{coding}");
             let error = whole(coding, &[&text(b"").repeat(MOST_EMPTY_TEXTS + 1)]).unwrap_err();
-            assert!(error.to_string().contains("too many texts"), "{coding}: {error}");
+            assert!(error.to_string().contains("too many empty texts"), "{coding}: {error}");
             assert!(whole(coding, &[&text(b"x").repeat(1_000)]).is_err(), "{coding}");
-            // As servers do that compress each event by itself.
+            // Some servers compress each event separately.
             let event = b"data: {\"jsonrpc\":\"2.0\"}\n\n";
             assert_eq!(whole(coding, &[&text(event).repeat(1_000)]).unwrap().len(), event.len() * 1_000, "{coding}");
         }
@@ -324,7 +329,7 @@ mod tests {
 
     #[test]
     fn nothing_that_has_come_is_held_back() {
-        // What fills the block to the last byte, nearly, or by far.
+        // Text that exactly fills the block, nearly fills it, or exceeds it by far.
         for length in [1, 100, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK, 100 * BLOCK] {
             let text = vec![b' '; length];
             for coding in CODINGS {
@@ -368,7 +373,7 @@ mod tests {
         assert_eq!(whole(" X-GZIP ", &[]).unwrap(), b"");
     }
 
-    /// A text that fills any window, compressed with the largest that the coding allows.
+    /// Returns a text that fills any window, compressed with the largest window that the coding allows.
     fn bomb(coding: &str, window: u32) -> Vec<u8> {
         let text = vec![0; 40 << 20];
         if coding == "br" {
@@ -408,7 +413,7 @@ mod tests {
             }
             let fits = memory::EXPANDING / open[0].decoder.weight(40 << 20).0;
             assert_eq!(open.len() - refused, fits, "{coding}: each has filled its window");
-            // Who has little text holds little, whatever window was announced.
+            // A response with little text holds little memory, even if it announces a large window.
             drop(open);
             let (head, _) = compressed(coding, b"an event");
             let open: Vec<_> = (0..40)
@@ -425,7 +430,7 @@ mod tests {
 
     #[test]
     fn windows_beyond_the_standards_are_refused() {
-        // The form of brotli that its standard does not know announces a window of 1 GiB in two bytes.
+        // The non-standard Brotli variant announces a window of 1 GiB in two bytes.
         assert!(whole("br", &[&[0x11, 0x1e, 0, 0, 0, 0, 0, 0]]).is_err());
         assert!(whole("zstd", &[&bomb("zstd", 24)]).is_err());
         assert_eq!(whole("br", &[&bomb("br", 24)]).unwrap().len(), 40 << 20);

@@ -1,7 +1,8 @@
-//! One connection of HTTP/1.1.
+//! One HTTP/1.1 connection.
 //!
-//! Who uses it drives it, so that no other task has to be woken for each piece that goes out or comes in: the one that
-//! waits for a response, then the one that reads its body, and between requests the pool.
+//! The current user of the connection polls it, so no other task is woken for each chunk that is sent or received.
+//! The user is first the task that waits for a response, then the one that reads its body, and between requests the
+//! pool.
 
 use std::{
     fmt,
@@ -28,34 +29,34 @@ use super::{
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// A connection, and what each request on it needs.
+/// A connection, and the data that each request on it needs.
 pub(super) struct Http1<B> {
     sender: http1::SendRequest<B>,
-    /// `None` when it has ended.
+    /// `None` after the connection has ended.
     connection: Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>,
     origin: PoolKey,
     host: Option<HeaderValue>,
-    /// The peer is a proxy that wants the whole URI.
+    /// True if the peer is a proxy, which needs the absolute URI.
     is_forwarded: bool,
-    /// How long the server says that it keeps the connection while nobody uses it.
+    /// How long the server keeps the connection idle, as it announced.
     kept_for: Option<Duration>,
     pool: Weak<Pool<B>>,
 }
 
-/// A connection, whatever the requests on it carry.
+/// A connection, independent of the type of its request bodies.
 pub(super) trait Responding: Send {
-    /// Sends and receives what can be. Ready when the connection has ended.
+    /// Sends and receives as much as possible. Ready when the connection has ended.
     fn drive(&mut self, context: &mut Context<'_>) -> Poll<()>;
 
-    /// Gives it back when the response has come to its end.
+    /// Returns the connection to the pool at the end of a response.
     fn release(self: Box<Self>);
 }
 
 impl<B: RequestBody> Http1<B> {
-    /// Speaks HTTP/1.1 on a stream.
+    /// Starts HTTP/1.1 on a stream.
     ///
     /// # Errors
-    /// None that is known.
+    /// None is known.
     pub(super) async fn new(
         stream: NetworkStream,
         settings: &http1::Builder,
@@ -73,8 +74,8 @@ impl<B: RequestBody> Http1<B> {
     /// Sends a request, and waits for the head of its response.
     ///
     /// # Errors
-    /// The connection broke. The error has the request with it if nothing of it was sent.
-    // No `async fn`, which would keep room for the request as it came.
+    /// The connection broke. The error contains the request if nothing of it was sent.
+    // Not an `async fn`, which would store the original request in its state as well.
     pub(super) fn send(
         &mut self,
         mut request: Request<B>,
@@ -90,7 +91,7 @@ impl<B: RequestBody> Http1<B> {
         async move {
             let mut response = pin!(response);
             let response = poll_fn(|context| {
-                // Whether it has ended is told by the response.
+                // The response reports the end of the connection.
                 let _ = drive(&mut self.connection, context);
                 response.as_mut().poll(context)
             })
@@ -108,12 +109,12 @@ impl<B> Http1<B> {
         &self.origin
     }
 
-    /// How long the server says that it keeps the connection while nobody uses it.
+    /// Returns how long the server keeps the connection idle, as it announced.
     pub(super) fn kept_for(&self) -> Option<Duration> {
         self.kept_for
     }
 
-    /// Whether it can take a request.
+    /// True if the connection can take a request.
     pub(super) fn is_free(&self) -> bool {
         self.sender.is_ready()
     }
@@ -133,7 +134,8 @@ impl<B: Send + 'static> Responding for Http1<B> {
 
 impl<B> Drop for Http1<B> {
     fn drop(&mut self) {
-        // Without its sender it ends in good order, with the last words of TLS, or at once if something is under way.
+        // Dropping the sender ends the connection cleanly, with TLS `close_notify`, or at once if a request is in
+        // flight.
         if let (Some(connection), Ok(runtime)) = (self.connection.take(), Handle::try_current()) {
             drop(runtime.spawn(connection));
         }
@@ -146,7 +148,7 @@ impl fmt::Debug for dyn Responding {
     }
 }
 
-/// The time in a `Keep-Alive` header (RFC 2068, 19.7.1.1).
+/// Returns the timeout in a `Keep-Alive` header (RFC 2068, 19.7.1.1).
 fn kept_for(announced: &HeaderValue) -> Option<Duration> {
     let parameters = announced.to_str().ok()?.split(',').filter_map(|parameter| parameter.split_once('='));
     let timeout = parameters.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"));
@@ -159,7 +161,7 @@ fn drive(
 ) -> Poll<()> {
     let Some(driven) = connection else { return Poll::Ready(()) };
     driven.as_mut().poll(context).map(|ended| {
-        // Whoever waits for a response has been told.
+        // The caller that waits for a response has its own error.
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection broke");
         }
@@ -167,7 +169,7 @@ fn drive(
     })
 }
 
-/// What the header `Host` says: the port only if it is not the scheme's own.
+/// Returns the value of the `Host` header, without the scheme's default port.
 fn host(uri: &Uri) -> Option<HeaderValue> {
     let host = uri.host()?;
     match (uri.port_u16(), uri.scheme_str()) {

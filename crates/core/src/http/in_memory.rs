@@ -1,6 +1,6 @@
-//! Connections in memory in the place of TCP, for the checks that play a whole server in this process.
+//! In-memory connections that replace TCP, for tests that run a whole server in this process.
 //!
-//! Rule: they are one runtime's own, as each such check has one, and others run beside it.
+//! Rule: a network belongs to one runtime, because each such test has its own and others run at the same time.
 
 use std::{
     collections::HashMap,
@@ -19,7 +19,7 @@ pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
-/// Connects to where a URI points.
+/// Connects to a URI.
 type Connect = Arc<dyn Fn(&Uri) -> io::Result<Box<dyn Wire>> + Send + Sync>;
 
 static NETWORKS: LazyLock<Mutex<HashMap<Id, Connect>>> = LazyLock::new(Mutex::default);
@@ -28,11 +28,11 @@ fn networks() -> MutexGuard<'static, HashMap<Id, Connect>> {
     NETWORKS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// While it lives, it is all the network that its runtime has.
+/// Replaces the whole network of its runtime until it is dropped.
 pub(crate) struct Network(Id);
 
 impl Network {
-    /// The network of the runtime that this is called in.
+    /// Creates the network of the current runtime.
     pub(crate) fn new(connect: impl Fn(&Uri) -> io::Result<Box<dyn Wire>> + Send + Sync + 'static) -> Self {
         let runtime = Handle::current().id();
         networks().insert(runtime, Arc::new(connect));
@@ -46,7 +46,7 @@ impl Drop for Network {
     }
 }
 
-/// A connection with where `target` points, if this runtime has such a network.
+/// Connects to `target`, if this runtime has such a network.
 pub(super) fn connect(target: &Uri) -> Option<io::Result<Box<dyn Wire>>> {
     let connect = networks().get(&Handle::current().id()).cloned()?;
     Some(connect(target))

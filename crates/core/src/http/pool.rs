@@ -1,9 +1,9 @@
-//! Connections between one request and the next: those of HTTP/1.1 while nobody uses them, and those of HTTP/2, which many
-//! use at once.
+//! The connection pool: idle HTTP/1.1 connections, and HTTP/2 connections, which many requests share.
 //!
-//! Rule: a connection is handed out if it is open as far as this process can know, and is kept for so long and in such
-//! numbers as the settings say. Servers close idle ones without a word, many after 5 s, and what is on its way then is lost: so
-//! a request that must not be repeated gets none that the server may be about to close.
+//! Rule: the pool hands out a connection only if it is open as far as this process knows, and keeps it within the
+//! time and number limits of the settings. Servers close idle connections without notice, many after 5 s, and a
+//! request sent at that moment is lost. So a request that must not be repeated gets no connection that the server may
+//! be about to close.
 
 use std::{
     collections::HashMap,
@@ -28,8 +28,8 @@ use tokio::{
 
 use super::http1::{Http1, Responding as _};
 
-/// Where a request goes: scheme, host and port, letter by letter (a host that is written in two ways has connections for
-/// each, which is no harm).
+/// The origin of a request: scheme, host and port, compared as text. A host that is written in two ways gets separate
+/// connections, which is harmless.
 #[derive(Clone, Eq)]
 pub(super) struct PoolKey {
     is_secure: bool,
@@ -42,49 +42,50 @@ pub(super) enum Connection<B> {
     Http2(http2::SendRequest<B>),
 }
 
-/// The connections that are kept.
+/// The connections in the pool.
 pub(super) struct Pool<B> {
     kept: Mutex<KeptConnections<B>>,
     idle_for: Duration,
-    /// For one origin.
+    /// The limit for one origin.
     most_idle: usize,
 }
 
 struct KeptConnections<B> {
     origins: HashMap<PoolKey, Connections<B>>,
-    /// What wakes the task that watches the idle ones, if there is one.
+    /// Wakes the task that watches the idle connections, if it runs.
     watcher: Option<Waker>,
 }
 
 struct Connections<B> {
-    /// The last one is the one that was used last.
+    /// Ordered by last use, the most recent last.
     idle: Vec<Idle<B>>,
     shared: Option<http2::SendRequest<B>>,
-    /// There is one more: who is about to connect takes it, if it comes sooner.
+    /// Notified when a connection is added. A request that is waiting for a new connection takes this one instead.
     added: Arc<Notify>,
 }
 
 struct Idle<B> {
     connection: Box<Http1<B>>,
-    /// `None` if it is kept as long as the server keeps it.
+    /// `None` if only the server limits how long it is kept.
     until: Option<Instant>,
-    /// Up to then the server keeps it, as far as anyone can know.
+    /// The server keeps the connection until then, as far as this process knows.
     sure_until: Instant,
 }
 
-/// For so long servers keep idle connections that do not say how long: uvicorn and Node.js do for 5 s.
+/// How long servers are assumed to keep idle connections if they do not say: uvicorn and Node.js keep them for 5 s.
 const USUALLY_KEPT: Duration = Duration::from_secs(4);
-/// So much earlier than the server says a connection counts as closed: what is sent must arrive in time.
+/// A connection counts as closed this much before the time that the server announced, so that a request still arrives
+/// in time.
 const MARGIN: Duration = Duration::from_secs(1);
 
 impl PoolKey {
-    /// `None` if the URI is not absolute.
+    /// Returns `None` if the URI is not absolute.
     pub(super) fn of(uri: &Uri) -> Option<Self> {
         Some(Self { is_secure: uri.scheme()? == &Scheme::HTTPS, authority: uri.authority()?.clone() })
     }
 }
 
-// As text, since to compare and hash an authority whatever its letters' case takes as long as all else that is done here.
+// Compared and hashed as text: doing so without regard to case takes as long as everything else here.
 impl PartialEq for PoolKey {
     fn eq(&self, other: &Self) -> bool {
         self.is_secure == other.is_secure && self.authority.as_str() == other.authority.as_str()
@@ -104,7 +105,8 @@ impl<B: Send + 'static> Pool<B> {
         Arc::new(Self { kept, idle_for, most_idle })
     }
 
-    /// A connection with this origin, if there is one; for a request that may be lost and repeated, or for one that must not.
+    /// Takes a connection to this origin, if there is one. If the request is not repeatable, the server must
+    /// certainly still keep the connection open.
     pub(super) fn take(&self, origin: &PoolKey, is_repeatable: bool) -> Option<Connection<B>> {
         let mut kept = self.kept();
         let connections = kept.origins.get_mut(origin)?;
@@ -115,7 +117,7 @@ impl<B: Send + 'static> Pool<B> {
         let serves = |idle: &Idle<B>| is_repeatable || now < idle.sure_until;
         while let Some(at) = connections.idle.iter().rposition(serves) {
             let Idle { mut connection, until, .. } = connections.idle.remove(at);
-            // From here on it is not the watcher's, which would wake for all that happens on it.
+            // Replace the waker, so that events on this connection no longer wake the watcher.
             let is_open = connection.drive(&mut Context::from_waker(Waker::noop())).is_pending();
             if is_open && connection.is_free() && until.is_none_or(|until| now < until) {
                 return Some(Connection::Http1(connection));
@@ -124,14 +126,14 @@ impl<B: Send + 'static> Pool<B> {
         None
     }
 
-    /// What tells that there is one more connection with this origin.
+    /// Returns the notification for new connections to this origin.
     pub(super) fn added(&self, origin: &PoolKey) -> Arc<Notify> {
         Arc::clone(&self.kept().of(origin).added)
     }
 
-    /// Keeps a connection that nobody uses any more, unless it is closed or there are enough.
+    /// Keeps an unused connection, unless it is closed or the pool is full.
     pub(super) fn put(self: &Arc<Self>, mut connection: Box<Http1<B>>) {
-        // Nobody would see it close.
+        // Without a runtime, nothing would notice that the connection closes.
         let Ok(runtime) = Handle::try_current() else { return };
         let now = Instant::now();
         let until = now.checked_add(self.idle_for);
@@ -155,7 +157,7 @@ impl<B: Send + 'static> Pool<B> {
         }
     }
 
-    /// Lets all share this connection with the origin.
+    /// Shares this connection among all requests to the origin.
     pub(super) fn share(&self, origin: &PoolKey, connection: http2::SendRequest<B>) {
         let mut kept = self.kept();
         let connections = kept.of(origin);
@@ -164,7 +166,7 @@ impl<B: Send + 'static> Pool<B> {
     }
 }
 
-/// Closes connections that have been idle for too long, and forgets those that the server has closed.
+/// Closes connections that are idle for too long, and drops those that the server has closed.
 async fn watch<B: Send + 'static>(pool: Weak<Pool<B>>) {
     let mut due = pin!(sleep_until(Instant::now()));
     poll_fn(|context| {
@@ -208,7 +210,8 @@ impl<B> KeptConnections<B> {
 }
 
 impl<B: Send + 'static> Connections<B> {
-    /// Lets go of what is closed or has been idle for too long. False if nothing is left, and nobody waits for more.
+    /// Drops connections that are closed or idle for too long. Returns false if none is left and no request waits for
+    /// one.
     fn are_of_use(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
         self.idle.retain_mut(|Idle { connection, until, .. }| {
             until.is_none_or(|until| now < until) && connection.drive(context).is_pending()

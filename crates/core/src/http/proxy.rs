@@ -1,7 +1,7 @@
-//! Which proxy a URI is reached through, and the ways through one.
+//! Chooses the proxy for a URI, and connects through it.
 //!
-//! What the connectors for proxies say when they fail are types without names, which are named here by the traits that
-//! they serve: so a change of them is a compile error, not a wrong message.
+//! The proxy connectors return error types that have no public name. They are named here through the traits that the
+//! connectors implement, so a change to them is a compile error, not a wrong message.
 
 use std::{
     convert::Infallible,
@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{http::Proxy, secrets::Concealed};
 
-/// Why an HTTP proxy made no tunnel.
+/// Why an HTTP proxy opened no tunnel.
 type TunnelError = <Tunnel<Direct> as Service<Uri>>::Error;
 /// Why a SOCKS proxy made no connection.
 type SocksError = <SocksV5<Direct> as Service<Uri>>::Error;
@@ -39,7 +39,7 @@ type SocksError = <SocksV5<Direct> as Service<Uri>>::Error;
 #[derive(Debug)]
 pub(super) struct Proxies {
     matcher: Matcher,
-    /// The credentials of those that were on the way to an `http` and to an `https` server.
+    /// The credentials of the proxies used for `http` and for `https` servers.
     to_http: OnceLock<Concealed>,
     to_https: OnceLock<Concealed>,
 }
@@ -56,7 +56,7 @@ impl Proxies {
         Self { matcher, to_http: OnceLock::new(), to_https: OnceLock::new() }
     }
 
-    /// The way by which this URI is reached, if a proxy is on it.
+    /// Returns the route to this URI, if it goes through a proxy.
     pub(super) fn between(&self, uri: &Uri) -> Option<Way> {
         let proxy = self.matcher.intercept(uri)?;
         let concealed = if uri.scheme() == Some(&Scheme::HTTP) { &self.to_http } else { &self.to_https };
@@ -77,28 +77,28 @@ fn concealed_of(proxy: &Intercept) -> Concealed {
     }
 }
 
-/// A way through a proxy.
+/// A route through a proxy.
 pub(super) enum Way {
-    /// The proxy gets the request itself, with the whole URI and its own credentials.
+    /// The proxy receives the request itself, with the absolute URI and the proxy's credentials.
     Forward(Intercept),
-    /// The proxy connects, and hands on bytes.
+    /// The proxy connects to the target and relays bytes.
     Tunnel(Intercept),
     Socks(Intercept),
 }
 
 impl Way {
-    /// The proxy, without credentials.
+    /// Returns the URL of the proxy, without credentials.
     pub(super) fn proxy(&self) -> String {
         let uri = self.intercept().uri();
         format!("{}://{}", uri.scheme_str().unwrap_or_default(), uri.authority().map_or("", |host| host.as_str()))
     }
 
-    /// What the proxy is to be told with each request, if it wants to know who asks.
+    /// Returns the credentials to send to the proxy with each request, if it needs any.
     pub(super) fn credentials(&self) -> Option<&HeaderValue> {
         if let Self::Forward(proxy) = self { proxy.basic_auth() } else { None }
     }
 
-    /// A connection with the target, or with the proxy if that is to forward requests.
+    /// Connects to the target, or to the proxy if that forwards requests.
     pub(super) async fn connect(&self, to_proxy: Direct, target: &Uri) -> Result<NetworkStream, ConnectFailure> {
         match self {
             Self::Forward(proxy) => to_proxy.connect(proxy.uri()).await.map_err(ConnectFailure::NoProxy),
@@ -131,7 +131,7 @@ async fn socks(proxy: &Intercept, to_proxy: Direct, target: &Uri) -> Result<Netw
     let uri = proxy.uri().clone();
     let scheme = uri.scheme_str().unwrap_or_default();
     let is_4 = scheme.starts_with("socks4");
-    // The others leave it to the proxy to look names up.
+    // With other schemes, the proxy resolves names.
     let address = match scheme {
         "socks4" | "socks5" => {
             Some(address(target, is_4).await.map_err(|error| ConnectFailure::NoServer(error.into()))?)
@@ -156,15 +156,15 @@ async fn socks(proxy: &Intercept, to_proxy: Direct, target: &Uri) -> Result<Netw
     }
 }
 
-/// Whether a SOCKS proxy wants credentials, or others. What says so is a variant of a type that cannot be named here, so
-/// it is compared with a specimen: what comes of a proxy that refuses each way to say who one is.
+/// True if a SOCKS proxy rejects or requires credentials. That error is a variant of a type that cannot be named
+/// here, so it is compared with a sample: the error from a proxy that rejects all authentication methods.
 async fn is_about_credentials(error: &SocksError) -> bool {
     let SocksError::V5(error) = error else { return false };
     let specimen = SocksV5::new(Uri::default(), Aloof).call(Uri::from_static("socks://host:1")).await;
     matches!(specimen, Err(AloofError::V5(specimen)) if discriminant(&specimen) == discriminant(error))
 }
 
-/// Connects with a SOCKS proxy that exists in memory only and takes no one.
+/// Connects to an in-memory SOCKS proxy that rejects all authentication methods.
 struct Aloof;
 
 type AloofError = <SocksV5<Aloof> as Service<Uri>>::Error;
@@ -183,7 +183,7 @@ impl Service<Uri> for Aloof {
     }
 }
 
-/// An address of the target, of the kind that version 4 of SOCKS knows if that is in use.
+/// Returns an address of the target; for SOCKS 4 an IPv4 address.
 async fn address(target: &Uri, is_4: bool) -> Result<IpAddr, NoAddress> {
     let host = bare_host(target);
     if let Ok(address) = host.parse() {
@@ -194,7 +194,7 @@ async fn address(target: &Uri, is_4: bool) -> Result<IpAddr, NoAddress> {
     addresses.find(|address| !is_4 || address.is_ipv4()).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound).into())
 }
 
-/// The target with the port that it leaves out, and with an address in place of its name.
+/// Returns the target with an explicit port, and with the address instead of the name.
 fn with_port(target: &Uri, address: Option<IpAddr>) -> Result<Uri, http::Error> {
     let is_secure = target.scheme() == Some(&Scheme::HTTPS);
     let port = target.port_u16().unwrap_or(if is_secure { 443 } else { 80 });

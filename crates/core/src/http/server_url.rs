@@ -1,4 +1,4 @@
-//! The URL of a server, as text, as URI for HTTP, and as it may be shown.
+//! The URL of a server: as text, as a URI for HTTP, and in a form without secrets for display.
 
 use std::{fmt, path::PathBuf};
 
@@ -13,15 +13,15 @@ use crate::error::Error;
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServerUrl {
     url: Url,
-    /// The same for HTTP, which has no user and password there.
+    /// The same URL for requests, without user and password.
     uri: Uri,
 }
 
 impl ServerUrl {
-    /// Reads a URL; a fragment is dropped.
+    /// Parses a URL and drops its fragment.
     ///
     /// # Errors
-    /// A text that is no absolute `http` or `https` URL with a host.
+    /// The text is not an absolute `http` or `https` URL with a host.
     pub fn parse(text: &str) -> Result<Self, Error> {
         const HINT: &str = "give the server's address like https://example.com/mcp";
         let url = Url::parse(text.trim())
@@ -32,7 +32,7 @@ impl ServerUrl {
         Self::of(url).ok_or_else(|| Error::config(format!("the URL cannot be used; {HINT}")))
     }
 
-    /// What its user and password are in HTTP, if there are any.
+    /// Returns the value of an `Authorization` header for the URL's user and password, if it has any.
     pub(crate) fn basic(&self) -> Option<String> {
         let (user, password) = (self.url.username(), self.url.password());
         if user.is_empty() && password.is_none() {
@@ -44,13 +44,13 @@ impl ServerUrl {
         Some(format!("Basic {}", STANDARD.encode(pair)))
     }
 
-    /// Where a text leads from here, if that is such a URL too.
+    /// Resolves a reference against this URL. Returns `None` if the result is not an `http` or `https` URL.
     pub(crate) fn join(&self, text: &str) -> Option<Self> {
         self.url.join(text).ok().filter(is_http).and_then(Self::of)
     }
 
-    /// The same with `https` in the place of `http`, if it is said by a server of the same host that is reached by `https`: one
-    /// behind a proxy often does not know that it is.
+    /// Returns this URL with `https` instead of `http` if `base` has the same host and uses `https`. A server behind
+    /// a proxy often does not know that its clients use `https`.
     pub(crate) fn secured_as(&self, base: &Self) -> Option<Self> {
         if self.is_secure() || !base.is_secure() || self.url.host() != base.url.host() {
             return None;
@@ -78,14 +78,14 @@ impl ServerUrl {
         &self.uri
     }
 
-    /// Whether the other has the same scheme, host and port.
+    /// True if both have the same scheme, host and port.
     pub(crate) fn is_origin_of(&self, other: &Self) -> bool {
-        // Both were put into their one form when they were read, without the port that the scheme has anyway.
+        // Both were normalized when they were parsed, and a scheme's default port was removed.
         self.uri.scheme() == other.uri.scheme() && self.uri.authority() == other.uri.authority()
     }
 }
 
-/// The path of the socket, and the URL on it, if this is a URL of a socket.
+/// Returns the path of the socket and the URL to request on it, if the text is the URL of a Unix socket.
 pub(crate) fn socket_url(text: &str) -> Result<Option<(PathBuf, String)>, Error> {
     const HINT: &str = "write unix:/path/of/socket:/mcp";
     let has = |scheme: &str| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
@@ -93,7 +93,7 @@ pub(crate) fn socket_url(text: &str) -> Result<Option<(PathBuf, String)>, Error>
         let rest = text.get("http+unix://".len()..).unwrap_or_default();
         let (socket, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let socket = percent_decode_str(socket).decode_utf8();
-        (socket.map_err(|_| Error::config(format!("the path of the socket is no text; {HINT}")))?.into_owned(), path)
+        (socket.map_err(|_| Error::config(format!("the path of the socket is not UTF-8; {HINT}")))?.into_owned(), path)
     } else if has("unix:") {
         let rest = text.get("unix:".len()..).unwrap_or_default();
         let rest = rest.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(rest);
@@ -119,7 +119,7 @@ impl fmt::Display for ServerUrl {
     }
 }
 
-/// The URI of a request to an HTTP server, as it may be shown: its query may be a secret.
+/// The URI of a request, formatted without its query, which may be a secret.
 pub(crate) struct Shown<'a>(pub(crate) &'a Uri);
 
 impl fmt::Display for Shown<'_> {

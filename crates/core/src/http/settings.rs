@@ -1,4 +1,4 @@
-//! How connections are made: TLS, proxy, versions of HTTP, sockets, and the times for all of it.
+//! Settings for connections: TLS, proxy, HTTP version, Unix socket and timeouts.
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
@@ -11,31 +11,31 @@ use crate::{
     memory::{self, Budget},
 };
 
-/// How connections are made and kept.
+/// How to make and keep connections.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HttpSettings {
-    /// How a secure connection is made.
+    /// How to make TLS connections.
     pub tls: Tls,
-    /// The way out of the local network.
+    /// The proxy to connect through.
     pub proxy: Proxy,
-    /// Address, connection, proxy and TLS handshake together (15 s).
+    /// The timeout for name resolution, connection, proxy and TLS handshake together (15 s).
     pub connect: Duration,
-    /// How long an HTTP/2 connection may be silent while requests are open before it is pinged (30 s). The answer has as
-    /// much time, 20 s at most.
+    /// How long an HTTP/2 connection with open requests may be silent before it is pinged (30 s). The answer may take
+    /// as long, but at most 20 s.
     pub ping: Duration,
-    /// How long a connection is kept that nobody uses (50 s: a proxy or load balancer that closes idle connections mostly
-    /// does so after a minute or more).
+    /// How long to keep an idle connection (50 s: proxies and load balancers mostly close idle connections after a
+    /// minute or more).
     pub idle_for: Duration,
-    /// How many such connections are kept for one host (no limit).
+    /// How many idle connections to keep for one host (no limit).
     pub idle_connections: usize,
-    /// Which version of HTTP is spoken.
+    /// The HTTP version to use.
     pub version: HttpVersion,
-    /// Which addresses are connected to.
+    /// The addresses to connect to.
     pub addresses: Addresses,
-    /// The socket of this machine on which one server listens.
+    /// The Unix socket of one server on this machine.
     pub unix_socket: Option<UnixSocket>,
-    /// What decompresses replies takes its memory from here.
+    /// The memory budget for decompressing responses.
     pub(crate) expanding: Budget,
 }
 
@@ -56,7 +56,7 @@ impl Default for HttpSettings {
     }
 }
 
-/// A Unix socket, which stands for one origin: what goes anywhere else takes the usual way.
+/// A Unix socket that serves one origin. Requests to other origins do not use it.
 #[derive(Clone, Debug)]
 pub struct UnixSocket {
     origin: Uri,
@@ -64,7 +64,7 @@ pub struct UnixSocket {
 }
 
 impl UnixSocket {
-    /// The socket at this path is where requests go that have the scheme, host and port of this URI.
+    /// Uses the socket at `path` for requests with the scheme, host and port of `origin`.
     pub fn new(origin: Uri, path: &Path) -> Self {
         Self { origin, path: path.into() }
     }
@@ -78,31 +78,32 @@ impl UnixSocket {
     }
 }
 
-/// Which version of HTTP to speak.
+/// The HTTP version to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HttpVersion {
-    /// HTTP/2 where the server offers it in the TLS handshake, HTTP/1.1 otherwise.
+    /// HTTP/2 if the server offers it in the TLS handshake, otherwise HTTP/1.1.
     #[default]
     Auto,
     /// HTTP/1.1 only.
     Http1,
-    /// HTTP/2 only, without TLS too.
+    /// HTTP/2 only, also without TLS.
     Http2,
 }
 
-/// How the server's certificate is judged.
+/// How to verify the server's certificate.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Tls {
-    /// Certificates in PEM that are trusted beside the system's.
+    /// Certificates in PEM format to trust in addition to the system's.
     pub ca_certificates: Vec<Vec<u8>>,
-    /// Trusts any certificate. For tests and rescue only.
+    /// Accepts any certificate. For tests and emergencies only.
     pub insecure: bool,
-    /// What the bridge proves to be where the server asks (mutual TLS). Only the configured URL's origin sees it.
+    /// The client certificate for servers that ask for one (mutual TLS). Only the origin of the configured URL sees
+    /// it.
     pub client: Option<ClientIdentity>,
 }
 
-/// A certificate of the user's and its private key, both in PEM. Debug shows neither.
+/// A client certificate and its private key, both in PEM format. Debug shows neither.
 #[derive(Clone)]
 pub struct ClientIdentity {
     pub(crate) certificates: Vec<u8>,
@@ -110,8 +111,8 @@ pub struct ClientIdentity {
 }
 
 impl ClientIdentity {
-    /// The certificate, with its chain after it if it has one, and the key; one text may hold both and be given twice.
-    /// They are read when the bridge starts.
+    /// Takes the certificate, followed by its chain if it has one, and the key. A PEM text that contains both may be
+    /// passed twice. They are parsed when the bridge starts.
     pub fn new(certificates: Vec<u8>, key: Vec<u8>) -> Self {
         Self { certificates, key }
     }
@@ -123,19 +124,19 @@ impl fmt::Debug for ClientIdentity {
     }
 }
 
-/// The way out of the local network.
+/// The proxy to connect through.
 #[derive(Clone, Debug, Default)]
 pub enum Proxy {
-    /// What the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`) or the system says.
+    /// The proxy from the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`) or the system.
     #[default]
     System,
     /// A direct connection.
     None,
-    /// This proxy for all but the hosts in `except`.
+    /// This proxy for all hosts except those in `except`.
     Url {
-        /// `http`, `https` or `socks5` URL, with credentials if it needs any.
+        /// An `http`, `https` or `socks5` URL, with credentials if the proxy needs them.
         url: ProxyUrl,
-        /// Hosts reached directly, in the form of `NO_PROXY`.
+        /// Hosts to connect to directly, in the format of `NO_PROXY`.
         except: Option<String>,
     },
 }
@@ -145,10 +146,10 @@ pub enum Proxy {
 pub struct ProxyUrl(Url);
 
 impl ProxyUrl {
-    /// Reads a proxy URL; without a scheme, `http` is meant.
+    /// Parses a proxy URL. The default scheme is `http`.
     ///
     /// # Errors
-    /// A text that is no URL of a known proxy scheme.
+    /// The text is not a URL with a known proxy scheme.
     pub fn parse(text: &str) -> Result<Self, Error> {
         const HINT: &str = "give it like http://proxy.example.com:3128";
         let text = text.trim();

@@ -1,11 +1,11 @@
-//! Which addresses may be connected to, where it is not the user who has chosen the host.
+//! Decides which addresses may be connected to if the user has not chosen the host.
 //!
-//! Rules: a name that a server gives us leads to nothing that only this machine or its neighbours reach, unless the
-//! server itself is there; and to nothing that is no host's at all. What counts is the address: every IPv6 address that
-//! holds one of IPv4 is as near as that. A proxy finds addresses by itself, so behind one only hosts whose address needs
-//! no asking are judged.
+//! Rules: a name that a server supplies must not lead to an address that only this machine or its network reaches,
+//! unless the server itself is there. It must not lead to an address that belongs to no single host either. Only the
+//! address counts: an IPv6 address that embeds an IPv4 address is treated like that IPv4 address. A proxy resolves
+//! names itself, so behind a proxy only hosts that need no lookup are checked.
 //!
-//! The networks are those of IANA's registries of special-purpose addresses (RFC 6890) and its list of address space.
+//! The networks come from IANA's special-purpose address registries (RFC 6890) and its address space lists.
 
 use std::{
     fmt,
@@ -18,21 +18,21 @@ pub enum Addresses {
     /// Any.
     #[default]
     Any,
-    /// Those that everybody reaches, and those of the kinds that this host has, unless everybody reaches it: a name, or an
-    /// address without brackets.
+    /// Public addresses, and addresses with the same reach as those of this host. If the host has a public address,
+    /// only public ones. The host is a name, or an address without brackets.
     Like(String),
 }
 
-/// Who reaches an address.
+/// From where an address can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reach {
     Everybody,
-    /// A network of one's own.
+    /// A private network.
     Network,
-    /// The next cable.
+    /// The local link.
     Link,
     Machine,
-    /// It is no single host's.
+    /// Not the address of a single host.
     Nobody,
 }
 
@@ -51,10 +51,11 @@ impl Reach {
             [10, ..]
             | [172, 16..=31, ..]
             | [192, 168, ..]
-            // Of providers' own networks, and of benchmarks (RFC 6598, RFC 2544).
+            // Carrier-grade NAT (RFC 6598) and benchmarking (RFC 2544).
             | [100, 64..=127, ..]
             | [198, 18 | 19, ..] => Self::Network,
-            // Of this network and of protocols; of documents; of relays that are gone (RFC 7526); of groups, and reserved.
+            // "This network", protocol assignments, documentation, former 6to4 relays (RFC 7526), multicast, and
+            // reserved.
             [0 | 224..=255, ..]
             | [192, 0, 0 | 2, _]
             | [198, 51, 100, _]
@@ -67,13 +68,12 @@ impl Reach {
     fn of_v6(address: Ipv6Addr) -> Self {
         match address.segments() {
             [0, 0, 0, 0, 0, 0, 0, 1] => Self::Machine,
-            // Unique local, and site-local as it was before (RFC 3879).
+            // Unique local, and the former site-local (RFC 3879).
             [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Self::Network,
             [0xfe80..=0xfebf, ..] => Self::Link,
-            // Of protocols, Teredo among them, which hides an address of IPv4; of documents.
+            // Protocol assignments, including Teredo, which embeds an IPv4 address; documentation.
             [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Self::Nobody,
-            // IPv4 in other forms: mapped, translated by the one prefix that all know, 6to4, and a tunnel within a site (ISATAP,
-            // RFC 5214).
+            // Embedded IPv4: mapped, translated with the well-known prefix, 6to4, and ISATAP (RFC 5214).
             [0, 0, 0, 0, 0, 0xffff, g, h]
             | [0x64, 0xff9b, 0, 0, 0, 0, g, h]
             | [0x2002, g, h, ..]
@@ -81,8 +81,8 @@ impl Reach {
                 Self::of_v4(Ipv4Addr::from(u32::from(g) << 16 | u32::from(h)))
             }
             [0x2000..=0x3fff, ..] => Self::Everybody,
-            // Nothing else is global unicast: unspecified, IPv4-compatible, the local prefixes of translators, what is
-            // discarded, identifiers of segment routing, groups, and what nobody has been given yet.
+            // Nothing else is global unicast: unspecified, IPv4-compatible, local-use translation prefixes,
+            // discard-only, segment routing identifiers, multicast, and unassigned space.
             _ => Self::Nobody,
         }
     }
@@ -94,13 +94,13 @@ impl fmt::Display for Reach {
             Self::Everybody => "on the internet",
             Self::Network => "in a private network",
             Self::Link => "on the local link",
-            Self::Machine => "this machine itself",
-            Self::Nobody => "reserved and no single host's",
+            Self::Machine => "on this machine",
+            Self::Nobody => "in a reserved range",
         })
     }
 }
 
-/// Whether a name is this machine's by definition: `localhost` and what ends in it.
+/// True if a name always means this machine: `localhost` and the names below it.
 pub(crate) fn is_localhost(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     name.rsplit('.').next().is_some_and(|label| label.eq_ignore_ascii_case("localhost"))
@@ -110,7 +110,7 @@ pub(crate) fn is_localhost(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The first and the last address of each network of the registries, and their neighbours where those are public.
+    /// The first and the last address of each network in the registries, and their neighbours if those are public.
     #[test]
     fn who_reaches_an_address() {
         for (reach, addresses) in [
@@ -161,7 +161,7 @@ mod tests {
         }
     }
 
-    /// What an address of IPv6 hides is as near as what it hides.
+    /// An IPv6 address has the same reach as the IPv4 address that it embeds.
     #[test]
     fn ipv4_is_itself_in_all_its_clothes() {
         for address in ["8.8.8.8", "10.0.0.1", "127.0.0.1", "169.254.169.254", "192.0.0.1", "100.64.0.1", "0.0.0.0"] {

@@ -1,8 +1,8 @@
-//! How the server's certificate is judged: by the system's trust store and the user's certificates; what the bridge
-//! shows of its own; and what it means when the two sides do not come together.
+//! TLS: verifies server certificates against the system's trust store and the user's certificates, presents the
+//! client certificate, and explains failed handshakes.
 //!
-//! Rule: nothing is loaded before it is needed. Reading the system's store takes milliseconds, and cryptography alone
-//! a part of memory; a bridge to an `http` URL never needs them.
+//! Rule: loads nothing before it is needed. Reading the system's store takes milliseconds, and the cryptography
+//! library alone takes noticeable memory. A bridge to an `http` URL needs neither.
 
 use crate::{
     error::{Error, ErrorKind, Hint},
@@ -35,11 +35,11 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::connect::BoxError;
 
-/// Makes connections secure.
+/// Makes TLS connections.
 pub(super) struct TlsSetup {
     trust: Arc<Trust>,
     identity: Arc<Identity>,
-    /// The versions of HTTP that the server may choose from, by their names in ALPN.
+    /// The HTTP versions that the server may choose from, as ALPN names.
     versions: &'static [&'static [u8]],
     connector: OnceLock<Result<TlsConnector, TlsError>>,
 }
@@ -50,10 +50,10 @@ impl TlsSetup {
         Arc::new(Self { trust, identity, versions, connector: OnceLock::new() })
     }
 
-    /// A secure stream to this host over one that is not.
+    /// Makes a TLS stream to this host over a plain stream.
     ///
     /// # Errors
-    /// The host has no name or address that TLS knows, or the two sides did not come together.
+    /// The host is not a valid name or address for TLS, or the handshake failed.
     pub(super) async fn secure<S>(&self, host: &str, stream: S) -> Result<TlsStream<S>, BoxError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -80,20 +80,21 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// Whose certificates are accepted.
+/// Which certificates are accepted.
 #[derive(Debug)]
 pub(super) enum Trust {
-    /// Those that the system's store and `extra` vouch for. They are read when the first certificate comes.
+    /// Certificates that the system's store or `extra` vouches for. The store is read when the first certificate
+    /// arrives.
     System { extra: Vec<CertificateDer<'static>>, verifier: OnceLock<Result<Verifier, TlsError>> },
-    /// Every one's, as the user asked; the handshake's signatures are still checked.
+    /// All certificates, as the user asked. The signatures of the handshake are still checked.
     Anyone,
 }
 
 impl Trust {
-    /// What the settings say.
+    /// Reads the settings.
     ///
     /// # Errors
-    /// Certificates that cannot be read.
+    /// A certificate cannot be read.
     pub(super) fn read(settings: &Settings) -> Result<Arc<Self>, Error> {
         Ok(Arc::new(if settings.insecure {
             Self::Anyone
@@ -110,7 +111,7 @@ fn certificates(files: &[Vec<u8>]) -> Result<Vec<CertificateDer<'static>>, Error
         let before = certificates.len();
         for certificate in CertificateDer::pem_slice_iter(pem) {
             let certificate = certificate.map_err(|error| Error::config(HINT).with_source(error))?;
-            // What no trust store takes is better said now than at the first handshake.
+            // Report a certificate that no trust store accepts now, not at the first handshake.
             let readable = RootCertStore::empty().add(certificate.clone());
             readable.map_err(|error| Error::config(HINT).with_source(error))?;
             certificates.push(certificate);
@@ -122,40 +123,40 @@ fn certificates(files: &[Vec<u8>]) -> Result<Vec<CertificateDer<'static>>, Error
     Ok(certificates)
 }
 
-/// What the bridge shows when a server asks who it is, and whether one has asked.
+/// The client certificate for servers that ask for one. Remembers if one has asked.
 #[derive(Debug)]
 pub(super) struct Identity {
     key: Option<Arc<CertifiedKey>>,
     asked: AtomicBool,
 }
 
-/// Whether a server has asked for a client certificate.
+/// Tells if a server has asked for a client certificate, and if it received one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CertificateRequest {
     No,
-    /// It asked, and there was none to give.
+    /// It asked, and there was none to send.
     InVain,
-    /// It was given one.
+    /// It asked and received one.
     Answered,
 }
 
 impl Identity {
-    /// None at all.
+    /// Returns an identity without a certificate.
     pub(super) fn none() -> Arc<Self> {
         Arc::new(Self { key: None, asked: AtomicBool::new(false) })
     }
 
-    /// That of the settings, if there is one.
+    /// Returns the identity of the settings, which may have no certificate.
     ///
     /// # Errors
-    /// A certificate or key that cannot be read or used, or that do not belong together. None of them says what is in
-    /// the files.
+    /// The certificate or key cannot be read or used, or they do not belong together. The errors do not contain the
+    /// contents of the files.
     pub(super) fn read(settings: &Settings) -> Result<Arc<Self>, Error> {
         let key = settings.client.as_ref().map(certified_key).transpose()?;
         Ok(Arc::new(Self { key, asked: AtomicBool::new(false) }))
     }
 
-    /// Whether there is a certificate to show.
+    /// True if there is a client certificate.
     pub(super) fn exists(&self) -> bool {
         self.key.is_some()
     }
@@ -185,9 +186,7 @@ fn certified_key(identity: &ClientIdentity) -> Result<Arc<CertifiedKey>, Error> 
         .collect::<Result<_, _>>()
         .map_err(|_| Error::config("the client certificate cannot be read").with_hint(Hint::ClientCertificateFile))?;
     if chain.is_empty() {
-        return Err(
-            Error::config("the client certificate holds none in PEM form").with_hint(Hint::ClientCertificateFile)
-        );
+        return Err(Error::config("there is no client certificate in PEM form").with_hint(Hint::ClientCertificateFile));
     }
     let key = PrivateKeyDer::from_pem_slice(&identity.key).map_err(|_| {
         let is_encrypted = [&b"ENCRYPTED PRIVATE KEY-----"[..], b"Proc-Type: 4,ENCRYPTED"]
@@ -215,8 +214,8 @@ fn certified_key(identity: &ClientIdentity) -> Result<Arc<CertifiedKey>, Error> 
     Ok(Arc::new(key))
 }
 
-/// Whether a server says by this that it wants a client certificate, or another one. With TLS 1.3 it can do so after the
-/// connection has been made. Some say it in words that have other meanings where no certificate was asked for.
+/// True if this alert asks for a client certificate, or for another one. With TLS 1.3 it may arrive after the
+/// connection was made. Some of the alerts have other meanings if no certificate was asked for.
 pub(super) fn is_about_client_certificate(error: &TlsError, asked: CertificateRequest) -> bool {
     let TlsError::AlertReceived(alert) = error else { return false };
     match alert {
@@ -234,7 +233,7 @@ pub(super) fn is_about_client_certificate(error: &TlsError, asked: CertificateRe
     }
 }
 
-/// Why there is no secure connection, and what helps.
+/// Explains why there is no secure connection, and what helps.
 pub(super) fn explain(error: &TlsError, url: &Shown<'_>, asked: CertificateRequest) -> Error {
     let explained = Error::new(ErrorKind::Tls, summary(error, url, asked));
     match hint(error, asked) {
@@ -243,7 +242,7 @@ pub(super) fn explain(error: &TlsError, url: &Shown<'_>, asked: CertificateReque
     }
 }
 
-/// The setting that helps, if one does.
+/// Returns the setting that helps, if there is one.
 fn hint(error: &TlsError, asked: CertificateRequest) -> Option<Hint> {
     match error {
         TlsError::InvalidCertificate(error) => match error {
@@ -261,7 +260,7 @@ fn hint(error: &TlsError, asked: CertificateRequest) -> Option<Hint> {
     }
 }
 
-/// Whether what is wrong with a certificate is for its owner to mend.
+/// True if only the owner of the certificate can fix the problem.
 fn is_the_servers(error: &CertificateError) -> bool {
     matches!(
         error,
@@ -297,10 +296,10 @@ fn summary(error: &TlsError, url: &Shown<'_>, asked: CertificateRequest) -> Stri
         TlsError::AlertReceived(Alert::HandshakeFailure | Alert::InsufficientSecurity)
         | TlsError::PeerIncompatible(_) => format!("{url} and the bridge have no way of encryption in common"),
         TlsError::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
-            format!("what listens at {url} speaks no TLS; check the port, or use http if it is meant to be plain")
+            format!("the server at {url} speaks no TLS; check the port, or use http if TLS is not intended")
         }
         TlsError::General(_) => {
-            format!("the certificate of {url} cannot be judged: the system's trust store is not usable")
+            format!("the certificate of {url} cannot be verified: the system's trust store is unusable")
         }
         _ => format!("no secure connection to {url}"),
     }
@@ -322,7 +321,7 @@ fn explain_certificate(error: &CertificateError, url: &Shown<'_>) -> String {
         CertificateError::UnknownIssuer => {
             format!("the certificate of {url} comes from an authority that is not trusted here")
         }
-        // An authority that was set up again under its old name, as a rule.
+        // Usually an authority that was set up again under its old name.
         CertificateError::BadSignature => {
             format!("the certificate of {url} is not signed by the authority of that name that is trusted here")
         }
@@ -340,18 +339,18 @@ fn explain_certificate(error: &CertificateError, url: &Shown<'_>) -> String {
         error if is_authority(error) => {
             format!("the certificate of {url} is an authority's own")
         }
-        // What the system's own judge found, or what has no better name.
+        // An error of the system's verifier, or one without a better description.
         _ => format!("the certificate of {url} is not accepted"),
     }
 }
 
-/// Whether a certificate is refused as a server's because it is an authority's.
+/// True if a server certificate was rejected because it is an authority's certificate.
 fn is_authority(error: &CertificateError) -> bool {
     let CertificateError::Other(OtherError(error)) = error else { return false };
     matches!(error.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
-/// A date in the form of HTTP, if it has one.
+/// Formats a date as in HTTP, or returns an empty text if it is out of range.
 fn on(time: UnixTime) -> String {
     const LAST: Duration = Duration::from_secs(253_402_300_799);
     let since = Duration::from_secs(time.as_secs());
@@ -361,7 +360,7 @@ fn on(time: UnixTime) -> String {
     }
 }
 
-/// What a certificate is for: a few names, as they come as `DnsName("example.com")`.
+/// Lists some of the names that a certificate is for. rustls formats them like `DnsName("example.com")`.
 fn names(presented: &[String]) -> String {
     const MOST: usize = 4;
     const LONGEST: usize = 100;
@@ -406,8 +405,9 @@ impl ServerCertVerifier for Judge {
             .map_err(Clone::clone)?
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match judged {
-            // A server may show what `openssl req -x509` makes, which is an authority's certificate. Whoever gives just that
-            // to be trusted means the server, and OpenSSL takes it so. That it is in time was seen before this error.
+            // A server may use a certificate from `openssl req -x509`, which is an authority's certificate. A user
+            // who trusts exactly this certificate means the server, and OpenSSL accepts it too. Its validity period
+            // was checked before this error.
             Err(TlsError::InvalidCertificate(error)) if is_authority(&error) && extra.contains(end_entity) => {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())

@@ -1,8 +1,8 @@
-//! What holds for every input, as functions that panic where it does not: the fuzz targets call them with anything, the
-//! unit tests with their cases and with generated input. Each compares a part of the data path with an oracle that reads
-//! the whole text in the plainest way; for JSON that is `serde_json`.
+//! Properties that hold for every input, as functions that panic if one does not. The fuzz targets call them with
+//! arbitrary input, the unit tests with fixed and generated cases. Each compares a part of the data path with an oracle
+//! that reads the whole text in the simplest way. For JSON the oracle is `serde_json`.
 //!
-//! Rule: however a text is cut into chunks, the same is found in it. What is the same is written down in one place, here.
+//! Rule: chunk boundaries never change the result. Each property is defined in one place, here.
 
 #![expect(
     clippy::expect_used,
@@ -49,14 +49,14 @@ pub(crate) use self::{
 };
 use crate::wire::spool::{Payload, ScannedPayload};
 
-/// A fuzzer's input: a text, and how it arrives.
+/// A fuzzer's input: a text, and the sizes of its chunks.
 ///
-/// The first byte is the check's own. The second has the number of sizes in its two lowest bits and in the others how far the
-/// text is stretched, at the place that the third names. The sizes follow, one byte each, and the rest is text.
+/// The first byte is for the check itself. The second has the number of sizes in its two lowest bits. Its other bits
+/// say how far the text is stretched, and the third byte says where. The sizes follow, one byte each, then the text.
 struct Input {
     choice: u8,
     text: Vec<u8>,
-    /// The sizes of its chunks, over and over. All of it is one chunk if there are none.
+    /// The sizes of its chunks, repeated. If empty, the whole text is one chunk.
     sizes: Vec<usize>,
 }
 
@@ -65,7 +65,7 @@ impl Input {
         let ([choice, form, place], rest) = input.split_first_chunk().unwrap_or((&[0; 3], &[]));
         let (sizes, text) = rest.split_at_checked(usize::from(form & 3)).unwrap_or_default();
         let text = stretched(text, form >> 2, *place);
-        // A long text in the smallest chunks would take long, and show nothing that a short one does not.
+        // Very small chunks of a long text take long, and find nothing that a short text does not.
         let least = text.len() / 256;
         let sizes = sizes.iter().map(|size| match usize::from(*size) {
             small @ ..128 => (small + 1).max(least),
@@ -74,7 +74,7 @@ impl Input {
         Self { choice: *choice, sizes: sizes.collect(), text }
     }
 
-    /// The text as it arrives.
+    /// Returns the text in its chunks.
     fn chunks(&self) -> Vec<&[u8]> {
         let mut rest = &*self.text;
         let mut chunks = Vec::new();
@@ -89,7 +89,8 @@ impl Input {
         vec![rest]
     }
 
-    /// The ways of cutting the text that must make no difference: as it arrives, and byte by byte unless that takes long.
+    /// Returns the ways to cut the text that must give the same result: its chunks, and single bytes unless that takes
+    /// long.
     fn cuts(&self) -> Vec<Vec<&[u8]>> {
         let mut cuts = vec![self.chunks()];
         if self.text.len() <= 2000 {
@@ -98,7 +99,7 @@ impl Input {
         cuts
     }
 
-    /// How large a part of the text may be: any size for most choices, else a few bytes or some.
+    /// Returns the size limit for a part of the text: none for most choices, else a few bytes or 20,000.
     fn limit(&self) -> u64 {
         match self.choice {
             ..128 => u64::MAX,
@@ -113,14 +114,14 @@ impl Input {
     }
 }
 
-/// The text, in some cases with a part of it repeated: about as often as there is room for in what the data path keeps,
-/// carries, takes at once or has in memory, or to a mebibyte, which a fuzzer would not come to with bytes of its own.
+/// Returns the text, in some cases with a part of it repeated. The repeats fill about as much as the data path keeps,
+/// carries, reads at once or has in memory, or a mebibyte. A fuzzer would not find such sizes itself.
 fn stretched(text: &[u8], how: u8, place: u8) -> Vec<u8> {
     let at = text.len() * usize::from(place) / 256;
     let (before, after) = text.split_at(at);
     let Some(byte) = after.first() else { return text.to_vec() };
     let fragment = after.get(..1 + usize::from(place & 15)).unwrap_or(after);
-    // As many lines as bytes would take much of those who judge.
+    // As many lines as bytes would take the oracles too long.
     let has_lines = fragment.iter().any(|byte| matches!(byte, b'\r' | b'\n'));
     let room = if has_lines { 64 << 10 } else { LONGEST };
     let length = match how {
@@ -138,12 +139,12 @@ fn stretched(text: &[u8], how: u8, place: u8) -> Vec<u8> {
     [before, &vec![*byte; length], after].concat()
 }
 
-/// The longest text that is made of a short one, and the most levels, which the scanner still takes. A tenth of it shows a
-/// recursion as well, and the unit tests run without optimisation.
+/// The longest stretched text, and the most levels of nesting, which the scanner still accepts. A tenth of it is enough
+/// to detect recursion, and the unit tests run without optimisation.
 const LONGEST: usize = if cfg!(test) { 100_000 } else { 1_000_000 };
 
-/// A text with as many levels as there is room for: a fragment over and over, and what closes it over and over where it was
-/// closed, or at the end.
+/// Nests a text as deep as there is room for: repeats a fragment, and repeats its closing brackets where the text
+/// closed it, or at the end.
 fn nested(before: &[u8], fragment: &[u8], after: &[u8], room: usize) -> Vec<u8> {
     let mut closers = Vec::new();
     for byte in fragment {
@@ -161,17 +162,17 @@ fn nested(before: &[u8], fragment: &[u8], after: &[u8], room: usize) -> Vec<u8> 
     [before, &fragment.repeat(levels), inside, &closers.repeat(levels), outside].concat()
 }
 
-/// Headers of one name.
+/// Makes headers of one name.
 fn repeated(name: &HeaderName, values: impl IntoIterator<Item = HeaderValue>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for value in values {
-        // Fails where there are tens of thousands of them, which no response has.
+        // Fails for tens of thousands of values, which no response has.
         let _ = headers.try_append(name, value);
     }
     headers
 }
 
-/// The body of a request that has none.
+/// An empty request body.
 struct NoBody;
 
 impl http_body::Body for NoBody {
@@ -190,7 +191,7 @@ impl http_body::Body for NoBody {
     }
 }
 
-/// What was gathered, wherever it is. What was seen of it on its way is what there is to see.
+/// Returns the text, from memory or a file, and checks that its outline is correct.
 fn text_of(gathered: &ScannedPayload) -> Bytes {
     let text = match &gathered.payload {
         Payload::Memory(bytes) => bytes.clone(),
@@ -207,12 +208,12 @@ mod tests {
 
     use super::*;
 
-    /// What the fuzz targets run on.
+    /// The stack size of the fuzz targets.
     const STACK: usize = 256 << 10;
 
     type Check = fn(&[u8]);
 
-    /// Texts to be stretched, and where.
+    /// Texts to stretch, and where.
     const TEXTS: &[(&str, &str)] = &[
         ("[1]", "["),
         (r#"{"a":1}"#, r#"{"a":"#),
@@ -228,10 +229,11 @@ mod tests {
         (r#""\\\"\ud800""#, r#"\\\""#),
     ];
 
-    /// A fuzzer's input that stands for such a text.
+    /// A fuzzer's input for such a text.
     fn input(choice: u8, how: u8, text: &str, fragment: &str) -> Option<Vec<u8>> {
         let at = text.find(fragment)?;
-        // The place whose lowest bits give the fragment's length; the text is moved until there is one.
+        // Finds a place whose lowest bits give the fragment's length. Spaces before the text move the place until one
+        // fits.
         (0..40).find_map(|more| {
             let text = format!("{}{text}", " ".repeat(more));
             let is_it = |place: &u8| {

@@ -1,15 +1,15 @@
-//! The objects and arrays of a text that are open, a bit for each.
+//! The open objects and arrays of a text, with a bit for each.
 
-/// The deepest nesting that is read. Each level costs a bit.
+/// The deepest nesting that is accepted. Each level costs a bit.
 pub(crate) const DEEPEST: u32 = 1 << 20;
 
-/// The objects and arrays that are open: a bit for each, set for an object.
+/// The open objects and arrays: a bit for each, set for an object.
 #[derive(Debug, Default)]
 pub(super) struct Nesting {
     pub(super) depth: u32,
-    /// The innermost ones, as many as there are above a multiple of 64, or 64; the last one is the lowest bit.
+    /// The innermost levels: those above a multiple of 64, or 64. The last one is the lowest bit.
     bits: u64,
-    /// All others.
+    /// All other levels.
     outer: Vec<u64>,
 }
 
@@ -20,7 +20,7 @@ impl Nesting {
         self.outer.clear();
     }
 
-    /// Gives false, and does nothing, at the limit.
+    /// Opens a level. Returns false and does nothing at the limit.
     #[inline]
     pub(super) fn open(&mut self, is_object: bool) -> bool {
         if self.depth.is_multiple_of(64) {
@@ -45,7 +45,7 @@ impl Nesting {
         }
     }
 
-    /// Whether the innermost one is an object.
+    /// True if the innermost level is an object.
     #[inline]
     pub(super) fn is_object(&self) -> bool {
         self.bits & 1 == 1

@@ -1,15 +1,14 @@
-//! JSON read once as it passes: whether it is JSON, and what a bridge must know of a message, whatever its size.
+//! A streaming JSON scanner: checks the syntax, and finds what a bridge must know of a message of any size.
 //!
-//! Rule: what was fed is never read again, and nothing of it is kept but an id, a method and a member's name, each up to a
-//! limit. So a text costs the same per byte in one chunk or in a thousand, and no memory.
+//! Rule: each byte is read once. Only an id, a method and a member's name are kept, each up to a limit. So a text costs
+//! the same per byte in one chunk or in a thousand, and no memory.
 //!
-//! The grammar is that of RFC 8259 as `serde_json` judges it for a value that it only passes over: numbers of any size and
-//! escapes of lone surrogates are JSON; control characters in strings and bytes that are not UTF-8 are not. A byte order
-//! mark at the front is skipped. Where a key occurs twice the last one counts, and keys are the same however they are
-//! escaped.
+//! The grammar is that of RFC 8259, as `serde_json` applies it to a value that it skips. Numbers of any size and
+//! escapes of lone surrogates are JSON. Control characters in strings and bytes that are not UTF-8 are not. A byte
+//! order mark at the front is skipped. If a key occurs twice, the last one counts. Keys are compared unescaped.
 //!
-//! A text is a walk through [`ScanState`]s, one of which is what a chunk's end leaves behind. Most time goes into strings:
-//! [`skip_plain`] passes over what needs no look, in wide steps. To look at another member, add its name to
+//! The scanner is a state machine that keeps its [`ScanState`] between chunks. Most time goes into strings:
+//! [`skip_plain`] skips plain text in wide steps. To watch another member, add its name to
 //! [`Scanner::end_watched_name`].
 
 use std::{borrow::Cow, mem, ops::Range};
@@ -25,58 +24,59 @@ use crate::json::{nesting::DEEPEST, wide::each};
 /// The member of the `_meta` of `params` that each modern message has.
 pub(crate) const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
-/// The longest id and method, in bytes of JSON, whose text is kept.
+/// The longest id or method whose text is kept, in bytes of JSON.
 pub(crate) const LONGEST_KEPT: usize = 4096;
 
-/// Large chunks are taken in pieces of this size, which stay in the processor's cache for as long as they are looked at.
+/// Large chunks are read in pieces of this size, which fit into the processor's cache.
 const PIECE: usize = 16 << 10;
 
-/// Reads one text after the other: [`Scanner::feed`] its bytes, then [`Scanner::finish`].
+/// Reads texts one after another: call [`Scanner::feed`] with the bytes of a text, then [`Scanner::finish`].
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent")]
 pub(crate) struct Scanner {
     state: ScanState,
     /// Why the state is [`ScanState::Broken`].
     fault: Option<JsonFault>,
-    /// The letters that are left of `true`, `false` or `null`.
+    /// The remaining letters of `true`, `false` or `null`.
     letters: &'static [u8],
-    /// The hexadecimal digits that are left of an escape.
+    /// The remaining hexadecimal digits of an escape.
     digits: u8,
-    /// Whether the string that is being read is a member's name.
+    /// True if the current string is a member's name.
     in_name: bool,
-    /// Whether that has had an escape.
+    /// True if that name has an escape.
     has_escape: bool,
     nesting: Nesting,
-    /// The depth at which names are compared; 0 where none are.
+    /// The depth at which names are compared; 0 if none are.
     watched: u32,
-    /// What the value that comes next is.
+    /// The role of the next value.
     next: Role,
-    /// What the value that is being kept is, if one is.
+    /// The role of the value that is being kept, if any.
     keeping: Role,
     is_kept_string: bool,
-    /// Where the name or value that is kept begins, while it is read.
+    /// The start of the name or value that is being kept.
     kept_from: Option<u64>,
-    /// What earlier pieces held of it, as far as that is within the limit.
+    /// Its part in earlier pieces, up to the limit.
     kept: Vec<u8>,
     is_kept_whole: bool,
-    /// Whether the names that are compared below the outermost object are those of its `error`.
+    /// True if the names compared below the outermost object are those of its `error`.
     in_error: bool,
-    /// Where the name of the outermost object's member that is being read begins, and where the value before it ends.
+    /// The start of the current member's name in the outermost object, and the end of the value before it.
     name_from: u64,
     last_end: u64,
-    /// A member that is `null` and may have to go; without one before it, it goes up to the next.
+    /// A `null` member that may have to be removed. If it is the first member, the range to remove reaches to the next
+    /// one.
     cut: Cut,
-    /// Up to here the piece that is being read is known to be UTF-8.
+    /// The current piece is known to be UTF-8 up to here.
     checked: usize,
-    /// A character that a chunk's end has cut.
+    /// A character that is cut by the end of a chunk.
     character: [u8; 4],
     character_len: usize,
-    /// How many bytes came before the piece that is being read.
+    /// The number of bytes before the current piece.
     offset: u64,
     outline: Outline,
 }
 
-/// What a bridge must know of a message. All places are offsets in bytes from the start of the text.
+/// What a bridge must know of a message. All positions are offsets in bytes from the start of the text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outline {
     pub(crate) shape: Shape,
@@ -84,39 +84,39 @@ pub(crate) struct Outline {
     pub(crate) id: Option<KeptText>,
     /// Its last member `method`.
     pub(crate) method: Option<KeptText>,
-    /// What it has of a response.
+    /// Its parts of a response.
     pub(crate) answer: ResponseOutline,
-    /// Whether the `_meta` of its `params` names a protocol version, as each modern request does (R81).
+    /// True if the `_meta` of its `params` names a protocol version, as each modern request does (R81).
     pub(crate) names_version: bool,
-    /// Whether there is a raw CR or LF inside of the value, that is, between its tokens (R2).
+    /// True if there is a raw CR or LF inside the value, that is, between its tokens (R2).
     pub(crate) line_breaks: bool,
     /// The value, without the byte order mark and the whitespace around it.
     pub(crate) value: Range<u64>,
-    /// The length of the text with them.
+    /// The length of the whole text.
     pub(crate) length: u64,
 }
 
-/// What decides whether a response is one (JSON-RPC 2.0, section 5).
+/// The facts that decide whether a response is valid (JSON-RPC 2.0, section 5).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ResponseOutline {
     pub(crate) version: Version,
     pub(crate) result: MemberKind,
     pub(crate) error: MemberKind,
-    /// Whether the error's `message` is a string.
+    /// True if the error's `message` is a string.
     pub(crate) has_message: bool,
-    /// Where what stands, if there is anything to say of that. Most responses have none of it, and are small for that.
+    /// The positions of its parts. Boxed, as most responses need none.
     pub(crate) places: Option<Box<Places>>,
 }
 
-/// Where something of a response stands that may have to change, or to be read.
+/// The positions of parts of a response that may have to be changed or read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Places {
-    /// A version that is `null`.
+    /// The value of a version that is `null`.
     pub(crate) version: Range<u64>,
-    /// The member `result` or `error` that is `null`, which is gone without these bytes, one of the commas beside it among them.
+    /// The bytes to remove for a member `result` or `error` that is `null`, with one of the commas next to it.
     pub(crate) result: Range<u64>,
     pub(crate) error: Range<u64>,
-    /// The beginning of the error's `code`, if it is a number.
+    /// The start of the error's `code`, if it is a number.
     pub(crate) code: Option<u64>,
 }
 
@@ -137,23 +137,23 @@ pub(crate) enum MemberKind {
     #[default]
     Absent,
     Null,
-    /// There are several, and not all of them have a value.
+    /// There are several, and at least one is `null`.
     Several,
     Value,
 }
 
 impl ResponseOutline {
-    /// Whether there is anything of a response.
+    /// True if there is a result or an error.
     pub(crate) fn is_any(&self) -> bool {
         self.result != MemberKind::Absent || self.error != MemberKind::Absent
     }
 
-    /// Whether it is a result, as nearly all are, and there is nothing to say about it.
+    /// True if it is an ordinary result, as nearly all responses are.
     pub(crate) fn is_plain_result(&self) -> bool {
         self.version == Version::Two && self.result != MemberKind::Absent && self.error == MemberKind::Absent
     }
 
-    /// The same in a text that begins at this place.
+    /// Returns the outline relative to a text that begins at `start`.
     pub(crate) fn after(&self, start: u64) -> Self {
         let moved = |range: &Range<u64>| range.start.saturating_sub(start)..range.end.saturating_sub(start);
         let places = self.places.as_ref().map(|places| Places {
@@ -170,7 +170,7 @@ impl ResponseOutline {
     }
 }
 
-/// What the outermost value is.
+/// The kind of the outermost value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Shape {
     Object,
@@ -183,22 +183,22 @@ pub(crate) enum Shape {
 /// A member's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeptText {
-    /// Where it stands.
+    /// Its position.
     pub(crate) range: Range<u64>,
     pub(crate) is_string: bool,
-    /// Its JSON, which is UTF-8; `None` if that is longer than [`LONGEST_KEPT`].
+    /// Its JSON, which is UTF-8; `None` if it is longer than [`LONGEST_KEPT`].
     pub(crate) text: Option<ShortText>,
 }
 
-/// An id or method; the usual ones need no memory of their own.
+/// An id or method. The usual ones need no allocation.
 pub(crate) type ShortText = SmallVec<[u8; 40]>;
 
-/// Why a text is no JSON, or none that is read, and at which byte.
+/// Why a text is not JSON or is not accepted, and at which byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum JsonFault {
     #[error("{expected} at byte {at}")]
     Syntax { at: u64, expected: Expected },
-    /// Told apart, as such a text may become JSON when it is repaired.
+    /// A variant of its own, as such a text may become JSON when it is repaired.
     #[error("it is not UTF-8 at byte {at}")]
     NotUtf8 { at: u64 },
     #[error("it is nested deeper than {DEEPEST} levels at byte {at}")]
@@ -209,7 +209,7 @@ pub(crate) enum JsonFault {
     Empty,
 }
 
-/// What should stand where something else does.
+/// What the grammar expects at the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Expected {
     #[error("expected a value")]
@@ -270,7 +270,7 @@ impl Scanner {
     /// Takes the next bytes of the text.
     ///
     /// # Errors
-    /// No JSON begins like this. Every later call says the same.
+    /// Fails if no JSON begins like this. Every later call returns the same fault.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<(), JsonFault> {
         for piece in bytes.chunks(PIECE) {
             self.read(piece);
@@ -282,14 +282,14 @@ impl Scanner {
         self.fault.map_or(Ok(()), Err)
     }
 
-    /// The text is over. The scanner is then ready for another.
+    /// Ends the text. The scanner is then ready for another.
     ///
     /// # Errors
-    /// The text was no JSON, ended in the middle of a value, or was empty.
+    /// Fails if the text is not JSON, ends in the middle of a value, or is empty.
     pub(crate) fn finish(&mut self) -> Result<Outline, JsonFault> {
         let fault = match self.state {
             ScanState::End => None,
-            // Only the end of the text shows that a number is over.
+            // Only the end of the text completes an outermost number.
             ScanState::Zero | ScanState::Integer | ScanState::Fraction | ScanState::Exponent
                 if self.nesting.depth == 0 =>
             {
@@ -305,7 +305,7 @@ impl Scanner {
         fault.map_or(Ok(outline), Err)
     }
 
-    /// Forgets the text up to here, for another one.
+    /// Drops the text read so far, and prepares for another.
     pub(crate) fn reset(&mut self) {
         self.state = ScanState::Mark;
         self.fault = None;
@@ -322,29 +322,29 @@ impl Scanner {
         self.outline = Outline::default();
     }
 
-    /// The last complete `id` of the outermost object up to here, also after a fault, for an error reply.
+    /// Returns the last complete `id` of the outermost object so far, also after a fault, for an error reply.
     pub(crate) fn id(&self) -> Option<&KeptText> {
         self.outline.id.as_ref()
     }
 
-    /// Whether an object or array is over that nothing but white space has come after.
+    /// True if an object or array is complete and only white space has followed.
     pub(crate) fn is_over(&self) -> bool {
         self.state == ScanState::End
     }
 
-    /// Whether a `method` has come up to here.
+    /// True if a `method` has been read so far.
     pub(crate) fn has_method(&self) -> bool {
         self.outline.method.is_some()
     }
 
-    /// Goes through one piece of the text.
+    /// Reads one piece of the text.
     fn read(&mut self, bytes: &[u8]) {
         let mut at = 0;
         let mut state = self.state;
         self.checked = 0;
-        // Each arm goes on in the text as far as it can and tells how the text goes on. Where the piece is over, the loop ends
-        // in the state that the next one takes up. Going around costs more than a byte does, so the commonest ways, such as
-        // from a comma to what follows it, are gone within an arm.
+        // Each arm reads as far as it can and returns the next state. At the end of the piece the loop ends in the
+        // state in which the next piece starts. A turn of the loop costs more than a byte, so an arm makes the
+        // commonest transitions itself, such as from a comma to the next token.
         while let Some(&byte) = bytes.get(at) {
             state = match state {
                 ScanState::Value => {
@@ -444,8 +444,8 @@ impl Scanner {
         }
     }
 
-    /// Passes over whitespace inside of the outermost value, from this byte on, and gives the byte after it, which is not
-    /// taken; `None` at the piece's end.
+    /// Skips whitespace inside the outermost value, from this byte on. Returns the next byte without taking it; `None`
+    /// at the end of the piece.
     #[inline]
     fn token(&mut self, byte: u8, bytes: &[u8], at: &mut usize) -> Option<u8> {
         if byte > b' ' { Some(byte) } else { self.skip_space(bytes, at) }
@@ -478,7 +478,7 @@ impl Scanner {
         }
     }
 
-    /// What stands before the outermost value, and where that begins.
+    /// Skips what precedes the outermost value, and notes where the value begins.
     fn start(&mut self, byte: u8, at: &mut usize, state: ScanState) -> ScanState {
         let state = match (state, byte) {
             (ScanState::Mark, 0xEF) => ScanState::Mark1,
@@ -496,14 +496,14 @@ impl Scanner {
                 self.watched = u32::from(byte == b'{');
                 return ScanState::Value;
             }
-            // What is no byte order mark is no value either.
+            // A broken byte order mark is not a value either.
             _ => return self.fail(JsonFault::Syntax { at: 0, expected: Expected::Value }),
         };
         *at += 1;
         state
     }
 
-    /// A value that begins with this byte.
+    /// Begins a value that starts with this byte.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "a call would cost as much as a short value does")]
     fn begin_value(&mut self, byte: u8, bytes: &[u8], at: &mut usize) -> ScanState {
@@ -541,7 +541,7 @@ impl Scanner {
         ScanState::Word
     }
 
-    /// The next letter of a word, where the piece's end or a fault is in it.
+    /// Reads the next letter of a word that is cut by the end of a piece, or is wrong.
     #[cold]
     fn word(&mut self, byte: u8, bytes: &[u8], at: &mut usize) -> ScanState {
         match self.letters.split_first() {
@@ -554,7 +554,7 @@ impl Scanner {
         }
     }
 
-    /// The digits before the point, and what follows them.
+    /// Reads the digits before the point, and what follows.
     #[inline]
     fn integer(&mut self, bytes: &[u8], at: &mut usize) -> ScanState {
         skip_digits(bytes, at);
@@ -580,7 +580,7 @@ impl Scanner {
         }
     }
 
-    /// The digits behind the point, and what follows them.
+    /// Reads the digits after the point, and what follows.
     #[inline]
     fn fraction(&mut self, bytes: &[u8], at: &mut usize) -> ScanState {
         skip_digits(bytes, at);
@@ -594,12 +594,12 @@ impl Scanner {
         }
     }
 
-    /// The value of a member that matters, which begins with this byte.
+    /// Begins the value of a watched member, which starts with this byte.
     #[inline(never)]
     fn begin_watched(&mut self, byte: u8, bytes: &[u8], at: usize) {
         let role = mem::replace(&mut self.next, Role::Other);
         match role {
-            // Nearly always, and all of it is here.
+            // Nearly always, and complete in this piece.
             Role::Version if bytes.get(at..).is_some_and(|value| value.starts_with(br#""2.0""#)) => {
                 self.outline.answer.version = Version::Two;
             }
@@ -622,13 +622,13 @@ impl Scanner {
                 self.outline.answer.places().code = number;
             }
             Role::Message => self.outline.answer.has_message = byte == b'"',
-            // The names of its members matter too.
+            // Its members' names are watched too.
             Role::Params | Role::Meta => self.watch(false, byte),
             Role::Other => {}
         }
     }
 
-    /// Has the names of this value's members compared, which begins with this byte, if it has some.
+    /// Watches the names of the members of this value, if it is an object. It starts with `byte`.
     fn watch(&mut self, in_error: bool, byte: u8) {
         if byte == b'{' {
             self.in_error = in_error;
@@ -636,7 +636,7 @@ impl Scanner {
         }
     }
 
-    /// What this member of the outermost object is, whose value begins with this byte.
+    /// Returns the kind of this member of the outermost object. Its value starts with `byte`.
     fn member(&mut self, role: Role, byte: u8) -> MemberKind {
         let ResponseOutline { result, error, .. } = &self.outline.answer;
         match (if role == Role::Result { result } else { error }, byte) {
@@ -659,12 +659,12 @@ impl Scanner {
         if role == Role::Result { &mut places.result } else { &mut places.error }
     }
 
-    /// The member that is `null` ends here, as far as it may have to go.
+    /// Ends the range to remove of a `null` member.
     fn end_cut(&mut self, role: Role, end: u64) {
         self.place_of(role).end = end;
     }
 
-    /// A member's name, whose opening quote is next.
+    /// Begins a member's name at its opening quote.
     #[inline]
     fn begin_name(&mut self, bytes: &[u8], at: &mut usize) -> ScanState {
         self.in_name = true;
@@ -676,7 +676,7 @@ impl Scanner {
         if skip_short(bytes, at) { self.end_string(bytes, at) } else { ScanState::Text }
     }
 
-    /// A string ended before `at`.
+    /// Ends a string before `at`.
     #[inline]
     fn end_string(&mut self, bytes: &[u8], at: &mut usize) -> ScanState {
         if !self.in_name {
@@ -692,7 +692,7 @@ impl Scanner {
         ScanState::Value
     }
 
-    /// A name of the members that are looked at ended before `at`.
+    /// Ends the name of a watched object's member before `at`.
     #[inline(never)]
     fn end_watched_name(&mut self, bytes: &[u8], at: usize) {
         if self.watched == 1 {
@@ -705,7 +705,7 @@ impl Scanner {
         let Some(name) = self.take_kept(bytes, at) else { return };
         let plain;
         let name: &[u8] = if self.has_escape {
-            // A name with a lone surrogate has no Rust spelling, and is none of ours.
+            // A name with a lone surrogate cannot be a Rust string, and is none of those below.
             plain = serde_json::from_slice::<String>(&name).unwrap_or_default();
             plain.as_bytes()
         } else {
@@ -733,7 +733,7 @@ impl Scanner {
         }
     }
 
-    /// The innermost object or array, whose closing bracket is next.
+    /// Closes the innermost object or array at its closing bracket.
     #[inline]
     fn close(&mut self, bytes: &[u8], at: &mut usize) -> ScanState {
         *at += 1;
@@ -742,13 +742,13 @@ impl Scanner {
         self.end_value(bytes, *at)
     }
 
-    /// A value ended before `at`.
+    /// Ends a value before `at`.
     #[inline]
     fn end_value(&mut self, bytes: &[u8], at: usize) -> ScanState {
         if self.nesting.depth > 1 { ScanState::After } else { self.end_outer_value(bytes, at) }
     }
 
-    /// The outermost value, or an element or member of it, ended before `at`.
+    /// Ends the outermost value, or an element or member of it, before `at`.
     #[inline(never)]
     fn end_outer_value(&mut self, bytes: &[u8], at: usize) -> ScanState {
         if self.nesting.depth == 0 {
@@ -767,14 +767,14 @@ impl Scanner {
                     self.end_cut(role, self.last_end);
                     self.cut = Cut::None;
                 }
-                // Unless another one follows.
+                // The range grows if another member follows.
                 Cut::First(role) => self.end_cut(role, self.last_end),
             }
         }
         ScanState::After
     }
 
-    /// A value that was kept ended before `at`.
+    /// Ends a kept value before `at`.
     #[inline]
     fn end_kept(&mut self, role: Role, bytes: &[u8], at: usize) {
         let range = self.kept_from.unwrap_or_default()..self.place(at);
@@ -796,7 +796,7 @@ impl Scanner {
         }
     }
 
-    /// Keeps what this piece holds of the name or value that is not over.
+    /// Keeps this piece's part of an unfinished name or value.
     #[cold]
     fn keep(&mut self, bytes: &[u8], start: u64) {
         let here = self.here(bytes, start, bytes.len());
@@ -807,7 +807,7 @@ impl Scanner {
         }
     }
 
-    /// The name or value that ends before `at`; `None` if it is over the limit.
+    /// Returns the name or value that ends before `at`; `None` if it is over the limit.
     fn take_kept<'a>(&mut self, bytes: &'a [u8], at: usize) -> Option<Cow<'a, [u8]>> {
         let start = self.kept_from.take()?;
         let here = self.here(bytes, start, at);
@@ -820,13 +820,15 @@ impl Scanner {
         is_whole.then_some(Cow::Owned(kept))
     }
 
-    /// The part of this piece from `start`, a place in the text, or from its beginning if that is later.
+    /// Returns the part of this piece from `start`, an offset in the text, or from the start of the piece if that is
+    /// later.
     fn here<'a>(&self, bytes: &'a [u8], start: u64, end: usize) -> &'a [u8] {
         let start = usize::try_from(start.saturating_sub(self.offset)).unwrap_or(end);
         bytes.get(start..end).unwrap_or_default()
     }
 
-    /// Goes on in a string: to its end, to an escape or character that the piece's end cuts, or to the piece's end.
+    /// Reads on in a string: to its end, to an escape or character that the end of the piece cuts, or to the end of the
+    /// piece.
     #[inline]
     fn text(&mut self, bytes: &[u8], at: &mut usize) -> ScanState {
         let mut after_escape = false;
@@ -836,7 +838,7 @@ impl Scanner {
             if !is_ascii && *at > self.checked {
                 let state = self.check_utf8(bytes, start, *at);
                 if state != ScanState::Text {
-                    // What is cut is cut by the piece's end.
+                    // Only the end of the piece cuts a character.
                     *at = bytes.len();
                     return state;
                 }
@@ -862,7 +864,7 @@ impl Scanner {
         }
     }
 
-    /// The byte after a backslash.
+    /// Reads the byte after a backslash.
     fn escape(&mut self, byte: u8, at: &mut usize) -> ScanState {
         let state = match byte {
             simple if is_simple_escape(simple) => ScanState::Text,
@@ -876,7 +878,7 @@ impl Scanner {
         state
     }
 
-    /// A digit of an escape.
+    /// Reads a digit of an escape.
     fn hex_digit(&mut self, byte: u8, at: &mut usize) -> ScanState {
         if !byte.is_ascii_hexdigit() {
             return self.wrong(*at, Expected::HexDigit);
@@ -886,8 +888,9 @@ impl Scanner {
         if self.digits == 0 { ScanState::Text } else { ScanState::Digits }
     }
 
-    /// Checks a run of a string's text, from `at` to `end`. All that follows in the piece is looked at with it, as that costs
-    /// less than to look at each run alone. If the piece's end cuts the run's last character, what there is of it is kept.
+    /// Checks a run of a string, from `at` to `end`. Checks the rest of the piece with it, as that costs less than a
+    /// check of each run. If the end of the piece cuts the last character of the run, keeps the bytes of that
+    /// character.
     #[inline(never)]
     fn check_utf8(&mut self, bytes: &[u8], at: usize, end: usize) -> ScanState {
         let from = at.max(self.checked);
@@ -910,10 +913,10 @@ impl Scanner {
         ScanState::Character
     }
 
-    /// The next byte of a character that was cut.
+    /// Reads the next byte of a cut character.
     #[cold]
     fn character(&mut self, byte: u8, at: &mut usize) -> ScanState {
-        // What is neither whole nor wrong has at most three bytes.
+        // An incomplete character has at most three bytes.
         if let Some(next) = self.character.get_mut(self.character_len) {
             *next = byte;
         }
@@ -926,7 +929,7 @@ impl Scanner {
         }
     }
 
-    /// Where `at`, an index into the piece, is in the text.
+    /// Returns the offset in the text of `at`, an index into the piece.
     fn place(&self, at: usize) -> u64 {
         self.offset + at as u64
     }
@@ -943,7 +946,7 @@ impl Scanner {
     }
 }
 
-/// Where in the grammar the text is. It has no fields, as it goes from hand to hand for each token.
+/// The position in the grammar. It has no fields, as it is passed on for each token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ScanState {
     /// Before everything, where a byte order mark may be.
@@ -964,7 +967,7 @@ enum ScanState {
     Name,
     /// After a member's name.
     Colon,
-    /// After a value that is inside of another.
+    /// After a value inside another.
     After,
     /// In a string.
     Text,
@@ -972,7 +975,7 @@ enum ScanState {
     Escape,
     /// In the hexadecimal digits of an escape.
     Digits,
-    /// In a character that a piece's end has cut.
+    /// In a character cut by the end of a piece.
     Character,
     /// In a number, after its minus.
     Minus,
@@ -981,7 +984,7 @@ enum ScanState {
     /// After a digit before the point.
     Integer,
     Point,
-    /// After a digit behind the point.
+    /// After a digit after the point.
     Fraction,
     E,
     /// After the sign of the exponent.
@@ -996,7 +999,7 @@ enum ScanState {
     Broken,
 }
 
-/// What a value is to a bridge, by the name of its member.
+/// The role of a value, by the name of its member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Id,
@@ -1014,17 +1017,17 @@ enum Role {
     Other,
 }
 
-/// What is known of a member that is `null` and may have to go.
+/// The range to remove of a `null` member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
     None,
-    /// It goes to where the next one's name begins.
+    /// From the start of this member, the first, to the start of the next one's name.
     First(Role),
-    /// It goes from where the one before it ends.
+    /// From the end of the value before it.
     AfterAnother(Role),
 }
 
-/// Whether a value of `jsonrpc` is the one that there is, in a spelling that hardly anyone uses.
+/// True if a value of `jsonrpc` is "2.0" written with escapes, which is rare.
 #[cold]
 fn is_two_with_escapes(text: &[u8]) -> bool {
     text.contains(&b'\\') && serde_json::from_slice::<String>(text).is_ok_and(|text| text == "2.0")
@@ -1044,7 +1047,7 @@ mod tests {
         },
     };
 
-    /// What is found, which must be the same at every cut into two, and byte by byte.
+    /// Scans a text. The result must be the same at every cut into two, and byte by byte.
     fn at_every_cut(text: &[u8]) -> Result<Outline, JsonFault> {
         let whole = scan([text]);
         for cut in 0..=text.len() {
@@ -1059,7 +1062,7 @@ mod tests {
         at_every_cut(text.as_bytes()).unwrap_or_else(|fault| panic!("{text}: {fault}"))
     }
 
-    /// What is seen of a text, in words.
+    /// Returns the outline of a text in words.
     fn told(result: Result<Outline, JsonFault>) -> Vec<String> {
         let outline = match result {
             Ok(outline) => outline,
@@ -1398,7 +1401,7 @@ mod tests {
         assert_eq!(scan([text.as_bytes()]), Err(JsonFault::TooDeep { at: u64::from(DEEPEST) }));
         let text = format!(r#"{{"params":{}{},"id":1}}"#, r#"{"a":["#.repeat(999), "]}".repeat(999));
         assert_eq!(scan([text.as_bytes()]).unwrap().id.unwrap().text.unwrap().as_slice(), b"1");
-        // Each level is closed as it was opened, at every depth.
+        // Each level closes as it opened, at every depth.
         for depth in [1, 63, 64, 65, 127, 128, 129, 200] {
             let (open, close): (String, String) = (0..depth)
                 .map(|level: usize| if level.count_ones().is_multiple_of(2) { ("[", "]") } else { ("{\"\":", "}") })
@@ -1414,7 +1417,7 @@ mod tests {
 
     #[test]
     fn long_strings_are_looked_at_everywhere() {
-        // Each kind of byte at each place of the steps.
+        // Each kind of byte at each position of the wide steps.
         for length in (0..160).chain(PIECE - 4..PIECE + 4) {
             for (special, after) in [("\\\"", 0), ("é", 0), ("😀", 0), ("\\u00e9", 0), ("\u{1}", 1), ("\u{1f}", 1)] {
                 let text = format!("\"{}{special}{}\"", "x".repeat(length), "~é".repeat(length % 70));
@@ -1428,7 +1431,7 @@ mod tests {
         }
     }
 
-    /// JSON as someone might write it, with every kind of spelling.
+    /// JSON with every kind of spelling.
     fn json() -> impl Strategy<Value = String> {
         let space = || prop_oneof![4 => Just(""), 1 => Just(" "), 1 => "[ \t\r\n]{1,12}".prop_map(|s| &*s.leak())];
         let string = || {
@@ -1462,7 +1465,7 @@ mod tests {
         })
     }
 
-    /// Members as a message has them, in any order and number.
+    /// An object with the members of a message, in any order and number.
     fn message() -> impl Strategy<Value = String> {
         let names = prop::sample::select(vec![
             "id",
@@ -1506,7 +1509,7 @@ mod tests {
         object(second, 7)
     }
 
-    /// Kind, era, id and method, as a message would be read that is as it is said to be.
+    /// Returns kind, era, id and method of the message with this outline.
     fn read(outline: &Outline) -> Option<(Kind, Era, Option<Bytes>, String)> {
         let id = outline.id.as_ref().map(|id| Bytes::copy_from_slice(id.text.as_ref().unwrap()));
         if id.as_ref().is_some_and(|id| !matches!(id[0], b'"' | b'-' | b'0'..=b'9' | b'n')) {
@@ -1532,7 +1535,7 @@ mod tests {
 
     const TELLING: &[u8] = b"\"\\,:[]{}01-+.eEtrufalsn/ \n\t\0\x7f\x80\xBF\xC3\xE2\xEF\xF0\xFF";
 
-    /// Changes at places that are parts of 65536 of the text.
+    /// Changes a text; each place is in 65536ths of its length.
     fn changed(text: &str, changes: &[(u16, u8, u8)]) -> Vec<u8> {
         let mut text = text.as_bytes().to_vec();
         for &(place, kind, byte) in changes {

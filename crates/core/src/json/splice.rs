@@ -1,7 +1,7 @@
-//! Changes to JSON that leave every other byte as it was: members of objects are found, set and removed in the text (R3).
+//! Edits JSON and keeps every other byte: finds, sets and removes members of objects in the text (R3).
 //!
-//! The text must be valid JSON, as [`crate::wire::message::Message`] has checked it to be. Anything else gives no nonsense worse
-//! than no members, and never a panic.
+//! The text must be valid JSON, as [`crate::wire::message::Message`] checks. In any other text it finds fewer members
+//! at worst, and never panics.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Object<'a>(&'a str);
 
-/// A member of an object: its name as it is written, quotes and all, and its value.
+/// A member of an object: its name as written, with quotes, and its value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Member<'a> {
     name: &'a str,
@@ -19,45 +19,45 @@ pub(crate) struct Member<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// The object that this text is; `None` if it is another kind of value.
+    /// Reads a text as an object; `None` if it is another kind of value.
     pub(crate) fn of(json: &'a str) -> Option<Self> {
         let json = json.trim_ascii();
         json.starts_with('{').then_some(Self(json))
     }
 
-    /// The value of a member; the last one's, if there are several of that name.
+    /// Returns the value of a member; the last one if several have that name.
     pub(crate) fn get(self, name: &str) -> Option<&'a str> {
         self.members().filter(|member| member.is(name)).last().map(|member| member.value)
     }
 
-    /// The value of a member that is an object.
+    /// Returns the value of a member that is an object.
     pub(crate) fn object(self, name: &str) -> Option<Object<'a>> {
         self.get(name).and_then(Object::of)
     }
 
-    /// The value of a member that is a string, unescaped.
+    /// Returns the value of a member that is a string, unescaped.
     pub(crate) fn string(self, name: &str) -> Option<String> {
         self.get(name).and_then(|value| serde_json::from_str(value).ok())
     }
 
-    /// All members, in their order.
+    /// Returns all members in order.
     pub(crate) fn members(self) -> Members<'a> {
         Members { rest: self.0.get(1..).unwrap_or_default() }
     }
 
-    /// The text, from brace to brace.
+    /// Returns the text, from brace to brace.
     pub(crate) fn as_str(self) -> &'a str {
         self.0
     }
 }
 
 impl<'a> Member<'a> {
-    /// Its name as it is written, quotes and all.
+    /// Returns its name as written, with quotes.
     pub(crate) fn written_name(&self) -> &'a str {
         self.name
     }
 
-    /// Whether this is its name, however it is escaped.
+    /// True if this is its name, however it is escaped.
     pub(crate) fn is(&self, name: &str) -> bool {
         match self.name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
             Some(plain) if !plain.contains('\\') => plain == name,
@@ -65,7 +65,7 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// Its name, unescaped; empty if that has no Rust spelling.
+    /// Returns its name, unescaped; empty if the name cannot be a Rust string.
     pub(crate) fn name(&self) -> String {
         serde_json::from_str(self.name).unwrap_or_default()
     }
@@ -74,7 +74,7 @@ impl<'a> Member<'a> {
 /// See [`Object::members`].
 #[derive(Clone, Debug)]
 pub(crate) struct Members<'a> {
-    /// What follows the opening brace or the last member's value.
+    /// The text after the opening brace or the last member's value.
     rest: &'a str,
 }
 
@@ -92,7 +92,7 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-/// The elements of an array; none if the text is another kind of value.
+/// Returns the elements of an array; none if the text is another kind of value.
 pub(crate) fn elements(json: &str) -> impl Iterator<Item = &str> {
     let mut rest = json.trim_ascii().strip_prefix('[').unwrap_or_default();
     std::iter::from_fn(move || {
@@ -103,7 +103,8 @@ pub(crate) fn elements(json: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Where the next element stands in what follows an array's bracket or its last element; `None` at the array's end.
+/// Returns the range of the next element in the text after an array's bracket or its last element; `None` at the end of
+/// the array.
 pub(crate) fn next_element(rest: &[u8]) -> Option<Range<usize>> {
     let value = rest.trim_ascii_start();
     let value = value.strip_prefix(b",").unwrap_or(value).trim_ascii_start();
@@ -111,11 +112,11 @@ pub(crate) fn next_element(rest: &[u8]) -> Option<Range<usize>> {
     Some(start..start + value_end(value)?)
 }
 
-/// Changes to one text, made together at the end.
+/// Changes to one text, applied together at the end.
 #[derive(Debug)]
 pub(crate) struct Splice<'a> {
     text: &'a str,
-    /// What is put in the place of which bytes.
+    /// Ranges and their replacements.
     changes: Vec<(Range<usize>, String)>,
 }
 
@@ -124,14 +125,14 @@ impl<'a> Splice<'a> {
         Self { text, changes: Vec::new() }
     }
 
-    /// Puts other text in the place of `part`, a slice of the whole.
+    /// Replaces `part`, a slice of the text.
     pub(crate) fn replace(&mut self, part: &str, with: impl Into<String>) {
         let range = self.range(part);
         self.changes.push((range, with.into()));
     }
 
-    /// Gives an object of the text these members, in the place of those of the same names, and takes away those that
-    /// `without` names. Values are JSON. Changes to values that stay can be made beside this.
+    /// Sets these members of an object in the text, replacing those of the same names, and removes those for which
+    /// `without` returns true. Values are JSON. Values that stay can be changed separately.
     pub(crate) fn edit(&mut self, object: Object<'a>, set: &[(&str, &str)], without: impl Fn(&Member<'_>) -> bool) {
         let members: Vec<_> = object.members().collect();
         let is_gone = |member: &Member<'_>| without(member) || set.iter().any(|(name, _)| member.is(name));
@@ -153,7 +154,7 @@ impl<'a> Splice<'a> {
             self.changes.push((start..start, added));
         }
 
-        // Each run of members that go: with the comma after it, or before it at the end.
+        // Remove each run of members with the comma after it, or with the comma before it at the end.
         let mut end_of_last_kept = None;
         let mut run: Option<Range<usize>> = None;
         for member in &members {
@@ -172,7 +173,7 @@ impl<'a> Splice<'a> {
         }
     }
 
-    /// Takes elements of an array of the text away.
+    /// Removes the elements of an array in the text for which `without` returns true.
     pub(crate) fn remove_elements(&mut self, array: &'a str, without: impl Fn(&str) -> bool) {
         let kept: Vec<_> = elements(array).filter(|element| !without(element)).collect();
         if kept.len() != elements(array).count() {
@@ -180,9 +181,9 @@ impl<'a> Splice<'a> {
         }
     }
 
-    /// The text with all changes.
+    /// Returns the text with all changes.
     pub(crate) fn finish(mut self) -> Bytes {
-        // Stable: what is put in at a place stays before what is taken away there.
+        // The sort is stable: an insertion stays before a removal at the same place.
         self.changes.sort_by_key(|(range, _)| (range.start, range.end));
         let added: usize = self.changes.iter().map(|(_, with)| with.len()).sum();
         let mut bytes = BytesMut::with_capacity(self.text.len() + added);
@@ -196,14 +197,14 @@ impl<'a> Splice<'a> {
         bytes.freeze()
     }
 
-    /// Where a slice of the text stands in it.
+    /// Returns the range of a slice of the text.
     fn range(&self, part: &str) -> Range<usize> {
         let start = part.as_ptr().addr().saturating_sub(self.text.as_ptr().addr());
         start..start + part.len()
     }
 }
 
-/// Where the string that the text begins with ends.
+/// Returns the end of the string at the start of the text.
 fn string_end(text: &[u8]) -> Option<usize> {
     if text.first() != Some(&b'"') {
         return None;
@@ -218,7 +219,8 @@ fn string_end(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// Where the value that the text begins with ends. However deep it is, no more than a number is kept of its depth.
+/// Returns the end of the value at the start of the text. Keeps only a number for the depth, so deep values need no
+/// memory.
 pub(crate) fn value_end(text: &[u8]) -> Option<usize> {
     let end = end_of_value(text);
     #[cfg(test)]
@@ -258,7 +260,7 @@ fn end_of_value(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// Counts the bytes that are looked at to find where values end, for tests of how the work grows.
+/// Counts the bytes read to find the ends of values, for tests of how the work grows.
 #[cfg(test)]
 pub(crate) mod work {
     use std::cell::Cell;
@@ -271,7 +273,7 @@ pub(crate) mod work {
         BYTES.set(BYTES.get() + bytes);
     }
 
-    /// The bytes since this was last asked, by this thread.
+    /// Returns the bytes that this thread has counted since the last call.
     pub(crate) fn take() -> usize {
         BYTES.take()
     }

@@ -2,11 +2,11 @@
 
 use wide::u8x16;
 
-/// Whether the byte makes an escape with the backslash before it alone.
+/// True if a backslash and this byte are a complete escape.
 #[inline]
 pub(super) fn is_simple_escape(byte: u8) -> bool {
-    // A comparison with each would be a jump that cannot be foreseen.
-    #[expect(clippy::indexing_slicing, reason = "the compiler does it")]
+    // A table, as comparisons would be branches that the processor cannot predict.
+    #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
     const SIMPLE: [bool; 256] = {
         let mut simple = [false; 256];
         let mut escapes: &[u8] = br#""\/bfnrt"#;
@@ -26,19 +26,19 @@ pub(super) fn skip_digits(bytes: &[u8], at: &mut usize) {
     }
 }
 
-/// A byte in each of a word's.
+/// Returns a word with this byte in each place.
 pub(super) const fn each(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
 }
 
-/// Passes over the rest of a string and its closing quote, if the string is over within a word and has nothing but ASCII and no
-/// escapes, as most names.
+/// Skips the rest of a string and its closing quote, if the string ends within a word and is ASCII without escapes, as
+/// most names are.
 #[inline]
 pub(super) fn skip_short(bytes: &[u8], at: &mut usize) -> bool {
     let Some(word) = bytes.get(*at..).and_then(<[u8]>::first_chunk) else { return false };
     let word = u64::from_le_bytes(*word);
     let Some(stop) = first_stop(word) else { return false };
-    // Of the bytes after the stop nothing is asked.
+    // Ignore the bytes after the stop.
     let before = word & !(u64::MAX << (8 * stop));
     let is_over = word >> (8 * stop) & 0xFF == u64::from(b'"') && before & each(0x80) == 0;
     if is_over {
@@ -47,7 +47,7 @@ pub(super) fn skip_short(bytes: &[u8], at: &mut usize) -> bool {
     is_over
 }
 
-/// Passes over text to a quote, a backslash or a control character. Says whether all of it is ASCII.
+/// Skips text up to a quote, a backslash or a control character. Returns true if all of it is ASCII.
 #[inline]
 pub(super) fn skip_plain(bytes: &[u8], at: &mut usize) -> bool {
     let (length, is_ascii) = plain_run(bytes.get(*at..).unwrap_or_default());
@@ -55,15 +55,15 @@ pub(super) fn skip_plain(bytes: &[u8], at: &mut usize) -> bool {
     is_ascii
 }
 
-/// Passes over text that has an escape now and then, for as long as all of them are simple. Says whether all of it is ASCII.
+/// Skips text with occasional escapes while all of them are simple. Returns true if all of it is ASCII.
 #[inline(never)]
 pub(super) fn skip_escapes(bytes: &[u8], at: &mut usize) -> bool {
     let mut is_ascii = true;
     while let Some(block) = bytes.get(*at..).and_then(<[u8]>::first_chunk) {
         let Marks { stops, high } = marks(block);
         let mut left = stops;
-        // Going from mark to mark needs no look at the text, so that one does not wait for the other. Where none is left the
-        // length is a constant, so that the next block does not wait for this one.
+        // Finding the next mark does not read the text, so neither waits for the other. If no mark is left, the length
+        // is a constant, so the next block does not wait for this one.
         let length = loop {
             if left == 0 {
                 break 64;
@@ -88,7 +88,7 @@ pub(super) fn skip_escapes(bytes: &[u8], at: &mut usize) -> bool {
 struct Marks {
     /// Quotes, backslashes and control characters.
     stops: u64,
-    /// What is not ASCII.
+    /// Bytes that are not ASCII.
     high: u64,
 }
 
@@ -107,8 +107,8 @@ fn marks(block: &[u8; 64]) -> Marks {
     marks
 }
 
-/// How many bytes come before a quote, a backslash or a control character, and whether all of them are ASCII (if this says
-/// no, it may be one right after them that is not).
+/// Returns how many bytes come before a quote, a backslash or a control character, and true if all of them are ASCII.
+/// The byte right after them may also make that false.
 #[inline]
 fn plain_run(text: &[u8]) -> (usize, bool) {
     let mut rest = text;
@@ -127,7 +127,7 @@ fn plain_run(text: &[u8]) -> (usize, bool) {
     (text.len() - rest.len() + length, is_ascii && seen & each(0x80) == 0)
 }
 
-/// The same, byte by byte.
+/// Like [`plain_run`], byte by byte.
 #[inline]
 fn short_run(text: &[u8]) -> (usize, bool) {
     let is_plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | 0..0x20);
@@ -135,24 +135,24 @@ fn short_run(text: &[u8]) -> (usize, bool) {
     (length, text.iter().take(length).all(u8::is_ascii))
 }
 
-/// The same, at a cost for the call that pays off with the length.
+/// Like [`plain_run`], with a cost per call that pays off for long text.
 #[inline(never)]
 fn long_run(text: &[u8]) -> (usize, bool) {
     let length = memchr::memchr2(b'"', b'\\', text).unwrap_or(text.len());
     let run = text.get(..length).unwrap_or_default();
-    // In this plain form the compiler takes many bytes at a time.
+    // In this plain form the compiler uses vector instructions.
     let (lowest, all) = run.iter().fold((u8::MAX, 0), |(lowest, all), byte| (lowest.min(*byte), all | byte));
     let length = if lowest < 0x20 { run.iter().position(|byte| *byte < 0x20).unwrap_or(length) } else { length };
     (length, all.is_ascii())
 }
 
-/// Where the first quote, backslash or control character of a little-endian word is.
+/// Returns the index of the first quote, backslash or control character in a little-endian word.
 ///
-/// A subtraction borrows from a byte's high bit if the byte is less; what it borrows from bytes after the first that is
-/// less says nothing, but the first is exact.
+/// A subtraction sets a byte's high bit if the byte is smaller. The borrow makes the bits after the first such byte
+/// unreliable, but the first is exact.
 #[inline]
 fn first_stop(word: u64) -> Option<usize> {
-    // With this bit flipped the quote is the only printable character below 0x21, and control characters still are.
+    // With this bit flipped, the quote is the only printable character below 0x21. Control characters stay below it.
     let quote_or_control = (word ^ each(0x02)).wrapping_sub(each(0x21));
     let backslash = (word ^ each(b'\\')).wrapping_sub(each(1));
     let stops = (quote_or_control | backslash) & !word & each(0x80);

@@ -1,7 +1,7 @@
-//! Cookies of the server, for load balancers that keep a session at one machine by them. In memory, never logged.
+//! Keeps the server's cookies, which load balancers use to keep a session at one machine. In memory, never logged.
 //!
-//! Rule: a cookie comes from the configured URL's origin and goes back there only: to no subdomain, no other port, and
-//! nowhere that a redirect leads.
+//! Rule: a cookie comes from the configured URL's origin and goes back only there: not to a subdomain, another port or
+//! another origin that a redirect leads to.
 
 use std::{
     collections::HashSet,
@@ -14,9 +14,9 @@ use url::Url;
 
 use crate::{http::ServerUrl, secrets::Concealed};
 
-/// The most cookies that are kept, as RFC 6265 (6.1) asks of browsers for one host.
+/// Maximum number of cookies, which is the number that RFC 6265 (6.1) asks browsers to keep for one host.
 const MOST: usize = 50;
-/// The longest cookie that is kept, in bytes with its attributes; the same section.
+/// Maximum length of a cookie with its attributes, in bytes, from the same section.
 const LONGEST: usize = 4096;
 
 /// The cookies of one origin.
@@ -28,25 +28,25 @@ pub(crate) struct Cookies {
 #[derive(Default)]
 struct KeptCookies {
     store: CookieStore,
-    /// Name and path of each cookie that is or was in the store, which itself has no limit.
+    /// Name and path of each cookie that is or was in the store. The store itself has no limit.
     seen: HashSet<(Vec<u8>, Vec<u8>)>,
     concealed: Concealed,
 }
 
 impl std::fmt::Debug for Cookies {
-    /// Without the cookies, which may be secrets.
+    /// Omits the cookies, which may be secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cookies").finish_non_exhaustive()
     }
 }
 
 impl Cookies {
-    /// None yet, for the origin of `home`.
+    /// Creates an empty store for the origin of `home`.
     pub(crate) fn new(home: ServerUrl) -> Self {
         Self { home, kept: Mutex::default() }
     }
 
-    /// Takes what a response from `url` sets.
+    /// Stores the cookies that a response from `url` sets.
     pub(crate) fn learn(&self, headers: &HeaderMap, url: &ServerUrl) {
         let mut set = headers.get_all(header::SET_COOKIE).iter().filter(|set| set.len() <= LONGEST).peekable();
         if set.peek().is_none() || !self.home.is_origin_of(url) {
@@ -60,7 +60,7 @@ impl Cookies {
             };
             kept.seen.insert(name_and_path(cookie.as_bytes(), url));
             if kept.seen.len() > MOST {
-                // No server that means well does this; what it still needs it sets again.
+                // No benign server does this. A server sets the cookies that it still needs again.
                 *kept = KeptCookies::default();
                 kept.seen.insert(name_and_path(cookie.as_bytes(), url));
             }
@@ -69,7 +69,7 @@ impl Cookies {
         kept.concealed = Concealed::new(kept.store.iter_any().map(|cookie| cookie.value()));
     }
 
-    /// The `Cookie` header of a request to `url`, if there is one to send.
+    /// Returns the `Cookie` header for a request to `url`, if there is one to send.
     pub(crate) fn header(&self, url: &ServerUrl) -> Option<HeaderValue> {
         let kept = self.kept();
         if kept.seen.is_empty() || !self.home.is_origin_of(url) {
@@ -90,7 +90,7 @@ impl Cookies {
     }
 }
 
-/// What makes a cookie another one than the next (RFC 6265, 5.3; the domain is always ours).
+/// Returns the name and path, which identify a cookie (RFC 6265, 5.3). The domain is always the server's.
 fn name_and_path(cookie: &[u8], url: &Url) -> (Vec<u8>, Vec<u8>) {
     let mut parts = cookie.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
     let name = parts.next().and_then(|pair| pair.split(|&byte| byte == b'=').next()).unwrap_or_default();
@@ -143,13 +143,13 @@ mod tests {
             assert!(cookies.kept.lock().unwrap().seen.len() <= MOST);
         }
         assert!(sent(&cookies, "http://h/mcp").contains("lb=1"));
-        // What is no cookie, or nearly.
+        // Malformed cookies.
         let odd =
             ["", ";", "=", "=;=", "a", "a=b; Max-Age=99999999999999999999; Expires=Thu, 99 Foo 99999 99:99:99 GMT"];
         set(&cookies, "http://h/mcp", &odd);
         sent(&cookies, "http://h/mcp");
     }
-    /// The longest cookies that are read, each in the worst of shapes, until they are a mebibyte; on a small stack.
+    /// Sets 1 MiB of cookies of maximum length in each of several hostile shapes, on a small stack.
     #[test]
     fn the_worst_cookies_leave_a_header_of_bounded_size() {
         let parts = ["a", ";", "=", "; Path=/", "; Domain=", "\"", "%00", "; Expires=Thu, 01", ", ", "Path=/a;"];

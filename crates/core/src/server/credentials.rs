@@ -1,7 +1,7 @@
-//! The user's headers, which may change while the bridge runs: read anew, or completed by a token, once for each set that
-//! the server refuses.
+//! Keeps the user's headers, which may change while the bridge runs. When the server refuses a set of headers, they
+//! are read again or get a new token, once for that set.
 //!
-//! Rule: an `Authorization` of the user's own is never replaced; a token stands only where there is none.
+//! Rule: the user's own `Authorization` is never replaced. A token is added only if there is none.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -22,14 +22,14 @@ use crate::{
     wire::headers,
 };
 
-/// The headers in use and where new ones come from.
+/// The current headers and the source of new ones.
 #[derive(Debug)]
 pub(crate) struct Credentials {
     current: Mutex<Arc<UserHeaders>>,
-    /// The version of the current ones.
+    /// The version of the current headers.
     versions: watch::Sender<u64>,
     source: Option<HeaderSource>,
-    /// Held while headers are read, so that many refused requests read them once.
+    /// Held while the source is read, so that many refused requests read it once.
     reading: tokio::sync::Mutex<()>,
     #[cfg(feature = "oauth")]
     sign_in: Option<SignIn>,
@@ -39,14 +39,14 @@ pub(crate) struct Credentials {
 #[derive(Debug)]
 pub(crate) struct UserHeaders {
     pub(crate) headers: HeaderMap,
-    /// The same with those of every POST.
+    /// `headers` plus the headers of every POST.
     pub(crate) post: HeaderMap,
     version: u64,
-    #[expect(dead_code, reason = "their values are concealed for as long as they may be sent")]
+    #[expect(dead_code, reason = "conceals their values while they may be sent")]
     concealed: Concealed,
-    /// False until the source was asked, where the bridge has nothing to show before.
+    /// False if the source must be read before the first request.
     usable: bool,
-    /// The token that is part of them.
+    /// The token in `headers`.
     #[cfg(feature = "oauth")]
     token: Option<Arc<Token>>,
 }
@@ -65,12 +65,12 @@ impl UserHeaders {
     }
 }
 
-/// What the server said to a set of headers.
+/// The server's refusal of a set of headers.
 #[derive(Clone, Copy)]
 pub(crate) struct HeaderRefusal<'a> {
     pub(crate) sent: &'a UserHeaders,
     pub(crate) status: StatusCode,
-    /// Those of the response.
+    /// The headers of the response.
     pub(crate) headers: &'a HeaderMap,
 }
 
@@ -89,7 +89,8 @@ impl Credentials {
         }
     }
 
-    /// The headers to send; asks the source if they come from it alone, and has a token renewed that will soon expire.
+    /// Returns the headers to send. Reads the source first if only it has usable headers, and renews a token that
+    /// expires soon.
     ///
     /// # Errors
     /// The source failed.
@@ -103,9 +104,9 @@ impl Credentials {
         Ok(self.peek())
     }
 
-    /// How often a message may be sent again after a refusal with this status. What the server says decides, too, but
-    /// for limits: a message is not sent for ever to a server that takes no credentials.
-    #[cfg_attr(not(feature = "oauth"), expect(clippy::unused_self, reason = "whether there are sign-ins is a setting"))]
+    /// Returns how many times a message may be sent again after this refusal. The limit keeps a message from being
+    /// sent for ever to a server that accepts no credentials.
+    #[cfg_attr(not(feature = "oauth"), expect(clippy::unused_self, reason = "only sign-ins use `self`"))]
     pub(crate) fn most_tries(&self, refusal: HeaderRefusal<'_>) -> usize {
         match refusal.status {
             #[cfg(feature = "oauth")]
@@ -114,7 +115,7 @@ impl Credentials {
             #[cfg(feature = "oauth")]
             StatusCode::FORBIDDEN if self.signs_in(refusal.sent).is_some() => {
                 let challenge = Challenge::of(refusal.headers);
-                // What was granted and is wanted again will not be better the next time.
+                // The token already covers the scope, so a new one would be refused too.
                 let is_granted = refusal.sent.token.as_ref().is_some_and(|token| token.covers(&challenge));
                 let is_over =
                     refusal.sent.token.as_ref().is_some_and(|token| challenge.refuses_token() || token.has_expired());
@@ -124,8 +125,8 @@ impl Credentials {
         }
     }
 
-    /// The same for what only the bridge wants, for which no user is bothered: reads the headers anew, or has a token renewed.
-    /// True if there are others now.
+    /// Gets new headers for a request that only the bridge needs: reads the source or renews the token, but never asks
+    /// the user. Returns true if the headers have changed.
     ///
     /// # Errors
     /// The source failed, or the token cannot be renewed.
@@ -144,15 +145,15 @@ impl Credentials {
         Ok(false)
     }
 
-    /// Waits until there are others than those.
+    /// Waits until the headers have changed since `sent`.
     pub(crate) async fn change(&self, sent: &UserHeaders) {
         let version = sent.version;
-        // The sender lives as long as this.
+        // Cannot fail, because `self` owns the sender.
         let _ = self.versions.subscribe().wait_for(|now| *now != version).await;
     }
 
-    /// The server refused these headers: reads them anew, unless somebody has, or has the user sign in, for which `wait`
-    /// is the longest. True if there are others now.
+    /// Gets new headers after a refusal: reads the source, unless another request already did, or lets the user sign
+    /// in. `wait` limits the time for the sign-in. Returns true if the headers have changed.
     ///
     /// # Errors
     /// The source failed, or there is no token (yet).
@@ -168,7 +169,7 @@ impl Credentials {
             let wait = wait.map_or(sign_in.patience(), |wait| wait.min(sign_in.patience()));
             match sign_in.token(&need, wait).await {
                 Ok(token) => self.install(token),
-                // The refusal says more.
+                // The refusal is the more useful error.
                 Err(error) if error.is_no_sign_in() => return Ok(false),
                 Err(error) => return Err(error),
             }
@@ -179,7 +180,7 @@ impl Credentials {
         Ok(false)
     }
 
-    /// Asks the source, unless somebody has. True if there are other headers now.
+    /// Reads the source, unless another request already did. Returns true if the headers have changed.
     async fn read(&self, refused: &UserHeaders) -> Result<bool, Error> {
         let Some(source) = &self.source else { return Ok(self.peek().version != refused.version) };
         let _reading = self.reading.lock().await;
@@ -214,19 +215,19 @@ impl Credentials {
 
 #[cfg(feature = "oauth")]
 impl Credentials {
-    /// The source of tokens, if these headers leave room for one.
+    /// Returns the source of tokens, unless the headers have an `Authorization` of the user's own.
     fn signs_in(&self, sent: &UserHeaders) -> Option<&SignIn> {
         let has_own = sent.token.is_none() && sent.headers.contains_key(AUTHORIZATION);
         self.sign_in.as_ref().filter(|_| !has_own)
     }
 
-    /// The sign-in that may be under way.
+    /// Returns the sign-in, which may be in progress.
     pub(crate) fn sign_in(&self) -> Option<&SignIn> {
         self.sign_in.as_ref()
     }
 
-    /// Takes a token that has come meanwhile, and has one renewed that will soon expire. If that fails it is used as long as
-    /// the server takes it.
+    /// Adds a token that a sign-in has found meanwhile, and renews one that expires soon. If the renewal fails, the
+    /// old token stays in use until the server refuses it.
     async fn complete(&self) {
         let Some(sign_in) = self.signs_in(&self.peek()) else { return };
         let Some(token) = &sign_in.found() else { return };
@@ -264,7 +265,7 @@ mod tests {
 
     use super::*;
 
-    /// A source that gives `Bearer 1`, `Bearer 2` … and then no others.
+    /// Credentials whose source returns `Bearer 1`, `Bearer 2` … up to `last`, and then `last` again.
     fn credentials(before_first: bool, last: u8) -> Credentials {
         let mut config = Config::new("http://localhost/mcp").unwrap();
         let count = Arc::new(AtomicU8::new(0));
@@ -296,7 +297,7 @@ mod tests {
         assert!(one.unwrap() && two.unwrap());
         let second = credentials.current().await.unwrap();
         assert_eq!(second.headers[AUTHORIZATION], "Bearer 2");
-        assert!(!credentials.renew(refusal(&second, &none), None).await.unwrap(), "the same again is no help");
+        assert!(!credentials.renew(refusal(&second, &none), None).await.unwrap(), "the same headers again do not help");
     }
 
     #[tokio::test]

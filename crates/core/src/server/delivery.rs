@@ -1,4 +1,4 @@
-//! How far a request has come on its way to the server: what must be known to say whether it may have run.
+//! Records how much of a request has been written to a connection, to tell whether the request may have run.
 
 use std::{
     convert::Infallible,
@@ -14,53 +14,54 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::sync::SetOnce;
 
-/// What is known about a request's way to the server.
+/// The delivery of a request.
 #[derive(Debug, Default)]
 pub(crate) struct Delivery {
     begun: AtomicBool,
-    /// True once all of it is written, false once it is known that it never will be.
+    /// True once the whole request is written, false once it is certain that it never will be.
     whole: SetOnce<bool>,
 }
 
 impl Delivery {
-    /// Another try starts, or the last one came to nothing: nothing is written yet.
+    /// Resets the record, because another try starts or the last one had no effect.
     pub(crate) fn begin(&self) {
         self.begun.store(false, Ordering::Release);
     }
 
-    /// The server has it already, by another way.
+    /// Records that the server already has the request, because another message carried it.
     pub(crate) fn arrived(&self) {
         self.begun.store(true, Ordering::Release);
     }
 
-    /// Whether a connection began to write the request in its last try, so that the server may have it.
+    /// True if a connection began to write the request in its last try, so that the server may have it.
     pub(crate) fn may_have_arrived(&self) -> bool {
         self.begun.load(Ordering::Acquire)
     }
 
-    /// Waits until the request has been written, or never will be; says which.
+    /// Waits until the request has been written (returns true) or never will be (returns false).
     pub(crate) async fn decided(&self) -> bool {
         *self.whole.wait().await
     }
 
-    /// The request will not be written any more, if it was not yet.
+    /// Records that the request will not be written, unless it already was.
     pub(crate) fn close(&self) {
         let _ = self.whole.set(false);
     }
 }
 
-/// A request's body, which records how far a connection has taken it.
+/// A request body that records how much of it a connection has taken.
 #[derive(Default)]
 pub(super) struct DeliveryBody {
     rest: Option<Bytes>,
     delivery: Option<Arc<Delivery>>,
 }
 
-/// What a connection takes of a body at once, so that a long one is not called written when it has just begun.
+/// The most that a connection takes of a body at once, in bytes, so that a long body does not count as written too
+/// early.
 const PIECE: usize = 64 << 10;
 
 impl DeliveryBody {
-    /// A body that tells of its way.
+    /// Creates a body that reports to `delivery`.
     pub(super) fn new(body: Bytes, delivery: &Arc<Delivery>) -> Self {
         Self { rest: Some(body), delivery: Some(Arc::clone(delivery)) }
     }

@@ -1,7 +1,7 @@
-//! Which eras of MCP the server speaks: "legacy" up to 2025-11-25, with a handshake and sessions, and "modern" from
-//! 2026-07-28 on, where each request stands for itself.
+//! Records which eras of MCP the server speaks: "legacy" up to 2025-11-25, with a handshake and sessions, and "modern"
+//! from 2026-07-28 on, where each request stands alone.
 //!
-//! Rule: it is learnt from the server's replies, and no round trip is spent on the question (R81). State and text: no I/O.
+//! Rule: the eras are learnt from the server's replies, without an extra round trip (R81). No I/O.
 
 use http::StatusCode;
 
@@ -15,32 +15,33 @@ use crate::{
     },
 };
 
-/// What is known of the server. It holds for the process, until the server shows the contrary.
+/// What is known about the server. It holds for the life of the process, unless the server shows the contrary.
 #[derive(Debug, Default)]
 pub(crate) struct Protocol {
-    /// Whether the server takes modern requests, and whether it takes the legacy handshake; it may do both.
+    /// Whether the server accepts modern requests, and whether it accepts the legacy handshake. It may accept both.
+    /// `None` means unknown.
     modern: Option<bool>,
     legacy: Option<bool>,
-    /// What the tools of a modern server want in HTTP headers.
+    /// The arguments that a modern server's tools want in HTTP headers.
     pub(crate) tools: Tools,
-    /// The legacy server, once it has shaken hands.
+    /// The legacy server, once its handshake is complete.
     pub(crate) legacy_server: Option<LegacyServer>,
 }
 
-/// The way that a message of the client's takes.
+/// How a message of the client is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Road {
-    /// It goes to the server as it is.
+    /// Unchanged.
     Direct,
-    /// A legacy client's, to a modern server.
+    /// Translated from a legacy client to a modern server.
     ToModern,
-    /// A modern client's, to a legacy server.
+    /// Translated from a modern client to a legacy server.
     ToLegacy,
 }
 
 impl Protocol {
-    /// The way of a request or notification of the client's. `is_translated` says whether a legacy client has shaken hands with the
-    /// modern server.
+    /// Returns how a request or notification of the client is sent. `is_translated` returns true if a legacy client
+    /// has completed a handshake with the modern server.
     pub(crate) fn road(&self, message: &Message, is_translated: impl FnOnce() -> bool) -> Road {
         match message.era() {
             Era::Modern if self.modern == Some(false) => Road::ToLegacy,
@@ -51,19 +52,19 @@ impl Protocol {
         }
     }
 
-    /// Whether it is open what the server makes of modern requests.
+    /// True if it is unknown whether the server accepts modern requests.
     pub(crate) fn is_modern_open(&self) -> bool {
         self.modern.is_none()
     }
 
-    /// Whether the server has shown that it takes modern requests.
+    /// True if the server has shown that it accepts modern requests.
     pub(crate) fn is_modern(&self) -> bool {
         self.modern == Some(true)
     }
 
-    /// What a reply to a modern request changes in what is known of the server: as [`takes_modern`], but where a server was
-    /// modern, only a legacy one's own way of refusing speaks against that: no JSON-RPC at all, or the wish for a session. The
-    /// rest are answers (R67, R68), whatever codes the server has for its own errors.
+    /// Returns what a reply to a modern request shows about the server, as [`takes_modern`] does. If the server was
+    /// modern before, only a refusal in the style of a legacy server shows the contrary: one without JSON-RPC, or one
+    /// that asks for a session. All other errors are answers (R67, R68), with any code.
     pub(crate) fn judge(&self, method: &str, status: StatusCode, error: Option<&(i64, String)>) -> Option<bool> {
         let is_legacys = || match error {
             None => true,
@@ -74,14 +75,14 @@ impl Protocol {
         (!is_doubtful).then_some(taken)
     }
 
-    /// The server has shown whether it takes modern requests.
+    /// Records whether the server accepts modern requests.
     pub(crate) fn modern_is(&mut self, taken: bool) {
         if self.modern.replace(taken) != Some(taken) {
             tracing::debug!(taken, "modern requests (2026-07-28)");
         }
     }
 
-    /// The server has shown whether it takes the legacy handshake.
+    /// Records whether the server accepts the legacy handshake.
     pub(crate) fn legacy_is(&mut self, taken: bool) {
         if self.legacy.replace(taken) != Some(taken) {
             tracing::debug!(taken, "the legacy handshake");
@@ -89,52 +90,54 @@ impl Protocol {
     }
 }
 
-/// What the reply to a modern request says of the server, if anything: whether it takes such requests. `error` is the code
-/// of the JSON-RPC error in its body, if it is one.
+/// Returns whether the server accepts modern requests, as the reply to one shows, or `None` if the reply does not show
+/// it. `error` is the code of the JSON-RPC error in the body, if there is one.
 pub(crate) fn takes_modern(method: &str, status: StatusCode, error: Option<i64>) -> Option<bool> {
     match (status.as_u16(), error) {
-        // Nobody else has these codes.
+        // Only the modern protocol uses these codes.
         (400..=499, Some(-32_022..=-32_020)) => Some(true),
         (404, Some(-32_601)) => Some(method != "server/discover"),
-        // Others are about who asks, how often or how much, not about what.
+        // Other status codes are about the caller, the rate or the size, not about the protocol.
         (200..=299, Some(-32_601 | -32_600 | -32_002..=-32_000)) | (400 | 404..=406 | 410 | 415 | 422, _) => {
             Some(false)
         }
-        // A gateway may have sent it on.
+        // A gateway may have forwarded the request.
         (501, _) if only_reads(method) => Some(false),
-        // Some legacy servers fall over a request outside of a session. To find that out must not run a tool twice.
+        // Some legacy servers fail with 500 on a request outside a session. Only a probe is judged by that, so that no
+        // tool runs twice.
         (500, _) if method == "server/discover" => Some(false),
         _ => None,
     }
 }
 
-/// Whether this result of a modern request could only be a modern server's; `None` if it says nothing, or if what it says
-/// comes too late, as something has run.
+/// Returns whether this result of a modern request comes from a modern server. Returns `None` if the result does not
+/// show it, or if it is too late to act because something has run.
 pub(crate) fn is_modern_result(request: &Message, answer: &Message) -> Option<bool> {
     let has = |member: &str| answer.result().is_some_and(|result| result.get(member).is_some());
     match request.method() {
         "server/discover" => Some(has("supportedVersions")),
         _ if has("resultType") => Some(true),
-        // Servers that take anything without a session, and know nothing of this version.
+        // Legacy servers that accept requests without a session ignore the version.
         method if only_reads(method) => Some(false),
         _ => None,
     }
 }
 
-/// Whether the answer to `initialize` offers the modern protocol to a client that did not ask for it: it would refuse that.
+/// True if the answer to `initialize` offers the modern protocol to a client that did not ask for it. The client would
+/// refuse that.
 pub(crate) fn ignores_handshake(initialize: &Message, answer: &Message) -> bool {
     let offered = answer.result().and_then(|result| result.string("protocolVersion"));
     let asked = initialize.params().and_then(|params| params.string("protocolVersion"));
     offered.as_deref() == Some(MODERN_VERSION) && asked != offered
 }
 
-/// Whether an error's code is one of those by which the protocol itself refuses a request, before anything has run.
+/// True if the protocol itself refuses requests with this error code, before anything has run.
 pub(crate) fn is_reserved(error: i64) -> bool {
     matches!(error, -32_022..=-32_020)
 }
 
-/// Whether this error in answer to `initialize` is how a server refuses that has no legacy handshake. Some of the codes
-/// mean other things as well, so such a server must then prove what it is.
+/// True if a server without the legacy handshake answers `initialize` with this error code. Some of the codes have
+/// other meanings too, so the server must then prove that it is modern.
 pub(crate) fn refuses_legacy(error: i64) -> bool {
     matches!(error, -32_022..=-32_020 | -32_602 | -32_601)
 }
@@ -241,7 +244,7 @@ mod tests {
         assert_eq!(
             roads(&protocol, false),
             [Road::ToModern, Road::Direct, Road::Direct],
-            "no handshake, no translation"
+            "without a handshake there is no translation"
         );
         assert_eq!(roads(&protocol, true), [Road::ToModern, Road::ToModern, Road::Direct]);
         protocol.legacy_is(true);

@@ -1,8 +1,9 @@
-//! The standing stream from the server, opened by GET.
+//! Opens the server's event stream by GET and keeps it open.
 //!
-//! Over Streamable HTTP it carries what the server says unasked (R29–R31), and a server may do without. Over HTTP+SSE
-//! (2024-11-05) it carries everything, names the endpoint for messages, and the session lives and dies with it
-//! (R50–R53). Either is opened again for ever when it ends, after the time that the server asks for or a growing one.
+//! Over Streamable HTTP the stream carries messages that the server pushes (R29–R31); a server may have no such
+//! stream. Over HTTP+SSE (2024-11-05) it carries all messages of the server and names the endpoint for the client's
+//! messages. That session ends with its stream (R50–R53). A stream that ends is always opened again, after the wait
+//! that the server asks for or a growing one.
 
 use std::{
     pin::pin,
@@ -38,67 +39,66 @@ use crate::{
     wire::{body::Lost, message::Message},
 };
 
-/// Who gets what the stream brings, and can set up a session in the place of one that it shows to be lost.
+/// Receives the messages of the stream, and renews a session that the stream shows to be lost.
 pub(crate) trait Audience: Send + Sync + 'static {
-    /// The server whose stream it is.
+    /// Returns the server that the stream comes from.
     fn server(&self) -> &Server;
 
-    /// How long things may take.
+    /// Returns the timeouts from the settings.
     fn timeouts(&self) -> &Timeouts;
 
-    /// Takes one message.
+    /// Receives one message.
     fn receive(self: &Arc<Self>, message: Message) -> impl Future<Output = ()> + Send;
 
-    /// Takes the news that a message could not be kept.
+    /// Receives the report that a message could not be kept.
     fn receive_lost(&self, lost: Lost) -> impl Future<Output = ()> + Send;
 
-    /// Sets up a session in the place of that of `epoch`.
+    /// Sets up a session that replaces the one of `epoch`.
     fn renew_session(self: &Arc<Self>, epoch: u64) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
-/// How long the client's messages wait for the push stream at the beginning of a session: without an event store, a
-/// server loses what it says before. Some servers answer the GET only when they have something to say.
+/// How long the client's messages wait for the push stream at the start of a session. A server without an event store
+/// loses messages that it pushes before the stream is open. Some servers answer the GET only when they have a message.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// What the rest of the audience knows and wants of the stream.
+/// The state of the stream, for the rest of the bridge to read and to set.
 #[derive(Debug)]
 pub(crate) struct PushStream {
     wanted: watch::Sender<WantedStream>,
     stream: watch::Sender<SseStream>,
-    /// Somebody waits for the endpoint: do not wait for the next try.
+    /// A request waits for the endpoint, so the next try starts at once.
     hurry: Notify,
-    /// Keeps the client's messages back until the push stream is there.
+    /// Holds the client's messages back until the push stream is open.
     hold: Mutex<Option<Hold>>,
     last_traffic: Mutex<Instant>,
-    /// How many streams of HTTP+SSE have named an endpoint. Their numbers tell one from the next for as long as the process
-    /// lives.
+    /// Counts the HTTP+SSE streams. Each stream has its own number in this process.
     streams: AtomicU64,
-    /// Whether the stream of what the server pushes is open.
+    /// True while the push stream is open.
     pushes: watch::Sender<bool>,
-    /// The server has once taken longer than it was given to open that stream. Nobody waits for it again.
+    /// The server once took longer than `HEAD_START` to open the push stream. Messages do not wait for it again.
     is_slow: AtomicBool,
 }
 
-/// Which stream is wanted.
+/// The stream to keep open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WantedStream {
     Nothing,
-    /// What the server pushes in this session, by its epoch.
+    /// The push stream of the session with this epoch.
     Push(u64),
-    /// The stream of HTTP+SSE.
+    /// The HTTP+SSE stream.
     Sse,
 }
 
-/// The stream of HTTP+SSE.
+/// The state of the HTTP+SSE stream.
 #[derive(Clone, Debug)]
 enum SseStream {
-    /// Not open, or the endpoint is not known yet.
+    /// Not open, or open without an endpoint yet.
     Opening,
-    /// Messages go to the endpoint; the number tells one stream from the next.
+    /// Messages go to the endpoint. The number identifies the stream.
     Open {
         endpoint: ServerUrl,
         number: u64,
-        #[expect(dead_code, reason = "the session is in the endpoint's query")]
+        #[expect(dead_code, reason = "conceals the session in the endpoint's query")]
         concealed: Concealed,
     },
     /// It could not be opened.
@@ -119,8 +119,8 @@ impl PushStream {
         }
     }
 
-    /// A session has begun: listen to what its server pushes. `hold` is dropped when the server has answered the GET, or
-    /// has had a moment for that, and at once if there is no GET.
+    /// Starts the push stream of a new session. `hold` is dropped when the server has answered the GET or `HEAD_START`
+    /// has passed, and at once if there is no GET.
     pub(crate) fn push(&self, epoch: u64, hold: Option<Hold>) {
         self.wanted.send_if_modified(|wanted| {
             let new = WantedStream::Push(epoch);
@@ -132,11 +132,11 @@ impl PushStream {
         });
     }
 
-    /// Where messages go over HTTP+SSE, and the number of the stream. Opens the stream if it is not, for which the server may
-    /// take this time.
+    /// Returns the endpoint for messages over HTTP+SSE and the number of the stream. Opens the stream if it is not
+    /// open, and waits for it up to `patience`.
     ///
     /// # Errors
-    /// The server has no such stream, or cannot be reached.
+    /// The server has no such stream, cannot be reached, or names no endpoint in time.
     pub(crate) async fn endpoint(&self, patience: Duration) -> Result<(ServerUrl, u64), Error> {
         let mut stream = self.stream.subscribe();
         let newly =
@@ -152,25 +152,25 @@ impl PushStream {
                 SseStream::Down(why) => Err(why.clone()),
                 SseStream::Opening => Err(late()),
             },
-            // The other end of the channel is this listener.
+            // A timeout. The channel does not close, because `self` owns the sender.
             Ok(Err(_)) | Err(_) => Err(late()),
         }
     }
 
-    /// Gives HTTP+SSE up: the server turned out not to speak it.
+    /// Stops HTTP+SSE, because the server does not speak it.
     pub(crate) fn close(&self) {
         self.wanted.send_replace(WantedStream::Nothing);
     }
 
-    /// Whether the server pushes.
+    /// True if the push stream is open.
     pub(crate) fn is_pushing(&self) -> bool {
         *self.pushes.borrow()
     }
 
-    /// Waits until the stream of HTTP+SSE with this number is no longer the one in use, or without a number until that is closed
-    /// on which the server pushes.
+    /// Waits until the HTTP+SSE stream with this number is no longer in use. Without a number, waits until the push
+    /// stream is closed.
     pub(crate) async fn ended(&self, stream: Option<u64>) {
-        // The senders live as long as this listener.
+        // Cannot fail, because `self` owns the senders.
         if let Some(mine) = stream {
             let gone = |stream: &SseStream| !matches!(stream, SseStream::Open { number, .. } if *number == mine);
             let _ = self.stream.subscribe().wait_for(gone).await;
@@ -179,7 +179,7 @@ impl PushStream {
         }
     }
 
-    /// When the stream last brought anything.
+    /// Returns when the stream last brought anything.
     pub(crate) fn last_traffic(&self) -> Instant {
         *lock(&self.last_traffic)
     }
@@ -189,7 +189,7 @@ impl PushStream {
     }
 }
 
-/// Keeps the wanted stream open until the audience ends.
+/// Keeps the wanted stream open until this task is stopped.
 pub(crate) async fn run(audience: Arc<impl Audience>) {
     let mut wanted = audience.server().push_stream.wanted.subscribe();
     let mut renewals = JoinSet::new();
@@ -202,7 +202,7 @@ pub(crate) async fn run(audience: Arc<impl Audience>) {
                 WantedStream::Nothing => drop(hold),
                 WantedStream::Push(epoch) => {
                     if push(&audience, hold).await == PushOutcome::SessionLost {
-                        // The new session has a stream of its own, which ends this future.
+                        // The new session asks for its own stream, which drops this future.
                         let audience = Arc::clone(&audience);
                         renewals.spawn(async move { audience.renew_session(epoch).await });
                     }
@@ -212,7 +212,7 @@ pub(crate) async fn run(audience: Arc<impl Audience>) {
                     http_sse(&audience).await;
                 }
             }
-            // Nothing more to do until something else is wanted.
+            // Waits until another stream is wanted.
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -222,30 +222,30 @@ pub(crate) async fn run(audience: Arc<impl Audience>) {
     }
 }
 
-/// How a stream, or the try to open it, ended.
+/// How a stream, or the attempt to open it, ended.
 enum StreamEnd {
-    /// It was open.
+    /// The stream was open.
     Closed,
-    /// The server answered with this status and body (or with a body that is no stream).
+    /// The server answered with this status code and body. A success without a stream counts as 405.
     Refused(StatusCode, RefusalBody),
-    /// The server takes no such credentials, and the stream is not worth to ask the user for others.
+    /// The server refuses these credentials, and the stream is not worth asking the user for others.
     Unauthorized(Arc<UserHeaders>),
-    /// There are no credentials that the server takes.
+    /// There are no credentials that the server accepts.
     Denied(Error),
     /// No answer came.
     Failed(Error),
 }
 
-/// Why there is no more to listen to.
+/// Why the push stream is not opened again.
 #[derive(PartialEq, Eq)]
 enum PushOutcome {
     /// The server pushes nothing.
     Silent,
-    /// The server does not know the session any more.
+    /// The server no longer knows the session.
     SessionLost,
 }
 
-/// The stream of what the server pushes, for as long as it is open.
+/// Marks the push stream as open until dropped.
 struct PushGuard<'a>(&'a watch::Sender<bool>);
 
 impl<'a> PushGuard<'a> {
@@ -261,7 +261,7 @@ impl Drop for PushGuard<'_> {
     }
 }
 
-/// Listens to what the server pushes in this session, for as long as there may be something.
+/// Keeps the push stream of this session open, until the server has nothing to push or the session is lost.
 async fn push(audience: &Arc<impl Audience>, mut hold: Option<Hold>) -> PushOutcome {
     let mut cursor = Cursor::new(audience.timeouts());
     let mut was_open = false;
@@ -303,7 +303,7 @@ async fn push(audience: &Arc<impl Audience>, mut hold: Option<Hold>) -> PushOutc
     }
 }
 
-/// Keeps the stream of HTTP+SSE open, unless the server has none.
+/// Keeps the HTTP+SSE stream open, unless the server has none.
 async fn http_sse(audience: &Arc<impl Audience>) {
     let listener = &audience.server().push_stream;
     let mut cursor = Cursor::new(audience.timeouts());
@@ -327,7 +327,7 @@ async fn http_sse(audience: &Arc<impl Audience>) {
                 });
                 let epoch = audience.server().session().epoch();
                 let renewing = async {
-                    // A session that died with its stream is set up anew at once, for what the server pushes.
+                    // Renews a session that ended with its stream at once, because the server may push messages.
                     if audience.server().session().stream().is_some() {
                         let _ = audience.renew_session(epoch).await;
                     }
@@ -361,7 +361,7 @@ async fn http_sse(audience: &Arc<impl Audience>) {
             Err(StreamEnd::Failed(error)) => {
                 SseStream::Down(Error::new(ErrorKind::Connect, error.to_string()).with_source(error))
             }
-            // Who asks for the stream is never put off.
+            // `open` never returns these if the stream is asked for.
             Err(StreamEnd::Closed | StreamEnd::Unauthorized(_)) => SseStream::Opening,
         };
         listener.stream.send_replace(down);
@@ -373,7 +373,7 @@ async fn http_sse(audience: &Arc<impl Audience>) {
     }
 }
 
-/// Opens a stream, and drops `hold` when the server has answered or has had the time for it.
+/// Opens a stream. Drops `hold` when the server has answered or `HEAD_START` has passed.
 async fn open_ahead(
     audience: &impl Audience,
     last_event_id: Option<&Bytes>,
@@ -415,7 +415,8 @@ async fn open(audience: &impl Audience, is_asked_for: bool, last_event_id: Optio
     Err(StreamEnd::Refused(status, reply.page(&audience.server().storage, false).await))
 }
 
-/// Hands on what a stream brings, to its end; `endpoint` is told of the event of that name, and may end it.
+/// Passes on the messages of a stream until it ends. Calls `endpoint` for an event of that name; stops if it returns
+/// false.
 async fn read(
     audience: &Arc<impl Audience>,
     mut reply: Reply,
@@ -446,7 +447,7 @@ async fn read(
     cursor.id = decoder.last_event_id().cloned().or(cursor.id.take());
 }
 
-/// Where a stream can be taken up again, and when.
+/// Where and when a stream is resumed.
 struct Cursor {
     id: Option<Bytes>,
     reopening: Reopening,
@@ -466,10 +467,10 @@ impl Cursor {
     }
 }
 
-/// The endpoint that the server names, which must be on its own origin (R51).
+/// Returns the endpoint that the server names, which must be at the server's origin (R51).
 fn endpoint(base: &ServerUrl, text: &[u8]) -> Result<ServerUrl, &'static str> {
-    let text = std::str::from_utf8(text).map_err(|_| "the server's endpoint for messages is no text")?;
-    let endpoint = base.join(text.trim()).ok_or("the server's endpoint for messages is no URL")?;
+    let text = std::str::from_utf8(text).map_err(|_| "the server's endpoint for messages is not text")?;
+    let endpoint = base.join(text.trim()).ok_or("the server's endpoint for messages is not a URL")?;
     let endpoint = endpoint.secured_as(base).unwrap_or(endpoint);
     if base.is_origin_of(&endpoint) {
         Ok(endpoint)
@@ -486,7 +487,7 @@ fn late() -> Error {
     Error::new(ErrorKind::Timeout, "the server named no endpoint for messages (HTTP+SSE) in time")
 }
 
-/// Whether a refusal may be over soon.
+/// True if a later try may succeed after this status code.
 fn is_passing(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500..=599) && status != StatusCode::NOT_IMPLEMENTED
 }
@@ -530,6 +531,6 @@ mod tests {
         assert_eq!(cursor.wait(0, &timeouts), timeouts.reconnect);
         cursor.reopening.ended(Some(Duration::from_millis(170)), true);
         assert_eq!(cursor.wait(0, &timeouts), Duration::from_millis(170));
-        assert!(cursor.wait(3, &timeouts) > Duration::from_secs(1), "failures need more patience");
+        assert!(cursor.wait(3, &timeouts) > Duration::from_secs(1), "failures make the wait longer");
     }
 }

@@ -1,24 +1,24 @@
-//! What a server says when it refuses: the body, and whether its words are about the session or about HTTP itself.
+//! Judges by its text whether a refusal of the server is about the session or about HTTP itself.
 
 use bytes::Bytes;
 
 use crate::wire::message::Message;
 
-/// The code of the error for a method of MCP that the server does not know.
+/// The JSON-RPC error code for an unknown method.
 const METHOD_NOT_FOUND: i64 = -32_601;
 
 /// The body of a refusal.
 #[derive(Debug)]
 pub(crate) struct RefusalBody {
-    /// Its beginning.
+    /// The beginning of the body.
     pub(crate) text: Bytes,
-    /// The JSON-RPC response that it is, if it is one.
+    /// The JSON-RPC response in the body, if there is one.
     pub(crate) response: Option<Message>,
-    /// Whether all of it came, so that it is known what it is not.
+    /// True if the whole body arrived. Only then does a missing `response` mean that the server sent none.
     pub(crate) is_whole: bool,
 }
 
-/// Whether an error is about the method or path of HTTP, as frameworks say it, some of them in JSON-RPC.
+/// True if an error is about the HTTP method or path. Web frameworks send such errors, some of them as JSON-RPC.
 pub(super) fn is_about_http(response: &Message) -> bool {
     const WORDS: [&str; 6] = ["method not allowed", "not allowed", "cannot post", "path", "route", "endpoint"];
     let Some((code, text)) = response.error() else { return false };
@@ -27,13 +27,14 @@ pub(super) fn is_about_http(response: &Message) -> bool {
     code != METHOD_NOT_FOUND && (is_about_nothing || WORDS.iter().any(|words| text.contains(words)))
 }
 
-/// Whether an error's text says that the request lacks a session.
+/// True if an error's text says that the request lacks a session.
 pub(super) fn is_about_session(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     text.contains("session") || lacks_initialization(&text)
 }
 
-/// Whether a text says, in whatever words, that a session is unknown, over or missing, or that the client must initialize first.
+/// True if a text says, in any wording, that a session is unknown, over or missing, or that the client must initialize
+/// first.
 pub(super) fn speaks_of_lost_session(text: &str) -> bool {
     const OVER: [&str; 24] = [
         "not found",
@@ -65,7 +66,7 @@ pub(super) fn speaks_of_lost_session(text: &str) -> bool {
     text.contains("session") && OVER.iter().any(|word| text.contains(word)) || lacks_initialization(&text)
 }
 
-/// Whether a text in lower case says that the handshake is missing.
+/// True if a text in lower case says that the handshake is missing.
 fn lacks_initialization(text: &str) -> bool {
     const MISSING: [&str; 7] = [
         "not initialized",
@@ -79,7 +80,7 @@ fn lacks_initialization(text: &str) -> bool {
     MISSING.iter().any(|words| text.contains(words))
 }
 
-/// Whether a text says, as servers say it, that there is no such session.
+/// True if a text says, in the usual wording of servers, that the session does not exist.
 pub(super) fn names_lost_session(text: &str) -> bool {
     const LOST: [&str; 16] = [
         "session not found",

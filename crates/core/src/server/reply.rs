@@ -1,4 +1,4 @@
-//! The response to a request while its body comes, and what a refusal says.
+//! The response to a request while its body arrives, and the error that a refusal becomes.
 
 use crate::{
     error::{Error, ErrorKind, Hint},
@@ -22,30 +22,30 @@ use super::{
     retry,
 };
 
-/// The longest error page that is looked at for a JSON-RPC error, in bytes.
+/// The longest error page that is searched for a JSON-RPC error, in bytes.
 const LONGEST_PAGE: u64 = 1 << 20;
-/// How long it may take to arrive.
+/// How long an error page may take to arrive.
 const PAGE_TIME: Duration = Duration::from_secs(2);
-/// How much of a page is kept as text, and read at all where nobody waits for an answer, in bytes.
+/// How much of an error page is kept as text, in bytes. If no one waits for an answer, no more than this is read.
 const BEGINNING: usize = 4096;
-/// How long that may take to arrive.
+/// How long an error page may take to arrive if no one waits for an answer.
 const BEGINNING_TIME: Duration = Duration::from_millis(250);
 
-/// The response to a request: status and headers are here, the body is on its way.
+/// The response to a request. Status and headers have arrived; the body is still arriving.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(super) response: Response<Body>,
-    /// The headers that were sent, which a 401 refuses.
+    /// The user's headers that were sent; a 401 refuses them.
     pub(super) user: Arc<UserHeaders>,
-    /// Why there are no credentials that the server takes.
+    /// Why there are no credentials that the server accepts.
     pub(super) why: Option<Error>,
-    /// What of the body was read to look at it.
+    /// The part of the body that was read to detect its type.
     pub(super) begun: Option<Bytes>,
 }
 
 impl Reply {
-    /// What this refusal means to who made the request: why there are no credentials that the server takes, which has no status,
-    /// or the status, with what the server says in this text.
+    /// Returns the error for a refusal: the reason why there are no credentials that the server accepts, without a
+    /// status code, or the status code with the server's explanation from `text`.
     pub(crate) fn failure(&mut self, text: &[u8]) -> Error {
         match self.why.take() {
             Some(why) => why,
@@ -69,8 +69,8 @@ impl Reply {
         self.response.headers().get(headers::SESSION_ID)
     }
 
-    /// The body of a refusal, as far as it can be had: if it breaks off, stalls or is too long, its beginning. Where nobody
-    /// waits for an answer (`is_wanted` is false), that is little.
+    /// Reads the body of a refusal. If it breaks off, stalls or is too long, returns its beginning. Reads little if no
+    /// one waits for an answer (`is_wanted` is false).
     pub(crate) async fn page(&mut self, storage: &Arc<Storage>, is_wanted: bool) -> RefusalBody {
         let (limit, time) = if is_wanted { (LONGEST_PAGE, PAGE_TIME) } else { (BEGINNING as u64, BEGINNING_TIME) };
         let mut text = Vec::new();
@@ -96,7 +96,7 @@ impl Reply {
         RefusalBody { text: text.into(), response, is_whole }
     }
 
-    /// Whether the body is a stream of events, be it by its label or by its first bytes, for which this waits.
+    /// True if the body is an event stream, by its content type or else by its first bytes, which this waits for.
     pub(crate) async fn is_events(&mut self) -> bool {
         if body::is_event_stream(self.content_type()) {
             return true;
@@ -115,22 +115,22 @@ impl Reply {
         is_events
     }
 
-    /// Whether all of the body has come.
+    /// True if the whole body has arrived.
     pub(crate) fn is_over(&self) -> bool {
         self.response.body().is_over()
     }
 
-    /// The headers that it answers to.
+    /// Returns the user's headers that were sent with the request.
     pub(crate) fn into_sent(self) -> Arc<UserHeaders> {
         self.user
     }
 
-    /// What it says to the headers that were sent, should it be a refusal.
+    /// Returns the response as a refusal of the headers that were sent.
     pub(crate) fn refusal(&self) -> HeaderRefusal<'_> {
         HeaderRefusal { sent: &self.user, status: self.status(), headers: self.response.headers() }
     }
 
-    /// The next bytes of the body, decompressed; `None` at its end.
+    /// Returns the next bytes of the body, decompressed, or `None` at its end.
     ///
     /// # Errors
     /// The body broke off, or cannot be decompressed.
@@ -142,12 +142,12 @@ impl Reply {
     }
 }
 
-/// The first response of what a decoder has, if there is one.
+/// Returns the first response that a decoder has, if there is one.
 fn response_in(decoder: &mut Decoder) -> Option<Message> {
     std::iter::from_fn(|| decoder.next_valid()).find(|message| message.kind() == Kind::Response)
 }
 
-/// What a refusal is told as. `wait` is how long the server asks to wait; `text` is its body, or the beginning of that.
+/// Returns the error for a refusal. `wait` is how long the server asks to wait; `text` is the body or its beginning.
 fn refusal(status: StatusCode, wait: Option<Duration>, text: &str) -> Error {
     let advice = match status.as_u16() {
         401 | 407 => "",
@@ -157,7 +157,7 @@ fn refusal(status: StatusCode, wait: Option<Duration>, text: &str) -> Error {
         408 | 425 | 429 | 503 => "; try again later",
         413 => "; the message is larger than the server takes",
         400..=499 => "; the server does not take this message",
-        _ => "; the failure is the server's or of a proxy before it",
+        _ => "; the server, or a proxy in front of it, failed",
     };
     let reason = status.canonical_reason().map(|reason| format!(" {reason}")).unwrap_or_default();
     let said = error_text::of(text).map(|said| format!(": {said}")).unwrap_or_default();

@@ -1,8 +1,9 @@
-//! The way to the server: one POST per message, GET for its streams, DELETE at the end.
+//! Sends requests to the server: one POST per message, GET for its streams, DELETE at the end.
 //!
-//! Rules: a redirect keeps method and body, nothing of the user's goes to another origin or to where another origin sends
-//! it (R92), and nothing that was sent by `https` is sent in clear; what is known about a request's delivery is recorded as
-//! it happens, for whoever must say whether it may have run.
+//! Rules: a redirect keeps method and body. The user's headers, cookies and client certificate never go to another
+//! origin, nor to a URL that another origin redirects to (R92). Nothing that was sent by `https` is sent in clear
+//! text. The delivery of a request is recorded as it happens, so that an error can say whether the request may have
+//! run.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -27,10 +28,10 @@ use crate::{
 };
 
 const MOST_REDIRECTS: usize = 5;
-/// A machine that was away for less than this finds its connections as they were.
+/// After a sleep of the machine that is shorter than this, connections are still usable.
 const SHORT_SLEEP: Duration = Duration::from_secs(20);
 
-/// The way to the server.
+/// Sends requests to the server.
 #[derive(Debug)]
 pub(crate) struct Requests {
     clients: Mutex<Arc<ServerClients>>,
@@ -38,15 +39,15 @@ pub(crate) struct Requests {
     last_used: Mutex<(Instant, SystemTime)>,
     url: ServerUrl,
     pub(crate) credentials: Credentials,
-    #[expect(dead_code, reason = "what is secret in the settings is concealed for as long as they are used")]
+    #[expect(dead_code, reason = "conceals the secrets of the settings while they are used")]
     concealed: Concealed,
 }
 
 impl Requests {
-    /// Sets up the client; nothing is sent yet.
+    /// Sets up the HTTP clients. Sends nothing.
     ///
     /// # Errors
-    /// TLS settings that cannot be used.
+    /// The TLS settings cannot be used.
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         Ok(Self {
             clients: Mutex::new(Arc::new(ServerClients::new(config)?)),
@@ -58,16 +59,16 @@ impl Requests {
         })
     }
 
-    /// Where the server listens.
+    /// Returns the server's URL.
     pub(crate) fn url(&self) -> &ServerUrl {
         &self.url
     }
 
-    /// Posts one message to `target`. `session` adds the headers of the session; `delivery` learns when the body goes out. What is not repeatable
-    /// goes on no connection that the server may be about to close.
+    /// Posts one message to `target`. `session` adds the headers of the session; `delivery` records when the body is
+    /// written. A message that is not repeatable never uses a connection that the server may be about to close.
     ///
     /// # Errors
-    /// Whatever kept an HTTP response from coming; a response of any status is none.
+    /// No HTTP response came. A response with any status code is not an error.
     pub(crate) async fn post(
         &self,
         target: &ServerUrl,
@@ -88,9 +89,9 @@ impl Requests {
         self.follow(Method::POST, target, is_repeatable, user, headers, body).await
     }
 
-    /// Opens a stream of events: the server's own, or with `last_event_id` the rest of one that broke (R29, R32). Asks for
-    /// new credentials once if the server refuses those it got; unless a request needs the stream (`is_asked_for`), only for
-    /// such as bother nobody.
+    /// Opens an event stream: the server's own, or with `last_event_id` the rest of one that broke (R29, R32). If the
+    /// server refuses the credentials, asks for new ones once. The user may be asked only if a request needs the
+    /// stream (`is_asked_for`).
     ///
     /// # Errors
     /// As for `post`.
@@ -128,7 +129,7 @@ impl Requests {
         self.follow(Method::GET, &self.url, true, user, headers, DeliveryBody::default).await
     }
 
-    /// Ends the session (R41). Any status will do: 405 means that the server does not let clients end sessions.
+    /// Ends the session (R41). Accepts any status code: 405 means that the server does not let clients end sessions.
     ///
     /// # Errors
     /// No response came.
@@ -142,25 +143,26 @@ impl Requests {
         Ok(self.send(&self.clients(), &self.url, true, request, Some(&user)).await?.status())
     }
 
-    /// Gives up all connections that are open: the next request opens a new one. What is under way goes on.
+    /// Abandons all open connections, so that the next request opens a new one. Requests in flight go on.
     pub(crate) fn distrust_connections(&self) {
         let mut clients = lock(&self.clients);
         *clients = Arc::new(clients.renewed());
     }
 
-    /// The client to send with. After a sleep of the machine it is one without connections, as theirs have died unseen.
+    /// Returns the HTTP clients to send with. After a sleep of the machine, replaces them by clients without
+    /// connections, because the old connections have died unnoticed.
     fn clients(&self) -> Arc<ServerClients> {
         let now = (Instant::now(), SystemTime::now());
         let last = std::mem::replace(&mut *lock(&self.last_used), now);
         if has_slept(last, now) {
-            tracing::debug!("the clock has jumped; connections are made anew");
+            tracing::debug!("the clock has jumped; opening new connections");
             self.distrust_connections();
         }
         Arc::clone(&lock(&self.clients))
     }
 
-    /// Sends a request to a URL and where redirects lead. `headers` gives those that go to the user's
-    /// server, or without the user's to any other.
+    /// Sends a request to a URL and follows redirects. `headers` returns the headers for the user's server, or for any
+    /// other server if its argument is `None`.
     async fn follow(
         &self,
         method: Method,
@@ -172,7 +174,7 @@ impl Requests {
     ) -> Result<Reply, Error> {
         let clients = self.clients();
         let mut url = target.clone();
-        // Once another origin has had a say, the way is a stranger's, wherever it leads.
+        // After a redirect through another origin, the user's headers are not sent again, even to the server itself.
         let mut is_home = self.url.is_origin_of(&url);
         for _ in 0..=MOST_REDIRECTS {
             let known = is_home.then_some(&*user);
@@ -192,7 +194,7 @@ impl Requests {
         Err(Error::new(ErrorKind::Status, format!("{} redirects in circles; check the URL", self.url)))
     }
 
-    /// Sends one request. `user` is who the server knows us as; none if that is not to be shown there.
+    /// Sends one request. Without `user`, sends no cookies and no client certificate.
     async fn send(
         &self,
         clients: &ServerClients,
@@ -202,7 +204,7 @@ impl Requests {
         user: Option<&UserHeaders>,
     ) -> Result<Response<Body>, Error> {
         *request.uri_mut() = url.as_uri().clone();
-        // A `Cookie` header of the user's own is left alone.
+        // The user's own `Cookie` header is not changed.
         let takes_cookies = user.is_some_and(|user| !user.headers.contains_key(header::COOKIE));
         if let Some(cookies) = self.cookies.header(url).filter(|_| takes_cookies) {
             request.headers_mut().insert(header::COOKIE, cookies);
@@ -212,7 +214,7 @@ impl Requests {
         if user.is_some() {
             self.cookies.learn(response.headers(), url);
         }
-        // What a proxy says of itself in the server's place.
+        // This answer may come from the proxy instead of the server.
         if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED
             && let Some(refusal) = client.refused_by_proxy(url.as_uri())
         {
@@ -222,8 +224,8 @@ impl Requests {
     }
 }
 
-/// The HTTP client, and its like for other origins, which never learn who the user is: TLS does not tell the one who
-/// picks a certificate which host asks.
+/// The HTTP client for the server, and one without the client certificate for other origins. TLS does not tell which
+/// host asks for a certificate, so one client cannot serve both.
 #[derive(Debug)]
 struct ServerClients {
     here: HttpClient<DeliveryBody>,
@@ -244,7 +246,7 @@ impl ServerClients {
             ..HttpSettings::default()
         };
         let here = HttpClient::new(settings.clone())?;
-        // Two pools of connections only where there is something to hide.
+        // Without a client certificate, one connection pool is enough.
         let elsewhere = match settings.tls.client.take() {
             Some(_) => HttpClient::new(settings)?,
             None => here.clone(),
@@ -257,7 +259,7 @@ impl ServerClients {
     }
 }
 
-/// Whether the machine slept in between: the wall clock went on while the other one stood.
+/// True if the machine slept in between: the wall clock advanced while the monotonic clock stood still.
 fn has_slept(before: (Instant, SystemTime), now: (Instant, SystemTime)) -> bool {
     let awake = now.0.duration_since(before.0);
     let passed = now.1.duration_since(before.1).unwrap_or_default();
@@ -268,10 +270,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where to repeat the POST, for the redirects that may keep it (R92); 303 asks for a GET, which would be no MCP.
+/// Returns where to repeat the request, for redirects that keep its method (R92). 303 does not: it asks for a GET,
+/// which is not MCP.
 ///
 /// # Errors
-/// What was sent by `https` would be sent in clear, and the host gives no other way.
+/// The redirect leads from `https` to clear text and cannot be upgraded to `https`.
 fn next_hop(response: &Response<Body>, from: &ServerUrl) -> Result<Option<ServerUrl>, Error> {
     let keeps = matches!(
         response.status(),
@@ -306,6 +309,6 @@ mod tests {
         {
             assert_eq!(has_slept(start, later(awake, passed)), slept, "{awake} {passed}");
         }
-        assert!(!has_slept(later(0, 3600), later(1, 0)), "a clock that was put back");
+        assert!(!has_slept(later(0, 3600), later(1, 0)), "a clock that was set back");
     }
 }

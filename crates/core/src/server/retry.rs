@@ -1,27 +1,29 @@
-//! When a message that failed is sent again, and what its client is told of it, as tables and arithmetic: no clock, no I/O.
+//! Decides when a failed message is sent again, and whether its error says that it may have run. No clock, no I/O.
 //!
-//! Rule: no tool runs twice (R95, R96). What the server cannot have read is repeated whatever it is; what it may have
-//! acted on is repeated only if all it does is read; and that something has not run is said only where it is certain.
+//! Rule: no tool runs twice (R95, R96). A message that the server did not read is always sent again. A message that
+//! the server may have acted on is sent again only if it just reads. An error says that nothing has run only if that
+//! is certain.
 //!
-//! | what came of a message | only reads | anything else | may have run |
+//! | what happened to the message | if it only reads | any other message | may have run |
 //! |---|---|---|---|
-//! | not written to a connection, or refused unread by HTTP/2 (`REFUSED_STREAM`, `GOAWAY`) | again | again | no |
-//! | 429; 503 with a `Retry-After` above zero | again | again | no |
-//! | 408, 502, 503, 504 | again | once | yes |
-//! | any other 5xx | once | once | yes |
-//! | a connection or stream that broke | again | once | yes |
-//! | 401, and 403 for more scope, with a challenge or in nobody's name | again, with new credentials | again, with new credentials | no |
-//! | a lost session, in nobody's name | again, in a new session | again, in a new session | no |
-//! | 400, 404, 405, 406, 410, 415, 422 in nobody's name, to a modern request at a server that has not shown its protocol | again, in the older protocol | again, in the older protocol | no |
-//! | the protocol's own refusals (-32020 to -32022 under 400) | again, as they ask for | again, as they ask for | no |
-//! | a JSON-RPC result or error under the request's own id, of whatever status, but for an error beside a challenge | as above, then the answer | the answer | |
-//! | 3xx, 401, 403, 405, 406, 407, 411, 413, 414, 415, 417, 421, 425, 426, 428, 431 | once | once | no |
-//! | any other 4xx | once | once | yes |
+//! | not written to a connection, or refused unread by HTTP/2 (`REFUSED_STREAM`, `GOAWAY`) | retry | retry | no |
+//! | 429; 503 with a `Retry-After` above zero | retry | retry | no |
+//! | 408, 502, any other 503, 504 | retry | fail | yes |
+//! | any other 5xx | fail | fail | yes |
+//! | the connection or stream broke | retry | fail | yes |
+//! | 401, or 403 that asks for more scope, with a challenge or unaddressed | retry with new credentials | retry with new credentials | no |
+//! | the session is lost, unaddressed | retry in a new session | retry in a new session | no |
+//! | 400, 404, 405, 406, 410, 415 or 422, unaddressed, to a modern request while the server's protocol is unknown | retry in the older protocol | retry in the older protocol | no |
+//! | the protocol's own refusals (-32020 to -32022 with status 400) | retry as the refusal asks | retry as the refusal asks | no |
+//! | a JSON-RPC result or error with the request's own id and any status, except an error with a challenge | as above, then the answer | the answer | |
+//! | 3xx, 401, 403, 405, 406, 407, 411, 413, 414, 415, 417, 421, 425, 426, 428, 431 | fail | fail | no |
+//! | any other 4xx | fail | fail | yes |
 //!
-//! "In nobody's name" is a body that has no JSON-RPC error, or one under no id or somebody else's; but for 401 and 403 all of
-//! it must have come, as what broke off may have been an answer, and under 5xx it must be a JSON-RPC error, as the page may be a
-//! gateway's that has lost one. A tool that ran answers under the request's id; so what has that is an answer, whatever status
-//! a gateway puts on it and whatever it speaks of.
+//! "Unaddressed": the body has no JSON-RPC error, or one without an id or with another id. Except under 401 and 403,
+//! the whole body must have arrived, because a truncated one may have been an answer. Under 5xx the body must have
+//! such an error, because a page may come from a gateway that lost the answer. A tool that ran answers with the
+//! request's id, so a response with that id is the answer, regardless of its text and of the status code that a gateway
+//! sets.
 
 use std::time::Duration;
 
@@ -30,21 +32,21 @@ use crate::{
     wire::method::only_reads,
 };
 
-/// With waits that begin at 100 ms and are doubled each time, about three seconds in all: a server that starts is found, and a client that probes
-/// for it gets its error in time (R79).
+/// Maximum number of repeats of a message. The waits start at 100 ms and double, about 3 s in all: long enough for a
+/// server to start, and short enough that a client that probes for it gets its error in time (R79).
 const MOST_REPEATS: u32 = 5;
-/// The longest that a message waits for other tries in all, whatever the server asks for: clients mostly give up after 60 s.
+/// Maximum total wait of a message, whatever the server asks for. Most clients give up after 60 s.
 const LONGEST_WAITS: Duration = Duration::from_secs(30);
-/// Statuses by which a server, or a gateway before it, turns a message away for what it sees of it: its credentials, its
-/// method, its size, its form. Others may come from what ran.
+/// Status codes by which a server or a gateway refuses a message, without running it, for its credentials, method,
+/// size or form. Other status codes may come from a tool that ran.
 const TURNED_AWAY: &[u16] = &[401, 403, 405, 406, 407, 411, 413, 414, 415, 417, 421, 425, 426, 428, 431];
 
-/// What a status says of a message that it refuses: its fate, and whether the server may have acted on it. `hint` is what
-/// the server asks to wait.
+/// Returns the fate of a message that was refused with this status code, and true if the server may have acted on it.
+/// `hint` is the wait that the server asks for.
 pub(crate) fn judge(status: u16, hint: Option<Duration>) -> (Fate, bool) {
     match status {
         429 => (Fate::Unread, false),
-        // Without a hint a gateway may have forwarded the message, and lost what came of it.
+        // Without a hint, a gateway may have forwarded the message and lost the answer.
         503 if hint.is_some_and(|hint| !hint.is_zero()) => (Fate::Unread, false),
         408 | 502..=504 => (Fate::Interrupted, true),
         300..=399 => (Fate::Final, false),
@@ -52,7 +54,7 @@ pub(crate) fn judge(status: u16, hint: Option<Duration>) -> (Fate, bool) {
     }
 }
 
-/// The tries of one message.
+/// Counts the tries of one message.
 #[derive(Debug)]
 pub(crate) struct Tries {
     first_wait: Duration,
@@ -61,13 +63,14 @@ pub(crate) struct Tries {
 }
 
 impl Tries {
-    /// None yet; the first wait before another one is to be this long.
+    /// Starts with no tries. `first_wait` is the wait before the first repeat.
     pub(crate) fn new(first_wait: Duration) -> Self {
         Self { first_wait, repeats: 0, waited: Duration::ZERO }
     }
 
-    /// How long to wait before the message is sent again after this failure; `None` if it must not be, or if it has been
-    /// tried long enough. `random` from 0 to 1 spreads the waits, so that many clients do not come back at once.
+    /// Returns how long to wait before the message is sent again after this failure, or `None` if it must not be sent
+    /// again or has used up its tries. `random`, from 0 to 1, spreads the waits so that many clients do not retry at
+    /// once.
     pub(crate) fn next_wait(&mut self, error: &Error, method: &str, random: f64) -> Option<Duration> {
         match error.fate() {
             Fate::Unread => {}
@@ -84,51 +87,53 @@ impl Tries {
         Some(wait)
     }
 
-    /// How often the message was sent.
+    /// Returns how many times the message was sent.
     pub(crate) fn attempts(&self) -> u32 {
         self.repeats + 1
     }
 }
 
-/// The wait before repeat number `repeat`, from 0: doubled each time, at least half of it whatever `random` is.
+/// Returns the wait before repeat number `repeat`, counted from 0. The full wait doubles each time; `random`, from 0
+/// to 1, selects a value between half of it and all of it.
 pub(crate) fn backoff(first: Duration, repeat: u32, random: f64) -> Duration {
     let half = first.saturating_mul(1 << repeat.min(8)) / 2;
     half.saturating_add(half.mul_f64(random.clamp(0.0, 1.0)))
 }
 
-/// The waits before a stream is opened again that has ended (R31, R33).
+/// Computes the waits before a stream that has ended is opened again (R31, R33).
 ///
-/// What the server asks for is kept to, but for a floor; while its streams bring nothing, the waits grow.
+/// The server sets the wait, down to a minimum. While its streams bring nothing, the waits grow.
 #[derive(Debug)]
 pub(crate) struct Reopening {
     usual: Duration,
     asked: Option<Duration>,
-    /// How many streams brought nothing, one after the other.
+    /// How many streams in a row brought nothing.
     in_vain: u32,
 }
 
 /// The shortest wait that a server can ask for.
 const SHORTEST_REOPENING: Duration = Duration::from_millis(100);
-/// The longest that waits grow to by themselves.
+/// The limit up to which waits grow.
 const LONGEST_REOPENING: Duration = Duration::from_secs(5);
-/// Waits of this length, which a server has asked for, stay as they are: it wants to be polled like that.
+/// A wait of at least this length that the server asked for does not grow: the server wants to be polled at that rate.
 const POLLING: Duration = Duration::from_secs(1);
-/// So many streams may bring nothing before the waits grow.
+/// How many streams in a row may bring nothing before the waits grow.
 const PATIENCE: u32 = 4;
 
 impl Reopening {
-    /// Waits of this length, if the server asks for no others.
+    /// Waits `usual` until the server asks for another wait.
     pub(crate) fn new(usual: Duration) -> Self {
         Self { usual, asked: None, in_vain: 0 }
     }
 
-    /// A stream has ended. `asked` is what the server has asked for on it; `brought` says whether it had any message.
+    /// Records the end of a stream. `asked` is the wait that the server asked for on it; `brought` is true if it had a
+    /// message.
     pub(crate) fn ended(&mut self, asked: Option<Duration>, brought: bool) {
         self.asked = asked.map(|asked| asked.max(SHORTEST_REOPENING)).or(self.asked);
         self.in_vain = if brought { 0 } else { self.in_vain.saturating_add(1) };
     }
 
-    /// How long to wait before the next one.
+    /// Returns how long to wait before the next stream is opened.
     pub(crate) fn wait(&self) -> Duration {
         let wait = self.asked.unwrap_or(self.usual);
         match self.in_vain.saturating_sub(PATIENCE) {
@@ -203,7 +208,7 @@ mod tests {
     fn the_table_is_the_one_in_the_documents() {
         let rows = |text: &str, before: &str| -> Vec<String> {
             let rows = text.lines().filter_map(|line| line.strip_prefix(before)).filter(|line| line.starts_with("| "));
-            let rows = rows.skip_while(|row| !row.starts_with("| what came of a message"));
+            let rows = rows.skip_while(|row| !row.starts_with("| what happened to the message"));
             rows.map(str::to_owned).collect()
         };
         let ours = rows(include_str!("retry.rs"), "//! ");
@@ -229,7 +234,7 @@ mod tests {
         assert_eq!(Tries::new(FIRST).next_wait(&hinted(503, 31), "tools/call", 0.0), None);
         assert_eq!(Tries::new(FIRST).next_wait(&hinted(503, u64::MAX), "tools/call", 0.0), None);
         assert_eq!(Tries::new(FIRST).next_wait(&hinted(429, 0), "tools/call", 0.0), Some(Duration::from_millis(50)));
-        // Whatever the hints, tries and waits have an end.
+        // Tries and waits are limited, whatever the hints.
         for seconds in 0..=30 {
             let mut tries = Tries::new(FIRST);
             let waits: Vec<_> =
@@ -256,7 +261,7 @@ mod tests {
         assert!(waits.is_sorted() && waits[..3] == [2, 4, 8].map(|n| SHORTEST_REOPENING * n), "{waits:?}");
         assert_eq!(waits[99], LONGEST_REOPENING);
         reopening.ended(Some(Duration::from_hours(1)), false);
-        assert_eq!(reopening.wait(), Duration::from_hours(1), "what is asked for is kept to");
+        assert_eq!(reopening.wait(), Duration::from_hours(1), "the wait that the server asks for is kept");
         reopening.ended(Some(Duration::from_millis(500)), true);
         assert_eq!(reopening.wait(), Duration::from_millis(500));
     }

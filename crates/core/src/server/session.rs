@@ -1,5 +1,6 @@
-//! The session with the server as a pure state machine: which headers it puts on a request, what it learns from answers,
-//! when it is lost, and what sets up the next one (legacy protocol, 2024-11-05 to 2025-11-25; R23–R25, R38–R41).
+//! The session with the server, as a state machine without I/O: it adds headers to requests, learns from answers,
+//! detects that it is lost, and keeps what sets up the next session (legacy protocol, 2024-11-05 to 2025-11-25;
+//! R23–R25, R38–R41).
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -12,26 +13,26 @@ use crate::{
     },
 };
 
-/// The most subscriptions to resources that are remembered for another session, and the longest request of one in bytes.
+/// Limits on the resource subscriptions that are kept for a new session: their number, and the bytes of one request.
 const MOST_SUBSCRIPTIONS: usize = 1000;
 const LONGEST_SUBSCRIPTION: usize = 16 << 10;
 
-/// The codes of errors that speak of sessions.
+/// The codes of errors about sessions.
 const SESSION_CODES: [i64; 5] = [-32_000, -32_001, -32_002, -32_600, -32_602];
 
-/// What the server has settled with this client.
+/// What the server and the client have agreed on.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     id: Option<HeaderValue>,
     concealed: Concealed,
     version: Option<HeaderValue>,
-    /// The HTTP+SSE stream that it lives and dies with (R53); none over Streamable HTTP.
+    /// The HTTP+SSE stream that the session ends with (R53). `None` over Streamable HTTP.
     stream: Option<u64>,
-    /// Counts the sessions: a request that failed in an old one need not look for a new one.
+    /// Counts the sessions, so that a request that failed in an old session does not renew the current one.
     epoch: u64,
-    /// The bridge has set it up for modern clients, who know nothing of it.
+    /// The bridge set the session up for modern clients, which do not know of it.
     for_modern: bool,
-    /// The client's own `initialize`, once it was answered; without it there is nothing to renew.
+    /// The client's own `initialize`, once it was answered. Without it there is nothing to renew.
     initialize: Option<Message>,
     /// What the server offered in its answer.
     offer: Option<ServerOffer>,
@@ -40,8 +41,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// The server has accepted an `initialize`: its session, or the lack of one, replaces what was.
-    /// An id must be visible ASCII (R24); one that is not cannot be sent back, and is not used.
+    /// Replaces the session after the server has accepted an `initialize`, with or without a session id. An id must be
+    /// visible ASCII (R24). Any other id is ignored, because it cannot be sent back.
     pub(crate) fn open(&mut self, id: Option<&HeaderValue>, stream: Option<u64>) {
         self.epoch += 1;
         self.stream = stream;
@@ -55,25 +56,27 @@ impl Session {
         }
     }
 
-    /// There is no session any more: the server is one that has none.
+    /// Drops the session, because the server no longer has sessions.
     pub(crate) fn close(&mut self) {
         let epoch = self.epoch;
         *self = Self { epoch: epoch + 1, ..Self::default() };
     }
 
-    /// The client's `initialize` was answered in the server's place, which has not heard of it yet.
+    /// Records that the bridge answered the client's `initialize` instead of the server, which does not know of it
+    /// yet.
     #[cfg(feature = "oauth")]
     pub(crate) fn promised(&mut self, initialize: &Message) {
         self.close();
         self.initialize = Some(initialize.clone());
     }
 
-    /// Whether the client has a session that the server knows nothing of.
+    /// True if the client has a session that the server does not know of.
     pub(crate) fn is_provisional(&self) -> bool {
         self.initialize.is_some() && self.offer.is_none()
     }
 
-    /// The client's `initialize` was answered with this offer. Both sides speak its version from now on (R25).
+    /// Records that the server answered the client's `initialize` with this offer. Both sides speak its version from
+    /// now on (R25).
     pub(crate) fn negotiated(&mut self, initialize: &Message, offer: ServerOffer) {
         self.for_modern = false;
         self.speak(&offer);
@@ -83,26 +86,26 @@ impl Session {
         self.subscriptions.clear();
     }
 
-    /// The same for an `initialize` of the bridge's own, which stands for modern clients.
+    /// Like `negotiated`, for an `initialize` that the bridge sends for modern clients.
     pub(crate) fn negotiated_for_modern(&mut self, initialize: &Message, offer: ServerOffer) {
         self.negotiated(initialize, offer);
         self.for_modern = true;
     }
 
-    /// Such an `initialize` is on its way: what the server says from now on is for modern clients.
+    /// Records that such an `initialize` is being sent. From now on the server's messages are for modern clients.
     pub(crate) fn begin_for_modern(&mut self) {
         self.for_modern = true;
     }
 
-    /// Whether the bridge has set it up for modern clients.
+    /// True if the bridge set the session up for modern clients.
     pub(crate) fn is_for_modern(&self) -> bool {
         self.for_modern
     }
 
-    /// A renewed session was answered with this offer.
+    /// Records that the server set up a renewed session with this offer.
     ///
     /// # Errors
-    /// What the client was granted and now is missing (R39).
+    /// The offer lacks something that the client was granted (R39).
     pub(crate) fn renewed(&mut self, offer: &ServerOffer) -> Result<(), String> {
         self.speak(offer);
         match &self.offer {
@@ -110,7 +113,7 @@ impl Session {
                 Err(format!("it speaks protocol {}, not {}", offer.version, old.version))
             }
             Some(_) => self.grants(offer),
-            // So far, nothing was granted by anybody.
+            // Nothing was granted to the client so far.
             None => {
                 self.offer = Some(offer.clone());
                 Ok(())
@@ -118,11 +121,11 @@ impl Session {
         }
     }
 
-    /// A modern server offers this in the place of the one that had the session, which is over then: what the client says
-    /// next is translated, and in all versions alike.
+    /// Ends the session, because a modern server with this offer has replaced the legacy one. The client's next
+    /// messages are translated, in the same way for all versions.
     ///
     /// # Errors
-    /// What the client was granted and now is missing (R39).
+    /// The offer lacks something that the client was granted (R39).
     pub(crate) fn ended_by(&mut self, offer: &ServerOffer) -> Result<(), String> {
         self.grants(offer)?;
         self.close();
@@ -141,7 +144,7 @@ impl Session {
         self.version = HeaderValue::from_str(&offer.version).ok();
     }
 
-    /// A request of the client was answered with a result: remembers what a new session must be told (R39).
+    /// Remembers a request of the client that got a result, if it must be repeated in a new session (R39).
     pub(crate) fn answered(&mut self, request: &Message) {
         match request.method() {
             "logging/setLevel" => self.log_level = Some(request.clone()),
@@ -151,7 +154,7 @@ impl Session {
                     if self.subscriptions.len() < MOST_SUBSCRIPTIONS && request.bytes().len() <= LONGEST_SUBSCRIPTION {
                         self.subscriptions.push((uri, request.clone()));
                     } else {
-                        tracing::warn!("a subscription is too much to be remembered; a new session will not have it");
+                        tracing::warn!("a subscription is over the limits; a new session will not have it");
                     }
                 }
             }
@@ -164,12 +167,12 @@ impl Session {
         }
     }
 
-    /// Whether the server logs as this `logging/setLevel` says.
+    /// True if the server logs at the level that this `logging/setLevel` sets.
     pub(crate) fn logs_like(&self, set_level: &Message) -> bool {
         self.log_level.as_ref().is_some_and(|known| known.bytes() == set_level.bytes())
     }
 
-    /// Puts the session on a request; never on `initialize`.
+    /// Adds the headers of the session to a request. Not for `initialize`.
     pub(crate) fn apply(&self, headers: &mut HeaderMap) {
         if let Some(id) = &self.id {
             headers.insert(headers::SESSION_ID, id.clone());
@@ -179,12 +182,12 @@ impl Session {
         }
     }
 
-    /// Whether there is a session to end (R41).
+    /// True if there is a session to end (R41).
     pub(crate) fn is_open(&self) -> bool {
         self.id.is_some()
     }
 
-    /// The stream that it lives on, over HTTP+SSE.
+    /// Returns the HTTP+SSE stream that the session ends with.
     pub(crate) fn stream(&self) -> Option<u64> {
         self.stream
     }
@@ -193,30 +196,30 @@ impl Session {
         self.epoch
     }
 
-    /// The client's `initialize`, if its session can be renewed.
+    /// Returns the client's `initialize`, if its session can be renewed.
     pub(crate) fn initialize(&self) -> Option<&Message> {
         self.initialize.as_ref()
     }
 
-    /// What a new session must be told after `initialized`.
+    /// Returns the requests to send in a new session after `initialized`.
     pub(crate) fn replay(&self) -> Vec<Message> {
         self.log_level.iter().chain(self.subscriptions.iter().map(|(_, request)| request)).cloned().collect()
     }
 
-    /// Whether a refusal says that the session is gone: 404, as the specification has it (R38), 410, or whatever other status and
-    /// words servers use in their place (R40). Without a session nothing can be lost, but for the handshake: a server that now
-    /// wants what only modern requests have knows nothing of it.
+    /// True if a refusal says that the session is gone: by 404, as in the specification (R38), by 410, or by other
+    /// status codes and texts that servers use instead (R40). Without a session only the handshake can be lost: a
+    /// server that now asks for what only modern requests have does not know of it.
     ///
-    /// `may_be_answer`: it may come from what ran, which can speak of any other session and of any other thing that is not
-    /// found; so it must say that it means this one.
+    /// `may_be_answer` is true if the refusal may come from a tool that ran. A tool can report that another session,
+    /// or anything else, is not found, so the refusal must clearly name this session.
     pub(crate) fn is_lost(&self, status: StatusCode, page: &RefusalBody, may_be_answer: bool) -> bool {
         match (status.as_u16(), page.response.as_ref().and_then(Message::error)) {
             (400 | 404, Some((-32_022..=-32_020, _))) => self.initialize.is_some() && !self.for_modern,
             _ if self.id.is_none() => false,
-            // A result, whatever words stand in it.
+            // A result, whatever its text.
             (500..=599, None) if page.response.as_ref().is_some_and(|response| response.outline().is_none()) => false,
             (_, Some((code, text))) if may_be_answer => SESSION_CODES.contains(&code) && names_lost_session(&text),
-            // A gateway of which the tool is no part. What ran there is another question.
+            // Comes from a gateway, not from a tool. Whether something ran is decided elsewhere.
             (500..=599, None) => names_lost_session(&String::from_utf8_lossy(&page.text)),
             (_, None) if may_be_answer => false,
             // An unknown method (R68).
@@ -228,7 +231,8 @@ impl Session {
         }
     }
 
-    /// Whether an error in a reply that is no refusal says so. One under the request's own id may come from what ran.
+    /// Like `is_lost`, for an error in a reply with a success status. `may_be_answer` is true if the error has the
+    /// request's own id, so that it may come from a tool that ran.
     pub(crate) fn is_lost_by(&self, error: &(i64, String), may_be_answer: bool) -> bool {
         let (code, text) = error;
         let speaks = if may_be_answer { names_lost_session } else { speaks_of_lost_session };
@@ -389,6 +393,6 @@ mod tests {
         let ids: Vec<_> = session.replay().iter().map(|request| request.id().unwrap().as_str().to_owned()).collect();
         assert_eq!(ids, ["2", "5"]);
         session.negotiated(&message(r#"{"id":8,"method":"initialize"}"#), ServerOffer::default());
-        assert!(session.replay().is_empty(), "the client starts anew");
+        assert!(session.replay().is_empty(), "the client starts over");
     }
 }

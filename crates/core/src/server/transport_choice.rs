@@ -1,4 +1,4 @@
-//! Which of MCP's two HTTP transports the server is spoken to with (R54–R56).
+//! Chooses between MCP's two HTTP transports (R54–R56).
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,14 +9,14 @@ use crate::{
     server::refusals::{RefusalBody, is_about_http},
 };
 
-/// What was asked for, and what the server turned out to speak.
+/// The configured transport mode, and the transport that the server speaks, once it is known.
 #[derive(Debug)]
 pub(crate) struct TransportChoice {
     mode: TransportMode,
     decided: Mutex<Option<Transport>>,
 }
 
-/// One of the transports.
+/// An HTTP transport of MCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
     /// Streamable HTTP.
@@ -35,18 +35,19 @@ impl TransportChoice {
         Self { mode, decided: Mutex::new(decided) }
     }
 
-    /// What a message is sent over now.
+    /// Returns the transport to send a message over now.
     pub(crate) fn current(&self) -> Transport {
         let undecided = if self.mode == TransportMode::SseFirst { Transport::Sse } else { Transport::Http };
         self.decided().unwrap_or(undecided)
     }
 
-    /// The server has shown that it speaks this one. Only while that is open.
+    /// Records that the server speaks this transport, unless one is already decided.
     pub(crate) fn decide(&self, transport: Transport) {
         self.lock().get_or_insert(transport);
     }
 
-    /// The server has no HTTP+SSE, or no longer (R56): Streamable HTTP is next. False if it was forced.
+    /// Gives HTTP+SSE up, because the server does not speak it, or no longer (R56). Streamable HTTP is tried next.
+    /// Returns false if the transport is forced.
     pub(crate) fn give_up_sse(&self) -> bool {
         match self.mode {
             TransportMode::Auto => *self.lock() = None,
@@ -56,9 +57,9 @@ impl TransportChoice {
         true
     }
 
-    /// The other transport, if this refusal of an `initialize` over Streamable HTTP means that the server is older (R54): it does
-    /// not take the method of HTTP, or a refusal that is neither about credentials (R55) nor about load, and no answer in
-    /// JSON-RPC but to say that it has nothing there.
+    /// Returns HTTP+SSE if this refusal of an `initialize` over Streamable HTTP means that the server is older (R54).
+    /// That holds for 405. It also holds for 501 and any 4xx that is neither about credentials (R55) nor about load,
+    /// unless the body is a JSON-RPC answer that is not about the HTTP method or path.
     pub(crate) fn fallback(&self, status: StatusCode, page: &RefusalBody) -> Option<Transport> {
         let about_itself = matches!(status.as_u16(), 401 | 403 | 407 | 408 | 425 | 429);
         let is_older = status == StatusCode::METHOD_NOT_ALLOWED
@@ -68,7 +69,7 @@ impl TransportChoice {
         (is_older && self.is_open()).then_some(Transport::Sse)
     }
 
-    /// Whether it is open which one the server speaks, and may be found out.
+    /// True if the server's transport is unknown and may be detected.
     pub(crate) fn is_open(&self) -> bool {
         self.mode == TransportMode::Auto && self.decided().is_none()
     }

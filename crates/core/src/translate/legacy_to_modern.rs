@@ -1,12 +1,12 @@
-//! A legacy client at a modern server: what each message becomes, as text (no I/O).
+//! Translates between a legacy client and a modern server, one message at a time, as text (no I/O).
 //!
-//! The client has made a handshake, after which both sides remember things; the server wants to be told them with each
-//! request, and asks its questions in results in place of requests. What is remembered is here, and so is each change of
-//! form. Who sends what when, and under which ids, is not: ids of messages that are made here mean nothing, and those of
-//! messages that pass stay.
+//! A legacy client and its server remember the handshake. A modern server expects the same data with each request, and
+//! asks its questions in results instead of requests. This file holds the remembered data and each change of form. The
+//! caller decides when a message is sent and under which id: messages made here carry a placeholder id, and messages
+//! that pass through keep theirs.
 //!
-//! Rule: what passes is changed in place. Numbers, the order of members, escapes and whatever is not known here stay
-//! byte for byte (R3), keys of questions and `requestState` among them (R75).
+//! Rule: a message that passes through is edited in place. Numbers, the order of members, escapes and unknown members
+//! stay byte for byte (R3). So do the keys of questions and `requestState` (R75).
 
 use crate::{
     error::{Error, ErrorKind, Hint},
@@ -25,33 +25,33 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-/// The most resources that a client can be subscribed to. All of them go to the server with each change of one.
+/// The most resources that a client can subscribe to. Each change sends the full list to the server.
 pub(crate) const MOST_SUBSCRIPTIONS: usize = 1_000;
 /// The longest URI of a subscription, in bytes.
 pub(crate) const LONGEST_URI: usize = 8 * 1024;
 /// The most questions in one round. Each becomes a request to the client.
 pub(crate) const MOST_QUESTIONS: usize = 100;
-/// The most tools whose results are remembered to be no objects.
+/// The most tools to remember whose results are not objects.
 const MOST_WRAPPED_TOOLS: usize = 10_000;
 /// The longest name of such a tool, in bytes.
 const LONGEST_TOOL_NAME: usize = 1024;
-/// How deep an output schema is looked into. A deeper one is withheld from the client.
+/// The deepest level of an output schema that is searched. A deeper schema is withheld from the client.
 const DEEPEST_SCHEMA: usize = 64;
 /// The longest list of capabilities that an error names, in bytes.
 const LONGEST_CAPABILITY_LIST: usize = 200;
 
-/// The versions whose handshake is known; a client that asks for another is offered the newest of them.
+/// The protocol versions whose handshake is supported. A client that requests another version gets the newest of these.
 const LEGACY_VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", NEWEST_LEGACY_VERSION];
 /// [`crate::wire::revision::MODERN_VERSION`] as JSON.
 const MODERN_VERSION_JSON: &str = "\"2026-07-28\"";
-/// RFC 5424, as in both protocols.
+/// The log levels of RFC 5424, which both protocols use.
 const LOG_LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
-/// The extension that has the tasks of 2026-07-28. They are other than those of 2025-11-25.
+/// The extension for tasks of 2026-07-28. Tasks of 2025-11-25 are different.
 const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
-/// What ties a message to a task of 2025-11-25.
+/// The `_meta` member that ties a message to a task of 2025-11-25.
 const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
 
-/// The answer to an elicitation that was not answered.
+/// The result for an elicitation that the client did not answer.
 const CANCEL: &str = r#"{"action":"cancel"}"#;
 
 const INVALID_REQUEST: i32 = -32_600;
@@ -59,77 +59,77 @@ const METHOD_NOT_FOUND: i32 = -32_601;
 const INVALID_PARAMS: i32 = -32_602;
 const MISSING_CLIENT_CAPABILITY: i64 = -32_021;
 
-/// A legacy client as a modern server must be told of it with each request.
+/// A legacy client, with the data that a modern server expects in each request.
 #[derive(Debug)]
 pub(crate) struct LegacyClient {
     initialize: Message,
     /// JSON, for `_meta`.
     capabilities: String,
-    /// JSON; a client that gave no name is not named.
+    /// JSON. `None` if the client gave no name.
     info: Option<String>,
-    /// JSON; none until the client asks for log messages.
+    /// JSON. `None` until the client asks for log messages.
     log_level: Option<String>,
-    /// What the client is subscribed to: each URI, and how it spelt it in JSON.
+    /// The client's subscriptions: each URI, and its spelling in the client's JSON.
     subscriptions: BTreeMap<String, String>,
     offer: Offer,
-    /// Tools whose output schema the client knows in a wrapping (see [`wrapped_schema`]).
+    /// Tools whose output schema the client sees wrapped (see [`wrapped_schema`]).
     wrapped_tools: BTreeSet<String>,
-    /// How many elicitations were given an id.
+    /// The number of elicitations that got an id here.
     elicitations: u64,
 }
 
-/// What the server can be asked to tell of.
+/// The notifications that the server offers.
 #[derive(Debug, Default)]
 struct Offer {
-    /// The lists, by their names in a subscription.
+    /// The lists, under their names in a subscription.
     lists: Vec<&'static str>,
     has_subscriptions: bool,
 }
 
-/// What becomes of a client's message.
+/// What to do with a client's message.
 #[derive(Debug)]
 pub(crate) enum FromLegacy {
-    /// It goes to the server in this form.
+    /// Send this to the server.
     Send(Message),
-    /// The bridge answers itself, with the request's id.
+    /// Answer the client with this, without the server. It has the request's id.
     Answer(Message),
-    /// What the client is subscribed to has changed: a new [`LegacyClient::listen`] must stand before the old one ends; then
-    /// this is the answer. If the server refuses, [`LegacyClient::forget`].
+    /// The client's subscriptions changed. Open a new [`LegacyClient::listen`] before the old one ends, then send this
+    /// response. If the server refuses, call [`LegacyClient::forget`].
     Listen(Message),
-    /// Nothing goes anywhere. After `notifications/initialized` the server can be listened to.
+    /// Send nothing. After `notifications/initialized`, listening can begin.
     Nothing,
 }
 
-/// What the answer to a forwarded request means.
+/// The meaning of a response to a forwarded request.
 #[derive(Debug)]
 pub(crate) enum Translated {
-    /// For the client.
+    /// A response for the client.
     Final(Message),
     /// The server needs input first.
     InputRequired(Round),
 }
 
-/// One round of a request that takes several: what the server asks, and how the request goes on.
+/// One round of a request that takes several: the server's questions, and the state for the next round.
 #[derive(Debug)]
 pub(crate) struct Round {
     questions: Vec<Question>,
-    /// Keys, as JSON, of the questions that the client cannot be asked and that are answered without it.
+    /// Keys, as JSON, of the questions that the client cannot be asked. The bridge answers them.
     cancelled: Vec<String>,
     /// JSON, as the server wrote it.
     state: Option<String>,
 }
 
-/// One request of the server's to the client.
+/// One request from the server to the client.
 #[derive(Debug)]
 pub(crate) struct Question {
-    /// The key that its answer goes under, as JSON, as the server wrote it.
+    /// The key for the answer, as JSON, in the server's spelling.
     pub(crate) key: String,
-    /// The request. Its id means nothing; the sender puts one in.
+    /// The request. Its id is a placeholder that the sender replaces.
     pub(crate) request: Message,
 }
 
 impl LegacyClient {
-    /// From the client's `initialize`. Another `initialize` makes another client.
+    /// Makes a client from its `initialize`. Another `initialize` makes another client.
     pub(crate) fn new(initialize: &Message) -> Self {
         let params = initialize.params();
         Self {
@@ -146,7 +146,7 @@ impl LegacyClient {
         }
     }
 
-    /// The `server/discover` that stands for the handshake.
+    /// Returns the `server/discover` that replaces the handshake.
     pub(crate) fn discover(&self) -> Message {
         let meta = object(&self.meta());
         let text = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"server/discover","params":{{"_meta":{meta}}}}}"#);
@@ -154,12 +154,13 @@ impl LegacyClient {
         Message::one(text).unwrap_or_else(|| self.initialize.clone())
     }
 
-    /// The answer to the client's `initialize` from the answer to discover. Remembers what the server offers.
+    /// Makes the response to the client's `initialize` from the response to `server/discover`. Remembers what the
+    /// server offers.
     ///
-    /// The version is the client's own if it is a known one: what the server says is translated into all of them alike.
+    /// The version is the client's own if it is supported: translation is the same for all of them.
     ///
     /// # Errors
-    /// The error for the client, with its id, if the server did not say what it offers.
+    /// Returns the error for the client, with its id, if the server did not say what it offers.
     pub(crate) fn initialized(&mut self, initialize: &Message, discovered: &Message) -> Result<Message, Message> {
         let id = initialize.id();
         let Some(result) = discovered.result() else {
@@ -194,10 +195,10 @@ impl LegacyClient {
             .find(|known| requested.as_deref() == Some(known))
             .unwrap_or(NEWEST_LEGACY_VERSION);
         let version = serde_json::Value::from(version).to_string();
-        // What the client cannot make use of: extensions, and tasks, which are other ones in this version.
+        // The client cannot use extensions, nor tasks, which differ in this version.
         let capabilities =
             offered.map_or_else(|| "{}".to_owned(), |offered| edited(offered, &[], &["extensions", "tasks"]));
-        // Both members are required of a legacy server; the place beside the capabilities is that of drafts (1.7).
+        // A legacy server must have both members. Drafts put `serverInfo` next to the capabilities (1.7).
         let is_named = |info: &Object<'_>| info.string("name").is_some() && info.string("version").is_some();
         let in_meta = result.object("_meta").and_then(|meta| meta.object(SERVER_INFO));
         let server = in_meta
@@ -217,11 +218,11 @@ impl LegacyClient {
         Ok(with_id(answer, id))
     }
 
-    /// What becomes of one message of the client's after the handshake. Its `notifications/cancelled` is the sender's
-    /// matter: it ends the request's stream (R69).
+    /// Translates one message of the client after the handshake. The sender handles `notifications/cancelled`: it ends
+    /// the request's stream (R69).
     ///
-    /// What the server of a legacy client would refuse is refused with the code that such a server has for it, -32601 or
-    /// -32602; that it comes from the bridge stands in its data (R78).
+    /// A request that a legacy server would refuse is refused with the code of such a server, -32601 or -32602. The
+    /// error's `data` says that it comes from the bridge (R78).
     pub(crate) fn take(&mut self, message: &Message) -> FromLegacy {
         match message.kind() {
             Kind::Request => self.take_request(message),
@@ -238,8 +239,8 @@ impl LegacyClient {
         }
     }
 
-    /// The `subscriptions/listen` for all that is wanted now: the lists that the server tells of, and the resources that the
-    /// client is subscribed to. `None` if that is nothing.
+    /// Returns a `subscriptions/listen` for everything that is wanted now: the lists that the server offers, and the
+    /// client's subscriptions. Returns `None` if that is nothing.
     pub(crate) fn listen(&self) -> Option<Message> {
         let mut wanted: Vec<_> = self.offer.lists.iter().map(|list| (*list, "true".to_owned())).collect();
         if !self.subscriptions.is_empty() {
@@ -254,7 +255,7 @@ impl LegacyClient {
         Message::one(format!(r#"{{"jsonrpc":"2.0","id":0,"method":"subscriptions/listen","params":{params}}}"#))
     }
 
-    /// The server would not listen to what this `resources/subscribe` asked for: it is as if it had not been made.
+    /// Undoes this `resources/subscribe`, which the server refused.
     pub(crate) fn forget(&mut self, request: &Message) {
         if request.method() == "resources/subscribe"
             && let Some(uri) = request.uri()
@@ -263,8 +264,8 @@ impl LegacyClient {
         }
     }
 
-    /// A notification from the listen stream as the client knows it. `None` for the acknowledgement, and for what a legacy
-    /// client has no name for.
+    /// Translates a notification from the listen stream. Returns `None` for the acknowledgement, and for notifications
+    /// that a legacy client does not know.
     pub(crate) fn event(notification: Message) -> Option<Message> {
         let is_unknown = matches!(
             notification.method(),
@@ -279,13 +280,13 @@ impl LegacyClient {
         Message::one(splice.finish()).or(Some(notification))
     }
 
-    /// Whether an answer is one that asks for input.
+    /// True if the response asks for input.
     pub(crate) fn is_question(answer: &Message) -> bool {
         answer.result().is_some_and(|result| result_type(result) == ResultType::InputRequired)
     }
 
-    /// What the answer to a forwarded request means. `request` is the client's, or what was sent for it; the answer keeps
-    /// its id.
+    /// Interprets the response to a forwarded request. `request` is the client's request or the one sent for it. The
+    /// response keeps its id.
     pub(crate) fn answer(&mut self, request: &Message, answer: Message) -> Translated {
         let Some(result) = answer.result() else {
             return Translated::Final(mapped_error(&answer).unwrap_or(answer));
@@ -312,7 +313,7 @@ impl LegacyClient {
             "logging/setLevel" => {
                 let level = params.and_then(|params| params.string("level"));
                 let Some(level) = level.filter(|level| LOG_LEVELS.contains(&level.as_str())) else {
-                    // A server would refuse each request that carries it.
+                    // A server would refuse each request with this level.
                     return refused(request, INVALID_PARAMS, "this is no log level");
                 };
                 self.log_level = Some(serde_json::Value::from(level).to_string());
@@ -338,7 +339,7 @@ impl LegacyClient {
     }
 
     fn subscribe(&mut self, request: &Message) -> FromLegacy {
-        // As the client spelt it, but only if that has a value: a lone surrogate is in no URI.
+        // Keep the client's spelling, but only if it can be decoded: no URI has a lone surrogate.
         let spelt = request.params().and_then(|params| params.get("uri"));
         let (Some(uri), Some(spelt)) = (request.uri(), spelt) else {
             return refused(request, INVALID_PARAMS, "the uri is missing");
@@ -357,14 +358,14 @@ impl LegacyClient {
         changed(reply(request, "{}"), true)
     }
 
-    /// The members of `_meta` that each modern request has, as JSON (1.6).
+    /// Returns the members of `_meta` that each modern request has, as JSON (1.6).
     fn meta(&self) -> Vec<(&'static str, &str)> {
         let mut meta = vec![(PROTOCOL_VERSION, MODERN_VERSION_JSON), (CLIENT_CAPABILITIES, self.capabilities.as_str())];
         meta.extend(self.info.as_deref().map(|info| (CLIENT_INFO, info)));
         meta
     }
 
-    /// The request with all that the server must be told; `None` if its parameters have no room for that.
+    /// Returns the request with all `_meta` members. Returns `None` if its parameters are not an object.
     fn with_meta(&self, request: &Message) -> Option<Message> {
         let mut set = self.meta();
         set.extend(self.log_level.as_deref().map(|level| (LOG_LEVEL, level)));
@@ -374,12 +375,12 @@ impl LegacyClient {
             None | Some("null") => splice.edit(root, &[("params", &object(&[("_meta", &object(&set))]))], |_| false),
             Some(params) => {
                 let params = Object::of(params)?;
-                // A task of 2025-11-25 is not declared by the server, so the call is an ordinary one.
+                // The server does not declare tasks of 2025-11-25, so this is an ordinary call.
                 let is_call = request.method() == "tools/call";
                 let without = |name: &str| is_call && name == "task";
                 if let Some(meta) = params.object("_meta") {
                     splice.edit(params, &[], |member| without(&member.name()));
-                    // What the client says of itself there would contradict the handshake.
+                    // Anything that the client put there could contradict the handshake.
                     let reserved = [PROTOCOL_VERSION, CLIENT_CAPABILITIES, CLIENT_INFO, LOG_LEVEL, RELATED_TASK];
                     splice.edit(meta, &set, |member| reserved.iter().any(|name| member.is(name)));
                 } else {
@@ -390,7 +391,7 @@ impl LegacyClient {
         Message::one(splice.finish())
     }
 
-    /// A complete result as a legacy client knows it.
+    /// Returns a complete result in its legacy form.
     fn completed(&mut self, request: &Message, answer: &Message, result: Object<'_>) -> Option<Message> {
         let mut splice = Splice::new(answer.text());
         strip(&mut splice, result, &[], |_| false);
@@ -411,8 +412,9 @@ impl LegacyClient {
         Message::one(splice.finish())
     }
 
-    /// Gives each output schema of a list the form that a legacy client demands, an object's, and remembers which results
-    /// must be changed with it. A schema that cannot be changed is taken away: the client then takes results unchecked.
+    /// Turns each output schema of a list into the schema of an object, which a legacy client requires, and remembers
+    /// the tools whose results must change with it. Removes a schema that cannot be changed: the client then does not
+    /// check the results.
     fn wrap_schemas<'a>(&mut self, splice: &mut Splice<'a>, result: Object<'a>) {
         for tool in result.get("tools").into_iter().flat_map(elements).filter_map(Object::of) {
             let name = tool.string("name").filter(|name| name.len() <= LONGEST_TOOL_NAME);
@@ -446,7 +448,7 @@ impl LegacyClient {
         }
     }
 
-    /// Reads what the server asks in a result.
+    /// Reads the server's questions from a result.
     fn round(&mut self, result: Object<'_>) -> Result<Round, Error> {
         let state = result.get("requestState").map(str::to_owned);
         let asked = result.get("inputRequests").filter(|asked| *asked != "null");
@@ -467,7 +469,7 @@ impl LegacyClient {
         }
         for (at, member) in asked.iter().enumerate() {
             let key = member.written_name();
-            // Of several questions with one key the last one counts, as everywhere.
+            // If two questions have the same key, the last one counts, as everywhere.
             if asked.iter().skip(at + 1).any(|later| later.written_name() == key) {
                 continue;
             }
@@ -482,7 +484,7 @@ impl LegacyClient {
                     let request = self.question(&method, params).ok_or_else(|| unreadable(key))?;
                     round.questions.push(Question { key: key.to_owned(), request });
                 }
-                // The client would refuse it, and that would become the same.
+                // The client would refuse it, with the same outcome.
                 Err(_) if method == "elicitation/create" => round.cancelled.push(key.to_owned()),
                 Err(error) => return Err(error),
             }
@@ -490,14 +492,14 @@ impl LegacyClient {
         Ok(round)
     }
 
-    /// Whether the client has declared that it answers this. A server that was told so must not ask for anything else.
+    /// Checks that the client declared support for this question. A server must not ask for anything else.
     fn can_be_asked(&self, method: &str, params: Option<Object<'_>>) -> Result<(), Error> {
         let declared = Object::of(&self.capabilities);
         let has = |name: &str| declared.and_then(|declared| declared.object(name));
         let (capability, is_declared) = match method {
             "roots/list" => ("roots", has("roots").is_some()),
             "sampling/createMessage" => {
-                // Clients from before these members would answer as if they were not there.
+                // Clients that predate these members would ignore them.
                 let is_tooled =
                     params.is_some_and(|params| params.get("tools").is_some() || params.get("toolChoice").is_some());
                 match has("sampling") {
@@ -509,7 +511,7 @@ impl LegacyClient {
                 let mode = params.and_then(|params| params.get("mode"));
                 let mode = mode.map(|mode| serde_json::from_str::<String>(mode).unwrap_or_default());
                 match (mode.as_deref(), has("elicitation")) {
-                    // Declared without any mode it means forms.
+                    // A declaration without any mode means forms.
                     (None | Some("form"), Some(modes)) => {
                         ("elicitation.form", modes.get("form").is_some() || modes.get("url").is_none())
                     }
@@ -530,7 +532,7 @@ impl LegacyClient {
         Err(Error::new(ErrorKind::InvalidAnswer, why))
     }
 
-    /// The request that puts a question to the client.
+    /// Makes the request that puts a question to the client.
     fn question(&mut self, method: &str, params: Option<Object<'_>>) -> Option<Message> {
         let method = serde_json::Value::from(method);
         let Some(params) = params else {
@@ -538,7 +540,7 @@ impl LegacyClient {
         };
         let is_of_a_page = method == "elicitation/create" && params.string("mode").as_deref() == Some("url");
         let params = if is_of_a_page && params.string("elicitationId").is_none() {
-            // Required in 2025-11-25, gone in 2026-07-28. Nothing will ever refer to it.
+            // 2025-11-25 requires it and 2026-07-28 removed it. Nothing refers to it later.
             self.elicitations += 1;
             edited(params, &[("elicitationId", &format!("\"gangway-{}\"", self.elicitations))], &[])
         } else {
@@ -549,22 +551,23 @@ impl LegacyClient {
 }
 
 impl Round {
-    /// What to ask the client, in the server's order. If it is nothing the request can be retried at once.
+    /// Returns the questions for the client, in the server's order. If there are none, retry at once.
     pub(crate) fn questions(&self) -> &[Question] {
         &self.questions
     }
 
-    /// The request again, with the client's answers under the keys of their questions, and the exact `requestState`, or
-    /// none (R75). `sent` is the request as it was sent last; its id stays, and must be replaced by a new one.
+    /// Makes the request for the next round. It has the client's answers under the keys of their questions, and the
+    /// exact `requestState`, or none (R75). `sent` is the request of the last round. The result has the same id, which
+    /// the caller must replace.
     ///
     /// # Errors
-    /// The request cannot be completed, as the client refused or misunderstood a question. Only an elicitation has an
-    /// answer that says so.
+    /// The client refused or misunderstood a question, so the request cannot complete. Only for an elicitation is there
+    /// an answer that says so.
     pub(crate) fn retry(&self, sent: &Message, responses: &[(String, Message)]) -> Result<Message, Error> {
         let mut answers = Vec::new();
         for Question { key, request } in &self.questions {
             let Some((_, response)) = responses.iter().find(|(answered, _)| answered == key) else {
-                // A server asks again for what it cannot do without.
+                // The server asks again if it needs this.
                 continue;
             };
             let answer = match response.result() {
@@ -588,7 +591,7 @@ impl Round {
         let added: Vec<_> = members.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         let retried = sent.params().and_then(|params| {
             let mut splice = Splice::new(sent.text());
-            // Those of an earlier round are not for this one.
+            // Remove the members of an earlier round.
             splice.edit(params, &added, |member| members.iter().any(|(name, _)| member.is(name)));
             Message::one(splice.finish())
         });
@@ -596,7 +599,7 @@ impl Round {
     }
 }
 
-/// What a result says of itself.
+/// The type that a result declares.
 #[derive(Debug, PartialEq, Eq)]
 enum ResultType {
     Complete,
@@ -606,7 +609,7 @@ enum ResultType {
 
 fn result_type(result: Object<'_>) -> ResultType {
     let Some(written) = result.get("resultType") else {
-        // Servers of earlier versions have none.
+        // Servers of earlier versions omit it.
         return ResultType::Complete;
     };
     match result.string("resultType").as_deref() {
@@ -616,7 +619,7 @@ fn result_type(result: Object<'_>) -> ResultType {
     }
 }
 
-/// The client's capabilities without those that cannot be carried: tasks, old and new.
+/// Returns the client's capabilities without tasks, old and new, which cannot be translated.
 fn declared_capabilities(declared: Object<'_>) -> String {
     let mut splice = Splice::new(declared.as_str());
     splice.edit(declared, &[], |member| member.is("tasks"));
@@ -626,14 +629,14 @@ fn declared_capabilities(declared: Object<'_>) -> String {
     text_of(&splice.finish())
 }
 
-/// An object of these members.
+/// Returns a JSON object with these members.
 fn object(members: &[(&str, &str)]) -> String {
     let members: Vec<_> =
         members.iter().map(|(name, value)| format!("{}:{value}", serde_json::Value::from(*name))).collect();
     format!("{{{}}}", members.join(","))
 }
 
-/// An object alone, with members set and taken away.
+/// Returns a copy of an object, with members set and removed.
 fn edited(object: Object<'_>, set: &[(&str, &str)], without: &[&str]) -> String {
     let mut splice = Splice::new(object.as_str());
     splice.edit(object, set, |member| without.iter().any(|name| member.is(name)));
@@ -641,18 +644,18 @@ fn edited(object: Object<'_>, set: &[(&str, &str)], without: &[&str]) -> String 
 }
 
 fn text_of(bytes: &Bytes) -> String {
-    // Made of texts.
+    // It was made from texts, so it is valid UTF-8.
     std::str::from_utf8(bytes).unwrap_or("{}").to_owned()
 }
 
-/// Takes away what only modern results have, beside `without`, and sets members.
+/// Removes the members that only modern results have and those that `without` names, and sets members.
 fn strip<'a>(splice: &mut Splice<'a>, result: Object<'a>, set: &[(&str, &str)], without: impl Fn(&str) -> bool) {
     strip_meta(splice, result, set, SERVER_INFO, |name| {
         matches!(name, "resultType" | "ttlMs" | "cacheScope") || without(name)
     });
 }
 
-/// Takes a member of the `_meta` of an object away, and the whole `_meta` if that leaves nothing of it.
+/// Removes a member of an object's `_meta`, and the whole `_meta` if it becomes empty.
 fn strip_meta<'a>(
     splice: &mut Splice<'a>,
     object: Object<'a>,
@@ -668,7 +671,7 @@ fn strip_meta<'a>(
     }
 }
 
-/// A modern server's error in terms that a legacy client knows; `None` if it needs none.
+/// Translates a modern server's error for a legacy client. Returns `None` if the error can stay as it is.
 fn mapped_error(answer: &Message) -> Option<Message> {
     let error = Object::of(answer.text())?.object("error")?;
     let (code, text) = answer.error()?;
@@ -701,7 +704,7 @@ fn mapped_error(answer: &Message) -> Option<Message> {
     Message::one(splice.finish())
 }
 
-/// The error that a client gets in the place of this answer.
+/// Makes the error that the client gets instead of this response.
 fn failed(answer: &Message, error: &Error) -> Message {
     Message::one(error_reply(answer.id(), error, Hint::as_str)).unwrap_or_else(|| answer.clone())
 }
@@ -713,13 +716,13 @@ fn with_id(message: Message, id: Option<&Id>) -> Message {
     }
 }
 
-/// The bridge's own answer to a request.
+/// Makes the bridge's own response to a request.
 fn reply(request: &Message, result: &str) -> Option<Message> {
     let id = request.id().map_or("null", Id::as_str);
     Message::one(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#))
 }
 
-/// The answer of a server that does not do what is asked. The bridge stands for it, and says so.
+/// Refuses a request as a legacy server would. The error says that it comes from the bridge.
 fn refused(request: &Message, code: i32, why: &str) -> FromLegacy {
     let id = request.id().map_or("null", Id::as_str);
     let text = if code == METHOD_NOT_FOUND { format!("Method not found: {why}") } else { why.to_owned() };
@@ -730,11 +733,11 @@ fn refused(request: &Message, code: i32, why: &str) -> FromLegacy {
 }
 
 fn answered(answer: Option<Message>) -> FromLegacy {
-    // An answer is JSON by construction.
+    // A response is JSON by construction.
     answer.map_or(FromLegacy::Nothing, FromLegacy::Answer)
 }
 
-/// The answer to what may have changed the subscriptions.
+/// Wraps the response to a request that may have changed the subscriptions.
 fn changed(answer: Option<Message>, is_changed: bool) -> FromLegacy {
     match answer {
         Some(answer) if is_changed => FromLegacy::Listen(answer),
@@ -742,12 +745,12 @@ fn changed(answer: Option<Message>, is_changed: bool) -> FromLegacy {
     }
 }
 
-/// An output schema of any kind as one of an object whose member `result` has that schema, as the official TypeScript SDK
-/// shows it to legacy clients. References into the document are made to point there. `None` if that is not possible.
+/// Wraps an output schema in the schema of an object whose member `result` has it, as the official TypeScript SDK shows
+/// it to legacy clients. Rewrites references into the document to match. Returns `None` if that is not possible.
 fn wrapped_schema(schema: Object<'_>) -> Option<String> {
-    /// Their values are data, in which `$ref` is a word like any other.
+    /// Keywords with data as value, in which `$ref` has no meaning.
     const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
-    /// Their values have members with names of the author's choice.
+    /// Keywords with an object as value whose member names the author chooses.
     const MAPS: [&str; 6] =
         ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
 
@@ -778,7 +781,7 @@ fn wrapped_schema(schema: Object<'_>) -> Option<String> {
                         );
                     }
                 }
-                // Of 2019-09 only, and it points at the whole document.
+                // Only 2019-09 has it, and it refers to the whole document.
                 "$recursiveRef" => return None,
                 name if DATA.contains(&name) => {}
                 name => left.push((member.value, MAPS.contains(&name), depth + 1)),
@@ -791,7 +794,7 @@ fn wrapped_schema(schema: Object<'_>) -> Option<String> {
     Some(format!(r#"{{{dialect}"type":"object","properties":{{"result":{natural}}},"required":["result"]}}"#))
 }
 
-/// Whether references inside of a schema start at itself and not at the document's root.
+/// True if references in a schema start at the schema itself instead of the document's root.
 fn is_base(schema: Object<'_>) -> bool {
     schema.get("$id").is_some_and(|id| !id.starts_with("\"#"))
 }
@@ -811,14 +814,14 @@ mod tests {
         serde_json::from_str(message.text()).unwrap()
     }
 
-    /// A client of this version and these capabilities.
+    /// A client with this version and these capabilities.
     fn client_of(version: &str, capabilities: &str) -> LegacyClient {
         LegacyClient::new(&message(&format!(
             r#"{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"protocolVersion":"{version}","capabilities":{capabilities},"clientInfo":{{"name":"ide","version":"3"}}}}}}"#
         )))
     }
 
-    /// One that can do everything.
+    /// A client with all capabilities.
     fn client() -> LegacyClient {
         client_of(
             "2025-11-25",
@@ -826,7 +829,7 @@ mod tests {
         )
     }
 
-    /// One at a server that offers everything.
+    /// A client of a server that offers everything.
     fn connected() -> LegacyClient {
         let mut client = client();
         initialized(
@@ -1389,7 +1392,7 @@ mod tests {
 
     #[test]
     fn from_server_progress_and_messages_of_a_stream_pass() {
-        // The sender hands them on; on the listen stream they pass too.
+        // The sender forwards them. They also pass on the listen stream.
         let progress =
             r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"p7","progress":1e400}}"#;
         assert_eq!(LegacyClient::event(message(progress)).unwrap().text(), progress);

@@ -1,12 +1,11 @@
-//! A modern client at a legacy server: what each message becomes, as text (no I/O).
+//! Translates between a modern client and a legacy server, one message at a time, as text (no I/O).
 //!
-//! Rule: to the client the bridge is a server of 2026-07-28, to the server a client of 2025-11-25. What passes from one to
-//! the other is spliced, never written anew (R3): members are put in or taken out, and all other bytes stay. What one
-//! side says and the other has no words for is answered here, and says so.
+//! Rule: the bridge is a server of 2026-07-28 to the client, and a client of 2025-11-25 to the server. Messages that
+//! pass are spliced, never rewritten (R3): members are added or removed, and all other bytes stay. A message that the
+//! other side's protocol cannot express is answered here, with an error that says so.
 //!
-//! The session is the caller's: it sends [`initialize`], keeps the streams open, gives requests ids of its own, and has the
-//! table of the calls that are held while the client asks its user. Requests that are made here have the id 0, in the
-//! place of which the sender puts its own.
+//! The caller owns the session: it sends [`initialize`], keeps the streams open, chooses request ids, and has the table
+//! of calls that are held while the client asks its user. Requests made here have the id 0, which the sender replaces.
 
 use std::collections::HashSet;
 
@@ -22,38 +21,38 @@ use crate::{
     },
 };
 
-/// The most resources that one subscription can name: the server is sent a request for each.
+/// The most resources that one subscription can name. The server gets a request for each.
 pub(crate) const MOST_URIS: usize = 1_000;
-/// How long all of these may be together, in bytes of JSON: each notification is compared with them.
+/// The most bytes of JSON for all of these together. Each notification is compared with them.
 const LONGEST_URIS: usize = 256 << 10;
-/// The most questions that one round can ask, and the most responses that a retry can bring.
+/// The most questions in one round, and the most responses in a retry.
 pub(crate) const MOST_QUESTIONS: usize = 100;
 
-/// The requests that may be answered with questions (modern specification, "Multi Round-Trip Requests").
+/// The requests that can be answered with questions (modern specification, "Multi Round-Trip Requests").
 const HELD: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
-/// The requests whose results say how long they keep, beside `server/discover` ("Caching").
+/// The requests whose results have caching hints, in addition to `server/discover` ("Caching").
 const CACHEABLE: [&str; 5] =
     ["tools/list", "prompts/list", "resources/list", "resources/templates/list", "resources/read"];
 /// From the lowest to the highest.
 const LOG_LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
-/// Legacy tasks and the extension that came after them have nothing in common but the name.
+/// The tasks extension. It shares only its name with legacy tasks.
 const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
 
 const METHOD_NOT_FOUND: i32 = -32_601;
 const INVALID_PARAMS: i32 = -32_602;
 const INTERNAL_ERROR: i32 = -32_603;
 const UNSUPPORTED_PROTOCOL_VERSION: i32 = -32_022;
-/// Of 2025-11-25 only.
+/// Only 2025-11-25 has it.
 const URL_ELICITATION_REQUIRED: i64 = -32_042;
 
-/// The lists whose changes a client can ask to hear of.
+/// The lists for which a client can request change notifications.
 const LISTS: [List; 3] = [
     List { filter: "toolsListChanged", method: "notifications/tools/list_changed" },
     List { filter: "promptsListChanged", method: "notifications/prompts/list_changed" },
     List { filter: "resourcesListChanged", method: "notifications/resources/list_changed" },
 ];
 
-/// A list of the server's that can change.
+/// A list of the server that can change.
 #[derive(Debug)]
 struct List {
     /// The member of a subscription that asks for it.
@@ -62,9 +61,9 @@ struct List {
     method: &'static str,
 }
 
-/// The `initialize` that stands for a modern client, from the `_meta` of one of its requests. Legacy servers want a name:
-/// a client that gives none gets the bridge's. Capabilities pass but for tasks, which the two eras understand in
-/// different ways, and for `roots.listChanged`, whose notification a modern client does not have.
+/// Makes the `initialize` for a modern client from the `_meta` of one of its requests. Legacy servers require a name,
+/// so a client without one gets the bridge's. Capabilities pass except for tasks, which differ between the eras, and
+/// `roots.listChanged`, whose notification a modern client does not have.
 pub(crate) fn initialize(request: &Message) -> Message {
     let meta = request.meta();
     let capabilities = meta.and_then(|meta| meta.object(CLIENT_CAPABILITIES)).map_or_else(
@@ -87,14 +86,14 @@ pub(crate) fn initialize(request: &Message) -> Message {
     ))
 }
 
-/// The answer to a request that no server needs to see, as it is no proper request of 2026-07-28: it lacks what each must
-/// have (-32602), or is made in another version (-32022).
+/// Returns the error for an invalid request of 2026-07-28, which no server needs to see: a required member is missing
+/// (-32602), or the version is another (-32022).
 pub(crate) fn objection(request: &Message) -> Option<Message> {
     check(request).err().map(|fault| fault.answer(request))
 }
 
-/// The answer to a client's `server/discover` whose server is an old one: SDKs that know both eras begin with `initialize` then,
-/// on this code as on most, but not all of them on -32022.
+/// Makes the response to a client's `server/discover` if the server is a legacy one. On this code all SDKs that know
+/// both eras fall back to `initialize`. Some do not on -32022.
 pub(crate) fn no_discovery(discover: &Message) -> Message {
     let text = format!("the server speaks a protocol older than {MODERN_VERSION}: begin with initialize");
     Fault::new(METHOD_NOT_FOUND, text).answer(discover)
@@ -103,14 +102,14 @@ pub(crate) fn no_discovery(discover: &Message) -> Message {
 /// A legacy server as modern clients see it, from its `InitializeResult`.
 #[derive(Debug)]
 pub(crate) struct LegacyServer {
-    /// Its `serverInfo`, in JSON, if that has what it must have.
+    /// Its `serverInfo`, in JSON, if the required members are there.
     info: Option<String>,
     /// The result of `server/discover`, in JSON.
     discovered: String,
 }
 
 impl LegacyServer {
-    /// Learns what the server is; `None` if the answer is no `InitializeResult`.
+    /// Reads the server's response. Returns `None` if it is not an `InitializeResult`.
     pub(crate) fn new(initialized: &Message) -> Option<Self> {
         let result = initialized.result()?;
         result.string("protocolVersion")?;
@@ -118,20 +117,20 @@ impl LegacyServer {
         Some(Self { discovered: discovery(result, info.as_deref()), info })
     }
 
-    /// The answer to `server/discover`. Whatever else the server said in its own answer passes.
+    /// Makes the response to `server/discover`. Other members of the server's own result pass.
     pub(crate) fn discovered(&self, discover: &Message) -> Message {
         answer_of(discover, &self.discovered)
     }
 
-    /// What becomes of a request of the client's.
+    /// Translates a client's request.
     pub(crate) fn take(&self, request: &Message) -> FromModern {
         self.step(request).unwrap_or_else(|fault| FromModern::Answer(fault.answer(request)))
     }
 
-    /// The server's answer as a modern client knows it, with the id of the client's request. What the result already says
-    /// of its type, of caching and of the server stays; a result that is no object has no place for it. Errors pass,
-    /// -32002 among them, with one exception: what the user must do at a URL first becomes questions, if this
-    /// client can ask them.
+    /// Translates the server's response for a modern client, with the id of the client's request. If the result already
+    /// has a type, caching hints or server info, they stay. A result that is not an object cannot have them. Errors
+    /// pass, -32002 included, with one exception: if the user must first visit a URL and this client can ask that, the
+    /// error becomes questions.
     pub(crate) fn answer(&self, request: &Message, answer: Message) -> Answered {
         let text = answer.text();
         let Some(whole) = Object::of(text) else { return Answered::Final(answer) };
@@ -174,14 +173,14 @@ impl LegacyServer {
         Ok(FromModern::Retry { state, responses: read_responses(responses)? })
     }
 
-    /// Puts in what each modern result has.
+    /// Adds the members that each modern result has.
     fn complete<'a>(&self, method: &str, result: Object<'a>, splice: &mut Splice<'a>) {
         let kind = given(result, "resultType");
         let mut set = Vec::new();
         if kind.is_none() {
             set.push(("resultType", r#""complete""#));
         }
-        // What a legacy server says may be stale at once, and is for this client alone.
+        // A legacy server's result can be stale at once, and is for this client only.
         if CACHEABLE.contains(&method) && kind.is_none_or(|kind| kind == r#""complete""#) {
             let hints = [("ttlMs", "0"), ("cacheScope", r#""private""#)];
             set.extend(hints.into_iter().filter(|(name, _)| given(result, name).is_none()));
@@ -202,32 +201,32 @@ impl LegacyServer {
     }
 }
 
-/// What becomes of a request of the client's.
+/// What to do with a client's request.
 #[derive(Debug)]
 pub(crate) enum FromModern {
-    /// It goes to the server in this form.
+    /// Send this to the server.
     Send(Message),
-    /// The bridge answers.
+    /// Answer the client with this.
     Answer(Message),
-    /// It is a subscription, which the bridge keeps.
+    /// Keep this subscription.
     Listen(Subscription),
-    /// It takes up a call that is held under this state, and brings the responses to what was asked: each key and the
-    /// result in JSON. Where the call is not open any more but to be repeated, [`forwarded`] is what to send.
+    /// Continue the call that is held under this state, with the responses to its questions: each key, and the result
+    /// in JSON. If the call is no longer open and must be repeated, send [`forwarded`].
     Retry { state: String, responses: Vec<(String, String)> },
 }
 
-/// What becomes of an answer of the server's.
+/// What to do with a server's response.
 #[derive(Debug)]
 pub(crate) enum Answered {
-    /// It goes to the client in this form.
+    /// Send this to the client.
     Final(Message),
-    /// The client must ask its user first, with [`input_required`], and then the call is made anew: the server is not
-    /// waiting for responses to these questions.
+    /// Let the client ask its user, with [`input_required`], and then send the call again: the server does not wait for
+    /// responses to these questions.
     InputRequired(Vec<Message>),
 }
 
-/// A request as a legacy server gets it: without what only modern ones have in `_meta`, and without the responses that a
-/// retry brings. A `_meta`, or parameters, with nothing left in them are left out.
+/// Returns a request in its legacy form: without the members of `_meta` that only modern requests have, and without the
+/// responses of a retry. Omits `_meta` or parameters that become empty.
 pub(crate) fn forwarded(request: &Message) -> Message {
     let Some((whole, params)) = whole_and_params(request) else { return request.clone() };
     let meta = params.object("_meta");
@@ -247,18 +246,18 @@ pub(crate) fn forwarded(request: &Message) -> Message {
     spliced(splice, request)
 }
 
-/// A notification that belongs to a request's own stream, as it is, or `None` if a modern client must not see it there.
-/// `level` is what that request wants to have logged. At the server the level is one for all, so that messages come
-/// which another request asked for.
+/// Returns a notification from a request's own stream unchanged, or `None` if a modern client must not see it there.
+/// `level` is the log level of that request. The server has one level for all, so it also sends messages that another
+/// request asked for.
 pub(crate) fn notification(notification: Message, level: Option<&str>) -> Option<Message> {
     let passes = match notification.method() {
         "notifications/message" => level.is_some_and(|level| {
             let said = notification.params().and_then(|params| params.string("level"));
-            // What has no known level is not below any.
+            // A message without a known level passes.
             said.and_then(|said| rank(&said)).is_none_or(|said| rank(level).is_none_or(|level| said >= level))
         }),
-        // The first two belong to subscriptions. A modern server cancels nothing but those, and the rest has no meaning
-        // any more.
+        // The first two belong to subscriptions. A modern server cancels only subscriptions, and the rest no longer
+        // exist.
         "notifications/resources/updated"
         | "notifications/subscriptions/acknowledged"
         | "notifications/cancelled"
@@ -269,8 +268,9 @@ pub(crate) fn notification(notification: Message, level: Option<&str>) -> Option
     passes.then_some(notification)
 }
 
-/// A notification of a held call for the client that took the call up with `retry`: the server knows the progress token of
-/// the first request only, and the client waits for that of the last. `None` for progress that the retry does not want.
+/// Adapts a notification of a held call for the client that continued the call with `retry`. The server only knows the
+/// progress token of the first request, and the client expects that of the last. Returns `None` for progress that the
+/// retry did not ask for.
 pub(crate) fn taken_over(notification: Message, retry: &Message) -> Option<Message> {
     if notification.method() != "notifications/progress" {
         return Some(notification);
@@ -281,20 +281,19 @@ pub(crate) fn taken_over(notification: Message, retry: &Message) -> Option<Messa
     Some(spliced(splice, &notification))
 }
 
-/// The log level that a request's `_meta` wants.
+/// Returns the log level in a request's `_meta`.
 pub(crate) fn log_level(request: &Message) -> Option<String> {
     request.meta()?.string(LOG_LEVEL).filter(|level| rank(level).is_some())
 }
 
-/// The request that sets the server's log level.
+/// Makes the request that sets the server's log level.
 pub(crate) fn set_level(level: &str) -> Message {
     let level = serde_json::Value::from(level);
     made(format!(r#"{{"jsonrpc":"2.0","id":0,"method":"logging/setLevel","params":{{"level":{level}}}}}"#))
 }
 
-/// Whether a request of the server's can be put to the client in the answer to this request of its own: if that is one that
-/// may be answered with questions, and says that the client can answer this one. What an earlier request said does
-/// not count.
+/// True if the server's request `question` can be put to the client in the response to `request`. `request` must allow
+/// questions and declare the capability to answer this one. Earlier requests do not count.
 pub(crate) fn is_question(request: &Message, question: &Message) -> bool {
     if !HELD.contains(&request.method()) {
         return false;
@@ -310,7 +309,7 @@ pub(crate) fn is_question(request: &Message, question: &Message) -> bool {
         }
         "elicitation/create" => {
             let (Some(elicitation), Some(params)) = (capabilities.object("elicitation"), params) else { return false };
-            // What names no mode is a form, on both sides.
+            // Without a mode it is a form, on both sides.
             let has_forms = elicitation.object("form").is_some() || elicitation.object("url").is_none();
             match given(params, "mode") {
                 None | Some(r#""form""#) => has_forms,
@@ -322,8 +321,8 @@ pub(crate) fn is_question(request: &Message, question: &Message) -> bool {
     }
 }
 
-/// The answer to a client's request that tells it to ask its user first, or without questions to make it again. The
-/// questions are known as `r0`, `r1` and so on, in their order, and the client's retry brings back `state`.
+/// Makes the response that tells a client to ask its user, or, without questions, to send the request again. The
+/// questions have the keys `r0`, `r1` and so on, in order. The client's retry brings `state` back.
 pub(crate) fn input_required(request: &Message, state: &str, questions: &[Message]) -> Message {
     let requests = questions.iter().enumerate().map(|(number, question)| {
         let method = serde_json::Value::from(question.method());
@@ -336,43 +335,43 @@ pub(crate) fn input_required(request: &Message, state: &str, questions: &[Messag
     answer_of(request, &format!(r#"{{"resultType":"input_required",{requests}"requestState":{state}}}"#))
 }
 
-/// The response to a request of the server's, from the client's response to the question that it became, in JSON.
+/// Makes the response to a server's request from the client's response to its question, in JSON.
 pub(crate) fn response(question: &Message, input: &str) -> Message {
     answer_of(question, input)
 }
 
-/// The answer to a retry that is no use, as the user does not want to do what the server wants to be done before the call
-/// ([`Answered::InputRequired`]): if it was made again, the same would be asked again. `None` if the user did not
-/// say no.
+/// Makes the error for a retry after the user declined an action that the server requires before the call
+/// ([`Answered::InputRequired`]). A repeated call would only ask the same again. Returns `None` if the user did not
+/// decline.
 pub(crate) fn declined(request: &Message, responses: &[(String, String)]) -> Option<Message> {
     let fault = Fault::new(INTERNAL_ERROR, "the server wants the user to open a URL first, which was declined");
     responses.iter().any(|(_, response)| says_no(response)).then(|| fault.answer(request))
 }
 
-/// Whether this response to an elicitation, in JSON, is the user's no.
+/// True if this response to an elicitation, in JSON, declines or cancels.
 pub(crate) fn says_no(response: &str) -> bool {
     let action = Object::of(response).and_then(|response| response.string("action"));
     action.is_some_and(|action| action == "decline" || action == "cancel")
 }
 
-/// The answer to a ping of the server's.
+/// Makes the response to a server's ping.
 pub(crate) fn pong(ping: &Message) -> Message {
     answer_of(ping, "{}")
 }
 
-/// The answer to a request of the server's that the client cannot be asked.
+/// Makes the error for a server's request that cannot be put to the client.
 pub(crate) fn refusal(question: &Message) -> Message {
     Fault::new(METHOD_NOT_FOUND, "the client cannot be asked this now").answer(question)
 }
 
-/// One `subscriptions/listen` of the client's.
+/// One `subscriptions/listen` of the client.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    /// The id of the request, which is the subscription's, as the client spells it.
+    /// The id of the request, which is also the subscription's, in the client's spelling.
     id: String,
-    /// The lists whose changes are wanted.
+    /// The lists for which the client wants change notifications.
     lists: Vec<&'static List>,
-    /// The resources whose changes are wanted, as far as the server watches them; none if none were asked for.
+    /// The wanted resources that the server watches. `None` if the client asked for none.
     uris: Option<Vec<String>>,
     /// The server's `serverInfo`, in JSON.
     info: Option<String>,
@@ -389,7 +388,7 @@ impl Subscription {
                 Some("false") | None => false,
                 Some(_) => return Err(Fault::invalid(format!("{} must be true or false", list.filter))),
             };
-            // Whether the server tells of changes is seen when it does: not all say so that do.
+            // Do not check the server's capabilities: some servers send these notifications without declaring them.
             if is_wanted {
                 lists.push(list);
             }
@@ -398,7 +397,7 @@ impl Subscription {
         Ok(Self { id: id_of(listen).to_owned(), lists, uris, info: server.info.clone() })
     }
 
-    /// What the client must be told first: what of its wishes the server can meet.
+    /// Makes the acknowledgement, the first message to the client: the part of its request that the server supports.
     pub(crate) fn acknowledged(&self) -> Message {
         let Self { id, lists, uris, .. } = self;
         let mut granted: Vec<_> = lists.iter().map(|list| format!(r#""{}":true"#, list.filter)).collect();
@@ -411,17 +410,17 @@ impl Subscription {
         ))
     }
 
-    /// The resources to [`subscribe`] to at the server, each once.
+    /// Returns the resources to [`subscribe`] to at the server, each once.
     pub(crate) fn uris(&self) -> &[String] {
         self.uris.as_deref().unwrap_or_default()
     }
 
-    /// The server does not watch these resources.
+    /// Removes resources that the server does not watch.
     pub(crate) fn leave_out(&mut self, unwatched: &HashSet<String>) {
         self.uris.iter_mut().for_each(|uris| uris.retain(|own| !unwatched.contains(own)));
     }
 
-    /// This notification of the server's with the mark of this subscription, or `None` if it is not wanted here.
+    /// Returns this server notification marked for this subscription, or `None` if the subscription does not cover it.
     pub(crate) fn event(&self, notification: &Message) -> Option<Message> {
         let is_wanted = match notification.method() {
             "notifications/resources/updated" => notification.uri().is_some_and(|uri| self.covers(&uri)),
@@ -430,7 +429,7 @@ impl Subscription {
         is_wanted.then(|| self.marked(notification))
     }
 
-    /// The answer to the listen itself, which ends it in good order.
+    /// Makes the response to the listen request, which ends it normally.
     pub(crate) fn ended(&self) -> Message {
         let Self { id, info, .. } = self;
         let info = info.as_ref().map(|info| format!(r#","{SERVER_INFO}":{info}"#)).unwrap_or_default();
@@ -439,7 +438,8 @@ impl Subscription {
         ))
     }
 
-    /// Whether this is one of the resources, or stands below one: a server may tell of a part of what was subscribed to.
+    /// True if this is one of the resources, or is below one: a server can send notifications for a part of a
+    /// subscribed resource.
     fn covers(&self, uri: &str) -> bool {
         self.uris().iter().any(|own| {
             uri.strip_prefix(own.as_str())
@@ -461,27 +461,27 @@ impl Subscription {
     }
 }
 
-/// The request to be told of changes to a resource.
+/// Makes the request that subscribes to a resource.
 pub(crate) fn subscribe(uri: &str) -> Message {
     with_uri("resources/subscribe", uri)
 }
 
-/// Whether the server answers that it has no such method, so that it need not be asked again.
+/// True if the server does not have this method, so that it need not be asked again.
 pub(crate) fn has_no_such_method(answer: &Message) -> bool {
     answer.error().is_some_and(|(code, _)| code == i64::from(METHOD_NOT_FOUND))
 }
 
-/// The request to be told no more.
+/// Makes the request that ends a subscription.
 pub(crate) fn unsubscribe(uri: &str) -> Message {
     with_uri("resources/unsubscribe", uri)
 }
 
-/// Why a request is answered here: a JSON-RPC error that says whose it is (R78).
+/// A JSON-RPC error from the bridge, which names the bridge as its source (R78).
 #[derive(Debug)]
 struct Fault {
     code: i32,
     text: String,
-    /// More members of `data`, in JSON, each after a comma.
+    /// Further members of `data`, in JSON, each after a comma.
     data: String,
 }
 
@@ -503,7 +503,7 @@ impl Fault {
     }
 }
 
-/// What each modern request must have ("Per-request protocol fields"), and what it may have but not anyhow.
+/// Checks the members that each modern request must have ("Per-request protocol fields"), and the optional ones.
 fn check(request: &Message) -> Result<(), Fault> {
     let meta = request.meta();
     let member = |name: &str| meta.and_then(|meta| meta.get(name));
@@ -526,14 +526,14 @@ fn check(request: &Message) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Whether only the legacy protocol has this method. A server would take it for what it meant there. Others that the bridge
-/// does not know are the server's to judge.
+/// True if only the legacy protocol has this method. A legacy server would act on it. Methods that the bridge does not
+/// know are left to the server.
 fn is_legacy_only(method: &str) -> bool {
     matches!(method, "initialize" | "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe")
         || method.starts_with("tasks/")
 }
 
-/// An `InitializeResult` turned into a `DiscoverResult`.
+/// Turns an `InitializeResult` into a `DiscoverResult`.
 fn discovery(result: Object<'_>, info: Option<&str>) -> String {
     let mut splice = Splice::new(result.as_str());
     let supported = format!(r#"["{MODERN_VERSION}"]"#);
@@ -557,7 +557,7 @@ fn discovery(result: Object<'_>, info: Option<&str>) -> String {
     text_of(splice)
 }
 
-/// Takes the tasks of both eras out of the capabilities of either side.
+/// Removes the tasks of both eras from the capabilities of either side.
 fn without_tasks<'a>(splice: &mut Splice<'a>, capabilities: Object<'a>) {
     splice.edit(capabilities, &[], |member| member.is("tasks"));
     if let Some(extensions) = capabilities.object("extensions") {
@@ -565,8 +565,8 @@ fn without_tasks<'a>(splice: &mut Splice<'a>, capabilities: Object<'a>) {
     }
 }
 
-/// What the server wants to be done at URLs before it takes the request (-32042), as requests like those that it could
-/// have made; `None` if it is something else, or nothing that this client can be asked.
+/// Turns the elicitations that the server requires before it accepts the request (-32042) into requests, as if the
+/// server had sent them. Returns `None` for other errors, or if this client cannot be asked.
 fn required_elicitations(request: &Message, answer: &Message) -> Option<Vec<Message>> {
     let error = Object::of(answer.text())?.object("error")?;
     if answer.error().is_none_or(|(code, _)| code != URL_ELICITATION_REQUIRED) {
@@ -585,7 +585,7 @@ fn required_elicitations(request: &Message, answer: &Message) -> Option<Vec<Mess
     can_be_asked.then_some(questions)
 }
 
-/// The responses that a retry brings; of several with one key the last.
+/// Reads the responses of a retry. If several have one key, the last one counts.
 fn read_responses(json: &str) -> Result<Vec<(String, String)>, Fault> {
     let object = Object::of(json).ok_or_else(|| Fault::invalid("inputResponses must be an object"))?;
     let mut responses: Vec<(String, String)> = Vec::new();
@@ -603,7 +603,7 @@ fn read_responses(json: &str) -> Result<Vec<(String, String)>, Fault> {
     Ok(responses)
 }
 
-/// The resources that a subscription names, each once.
+/// Reads the resources of a subscription, each once.
 fn read_uris(json: &str) -> Result<Vec<String>, Fault> {
     let malformed = || Fault::invalid("resourceSubscriptions must be an array of strings");
     if !json.starts_with('[') {
@@ -626,14 +626,14 @@ fn read_uris(json: &str) -> Result<Vec<String>, Fault> {
     Ok(uris)
 }
 
-/// The description of a client or server, if it has the name and version that both eras want.
+/// Returns the description of a client or server, if it has the name and version that both eras require.
 fn implementation<'a>(object: Object<'a>, name: &str) -> Option<&'a str> {
     let info = object.object(name)?;
     let has = |name: &str| info.get(name).is_some_and(|value| value.starts_with('"'));
     (has("name") && has("version")).then_some(info.as_str())
 }
 
-/// The value of a member. `null` is how some libraries write that there is none.
+/// Returns the value of a member. Some libraries write a missing value as `null`.
 fn given<'a>(object: Object<'a>, name: &str) -> Option<&'a str> {
     object.get(name).filter(|value| *value != "null")
 }
@@ -664,18 +664,18 @@ fn id_of(request: &Message) -> &str {
     request.id().map_or("null", Id::as_str)
 }
 
-/// A message of the bridge's own making.
+/// Makes a message from text.
 fn made(text: String) -> Message {
-    // Its parts were valid JSON, so this does not fail; and a second end of the handshake means nothing to either side.
+    // Its parts are valid JSON, so this does not fail. The fallback, a second `notifications/initialized`, is harmless.
     Message::one(text).unwrap_or_else(message::initialized)
 }
 
-/// A message with changes, which leave it one.
+/// Finishes the changes to a message.
 fn spliced(splice: Splice<'_>, original: &Message) -> Message {
     Message::one(splice.finish()).unwrap_or_else(|| original.clone())
 }
 
-/// The text with changes, which leave it valid.
+/// Finishes the changes to a text.
 fn text_of(splice: Splice<'_>) -> String {
     String::from_utf8_lossy(&splice.finish()).into_owned()
 }
@@ -696,7 +696,7 @@ mod tests {
         serde_json::from_slice(message.bytes()).unwrap()
     }
 
-    /// A request with these capabilities, and these further members of its parameters, each with a comma before it.
+    /// A request with these capabilities, and these further parameters, each after a comma.
     fn request(method: &str, capabilities: &str, more: &str) -> Message {
         message(&format!(
             r#"{{"jsonrpc":"2.0","id":11,"method":"{method}","params":{{"_meta":{{"{PROTOCOL_VERSION}":"2026-07-28","{CLIENT_CAPABILITIES}":{capabilities}}}{more}}}}}"#
@@ -721,7 +721,7 @@ mod tests {
         }
     }
 
-    /// Code and data of the bridge's own answer.
+    /// The code and data of the bridge's own error.
     fn fault(request: &Message) -> (i64, Value) {
         let FromModern::Answer(answer) = server().take(request) else { panic!("{request:?}") };
         let answer = value(&answer);
@@ -945,7 +945,7 @@ mod tests {
             );
             assert_eq!(subscription.uris(), ["file://a", "b"]);
         }
-        // What a server says of itself is a hint: what it watches is told when it is asked.
+        // A server's capabilities are a hint. Its responses to subscribe requests tell what it watches.
         let mut some = listen(&server_with("{}"), "1", filter).unwrap();
         some.leave_out(&HashSet::from(["b".to_owned()]));
         let granted = &value(&some.acknowledged())["params"]["notifications"];
@@ -1340,7 +1340,7 @@ mod tests {
         assert_eq!(taken_over(log.clone(), &retry("2")).unwrap().bytes(), log.bytes());
     }
 
-    // Whatever comes.
+    // Arbitrary input.
 
     #[test]
     fn hostile_text_does_not_panic() {

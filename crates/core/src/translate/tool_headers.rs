@@ -1,11 +1,11 @@
-//! What the tools of a modern server want in HTTP headers, learnt from its lists (R63–R66; no I/O).
+//! Learns which tool arguments a modern server wants in HTTP headers, from its tool lists (R63–R66; no I/O).
 //!
-//! A property in a tool's `inputSchema` can have the keyword `x-mcp-header`. Its argument is then repeated in a header of
-//! that name, so that whatever stands before the server need not read bodies (Streamable HTTP 2026-07-28, "Custom Headers
-//! from Tool Parameters"). The client on stdio may know nothing of it, so the bridge does it.
+//! A property in a tool's `inputSchema` can have the keyword `x-mcp-header`. Its argument is then repeated in a header
+//! of that name, so that intermediaries need not read bodies (Streamable HTTP 2026-07-28, "Custom Headers from Tool
+//! Parameters"). The client on stdio may not know this keyword, so the bridge sends the headers.
 //!
-//! Rule: a schema is read once, when it is listed; a call only looks up its arguments. Schemas are a peer's: how deep one
-//! is read and how much is remembered is limited. What is beyond the limits is handed on as it is, and not remembered.
+//! Rule: a schema is read once, when it is listed. A call only looks up its arguments. Schemas come from a peer, so
+//! depth and memory are limited. A tool beyond the limits is passed on unchanged and not remembered.
 
 use std::{
     borrow::Cow,
@@ -23,37 +23,37 @@ use crate::{
 
 /// The keyword in a property's schema that names a header.
 const ANNOTATION: &str = "x-mcp-header";
-/// What is put before that name.
+/// The prefix of the header's name.
 const PREFIX: &str = "mcp-param-";
 
-/// The most memory that is spent on what tools want, in bytes: room for tens of thousands of them.
+/// The memory budget for all tools' headers, in bytes: enough for tens of thousands of tools.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
-/// The most headers that one tool may want.
+/// The most headers for one tool.
 const MOST_HEADERS: usize = 100;
-/// How many schemas may stand in each other, so that no text can use up the stack.
+/// The deepest nesting of schemas, so that no text can use up the stack.
 const DEEPEST: usize = 64;
-/// The longest name of a tool that is logged, in bytes; the specification wants none that is longer.
+/// The longest tool name that is logged, in bytes. The specification allows no longer names.
 const LONGEST_NAME: usize = 128;
 
-/// The largest integer that every JSON reader reads exactly, 2^53 - 1; none beyond may be in a header (R66).
+/// The largest integer that every JSON parser reads exactly, 2^53 - 1. Larger ones must not be in a header (R66).
 const LARGEST_INTEGER: u64 = (1 << 53) - 1;
 
-/// Keywords of a schema that hold other schemas under names of their own.
+/// Keywords that hold an object of named schemas.
 const NAMED_SCHEMAS: [&str; 6] =
     ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
-/// Keywords of a schema that hold values, not schemas.
+/// Keywords that hold values, not schemas.
 const VALUES: [&str; 4] = ["default", "const", "enum", "examples"];
 
 /// The tools that were listed.
 #[derive(Debug, Default)]
 pub(crate) struct Tools {
-    /// What is mirrored of each one's arguments, by its name: nothing for most tools, and for those that were dropped.
+    /// The mirrored arguments of each tool, by its name. Empty for most tools, and for those that were dropped.
     known: HashMap<String, Vec<Mirror>>,
-    /// What that takes in memory, in bytes.
+    /// The memory that `known` takes, in bytes.
     size: usize,
 }
 
-/// A property whose argument is mirrored in a header, or has such properties in it.
+/// A property whose argument is mirrored in a header, or that contains such properties.
 #[derive(Debug)]
 struct Mirror {
     property: String,
@@ -61,25 +61,24 @@ struct Mirror {
     inner: Vec<Mirror>,
 }
 
-/// Why it is not known what a tool wants.
+/// Why a schema gives no headers.
 #[derive(Debug, PartialEq, Eq)]
 enum SchemaRefusal {
-    /// An annotation breaks a rule, and the client must not see the tool (R65).
+    /// An annotation breaks a rule, so the client must not see the tool (R65).
     Invalid(&'static str),
-    /// It wants or holds more than a limit allows.
+    /// It exceeds a limit.
     TooMuch,
 }
 
 impl Tools {
-    /// Learns the tools of a result of `tools/list`, be it all of them or a page; what was known of a tool of the same
-    /// name is forgotten. Gives the message for the client: the same, or without the tools whose annotations are invalid
-    /// (R65).
+    /// Learns the tools of a `tools/list` result, which can be a page. Replaces earlier data of tools with the same
+    /// name. Returns the message for the client, without the tools whose annotations are invalid (R65).
     pub(crate) fn learn(&mut self, answer: Message) -> Message {
         let Some(tools) = answer.result().and_then(|result| result.get("tools")) else { return answer };
         let mut dropped = HashSet::new();
         for tool in splice::elements(tools) {
             let Some(object) = Object::of(tool) else { continue };
-            // A name that has no Unicode text cannot be in a header either.
+            // A name that is not valid Unicode cannot be in a header either.
             let name = object.string("name");
             let mirrors = match object.object("inputSchema").map_or(Ok(Vec::new()), mirrors) {
                 Ok(mirrors) => Some(mirrors),
@@ -103,15 +102,15 @@ impl Tools {
         Message::one(rest).unwrap_or(answer)
     }
 
-    /// Whether the tool that a `tools/call` names was listed, so that nothing is to be gained from another list (R64).
+    /// True if the tool that a `tools/call` names was listed, so that another list would not help (R64).
     pub(crate) fn know(&self, call: &Message) -> bool {
         let name = call.params().and_then(|params| params.string("name"));
         name.is_some_and(|name| self.known.contains_key(&name))
     }
 
-    /// The headers that a `tools/call` needs for its arguments (R63): none where its tool wants none or is not known.
-    /// Left out are arguments that are missing or `null`, and those that have no form as a header: objects and arrays,
-    /// and numbers other than integers up to 2^53 - 1 (R66).
+    /// Returns the headers for the arguments of a `tools/call` (R63), none if its tool is unknown or has none. Omits
+    /// arguments that are missing or `null`, and those that cannot be a header: objects, arrays, and numbers other than
+    /// integers up to 2^53 - 1 (R66).
     pub(crate) fn params(&self, call: &Message) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = Vec::new();
         if let Some(params) = call.params()
@@ -137,10 +136,10 @@ impl Tools {
     }
 }
 
-/// Says that a tool is kept from the client.
+/// Logs that a tool is not shown to the client.
 fn warn(tool: &str, reason: &str) {
     let tool = tool.get(..tool.floor_char_boundary(LONGEST_NAME)).unwrap_or_default();
-    // An error makes what a peer says harmless.
+    // An error escapes the peer's text.
     let error = Error::new(ErrorKind::InvalidAnswer, format!("the tool {tool} has an invalid {ANNOTATION}: {reason}"));
     tracing::warn!(error = %error, "a tool is not shown to the client");
 }
@@ -150,16 +149,16 @@ fn size_of_tool(name: &str, mirrors: &[Mirror]) -> usize {
 }
 
 impl Mirror {
-    /// What it takes in memory, in bytes.
+    /// Returns the memory that it takes, in bytes.
     fn size(&self) -> usize {
         let header = self.header.as_ref().map_or(0, |header| header.as_str().len());
         size_of::<Self>() + self.property.len() + header + self.inner.iter().map(Self::size).sum::<usize>()
     }
 }
 
-/// What the arguments say for these headers.
+/// Adds the headers for these arguments.
 fn reflect(mirrors: &[Mirror], arguments: Object<'_>, headers: &mut Vec<(HeaderName, HeaderValue)>) {
-    // One pass over the arguments, which may be long; the last of several with one name counts.
+    // One pass over the arguments, which can be long. If several have one name, the last one counts.
     let mut values = vec![None; mirrors.len()];
     for argument in arguments.members() {
         for (mirror, value) in mirrors.iter().zip(&mut values) {
@@ -181,8 +180,8 @@ fn reflect(mirrors: &[Mirror], arguments: Object<'_>, headers: &mut Vec<(HeaderN
     }
 }
 
-/// An argument as text, if it is a string, a boolean or an integer. Which of them is not held against the schema: a server
-/// compares headers with what it was sent, and then says itself what it does not like.
+/// Returns an argument as text, if it is a string, a boolean or an integer. Does not check it against the schema: the
+/// server compares headers with the body and reports errors itself.
 fn text_of(argument: &str) -> Option<Cow<'_, str>> {
     match argument.bytes().next()? {
         b'"' => serde_json::from_str::<String>(argument).ok().map(Cow::from),
@@ -192,8 +191,8 @@ fn text_of(argument: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The integer that a JSON number is, also if it is written as `42.0` or `4.2e1`; none if it is another number, or beyond
-/// what every reader reads exactly.
+/// Returns the integer that a JSON number is, also for `42.0` or `4.2e1`. Returns `None` for another number, and for an
+/// integer that not every parser reads exactly.
 fn integer(number: &str) -> Option<i64> {
     let (digits, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
@@ -209,7 +208,7 @@ fn integer(number: &str) -> Option<i64> {
     (integer.unsigned_abs() <= LARGEST_INTEGER).then_some(integer)
 }
 
-/// What a tool with this `inputSchema` wants.
+/// Returns the mirrored arguments of a tool with this `inputSchema`.
 fn mirrors(schema: Object<'_>) -> Result<Vec<Mirror>, SchemaRefusal> {
     if !hints_at_annotation(schema.as_str()) {
         return Ok(Vec::new());
@@ -220,15 +219,16 @@ fn mirrors(schema: Object<'_>) -> Result<Vec<Mirror>, SchemaRefusal> {
     Schema::default().properties(schema, DEEPEST)
 }
 
-/// A tool's schema while it is read.
+/// State while a tool's schema is read.
 #[derive(Default)]
 struct Schema {
-    /// The headers so far. Names of headers compare without regard to case.
+    /// The headers so far. Names of headers are case-insensitive.
     headers: HashSet<HeaderName>,
 }
 
 impl Schema {
-    /// The annotated properties of a schema to which only `properties` led. An annotation elsewhere in it is invalid.
+    /// Returns the annotated properties of a schema that is reached through `properties` only. An annotation elsewhere
+    /// in it is invalid.
     fn properties(&mut self, schema: Object<'_>, depth: usize) -> Result<Vec<Mirror>, SchemaRefusal> {
         let depth = depth.checked_sub(1).ok_or(SchemaRefusal::TooMuch)?;
         let mut mirrors = Vec::new();
@@ -251,7 +251,7 @@ impl Schema {
         Ok(mirrors)
     }
 
-    /// The header that an annotation stands for; `name` is its value in JSON.
+    /// Returns the header that an annotation names. `name` is its value in JSON.
     fn header(&mut self, name: &str, schema: Object<'_>) -> Result<HeaderName, SchemaRefusal> {
         let Ok(name) = serde_json::from_str::<String>(name) else {
             return Err(SchemaRefusal::Invalid("it is no string"));
@@ -265,7 +265,7 @@ impl Schema {
         if !is_primitive(schema) {
             return Err(SchemaRefusal::Invalid("its property is no string, integer or boolean"));
         }
-        // Fails where the name is longer than 64 KiB.
+        // Fails if the name is longer than 64 KiB.
         let header = HeaderName::try_from(format!("{PREFIX}{name}")).map_err(|_| SchemaRefusal::TooMuch)?;
         if !self.headers.insert(header.clone()) {
             return Err(SchemaRefusal::Invalid("another property has the same"));
@@ -277,7 +277,7 @@ impl Schema {
     }
 }
 
-/// Whether a keyword of a schema has an annotation in its value.
+/// True if a keyword of a schema has an annotation in its value.
 fn is_annotated_within(keyword: &splice::Member<'_>, depth: usize) -> Result<bool, SchemaRefusal> {
     if VALUES.iter().any(|name| keyword.is(name)) {
         return Ok(false);
@@ -292,11 +292,11 @@ fn is_annotated_within(keyword: &splice::Member<'_>, depth: usize) -> Result<boo
         }
         return Ok(false);
     }
-    // Also a keyword that is not known: a reference could lead into it.
+    // Check an unknown keyword too: a reference could lead into it.
     is_annotated(keyword.value, depth)
 }
 
-/// Whether a schema, or one in it, has an annotation. `json` may be a list of schemas, too.
+/// True if a schema, or one in it, has an annotation. `json` can also be a list of schemas.
 fn is_annotated(json: &str, depth: usize) -> Result<bool, SchemaRefusal> {
     if !hints_at_annotation(json) {
         return Ok(false);
@@ -315,13 +315,13 @@ fn is_annotated(json: &str, depth: usize) -> Result<bool, SchemaRefusal> {
     Ok(false)
 }
 
-/// Whether a text may have the annotation in it. Most have not, and need no second look. The other needle stands for names
+/// True if a text may contain the annotation. Most texts do not, and need no closer look. The second needle finds names
 /// that are written with escapes.
 fn hints_at_annotation(json: &str) -> bool {
     [ANNOTATION, "\\u00"].iter().any(|part| memmem::find(json.as_bytes(), part.as_bytes()).is_some())
 }
 
-/// Whether a schema is that of a string, an integer or a boolean, or of one that may be `null` instead.
+/// True if a schema is that of a string, an integer or a boolean, possibly also of `null`.
 fn is_primitive(schema: Object<'_>) -> bool {
     let is_type = |json: &str, names: &[&str]| {
         serde_json::from_str::<String>(json).is_ok_and(|name| names.contains(&name.as_str()))
@@ -332,7 +332,7 @@ fn is_primitive(schema: Object<'_>) -> bool {
             && splice::elements(types).any(|one| !is_type(one, &["null"])))
 }
 
-/// Whether a byte may be in the name of a header (`tchar` of RFC 9110, 5.6.2).
+/// True if a byte is allowed in the name of a header (`tchar` of RFC 9110, 5.6.2).
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
@@ -348,7 +348,7 @@ mod tests {
         Message::one(format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"tools":{tools}}}}}"#)).unwrap()
     }
 
-    /// The tools after a list of one, `t`, that has these properties.
+    /// The tools after a list of one tool, `t`, with these properties.
     fn listed(properties: &str) -> Tools {
         let mut tools = Tools::default();
         let answer = list(&format!(r#"[{{"name":"t","inputSchema":{{"type":"object","properties":{properties}}}}}]"#));
@@ -512,11 +512,11 @@ mod tests {
             on(r#"{"x-mcp-header":"A"}"#),
             on(r##"{"$ref":"#/$defs/x","x-mcp-header":"A"}"##),
             on(r#"{"type":"string","x-mcp-h\u0065ader":""}"#),
-            // Twice, whatever the case and the depth.
+            // Twice, in any case and at any depth.
             format!(r#"{{"properties":{{"a":{annotated},"b":{annotated}}}}}"#),
             format!(r#"{{"properties":{{"a":{annotated},"b":{}}}}}"#, annotated.replace('A', "a")),
             format!(r#"{{"properties":{{"a":{annotated},"b":{{"properties":{{"c":{annotated}}}}}}}}}"#),
-            // Where more than `properties` leads.
+            // Not reached through `properties` only.
             r#"{"type":"object","x-mcp-header":"A"}"#.into(),
             on(&format!(r#"{{"type":"array","items":{annotated}}}"#)),
             on(&format!(r#"{{"type":"array","prefixItems":[{annotated}]}}"#)),
@@ -573,7 +573,7 @@ mod tests {
         assert_eq!(shown.bytes(), text(&format!("[{good},5]")).as_bytes());
         assert_eq!(shown.id().unwrap().as_str(), "1");
         assert_eq!(param(&tools, r#"{"a":"x"}"#).as_deref(), Some("a: x"));
-        // It was listed, so another list would tell no more.
+        // It was listed, so another list would not help.
         let call = r#"{"id":1,"method":"tools/call","params":{"name":"bad\u001b[2J","arguments":{"a":1}}}"#;
         let call = Message::one(call).unwrap();
         assert!(tools.know(&call) && tools.params(&call).is_empty());

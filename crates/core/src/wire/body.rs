@@ -1,8 +1,8 @@
-//! From the bytes of an HTTP body to messages: one decoder for each kind of content (R21, R22). Its first bytes say which it is,
-//! where they can be of one kind only; else its label does.
+//! Decodes an HTTP body into messages, with one decoder for each kind of content (R21, R22). The first bytes of a body
+//! decide the kind if they fit only one; else its `Content-Type` does.
 //!
-//! Feed chunks as they arrive, take messages as they are complete. Content that is no message is rejected here, noted,
-//! and never leaves as a message; the rest of the stream goes on.
+//! Feed chunks as they arrive, and take messages as they are complete. Content that is not a message is rejected and
+//! noted; the rest of the stream goes on.
 
 pub(crate) mod lines;
 mod pieces;
@@ -30,10 +30,10 @@ pub(crate) use self::{
     sse::{EventPart, Sse},
 };
 
-/// What of a payload that is no message an error shows, in bytes; it cuts this further.
+/// How much of a payload that is not a message an error gets, in bytes. The error cuts it further.
 const BEGINNING: usize = 2048;
 
-/// So many bytes say what a body is, or its label does.
+/// If this many bytes do not show the kind of a body, its label decides.
 const LONGEST_BEGINNING: usize = 1024;
 
 /// The decoder of one body.
@@ -42,15 +42,16 @@ pub(crate) struct Decoder {
     format: Format,
     /// Messages that were decoded on another thread, the next one last.
     decoded: Vec<Message>,
-    /// What is left of the last payload.
+    /// The rest of the last payload.
     rest: BodyRest,
     rejected: Option<Error>,
     lost: Vec<Lost>,
-    /// What an `endpoint` event named (R50).
+    /// The URL that an `endpoint` event named (R50).
     endpoint: Option<Bytes>,
 }
 
-/// The messages of one payload that have not left. They are read one by one, so that many cost no more than their text.
+/// The messages of one payload that were not returned yet. They are parsed one by one, so many cost no more than their
+/// text.
 #[derive(Debug, Default)]
 enum BodyRest {
     #[default]
@@ -62,33 +63,33 @@ enum BodyRest {
     Documents(Documents),
 }
 
-/// What may have been an answer, and could not be kept.
+/// A possible response that could not be kept.
 #[derive(Debug)]
 pub(crate) struct Lost {
     pub(crate) error: Error,
-    /// Whose answer it was, if that was known in time.
+    /// The id of the response, if that was known in time.
     pub(crate) id: Option<Id>,
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one for a reply, which stays where it is")]
+#[expect(clippy::large_enum_variant, reason = "there is one for each reply, and it is not moved")]
 enum Format {
-    /// Too little has come to say. Here is what the label says, and what has come.
+    /// Too few bytes have arrived to decide. Holds the content that the label names, and the bytes so far.
     Unread(Content, BytesMut, Spooler),
-    /// JSON, and whatever does not say what it is: read at the end, as one document or as several.
+    /// JSON, and content of unknown kind. It is read at the end, as one document or as several.
     Whole(Spooler),
     Lines(Lines<Spooler>),
-    /// Events, and the data of the one that is being read.
+    /// Events, and the data of the current one.
     Sse(Sse, Spooler),
 }
 
 impl Decoder {
-    /// The decoder for a `Content-Type`; no message may be larger than `limit` bytes.
+    /// Creates a decoder for a `Content-Type`. No message may be larger than `limit` bytes.
     pub(crate) fn new(content_type: Option<&str>, limit: u64, storage: &Arc<Storage>) -> Self {
         Self::with(content_type, Spooler::new(limit, storage))
     }
 
-    /// The same, for messages that stay in memory.
+    /// Creates a decoder for messages that stay in memory.
     pub(crate) fn in_memory(content_type: Option<&str>, limit: u64) -> Self {
         Self::with(content_type, Spooler::in_memory(limit))
     }
@@ -98,10 +99,10 @@ impl Decoder {
         Self { format, decoded: Vec::new(), rest: BodyRest::Nothing, rejected: None, lost: Vec::new(), endpoint: None }
     }
 
-    /// Takes the next bytes of the body, once `next` has used up the last ones.
+    /// Takes the next chunk of the body, once `next` returns `None`.
     ///
     /// # Errors
-    /// A body that must be read as a whole is over the limit: no message of it can come.
+    /// Fails if a body that must be read as a whole is over the limit. No message of it can come.
     pub(crate) fn feed(&mut self, mut chunk: Bytes) -> Result<(), Error> {
         if let Format::Unread(label, begun, _) = &mut self.format {
             if !begun.is_empty() {
@@ -124,10 +125,10 @@ impl Decoder {
         Ok(())
     }
 
-    /// The same, on another thread if a disk would hold this one up: others wait for it.
+    /// Like [`Self::feed`], but on another thread if the disk is slow, so as not to delay the other tasks on this one.
     ///
     /// # Errors
-    /// As of [`Self::feed`].
+    /// As for [`Self::feed`].
     pub(crate) async fn take_in(&mut self, chunk: Bytes) -> Result<(), Error> {
         if !self.writes_slowly() {
             return self.feed(chunk);
@@ -135,7 +136,7 @@ impl Decoder {
         self.elsewhere(|decoder| decoder.feed(chunk)).await
     }
 
-    /// [`Self::finish`] in the same way.
+    /// Like [`Self::finish`], but on another thread if the disk is slow.
     pub(crate) async fn end(&mut self, clean: bool) {
         if !self.writes_slowly() {
             return self.finish(clean);
@@ -157,7 +158,7 @@ impl Decoder {
         }
     }
 
-    /// Works on another thread, which also finds what messages there are then, as that writes what is large.
+    /// Runs `work` on another thread, and decodes the available messages there, as that writes large ones to files.
     async fn elsewhere(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<(), Error> + Send + 'static,
@@ -177,7 +178,7 @@ impl Decoder {
         done
     }
 
-    /// The next complete message.
+    /// Returns the next complete message.
     pub(crate) fn next(&mut self) -> Option<Message> {
         if let Some(message) = self.decoded.pop() {
             return Some(message);
@@ -204,7 +205,7 @@ impl Decoder {
                             self.endpoint = text.filter(|text| !text.is_empty());
                             continue;
                         }
-                        // The only type of event that MCP uses for messages.
+                        // MCP uses no other type of event for messages.
                         if !name.is_empty() && name != "message" {
                             let is_error = name == "error";
                             if let Ok(data) = data {
@@ -223,7 +224,7 @@ impl Decoder {
         }
     }
 
-    /// The same for a client, which no response reaches that is none; those are [lost](Self::take_lost).
+    /// Like [`Self::next`], but for a client: an invalid response is not returned, but [lost](Self::take_lost).
     pub(crate) fn next_valid(&mut self) -> Option<Message> {
         loop {
             match responses::valid(self.next()?) {
@@ -233,11 +234,12 @@ impl Decoder {
         }
     }
 
-    /// The body is over; `next` then gives what the end completes. After a connection that broke (`clean` is false) an
-    /// unfinished event or line is dropped, as the SSE rules say; a body that is one complete document counts.
+    /// Ends the body. `next` then returns the messages that the end completes. After a connection that broke (`clean`
+    /// is false) an unfinished event or line is dropped, as the SSE rules say. A body that is one complete document
+    /// counts.
     pub(crate) fn finish(&mut self, clean: bool) {
         if let Format::Unread(_, begun, _) = &mut self.format {
-            // It is blank, or the beginning of a word: no message in any format.
+            // It is blank, or the beginning of a word, so it is not a message in any format.
             let begun = begun.split().freeze();
             self.settle(Content::Other);
             if let Format::Whole(body) = &mut self.format {
@@ -259,34 +261,34 @@ impl Decoder {
         }
     }
 
-    /// Whether the body is to be read as a whole, and one document of it has come. Servers that leave such a reply open mean it to
-    /// be over.
+    /// True if the body is read as a whole, and one document of it has arrived. A server that leaves such a reply open
+    /// has sent all of it.
     pub(crate) fn is_whole(&self) -> bool {
         matches!(&self.format, Format::Whole(body) if body.is_document())
     }
 
-    /// Why the last payload that was no message is none, for the request that gets no answer because of it.
+    /// Returns why the last rejected payload is not a message, for the request that gets no answer because of it.
     pub(crate) fn take_rejected(&mut self) -> Option<Error> {
         self.rejected.take()
     }
 
-    /// What could not be kept since this was asked last. Whoever waits for it need not wait for the end of the stream, which
-    /// may never come.
+    /// Returns the responses that could not be kept since the last call. Their callers need not wait for the end of the
+    /// stream, which may never come.
     pub(crate) fn take_lost(&mut self) -> Vec<Lost> {
         mem::take(&mut self.lost)
     }
 
-    /// The last `endpoint` event, once: where HTTP+SSE takes messages (R50).
+    /// Returns the URL of the last `endpoint` event, once. HTTP+SSE takes messages there (R50).
     pub(crate) fn take_endpoint(&mut self) -> Option<Bytes> {
         self.endpoint.take()
     }
 
-    /// Whether the body is a stream of events.
+    /// True if the body is an event stream.
     pub(crate) fn is_sse(&self) -> bool {
         matches!(self.format, Format::Sse(..))
     }
 
-    /// The id of the last event, from which the stream can be taken up again (R32, R35).
+    /// Returns the id of the last event, after which the stream can be resumed (R32, R35).
     pub(crate) fn last_event_id(&self) -> Option<&Bytes> {
         match &self.format {
             Format::Sse(events, _) => events.last_event_id().filter(|id| !id.is_empty()),
@@ -294,7 +296,7 @@ impl Decoder {
         }
     }
 
-    /// How long the server asks to wait before that (R33).
+    /// Returns how long the server asks to wait before that (R33).
     pub(crate) fn retry(&self) -> Option<Duration> {
         match &self.format {
             Format::Sse(events, _) => events.retry(),
@@ -302,7 +304,7 @@ impl Decoder {
         }
     }
 
-    /// The next message of the last payload.
+    /// Returns the next message of the last payload.
     fn next_of_rest(&mut self) -> Option<Message> {
         loop {
             let (error, beginning) = match &mut self.rest {
@@ -331,9 +333,9 @@ impl Decoder {
         }
     }
 
-    /// The body turns out to have this content.
+    /// Decides on the content of the body.
     fn settle(&mut self, content: Content) {
-        // What stands there meanwhile holds nothing.
+        // The placeholder holds no bytes.
         let unread = mem::replace(&mut self.format, Format::Whole(Spooler::in_memory(0)));
         self.format = match (unread, content) {
             (Format::Unread(_, _, spooler), Content::Events) => Format::Sse(Sse::default(), spooler),
@@ -343,7 +345,7 @@ impl Decoder {
         };
     }
 
-    /// Reads the data of an event that is none of MCP's. Some servers give one a name of their own that holds an answer.
+    /// Reads the data of an event that is not MCP's. Some servers send an answer in an event with a name of their own.
     fn open_other(&mut self, data: &ScannedPayload, is_error: bool) {
         match repaired(data) {
             Ok(Parsed::One(message))
@@ -356,7 +358,7 @@ impl Decoder {
         }
     }
 
-    /// Begins with the messages of one payload.
+    /// Opens one payload for its messages.
     fn open(&mut self, payload: &ScannedPayload) {
         if payload.is_blank() {
             return;
@@ -369,7 +371,7 @@ impl Decoder {
         }
     }
 
-    /// Reads a whole body: one document, or several one after the other (not without end), all of them or none (R21).
+    /// Reads a whole body: one document, or at most [`LONGEST_BATCH`] in a row. Takes all of them or none (R21).
     fn open_whole(&mut self, body: &ScannedPayload) {
         self.open(body);
         let (BodyRest::Nothing, Some(text)) = (&self.rest, body.in_memory()) else { return };
@@ -400,7 +402,7 @@ impl Decoder {
     }
 }
 
-/// What stands in a text one after the other, as far as that is JSON.
+/// The JSON documents in a text, one after another.
 #[derive(Clone, Debug)]
 struct Documents(Bytes);
 
@@ -415,12 +417,12 @@ impl Iterator for Documents {
     }
 }
 
-/// What an error shows of a payload.
+/// Returns the part of a payload for an error.
 fn beginning_of(payload: &ScannedPayload) -> Bytes {
     payload.in_memory().map(|text| text.slice(..text.len().min(BEGINNING))).unwrap_or_default()
 }
 
-/// What a body is.
+/// The kind of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
     Events,
@@ -443,7 +445,7 @@ impl Content {
         }
     }
 
-    /// What a body is that has this label and begins with these bytes; `None` if they are too few to say.
+    /// Returns the kind of a body with this label and these first bytes; `None` if they are too few to decide.
     fn judged(self, bytes: &[u8]) -> Option<Self> {
         const FIELDS: [&[u8]; 4] = [b"event:", b"data:", b"id:", b"retry:"];
         const MARK: &[u8] = b"\xef\xbb\xbf";
@@ -452,7 +454,7 @@ impl Content {
         let text = bytes.strip_prefix(MARK).unwrap_or(bytes).trim_ascii_start();
         let Some(first) = text.first() else { return is_enough.then_some(self) };
         match first {
-            // In lines, each is a document.
+            // In NDJSON each line is a document.
             b'{' | b'[' if self == Self::Lines => Some(Self::Lines),
             b'{' | b'[' => Some(Self::Other),
             b':' => Some(Self::Events),
@@ -464,36 +466,36 @@ impl Content {
     }
 }
 
-/// Whether a `Content-Type` is that of a stream of events.
+/// True if a `Content-Type` is that of an event stream.
 pub(crate) fn is_event_stream(content_type: Option<&str>) -> bool {
     Content::of(content_type) == Content::Events
 }
 
-/// Whether a body that begins with these bytes is a stream of events, whatever its label says; `None` if they are too few.
+/// True if a body that begins with these bytes is an event stream, regardless of its label; `None` if they are too few.
 pub(crate) fn begins_event_stream(bytes: &[u8]) -> Option<bool> {
     Content::Other.judged(bytes).map(|content| content == Content::Events)
 }
 
-/// What is in a payload, with U+FFFD for what is not UTF-8, as every reader of JSON over HTTP does.
+/// Parses a payload, with U+FFFD for invalid UTF-8, as every reader of JSON over HTTP does.
 fn repaired(payload: &ScannedPayload) -> Result<Parsed, Invalid> {
     match (&payload.outline, payload.in_memory()) {
         (Err(JsonFault::NotUtf8 { .. }), Some(bytes)) => {
-            tracing::warn!("the server sent bytes that are not UTF-8; U+FFFD stands in their place");
+            tracing::warn!("the server sent bytes that are not UTF-8; U+FFFD replaces them");
             Message::parse(&String::from_utf8_lossy(bytes).into_owned().into())
         }
         _ => Message::read(payload),
     }
 }
 
-/// Why an event named `error` counts, if it is no answer.
+/// Returns why an event named `error` is rejected if it is not a response.
 fn unnamed() -> Error {
-    Error::new(ErrorKind::InvalidMessage, "it is an event named error, and no answer")
+    Error::new(ErrorKind::InvalidMessage, "it is an event named error, but not a response")
 }
 
 fn invalid_answer(beginning: &[u8], cause: Error) -> Error {
     Error::new(
         ErrorKind::InvalidAnswer,
-        "the server's reply is no JSON-RPC message; check that the URL is its MCP endpoint",
+        "the server's reply is not a JSON-RPC message; check that the URL is its MCP endpoint",
     )
     .with_detail(&String::from_utf8_lossy(beginning))
     .with_source(cause)
@@ -583,7 +585,7 @@ mod tests {
         assert_eq!(decoder.next().unwrap().bytes(), TWO);
         let [lost] = decoder.take_lost().try_into().unwrap();
         assert!(lost.error.is_too_large() && lost.id.is_none());
-        // Also of an event that the stream ends in.
+        // The same for an event at the end of the stream.
         decoder.feed(Bytes::from(format!("data: {}", "x".repeat(21)))).unwrap();
         assert!(decoder.next().is_none());
         decoder.finish(true);
@@ -597,7 +599,7 @@ mod tests {
         assert_eq!(decoder.next().unwrap().method(), "\u{fffd}");
     }
 
-    /// On a slow disk only what the first chunk brings to the file holds up the thread that all calls share.
+    /// On a slow disk, only the first write to the file delays the thread that all calls share.
     #[tokio::test]
     async fn a_slow_disk_is_written_on_another_thread() {
         let text = format!(r#"{{"jsonrpc":"2.0","id":1,"result":"{}"}}"#, "x".repeat(3 << 20));

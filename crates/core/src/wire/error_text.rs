@@ -1,14 +1,14 @@
-//! What a server says in a body that is no JSON-RPC, in one line: the text of an error as gateways and web frameworks write it.
+//! Finds the error text in a body that is not JSON-RPC, in the forms that gateways and web frameworks write.
 
 use crate::json::splice::{self, Object};
 
-/// The longest line of plain text that is taken for a message to people, in bytes.
+/// The longest line of plain text that counts as a message for people, in bytes.
 const LONGEST: usize = 300;
-/// Members in which a message to people stands, the likeliest first.
+/// Members that hold a message for people, the likeliest first.
 const MEMBERS: [&str; 7] = ["message", "error_description", "detail", "title", "description", "msg", "reason"];
 
-/// The words in a body; `None` if there are none that a person would read. What comes out is the peer's text, and as harmless
-/// as that.
+/// Returns the error text of a body, in one line; `None` if it has no text for people. The peer chose the text, so it
+/// is untrusted.
 pub(crate) fn of(body: &str) -> Option<String> {
     let body = body.trim_start_matches('\u{feff}').trim();
     match body.as_bytes().first()? {
@@ -32,7 +32,7 @@ fn in_object(object: Object<'_>) -> Option<String> {
     }
 }
 
-/// The first line of a text, if it is short.
+/// Returns the first line of a text, if it is short.
 fn line(text: &str) -> Option<String> {
     let line = text.trim().lines().next()?.trim();
     (!line.is_empty() && line.len() <= LONGEST).then(|| line.to_owned())

@@ -1,4 +1,4 @@
-//! The HTTP headers of MCP: what a request carries beside the user's own, and what a response says in them.
+//! The HTTP headers of MCP: those that a request carries in addition to the user's, and those that a response brings.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,20 +15,20 @@ use crate::{
     },
 };
 
-/// The session's id: in the answer to `initialize`, then in every request (R23).
+/// The session id: in the response to `initialize`, then in every request (R23).
 pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// The negotiated protocol version, in every request after `initialize` (R25).
 pub(crate) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 /// The method of a modern message (R61).
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
-/// Which tool, prompt, resource or task a modern request is about (R62).
+/// The tool, prompt, resource or task of a modern request (R62).
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
-/// Around the base64 form of a header's value.
+/// The marks around the Base64 form of a header's value.
 const ENCODED_START: &str = "=?base64?";
 const ENCODED_END: &str = "?=";
 
-/// The user's headers and those of every POST (R20).
+/// Returns the user's headers and those of every POST (R20).
 pub(crate) fn post(user: &HeaderMap) -> HeaderMap {
     let mut headers = user.clone();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -36,11 +36,11 @@ pub(crate) fn post(user: &HeaderMap) -> HeaderMap {
     headers
 }
 
-/// The headers of the POST that carries this JSON-RPC message: those of every such POST (R20), and what a message of
-/// 2026-07-28 or later says of itself in headers (R60–R62). The session's are the caller's.
+/// Returns the headers of the POST that carries this JSON-RPC message: those of every such POST (R20), and those that
+/// describe a message of 2026-07-28 or later (R60–R62). The caller adds the session's headers.
 ///
 /// # Errors
-/// Bytes that are no JSON-RPC message.
+/// Fails if the bytes are not a JSON-RPC message.
 pub fn message_headers(message: &Bytes) -> Result<HeaderMap, Error> {
     let mut headers = post(&HeaderMap::new());
     match Message::parse(message).map_err(|invalid| invalid.error)? {
@@ -51,19 +51,19 @@ pub fn message_headers(message: &Bytes) -> Result<HeaderMap, Error> {
     Ok(headers)
 }
 
-/// The user's headers and those of a GET that opens a stream (R29), or goes on with one after an event (R32).
+/// Returns the user's headers and those of a GET that opens a stream (R29), or resumes one after an event (R32).
 pub(crate) fn get(user: &HeaderMap, last_event_id: Option<&[u8]>) -> HeaderMap {
     let mut headers = user.clone();
     headers.insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
-    // An id that no header can carry came with line breaks or the like: then the stream starts anew.
+    // A header cannot carry every id, for example one with control characters. The stream then starts anew.
     if let Some(id) = last_event_id.and_then(|id| HeaderValue::from_bytes(id).ok()) {
         headers.insert("last-event-id", id);
     }
     headers
 }
 
-/// Puts what a modern message says about itself on its headers (R60–R63): its version, its method, what it is about, and
-/// `params`, the arguments that its tool wants there. A message without a version is of the one that the bridge knows.
+/// Sets the headers that describe a modern message (R60–R63): its version, its method, its subject, and `params`, the
+/// arguments that its tool wants in headers. A message without a version gets the version that the bridge knows.
 pub(crate) fn modern(message: &Message, params: Vec<(HeaderName, HeaderValue)>, headers: &mut HeaderMap) {
     let method = message.method();
     let subject = match method {
@@ -77,25 +77,25 @@ pub(crate) fn modern(message: &Message, params: Vec<(HeaderName, HeaderValue)>, 
         if member.is("_meta") {
             version = Object::of(member.value).and_then(|meta| meta.string(revision::PROTOCOL_VERSION));
         } else if subject.is_some_and(|subject| member.is(subject)) {
-            // What is no string, or has no Unicode text, has no form as a header: the server says so.
+            // A subject that is not a string of Unicode text has no header form. The server reports that.
             name = serde_json::from_str::<String>(member.value).ok();
         }
     }
 
-    // A header's type would take bytes beyond ASCII, which no version has.
+    // `HeaderValue` allows bytes beyond ASCII, which no version has.
     let version =
         version.and_then(|version| HeaderValue::try_from(version).ok()).filter(|value| value.to_str().is_ok());
     let version = (PROTOCOL_VERSION, version.unwrap_or_else(|| HeaderValue::from_static(MODERN_VERSION)));
     let method = (!method.is_empty()).then(|| (METHOD, encoded(method)));
     let name = name.map(|name| (NAME, encoded(&name)));
     for (name, value) in [version].into_iter().chain(method).chain(name).chain(params) {
-        // Fails where there are tens of thousands of headers, which no server would read.
+        // Fails if there are tens of thousands of headers, which no server would read.
         let _ = headers.try_insert(name, value);
     }
 }
 
-/// A text as the value of a header: as it is where that is safe, else in base64 (R66). So is a text that looks like
-/// base64, and one with a tab: the specification would let it pass inside, but not everyone else does.
+/// Returns a text as the value of a header: unchanged if that is safe, else in Base64 (R66). A text that looks like
+/// Base64 is encoded too, and so is one with a tab: the specification allows tabs inside, but some software does not.
 pub(crate) fn encoded(text: &str) -> HeaderValue {
     let is_visible = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     let is_padded = text.starts_with(' ') || text.ends_with(' ');
@@ -109,12 +109,12 @@ pub(crate) fn encoded(text: &str) -> HeaderValue {
     value.unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// The content type, as text.
+/// Returns the content type as text.
 pub(crate) fn content_type(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::CONTENT_TYPE)?.to_str().ok()
 }
 
-/// How long the server asks to wait: seconds, or a date (RFC 9110, 10.2.3).
+/// Returns how long the server asks to wait: a number of seconds, or until a date (RFC 9110, 10.2.3).
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse() {
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn r66_values_that_are_not_safe_are_in_base64() {
-        // Among them the table of the specification.
+        // They include the table of the specification.
         for case in crate::vectors::read("headers") {
             let text = String::from_utf8(case.input).unwrap();
             assert_eq!([encoded(&text).to_str().unwrap()], *case.expected, "{}", case.name);

@@ -1,4 +1,4 @@
-//! The ids of JSON-RPC, as they were written.
+//! JSON-RPC ids in their original spelling.
 
 use std::{
     fmt,
@@ -12,25 +12,25 @@ use bytes::Bytes;
 
 use crate::random::random;
 
-/// A JSON-RPC id as it was written. Its spelling is kept; [`Id::same`] compares by value, and 1 is not "1" (R4).
+/// A JSON-RPC id. It keeps its spelling; [`Id::same`] compares by value, and 1 is not "1" (R4).
 #[derive(Clone)]
 pub(crate) struct Id(pub(super) Bytes);
 
 impl Id {
-    /// An id of the bridge's own: a string of characters that JSON does not escape.
+    /// Creates an id of the bridge's own: a string of characters that JSON does not escape.
     pub(crate) fn own(text: &str) -> Self {
         Self(format!("\"{text}\"").into())
     }
 
-    /// An id as it stands in a message, if it is one.
+    /// Reads an id from its JSON, if it is one.
     pub(crate) fn read(json: Bytes) -> Option<Self> {
         let id = Self(json);
         id.is_valid().then_some(id)
     }
 
-    /// The id in JSON.
+    /// Returns the id in JSON.
     pub(crate) fn as_str(&self) -> &str {
-        // A slice of text that was valid UTF-8, cut at JSON tokens.
+        // A slice of valid UTF-8, cut at JSON tokens.
         std::str::from_utf8(&self.0).unwrap_or("null")
     }
 
@@ -38,13 +38,13 @@ impl Id {
         self.0 == "null"
     }
 
-    /// Whether two ids are the same value: `"a"` and `"\u0061"`, `1` and `1.0`.
+    /// True if two ids are the same value: `"a"` and `"\u0061"`, `1` and `1.0`.
     pub(crate) fn same(&self, other: &Self) -> bool {
         if self.0 == other.0 {
             return true;
         }
-        // Nearly all ids are written in the one plain way, and then no others are the same. A look at all open requests
-        // must not read each of their ids.
+        // Nearly all ids are plain, and different plain ids differ in value. So a search of all open requests does not
+        // parse each id.
         if self.is_plain() && other.is_plain() {
             return false;
         }
@@ -57,16 +57,16 @@ impl Id {
         }
     }
 
-    /// Whether no other spelling than this has its value but one that says so: a string without escapes, or a short integer.
+    /// True if its value has no other plain spelling: it is a string without escapes, or a short integer.
     fn is_plain(&self) -> bool {
         match &*self.0 {
             [b'"', text @ ..] => !text.contains(&b'\\'),
-            // Up to 2^53, floating-point numbers are the integers that they stand for.
+            // Floating-point numbers hold integers up to 2^53 exactly.
             digits => digits.len() <= 15 && digits.iter().all(u8::is_ascii_digit),
         }
     }
 
-    /// Whether `other` is this id after a peer took it through a floating-point number, as JavaScript does.
+    /// True if `other` is this id after a peer converted it to a floating-point number, as JavaScript does.
     pub(crate) fn same_when_rounded(&self, other: &Self) -> bool {
         match (self.value(), other.value()) {
             (Some(serde_json::Value::Number(one)), Some(serde_json::Value::Number(two))) => {
@@ -76,19 +76,19 @@ impl Id {
         }
     }
 
-    /// Whether a peer that names this id may mean the other: it is the same, was rounded, or became a string.
+    /// True if a peer that sends this id may mean `other`: it is the same, was rounded, or became a string.
     pub(crate) fn means(&self, other: &Self) -> bool {
         let bare = |id: &Self| id.as_str().trim_matches('"').to_owned();
         self.same(other) || self.same_when_rounded(other) || bare(self) == bare(other)
     }
 
-    /// Whether this is the text of another id, which is a number.
+    /// True if this is a string with the text of `number`.
     pub(crate) fn is_text_of(&self, number: &Self) -> bool {
         let text = self.0.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
         text.is_some_and(|text| text == &*number.0)
     }
 
-    /// Whether the two are spelled alike.
+    /// True if the two have the same spelling.
     pub(crate) fn identical(&self, other: &Self) -> bool {
         self.0 == other.0
     }
@@ -108,7 +108,7 @@ impl fmt::Debug for Id {
     }
 }
 
-/// The next id that no client and no server uses: it differs from process to process, and cannot be guessed.
+/// Returns the bridge's next own id. No client or server uses it: it differs between processes, and cannot be guessed.
 pub(crate) fn own_id() -> Id {
     static PROCESS: OnceLock<u64> = OnceLock::new();
     static CALLS: AtomicU64 = AtomicU64::new(0);

@@ -1,7 +1,7 @@
-//! Messages that are read and changed on their way, however large they are: a large one without its long values, or in
-//! memory for as long as that takes.
+//! Opens messages of any size to read and change them. A large message is opened without its long values, or is loaded
+//! into memory meanwhile.
 //!
-//! Rule: what is in memory for that is taken from a budget, and what comes of it goes back into a file.
+//! Rule: a loaded text counts against a memory budget, and the changed text goes back into a file.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
     wire::{long_values::LongValues, message::Message, spool::Storage},
 };
 
-/// A message whose text is there to be read and changed. If it could not be opened, it is as it came, without a text.
+/// A message with a text that can be read and changed. If it could not be opened, it is unchanged and has no text.
 #[derive(Debug)]
 pub(crate) struct OpenedMessage {
     pub(crate) message: Message,
@@ -21,7 +21,7 @@ pub(crate) struct OpenedMessage {
 
 #[derive(Debug)]
 enum OpenedRest {
-    /// All of it is in the text.
+    /// The text is complete.
     Nothing,
     Long(Box<LongValues>),
     Lent {
@@ -32,7 +32,7 @@ enum OpenedRest {
 }
 
 impl OpenedMessage {
-    /// Without its long values, if it has any.
+    /// Opens a message without its long values, if it has any.
     pub(crate) fn new(message: Message) -> Self {
         match LongValues::take_out(&message) {
             Some((message, values)) => Self { message, rest: OpenedRest::Long(Box::new(values)) },
@@ -40,8 +40,8 @@ impl OpenedMessage {
         }
     }
 
-    /// With all of it in memory, once `loans` has room for it and what comes of it; if it is too large for that, it stays as it
-    /// came.
+    /// Opens a whole message in memory, once `loans` has room for it and for the changed text. A message that is too
+    /// large for that stays unopened.
     pub(crate) async fn whole(message: Message, loans: &Budget, storage: &Arc<Storage>) -> Self {
         let length = message.spooled().map_or(0, |spooled| usize::try_from(spooled.length()).unwrap_or(usize::MAX));
         let twice = length.saturating_mul(2);
@@ -54,12 +54,12 @@ impl OpenedMessage {
         Self { message, rest: OpenedRest::Lent { storage: Arc::clone(storage), loan } }
     }
 
-    /// Whether there is a text.
+    /// True if there is a text.
     pub(crate) fn is_open(&self) -> bool {
         !self.message.is_spooled()
     }
 
-    /// A message that was made of the text, as a whole.
+    /// Returns the whole message for `changed`, which was made from the text.
     pub(crate) async fn close(&self, changed: Message) -> Message {
         match &self.rest {
             OpenedRest::Nothing => changed,

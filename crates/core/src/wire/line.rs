@@ -1,26 +1,26 @@
-//! A message as the line that stdout gets.
+//! A message as one line for stdout.
 
 use bytes::Bytes;
 
 use super::spool::Spooled;
 
-/// What a line costs whose bytes are in a file: a descriptor, and the block that is in memory while it is written.
+/// The cost of a line whose bytes are in a file: a descriptor, and one block in memory while it is written.
 const SPOOLED: usize = 64 << 10;
 
-/// One line, without its end.
+/// One line, without its line end.
 #[derive(Clone, Debug)]
 pub(crate) enum Line {
     Memory {
         bytes: Bytes,
-        /// There are raw line breaks, which become spaces when it is written (R2).
+        /// True if there are raw line breaks. They become spaces when the line is written (R2).
         line_breaks: bool,
     },
-    /// A line that is too large to be in memory, and the one that tells its reader should its file not be readable.
+    /// A line that is too large for memory. `failure` is the error reply for the case that its file cannot be read.
     Spooled { spooled: Spooled, line_breaks: bool, failure: Option<Bytes> },
 }
 
 impl Line {
-    /// Bytes that it takes in memory.
+    /// Returns the bytes that the line takes in memory.
     pub(crate) fn cost(&self) -> usize {
         match self {
             Self::Memory { bytes, .. } => bytes.len(),
@@ -35,7 +35,7 @@ impl From<Bytes> for Line {
     }
 }
 
-/// With spaces in the place of raw line breaks.
+/// Replaces raw line breaks with spaces.
 pub(crate) fn blank_line_breaks(text: &mut [u8]) {
     let mut rest = text;
     while let Some(at) = memchr::memchr2(b'\r', b'\n', rest) {

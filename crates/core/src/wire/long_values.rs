@@ -1,9 +1,10 @@
-//! A message that is too large for memory as a text that can be read and changed: a stand-in of a few bytes is in the place
-//! of each long value, and what becomes of the text gets the values back, which never leave their file.
+//! Takes the long values out of a message that is too large for memory, so that its text can be read and changed. A
+//! stand-in of a few bytes replaces each long value. The changed text gets the values back; they never leave their
+//! file.
 //!
-//! Rule: only values that no translator looks into are replaced: those of the members of `result`, `params` and `error`, and
-//! of the members of their `_meta`. A stand-in is of the same kind as its value: an object, an array or something else. If
-//! one is not as it was made, the message passes unchanged.
+//! Rule: only values that no translator reads are replaced: those of the members of `result`, `params` and `error`, and
+//! of the members of their `_meta`. A stand-in has the kind of its value: an object, an array or something else. If a
+//! stand-in was changed, the message passes unchanged.
 
 use std::{ops::Range, sync::OnceLock};
 
@@ -15,19 +16,19 @@ use crate::{
     wire::{message::Message, spool::Spooled},
 };
 
-/// From this length on, in bytes of JSON, a value is replaced. URIs, tokens and names are shorter.
+/// Values longer than this, in bytes of JSON, are replaced. URIs, tokens and names are shorter.
 const LONG: usize = 16 << 10;
-/// The longest text that may be left. What has so many short values passes unchanged.
+/// The longest text that may remain, in bytes. A message with too many short values passes unchanged.
 const MOST_LEFT: usize = 1 << 20;
 
-/// The long values of a message, which are not in its text.
+/// The long values taken out of a message.
 #[derive(Debug)]
 pub(crate) struct LongValues {
     message: Message,
     values: Vec<LongValue>,
 }
 
-/// A value, and what stands in its place.
+/// A value that was replaced: its place in the file, and its first byte.
 #[derive(Debug)]
 struct LongValue {
     range: Range<u64>,
@@ -35,8 +36,8 @@ struct LongValue {
 }
 
 impl LongValues {
-    /// A message with stand-ins for its long values, and those; `None` if its text is too long all the same, if its file
-    /// cannot be read, or if it is in memory.
+    /// Returns a message with stand-ins for its long values, and the values. `None` if its text is still too long, if
+    /// its file cannot be read, or if it is in memory.
     pub(crate) fn take_out(message: &Message) -> Option<(Message, Self)> {
         let mut condenser = Condenser::default();
         for block in message.spooled()?.blocks() {
@@ -48,10 +49,10 @@ impl LongValues {
         Some((text, Self { message: message.clone(), values: condenser.values }))
     }
 
-    /// A message that was made of the text, with the values back in their places.
+    /// Returns a message made from the text, with the values back in their places.
     pub(crate) fn put_back(&self, changed: &Message) -> Message {
         self.spooled(changed).unwrap_or_else(|| {
-            tracing::warn!("a large message passes as it came, as it cannot be put together again");
+            tracing::warn!("a large message passes unchanged, as it cannot be put together again");
             self.message.clone()
         })
     }
@@ -101,25 +102,25 @@ impl LongValue {
     }
 }
 
-/// The hexadecimal digits of a stand-in's number.
+/// The hexadecimal digits in a stand-in's number.
 const DIGITS: usize = 8;
 
-/// What each stand-in has in it, and nothing else has, as it is a secret of this process.
+/// Returns the mark in each stand-in. Nothing else contains it, as it is a secret of this process.
 fn mark() -> &'static [u8] {
     static MARK: OnceLock<Vec<u8>> = OnceLock::new();
     MARK.get_or_init(|| format!("mcp-gangway {:x}{:x} ", random().to_bits(), random().to_bits()).into_bytes())
 }
 
-/// Reads a text that is known to be JSON, and copies it without its long values.
+/// Reads valid JSON, and copies it with stand-ins for its long values.
 #[derive(Default)]
 struct Condenser {
     text: Vec<u8>,
     values: Vec<LongValue>,
-    /// How many bytes were read.
+    /// The number of bytes read.
     at: u64,
-    /// The objects that are looked into, from the outermost one on: what comes next in each.
+    /// The open objects that are read, from the outermost on: the next token in each.
     open: Vec<Next>,
-    /// The name that is being read, or was read last.
+    /// The current or last name.
     name: Vec<u8>,
     value: Option<OpenValue>,
 }
@@ -127,16 +128,16 @@ struct Condenser {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
     Name,
-    /// More of a name; the last byte was a backslash that is not escaped itself.
+    /// More of a name. True if the last byte was a backslash that is not escaped itself.
     InName(bool),
     Value,
     /// A comma or the end.
     Comma,
 }
 
-/// A value that is not looked into.
+/// A value that is skipped.
 struct OpenValue {
-    /// Where it begins in what was read, and in what is left of that.
+    /// Its start in the bytes read, and in the remaining text.
     start: u64,
     place: usize,
     kind: u8,
@@ -147,7 +148,7 @@ struct OpenValue {
 }
 
 impl Condenser {
-    /// Takes the next bytes. `None` if too much is left.
+    /// Takes the next bytes. `None` if too much text remains.
     fn read(&mut self, mut bytes: &[u8]) -> Option<()> {
         while let Some((byte, rest)) = bytes.split_first() {
             // Most of a large message is one long string.
@@ -187,11 +188,11 @@ impl Condenser {
         }
     }
 
-    /// A byte outside of values that are not looked into.
+    /// Reads a byte outside of skipped values.
     fn token(&mut self, byte: u8) {
         let depth = self.open.len();
         let Some(next) = self.open.last_mut() else {
-            // Only white space stands around the outermost object.
+            // Only white space surrounds the outermost object.
             if byte == b'{' {
                 self.open.push(Next::Name);
             }
@@ -229,7 +230,7 @@ impl Condenser {
         self.text.push(byte);
     }
 
-    /// A value begins with this byte, which is in the text already.
+    /// Begins a value with this byte, which is already in the text.
     fn begin_value(&mut self, byte: u8) {
         self.value = Some(OpenValue {
             start: self.at,
@@ -252,12 +253,12 @@ impl Condenser {
 }
 
 impl OpenValue {
-    /// Whether it is over, and this byte is the first behind it: so it is with numbers and words.
+    /// True if it is a number or word, and this byte is the first after it.
     fn ends_before(&self, byte: u8) -> bool {
         !matches!(self.kind, b'{' | b'[' | b'"') && matches!(byte, b',' | b'}' | b' ' | b'\t' | b'\r' | b'\n')
     }
 
-    /// How many bytes come before one that changes anything, where none of them is kept.
+    /// Returns how many bytes can be skipped at once: those of a long string before a quote or a backslash.
     fn plain_run(&self, bytes: &[u8]) -> usize {
         if self.is_long && self.in_string && !self.after_backslash {
             memchr::memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len())
@@ -266,7 +267,7 @@ impl OpenValue {
         }
     }
 
-    /// Takes one more byte of it. True if that is the last one.
+    /// Takes one more byte. Returns true if it is the last one.
     fn take(&mut self, byte: u8) -> bool {
         if self.in_string {
             let is_end = byte == b'"' && !self.after_backslash;
@@ -353,7 +354,7 @@ mod tests {
         result.insert("structuredContent".into(), Json::from(vec![content]));
         assert!(expected == found);
 
-        // The id is still where it is said to be, though long values came before it.
+        // The position of the id is right, though long values come before it.
         let renamed = whole.with_id(&crate::wire::id::Id::own("other"));
         assert!(text_of(&renamed).ends_with(r#""jsonrpc":"2.0", "id":"other"}"#));
     }

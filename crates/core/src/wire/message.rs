@@ -1,8 +1,8 @@
-//! A JSON-RPC message as the bytes that were sent, with a borrowed look at what a bridge must know: kind, id, method.
+//! A JSON-RPC message as the bytes that were sent, with the facts that a bridge needs: kind, id, method.
 //!
-//! Rule: a message that is only forwarded is never serialised anew (R3). The one change that a line on stdio needs,
-//! no raw line break (R2), is made by putting spaces in their place: in valid JSON they stand between tokens only.
-//! Where a key occurs twice the last one counts, as in every common JSON reader.
+//! Rule: a forwarded message is never serialized again (R3). A line on stdio needs one change, no raw line breaks (R2):
+//! spaces replace them, as valid JSON has them only between tokens. If a key occurs twice, the last one counts, as in
+//! every common JSON reader.
 
 use crate::{
     error::{Error, ErrorKind, Hint},
@@ -24,10 +24,10 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// The most messages that come in one piece. Each costs memory beside its bytes, which the limits on bytes do not see.
+/// The most messages in one payload. Each costs memory in addition to its bytes, which the byte limits do not count.
 pub(crate) const LONGEST_BATCH: usize = 10_000;
 
-/// What of a message in memory goes into its file at once, in bytes.
+/// The size of the pieces in which a message is written to its file, in bytes.
 const LARGE_PIECE: usize = 64 << 10;
 
 /// One JSON-RPC message.
@@ -35,21 +35,21 @@ const LARGE_PIECE: usize = 64 << 10;
 pub(crate) struct Message {
     /// The text, if it is in memory.
     bytes: Bytes,
-    /// The text, if it is not. Nothing but what is known here can be read from it then.
+    /// The text, if it is in a file. Then only the other fields can be read.
     spooled: Option<Box<Spooled>>,
     kind: Kind,
     era: Era,
     id: Option<Id>,
-    /// Where the id begins in the text.
+    /// The start of the id in the text.
     id_at: u64,
     method: Method,
-    /// Of a response that is no plain result: what it has, and where that stood when it came.
+    /// The outline of a response that is not an ordinary result, with its positions in the received text.
     answer: Option<Box<ResponseOutline>>,
-    /// Whether there are raw line breaks between tokens.
+    /// True if there are raw line breaks between tokens.
     line_breaks: bool,
 }
 
-/// What a message is, by the members it has (JSON-RPC 2.0, sections 4 and 5).
+/// The kind of a message, by its members (JSON-RPC 2.0, sections 4 and 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Has a method and an id.
@@ -60,7 +60,7 @@ pub(crate) enum Kind {
     Response,
 }
 
-/// What one line or payload holds.
+/// The content of one line or payload.
 #[derive(Debug)]
 pub(crate) enum Parsed {
     One(Message),
@@ -68,24 +68,24 @@ pub(crate) enum Parsed {
     Batch(Batch),
 }
 
-/// The messages of a batch. Each is read when it is asked for, so that all of them together cost no more than their text.
+/// The messages of a batch. Each is parsed when it is needed, so all of them together cost no more than their text.
 #[derive(Clone, Debug)]
 pub(crate) struct Batch {
-    /// What follows the bracket or the last element.
+    /// The text after the bracket or the last element.
     rest: Bytes,
-    /// Of all of it, in bytes.
+    /// The length of the whole batch, in bytes.
     length: usize,
 }
 
-/// What the result of `initialize` grants to a client.
+/// The version and capabilities in the result of `initialize`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ServerOffer {
     pub(crate) version: String,
-    /// Each capability and what it has, like `resources` and `resources.subscribe`.
+    /// Each capability and its features, like `resources` and `resources.subscribe`.
     pub(crate) capabilities: Vec<String>,
 }
 
-/// Bytes that are no message: why, and the id that an error reply can name.
+/// Bytes that are not a message: the reason, and the id for an error reply.
 #[derive(Debug)]
 pub(crate) struct Invalid {
     pub(crate) error: Error,
@@ -96,12 +96,12 @@ impl Message {
     /// Reads a line or payload.
     pub(crate) fn parse(bytes: &Bytes) -> Result<Parsed, Invalid> {
         let mut scanner = Scanner::new();
-        // What is wrong is told at the end, too.
+        // `finish` reports the fault too.
         let _ = scanner.feed(bytes);
         Self::read(&ScannedPayload { payload: Payload::Memory(bytes.clone()), outline: scanner.finish() })
     }
 
-    /// Reads a line or payload that was looked at as it came.
+    /// Reads a line or payload that was scanned as it arrived.
     pub(crate) fn read(gathered: &ScannedPayload) -> Result<Parsed, Invalid> {
         let ScannedPayload { payload, outline } = gathered;
         let outline = match outline {
@@ -119,13 +119,13 @@ impl Message {
             Shape::Object => Self::of(payload, outline).map(Parsed::One),
             Shape::Array => match payload.part(outline.value.clone()) {
                 Payload::Memory(bytes) => Batch::read(bytes).map(Parsed::Batch),
-                Payload::File(_) => Err(Invalid::message("a batch of this size is not read", None)),
+                Payload::File(_) => Err(Invalid::message("the batch is too large", None)),
             },
-            Shape::Other => Err(Invalid::message("it is no JSON object", None)),
+            Shape::Other => Err(Invalid::message("it is not a JSON object", None)),
         }
     }
 
-    /// The message that the object in this payload is.
+    /// Reads the object in this payload as a message.
     fn of(payload: &Payload, outline: &Outline) -> Result<Self, Invalid> {
         let start = outline.value.start;
         let (id, id_at) = match &outline.id {
@@ -142,7 +142,7 @@ impl Message {
         }
         let method = match &outline.method {
             None => Method(Bytes::new()),
-            Some(kept) if !kept.is_string => return Err(Invalid::message("its method is no string", id)),
+            Some(kept) if !kept.is_string => return Err(Invalid::message("its method is not a string", id)),
             Some(kept) => match payload.text_of(kept).and_then(Method::read) {
                 Some(method) => method,
                 None => return Err(Invalid::message("its method is too long", id)),
@@ -155,7 +155,7 @@ impl Message {
             (false, _, false) => return Err(Invalid::message("it has no method, result or error", id)),
         };
         let era = match method.as_str() {
-            // What only the modern protocol has.
+            // Only the modern protocol has these methods.
             "server/discover" | "subscriptions/listen" => Era::Modern,
             _ if kind != Kind::Response && outline.names_version => Era::Modern,
             _ => Era::Legacy,
@@ -169,7 +169,7 @@ impl Message {
         Ok(Self { bytes, spooled, kind, era, id, id_at, method, answer, line_breaks: outline.line_breaks })
     }
 
-    /// Reads bytes that are one message, and nothing else.
+    /// Reads bytes that are exactly one message.
     pub(crate) fn one(bytes: impl Into<Bytes>) -> Option<Self> {
         match Self::parse(&bytes.into()) {
             Ok(Parsed::One(message)) => Some(message),
@@ -181,7 +181,7 @@ impl Message {
         self.kind
     }
 
-    /// The protocol that the message is made in: a modern request says so in its `_meta` (R81). What says nothing counts as
+    /// Returns the era of the message. A modern request names its version in its `_meta` (R81); other messages count as
     /// legacy.
     pub(crate) fn era(&self) -> Era {
         self.era
@@ -191,58 +191,58 @@ impl Message {
         self.id.as_ref()
     }
 
-    /// The method; empty for a response.
+    /// Returns the method; empty for a response.
     pub(crate) fn method(&self) -> &str {
         self.method.as_str()
     }
 
-    /// The message as it was sent.
+    /// Returns the message as it was sent.
     pub(crate) fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// The message as text.
+    /// Returns the message as text.
     pub(crate) fn text(&self) -> &str {
         // It was valid UTF-8 when it was read.
         std::str::from_utf8(&self.bytes).unwrap_or("{}")
     }
 
-    /// The parameters, where they are an object.
+    /// Returns the parameters, if they are an object.
     pub(crate) fn params(&self) -> Option<Object<'_>> {
         Object::of(self.text())?.object("params")
     }
 
-    /// The `_meta` of the parameters.
+    /// Returns the `_meta` of the parameters.
     pub(crate) fn meta(&self) -> Option<Object<'_>> {
         self.params()?.object("_meta")
     }
 
-    /// The result, where it is an object.
+    /// Returns the result, if it is an object.
     pub(crate) fn result(&self) -> Option<Object<'_>> {
         Object::of(self.text())?.object("result")
     }
 
-    /// Whether its text is too large to be in memory.
+    /// True if its text is too large for memory.
     pub(crate) fn is_spooled(&self) -> bool {
         self.spooled.is_some()
     }
 
-    /// Its text, if that is too large to be in memory.
+    /// Returns its text, if it is too large for memory.
     pub(crate) fn spooled(&self) -> Option<&Spooled> {
         self.spooled.as_deref()
     }
 
-    /// Where its id begins.
+    /// Returns the start of its id.
     pub(crate) fn id_at(&self) -> u64 {
         self.id_at
     }
 
-    /// Whether there may be raw line breaks between its tokens.
+    /// True if there may be raw line breaks between its tokens.
     pub(crate) fn has_line_breaks(&self) -> bool {
         self.line_breaks
     }
 
-    /// The same message with its text in memory, whatever its size; or as it is, if its file cannot be read.
+    /// Loads the text into memory at any size. Returns the message unchanged if its file cannot be read.
     pub(crate) fn loaded(self) -> Self {
         let Some(spooled) = &self.spooled else { return self };
         match spooled.load() {
@@ -254,8 +254,8 @@ impl Message {
         }
     }
 
-    /// The same message with its text in a file, where it may be longer than what this one has in memory, and its id in
-    /// another place.
+    /// Returns the same message with its text in a file. That text may be longer than the one in memory, and have the
+    /// id in another place.
     pub(crate) fn in_file(&self, spooled: Spooled, id_at: u64, has_line_breaks: bool) -> Self {
         Self {
             bytes: Bytes::new(),
@@ -266,18 +266,18 @@ impl Message {
         }
     }
 
-    /// The same message with its text in a file, if it is large.
+    /// Moves the text to a file, if it is large.
     pub(crate) fn stored(self, storage: &Arc<Storage>) -> Self {
         let mut spooler = Spooler::new(u64::MAX, storage);
         let pushed = self.bytes.chunks(LARGE_PIECE).try_for_each(|piece| spooler.push(self.bytes.slice_ref(piece)));
         match pushed.and_then(|()| spooler.take()).map(|gathered| Self::read(&gathered)) {
             Ok(Ok(Parsed::One(message))) => message,
-            // It is in memory, which is no reason to lose it.
+            // On failure keep the message, as it is in memory.
             _ => self,
         }
     }
 
-    /// The message as one line for stdout, without the line's end (R2).
+    /// Returns the message as one line for stdout, without the line end (R2).
     pub(crate) fn into_line(self) -> Line {
         if let Some(spooled) = self.spooled {
             let lost = || {
@@ -290,15 +290,15 @@ impl Message {
         Line::Memory { bytes: self.bytes, line_breaks: self.line_breaks }
     }
 
-    /// What a response has that is no plain result, at which places of the text as it came.
+    /// Returns the outline of a response that is not an ordinary result, with its positions in the received text.
     pub(crate) fn outline(&self) -> Option<&ResponseOutline> {
         self.answer.as_deref()
     }
 
-    /// The bytes of the text from `at` on, at most so many.
+    /// Returns the bytes of the text from `at` on, `most` at most.
     ///
     /// # Errors
-    /// It is in a file, which cannot be read.
+    /// Fails if the text is in a file that cannot be read.
     pub(crate) fn bytes_at(&self, at: u64, most: u64) -> io::Result<Bytes> {
         let range = at..at.saturating_add(most);
         match &self.spooled {
@@ -307,9 +307,9 @@ impl Message {
         }
     }
 
-    /// The same message with `id` in the place of its own, or put in where it has none (R7); all other bytes stay.
+    /// Returns the message with this id, replaced or added (R7). All other bytes stay.
     pub(crate) fn with_id(&self, id: &Id) -> Self {
-        // A response is an object with at least one member.
+        // A response has at least one member, so the comma is right.
         let (at, changed) = if let Some(own) = &self.id {
             (self.id_at, self.patched(self.id_at..self.id_at + own.0.len() as u64, id.0.clone()))
         } else {
@@ -318,8 +318,8 @@ impl Message {
         Self { id: Some(id.clone()), id_at: at, ..changed }
     }
 
-    /// The same message with other bytes in the place of those in this range, in which nothing stands that is known here. Of a
-    /// response it is no longer known where what stands.
+    /// Returns the message with the bytes in this range replaced. The range must not touch the id or the method. The
+    /// positions in a response's outline become invalid.
     pub(crate) fn patched(&self, range: Range<u64>, with: Bytes) -> Self {
         let id_at = if range.start <= self.id_at {
             (self.id_at + with.len() as u64).saturating_sub(range.end - range.start)
@@ -341,12 +341,12 @@ impl Message {
         }
     }
 
-    /// A place in the text as an index into its bytes.
+    /// Converts an offset in the text to an index into its bytes.
     fn place(&self, at: u64) -> usize {
         usize::try_from(at).unwrap_or(usize::MAX).min(self.bytes.len())
     }
 
-    /// The id that a `notifications/cancelled` names.
+    /// Returns the id that a `notifications/cancelled` names.
     pub(crate) fn cancelled_id(&self) -> Option<Id> {
         #[derive(Deserialize)]
         struct Cancelled<'a> {
@@ -362,13 +362,13 @@ impl Message {
         Some(Id(self.bytes.slice_ref(message.params.request_id.get().as_bytes())))
     }
 
-    /// What the result of `initialize` settles on.
+    /// Returns the version and capabilities in the result of `initialize`.
     pub(crate) fn offer(&self) -> Option<ServerOffer> {
         type Capabilities = serde_json::Map<String, serde_json::Value>;
 
         let result = self.result()?;
         let version = result.string("protocolVersion")?;
-        // What cannot be read is still passed on; it is only not known here.
+        // Capabilities that cannot be read are forwarded, but not known here.
         let granted = result.get("capabilities").and_then(|text| serde_json::from_str::<Capabilities>(text).ok());
         let mut capabilities = Vec::new();
         for (name, features) in granted.into_iter().flatten() {
@@ -380,7 +380,7 @@ impl Message {
         Some(ServerOffer { version, capabilities })
     }
 
-    /// Code and text of an error response.
+    /// Returns code and text of an error response.
     pub(crate) fn error(&self) -> Option<(i64, String)> {
         #[derive(Deserialize)]
         struct ResponseOutline {
@@ -396,7 +396,7 @@ impl Message {
         Some((error.code, error.message))
     }
 
-    /// The `uri` in the parameters.
+    /// Returns the `uri` in the parameters.
     pub(crate) fn uri(&self) -> Option<String> {
         #[derive(Deserialize)]
         struct Request {
@@ -416,13 +416,13 @@ impl Batch {
         array.advance(1.min(array.len()));
         let batch = Self { length: array.len(), rest: array };
         match batch.places().take(LONGEST_BATCH + 1).count() {
-            0 => Err(Invalid::message("an empty batch holds none", None)),
+            0 => Err(Invalid::message("the batch is empty", None)),
             1..=LONGEST_BATCH => Ok(batch),
-            _ => Err(Invalid::message(&format!("a batch holds at most {LONGEST_BATCH}"), None)),
+            _ => Err(Invalid::message(&format!("the batch has more than {LONGEST_BATCH} messages"), None)),
         }
     }
 
-    /// Where its elements end, each counted from the end of the one before.
+    /// Returns the ends of its elements, each counted from the previous end.
     fn places(&self) -> impl Iterator<Item = usize> {
         let mut rest = &*self.rest;
         std::iter::from_fn(move || {
@@ -440,19 +440,19 @@ impl Iterator for Batch {
         let range = splice::next_element(&self.rest)?;
         let element = self.rest.slice(range.clone());
         self.rest.advance(range.end);
-        // One that stays must not keep all of the others' text.
+        // A message that stays in use must not keep the text of all others.
         let element = if element.len() > self.length / 2 { element } else { Bytes::copy_from_slice(&element) };
-        // No batch stands in another one, so what it has inside is nobody's to read, however deep that goes.
+        // A batch holds no other batch, so an array in it is not parsed, however deep it is.
         let is_object = element.first() == Some(&b'{');
         Some(match is_object.then(|| Message::parse(&element)) {
             Some(Ok(Parsed::One(message))) => Ok(message),
             Some(Err(invalid)) => Err(invalid),
-            _ => Err(Invalid::message("it is no JSON object", None)),
+            _ => Err(Invalid::message("it is not a JSON object", None)),
         })
     }
 }
 
-/// The notification that ends the handshake.
+/// Returns the notification that ends the handshake.
 pub(crate) fn initialized() -> Message {
     Message {
         bytes: Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#),
@@ -472,11 +472,11 @@ pub(crate) fn initialized() -> Message {
 struct Method(Bytes);
 
 impl Method {
-    /// From its JSON.
+    /// Reads a name from its JSON.
     fn read(mut raw: Bytes) -> Option<Self> {
         raw.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
         if raw.contains(&b'\\')
-            // A name with a lone surrogate has no Rust spelling; it is a method that the bridge does not know.
+            // A name with a lone surrogate cannot be a Rust string. It is a method that the bridge does not know.
             && let Ok(unescaped) = serde_json::from_slice::<String>(&raw)
         {
             return Some(Self(unescaped.into()));
@@ -501,7 +501,7 @@ fn not_json(why: &str) -> Error {
     Error::new(ErrorKind::Parse, format!("this is no JSON: {why}"))
 }
 
-/// The id of a request whose text is not UTF-8, so that its sender learns which one failed.
+/// Returns the id of a request with invalid UTF-8, so that its error reply names it.
 fn id_of_broken_text(bytes: &[u8]) -> Option<Id> {
     let repaired = Bytes::from(String::from_utf8_lossy(bytes).into_owned());
     match Message::parse(&repaired) {

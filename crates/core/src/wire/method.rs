@@ -1,9 +1,9 @@
-//! What the methods of MCP do, as far as a bridge must know it.
+//! The MCP methods that only read.
 
-/// Methods that only read, so that a second time does no harm.
+/// Methods that only read, so a request can be sent twice without harm.
 const READING: &[&str] = &["ping", "initialize", "server/discover", "resources/read", "completion/complete"];
 
-/// Whether a method only reads.
+/// True if a method only reads.
 pub(crate) fn only_reads(method: &str) -> bool {
     READING.contains(&method) || method.ends_with("/list") || method.ends_with("/get")
 }

@@ -1,9 +1,9 @@
-//! What a subscription of 2026-07-28 may have missed while its stream was closed (R74).
+//! Notifications for the events that a subscription of 2026-07-28 may have missed while its stream was closed (R74).
 
 use super::{message::Message, revision::SUBSCRIPTION_ID};
 use crate::json::splice;
 
-/// Notifications of all that a subscription with this acknowledgement may have missed (R74).
+/// Returns a notification for everything that a subscription with this acknowledgement may have missed (R74).
 pub(crate) fn missed(acknowledged: &Message) -> Vec<Message> {
     let params = acknowledged.params();
     let granted = params.and_then(|params| params.object("notifications"));

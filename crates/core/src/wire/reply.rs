@@ -1,4 +1,4 @@
-//! What the bridge itself says: errors to the client, cancellations to the server.
+//! Messages that the bridge writes: errors to the client, cancellations to the server.
 
 use crate::error::{Error, HintWords};
 use bytes::Bytes;
@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::id::Id;
 
-/// The error reply to the request with this id (`null` where none is known), as one line (R5, R14).
-/// What helps is told in these words.
+/// Returns the error reply to the request with this id (`null` if the id is unknown), as one line (R5, R14). `words`
+/// turns the error's hint into text.
 pub(crate) fn error_reply(id: Option<&Id>, error: &Error, words: HintWords) -> Bytes {
     #[derive(Serialize)]
     struct Body<'a> {
@@ -48,13 +48,13 @@ pub(crate) fn error_reply(id: Option<&Id>, error: &Error, words: HintWords) -> B
             detail: error.detail(),
         },
     };
-    // Numbers and strings only: this cannot fail, and an empty object would still be a valid error reply.
+    // Numbers and strings only, so this cannot fail. An empty object would still be a valid error reply.
     let body = serde_json::to_string(&body).unwrap_or_else(|_| "{}".to_owned());
     let id = id.map_or("null", Id::as_str);
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{body}}}"#).into()
 }
 
-/// The notification that cancels the request with this id upstream.
+/// Returns the notification that cancels the request with this id at the server.
 pub(crate) fn cancellation(id: &Id, reason: &str) -> Bytes {
     let reason = serde_json::Value::from(reason);
     let id = id.as_str();

@@ -1,8 +1,8 @@
-//! Which responses of a server reach a client: only those that JSON-RPC has (2.0, section 5). Client libraries drop all others,
-//! and the call waits for ever.
+//! Checks a server's responses: only valid JSON-RPC (2.0, section 5) reaches a client. Client libraries drop all other
+//! responses, and the call waits forever.
 //!
-//! Rule: what only lacks its form is mended in place, so that all other bytes stay; what is the error of a gateway or of
-//! another protocol becomes an error of ours, in the server's own words.
+//! Rule: a response that only lacks the right form is repaired in place, and all other bytes stay. An error of a
+//! gateway or of another protocol becomes an error of the bridge, in the server's words.
 
 use bytes::Bytes;
 
@@ -18,12 +18,12 @@ use crate::{
 
 /// The longest number that is read as an error's code, in bytes.
 const LONGEST_CODE: u64 = 40;
-/// Integers beyond this are none to JavaScript.
+/// JavaScript has no exact integers beyond this.
 const LARGEST_CODE: f64 = 9_007_199_254_740_991.0;
-/// What of a response that is no JSON-RPC is looked at for the server's words, in bytes.
+/// How much of an invalid response is searched for the server's words, in bytes.
 const BEGINNING: u64 = 16 << 10;
 
-/// Whether the message is a response as it must be.
+/// True if the message is a valid response.
 pub(crate) fn is_valid(message: &Message) -> bool {
     let is_error = |answer: &ResponseOutline| {
         let has_form =
@@ -33,10 +33,10 @@ pub(crate) fn is_valid(message: &Message) -> bool {
     message.kind() == Kind::Response && message.outline().is_none_or(is_error)
 }
 
-/// The message as it may reach a client.
+/// Returns the message in a form that may reach a client.
 ///
 /// # Errors
-/// It is no valid response, and cannot be made one.
+/// Fails if it is an invalid response that cannot be repaired.
 pub(crate) fn valid(message: Message) -> Result<Message, Lost> {
     let Some(answer) = message.outline().filter(|_| message.kind() == Kind::Response) else { return Ok(message) };
     let has_version = answer.version == Version::Two;
@@ -44,7 +44,7 @@ pub(crate) fn valid(message: Message) -> Result<Message, Lost> {
         (MemberKind::Value | MemberKind::Null, MemberKind::Absent | MemberKind::Null) => {
             answer.version != Version::Other
         }
-        // What has an id is meant to be JSON-RPC.
+        // A message with an id is meant to be JSON-RPC.
         (MemberKind::Absent | MemberKind::Null, MemberKind::Value) => {
             let is_meant = has_version || (message.id().is_some() && answer.version != Version::Other);
             is_meant && answer.has_message && has_integer_code(&message, answer)
@@ -54,7 +54,7 @@ pub(crate) fn valid(message: Message) -> Result<Message, Lost> {
     if may_be_mended { Ok(mended(&message, answer)) } else { Err(foreign(&message)) }
 }
 
-/// The same with what it lacks, and without a `null` beside its result or error.
+/// Repairs a response: adds the version if it lacks one, and removes a `null` next to its result or error.
 fn mended(message: &Message, answer: &ResponseOutline) -> Message {
     let places = answer.places.as_deref().cloned().unwrap_or_default();
     let mut patches = Vec::new();
@@ -68,7 +68,7 @@ fn mended(message: &Message, answer: &ResponseOutline) -> Message {
         Version::Null => patches.push((places.version, Bytes::from_static(br#""2.0""#))),
         Version::Two | Version::Other => {}
     }
-    // The last one first, as it moves none of the others.
+    // Start with the last patch, as it does not move the others.
     patches.sort_by_key(|(range, _)| std::cmp::Reverse(range.start));
     patches.into_iter().fold(message.clone(), |message, (range, with)| message.patched(range, with))
 }
@@ -86,12 +86,12 @@ fn has_integer_code(message: &Message, answer: &ResponseOutline) -> bool {
     code.is_some_and(|code| code.fract() == 0.0 && code.abs() <= LARGEST_CODE)
 }
 
-/// An error in the place of what is no valid response, with the server's own words.
+/// Returns an error that replaces an invalid response, with the server's words.
 fn foreign(message: &Message) -> Lost {
     let text = message.bytes_at(0, BEGINNING).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let said = error_text::of(&text).map(|said| format!(": {said}")).unwrap_or_default();
-    let summary = format!("the server answered with what is no JSON-RPC response{said}");
+    let summary = format!("the server's answer is not a JSON-RPC response{said}");
     Lost { error: Error::new(ErrorKind::InvalidAnswer, summary).with_detail(&text), id: message.id().cloned() }
 }
 
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
     use crate::wire::spool::{Spooler, tests::storage};
 
-    /// What becomes of a text, in memory and from a file.
+    /// Returns the result for a text, which must be the same in memory and from a file.
     fn becomes(text: &str) -> Result<String, String> {
         let outcome = |message| match valid(message) {
             Ok(message) => Ok(message.loaded().text().replacen(&" ".repeat(1 << 20), "", 1)),

@@ -1,6 +1,6 @@
-//! The revisions of MCP: which era a message belongs to, and the names that only the modern one has.
+//! The revisions of MCP: the two eras, and the names that only the modern era has.
 
-/// The version that makes a server modern.
+/// The version of the modern protocol.
 pub(crate) const MODERN_VERSION: &str = "2026-07-28";
 /// The newest version of the legacy protocol.
 pub(crate) const NEWEST_LEGACY_VERSION: &str = "2025-11-25";
@@ -10,12 +10,12 @@ pub(crate) use crate::json::scanner::PROTOCOL_VERSION;
 pub(crate) const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 pub(crate) const CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
 pub(crate) const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
-/// Of the `_meta` of a modern result.
+/// Member of the `_meta` of a modern result.
 pub(crate) const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
-/// Of the `_meta` of a notification on a subscription's stream.
+/// Member of the `_meta` of a notification on a subscription's stream.
 pub(crate) const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 
-/// A side's protocol.
+/// The protocol that a client or server speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Era {
     /// 2024-11-05 to 2025-11-25.

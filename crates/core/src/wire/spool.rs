@@ -1,9 +1,9 @@
-//! The bytes of one message while they arrive: in memory while they are few, in an unlinked temporary file when they are
-//! many, and read once by the scanner as they pass.
+//! Stores the bytes of one message as they arrive: a few in memory, many in an unlinked temporary file. The scanner
+//! reads them once as they pass.
 //!
-//! Rule: what is held in memory is bounded whatever a peer sends. A payload of its own size may be in memory up to a limit,
-//! and all of them together up to another; what grows beyond goes to the file, which nobody else can open and which is
-//! gone with this process.
+//! Rule: no peer can exceed the memory limits. One payload may be in memory up to a limit, and all payloads together up
+//! to another. A payload beyond them goes to the file, which no one else can open and which disappears with this
+//! process.
 
 use std::{
     fs::File,
@@ -25,26 +25,26 @@ use crate::{
     memory, open_files,
 };
 
-/// Up to this size a payload is in memory whatever else is.
+/// A payload up to this size is always in memory.
 const SMALL: usize = 64 << 10;
-/// Beyond this size it is not, however much room there is.
+/// A payload beyond this size is never in memory.
 const LARGE: usize = 1 << 20;
-/// What all payloads between the two may take together.
+/// The most memory for all payloads between the two sizes.
 const TOGETHER: usize = memory::PAYLOADS;
-/// What is gathered before it is written to the file, and read from it at once.
+/// The bytes that are written to the file, or read from it, at once.
 const BLOCK: usize = 64 << 10;
 
-/// A disk that takes so long for a block holds up others, if they wait for it: they are on the same thread.
+/// A disk that takes longer than this for a block delays other tasks on the same thread.
 const SLOW: Duration = Duration::from_millis(2);
 
-/// Where payloads are kept, for all of a bridge's.
+/// The storage of all payloads of a bridge.
 #[derive(Debug)]
 pub(crate) struct Storage {
     folder: PathBuf,
     in_memory: AtomicUsize,
-    /// The last block took long to be written.
+    /// True if the last block took long to write.
     is_slow: AtomicBool,
-    /// How long each takes at least, and who wrote them.
+    /// The least time for each block, and the threads that wrote them.
     #[cfg(test)]
     slowness: (Duration, std::sync::Mutex<Vec<std::thread::ThreadId>>),
 }
@@ -52,7 +52,7 @@ pub(crate) struct Storage {
 /// Why a payload cannot be kept.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub(crate) enum Unkept {
-    /// It is larger than its reader takes.
+    /// It is larger than its reader's limit.
     #[error("longer than the limit of {}", size(*.limit))]
     TooLong {
         /// The limit, in bytes.
@@ -61,18 +61,18 @@ pub(crate) enum Unkept {
     /// It is too large for memory, and cannot be put into a file.
     #[error("too large for memory, and cannot be put into a temporary file ({0})")]
     NoFile(io::ErrorKind),
-    /// The same, as the process has too many open.
-    #[error("too large for memory, and this process has as many files open as it may; raise that limit (ulimit -n)")]
+    /// The same, as the process has too many files open.
+    #[error("too large for memory, and this process has reached its limit on open files; raise it (ulimit -n)")]
     NoMoreFiles,
 }
 
-/// A payload that is not kept: why, and what is known of the message that it was.
+/// A payload that is not kept: the reason, and what is known of its message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GivenUp {
     pub(crate) error: Unkept,
-    /// Its id, in JSON, as far as that had come.
+    /// Its id in JSON, if that had arrived.
     pub(crate) id: Option<Bytes>,
-    /// It has a method, so it answers nothing.
+    /// True if it has a method, so it is not a response.
     pub(crate) has_method: bool,
 }
 
@@ -83,22 +83,22 @@ pub(crate) enum Payload {
     File(Spooled),
 }
 
-/// A payload in a file, or a part of it, maybe with other bytes in the place of some.
+/// A payload in a file, or a part of it, perhaps with some bytes replaced.
 #[derive(Clone, Debug)]
 pub(crate) struct Spooled {
     file: Arc<File>,
     parts: Vec<StoredPart>,
 }
 
-/// Some of the bytes that a payload consists of.
+/// A part of a payload.
 #[derive(Clone, Debug)]
 pub(crate) enum StoredPart {
-    /// Those of its file in this range.
+    /// The bytes of its file in this range.
     File(Range<u64>),
     Memory(Bytes),
 }
 
-/// A payload that has come to its end, and what the scanner has seen of it.
+/// A complete payload, and the scanner's outline of it.
 #[derive(Debug)]
 pub(crate) struct ScannedPayload {
     pub(crate) payload: Payload,
@@ -106,12 +106,12 @@ pub(crate) struct ScannedPayload {
 }
 
 impl ScannedPayload {
-    /// Whether there is nothing but white space.
+    /// True if it is only white space.
     pub(crate) fn is_blank(&self) -> bool {
         matches!(self.outline, Err(JsonFault::Empty))
     }
 
-    /// The bytes, if they are in memory.
+    /// Returns the bytes, if they are in memory.
     pub(crate) fn in_memory(&self) -> Option<&Bytes> {
         match &self.payload {
             Payload::Memory(bytes) => Some(bytes),
@@ -119,7 +119,7 @@ impl ScannedPayload {
         }
     }
 
-    /// Bytes in all.
+    /// Returns the length in bytes.
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn length(&self) -> u64 {
         match &self.payload {
@@ -129,10 +129,10 @@ impl ScannedPayload {
     }
 }
 
-/// Gathers one payload after the other, piece by piece.
+/// Gathers payloads one after another, piece by piece.
 #[derive(Debug)]
 pub(crate) struct Spooler {
-    /// None where all of it is to be in memory. Such a payload is given up at its end only, when all is known of it.
+    /// `None` if payloads stay in memory. Such a payload is given up only at its end, when its message is known.
     storage: Option<Arc<Storage>>,
     limit: u64,
     length: u64,
@@ -144,13 +144,13 @@ pub(crate) struct Spooler {
 enum HeldBytes {
     #[default]
     Nothing,
-    /// A slice of what was received.
+    /// A slice of a received chunk.
     One(Bytes),
     Many(BytesMut, Option<MemoryShare>),
     File(File, BytesMut),
 }
 
-/// A part of what payloads may take together; given back when it is dropped.
+/// A share of the memory for payloads; given back when it is dropped.
 #[derive(Debug)]
 struct MemoryShare {
     storage: Arc<Storage>,
@@ -158,7 +158,7 @@ struct MemoryShare {
 }
 
 impl Storage {
-    /// Storage that puts into this folder what is too large for memory.
+    /// Creates a storage that puts payloads too large for memory into this folder.
     pub(crate) fn new(folder: PathBuf) -> Arc<Self> {
         Arc::new(Self {
             folder,
@@ -169,20 +169,20 @@ impl Storage {
         })
     }
 
-    /// Storage on a disk that takes so long for each block.
+    /// Creates a storage on a disk that takes this time for each block.
     #[cfg(test)]
     pub(crate) fn slow(time: Duration) -> Arc<Self> {
         let storage = Self::new(std::env::temp_dir());
         Arc::new(Self { slowness: (time, std::sync::Mutex::default()), ..Arc::into_inner(storage).unwrap() })
     }
 
-    /// The threads that have written blocks, one for each.
+    /// Returns the thread that wrote each block.
     #[cfg(test)]
     pub(crate) fn writers(&self) -> Vec<std::thread::ThreadId> {
         self.slowness.1.lock().unwrap().clone()
     }
 
-    /// Storage whose memory is used up: what is over 64 KiB, and comes in pieces, is in a file.
+    /// Creates a storage without free memory: a payload over 64 KiB that arrives in pieces goes to a file.
     #[cfg(any(test, feature = "internals"))]
     pub(crate) fn used_up() -> Arc<Self> {
         let storage = Self::new(std::env::temp_dir());
@@ -190,10 +190,10 @@ impl Storage {
         storage
     }
 
-    /// A file without a name, which nobody else may open.
+    /// Creates a file without a name that no one else may open.
     fn file(&self) -> io::Result<File> {
         let file = tempfile::tempfile_in(&self.folder)?;
-        // Where it never had a name, it was made with the permissions that all files get.
+        // A file that never had a name has the default permissions.
         #[cfg(unix)]
         file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         Ok(file)
@@ -211,7 +211,8 @@ impl Storage {
         Ok(())
     }
 
-    /// Whether a payload of this length may be in memory. From a certain length on it then has its share of what there is.
+    /// True if a payload of this length may be in memory. If it is larger than [`SMALL`], it takes a share of the
+    /// common memory.
     fn has_room(self: &Arc<Self>, share: &mut Option<MemoryShare>, length: usize) -> bool {
         length <= SMALL
             || length <= LARGE
@@ -220,7 +221,7 @@ impl Storage {
 }
 
 impl MemoryShare {
-    /// Makes it this large. False if there is not so much left.
+    /// Grows to `bytes`. Returns false if too little is left.
     fn grow(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         if self.storage.in_memory.fetch_add(more, Ordering::AcqRel) + more > TOGETHER {
@@ -239,12 +240,12 @@ impl Drop for MemoryShare {
 }
 
 impl Spooler {
-    /// A store of payloads of at most `limit` bytes.
+    /// Creates a store of payloads of at most `limit` bytes.
     pub(crate) fn new(limit: u64, storage: &Arc<Storage>) -> Self {
         Self { storage: Some(Arc::clone(storage)), ..Self::in_memory(limit) }
     }
 
-    /// A store of payloads of at most `limit` bytes, which stay in memory.
+    /// Creates a store of payloads of at most `limit` bytes that stay in memory.
     pub(crate) fn in_memory(limit: u64) -> Self {
         Self { storage: None, limit, length: 0, held: HeldBytes::Nothing, scanner: Scanner::new() }
     }
@@ -252,10 +253,10 @@ impl Spooler {
     /// Takes one more piece.
     ///
     /// # Errors
-    /// It would pass the limit, or there is no place for it; what was gathered is given up, and the next piece begins
-    /// another payload.
+    /// Fails if the payload would exceed the limit or there is no place for it. The payload is given up, and the next
+    /// piece begins another.
     pub(crate) fn push(&mut self, piece: Bytes) -> Result<(), GivenUp> {
-        // What is wrong with it is told at the end. The id is of use even if the rest is not.
+        // The end reports faults. The id is of use even if the rest is not.
         let _ = self.scanner.feed(&piece);
         let length = self.length + piece.len() as u64;
         if length > self.limit && self.storage.is_none() {
@@ -292,26 +293,26 @@ impl Spooler {
         Ok(())
     }
 
-    /// Whether what has come is one JSON document.
+    /// True if the payload so far is one JSON document.
     pub(crate) fn is_document(&self) -> bool {
         self.scanner.is_over()
     }
 
-    /// Whether what comes next goes to a file that takes its time.
+    /// True if the next piece goes to a file on a slow disk.
     pub(crate) fn writes_slowly(&self) -> bool {
         let is_slow = |storage: &Arc<Storage>| storage.is_slow.load(Ordering::Relaxed);
         matches!(self.held, HeldBytes::File(..)) && self.storage.as_ref().is_some_and(is_slow)
     }
 
-    /// Bytes of the payload up to here.
+    /// Returns the length of the payload so far, in bytes.
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
-    /// The payload; the next piece begins another.
+    /// Returns the payload; the next piece begins another.
     ///
     /// # Errors
-    /// The rest of it cannot be put into its file, or it was to be in memory and has passed the limit.
+    /// Fails if its rest cannot be written to its file, or if it had to stay in memory and is over the limit.
     pub(crate) fn take(&mut self) -> Result<ScannedPayload, GivenUp> {
         if self.length > self.limit {
             return Err(self.give_up(Unkept::TooLong { limit: self.limit }));
@@ -336,7 +337,7 @@ impl Spooler {
     }
 
     fn write(&self, file: &mut File, block: &[u8]) -> Result<(), Unkept> {
-        // What is in memory alone has no file.
+        // Without a storage there is no file.
         self.storage.as_ref().map_or(Ok(()), |storage| storage.write(file, block))
     }
 
@@ -371,7 +372,7 @@ impl Spooler {
     }
 }
 
-/// Bytes with their share.
+/// Bytes with their share of the memory.
 struct Owned {
     bytes: BytesMut,
     _share: MemoryShare,
@@ -384,7 +385,7 @@ impl AsRef<[u8]> for Owned {
 }
 
 impl Payload {
-    /// The part of it that is the value, without what stands around it.
+    /// Returns the bytes in this range.
     pub(crate) fn part(&self, range: Range<u64>) -> Self {
         match self {
             Self::Memory(bytes) => Self::Memory(slice(bytes, &range)),
@@ -392,7 +393,7 @@ impl Payload {
         }
     }
 
-    /// The JSON of a member of it; `None` if that is longer than the scanner keeps.
+    /// Returns the JSON of a kept member; `None` if it is longer than the scanner keeps.
     pub(crate) fn text_of(&self, kept: &KeptText) -> Option<Bytes> {
         let text = kept.text.as_ref()?;
         Some(match self {
@@ -425,12 +426,12 @@ impl StoredPart {
 }
 
 impl Spooled {
-    /// Bytes in all.
+    /// Returns the length in bytes.
     pub(crate) fn length(&self) -> u64 {
         self.parts.iter().map(StoredPart::length).sum()
     }
 
-    /// Those in this range.
+    /// Returns the bytes in this range.
     pub(crate) fn slice(&self, range: Range<u64>) -> Self {
         let mut at = 0;
         let within = |part: &StoredPart| {
@@ -442,7 +443,7 @@ impl Spooled {
         Self { file: Arc::clone(&self.file), parts: self.parts.iter().filter_map(within).collect() }
     }
 
-    /// The same with other bytes in the place of those in this range.
+    /// Returns a copy with the bytes in this range replaced.
     pub(crate) fn patched(&self, range: Range<u64>, with: Bytes) -> Self {
         let mut patched = self.slice(0..range.start);
         patched.push(with);
@@ -450,7 +451,7 @@ impl Spooled {
         patched
     }
 
-    /// Nothing yet of the same file.
+    /// Returns an empty payload of the same file.
     pub(crate) fn emptied(&self) -> Self {
         Self { file: Arc::clone(&self.file), parts: Vec::new() }
     }
@@ -462,12 +463,12 @@ impl Spooled {
         }
     }
 
-    /// Adds others of the same file.
+    /// Adds the bytes of another payload of the same file.
     pub(crate) fn append(&mut self, other: Self) {
         self.parts.extend(other.parts);
     }
 
-    /// What it consists of.
+    /// Returns its parts.
     pub(crate) fn parts(&self) -> &[StoredPart] {
         &self.parts
     }
@@ -476,7 +477,7 @@ impl Spooled {
         &self.file
     }
 
-    /// Its bytes, block by block.
+    /// Returns its bytes, block by block.
     pub(crate) fn blocks(&self) -> impl Iterator<Item = io::Result<Bytes>> {
         self.parts.iter().flat_map(|part| {
             let (range, bytes) = match part {
@@ -487,10 +488,10 @@ impl Spooled {
         })
     }
 
-    /// All of it, in memory.
+    /// Reads all of it into memory.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// Fails if the file cannot be read.
     pub(crate) fn load(&self) -> io::Result<Bytes> {
         let mut all = BytesMut::with_capacity(usize::try_from(self.length()).unwrap_or_default());
         for block in self.blocks() {
@@ -500,7 +501,7 @@ impl Spooled {
     }
 }
 
-/// The bytes of a part of a file, block by block.
+/// Reads a range of a file, block by block.
 pub(crate) fn blocks(file: &File, mut range: Range<u64>) -> impl Iterator<Item = io::Result<Bytes>> {
     std::iter::from_fn(move || {
         let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(BLOCK).min(BLOCK);
@@ -537,7 +538,7 @@ fn text_of_id(id: &KeptText) -> Option<Bytes> {
     id.text.as_deref().map(Bytes::copy_from_slice)
 }
 
-/// A number of bytes as people write it.
+/// Formats a number of bytes for people.
 fn size(bytes: u64) -> String {
     for (unit, name) in [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
         if bytes >= unit && bytes.is_multiple_of(unit) {
@@ -617,7 +618,7 @@ pub(crate) mod tests {
         let expected = [vec![b'a'; 2 * LARGE], b"other".to_vec(), vec![b'b'; 99]].concat();
         assert_eq!(patched.length(), expected.len() as u64);
         assert!(patched.load().unwrap() == expected);
-        // And once more: all of what was put there, or a part of it.
+        // Patch it again: all of the replacement, or a part of it.
         for (range, with, expected) in
             [(0..5, "an", "an"), (0..1, "An", "Anther"), (5..5, "s", "others"), (4..5, "", "othe")]
         {

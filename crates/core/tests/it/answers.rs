@@ -1,4 +1,4 @@
-//! What the server answers (R1, R5-R7, R20-R22, R26, R34, R36, R43, R46): statuses, content types, event streams, and the
+//! Server responses (R1, R5-R7, R20-R22, R26, R34, R36, R43, R46): status codes, content types, event streams, and the
 //! messages in them.
 
 use serde::Deserialize;
@@ -24,7 +24,7 @@ async fn r20_one_post_per_message_on_kept_connections() {
         client.send(notification("x", "{}")).await;
         server.post().await.accepted().await;
     }
-    // A notification and the next call may overlap, so two connections are enough for all.
+    // A notification and the next call may overlap, so two connections must be enough.
     assert!(last <= 2, "20 messages took {} connections", last + 1);
     client.finish(&mut server).await;
 }
@@ -158,7 +158,7 @@ async fn r5_garbage_within_a_stream_is_left_out() {
 #[tokio::test]
 async fn r5_each_http_failure_becomes_one_error() {
     let (mut server, mut client) = dialogue().await;
-    // 429 and 503 are tried again: see `faults`.
+    // The bridge retries after 429 and 503: see `faults`.
     let statuses = [400, 401, 402, 403, 404, 405, 406, 408, 409, 410, 411, 413, 414, 415, 422, 426, 431];
     for status in statuses.into_iter().chain([500, 501, 502, 504, 505, 511, 599]) {
         for (content_type, body) in [
@@ -194,7 +194,8 @@ async fn r7_the_servers_own_error_passes_under_any_status() {
             client.expect(body(id)).await;
         }
     }
-    // A foreign id, as of a proxy that always says the same: under a failure it can only mean this request.
+    // A foreign id, for example from a proxy with a fixed error body. With a failure status it can only mean this
+    // request.
     for (id, sent) in [("7", "\"server-error\""), ("7", "0"), ("7", "\"7\""), ("\"7\"", "7")] {
         client.send(call(id)).await;
         let body = |id| format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#);
@@ -233,7 +234,7 @@ async fn r7_an_error_without_an_id_gets_that_of_the_request() {
         }
     }
 
-    // The same within a stream, which is an answer to this request too.
+    // The same on a stream, which also answers this request.
     client.send(call("7")).await;
     let mut stream = server.post().await;
     stream.sse().await;
@@ -296,7 +297,7 @@ async fn r5_a_stream_that_ends_without_the_answer() {
     assert_eq!(failure.kind(), "no_answer");
     assert!(failure.may_have_run(), "{failure:?}");
 
-    // Where the end of the connection is the end of the body, it is no less regular.
+    // A body that ends with the connection is equally regular.
     client.send(call("2")).await;
     let mut stream = server.post().await;
     stream.head_until_close(200, &[("Content-Type", "text/event-stream")]).await;
@@ -396,7 +397,7 @@ async fn r22_an_event_is_out_at_the_byte_that_ends_it() {
         stream.chunk(end).await;
         client.expect(progress("1", step)).await;
         if end.ends_with('\r') {
-            // Belongs to the end before it, and is no line of its own.
+            // This LF completes the CRLF of the chunk before; it is not a line of its own.
             stream.chunk("\n").await;
         }
     }
@@ -406,7 +407,7 @@ async fn r22_an_event_is_out_at_the_byte_that_ends_it() {
     client.finish(&mut server).await;
 }
 
-/// Event streams, and how many of the two messages `A` and `B` in them come out, in this order.
+/// Event streams, and the expected messages (`A` and `B`), in order.
 const STREAMS: &[(&str, &[&str])] = &[
     ("data: A\n\ndata: B\n\n", &["A", "B"]),
     ("data:A\r\rdata:B\r\r", &["A", "B"]),
@@ -469,7 +470,7 @@ async fn r46_data_over_several_lines() {
 #[tokio::test]
 async fn r46_an_event_that_the_end_of_the_body_cuts() {
     let (mut server, mut client) = dialogue().await;
-    // At the clean end of a body, a whole message counts: the request would lose its answer otherwise.
+    // At the clean end of a body, a whole message counts. Otherwise the request would lose its answer.
     for end in ["", "\n", "\r\n", "\r", "\nid: 1\n"] {
         client.send(call("1")).await;
         let mut stream = server.post().await;
@@ -478,7 +479,7 @@ async fn r46_an_event_that_the_end_of_the_body_cuts() {
         stream.end().await;
         client.expect(response("1", "{}")).await;
     }
-    // Half a message does not.
+    // A partial message does not.
     client.send(call("1")).await;
     let mut stream = server.post().await;
     stream.sse().await;
@@ -499,7 +500,7 @@ async fn r36_a_second_answer_is_dropped() {
     stream.event(&response("1", "2")).await;
     stream.event(r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"late"}}"#).await;
     stream.event(r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":"late"}}"#).await;
-    // Progress for what is done confuses clients; all else is still news.
+    // Drops progress for finished requests, which confuses clients. Forwards all other notifications.
     stream.event(&progress("1", 9)).await;
     stream.event(&notification("notifications/tools/list_changed", "{}")).await;
     client.expect(notification("notifications/tools/list_changed", "{}")).await;

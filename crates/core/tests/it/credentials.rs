@@ -1,4 +1,4 @@
-//! Headers that are read anew when the server refuses them.
+//! Headers that are read again when the server refuses them.
 
 use std::sync::{
     Arc,
@@ -10,7 +10,7 @@ use mcp_gangway_core::{Config, Error, HeaderSource, LoadedHeaders};
 
 use crate::support::{Client, Server, call};
 
-/// Settings whose source gives `Bearer 1`, then `Bearer 2` …, and counts how often it was asked.
+/// Returns settings whose source gives `Bearer 1`, then `Bearer 2` …, and a counter of the reads.
 fn config(server: &Server, before_first: bool) -> (Config, Arc<AtomicUsize>) {
     let mut config = server.config();
     let asked = Arc::new(AtomicUsize::new(0));
@@ -30,7 +30,7 @@ async fn refused_credentials_are_read_anew_and_the_request_is_repeated() {
     let (mut config, asked) = config(&server, false);
     config.set_authorization("Bearer 0").unwrap();
     let mut client = Client::start(config);
-    // Two at once: one reading serves both.
+    // Two concurrent requests: one read serves both.
     client.send(call("1")).await;
     client.send(call("2")).await;
     let (one, two) = (server.post().await, server.post().await);
@@ -68,7 +68,8 @@ async fn a_request_is_repeated_with_new_credentials_once() {
     client.finish(&mut server).await;
 }
 
-/// What has a result has run, whatever a gateway puts on it; an error under the request's id says less than the challenge beside it.
+/// A call with a result has run, even if a gateway changes the status. A challenge takes precedence over an error under
+/// the request's id.
 #[tokio::test]
 async fn a_result_in_a_refusal_is_the_answer_and_an_error_beside_a_challenge_is_not() {
     const CHALLENGE: (&str, &str) = ("WWW-Authenticate", "Bearer error=\"invalid_token\"");
@@ -103,7 +104,7 @@ async fn a_stream_is_taken_up_again_with_new_credentials() {
     post.sse().await;
     post.chunk("retry: 5\nid: 0\ndata:\n\n").await;
     post.end().await;
-    // Credentials may expire more than once while a tool runs.
+    // Credentials may expire several times while a tool runs.
     for (old, new) in [("Bearer 1", "Bearer 2"), ("Bearer 2", "Bearer 3")] {
         let get = server.get().await;
         assert_eq!((get.header("authorization"), get.header("last-event-id")), (Some(old), Some("0")));
@@ -113,7 +114,7 @@ async fn a_stream_is_taken_up_again_with_new_credentials() {
         get.sse().await;
         get.end().await;
     }
-    // New ones that are refused as well are no reason to go on.
+    // If the server also refuses new credentials, the bridge gives up.
     for token in ["Bearer 3", "Bearer 4"] {
         let get = server.get().await;
         assert_eq!(get.header("authorization"), Some(token));

@@ -1,7 +1,8 @@
-//! Connections that break at each byte of a dialogue, in each direction and way: whatever is left of it, each request
-//! gets exactly one answer, no tool runs twice, and the next request works (R5, R32-R36, R96).
+//! Connections that break at each byte of a dialogue, in each direction and in each way. Rules: each request gets
+//! exactly one answer, no tool runs twice, and the next request works (R5, R32-R36, R96).
 //!
-//! Lanes of a bridge, a fault proxy and a server each go through all places at the same time, so that their waits overlap.
+//! Several lanes, each with a bridge, a fault proxy and a server, process all cuts concurrently, so that their waits
+//! overlap.
 
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -20,15 +21,15 @@ use crate::support::{
     request, within,
 };
 
-/// How many bridges are at it at the same time.
+/// The number of concurrent lanes.
 const LANES: usize = 128;
-/// How many of them start at the same time, which is the most that they have to do.
+/// The number of lanes that start concurrently. Starting is the most expensive part.
 const STARTS: usize = 8;
 
-/// Silence after which a bridge gives up, where the fault is silence.
+/// The idle timeout of a bridge in the tests of silence.
 const IDLE: Duration = Duration::from_secs(3);
 
-/// What is asked while the connection breaks: a call with this form of answer, or the list of tools.
+/// The request during which the connection breaks: a call with this form of answer, or the list of tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ask {
     Call(&'static str),
@@ -53,23 +54,23 @@ impl Ask {
     }
 }
 
-/// A server, a proxy before it, and a client whose bridge leads through the proxy.
+/// A server, a proxy in front of it, and a client whose bridge connects through the proxy.
 struct Lane {
     model: Model,
     proxy: FaultProxy,
     client: Client,
     asked: usize,
-    /// The key of the last call, and the steps of its progress that came.
+    /// The progress steps that arrived for the last call.
     progress: Vec<u64>,
     serving: JoinHandle<()>,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 struct Outcome {
     answer: Value,
     runs: usize,
     progress: Vec<u64>,
-    /// The fault came.
+    /// True if the fault occurred.
     broke: bool,
 }
 
@@ -84,7 +85,7 @@ impl Lane {
         Self { model, proxy, client, asked: 0, progress: Vec::new(), serving }
     }
 
-    /// A lane whose session has begun, and whose bridge sends nothing more unasked.
+    /// Returns a lane with a session, whose bridge sends nothing more on its own initiative.
     async fn ready(configure: fn(&mut Config)) -> Self {
         let mut lane = Self::start(configure).await;
         lane.shake_hands().await;
@@ -97,18 +98,18 @@ impl Lane {
     async fn shake_hands(&mut self) {
         self.client.initialize().await;
         let answer = self.answer("init").await;
-        // Nothing of it is done twice by the second try.
+        // A second attempt must not repeat any part of the handshake.
         assert_eq!(answer["result"]["protocolVersion"], VERSION, "{answer}");
         self.client.send(INITIALIZED).await;
     }
 
-    /// The next answer, which must be for this id.
+    /// Returns the next answer, which must be for this id.
     async fn answer(&mut self, id: &str) -> Value {
         loop {
             let line = self.client.line(&format!("the answer to {id}")).await;
             let message: Value = serde_json::from_slice(&line).unwrap();
             if message["method"].is_null() {
-                assert_eq!(message["id"], id, "an answer that nobody waits for: {message}");
+                assert_eq!(message["id"], id, "an unexpected answer: {message}");
                 return message;
             }
             assert_eq!(message["params"]["progressToken"], id, "{message}");
@@ -126,15 +127,15 @@ impl Lane {
         Outcome { answer, runs: self.model.runs(&key), progress: std::mem::take(&mut self.progress), broke }
     }
 
-    /// The bytes of one exchange, request and response.
+    /// Returns the bytes of one exchange: request and response.
     async fn recorded(mut self, ask: Ask) -> (Vec<u8>, Vec<u8>) {
         self.proxy.record();
         let outcome = self.ask(ask).await;
-        assert!(outcome.is_result(), "{ask:?} fails though nothing breaks: {}", outcome.answer);
+        assert!(outcome.is_result(), "{ask:?} fails without a cut: {}", outcome.answer);
         self.proxy.recorded()
     }
 
-    /// Nothing is left: no line, and no session at the server.
+    /// Expects that no line is left, and ends the bridge.
     async fn finish(mut self) {
         self.client.close_stdin();
         self.client.end().await;
@@ -148,7 +149,7 @@ impl Outcome {
         self.answer["result"].is_object()
     }
 
-    /// What must hold wherever the connection breaks.
+    /// Checks the rules that hold for every cut.
     fn check(&self, what: &str, ask: Ask) {
         let Self { answer, runs, progress, .. } = self;
         assert!(*runs <= 1, "{what}: the tool ran {runs} times");
@@ -160,7 +161,7 @@ impl Outcome {
             let data = &answer["error"]["data"];
             assert_eq!(data["source"], "mcp-gangway", "{what}: {answer}");
             assert!(data["mayHaveRun"].is_boolean(), "{what}: {answer}");
-            assert!(*runs == 0 || data["mayHaveRun"] == true, "{what}: it ran, but the client is told: {answer}");
+            assert!(*runs == 0 || data["mayHaveRun"] == true, "{what}: it ran, but the client received: {answer}");
             assert!(progress.is_sorted() && progress.len() <= 2, "{what}: {progress:?}");
         }
     }
@@ -173,19 +174,19 @@ fn config(address: SocketAddr, configure: fn(&mut Config)) -> Config {
     config
 }
 
-/// How many bytes of this response must pass for the bridge to know where the stream can be taken up again, if it can be.
+/// Returns how many bytes of this response must pass before the bridge can resume the stream; `None` if it never can.
 fn resumable_from(response: &[u8]) -> Option<usize> {
     let first = response.windows(4).position(|four| four == b"\nid:")?;
     let end = response[first..].windows(2).position(|two| two == b"\n\n")?;
     Some(first + end + 2)
 }
 
-/// All cuts of an exchange with these faults.
+/// Returns all cuts of an exchange with these faults.
 fn cuts(ask: Ask, recorded: &(Vec<u8>, Vec<u8>), faults: &[Fault]) -> Vec<(Ask, Cut)> {
     let mut cuts = Vec::new();
     for &fault in faults {
         for (side, length) in [(Side::Request, recorded.0.len()), (Side::Response, recorded.1.len())] {
-            // Silence that begins when all has passed would be the next exchange's.
+            // A stall after the last byte would affect the next exchange.
             let last = if fault == Fault::Stall { length.saturating_sub(1) } else { length };
             cuts.extend((0..=last).map(|after| (ask, Cut { side, after, fault })));
         }
@@ -193,7 +194,7 @@ fn cuts(ask: Ask, recorded: &(Vec<u8>, Vec<u8>), faults: &[Fault]) -> Vec<(Ask, 
     cuts
 }
 
-/// Goes through all `cuts`, on as many lanes as there are. `check` sees what became of each request.
+/// Runs all `cuts`, distributed over the lanes. Calls `check` with the outcome of each request.
 async fn go_through(
     cuts: Vec<(Ask, Cut)>,
     configure: fn(&mut Config),
@@ -215,11 +216,11 @@ async fn go_through(
                 lane.proxy.arm(cut);
                 let outcome = lane.ask(ask).await;
                 let what = format!("{ask:?}, {cut:?}");
-                // What follows the answer may still be on its way when the answer is out.
+                // Bytes after the answer may still be in flight when the answer is out.
                 assert!(outcome.broke || outcome.is_result(), "{what}: the connection did not break");
                 outcome.check(&what, ask);
                 check(&what, ask, cut, &outcome);
-                // Its answer is the next one: there was no second one to the request before.
+                // The next line answers this request, so the request before got only one answer.
                 let next = lane.ask(Ask::Call("json")).await;
                 assert!(next.is_result() && next.runs == 1, "after {what}: {}", next.answer);
                 *if outcome.is_result() { &mut answers } else { &mut errors } += 1;
@@ -238,10 +239,10 @@ async fn go_through(
     assert_eq!(answers + errors, count);
 }
 
-/// Breaks each exchange of this kind everywhere, with all that ends a connection.
+/// Breaks each exchange of this kind at each byte, with each fault that ends a connection.
 async fn break_everywhere(ask: Ask) {
     let recorded = Lane::ready(|_| {}).await.recorded(ask).await;
-    assert!(recorded.0.len() > 200 && recorded.1.len() > 100, "that is no exchange: {recorded:?}");
+    assert!(recorded.0.len() > 200 && recorded.1.len() > 100, "not an exchange: {recorded:?}");
     let border = resumable_from(&recorded.1);
     assert_eq!(border.is_some(), matches!(ask, Ask::Call("resumable" | "polled")), "{recorded:?}");
     let faults = [Fault::Close, Fault::Reset, Fault::Truncate, Fault::Delay];
@@ -249,8 +250,8 @@ async fn break_everywhere(ask: Ask) {
         cuts(ask, &recorded, &faults),
         |_| {},
         move |what, ask, cut, outcome| {
-            // What must be an answer of the server's, not only of the bridge: to a request that may be repeated, to one that
-            // was only delayed, and to one whose reply can be taken up again.
+            // The server itself must answer, not only the bridge, if the request may be repeated, if it was only
+            // delayed, or if its response can be resumed.
             let resumes = cut.side == Side::Response && border.is_some_and(|border| border <= cut.after);
             let must = cut.fault == Fault::Delay || ask == Ask::List || resumes;
             assert!(!must || outcome.is_result(), "{what}: {}", outcome.answer);
@@ -289,7 +290,7 @@ async fn r44_silence_from_each_byte_on() {
     let mut all = Vec::new();
     for ask in FORMS.map(Ask::Call).into_iter().chain([Ask::List]) {
         let recorded = Lane::ready(|_| {}).await.recorded(ask).await;
-        // Silence takes its time, so not at each byte.
+        // Each stall takes the whole timeout, so test only every seventh byte.
         all.extend(cuts(ask, &recorded, &[Fault::Stall]).into_iter().step_by(7));
     }
     go_through(
@@ -298,7 +299,7 @@ async fn r44_silence_from_each_byte_on() {
         |what, ask, cut, outcome| {
             let kind = &outcome.answer["error"]["data"]["kind"];
             assert!(outcome.is_result() || kind == "timeout", "{what}: {}", outcome.answer);
-            // What never left did not run, and what was replied to ran.
+            // A request that was not sent did not run, and one with a response ran.
             let may_be = match (cut.side, cut.after) {
                 (Side::Request, 0) => outcome.runs == 0 && !outcome.is_result(),
                 (Side::Request, _) => true,
@@ -322,7 +323,7 @@ async fn r38_a_lost_session_whose_successor_breaks() {
         lanes.spawn(async move {
             let mut lane = Lane::start(|_| {}).await;
             if number % 2 == 0 {
-                // It loses the push stream as well, and comes back for it.
+                // This lane also loses its push stream and must reopen it.
                 lane.model.push();
             }
             lane.shake_hands().await;
@@ -369,7 +370,7 @@ async fn r5_a_handshake_that_breaks() {
                 let what = format!("{cut:?}");
                 let mut lane = within(&what, Lane::start(|_| {})).await;
                 lane.proxy.arm(cut);
-                // To initialise is no tool call: it is repeated until it works.
+                // `initialize` is not a tool call, so the bridge repeats it until it succeeds.
                 lane.shake_hands().await;
                 let outcome = lane.ask(ask).await;
                 outcome.check(&what, ask);

@@ -1,4 +1,4 @@
-//! How the bridge ends (R8, R41), and what it does while nobody reads its output (R15).
+//! The end of the bridge (R8, R41), and its behaviour while the client does not read its output (R15).
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ async fn r8_open_calls_are_drained() {
     client.expect(answer).await;
     second.event(&progress("2", 1)).await;
     client.expect(progress("2", 1)).await;
-    // The session lasts as long as a request needs it.
+    // The session stays open while a request needs it.
     server.expect_no_more();
     second.event(&response("2", "{}")).await;
     client.expect(response("2", "{}")).await;
@@ -73,7 +73,7 @@ async fn r8_what_is_open_too_long_is_answered_with_errors() {
     client.handshake(&mut server, Some("session-1")).await;
     client.send(call("1")).await;
     let _open = server.post().await;
-    // The second one waits for its turn and never leaves.
+    // The second call waits in the queue and is never sent.
     client.send(call("2")).await;
     client.close_stdin();
     let failures = client.expect_errors(&["1", "2"]).await;
@@ -146,7 +146,7 @@ async fn r8_to_stop_answers_what_is_pending() {
     config.limits.concurrency = 2;
     let mut client = Client::start(config);
     client.handshake(&mut server, Some("session-1")).await;
-    // Requests that waited for the handshake together may go in any order.
+    // Requests that waited for the handshake together may be sent in any order.
     client.expect_nothing(&mut server).await;
     for id in ["1", "\"1\"", "0"] {
         client.send(call(id)).await;
@@ -191,7 +191,7 @@ async fn r8_to_stop_while_draining_ends_the_drain() {
     client.send(call("1")).await;
     let _open = server.post().await;
     client.close_stdin();
-    // The end of stdin is read before the stop.
+    // Let the bridge read the end of stdin before the stop.
     tokio::time::sleep(Duration::from_millis(100)).await;
     client.stop();
     assert_eq!(client.expect_error("1").await.kind(), "shutdown");
@@ -210,10 +210,10 @@ async fn r15_a_closed_stdout_ends_the_bridge() {
     assert!(matches!(client.end().await, End::OutputClosed));
 }
 
-/// More than pipes, sockets and a sensible bridge hold together, and far less than the stream has.
+/// More than pipes, sockets and a reasonable bridge buffer together, and far less than the stream contains.
 const BOUND: usize = 48 << 20;
 
-/// A progress message of about 16 KiB, framed.
+/// Returns a progress event of about 16 KiB.
 fn large_event() -> String {
     format!("data: {}\n\n", notification("notifications/progress", &format!("{{\"x\":\"{}\"}}", "x".repeat(16 << 10))))
 }
@@ -226,9 +226,9 @@ async fn r15_a_stuck_reader_is_back_pressure() {
     stream.sse().await;
     let event = large_event();
     let taken = stream.flood(event.as_bytes(), 4 * BOUND).await;
-    assert!(taken < BOUND, "the bridge took {taken} bytes that nobody reads");
+    assert!(taken < BOUND, "the bridge took {taken} bytes without a reader");
 
-    // As soon as somebody reads, all of it comes, in order, and then the rest.
+    // Once the client reads, it receives all buffered messages in order, and then the rest.
     let line = event.trim_end().strip_prefix("data: ").unwrap();
     let count = taken / event.len();
     let rest = async {
@@ -251,12 +251,12 @@ async fn r15_a_stuck_reader_is_back_pressure() {
 
 #[tokio::test]
 async fn r15_a_stuck_server_is_back_pressure() {
-    // Connections are accepted by the system, and nobody reads from them.
+    // The kernel accepts the connections, and no server reads from them.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = Client::to(&format!("http://{}/mcp", listener.local_addr().unwrap()));
     let line = notification("notifications/progress", &format!("{{\"x\":\"{}\"}}", "x".repeat(4 << 20)));
     let taken = client.flood(&line, 5 * BOUND).await;
-    assert!(taken < 4 * BOUND, "the bridge took {taken} bytes that no server reads");
+    assert!(taken < 4 * BOUND, "the bridge took {taken} bytes without a reader");
     client.stop();
     assert!(matches!(client.end().await, End::Stopped));
 }
@@ -297,13 +297,13 @@ async fn r15_a_stuck_reader_stops_neither_requests_nor_cancels_nor_the_end() {
         let delete = server.next("the DELETE").await;
         assert_eq!(delete.verb, "DELETE");
         delete.respond(204, &[], "").await;
-        // Which of the ends it is called matters less than that there is one; but that lines are lost is told.
+        // Either end value is acceptable, but the bridge must report lost lines.
         let end = client.outcome().await;
         assert!(by_stop || end.is_err_and(|error| error.kind() == "stdio"));
     }
 }
 
-/// A bridge to a server that answers with 4 MB, whose input has ended, and its output.
+/// Starts a bridge whose input has ended and whose server answers with 4 MB. Returns the bridge and its output.
 async fn answered_at_the_end(
     drain: Duration,
 ) -> (tokio::task::JoinHandle<Result<End, mcp_gangway_core::Error>>, DuplexStream) {
@@ -328,7 +328,7 @@ async fn answered_at_the_end(
 
 #[tokio::test]
 async fn r8_a_slow_reader_loses_nothing() {
-    // It begins late, and takes far longer than the bridge would wait for one that does not read.
+    // The reader starts late and takes far longer than the bridge waits for a client that does not read.
     let (bridge, mut output) = answered_at_the_end(Duration::from_secs(2)).await;
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let mut read = Vec::new();

@@ -1,5 +1,5 @@
-//! What never ends: messages, lines, events and expanding bodies. A limit holds, the request that is concerned hears of it at
-//! once, and nobody else does (R5, R15, R90).
+//! Endless messages, lines, events and expanding bodies. Rule: a limit applies, the affected request fails at once, and
+//! no other request does (R5, R15, R90).
 
 use std::io::Write;
 
@@ -10,7 +10,7 @@ use crate::support::{
 };
 use crate::transport::Encoder;
 
-/// The largest message of these tests.
+/// The message size limit of these tests.
 const LIMIT: usize = 256 << 10;
 
 async fn limited() -> (Server, Client) {
@@ -22,11 +22,11 @@ async fn limited() -> (Server, Client) {
     (server, client)
 }
 
-/// The request with id 1 must fail because of a message over the limit, and say what sets that.
+/// Expects that the request with id 1 fails because of a message over the limit, and that the error names the option.
 async fn expect_too_large(client: &mut Client) {
     let failure = client.expect_error("1").await;
     assert_eq!(failure.kind(), "too_large", "{failure:?}");
-    assert!(failure.message.contains("256 KiB; --max-message-size"), "{failure:?}");
+    assert!(failure.message.contains("256 KiB; the settings have this limit"), "{failure:?}");
     assert!(failure.may_have_run(), "{failure:?}");
 }
 
@@ -103,7 +103,7 @@ async fn r15_what_is_no_message_may_go_on_for_ever() {
         client.expect(response("1", "{}")).await;
         post.end().await;
     }
-    // A field whose line never ends, in each field.
+    // An endless line, in each field.
     for field in ["", "id", "event", "retry", "other"] {
         client.send(call("1")).await;
         let mut post = server.post().await;
@@ -133,7 +133,7 @@ async fn r5_what_is_too_large_and_no_answer_fails_no_request() {
         stream.head(200, &[("Content-Type", content_type)]).await;
         stream.chunk(framed(content_type, &notification("x", &format!("\"{text}\"")))).await;
         stream.chunk(framed(content_type, &request("1", "x", &format!("\"{text}\"")))).await;
-        // Of what the answer to another request is, that request hears.
+        // An oversized answer to another request fails that request.
         stream.chunk(framed(content_type, &response("2", &format!("\"{text}\"")))).await;
         let failure = client.expect_error("2").await;
         assert_eq!(failure.kind(), "too_large", "{failure:?}");
@@ -168,7 +168,7 @@ async fn r5_an_answer_over_the_limit_on_a_stream_for_all() {
         client.send(call(id)).await;
         server.post().await.accepted().await;
     }
-    // Its end never comes; the stream is everybody's, and goes on.
+    // The event never ends. The stream is shared, so it continues.
     stream.chunk(format!(r#"data: {{"id":1,"result":"{}"#, "x".repeat(2 * LIMIT))).await;
     expect_too_large(&mut client).await;
     stream.chunk("\n\n").await;
@@ -225,7 +225,7 @@ async fn headers_without_end_over_http2_end_with_their_connection() {
 async fn r15_members_without_end_are_messages_all_the_same() {
     let (mut server, mut client) = dialogue().await;
     let long = "x".repeat(LIMIT);
-    // From the server: in what must be known of a message, and in what must not.
+    // From the server: in members that the bridge reads, and in members that it does not.
     for answer in [
         format!(r#"{{"jsonrpc":"2.0","id":1,"{long}":1,"result":{{}}}}"#),
         response("1", &format!(r#"{{"{long}":{{}}}}"#)),
@@ -240,7 +240,7 @@ async fn r15_members_without_end_are_messages_all_the_same() {
         let failure = client.expect_error("1").await;
         assert_eq!(failure.kind(), "invalid_answer", "{failure:?}");
     }
-    // From the client: an id of this length is not repeated.
+    // From the client: the error does not repeat an id of this length.
     for line in [call(&format!("\"{long}\"")), call(&"1".repeat(LIMIT))] {
         client.send(line).await;
         let failure = client.expect_error("null").await;
@@ -260,14 +260,14 @@ async fn r5_a_request_over_the_limit_is_refused_by_its_id() {
     for (line, id) in [
         (request("1", "tools/call", &format!("\"{text}\"")), "1"),
         (format!(r#"{{"id":"a","method":"x","params":"{text}"}}"#), r#""a""#),
-        // It stands behind what is not read any more.
+        // The id comes after the part that the bridge reads.
         (format!(r#"{{"method":"x","params":"{text}","id":3}}"#), "3"),
         (format!(r#"{{"x":"{text}"#), "null"),
     ] {
         client.send(line).await;
         let failure = client.expect_error(id).await;
         assert_eq!(failure.kind(), "too_large", "{failure:?}");
-        assert!(failure.message.contains("256 KiB; --max-request-size"), "{failure:?}");
+        assert!(failure.message.contains("256 KiB; the settings have this limit"), "{failure:?}");
         assert!(!failure.may_have_run(), "{failure:?}");
         client.expect_nothing(&mut server).await;
     }
@@ -296,7 +296,7 @@ async fn r90_a_small_body_that_expands_without_end() {
             client.send(call("1")).await;
             let mut post = server.post().await;
             post.head(200, &[("Content-Type", content_type), ("Content-Encoding", name)]).await;
-            assert!(bomb.len() < EXPANDED / 50, "{name} makes {} bytes of it", bomb.len());
+            assert!(bomb.len() < EXPANDED / 50, "{name} compresses to {} bytes", bomb.len());
             post.chunk(bomb).await;
             expect_too_large(&mut client).await;
             post.closed_by_peer("the connection of a bomb to be closed").await;
@@ -327,7 +327,7 @@ async fn r90_a_body_that_refers_far_back_is_refused() {
             assert!(failure.message.contains("decompressed") && failure.may_have_run(), "{failure:?}");
         }
     }
-    // Several frames are one body; one that is cut is none.
+    // Several frames are one body. A truncated frame is an error.
     let frames: Vec<u8> = ["{\"jsonrpc\":\"2.0\",\"id\":1,", "\"result\":{}}"]
         .iter()
         .flat_map(|text| zstd::encode_all(text.as_bytes(), 1).unwrap())
@@ -347,7 +347,7 @@ async fn r90_a_body_that_refers_far_back_is_refused() {
 
 #[tokio::test]
 async fn r11_others_do_not_wait_while_a_body_expands() {
-    // Within the limits it is a large answer like any other, which keeps the bridge busy for a while.
+    // Within the limits: a large answer that only keeps the bridge busy for a while.
     const EXPANDED: usize = 16 << 20;
     let mut server = Server::start().await;
     let mut client = Client::of(&server);

@@ -1,5 +1,5 @@
-//! What can happen to a connection (R5, R9, R44): refused, cut, reset, silent. Each request gets one error that says how
-//! far it came.
+//! Connections that are refused, cut, reset or silent (R5, R9, R44). Each request gets one error that says how far the
+//! request came.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn r5_a_connection_that_breaks_before_the_reply() {
         let failure = client.expect_error("1").await;
         assert_eq!(failure.kind(), "connection_lost");
         assert!(failure.may_have_run(), "{failure:?}");
-        // A tool is never called a second time on its own account (R96).
+        // The bridge never repeats a tool call on its own initiative (R96).
         client.expect_nothing(&mut server).await;
         client.finish(&mut server).await;
     }
@@ -107,7 +107,7 @@ async fn r5_a_failure_whose_body_never_ends() {
     client.send(call("1")).await;
     let mut post = server.post().await;
     post.head(502, &[("Content-Type", "text/html")]).await;
-    // The status has said it all; what drips after it is not worth the wait.
+    // The status is enough for the error. The bridge does not wait for a slow body.
     let drip = async {
         loop {
             post.chunk("x").await;
@@ -143,7 +143,7 @@ async fn r5_an_answer_that_is_whole_though_its_body_is_not() {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n";
         post.write(format!("{head}{}", response("1", "{}")).as_bytes()).await;
         if by_reset {
-            // A reset may overtake what was written just before it; the bridge must have read it.
+            // A reset may overtake the bytes written just before it, so give the bridge time to read them.
             tokio::time::sleep(Duration::from_millis(200)).await;
             post.reset();
         } else {
@@ -183,12 +183,12 @@ async fn r9_a_server_that_is_down_and_comes_up() {
         assert_eq!(failure.kind(), "connect");
         assert!(!failure.may_have_run(), "{failure:?}");
     }
-    // Nothing to answer, nothing to say.
+    // A notification gets no answer, so no error either.
     client.send(r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#).await;
 
     let mut server = Server::on(port.listen(100).unwrap(), None);
     client.send(call("2")).await;
-    // The notification may still have come through.
+    // The notification may still have arrived.
     let answer = server.post_of("2").await.answer("{}").await;
     client.expect(answer).await;
     client.close_stdin();
@@ -219,7 +219,7 @@ async fn r5_a_host_without_an_address() {
 
 #[tokio::test]
 async fn r44_a_connection_that_is_not_accepted() {
-    // A listener with its queue full leaves further connections without an answer.
+    // A listener with a full queue leaves further connections unanswered.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();
@@ -241,7 +241,7 @@ async fn r44_a_connection_that_is_not_accepted() {
 
 #[tokio::test]
 async fn r44_a_tls_handshake_without_an_answer() {
-    // The kernel accepts, nobody speaks.
+    // The kernel accepts the connection, and no server speaks.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut config = Server::start().await.config();
     let url = format!("https://{}/mcp", listener.local_addr().unwrap());
@@ -345,7 +345,7 @@ async fn r44_the_whole_time_of_a_request() {
     client.send(call("1")).await;
     let mut stream = server.post().await;
     stream.sse().await;
-    // Traffic does not extend it.
+    // Traffic does not extend the deadline.
     let talk = async {
         loop {
             stream.chunk(": alive\n\n").await;
@@ -375,8 +375,8 @@ async fn r44_the_whole_time_includes_the_wait_for_a_place() {
     client.send(request("2", "tools/list", "{}")).await;
     let failures = client.expect_errors(&["1", "2"]).await;
     assert!(failures.iter().all(|failure| failure.kind() == "timeout"), "{failures:?}");
-    // The other one gets the place when the first gives it up, which is in the last moment of its own time or not at all.
-    // Only what has left can be cancelled.
+    // The second request gets the first one's place only if the first gives it up within the deadline of the second.
+    // Only a request that was sent can be cancelled.
     let mut left = failures.iter().filter(|failure| failure.may_have_run()).count();
     assert!(left > 0, "{failures:?}");
     let mut held = Vec::new();

@@ -1,5 +1,6 @@
-//! The fault table: for each way in which a request can die, how often it is sent, how often it runs at the server, and
-//! what the client hears (R5, R95, R96). What may have run is repeated only if it only reads.
+//! The fault table: for each way in which a request can die, how often the bridge sends it, how often the server runs
+//! it, and what the client receives (R5, R95, R96). Rule: a request that may have run is repeated only if it only
+//! reads.
 
 use std::{
     net::SocketAddr,
@@ -28,12 +29,12 @@ use Fault::{
 use Hears::{Answer, Error};
 use Strikes::{Always, Once};
 
-/// What happens to a request.
+/// The fault that a request meets.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// Nobody listens.
+    /// The address refuses connections.
     Refused,
-    /// Nobody listens at this address, but soon somebody does.
+    /// The address refuses connections at first, and accepts them soon.
     Moved,
     ResetBeforeHead,
     CloseBeforeHead,
@@ -41,40 +42,40 @@ enum Fault {
     CloseAfterHead,
     ResetInBody,
     CloseInBody,
-    /// An event stream breaks that has no ids.
+    /// An event stream without ids breaks.
     StreamCut,
     /// An event stream ends regularly, without the answer.
     StreamEnds,
-    /// HTTP/2: the server goes away, and says that it has not begun with the request.
+    /// HTTP/2: the server sends GOAWAY and says that it has not processed the request.
     GoAwayUnprocessed,
-    /// HTTP/2: the server goes away in the middle of the request.
+    /// HTTP/2: the server sends GOAWAY in the middle of the request.
     GoAwayProcessed,
-    /// HTTP/2: the server says that it has not begun with the request.
+    /// HTTP/2: the server says that it has not processed the request.
     RefusedStream,
-    /// HTTP/2: the server gives the request up.
+    /// HTTP/2: the server resets the stream.
     ResetStream,
-    /// HTTP/2: a status, with `Retry-After` in seconds if there is one.
+    /// HTTP/2: a status, optionally with `Retry-After` in seconds.
     H2Status(u16, Option<u64>),
-    /// Nothing comes back.
+    /// The server never responds.
     Silent,
     Status(u16),
     /// A status with `Retry-After` as seconds.
     Seconds(u16, u64),
-    /// A status with `Retry-After` as a date so many seconds from now.
+    /// A status with `Retry-After` as a date this many seconds from now.
     Date(u16, u64),
-    /// A status with `Retry-After` as a date that is over.
+    /// A status with `Retry-After` as a date in the past.
     Past(u16),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Strikes {
-    /// It happens to the first try only.
+    /// Only the first attempt fails.
     Once,
-    /// It happens to each try.
+    /// Every attempt fails.
     Always,
 }
 
-/// What the client hears, once.
+/// What the client receives, exactly once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hears {
     /// The server's answer.
@@ -136,7 +137,7 @@ const TABLE: &[Row] = &[
     (Status(502),               Once,      CALL,  1..=1, 1,    Error("http_status", true)),
     (Status(502),               Once,      LIST,  2..=2, 2,    Answer),
     (Status(502),               Always,    LIST,  SOME,  0,    Error("http_status", true)),
-    // A gateway that has forwarded the request may say so, too.
+    // A gateway that has forwarded the request may also send this.
     (Status(503),               Once,      CALL,  1..=1, 1,    Error("http_status", true)),
     (Status(503),               Once,      LIST,  2..=2, 2,    Answer),
     (Status(503),               Always,    CALL,  1..=1, 0,    Error("http_status", true)),
@@ -181,13 +182,13 @@ const TABLE: &[Row] = &[
     (H2Status(429, Some(0)),    Always,    CALL,  2..=6, 0,    Error("http_status", false)),
     (H2Status(500, Some(1)),    Once,      CALL,  1..=1, 1,    Error("http_status", true)),
     (H2Status(408, None),       Once,      CALL,  1..=1, 1,    Error("http_status", true)),
-    // With that, the server says that it has failed, not that it was busy.
+    // With this status, the server says that it has failed, not that it is busy.
     (Seconds(500, 1),           Once,      CALL,  1..=1, 1,    Error("http_status", true)),
     (Seconds(502, 1),           Once,      CALL,  1..=1, 1,    Error("http_status", true)),
 ];
 
 impl Fault {
-    /// Whether a server that does this has carried the request out, as far as anybody outside can tell.
+    /// True if a server with this fault may have executed the request, as seen from outside.
     fn runs(self) -> bool {
         !matches!(
             self,
@@ -205,7 +206,7 @@ impl Fault {
         )
     }
 
-    /// The least time between the first try and the second.
+    /// Returns the minimum pause between the first attempt and the second.
     fn pause(self) -> Duration {
         match self {
             Seconds(_, seconds) | H2Status(_, Some(seconds)) => Duration::from_secs(seconds),
@@ -260,13 +261,13 @@ impl Fault {
                 post.respond(status, &[("Retry-After", &date)], "").await;
             }
             Refused | Moved | GoAwayUnprocessed | GoAwayProcessed | RefusedStream | ResetStream | H2Status(..) => {
-                unreachable!("this is nothing that this server does")
+                unreachable!("not a fault of this server")
             }
         }
     }
 }
 
-/// What the server saw of request 1.
+/// Request 1 as the server saw it.
 #[derive(Default)]
 struct Seen {
     posts: AtomicUsize,
@@ -275,19 +276,19 @@ struct Seen {
 }
 
 impl Seen {
-    /// One more try; tells whether the fault strikes it.
+    /// Counts an attempt. True if the fault affects it.
     async fn one_more(&self, fault: Fault, strikes: Strikes) -> bool {
         self.tries.lock().await.push(Instant::now());
         let first = self.posts.fetch_add(1, Ordering::Relaxed) == 0;
         let struck = (first || strikes == Always) && !matches!(fault, Moved);
-        // Tries that are all struck are counted by the table as what they are for a tool: none that ran to its end.
+        // If every attempt fails, the table counts no run: none completed.
         if !struck || (fault.runs() && strikes == Once) {
             self.runs.fetch_add(1, Ordering::Relaxed);
         }
         struck
     }
 
-    /// A server that does this for ever.
+    /// Serves for ever, with this fault.
     async fn serve(&self, server: &mut Server, fault: Fault, strikes: Strikes) {
         loop {
             let post = server.next("a request").await;
@@ -300,7 +301,7 @@ impl Seen {
     }
 }
 
-/// Sends request 1, and says how many answers came and what the first one was; the rest of the session is in order.
+/// Sends request 1. Returns the number of answers and the first one. The rest of the session must be regular.
 async fn ask(mut client: Client, method: &str, up: bool) -> (usize, Value) {
     client.send(request("1", method, r#"{"name":"t"}"#)).await;
     let first = client.line("the answer").await;
@@ -317,7 +318,7 @@ async fn ask(mut client: Client, method: &str, up: bool) -> (usize, Value) {
     (answers, serde_json::from_slice(&first).expect("JSON"))
 }
 
-/// Plays one row, and says what was not as the table has it.
+/// Runs one row. The error lists the differences from the table.
 async fn play(row: &Row) -> Result<(), String> {
     let &(fault, strikes, method, ref expected, runs, hears) = row;
     let seen = Seen::default();
@@ -384,7 +385,8 @@ async fn play(row: &Row) -> Result<(), String> {
     if !expected.contains(&got_posts) || got_runs != runs {
         wrong.push(format!("{got_posts} POSTs, {got_runs} runs"));
     }
-    // How often it was tried, if more than once; where nobody listens, nobody but the bridge can count.
+    // Checks the number of attempts that the error reports, if there was more than one. Where connections are refused,
+    // only the bridge can count them.
     let attempts = error["attempts"].as_u64();
     let said = match fault {
         Refused => attempts.is_some_and(|attempts| attempts > 1),
@@ -431,10 +433,10 @@ async fn r96_the_fault_table() {
         let played = play.await;
         wrong.extend(played.unwrap_or_else(|fault| Err(format!("{row:?}: {fault}"))).err());
     }
-    assert!(wrong.is_empty(), "{} of {} rows are not so:\n{}", wrong.len(), TABLE.len(), wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} of {} rows differ:\n{}", wrong.len(), TABLE.len(), wrong.join("\n"));
 }
 
-/// A 503 with this `Retry-After`.
+/// Responds with 503 and this `Retry-After`.
 async fn busy(post: Exchange, seconds: &str) {
     post.respond(503, &[("Retry-After", seconds)], "").await;
 }
@@ -450,9 +452,9 @@ async fn r11_who_waits_for_another_try_holds_no_place() {
     busy(server.post_of("1").await, "1").await;
     let second = server.post().await;
     assert_eq!(second.id().as_deref(), Some("2"));
-    // It is the other one now that waits for its turn.
+    // Now the first request waits for the place.
     let third = tokio::time::timeout(Duration::from_millis(1500), server.post()).await;
-    assert!(third.is_err(), "there were two requests at the server at once");
+    assert!(third.is_err(), "the server received two requests at once");
     let answer = second.answer("{}").await;
     client.expect(answer).await;
     let answer = server.post_of("1").await.answer("{}").await;
@@ -494,7 +496,7 @@ async fn r37_a_cancelled_request_is_not_tried_again() {
     let (mut server, mut client) = dialogue().await;
     client.send(call("1")).await;
     busy(server.post().await, "1").await;
-    // It may be on its way to the second try, or already be known as refused; its cancellation comes in any case first.
+    // The request may be in its second attempt or still waiting for it. Either way the cancellation comes first.
     client.send(cancel("1")).await;
     client.send(call("2")).await;
     busy(server.post_of("2").await, "2").await;
@@ -557,7 +559,7 @@ async fn r96_only_what_reads_is_repeated() {
         client.send(request("1", method, "{}")).await;
         server.post().await.reset();
         if reads {
-            // An empty answer to this one would be an older server's.
+            // An older server sends an empty result here.
             let result = if method == "server/discover" { r#"{"supportedVersions":[]}"# } else { "{}" };
             let answer = server.post().await.answer(result).await;
             client.expect(answer).await;

@@ -1,15 +1,15 @@
-//! What people have met: servers and gateways that answer in their own way, each as a dialogue that is named by what it is. Where
-//! something works without a bridge, it works through it.
+//! Behaviour seen in real servers and gateways. Each dialogue is named after it. Rule: a server that works without the
+//! bridge works through it.
 
-/// What reaches the client, and what does not.
+/// Which messages reach the client.
 mod answers;
-/// Labels that are wrong or missing, and other streams than the reply's.
+/// Wrong or missing labels, and messages on another stream than the response's.
 mod labels;
-/// Forms that are odd and legal.
+/// Unusual but valid forms.
 mod legal;
 /// Servers of 2024-11-05.
 mod old_servers;
-/// What is told of refusals, and of servers that are not there.
+/// The reasons reported for refusals and for unreachable servers.
 mod reasons;
 /// Authorization servers, and servers that want a key.
 #[cfg(feature = "oauth")]
@@ -17,5 +17,5 @@ mod sign_ins;
 /// Servers on a Unix socket.
 #[cfg(unix)]
 mod sockets;
-/// Tools that the client may not see.
+/// Tools that are hidden from the client.
 mod tools;

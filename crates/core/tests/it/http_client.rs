@@ -1,4 +1,4 @@
-//! The HTTP client alone, as others than the bridge use it.
+//! The HTTP client on its own, as code outside of the bridge uses it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -89,7 +89,7 @@ async fn the_version_that_is_asked_for() {
         let (response, ()) = tokio::join!(client.send(post(&url)), answering);
         assert_eq!(response.unwrap().version(), Version::HTTP_2, "{version:?}");
     }
-    // This server speaks nothing else.
+    // This server speaks only HTTP/2, so HTTP/1.1 must fail.
     settings.version = HttpVersion::Http1;
     let error = HttpClient::new(settings).unwrap().send(post(&url)).await.unwrap_err();
     assert!(error.is_connect(), "{error}");
@@ -142,7 +142,7 @@ async fn a_connection_with_tls_ends_as_tls_has_it() {
     settings.tls.ca_certificates = vec![authority.pem()];
     settings.idle_for = Duration::from_millis(50);
     let client = HttpClient::new(settings).unwrap();
-    // Without the alert `close_notify` the end would be an error.
+    // Without the alert `close_notify` the end is an error.
     let serving = async { accept_until_the_end(tls.accept(listener.accept().await.unwrap().0).await.unwrap()).await };
     tokio::join!(async { drop(client.send(post(&url)).await.unwrap()) }, serving);
 }
@@ -167,7 +167,7 @@ async fn a_connection_that_the_server_closed_while_it_was_idle_is_closed_here_to
 
 #[tokio::test]
 async fn a_connection_that_gets_free_serves_who_waits_for_another() {
-    // A proxy that makes one connection, and is silent about all others.
+    // A proxy that connects once, and ignores all further connections.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut settings = direct();
     let proxy = format!("socks5h://{}", listener.local_addr().unwrap());
@@ -231,7 +231,7 @@ async fn requests_that_come_together_share_a_connection_of_http_2() {
     assert_eq!(connections.len(), 1, "{connections:?}");
 }
 
-/// Reads a request as `post` makes it.
+/// Reads a request that `post` made.
 async fn read_request(connection: &mut (impl AsyncRead + Unpin)) {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\ntext") {
@@ -239,13 +239,13 @@ async fn read_request(connection: &mut (impl AsyncRead + Unpin)) {
     }
 }
 
-/// The same, and accepts it.
+/// Reads a request that `post` made, and accepts it.
 async fn accept_request(connection: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     read_request(connection).await;
     connection.write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await.unwrap();
 }
 
-/// The same, and waits for the regular end of the connection.
+/// Reads and accepts a request, then waits for the regular end of the connection.
 async fn accept_until_the_end(mut connection: impl AsyncRead + AsyncWrite + Unpin) {
     accept_request(&mut connection).await;
     assert_eq!(within("the end of the connection", connection.read(&mut [0])).await.unwrap(), 0);

@@ -1,4 +1,4 @@
-//! HTTP+SSE, the transport of 2024-11-05, and how it is found (R50–R56).
+//! HTTP+SSE, the transport of 2024-11-05, and its detection (R50–R56).
 
 use mcp_gangway_core::TransportMode;
 
@@ -21,7 +21,7 @@ pub(crate) async fn stream(server: &mut Server, endpoint: &str) -> Exchange {
     get
 }
 
-/// Takes the next POST at the endpoint as old servers do: the answer comes elsewhere (R52).
+/// Accepts the next POST at the endpoint as old servers do: the answer comes on the stream (R52).
 pub(crate) async fn taken(server: &mut Server, target: &str) -> String {
     let post = server.post().await;
     assert_eq!(post.target, target);
@@ -30,7 +30,7 @@ pub(crate) async fn taken(server: &mut Server, target: &str) -> String {
     text
 }
 
-/// The handshake on an open stream.
+/// Completes the handshake on an open stream.
 pub(crate) async fn handshake(server: &mut Server, client: &mut Client, stream: &mut Exchange, target: &str) {
     assert!(taken(server, target).await.contains("initialize"));
     let answer = response(r#""init""#, &format!(r#"{{"protocolVersion":"{VERSION}","capabilities":{{}}}}"#));
@@ -48,7 +48,7 @@ async fn r50_r52_answers_come_on_the_stream() {
         client.initialize().await;
         let mut stream = stream(&mut server, endpoint).await;
         handshake(&mut server, &mut client, &mut stream, target).await;
-        // Two calls at once, answered the other way round; a question of the server's in between.
+        // Two concurrent calls, answered in reverse order, with a request from the server in between.
         for id in ["1", "2"] {
             client.send(call(id)).await;
             assert_eq!(taken(&mut server, target).await, call(id));
@@ -93,7 +93,7 @@ async fn r53_a_lost_stream_answers_what_is_open_and_is_opened_again() {
     let failure = client.expect_error("1").await;
     assert_eq!(failure.kind(), "connection_lost");
     assert!(failure.may_have_run());
-    // The session is set up again without the client.
+    // The bridge creates a new session without the client.
     let mut second = stream(&mut server, "/two").await;
     let initialize = server.post().await;
     assert_eq!(initialize.target, "/two");
@@ -140,7 +140,7 @@ async fn r54_r55_other_refusals_say_nothing_about_the_transport() {
         client.initialize().await;
         server.post().await.respond_as(status, "application/json", body).await;
         if body.contains("-32") {
-            // It may be a modern server, but this one is not.
+            // The error could come from a modern server; this server is not one.
             let discover = server.post().await;
             assert_eq!(discover.rpc_method(), "server/discover");
             discover.respond_as(404, "text/plain", "").await;
@@ -161,7 +161,7 @@ async fn r54_no_old_server_either() {
     let failure = client.expect_error(r#""init""#).await;
     assert_eq!(failure.status(), Some(404));
     assert!(failure.data["detail"].as_str().unwrap().contains("nothing here"));
-    // It may be there later, in whatever form.
+    // The server may appear later, with another transport.
     client.handshake(&mut server, None).await;
     server.get().await.respond(405, &[], "").await;
     client.expect_nothing(&mut server).await;
@@ -200,10 +200,10 @@ async fn r56_a_server_that_was_upgraded_in_place_is_found_out() {
     handshake(&mut server, &mut client, &mut stream, "/m").await;
     stream.chunk("retry: 1\n\n").await;
     stream.end().await;
-    // The new server has no stream for who has no session.
+    // The new server has no stream for a client without a session.
     server.get().await.respond(405, &[], "").await;
     client.send(call("1")).await;
-    // Whoever asks first finds no stream once more, or goes on at once.
+    // A further GET may come before the new handshake.
     let mut next = server.next("a GET, or the new handshake").await;
     while next.verb == "GET" {
         next.respond(405, &[], "").await;

@@ -1,5 +1,5 @@
-//! What may overtake what, and how many at once (R11, R12, R13, R37): the limit counts requests only, and a cancellation
-//! follows its request.
+//! Ordering, concurrency limits and cancellation (R11, R12, R13, R37). Rules: the limit counts only requests, and a
+//! cancellation follows its request.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::support::{
     Authority, Client, Server, call, cancel, dialogue, framed, notification, progress, request, response, within,
 };
 
-/// A client whose bridge keeps at most `count` requests open at the server.
+/// Starts a client whose bridge keeps at most `count` requests open at the server.
 async fn limited_to(count: usize) -> (Server, Client) {
     let server = Server::start().await;
     let mut config = server.config();
@@ -44,10 +44,10 @@ async fn r11_the_limit_is_kept_and_each_end_lets_one_more_go() {
         client.send(call(&id.to_string())).await;
     }
     let (first, second) = (server.post_of("1").await, server.post_of("2").await);
-    // A ping passes, and no third call before it.
+    // A ping passes, and the third call does not.
     client.expect_nothing(&mut server).await;
 
-    // An answer, a failure of the server, a broken connection and an empty stream each free a place.
+    // An answer, a server failure, a broken connection and an empty stream each free a place.
     let answer = first.answer("{}").await;
     client.expect(answer).await;
     let third = server.post_of("3").await;
@@ -76,7 +76,7 @@ async fn r11_an_answered_request_holds_no_place() {
     stream.sse().await;
     stream.event(&response("1", "{}")).await;
     client.expect(response("1", "{}")).await;
-    // Its stream is still open.
+    // The stream of the first request is still open.
     client.send(call("2")).await;
     let answer = server.post().await.answer("{}").await;
     client.expect(answer).await;
@@ -96,7 +96,7 @@ async fn r11_all_but_requests_pass_when_no_place_is_free() {
         client.send(&message).await;
         let post = server.post().await;
         assert_eq!(post.text(), message);
-        // Not even the reply to it matters to the next one.
+        // Dropping it sends no response: the next message must not wait for one.
         drop(post);
     }
     client.expect_nothing(&mut server).await;
@@ -152,7 +152,7 @@ async fn r13_a_stream_keeps_its_order() {
     let (mut first, mut second) = (server.post_of("1").await, server.post_of("2").await);
     first.sse().await;
     second.sse().await;
-    // One comes in a single chunk, the other event by event, at the same time.
+    // The first arrives in a single chunk, the second event by event, at the same time.
     let messages = (0..100).map(|step| progress("1", step)).chain([response("1", "{}")]);
     let events: Vec<String> = messages.map(|message| framed("text/event-stream", &message)).collect();
     first.chunk(events.concat()).await;
@@ -187,7 +187,7 @@ async fn r37_a_cancel_is_posted_and_the_stream_goes_on() {
     let post = server.post().await;
     assert_eq!(post.text(), cancel("1"));
     post.accepted().await;
-    // Whatever still comes passes (R45 for these versions).
+    // The client receives all further messages (R45 for these versions).
     stream.event(&progress("1", 2)).await;
     client.expect(progress("1", 2)).await;
     stream.event(&response("1", "{}")).await;
@@ -218,7 +218,7 @@ async fn r37_no_error_is_made_up_for_what_was_cancelled() {
             2 => post.end().await,
             3 => post.accepted().await,
             4 => post.respond(500, &[], "").await,
-            // Silence, until the bridge gives up without a word to anyone.
+            // Silence until the bridge gives up. It sends nothing to either side.
             _ => post.closed_by_peer("the bridge to give up the cancelled request").await,
         }
         client.expect_nothing(&mut server).await;
@@ -257,7 +257,7 @@ async fn r4_r37_the_cancel_of_a_text_is_not_that_of_the_number() {
     client.close_stdin();
     client.end().await;
     client.expect_end_of_output().await;
-    // Whether the server hears of a cancellation that means nothing is not said.
+    // The bridge may or may not forward a cancellation without effect.
     server.forget_notifications();
 }
 
@@ -266,7 +266,7 @@ async fn r12_a_cancel_never_overtakes_its_request() {
     let (mut server, mut client) = dialogue().await;
     for turn in 0..20 {
         let id = turn.to_string();
-        // Large enough to still be on its way when the cancel is read.
+        // Large enough to be still in flight when the bridge reads the cancel.
         let large = request(&id, "tools/call", &format!("\"{}\"", "x".repeat(turn * 50_000)));
         client.send(large).await;
         for _ in 0..turn {
@@ -315,11 +315,11 @@ async fn r12_a_cancel_waits_while_its_request_has_no_connection() {
     config.tls.ca_certificates = vec![authority.pem()];
     let mut client = Client::start(config);
     client.send(call("1")).await;
-    // The request is on its way, but TLS is not ready.
+    // The connection is open, but TLS is not ready.
     let (stream, _) = within("a connection", listener.accept()).await.unwrap();
     client.send(cancel("1")).await;
     let early = tokio::time::timeout(Duration::from_millis(300), listener.accept()).await;
-    assert!(early.is_err(), "something left before the request that it is about");
+    assert!(early.is_err(), "a message left before the request that it cancels");
 
     let mut stream = within("TLS", acceptor.accept(stream)).await.unwrap();
     let mut server = Server::on(listener, Some(acceptor));
@@ -328,7 +328,7 @@ async fn r12_a_cancel_waits_while_its_request_has_no_connection() {
     let mut sent = Vec::new();
     while !sent.ends_with(call("1").as_bytes()) {
         let read = within("the request", stream.read_buf(&mut sent)).await.unwrap();
-        assert!(read > 0, "the request never came");
+        assert!(read > 0, "the request did not arrive");
     }
     told.accepted().await;
     client.finish(&mut server).await;
@@ -340,7 +340,7 @@ async fn r12_a_cancel_waits_for_the_last_byte_of_its_request() {
     let mut client = Client::to(&format!("http://{}/mcp", listener.local_addr().unwrap()));
     let line = request("1", "tools/call", &format!("\"{}\"", "x".repeat(32 << 20)));
     client.send(line).await;
-    // A server that reads the request no further than its head, and so cannot know its id.
+    // A server that reads only the head of the request, and so cannot know its id.
     let (mut stream, _) = within("a connection", listener.accept()).await.unwrap();
     let mut server = Server::on(listener, None);
     let mut head = [0; 20];

@@ -1,8 +1,9 @@
-//! Messages that are too large for memory: they pass through a file, byte for byte, and nothing else waits for them (R3, R15).
+//! Messages that are too large for memory: they pass through a file, unchanged, and do not delay other messages (R3,
+//! R15).
 
 use crate::support::{Client, Server, call, dialogue, notification, request, response};
 
-/// More than is kept in memory of one message.
+/// More than the bridge keeps in memory of one message.
 const LARGE: usize = 3 << 20;
 
 fn text() -> String {
@@ -14,7 +15,7 @@ async fn r3_an_answer_that_is_too_large_for_memory() {
     for content_type in ["application/json", "text/event-stream", "application/x-ndjson"] {
         let (mut server, mut client) = dialogue().await;
         client.send(call("7")).await;
-        // The server spells the id in its own way; the client gets its own back.
+        // The server spells the id differently; the client receives its own spelling.
         let body = |id: &str| response(id, &format!(r#"{{"x":1e400, "text":"{}"}}"#, text()));
         let mut post = server.post().await;
         post.head(200, &[("Content-Type", content_type)]).await;

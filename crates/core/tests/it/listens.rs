@@ -1,4 +1,4 @@
-//! A modern client's subscriptions at a modern server (R73, R74): streams that stay open for as long as the client wants.
+//! A modern client's subscriptions at a modern server (R73, R74): streams that stay open until the client cancels.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const WANTED: &str =
 const GRANTED: &str =
     r#"{"toolsListChanged":true,"promptsListChanged":false,"resourceSubscriptions":["a:b","c\u003ad"]}"#;
 
-/// A subscription's notification, with these members of its parameters.
+/// Returns a subscription's notification, with these members of its parameters.
 fn event(id: &str, method: &str, members: &str) -> String {
     let comma = if members.is_empty() { "" } else { "," };
     notification(method, &format!(r#"{{{members}{comma}"_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}"#))
@@ -33,12 +33,12 @@ fn updated(id: &str, uri: &str) -> String {
     event(id, "notifications/resources/updated", &format!(r#""uri":{uri}"#))
 }
 
-/// What a subscription with [`GRANTED`] may have missed.
+/// Returns the notifications that a subscription with [`GRANTED`] may have missed.
 fn missed(id: &str) -> [String; 3] {
     [changed(id), updated(id, r#""a:b""#), updated(id, r#""c\u003ad""#)]
 }
 
-/// The subscription with this id opens, and is acknowledged.
+/// Opens the subscription with this id, with its acknowledgement.
 async fn listen(server: &mut Server, client: &mut Client, id: &str) -> Exchange {
     let line = modern(id, "subscriptions/listen", WANTED);
     client.send(&line).await;
@@ -47,7 +47,7 @@ async fn listen(server: &mut Server, client: &mut Client, id: &str) -> Exchange 
     stream
 }
 
-/// The stream of this subscription opens with its acknowledgement.
+/// Opens the stream of this subscription with its acknowledgement.
 async fn opened(server: &mut Server, line: &str) -> Exchange {
     let mut stream = server.modern_post().await;
     assert_eq!(stream.text(), line);
@@ -79,7 +79,7 @@ async fn r73_nothing_but_comments_for_longer_than_others_may_be_silent() {
     let (mut server, mut client) = modern_dialogue_with(|config| config.timeouts.idle = Duration::from_secs(1)).await;
     let mut stream = listen(&mut server, &mut client, "1").await;
     let mut silent = listen(&mut server, &mut client, "2").await;
-    // A request that ran out of time says that so much time is over, twice.
+    // A request that times out proves that the idle timeout has passed, twice.
     for id in ["3", "4"] {
         client.send(modern(id, "x/y", "")).await;
         let post = server.modern_post().await;
@@ -149,7 +149,7 @@ async fn r74_a_dropped_stream_is_opened_again_and_what_may_be_missed_is_said() {
         } else {
             stream.end().await;
         }
-        // The equal acknowledgement is not said twice.
+        // The bridge drops an acknowledgement that equals the first.
         stream = opened(&mut server, &line).await;
         for event in missed("1") {
             client.expect(event).await;
@@ -168,7 +168,7 @@ async fn r74_a_subscription_that_was_quiet_for_long_is_waited_for_as_long_as_oth
     let (mut server, mut client) = modern_dialogue_with(|config| config.timeouts.idle = Duration::from_secs(1)).await;
     let line = modern("1", "subscriptions/listen", WANTED);
     let stream = listen(&mut server, &mut client, "1").await;
-    // So much time is over.
+    // A request that times out proves that the idle timeout has passed.
     client.send(modern("2", "x/y", "")).await;
     let post = server.modern_post().await;
     assert_eq!(client.expect_error("2").await.kind(), "timeout");
@@ -243,7 +243,7 @@ async fn r74_a_server_that_stays_away_ends_the_subscription() {
                         post.sse().await;
                         silent.push(post);
                     }
-                    // That the server takes each of them is no sign of life.
+                    // A server that only accepts the attempts shows no sign of life.
                     Away::Ended => {
                         post.sse().await;
                         post.end().await;
@@ -256,7 +256,7 @@ async fn r74_a_server_that_stays_away_ends_the_subscription() {
             () = in_vain => unreachable!("it never ends"),
         };
         assert!(["timeout", "http_status", "no_answer"].contains(&failure.kind()), "{away:?} {failure:?}");
-        // One more may have been on its way.
+        // One more attempt may have been in flight.
         server.forget_subscriptions();
         client.finish(&mut server).await;
     }

@@ -1,60 +1,62 @@
-//! The core against a scripted HTTP server on a real socket. Tests follow the specification and are named by its
-//! requirements; each reads as a dialogue between a client, the bridge and a server.
+//! Tests the core against a scripted HTTP server on a real socket. Test names cite the requirements of the
+//! specification. Each test reads as a dialogue between a client, the bridge and a server.
 
-// A test says what it needs by failing.
+// A test reports a failure by panicking.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
-/// What the server answers: statuses, content types, event streams, and the messages in them.
+/// Server responses: status codes, content types, event streams and the messages in them.
 mod answers;
-/// Headers that are read anew when the server refuses them.
+/// Headers that are read again when the server refuses them.
 mod credentials;
 /// Connections that break at each byte.
 mod cuts;
-/// How the bridge ends, and what it does while nobody reads its output.
+/// The end of the bridge, and a client that does not read its output.
 mod end;
-/// Messages, lines and bodies that never end.
+/// Endless messages, lines and bodies.
 mod endless;
-/// What can happen to a connection: refused, cut, reset, silent.
+/// Connections that are refused, cut, reset or silent.
 mod failures;
-/// What becomes of a request for each way in which it can die.
+/// The fault table: the outcome of a request for each way in which it can die.
 mod faults;
-/// What was seen of servers and gateways in the world, and forms that are odd but right.
+/// Behaviour seen in real servers and gateways, and unusual but valid forms.
 mod field;
-/// The HTTP client alone: bodies, versions, connections.
+/// The HTTP client on its own: bodies, versions, connections.
 mod http_client;
-/// The transport of 2024-11-05, and how it is found.
+/// The transport of 2024-11-05 and its detection.
 mod http_sse;
-/// What may overtake what, and how many at once; cancellation.
+/// Ordering, the limit on concurrent requests, and cancellation.
 mod lanes;
 /// Messages that are too large for memory.
 mod large;
+/// The direction of imports between the folders of the core.
+mod layers;
 /// Subscriptions of modern clients at modern servers.
 mod listens;
-/// Modern clients at modern servers: headers, tools, answers, cancellation.
+/// Modern clients at modern servers: headers, tools, responses, cancellation.
 mod modern;
-/// Companies' networks and hostile peers: certificates of both sides, proxies, cookies, redirects, endless headers.
+/// Company networks and hostile peers: certificates on both sides, proxies, cookies, redirects, endless headers.
 mod network;
-/// Signing in where a server asks for it.
+/// Sign-in when a server asks for it.
 #[cfg(feature = "oauth")]
 mod oauth;
-/// What no authorization server gets, and no server that names one can do.
+/// Hostile authorization servers, and servers that name one.
 #[cfg(feature = "oauth")]
 mod oauth_strangers;
-/// What the bridge takes the server for, and what makes it think again.
+/// Detection of the server's era, and when the bridge probes again.
 mod probes;
-/// What the server pushes, and streams that break and go on.
+/// Server pushes, and streams that break and resume.
 mod push;
 /// Sessions that are lost and replaced.
 mod renewal;
 /// The list of rules.
 mod rules;
-/// The handshake, the session's headers, requests of the server, the end of the session.
+/// The handshake, the session's headers, requests from the server, the end of the session.
 mod session;
-/// Connections that die while nobody uses them.
+/// Idle connections that die.
 mod sleeping;
 /// Lines in and lines out: bytes, ids, garbage, batches, sizes.
 mod stdio;
-/// Ids that fit nothing, or seem to be somebody else's.
+/// Ids that are unknown or collide with other ids.
 mod strangers;
 /// The scripted server and the client.
 mod support;
@@ -62,7 +64,7 @@ mod support;
 mod to_legacy;
 /// A legacy client at a modern server.
 mod to_modern;
-/// The way over the network: compression, redirects, TLS, HTTP/2, addresses, many streams.
+/// The network layer: compression, redirects, TLS, HTTP/2, addresses, many streams.
 mod transport;
-/// Peers that mean harm: what they send ends nothing, holds nothing up and runs nothing twice.
+/// Hostile peers: they cannot end or block the bridge, or make a tool run twice.
 mod withstand;

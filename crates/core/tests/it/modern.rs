@@ -1,4 +1,4 @@
-//! A modern client at a modern server (R60–R76): the bridge adds headers, and takes nothing away.
+//! A modern client at a modern server (R60–R76): the bridge adds headers, and changes nothing else.
 
 use std::time::Duration;
 
@@ -9,30 +9,30 @@ use crate::support::{
     progress, refusal, request, response,
 };
 
-/// A list with the tool `t`, whose argument `region` belongs in a header.
+/// A list with the tool `t`, whose argument `region` is sent in a header.
 const TOOLS: &str = r#"{"tools":[{"name":"t","inputSchema":{"type":"object","properties":{"region":{"type":"string","x-mcp-header":"Region"}}}}],"resultType":"complete"}"#;
-/// The same before the server wanted that.
+/// The same tool before the server required the header.
 const PLAIN_TOOLS: &str = r#"{"tools":[{"name":"t","inputSchema":{"type":"object"}}],"resultType":"complete"}"#;
 const REGION: &str = r#"{"region":"eu"}"#;
 
-/// A result that has come to its end.
+/// A complete result.
 const COMPLETE: &str = r#"{"resultType":"complete","content":[]}"#;
 
-/// The client asks for the list of tools and gets this one.
+/// Lists the tools on behalf of the client; the server answers with `tools`.
 async fn list_tools(server: &mut Server, client: &mut Client, tools: &str) {
     client.send(modern(r#""list""#, "tools/list", "")).await;
     let answer = server.modern_post().await.answer(tools).await;
     client.expect(answer).await;
 }
 
-/// A modern dialogue in which the tool `t` is known.
+/// Starts a modern dialogue in which the tool `t` is known.
 async fn after_list(tools: &str) -> (Server, Client) {
     let (mut server, mut client) = modern_dialogue().await;
     list_tools(&mut server, &mut client, tools).await;
     (server, client)
 }
 
-/// The next POST, which must be a list that the bridge asks for by itself.
+/// Returns the next POST, which must be a list that the bridge requests on its own initiative.
 async fn own_list(server: &mut Server) -> Exchange {
     let list = server.modern_post().await;
     assert_eq!(list.rpc_method(), "tools/list", "{}", list.text());
@@ -110,7 +110,7 @@ async fn r64_a_blind_call_is_preceded_by_one_list_of_all_pages() {
     let (mut server, mut client) = modern_dialogue().await;
     client.send(modern_call("1", REGION)).await;
     let list = own_list(&mut server).await;
-    assert!(list.text().contains(META), "it is asked for as the client would: {}", list.text());
+    assert!(list.text().contains(META), "the list has the client's `_meta`: {}", list.text());
     list.answer(r#"{"tools":[],"nextCursor":"a\"b"}"#).await;
     let list = own_list(&mut server).await;
     assert!(list.text().contains(r#""cursor":"a\"b""#), "{}", list.text());
@@ -119,7 +119,7 @@ async fn r64_a_blind_call_is_preceded_by_one_list_of_all_pages() {
     assert_eq!((post.id().as_deref(), post.header("mcp-param-region")), (Some("1"), Some("eu")));
     let answer = post.answer(COMPLETE).await;
     client.expect(answer).await;
-    // Once; also for a tool that no list has.
+    // The bridge lists only once, also for a tool that is not in the list.
     for name in ["t", "nobody knows it"] {
         client.send(modern("2", "tools/call", &format!(r#""name":"{name}""#))).await;
         let post = server.modern_post().await;
@@ -163,7 +163,7 @@ async fn r64_a_list_that_fails_is_not_tried_for_each_waiting_call() {
         answers.push(post.answer(COMPLETE).await);
     }
     client.expect_all(answers).await;
-    // The next one may find the server in better health.
+    // The next call requests the list again, because the server may have recovered.
     client.send(modern_call("8", REGION)).await;
     own_list(&mut server).await.answer(TOOLS).await;
     let post = server.modern_post().await;
@@ -251,9 +251,9 @@ async fn r64_what_is_cancelled_while_its_list_is_under_way_is_not_sent() {
     client.send(modern_call("1", REGION)).await;
     let list = own_list(&mut server).await;
     client.send(cancel("1")).await;
-    list.closed_by_peer("the end of a list that nobody needs").await;
+    list.closed_by_peer("the end of a list that is not needed").await;
     client.expect_nothing(&mut server).await;
-    // The next one is not in its debt.
+    // The next call requests the list again.
     client.send(modern_call("2", REGION)).await;
     own_list(&mut server).await.answer(TOOLS).await;
     let answer = server.modern_post().await.answer(COMPLETE).await;
@@ -323,7 +323,7 @@ async fn r45_r69_after_a_cancellation_nothing_more_is_said() {
     post.sse().await;
     post.event(&progress("1", 1)).await;
     client.expect(progress("1", 1)).await;
-    // What the server says crosses the cancellation, which the bridge has read first.
+    // The server's messages cross the cancellation, which the bridge has read first.
     client.send(cancel("1")).await;
     post.event(&progress("1", 2)).await;
     post.event(&response("1", COMPLETE)).await;
@@ -394,7 +394,7 @@ async fn r71_a_stream_that_breaks_before_its_answer_loses_the_request() {
             client.send(ask).await;
             let mut post = server.modern_post().await;
             post.sse().await;
-            // An id on an event is no promise that it can be taken up.
+            // At a modern server, an event with an id does not make the stream resumable.
             post.chunk(format!("retry: 1\nid: e1\ndata: {}\n\n", progress("1", 1))).await;
             client.expect(progress("1", 1)).await;
             if by_reset {
@@ -435,7 +435,7 @@ async fn r72_a_session_that_a_modern_server_names_is_none() {
         server.modern_post().await.respond(200, &headers, &answer).await;
         client.expect(answer).await;
     }
-    // Neither a GET nor a DELETE came.
+    // Checks that neither a GET nor a DELETE arrived.
     client.finish(&mut server).await;
 }
 
@@ -478,7 +478,7 @@ async fn r78_errors_of_the_bridge_are_nobody_elses() {
     for (status, kind) in [(500, "http_status"), (200, "invalid_answer"), (401, "http_status"), (413, "http_status")] {
         client.send(modern_call("1", REGION)).await;
         server.modern_post().await.respond_as(status, "text/html", "<html>").await;
-        // That its code is one of the bridge's own is looked at there.
+        // `expect_error` checks that the code is one of the bridge's own.
         let failure = client.expect_error("1").await;
         assert_eq!(failure.kind(), kind, "{status}");
     }
@@ -549,7 +549,7 @@ async fn r64_a_list_is_asked_for_on_behalf_of_the_client_alone() {
     let mut list = own_list(&mut server).await;
     let body: Value = serde_json::from_str(&list.text().replace("1e400", "1")).unwrap();
     let members: Vec<_> = body["params"]["_meta"].as_object().unwrap().keys().collect();
-    // Progress and logs of it would be news to the client.
+    // Progress and logs of this list would confuse the client.
     let own = ["clientCapabilities", "clientInfo", "protocolVersion"];
     assert_eq!(members, own.map(|name| format!("io.modelcontextprotocol/{name}")).iter().collect::<Vec<_>>());
     list.sse().await;
@@ -564,7 +564,7 @@ async fn r64_a_list_is_asked_for_on_behalf_of_the_client_alone() {
 
 #[tokio::test]
 async fn r96_a_page_in_place_of_an_answer_runs_no_tool_again() {
-    // Gateways write such pages. They may have passed the call on, to a server that takes modern requests.
+    // Gateways send such pages. They may have forwarded the call to a server that accepts modern requests.
     for (status, method, goes_again) in [
         (404, "tools/call", false),
         (400, "tools/call", false),

@@ -1,5 +1,5 @@
-//! The networks of companies, and peers that mean harm: client certificates, what TLS errors say, proxies (R93),
-//! cookies, redirects (R92), endless headers, texts that would act on a terminal.
+//! Company networks and hostile peers: client certificates, TLS error messages, proxies (R93), cookies, redirects
+//! (R92), endless headers, and texts with terminal control sequences.
 
 use mcp_gangway_core::{ClientIdentity, Config};
 use rcgen::{CertificateParams, date_time_ymd};
@@ -10,27 +10,27 @@ use tokio::{
 
 use crate::support::{Authority, Client, H2Server, Manner, Proxy, Server, call, closed_port, dialogue, response};
 
-/// Settings that trust this authority.
+/// Adds this authority to the trusted ones.
 fn trusting(mut config: Config, authority: &Authority) -> Config {
     config.tls.ca_certificates = vec![authority.pem()];
     config
 }
 
-/// The settings with a certificate of this authority.
+/// Adds a client certificate of this authority to the settings.
 fn identified(mut config: Config, by: &Authority) -> Config {
     let (certificate, key) = by.client();
     config.tls.client = Some(ClientIdentity::new(certificate.into(), key.into()));
     config
 }
 
-/// A call works from end to end.
+/// Expects that a call works end to end.
 async fn expect_service(client: &mut Client, server: &mut Server) {
     client.send(call("1")).await;
     let answer = server.post().await.answer("{}").await;
     client.expect(answer).await;
 }
 
-/// A call fails with this kind; gives what the error says.
+/// Expects that a call fails with this kind. Returns the error message.
 async fn expect_failure(config: Config, kind: &str) -> String {
     let mut client = Client::start(config);
     client.send(call("1")).await;
@@ -64,7 +64,7 @@ async fn r93_a_server_that_asks_for_a_client_certificate() {
     }
 
     let message = expect_failure(trusting(server.config(), &authority), "tls").await;
-    assert!(message.contains("wants a client certificate; --client-cert"), "{message}");
+    assert!(message.contains("wants a client certificate; give a client certificate"), "{message}");
     for by in [Authority::new(), Authority::named("another")] {
         let message = expect_failure(identified(trusting(server.config(), &authority), &by), "tls").await;
         assert!(message.contains("does not accept the client certificate"), "{message}");
@@ -89,7 +89,7 @@ async fn r92_a_redirect_elsewhere_is_shown_no_client_certificate() {
     let authority = Authority::new();
     let host = || CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     let mut server = Server::start_tls(authority.server_config_of(&host(), Some(&authority))).await;
-    // It would accept the certificate, if it were shown.
+    // This server would accept the certificate if it were presented.
     let mut other = Server::start_tls(authority.server_config_of(&host(), Some(&authority))).await;
     let mut client = Client::start(identified(trusting(server.config(), &authority), &authority));
     expect_service(&mut client, &mut server).await;
@@ -119,7 +119,7 @@ async fn r93_each_fault_of_a_certificate_is_named() {
     for (params, trusted, said) in [
         (expired, &authority, &["has expired Sat, 03 Feb 2001", "renew", "clock"][..]),
         (early, &authority, &["not valid yet, but from Wed, 01 Jan 3000", "clock"]),
-        (params("localhost"), &Authority::named("another"), &["not trusted here; --ca-cert"]),
+        (params("localhost"), &Authority::named("another"), &["not trusted here; trust its authority"]),
         (params("localhost"), &Authority::new(), &["not signed by the authority of that name"]),
         (params("example.com"), &authority, &["is for example.com; use"]),
         (many, &authority, &["is for a.example.com, b.example.com, c.example.com, 127.0.0.2, others; use"]),
@@ -145,7 +145,7 @@ async fn r93_a_server_whose_certificate_is_an_authoritys_own() {
     let mut expired = own("localhost");
     (expired.not_before, expired.not_after) = (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 2, 3));
     for (params, is_trusted, said) in [
-        (own("localhost"), false, "an authority's own; give it by --ca-cert"),
+        (own("localhost"), false, "an authority's own; trust it as the server's"),
         (own("example.com"), true, "is for example.com; use"),
         (expired, true, "has expired Sat, 03 Feb 2001"),
     ] {
@@ -171,7 +171,7 @@ async fn r93_what_is_no_tls_or_an_old_one() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = Client::to(&format!("https://{}/mcp?key=hunter2", listener.local_addr().unwrap()));
         client.send(call("1")).await;
-        // A connection that is closed before it is secure is tried again.
+        // The bridge retries a connection that closes before TLS is ready.
         let answering = async {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
@@ -205,7 +205,7 @@ async fn r93_a_plain_url_for_a_server_with_tls() {
 #[tokio::test]
 async fn r93_the_ways_through_a_proxy() {
     let authority = Authority::new();
-    // Only the proxy knows where this host is.
+    // Only the proxy can resolve this host.
     let mut secure = Server::start_tls(authority.server_config("mcp.invalid")).await;
     let mut plain = Server::start().await;
     let basic = "Basic dXNlcjpwQHNzOg==";
@@ -223,7 +223,7 @@ async fn r93_the_ways_through_a_proxy() {
                 client.finish(server).await;
 
                 let mut seen = proxy.seen();
-                // Calls one after the other share a connection; the GET for what the server pushes has its own.
+                // Sequential calls share a connection; the GET for the server's pushes has its own.
                 assert!((1..=4).contains(&seen.len()), "{seen:?}");
                 seen.sort_by_key(|way| !way.starts_with("GET"));
                 let expected = match (scheme, is_tls, is_open) {
@@ -264,7 +264,7 @@ async fn r93_the_ways_through_a_proxy_behind_tls() {
             message.contains(&format!("no secure connection to the proxy {}", proxy.url("https", ""))),
             "{message}"
         );
-        assert!(proxy.seen().is_empty(), "credentials went to a proxy that nobody trusts");
+        assert!(proxy.seen().is_empty(), "credentials went to an untrusted proxy");
     }
 }
 
@@ -272,7 +272,7 @@ async fn r93_the_ways_through_a_proxy_behind_tls() {
 async fn r93_a_proxy_is_shown_no_client_certificate() {
     let authority = Authority::new();
     let host = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    // It would accept the certificate, if it were shown.
+    // This proxy would accept the certificate if it were presented.
     let proxy = Proxy::start_tls(Manner::Open, authority.server_config_of(&host, Some(&authority))).await;
     let config = trusting(proxy.config("https://mcp.invalid/mcp", "https", ""), &authority);
     let message = expect_failure(identified(config, &authority), "tls").await;
@@ -303,7 +303,7 @@ async fn r93_socks5_looks_names_up_itself_and_exceptions_are_direct() {
 
 #[tokio::test]
 async fn r93_a_proxy_that_does_not_want_is_named() {
-    // Each failure is waited out, so they are looked at side by side.
+    // Each failure takes its full timeout, so run them concurrently.
     tokio::join!(
         the_proxys_failures("http", "https://mcp.invalid/mcp?key=hunter2"),
         the_proxys_failures("http", "http://mcp.invalid/mcp?key=hunter2"),
@@ -317,31 +317,31 @@ async fn the_proxys_failures(scheme: &str, url: &str) {
     let refusing = Proxy::start(Manner::Refuses(403)).await;
     let asking = Proxy::start(Manner::Wants("user", "right")).await;
     let is_forwarded = scheme == "http" && url.starts_with("http:");
-    // Nobody there.
+    // The proxy refuses connections.
     let mut config = refusing.config(url, scheme, "");
     let at = mcp_gangway_core::ProxyUrl::parse(&format!("{scheme}://user:hunter2@{closed}")).unwrap();
     config.proxy = mcp_gangway_core::Proxy::Url { url: at, except: None };
     let message = expect_failure(config, "connect").await;
     assert!(message.contains(&format!("cannot connect to the proxy {scheme}://{closed}")), "{message}");
 
-    // A host that is none.
+    // The proxy's host does not exist.
     let mut config = refusing.config(url, scheme, "");
     let at = mcp_gangway_core::ProxyUrl::parse(&format!("{scheme}://user:hunter2@proxy.invalid:1")).unwrap();
     config.proxy = mcp_gangway_core::Proxy::Url { url: at, except: None };
     let message = expect_failure(config, "dns").await;
     assert!(message.contains(&format!("the proxy {scheme}://proxy.invalid:1")), "{message}");
 
-    // No credentials, or the wrong ones.
+    // No credentials, or wrong ones.
     for user in ["", "user:hunter2@"] {
         asking.seen();
         let message = expect_failure(asking.config(url, scheme, user), "proxy").await;
         assert!(message.contains(&format!("the proxy {} wants credentials", asking.url(scheme, ""))), "{message}");
-        assert_eq!(asking.seen().len(), 1, "they do not become right by being sent again");
+        assert_eq!(asking.seen().len(), 1, "refused credentials are not sent again");
     }
 
-    // Not this way. A proxy that forwards says so in the server's place.
+    // The proxy refuses the target. A forwarding proxy answers instead of the server.
     let kind = if is_forwarded { "http_status" } else { "connect" };
-    // One that asks for no credentials takes none by SOCKS.
+    // A SOCKS proxy that requires no credentials accepts none.
     let user = if scheme == "http" { "user:hunter2@" } else { "" };
     let message = expect_failure(refusing.config(url, scheme, user), kind).await;
     assert!(is_forwarded || message.contains(&format!("the proxy {} ", refusing.url(scheme, ""))), "{message}");
@@ -355,7 +355,7 @@ async fn r93_a_certificate_is_judged_behind_a_proxy_as_before_it() {
     for scheme in ["http", "socks5h"] {
         let url = format!("https://mcp.invalid:{}/mcp", server.port());
         let message = expect_failure(proxy.config(&url, scheme, ""), "tls").await;
-        assert!(message.contains("not trusted here; --ca-cert"), "{message}");
+        assert!(message.contains("not trusted here; trust its authority"), "{message}");
         let url = format!("https://other.invalid:{}/mcp", server.port());
         let message = expect_failure(trusting(proxy.config(&url, scheme, ""), &authority), "tls").await;
         assert!(message.contains("is for mcp.invalid"), "{message}");
@@ -383,7 +383,7 @@ async fn a_load_balancers_cookie_comes_back_to_its_origin_only() {
     assert_eq!(cookies, ["b=2", "lb=one"]);
     let away = format!("{}/mcp", other.origin());
     post.respond(307, &[("Location", &away), ("Set-Cookie", "b=; Max-Age=0")], "").await;
-    // Another port is another origin, whatever cookies are to browsers.
+    // Another port is another origin, although browsers share cookies between ports.
     let post = other.post().await;
     assert_eq!(post.header("cookie"), None);
     let headers = [("Content-Type", "application/json"), ("Set-Cookie", "lb=stolen; Path=/")];
@@ -430,7 +430,7 @@ async fn r92_two_servers_that_send_each_other_the_request() {
             post = two.next("one more turn") => post.respond(308, &[("Location", &to_one)], "").await,
         }
         turns += 1;
-        assert!(turns < 50, "redirects are followed for ever");
+        assert!(turns < 50, "the redirects never end");
     };
     assert!(failure.message.contains("circles"), "{failure:?}");
     client.finish(&mut one).await;
@@ -491,7 +491,7 @@ async fn what_a_server_says_commands_no_terminal() {
         assert!(said.contains("red") && said.contains(r"\u{1b}[2J"), "{said}");
         assert!(!said.contains(char::is_control) && !said.contains('\u{202e}'), "{said:?}");
     }
-    // What stands where a message should.
+    // A hostile text instead of a message.
     for (content_type, body) in [("application/json", body), ("text/event-stream", "data: \u{1b}[2J\u{9b}31m\n\n")] {
         client.send(call("1")).await;
         server.post().await.respond_as(200, content_type, body).await;

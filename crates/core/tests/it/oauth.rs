@@ -1,4 +1,4 @@
-//! Signing in where a server asks for it.
+//! Sign-in when a server asks for it.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::support::{
     modern, request, response, within,
 };
 
-/// A server, its authorization server, settings, the prompts, and a folder for the tokens.
+/// Returns a server, its authorization server, settings, the prompts, and a folder for the tokens.
 pub(crate) async fn scene() -> (Server, Issuer, mcp_gangway_core::Config, UnboundedReceiver<Prompt>, TempDir) {
     let server = Server::start().await;
     let issuer = Issuer::of(&server).await;
@@ -28,14 +28,14 @@ pub(crate) async fn prompted(prompts: &mut UnboundedReceiver<Prompt>) -> String 
     within("a prompt", prompts.recv()).await.unwrap().url().to_owned()
 }
 
-/// Takes a request without a token, and refuses it.
+/// Takes a request without a token, and refuses it with a challenge.
 pub(crate) async fn refuse(server: &mut Server, issuer: &Issuer) {
     let post = server.post().await;
     assert_eq!(post.header("authorization"), None);
     unauthorized(post, issuer).await;
 }
 
-/// Signs out, while the server tells where its metadata is.
+/// Signs out, while the server answers requests with the challenge that names its metadata.
 pub(crate) async fn sign_out(
     server: &mut Server,
     issuer: &Issuer,
@@ -44,7 +44,7 @@ pub(crate) async fn sign_out(
     server.expect_get();
     let tell = async {
         loop {
-            let get = server.next("a question for the metadata").await;
+            let get = server.next("a request for the metadata").await;
             unauthorized(get, issuer).await;
         }
     };
@@ -55,8 +55,8 @@ pub(crate) async fn sign_out(
     }
 }
 
-/// What a call fails with whose server needs a token, where the metadata of the authorization server and of the resource say
-/// this besides; with who took part.
+/// Returns the failure of a call to a server that requires a token, with both parties and the prompts. `metadata` and
+/// `resource` are added to the metadata of the authorization server and of the resource.
 pub(crate) async fn refused_for(
     metadata: Value,
     resource: Value,
@@ -138,7 +138,7 @@ async fn who_signs_out_has_the_tokens_revoked() {
         ("/revoke", None, None),
         ("/revoke", Some("hunter2"), None),
         ("/nowhere", None, Some("404")),
-        // Whatever the server says, tokens go nowhere without TLS.
+        // Tokens are never sent without TLS, even if the server asks for that.
         ("http://as.example/revoke", None, Some("only https")),
     ] {
         let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
@@ -161,7 +161,7 @@ async fn who_signs_out_has_the_tokens_revoked() {
             ([Revocation::Failed(error)], Some(fault)) => assert!(error.to_string().contains(fault), "{error}"),
             other => panic!("{other:?}"),
         }
-        assert!(config.account().unwrap().status().await.unwrap().is_empty(), "forgotten all the same");
+        assert!(config.account().unwrap().status().await.unwrap().is_empty(), "the account is forgotten");
         let state = issuer.state();
         let tokens: Vec<_> = state.revocations.iter().map(|form| &*form["token"]).collect();
         assert_eq!(tokens, if fault.is_none() { &["refresh-2", "token-2"][..] } else { &[] });
@@ -202,7 +202,7 @@ async fn a_refusal_is_told_to_the_user_and_to_the_client() {
     let failure = client.expect_error("1").await;
     assert_eq!((failure.kind(), failure.may_have_run()), ("sign_in_failed", false), "{failure:?}");
     assert!(failure.message.contains("access_denied"), "{failure:?}");
-    // Nobody is asked again at once.
+    // The bridge does not prompt again at once.
     client.send(call("2")).await;
     refuse(&mut server, &issuer).await;
     assert!(client.expect_error("2").await.message.contains("access_denied"));
@@ -237,7 +237,7 @@ async fn what_may_not_be_used_is_refused_with_a_reason() {
         (json!({"authorization_endpoint": "http://as.example/authorize"}), none.clone(), "only https"),
         (json!({"authorization_endpoint": "file:///etc/passwd"}), none.clone(), "not http or https"),
         (json!({"registration_endpoint": "https://10.0.0.1/"}), none.clone(), "where the MCP server is not"),
-        (json!({"registration_endpoint": null}), none.clone(), "--client-id"),
+        (json!({"registration_endpoint": null}), none.clone(), "name a client that is known there"),
         (none.clone(), json!({"resource": "https://other.example/mcp"}), "mismatch"),
         (none.clone(), json!({"authorization_servers": ["https://192.168.0.1"]}), "none published"),
     ] {
@@ -251,7 +251,7 @@ async fn what_may_not_be_used_is_refused_with_a_reason() {
 #[tokio::test]
 async fn a_token_is_renewed_ahead_of_its_end_and_once_for_many_calls() {
     let (mut server, issuer, config, mut prompts, _folder) = scene().await;
-    // Four fifths of nothing are over at once.
+    // A refresh is due after four fifths of the lifetime, so at once.
     issuer.state().life = 0;
     let mut client = Client::start(config);
     let ids: Vec<_> = (1..=64).map(|id| id.to_string()).collect();
@@ -308,7 +308,7 @@ async fn a_refused_refresh_token_leads_to_a_new_sign_in() {
     issuer.state().refreshes = false;
     unauthorized(with_token(&mut server, "token-2").await, &issuer).await;
     issuer.approve(&prompted(&mut prompts).await).await;
-    // A server that takes no token gets no third one.
+    // If the server refuses two tokens, the bridge does not request a third.
     unauthorized(with_token(&mut server, "token-4").await, &issuer).await;
     assert_eq!(client.expect_error("1").await.status(), Some(401));
     client.finish(&mut server).await;
@@ -354,7 +354,7 @@ async fn more_scope_is_asked_for_with_what_was_granted_and_three_times_at_most()
     let post = with_token(&mut server, "token-8").await;
     post.respond(403, &[("WWW-Authenticate", &scope("more"))], "").await;
     assert_eq!(client.expect_error("1").await.status(), Some(403));
-    // What is granted and not enough does not get better by being asked for again.
+    // The scope was granted and is not enough, so do not request it again.
     client.send(call("2")).await;
     let post = with_token(&mut server, "token-8").await;
     post.respond(403, &[("WWW-Authenticate", &scope("admin"))], "").await;
@@ -419,7 +419,7 @@ async fn two_bridges_ask_once() {
     }
     one.expect(&answers[0]).await;
     two.expect(&answers[1]).await;
-    // Both find that token refused; one of them renews it.
+    // The token is refused for both bridges; one of them renews it.
     one.send(call("2")).await;
     two.send(call("2")).await;
     for _ in 0..2 {
@@ -450,7 +450,7 @@ async fn a_request_waits_so_long_and_later_ones_are_told_where_to_sign_in() {
     refuse(&mut server, &issuer).await;
     assert_eq!(client.expect_error("2").await.data["url"].as_str(), Some(&*url));
     issuer.approve(&url).await;
-    // The page came after the token.
+    // The page is sent only after the token is stored.
     client.send(call("3")).await;
     let answer = with_token(&mut server, "token-2").await.answer("{}").await;
     client.expect(answer).await;
@@ -492,7 +492,7 @@ async fn a_client_can_be_its_own_user() {
         let mut client = Client::start(config);
         client.send(call("1")).await;
         refuse(&mut server, &issuer).await;
-        // There is nothing to refresh; a new one is given at once.
+        // This grant has no refresh token; the bridge requests a new token at once.
         unauthorized(with_token(&mut server, "token-1").await, &issuer).await;
         let answer = with_token(&mut server, "token-2").await.answer("{}").await;
         client.expect(answer).await;
@@ -543,7 +543,7 @@ async fn a_registered_client_proves_itself_as_the_server_has_said() {
         [("client_secret_basic", true, false), ("client_secret_post", false, true), ("none", false, false)]
     {
         let (mut server, issuer, config, mut prompts, _folder) = scene().await;
-        // What is said of all clients is not what is said of this one.
+        // The method of this registration takes precedence over the methods in the metadata.
         issuer.state().metadata =
             json!({"token_endpoint_auth_methods_supported": ["none", "client_secret_basic", "client_secret_post"]});
         issuer.state().registered = json!({"client_secret": "hunter2", "token_endpoint_auth_method": method});
@@ -551,7 +551,7 @@ async fn a_registered_client_proves_itself_as_the_server_has_said() {
         client.send(call("1")).await;
         refuse(&mut server, &issuer).await;
         issuer.approve(&prompted(&mut prompts).await).await;
-        // The next bridge, which refreshes, still knows.
+        // The next bridge, which refreshes the token, still knows the method.
         let answer = with_token(&mut server, "token-2").await.answer("{}").await;
         client.expect(answer).await;
         client.finish(&mut server).await;
@@ -615,7 +615,7 @@ async fn who_waits_for_another_bridge_names_its_url_and_opens_nothing() {
     issuer.approve(&url).await;
     let answer = with_token(&mut server, "token-2").await.answer("{}").await;
     one.expect(answer).await;
-    // It may take a moment to see that the other is done, and its requests do not wait any more.
+    // The second bridge may take a moment to notice, and its requests no longer wait for the sign-in.
     let answer = loop {
         two.send(call("3")).await;
         let post = server.post().await;
@@ -633,7 +633,7 @@ async fn who_waits_for_another_bridge_names_its_url_and_opens_nothing() {
     two.finish(&mut server).await;
     assert!(others.try_recv().is_err());
     let left = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
-    assert!(left.into_iter().all(|path| path.extension().unwrap() != "prompt"), "it is of no use any more");
+    assert!(left.into_iter().all(|path| path.extension().unwrap() != "prompt"), "the prompt file is removed");
 }
 
 #[tokio::test]
@@ -652,7 +652,7 @@ async fn a_folder_that_cannot_be_written_costs_no_sign_in() {
     client.finish(&mut server).await;
 }
 
-/// An `initialize`, with these capabilities of the client's.
+/// Returns an `initialize` with these capabilities of the client.
 fn initialize(capabilities: &str) -> String {
     let params = format!(
         r#"{{"protocolVersion":"{VERSION}","capabilities":{capabilities},"clientInfo":{{"name":"c","version":"1"}}}}"#
@@ -694,7 +694,7 @@ async fn a_slow_sign_in_does_not_hold_up_the_handshake() {
     told.sort();
     let lists = ["prompts", "resources", "tools"].map(|list| format!("notifications/{list}/list_changed"));
     let over = ["notifications/cancelled", "notifications/elicitation/complete"].map(str::to_owned);
-    assert_eq!(told, [&over[..], &lists].concat(), "the question is taken back");
+    assert_eq!(told, [&over[..], &lists].concat(), "the bridge withdraws the question");
     client.send(call("3")).await;
     let post = with_token(&mut server, "token-2").await;
     assert_eq!(post.header("mcp-session-id"), Some("s"));
@@ -737,13 +737,13 @@ async fn a_client_that_shows_where_to_sign_in_is_told_when_that_is_done() {
     issuer.approve(&url).await;
     let mut told = client.value("a notification").await;
     while told["method"] != "notifications/elicitation/complete" {
-        assert_ne!(told["method"], "notifications/cancelled", "it was answered");
+        assert_ne!(told["method"], "notifications/cancelled", "the question was answered");
         told = client.value("a notification").await;
     }
     assert_eq!(told["params"]["elicitationId"], question["params"]["elicitationId"]);
 }
 
-/// A request of a modern client that can show URLs, with these members more.
+/// Returns a request of a modern client that can show URLs, with these further members.
 fn prompt_with_urls(id: &str, more: &str) -> String {
     let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{"url":{}}}}"#;
     request(id, "prompts/get", &format!(r#"{{"name":"p"{more},{meta}}}"#))
@@ -765,12 +765,12 @@ async fn a_modern_client_shows_where_to_sign_in_and_asks_again() {
     assert_eq!(params["url"], json!(url));
     let state = result["requestState"].to_string();
 
-    // As long as the user takes it comes back, without a question.
+    // While the user signs in, the result comes back without a question.
     let again = |answer: &str| format!(r#","requestState":{state},"inputResponses":{{"r0":{{"action":"{answer}"}}}}"#);
     client.send(prompt_with_urls("2", &again("accept"))).await;
     let waits = client.value("an answer").await;
     assert_eq!(waits["result"], json!({"resultType": "input_required", "requestState": result["requestState"]}));
-    // A user who does not want to is told where it would be.
+    // If the user declines, the error names the URL.
     client.send(prompt_with_urls("3", &again("decline"))).await;
     assert_eq!(client.expect_error("3").await.data["url"].as_str(), Some(&*url));
 
@@ -795,12 +795,12 @@ async fn the_standing_stream_has_nobody_sign_in() {
     client.send(INITIALIZED).await;
     server.post().await.accepted().await;
     unauthorized(server.get().await, &issuer).await;
-    // What lets lists pass does so.
+    // The stream's 401 must not trigger a sign-in for requests that need none.
     client.send(request("1", "tools/list", "{}")).await;
     let answer = server.post().await.answer("{}").await;
     client.expect(answer).await;
-    assert!(prompts.try_recv().is_err(), "no browser for what only the bridge wants");
-    // The first call that is refused has the user sign in, and then the stream has the token, too.
+    assert!(prompts.try_recv().is_err(), "no browser for the bridge's own stream");
+    // The first refused call starts the sign-in. Then the stream has the token, too.
     client.send(call("2")).await;
     refuse(&mut server, &issuer).await;
     issuer.approve(&prompted(&mut prompts).await).await;

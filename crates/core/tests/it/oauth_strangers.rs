@@ -1,4 +1,4 @@
-//! What no authorization server gets, and no server that names one can do.
+//! Hostile authorization servers, and servers that name one: no secret reaches them.
 
 use std::{
     fmt::Write as _,
@@ -19,7 +19,7 @@ use crate::{
     support::{Client, Server, call, issuer::Issuer},
 };
 
-/// The ways in which a client of the user's is used.
+/// Configures a client that the user registered, with this grant and credential.
 fn known_client(config: &mut mcp_gangway_core::Config, grant: Grant, credential: Option<Credential>) {
     let settings = config.oauth.as_mut().unwrap();
     settings.grant = grant;
@@ -35,7 +35,7 @@ fn key() -> Credential {
     Credential::Key(Secret::new(rcgen::KeyPair::generate().unwrap().serialize_pem()))
 }
 
-/// A call, and the sign-in that it needs; gives the token.
+/// Makes a call and completes the sign-in that it needs. Returns the token.
 async fn sign_in(
     client: &mut Client,
     server: &mut Server,
@@ -70,18 +70,18 @@ async fn a_client_of_the_users_is_for_one_authorization_server() {
         let token = sign_in(&mut client, &mut server, &issuer, &mut prompts, grant).await;
         while prompts.try_recv().is_ok() {}
 
-        // The server names another one between two refusals.
+        // The server names another authorization server between two refusals.
         let other = Issuer::of(&server).await;
         client.send(call("2")).await;
         unauthorized(with_token(&mut server, &token).await, &other).await;
         let failure = client.expect_error("2").await;
         assert_eq!((failure.kind(), failure.may_have_run()), ("other_issuer", false), "{failure:?}");
-        for part in [issuer.origin(), other.origin(), format!("--issuer {}", other.origin())] {
+        for part in [issuer.origin(), other.origin(), "name the new one in the settings".to_owned()] {
             assert!(failure.message.contains(&part), "{part}: {failure:?}");
         }
         client.finish(&mut server).await;
 
-        // So it is for the next bridge, and where tokens are revoked.
+        // The next bridge and the revocation of tokens refuse it as well.
         let mut client = Client::start(config.clone());
         client.send(call("3")).await;
         refuse(&mut server, &other).await;
@@ -93,9 +93,9 @@ async fn a_client_of_the_users_is_for_one_authorization_server() {
             assert!(state.requests.iter().all(|request| request.starts_with("GET ")), "{:?}", state.requests);
             assert!(!state.has_got("known-client") && !state.has_got("canary") && !state.has_got(&token));
         }
-        assert!(prompts.try_recv().is_err(), "no window for what is refused");
+        assert!(prompts.try_recv().is_err(), "no prompt for a refused issuer");
 
-        // The user may want it so, and then the old one is refused.
+        // The user may choose the new one. Then the old one is refused.
         config.oauth.as_mut().unwrap().issuer = Some(other.origin());
         let mut client = Client::start(config.clone());
         sign_in(&mut client, &mut server, &other, &mut prompts, grant).await;
@@ -114,7 +114,7 @@ async fn the_issuer_that_the_user_names_is_the_only_one_to_the_letter() {
     for named in ["https://login.example.com", "/", "/x"] {
         let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
         let named = if named.starts_with('/') { issuer.origin() + named } else { named.to_owned() };
-        // Whatever the client is.
+        // The rule holds for every kind of client.
         config.oauth.as_mut().unwrap().issuer = Some(named.clone());
         let mut client = Client::start(config);
         client.send(call("1")).await;
@@ -129,7 +129,7 @@ async fn the_issuer_that_the_user_names_is_the_only_one_to_the_letter() {
 
 #[tokio::test]
 async fn why_a_stream_gets_no_token_is_told_to_who_needs_it() {
-    // The stream of HTTP+SSE, and the rest of a broken one.
+    // The stream of HTTP+SSE, and the resumption of a broken stream.
     for is_old in [true, false] {
         let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
         config.oauth.as_mut().unwrap().issuer = Some("https://login.example.com".to_owned());
@@ -152,7 +152,7 @@ async fn why_a_stream_gets_no_token_is_told_to_who_needs_it() {
     }
 }
 
-/// A document in a place that is not its issuer's may say that it is anybody's.
+/// A document at another URL than its issuer's may claim any issuer.
 #[tokio::test]
 async fn nobody_speaks_for_another_issuer() {
     for (path, named) in [
@@ -211,7 +211,7 @@ async fn a_forbidden_address_is_told_as_what_it_is() {
         assert_eq!((failure.kind(), failure.may_have_run()), ("forbidden_address", false), "{at}: {failure:?}");
         assert!(failure.message.contains(at) && failure.message.contains("where the MCP server is not"), "{failure:?}");
         assert!(failure.data.get("attempts").is_none(), "{failure:?}");
-        // It was sent once: nothing else has come.
+        // The call was sent once: nothing else arrived.
         client.expect_nothing(&mut server).await;
         client.finish(&mut server).await;
         assert!(prompts.try_recv().is_err(), "{at}");
@@ -259,7 +259,7 @@ async fn an_mcp_server_names_so_many_authorization_servers() {
     assert!(asked < 64, "{asked} requests");
 }
 
-/// All that is logged, at every level.
+/// All log lines, at every level.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<String>>);
 
@@ -294,7 +294,7 @@ impl Visit for Log {
     }
 }
 
-/// What the two parties of a sign-in tell each other and nobody else.
+/// Returns the secrets that only the two parties of a sign-in may see.
 fn canaries(issuer: &Issuer) -> Vec<String> {
     const NAMES: [&str; 7] =
         ["client_secret", "client_assertion", "code", "code_verifier", "refresh_token", "device_code", "authorization"];
@@ -337,13 +337,13 @@ async fn no_secret_of_a_sign_in_is_shown_or_goes_elsewhere() {
         }
         issuer.state().device = json!({"device_code": "canary-device-code"});
         let mut client = Client::start(config.clone());
-        // First all goes well, or it is redirected before there is a token.
+        // First the sign-in succeeds, unless it is redirected before there is a token.
         let token =
             if redirects { None } else { Some(sign_in(&mut client, &mut server, &issuer, &mut prompts, grant).await) };
         writeln!(told, "{:?}", config.account().unwrap().status().await.unwrap()).unwrap();
         while prompts.try_recv().is_ok() {}
 
-        // Then it echoes all that it gets, or sends it elsewhere; the MCP server echoes the token.
+        // Then the issuer echoes each request or redirects it; the MCP server echoes the token.
         {
             let mut state = issuer.state();
             state.echoes = vec!["/token", "/revoke", "/register", "/device"];
@@ -371,14 +371,14 @@ async fn no_secret_of_a_sign_in_is_shown_or_goes_elsewhere() {
         canaries.extend(token);
         let log = log.0.lock().unwrap();
         for canary in &canaries {
-            assert!(!told.contains(canary), "{canary} is told: {told}");
+            assert!(!told.contains(canary), "{canary} is shown: {told}");
             assert!(
                 !log.contains(canary),
                 "{canary} is logged: {}",
                 log.lines().filter(|line| line.contains(canary)).collect::<String>()
             );
         }
-        assert!(log.contains("no token"), "the log is heard");
+        assert!(log.contains("no token"), "the log is recorded");
         assert!(stranger.state().requests.is_empty(), "{:?}", stranger.state().requests);
     }
 }

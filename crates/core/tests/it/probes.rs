@@ -1,5 +1,5 @@
-//! What the bridge takes the server for (3.1, R68, R79, R81): each message of the client's shows its own protocol, and each
-//! reply of the server's may show the server's.
+//! Detection of the server's era (3.1, R68, R79, R81). Each message shows the client's protocol, and each response may
+//! show the server's.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ const DISCOVERED: &str = r#"{"resultType":"complete","supportedVersions":["2026-
 const UNKNOWN_METHOD: &str = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"Method not found"}}"#;
 const COMPLETE: &str = r#"{"resultType":"complete","prompts":[]}"#;
 
-/// What a legacy server says to a request outside of a session.
+/// A legacy server's answer to a request outside of a session.
 const NO_SESSION: &str =
     r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"Bad Request: Server not initialized"}}"#;
 
-/// The bridge shakes hands with a legacy server on behalf of its modern client.
+/// The bridge completes the handshake with a legacy server on behalf of its modern client.
 async fn handshake(server: &mut Server) {
     server.initialize(None, VERSION).await;
     let initialized = server.post().await;
@@ -27,7 +27,7 @@ async fn handshake(server: &mut Server) {
     initialized.accepted().await;
 }
 
-/// The client asks for prompts, and the server gets the request as a legacy one.
+/// The client requests prompts, and the server receives a legacy request.
 async fn translated(server: &mut Server, client: &mut Client, id: &str) {
     client.send(modern(id, "prompts/list", "")).await;
     translated_answer(server, client, id).await;
@@ -44,13 +44,13 @@ async fn translated_answer(server: &mut Server, client: &mut Client, id: &str) {
     assert!(line.contains(&format!(r#""id":{id}"#)) && line.contains(r#""resultType":"complete""#), "{line}");
 }
 
-/// The probe with this id is refused in the way after which clients of both eras begin with a handshake.
+/// Expects that the bridge refuses this probe with the code after which clients of both eras start a handshake.
 async fn refused(client: &mut Client, id: &str) {
     let answer = client.value("the answer to the probe").await;
     assert_eq!((&answer["id"].to_string()[..], &answer["error"]["code"]), (id, &Value::from(-32_601)), "{answer}");
 }
 
-/// The client asks for prompts, and the server gets the request as it is.
+/// The client requests prompts, and the server receives the request unchanged.
 async fn direct(server: &mut Server, client: &mut Client, id: &str) {
     let line = modern(id, "prompts/list", "");
     client.send(&line).await;
@@ -75,7 +75,7 @@ async fn r54_a_legacy_server_shows_itself_by_its_refusal() {
         server.modern_post().await.respond_as(status, "application/json", body).await;
         handshake(&mut server).await;
         translated_answer(&mut server, &mut client, "1").await;
-        // It is known now.
+        // From now on the bridge knows the server's era.
         translated(&mut server, &mut client, "2").await;
         client.finish(&mut server).await;
     }
@@ -85,7 +85,7 @@ async fn r54_a_legacy_server_shows_itself_by_its_refusal() {
 async fn r54_r96_a_first_call_is_sent_once_whatever_the_server_is() {
     let (mut server, mut client) = dialogue().await;
     client.send(modern_call("1", "{}")).await;
-    // What the tool wants in headers is asked for first, and shows the server.
+    // The bridge first lists the tools for their headers. The refusal shows the server's era.
     let list = server.modern_post().await;
     assert_eq!(list.rpc_method(), "tools/list");
     list.respond_as(400, "application/json", NO_SESSION).await;
@@ -101,7 +101,7 @@ async fn r54_r96_a_first_call_is_sent_once_whatever_the_server_is() {
 async fn r56_the_verdict_holds_for_the_process() {
     let (mut server, mut client) = modern_dialogue().await;
     direct(&mut server, &mut client, "1").await;
-    // From a server that is known to be modern these are answers and failures like others.
+    // From a server that is known to be modern, these are ordinary answers and failures.
     for (status, code) in [(200, -32_601), (200, -32_000), (400, -32_602), (404, -32_601)] {
         client.send(modern("2", "x/y", "")).await;
         let answer = server.modern_post().await.refuse(status, code).await;
@@ -136,7 +136,7 @@ async fn r56_a_legacy_server_that_turns_into_a_modern_one() {
     server.initialize(Some("s"), VERSION).await;
     server.post().await.accepted().await;
     translated_answer(&mut server, &mut client, "1").await;
-    // The request finds its session gone, and no other to be had.
+    // The session is lost, and the server refuses to create another one.
     let line = modern("2", "prompts/list", "");
     client.send(&line).await;
     server.post().await.respond(404, &[], "").await;
@@ -153,7 +153,7 @@ async fn r56_a_legacy_server_that_turns_into_a_modern_one() {
 #[tokio::test]
 async fn r68_a_refusal_that_may_mean_both_is_looked_into_once() {
     let (mut server, mut client) = modern_dialogue().await;
-    // Nothing is known of the server yet, and older ones have this code as well.
+    // The era is not yet known, and legacy servers use this code as well.
     client.send(modern("1", "prompts/list", "")).await;
     let answer = server.modern_post().await.refuse(400, -32_602).await;
     let initialize = server.post().await;
@@ -171,14 +171,14 @@ async fn r68_a_refusal_that_may_mean_both_is_looked_into_once() {
 async fn r68_a_page_in_front_of_a_modern_server_changes_nothing_for_long() {
     let (mut server, mut client) = dialogue().await;
     direct(&mut server, &mut client, "1").await;
-    // Something before the server answers all in its place.
+    // A gateway in front of the server answers everything.
     client.send(modern("2", "prompts/list", "")).await;
     server.modern_post().await.respond_as(404, "text/html", "<html>").await;
     let initialize = server.post().await;
     assert_eq!(initialize.rpc_method(), "initialize");
     initialize.respond_as(404, "text/html", "<html>").await;
     assert_eq!(client.expect_error("2").await.status(), Some(404));
-    // Then the server is back.
+    // The server is reachable again.
     client.send(modern("3", "prompts/list", "")).await;
     let initialize = server.post().await;
     assert_eq!(initialize.rpc_method(), "initialize");
@@ -218,7 +218,7 @@ async fn r79_a_probe_is_answered_once_the_server_is_up() {
     let (socket, address) = closed_port();
     let mut config = mcp_gangway_core::Config::new(&format!("http://{address}/mcp")).unwrap();
     config.proxy = mcp_gangway_core::Proxy::None;
-    // The first try finds nobody; the next ones follow whatever comes.
+    // The first attempt fails. One of the later attempts succeeds.
     config.timeouts.retry = SOON * 20;
     let mut client = Client::start(config);
     client.send(modern("1", "server/discover", "")).await;
@@ -244,12 +244,12 @@ async fn r81_both_protocols_on_one_stdin() {
         assert_eq!(post.text(), legacy);
         assert_eq!((post.header("mcp-session-id"), post.header("mcp-protocol-version")), (Some("s"), Some(VERSION)));
         assert_eq!(post.header("mcp-method"), None);
-        // The two are under way at once, and each has its own form.
+        // Both requests are in flight at the same time, each in its own form.
         direct(&mut server, &mut client, &format!("{id}0")).await;
         post.json(response(id, r#"{"prompts":[]}"#)).await;
         client.expect(response(id, r#"{"prompts":[]}"#)).await;
     }
-    // What the one refuses says nothing of the other.
+    // The refusal of a modern request does not affect the legacy session.
     client.send(modern("5", "x/y", "")).await;
     let answer = server.modern_post().await.refuse(404, -32_601).await;
     client.expect(answer).await;
@@ -263,7 +263,7 @@ async fn r81_a_probe_at_an_old_server_and_then_a_handshake() {
         let (mut server, mut client) = dialogue().await;
         client.send(modern("1", "server/discover", "")).await;
         server.modern_post().await.respond_as(status, "application/json", body).await;
-        // With this code all SDKs that know both eras begin with a handshake, in this process or another.
+        // After this code, all SDKs that know both eras start a handshake, in the same process or in a new one.
         refused(&mut client, "1").await;
         client.handshake(&mut server, Some("s")).await;
         let legacy = request("2", "ping", "{}");
@@ -272,7 +272,7 @@ async fn r81_a_probe_at_an_old_server_and_then_a_handshake() {
         assert_eq!((post.text(), post.header("mcp-session-id")), (legacy.as_str(), Some("s")));
         let answer = post.answer("{}").await;
         client.expect(answer).await;
-        // Asked again, it is answered without the server.
+        // The bridge answers a further probe without the server.
         client.send(modern("3", "server/discover", "")).await;
         refused(&mut client, "3").await;
         client.finish(&mut server).await;
@@ -294,12 +294,12 @@ async fn a_client_that_began_without_a_probe_stays_what_it_is() {
 
 #[tokio::test]
 async fn what_a_client_speaks_can_be_set() {
-    // A client of both eras is made an old one, whatever the server is.
+    // Treats a client of both eras as a legacy one, at any server.
     let (mut server, mut client) = modern_dialogue_with(|config| config.client_era = ClientEra::Legacy).await;
     client.send(modern("1", "server/discover", "")).await;
     refused(&mut client, "1").await;
     client.finish(&mut server).await;
-    // Or a modern one.
+    // Treats it as a modern one.
     let (mut server, mut client) = modern_dialogue_with(|config| config.client_era = ClientEra::Modern).await;
     client.send(modern("1", "server/discover", "")).await;
     server.modern_post().await.respond_as(400, "application/json", NO_SESSION).await;

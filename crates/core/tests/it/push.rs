@@ -1,4 +1,4 @@
-//! What the server says unasked, over the GET stream (R29–R31), and streams that break and are taken up again (R32–R36).
+//! Server pushes over the GET stream (R29–R31), and streams that break and resume (R32–R36).
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::support::{Client, Exchange, INITIALIZED, Server, VERSION, call, notif
 
 const CHANGED: &str = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
 
-/// A bridge whose server answers GETs, after the handshake.
+/// Starts a bridge whose server answers GETs, and completes the handshake.
 pub(crate) async fn listening(session: Option<&str>) -> (Server, Client) {
     let mut server = Server::start().await;
     server.expect_get();
@@ -15,7 +15,7 @@ pub(crate) async fn listening(session: Option<&str>) -> (Server, Client) {
     (server, client)
 }
 
-/// The next GET, answered with an open stream.
+/// Answers the next GET with an open stream.
 async fn stream(server: &mut Server) -> Exchange {
     let mut get = server.get().await;
     get.sse().await;
@@ -36,7 +36,7 @@ async fn r29_what_the_server_pushes_arrives() {
         get.event(message).await;
         client.expect(message).await;
     }
-    // A question of the server's, outside of any call, and its answer (R27).
+    // A request from the server, outside of any call, and its response (R27).
     let roots = request("0", "roots/list", "{}");
     get.event(&roots).await;
     client.expect(&roots).await;
@@ -68,7 +68,7 @@ async fn r29_a_request_comes_after_the_answer_to_the_get() {
     for status in [200, 405, 503] {
         let (mut server, mut client) = listening(None).await;
         client.send(call("1")).await;
-        // Had the request not been held back, both would be under way by now.
+        // If the bridge did not hold the request back, both would be in flight now.
         let mut get = server.next("the GET before the call").await;
         assert_eq!(get.verb, "GET", "{}", get.text());
         server.expect_no_more();
@@ -81,7 +81,7 @@ async fn r29_a_request_comes_after_the_answer_to_the_get() {
         };
         let post = server.post().await;
         assert_eq!(post.id().as_deref(), Some("1"));
-        // What the call makes the server ask now has a way to the client.
+        // Requests that the call triggers now reach the client on the stream.
         if let Some(mut get) = held {
             let elicitation = request("0", "elicitation/create", "{}");
             get.event(&elicitation).await;
@@ -98,14 +98,14 @@ async fn r29_a_get_without_an_answer_holds_nothing_up_for_long() {
     client.send(call("1")).await;
     let mut get = server.next("the GET before the call").await;
     assert_eq!(get.verb, "GET");
-    // The client's answers and cancellations do not wait.
+    // The client's responses and cancellations do not wait.
     client.send(response("7", "{}")).await;
     let post = server.post().await;
     assert_eq!(post.text(), response("7", "{}"));
     post.accepted().await;
     let answer = server.post().await.answer("{}").await;
     client.expect(answer).await;
-    // Once in a session.
+    // The GET is sent once per session.
     client.expect_nothing(&mut server).await;
     get.sse().await;
     get.event(CHANGED).await;
@@ -248,7 +248,7 @@ async fn r32_a_stream_may_break_again_and_again() {
         client.expect(progress("1", step)).await;
         if step % 2 == 0 { stream.reset() } else { stream.end().await }
     }
-    // Without an event in between the cursor stays; a failure that passes is waited out.
+    // Without an event in between, the cursor stays the same. The bridge retries after a temporary failure.
     server.get().await.respond(503, &[], "").await;
     let mut stream = server.get().await;
     assert_eq!(stream.header("last-event-id"), Some("5"));
@@ -263,7 +263,7 @@ async fn r32_a_stream_may_break_again_and_again() {
 async fn r33_the_wait_that_the_server_asked_for_holds_for_the_streams_that_follow() {
     let mut server = Server::start().await;
     let mut config = server.config();
-    // Nobody would live to see the bridge's own wait.
+    // The test would never see the end of the bridge's own backoff.
     config.timeouts.reconnect = Duration::from_hours(1);
     let mut client = Client::start(config);
     client.send(call("1")).await;
@@ -297,7 +297,7 @@ async fn r44_a_stream_that_is_taken_up_in_vain_has_an_end() {
     post.sse().await;
     post.chunk("retry: 5\nid: 0\ndata:\n\n").await;
     post.end().await;
-    // That the server takes each of them is no sign of life.
+    // A server that only accepts the attempts shows no sign of life.
     let in_vain = async {
         loop {
             let mut get = server.get().await;
@@ -314,7 +314,7 @@ async fn r44_a_stream_that_is_taken_up_in_vain_has_an_end() {
     assert_eq!(told.cancelled_id().as_deref(), Some("1"));
     told.accepted().await;
     client.expect_nothing(&mut server).await;
-    // One more GET may have been on its way.
+    // One more GET may have been in flight.
     server.forget_notifications();
     client.finish(&mut server).await;
 }

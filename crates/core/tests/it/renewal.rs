@@ -2,7 +2,7 @@
 
 use crate::support::{Client, Exchange, INITIALIZED, Server, VERSION, call, cancel, dialogue, request, response};
 
-/// What servers send for a session that they do not know.
+/// Responses of servers to a session that they do not know.
 const LOST: &[(u16, &str, &str)] = &[
     (404, "", ""),
     (404, "text/html", "<html>Not Found</html>"),
@@ -34,7 +34,7 @@ const LOST: &[(u16, &str, &str)] = &[
     ),
 ];
 
-/// Answers the bridge's own `initialize` with a new session, and takes its `initialized`.
+/// Answers the bridge's own `initialize` with a new session, and accepts its `initialized`.
 async fn renewed(server: &mut Server, session: &str) {
     let initialize = server.post().await;
     assert_own_initialize(&initialize);
@@ -157,7 +157,7 @@ async fn r39_a_server_that_cannot_renew_leaves_errors() {
     two.respond(404, &[], "").await;
     server.post().await.respond_as(500, "text/plain", "no").await;
     client.expect_errors(&["1", "2"]).await;
-    // The next request tries once more.
+    // The next request tries again.
     client.send(call("3")).await;
     server.post().await.respond(404, &[], "").await;
     renewed(&mut server, "new").await;

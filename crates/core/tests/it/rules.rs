@@ -1,4 +1,5 @@
-//! The rules of `docs/rules.md`: each number that the sources cite stands there, and each that stands there is tested.
+//! Tests the rules of `docs/rules.md`: it lists each number that the sources cite, and each number that it lists has a
+//! test.
 
 use std::{
     collections::BTreeSet,
@@ -6,14 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The folders with files that cite rules, from the repository's.
+/// The folders, relative to the repository, with files that cite rules.
 const CITING: [&str; 5] = ["crates", "docs", "python", "tests/interop", "tests/conformance"];
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// All texts under a folder, but for what tools have left there.
+/// Collects all texts under a folder, except files that tools generated.
 fn texts(folder: &Path, found: &mut Vec<String>) {
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let (path, name) = (entry.path(), entry.file_name());
@@ -28,7 +29,7 @@ fn texts(folder: &Path, found: &mut Vec<String>) {
     }
 }
 
-/// The numbers that follow `mark` where a word begins.
+/// Returns the numbers that follow `mark` at the beginning of a word.
 fn numbers(text: &str, mark: char) -> impl Iterator<Item = u32> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric());
     words.filter_map(move |word| word.strip_prefix(mark)?.parse().ok())

@@ -1,5 +1,5 @@
-//! The session (R12, R23-R25, R27, R28, R41, R42, R47): what `initialize` settles, which headers follow from it, requests
-//! of the server to the client, and the end.
+//! The session (R12, R23-R25, R27, R28, R41, R42, R47): the effects of `initialize`, the headers that follow from it,
+//! requests of the server to the client, and the end.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ async fn r12_a_handshake_whose_streams_stay_open() {
     stream.head(200, &headers).await;
     stream.event(&response(r#""init""#, &format!(r#"{{"protocolVersion":"{VERSION}"}}"#))).await;
     client.expect(response(r#""init""#, &format!(r#"{{"protocolVersion":"{VERSION}"}}"#))).await;
-    // The answer is there, so the rest goes on.
+    // The answer has arrived, so the other messages continue.
     let initialized = server.post().await;
     assert_eq!(initialized.header("mcp-session-id"), Some("session-1"));
     initialized.accepted().await;
@@ -115,7 +115,7 @@ async fn r23_r25_initialize_carries_neither_session_nor_version() {
     assert_eq!((post.header("mcp-session-id"), post.header("mcp-protocol-version")), (None, None));
     post.initialized(None, VERSION).await;
     client.line("the answer").await;
-    // Without a session: the version only, and no DELETE at the end.
+    // Without a session: only the version header, and no DELETE at the end.
     client.send(call("1")).await;
     let post = server.post().await;
     assert_eq!((post.header("mcp-session-id"), post.header("mcp-protocol-version")), (None, Some(VERSION)));
@@ -149,7 +149,7 @@ async fn r24_a_session_id_that_is_no_token_is_not_used() {
         let (mut server, mut client) = dialogue().await;
         client.initialize().await;
         server.initialize(Some(session), VERSION).await;
-        // Whether the handshake counts is not said; that it is answered is.
+        // The handshake must be answered; its result is not specified.
         client.line("the answer").await;
         client.send(call("1")).await;
         let post = server.post().await;
@@ -188,7 +188,8 @@ async fn r23_a_session_is_learnt_from_initialize_only() {
 async fn r23_to_initialize_again_is_a_new_session() {
     let (mut server, mut client) = dialogue().await;
     client.handshake(&mut server, Some("session-1")).await;
-    // The helper checks that nothing of the old session is on the new `initialize`, and all of the new one after it.
+    // `handshake` checks that the new `initialize` has no header of the old session, and later messages have all of the
+    // new one's.
     client.handshake(&mut server, Some("session-2")).await;
     client.send(call("1")).await;
     let post = server.post().await;
@@ -256,7 +257,7 @@ async fn r28_the_two_sides_count_their_own_ids() {
     stream.sse().await;
     stream.event(&request("1", "sampling/createMessage", "{}")).await;
     client.expect(request("1", "sampling/createMessage", "{}")).await;
-    // A line with an id and no method is the client's answer: sent on, and itself never answered.
+    // A line with an id and no method is the client's response: the bridge forwards it and never answers it.
     for answer in [response("1", "{}"), r#"{"jsonrpc":"2.0","id":1,"error":{"code":-1,"message":"no"}}"#.to_owned()] {
         for status in [202, 500] {
             client.send(&answer).await;

@@ -1,5 +1,5 @@
-//! Connections that die in silence (R44, R96): closed, reset or deaf while nobody used them, a server that is gone and
-//! comes back, perhaps elsewhere. Every open request is answered in bounded time, and the next one works.
+//! Idle connections that die without notice (R44, R96): closed, reset or stalled, and servers that restart, perhaps at
+//! another address. Rule: every open request is answered in bounded time, and the next one works.
 
 use std::{collections::HashSet, net::SocketAddr, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::support::{
     request, response, within,
 };
 
-/// Silence after which the bridges here give up.
+/// The idle timeout of the bridges here.
 const IDLE: Duration = Duration::from_millis(500);
 
 fn config(url: &str) -> Config {
@@ -28,7 +28,7 @@ fn config(url: &str) -> Config {
     config
 }
 
-/// A server, which can be taken away, and its memory, which cannot.
+/// A server that can be stopped, and its memory, which survives.
 struct Host {
     model: Model,
     address: SocketAddr,
@@ -43,19 +43,19 @@ impl Host {
         Self { model, address, serving }
     }
 
-    /// It ends, with all of its connections.
+    /// Stops the server and all of its connections.
     async fn stop(&mut self) {
         self.serving.abort();
         assert!((&mut self.serving).await.unwrap_err().is_cancelled());
     }
 
-    /// It listens again, at this address.
+    /// Restarts the server at this address.
     async fn come_back(&mut self, address: &str) {
         let listener = TcpListener::bind(address).await.unwrap();
         self.serving = tokio::spawn(self.model.clone().serve(listener));
     }
 
-    /// Sends one call, and says what came back and how often it ran.
+    /// Sends one call. Returns the answer and the number of runs.
     async fn ask(&self, client: &mut Client, key: &str) -> (Value, usize) {
         let params = format!(r#"{{"name":"json","arguments":{{"key":"{key}"}}}}"#);
         client.send(request(&format!("\"{key}\""), "tools/call", &params)).await;
@@ -65,7 +65,7 @@ impl Host {
         (answer, self.model.runs(key))
     }
 
-    /// The same, where it must have worked.
+    /// Sends one call, which must succeed.
     async fn ask_well(&self, client: &mut Client, key: &str) {
         let (answer, runs) = self.ask(client, key).await;
         assert!(answer["result"].is_object(), "{answer}");
@@ -89,7 +89,7 @@ async fn shake_hands(client: &mut Client) {
 
 #[tokio::test]
 async fn r96_connections_that_the_server_closed_unnoticed() {
-    // The end of the connection and the next call reach the bridge together, as after a sleep.
+    // The bridge sees the end of the connection and the next call at the same time, as after a sleep of the computer.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut client = Client::start(config(&format!("http://{}/mcp", listener.local_addr().unwrap())));
     listener.set_nonblocking(true).unwrap();
@@ -107,7 +107,7 @@ async fn r96_connections_that_the_server_closed_unnoticed() {
         socket.write_all(format!("{head}{}\r\n\r\n{answer}", answer.len()).as_bytes()).await.unwrap();
         client.expect(answer).await;
         drop(socket);
-        // A line from a real client comes through the same system call that brings the end.
+        // In real use, one system call reports both the line from the client and the end of the connection.
         tokio::task::yield_now().await;
     }
 }
@@ -124,7 +124,7 @@ async fn r96_a_server_that_starts_anew_while_nothing_happens() {
         host.come_back(&host.address.to_string()).await;
         host.ask_well(&mut client, &format!("after {turn}")).await;
     }
-    // The session was made anew each time, and no more often.
+    // The bridge created one new session per restart.
     assert_eq!(host.model.sessions(), 6);
 }
 
@@ -165,11 +165,11 @@ async fn r44_an_http2_connection_that_turns_deaf() {
             client.expect(response(&before, "{}")).await;
             proxy.arm(Cut { side: Side::Response, after: 0, fault: Fault::Stall });
             client.send(call(&deaf)).await;
-            // The bridge may notice before the time is up.
+            // The bridge may notice before the timeout.
             let failure = client.expect_error(&deaf).await;
             assert!(matches!(failure.kind(), "timeout" | "connection_lost"), "{failure:?}");
             assert!(failure.may_have_run(), "{failure:?}");
-            // All requests share a connection, so this one must not be among them any more.
+            // All requests share a connection, so this one needs a new one.
             client.send(call(&after)).await;
             client.expect(response(&after, "{}")).await;
         }
@@ -187,7 +187,7 @@ async fn r44_a_ping_finds_an_http2_connection_that_turned_deaf() {
     let proxy = FaultProxy::before(SocketAddr::from(([127, 0, 0, 1], server.port()))).await.unwrap();
     let mut config = config(&format!("https://localhost:{}/mcp", proxy.address().port()));
     config.tls.ca_certificates = vec![authority.pem()];
-    // The server may think for as long as it likes, if it is there.
+    // The server may take any time to respond, if it answers pings.
     (config.timeouts.idle, config.timeouts.ping) = (Duration::from_hours(1), IDLE);
     let mut client = Client::start(config);
     let serve = server.serve(async |message: &Value| Fate::Answer(response(&message["id"].to_string(), "{}")));
@@ -221,7 +221,7 @@ async fn r94_a_server_that_moves_to_another_address() {
         host.come_back(address).await;
         host.ask_well(&mut client, &format!("after {turn}")).await;
     }
-    // It was the same server all the time, so the session was as well.
+    // The server kept its memory, so the session stays the same.
     assert_eq!(host.model.sessions(), 1);
 }
 
@@ -234,7 +234,7 @@ async fn r9_a_network_that_goes_and_comes_back() {
     let mut client = Client::start(config);
     shake_hands(&mut client).await;
     host.ask_well(&mut client, "before").await;
-    // A call is open when it happens.
+    // A call is open when the network fails.
     let params = r#"{"name":"json","arguments":{"key":"open","wait":60000}}"#;
     client.send(request("\"open\"", "tools/call", params)).await;
     while host.model.runs("open") == 0 {
@@ -267,7 +267,7 @@ async fn r39_a_server_that_starts_anew_under_load() {
             let params = format!(r#"{{"name":"resumable","arguments":{{"key":"{key}","wait":{}}}}}"#, call * 5);
             client.send(request(&format!("\"{key}\""), "tools/call", &params)).await;
         }
-        // Some are answered, some are under way.
+        // Some calls are answered, some are in flight.
         let begun = (turn - 1) * CALLS;
         read_answers(&mut client, &mut answered, begun + CALLS / 4).await;
         host.stop().await;
@@ -281,11 +281,11 @@ async fn r39_a_server_that_starts_anew_under_load() {
     client.expect_end_of_output().await;
     let (calls, twice) = host.model.all_runs();
     assert!(calls <= TURNS * (CALLS + 1) && twice == 0, "{twice} of {calls} calls ran twice");
-    // The first session, and one for each start, however many calls found the old one gone.
+    // The first session, and one per restart, however many calls found the old one lost.
     assert_eq!(host.model.sessions(), 1 + TURNS);
 }
 
-/// Reads until so many requests have been answered; none of them may be answered twice.
+/// Reads until `count` requests have been answered. No request may be answered twice.
 async fn read_answers(client: &mut Client, answered: &mut HashSet<String>, count: usize) {
     while answered.len() < count {
         let line = client.line("an answer").await;
@@ -296,7 +296,7 @@ async fn read_answers(client: &mut Client, answered: &mut HashSet<String>, count
     }
 }
 
-/// A relay with a way of 40 ms in each direction, to a server that closes what was idle for a time without a word.
+/// Starts a server with a latency of 40 ms in each direction. It closes idle connections without notice.
 async fn far_away(keeps: Duration, announces: Option<u64>) -> SocketAddr {
     const WAY: Duration = Duration::from_millis(40);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -308,7 +308,7 @@ async fn far_away(keeps: Duration, announces: Option<u64>) -> SocketAddr {
                 loop {
                     let mut piece = [0; 4096];
                     let Ok(length) = tokio::time::timeout(keeps, socket.read(&mut piece)).await else {
-                        // The client hears of it on its way; what it sends meanwhile is lost.
+                        // The client sees the end only after the latency. Requests that it sends meanwhile are lost.
                         tokio::time::sleep(WAY).await;
                         return;
                     };
@@ -339,7 +339,7 @@ async fn far_away(keeps: Duration, announces: Option<u64>) -> SocketAddr {
 
 #[tokio::test]
 async fn r96_no_call_is_lost_with_a_connection_that_the_server_closes() {
-    // As uvicorn does after 5 s, and servers that say that they do so earlier.
+    // As uvicorn does after 5 s, and servers that announce a shorter time.
     let calls = [(5000, None), (2000, Some(2)), (3000, Some(3))].into_iter().map(|(keeps, announces)| async move {
         let address = far_away(Duration::from_millis(keeps), announces).await;
         for early in [70_u64, 50, 30, 10, 0] {
@@ -372,7 +372,7 @@ async fn what_the_server_keeps_is_used_for_as_long() {
         for (id, method) in [("1", "tools/call"), ("2", "tools/list"), ("3", "tools/call")] {
             client.send(request(id, method, r#"{"name":"t"}"#)).await;
             let post = server.post().await;
-            // What only reads goes on the old connection in any case.
+            // A request that only reads uses the old connection in any case.
             let expected = if id == "3" { connections - 1 } else { 0 };
             assert_eq!(post.connection, expected, "{announces:?} {id}");
             post.respond(200, &headers, response(id, "{}")).await;

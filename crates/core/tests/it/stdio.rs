@@ -1,10 +1,10 @@
-//! Lines in and lines out (R1-R4, R14-R17): what may stand on a line, what is done to its bytes, and which id is whose.
+//! Lines in and lines out (R1-R4, R14-R17): valid lines, unchanged bytes, and the ownership of ids.
 
 use serde_json::Value;
 
 use crate::support::{call, dialogue, framed, notification, progress, request, response};
 
-/// JSON values that a parser could change on the way.
+/// JSON values that a parser could change.
 const DELICATE: &[&str] = &[
     "12345678901234567890",
     "9007199254740993",
@@ -25,7 +25,7 @@ const DELICATE: &[&str] = &[
     r#"{ "":"" , "jsonrpc" : "1.0", "id":[7], "method":null }"#,
 ];
 
-/// 100,000 arrays in one another.
+/// Returns 100,000 nested arrays.
 fn deep() -> String {
     const DEPTH: usize = 100_000;
     "[".repeat(DEPTH) + &"]".repeat(DEPTH)
@@ -83,7 +83,7 @@ async fn r2_a_pretty_printed_answer_becomes_one_line() {
         server.post().await.json(&pretty).await;
         client.expect(&one_line).await;
 
-        // In an event, each line has its own field, and the line ends are joined by one LF each.
+        // In an event, each line has its own field, and each line end becomes one LF.
         let event = format!("data: {}{end}{end}", pretty.replace(end, &format!("{end}data: ")));
         client.send(call("1")).await;
         server.post().await.respond_as(200, "text/event-stream", event).await;
@@ -113,7 +113,7 @@ async fn r4_each_id_gets_its_own_answer_in_its_own_type() {
     for id in IDS {
         client.send(call(id)).await;
     }
-    // All are open together; the answers go the other way round.
+    // All requests are open together, and the answers come in reverse order.
     let mut answers = Vec::new();
     for id in IDS.iter().rev() {
         let post = server.post_of(id).await;
@@ -167,7 +167,7 @@ async fn r4_an_id_that_the_server_spelled_anew_is_put_right() {
         }
     }
 
-    // Both spellings of a text are the same id.
+    // Both spellings of a string are the same id.
     client.send(call(r#""\u0061\/""#)).await;
     server.post().await.json(response(r#""a/""#, "{}")).await;
     let line: Value = serde_json::from_slice(&client.line("the answer").await).unwrap();
@@ -178,7 +178,8 @@ async fn r4_an_id_that_the_server_spelled_anew_is_put_right() {
 #[tokio::test]
 async fn r4_a_number_is_not_the_text_of_it() {
     let (mut server, mut client) = dialogue().await;
-    // But in the reply to a request of its own, as some servers make every id a text, and the SDKs take that.
+    // Exception: a string is accepted in the response to the request's own POST, because some servers turn every id
+    // into a string, and the SDKs accept that.
     client.send(call("7")).await;
     server.post().await.json(response(r#""7""#, "{}")).await;
     client.expect(response("7", "{}")).await;
@@ -445,7 +446,7 @@ async fn r15_nesting_a_hundred_thousand_deep() {
     client.expect(answer).await;
     stream.end().await;
 
-    // Without its other half it is no JSON.
+    // Without the closing half it is not JSON.
     client.send("[".repeat(100_000)).await;
     assert_eq!(client.expect_error("null").await.code, -32700);
     client.expect_nothing(&mut server).await;
@@ -489,7 +490,7 @@ async fn r16_batches_with_nothing_to_answer_or_to_send() {
     assert_eq!(client.expect_error("null").await.code, -32600);
     client.expect_nothing(&mut server).await;
 
-    // What is no message gets its error, and the rest is served.
+    // Invalid elements get errors, and the bridge forwards the rest.
     client.send(format!("[1,{},{{\"id\":5}}]", call("2"))).await;
     let post = server.post().await;
     assert_eq!(post.text(), call("2"));

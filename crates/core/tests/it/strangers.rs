@@ -1,4 +1,4 @@
-//! Ids that fit nothing, come late, come twice, or are chosen to be taken for the bridge's own (R36, R45).
+//! Ids that match no request, arrive late, arrive twice, or imitate the bridge's own (R36, R45).
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::support::{
 
 const CHANGED: &str = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
 
-/// A bridge whose server pushes, with a session that it can lose, and the push stream.
+/// Starts a bridge with a session and a push stream.
 pub(crate) async fn listening() -> (Server, Client, Exchange) {
     let mut server = Server::start().await;
     server.expect_get();
@@ -19,7 +19,7 @@ pub(crate) async fn listening() -> (Server, Client, Exchange) {
     (server, client, push)
 }
 
-/// Takes the bridge's own handshake, and gives the id that it chose.
+/// Answers the bridge's own handshake. Returns the id that it chose.
 async fn renewed(server: &mut Server, session: &str) -> String {
     let initialize = server.post().await;
     assert_eq!(initialize.rpc_method(), "initialize", "{}", initialize.text());
@@ -31,7 +31,7 @@ async fn renewed(server: &mut Server, session: &str) -> String {
     id
 }
 
-/// What the bridge's next own id would be, if it counts.
+/// Returns the bridge's next id, assuming that it counts.
 fn successor(id: &str) -> String {
     let id: String = serde_json::from_str(id).unwrap();
     let (stem, number) = id.rsplit_once('-').expect("an id that ends in a number");
@@ -70,7 +70,7 @@ async fn r36_answers_to_what_is_finished_or_was_never_asked() {
     client.send(call("2")).await;
     let mut stream = server.post().await;
     stream.sse().await;
-    // Finished, unknown, of another type, of no type at all, and the same as errors.
+    // Finished, unknown, of another type, of no valid type, and the same as errors.
     for id in ["1", "3", "\"1\"", "\"2\"", "2.5", "-2", "\"\"", "\"mcp-gangway\"", "\"mcp-gangway-1\""] {
         let error = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32603,"message":"stray"}}}}"#);
         for message in [response(id, "\"stray\""), error] {
@@ -104,7 +104,7 @@ async fn r45_the_answer_to_one_request_in_the_reply_to_another() {
     client.expect(response("2", "\"across\"")).await;
     second.event(&response("1", "\"across\"")).await;
     client.expect(response("1", "\"across\"")).await;
-    // What they answer then themselves comes second.
+    // Each stream's own answer comes second, so the bridge drops it.
     first.event(&response("1", "\"own\"")).await;
     second.event(&response("2", "\"own\"")).await;
     first.end().await;
@@ -123,7 +123,7 @@ async fn r39_a_client_whose_ids_look_like_the_bridges_own() {
     let answer = server.post_of("1").await.answer("{}").await;
     client.expect(answer).await;
 
-    // The client has an open request under the id that the bridge is about to use, and others around it.
+    // The client has an open request under the id that the bridge uses next, and under ids around it.
     let next = successor(&seen);
     let after = successor(&next);
     let mut open = Vec::new();
@@ -137,7 +137,7 @@ async fn r39_a_client_whose_ids_look_like_the_bridges_own() {
     server.post_of("2").await.respond(404, &[], "").await;
     renewed(&mut server, "session-2").await;
     let answer = server.post_of("2").await.answer("{}").await;
-    // The bridge's own answer is not among what comes: only that of the list.
+    // The bridge's own answer does not reach the client, only that of the list.
     client.expect(answer).await;
     client.expect_nothing(&mut server).await;
     for post in open {
@@ -145,7 +145,7 @@ async fn r39_a_client_whose_ids_look_like_the_bridges_own() {
         client.expect(answer).await;
     }
     client.expect_nothing(&mut server).await;
-    // The client's cancellation of such an id is about its own request.
+    // The client's cancellation of such an id applies to its own request.
     client.send(call(&next)).await;
     let post = server.post_of(&next).await;
     client.send(cancel(&next)).await;
@@ -164,7 +164,7 @@ async fn r39_a_server_that_answers_for_the_bridge() {
     server.post().await.respond(404, &[], "").await;
     let initialize = server.post().await;
     let own = initialize.id().unwrap();
-    // The answer comes where the server likes it, again and again: it is never the client's.
+    // The server sends the answer on several streams, repeatedly. It never reaches the client.
     let info = r#"{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"evil","version":"1"}}"#;
     initialize.initialized(Some("session-1"), VERSION).await;
     server.post().await.accepted().await;
@@ -173,7 +173,7 @@ async fn r39_a_server_that_answers_for_the_bridge() {
         push.event(&response(&own, info)).await;
         push.event(&response(&successor(&own), info)).await;
     }
-    // The stream of the session that is gone may still be read or not; there is a new one.
+    // The bridge may or may not still read the stream of the lost session. It opens a new one.
     let mut push = server.get().await;
     push.sse().await;
     push.event(&response(&own, info)).await;
@@ -182,7 +182,7 @@ async fn r39_a_server_that_answers_for_the_bridge() {
     client.expect(CHANGED).await;
     let answer = again.answer("{}").await;
     client.expect(answer).await;
-    // It is the session that the server has given, not one that was put in its place.
+    // The session is the one that the server assigned, not one from the extra answers.
     client.expect_nothing(&mut server).await;
     client.send(call("2")).await;
     let post = server.post().await;
@@ -201,7 +201,7 @@ async fn r28_a_server_whose_ids_look_like_the_bridges_own() {
     let mut stream = server.post_of("1").await;
     stream.sse().await;
     for id in [own.clone(), successor(&own), "\"mcp-gangway-0\"".to_owned()] {
-        // A question is the client's to answer, and its answer the server's, whatever the id.
+        // With any id, a question goes to the client, and its response to the server.
         let question = request(&id, "elicitation/create", "{}");
         stream.event(&question).await;
         client.expect(&question).await;
@@ -210,7 +210,7 @@ async fn r28_a_server_whose_ids_look_like_the_bridges_own() {
         let post = server.post().await;
         assert_eq!(post.text(), answer);
         post.accepted().await;
-        // A cancellation of the server's for its question as well.
+        // A cancellation of the question by the server goes to the client as well.
         stream.event(&cancel(&id)).await;
         client.expect(cancel(&id)).await;
     }
@@ -222,7 +222,7 @@ async fn r28_a_server_whose_ids_look_like_the_bridges_own() {
 #[tokio::test]
 async fn r13_a_flood_of_notifications_delays_no_other_answer() {
     const FLOOD: usize = 100_000;
-    // More than the bridge and the pipes may hold between the server and a client that reads.
+    // More than the bridge and the pipes may buffer between the server and a client that reads.
     const HELD: usize = 24 << 20;
     for pushed in [false, true] {
         let (mut server, mut client, mut push) = listening().await;
@@ -239,7 +239,7 @@ async fn r13_a_flood_of_notifications_delays_no_other_answer() {
                 written.set(written.get() + 10);
             }
         };
-        // Behind the first notifications another call is made. Its answer must be there before the flood is over.
+        // After the first notifications the client makes another call. Its answer must arrive before the flood ends.
         let mut answered_after = None;
         let reading = async {
             let mut read = 0;
@@ -263,8 +263,8 @@ async fn r13_a_flood_of_notifications_delays_no_other_answer() {
         };
         let answering = async { server.post_of("\"quick\"").await.answer("{}").await };
         let ((), (), _) = tokio::join!(flood, reading, answering);
-        let after = answered_after.expect("the quick call is answered before the flood is over");
-        assert!(after < FLOOD, "it was answered at the very end");
+        let after = answered_after.expect("the quick call is answered before the flood ends");
+        assert!(after < FLOOD, "the answer came only after the flood");
         stream.event(&response("\"flooded\"", "{}")).await;
         client.expect(response("\"flooded\"", "{}")).await;
         client.expect_nothing(&mut server).await;

@@ -1,5 +1,5 @@
-//! A modern client at a legacy server (3.3): the handshake that the client does not make, requests and their answers, what
-//! the server asks in the middle of a call, subscriptions, and how all of that ends.
+//! A modern client at a legacy server (3.3): the handshake on the client's behalf, requests and responses, questions in
+//! the middle of a call, subscriptions, and their ends.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -11,13 +11,14 @@ use crate::support::{
     response,
 };
 
-/// A client that can be asked everything.
+/// The capabilities of a client that can answer every question.
 const ABLE: &str = r#"{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}"#;
 const UNSUPPORTED: i64 = -32_022;
 const NOT_FOUND: i64 = -32_601;
 const INVALID: i64 = -32_602;
 
-/// A request of a client with these capabilities; `more` are further members of its parameters, each after a comma.
+/// Returns a request of a client with these capabilities. `more` are further members of its parameters, each after a
+/// comma.
 fn modern(id: &str, method: &str, capabilities: &str, more: &str) -> String {
     let version = r#""io.modelcontextprotocol/protocolVersion":"2026-07-28""#;
     let client = r#""io.modelcontextprotocol/clientInfo":{"name":"c","version":"1"}"#;
@@ -25,18 +26,18 @@ fn modern(id: &str, method: &str, capabilities: &str, more: &str) -> String {
     request(id, method, &format!(r#"{{"_meta":{{{version},{client},{capabilities}}}{more}}}"#))
 }
 
-/// A tool call of a client that can be asked everything.
+/// Returns a tool call of a client that can answer every question.
 fn ask(id: &str) -> String {
     modern(id, "tools/call", ABLE, r#","name":"t","arguments":{}"#)
 }
 
-/// The same call again, with the state that it was given and responses, written as members of an object.
+/// Returns the same call again, with the given state and responses, written as members of an object.
 fn again(id: &str, state: &str, responses: &str) -> String {
     let more = format!(r#","name":"t","arguments":{{}},"requestState":"{state}","inputResponses":{{{responses}}}"#);
     modern(id, "tools/call", ABLE, &more)
 }
 
-/// With another member in `_meta`.
+/// Adds another member to `_meta`.
 fn with_meta(request: &str, member: &str) -> String {
     request.replacen(r#"{"_meta":{"#, &format!(r#"{{"_meta":{{{member},"#), 1)
 }
@@ -53,7 +54,7 @@ fn error(id: &str, code: i64, text: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":"{text}"}}}}"#)
 }
 
-/// Answers `initialize` with what the server offers, and takes `initialized`.
+/// Answers `initialize` with these capabilities, and accepts `initialized`. Returns the bridge's `initialize`.
 async fn shake_hands(server: &mut Server, session: &str, capabilities: &str) -> Value {
     let initialize = server.post().await;
     let made = initialize.value();
@@ -86,7 +87,7 @@ fn in_session(exchange: &Exchange, session: &str) {
     assert_eq!(exchange.header("mcp-method"), None, "a legacy request has no modern headers");
 }
 
-/// A client and a server with a bridge that keeps the client a modern one, although it asks with a probe.
+/// Starts a client and a server. The bridge treats the client as modern, although its first request is a probe.
 async fn dialogue() -> (Server, Client) {
     let server = Server::start().await;
     let client = start(server.config());
@@ -98,7 +99,7 @@ fn start(mut config: mcp_gangway_core::Config) -> Client {
     Client::start(config)
 }
 
-/// The client's first request is a probe, after which it is served in the session "s" of a server that offers this.
+/// Probes in the session "s" of a server with these capabilities.
 async fn discover(server: &mut Server, client: &mut Client, capabilities: &str) {
     client.send(modern(r#""d""#, "server/discover", ABLE, "")).await;
     let probe = server.post().await;
@@ -113,12 +114,12 @@ async fn discovered(client: &mut Client) {
     assert_eq!(client.value("the DiscoverResult").await["id"], "d");
 }
 
-/// A client and a legacy server after the client's probe.
+/// Returns a client and a legacy server after the client's probe.
 async fn served() -> (Server, Client) {
     served_with(|_| ()).await
 }
 
-/// With these settings of the bridge.
+/// Returns the same with these settings of the bridge.
 async fn served_with(settings: impl FnOnce(&mut mcp_gangway_core::Config)) -> (Server, Client) {
     let mut server = Server::start().await;
     let mut config = server.config();
@@ -129,7 +130,7 @@ async fn served_with(settings: impl FnOnce(&mut mcp_gangway_core::Config)) -> (S
     (server, client)
 }
 
-/// With a stream for what the server pushes.
+/// Returns the same with a push stream.
 async fn listening(capabilities: &str) -> (Server, Client, Exchange) {
     let mut server = Server::start().await;
     server.expect_get();
@@ -141,7 +142,7 @@ async fn listening(capabilities: &str) -> (Server, Client, Exchange) {
     (server, client, get)
 }
 
-/// The client's call arrives, and its stream is open.
+/// Takes the client's call, and opens its stream.
 async fn stream(server: &mut Server) -> Exchange {
     let mut call = server.post().await;
     assert_eq!(call.rpc_method(), "tools/call", "{}", call.text());
@@ -149,7 +150,7 @@ async fn stream(server: &mut Server) -> Exchange {
     call
 }
 
-/// The client is asked for input; gives the questions and the state.
+/// Expects a result that asks the client for input. Returns the questions and the state.
 async fn input_required(client: &mut Client, id: &str) -> (Value, String) {
     let answer = client.value("a result that asks for input").await;
     assert_eq!(answer["id"], serde_json::from_str::<Value>(id).unwrap(), "{answer}");
@@ -158,7 +159,7 @@ async fn input_required(client: &mut Client, id: &str) -> (Value, String) {
     (result["inputRequests"].clone(), result["requestState"].as_str().expect("a state").to_owned())
 }
 
-/// A call with this id, in the middle of which the server asks something; gives its stream and the state.
+/// Makes a call with this id, during which the server asks a question. Returns its stream and the state.
 async fn parked(server: &mut Server, client: &mut Client, id: &str) -> (Exchange, String) {
     client.send(ask(id)).await;
     let mut call = stream(server).await;
@@ -167,7 +168,7 @@ async fn parked(server: &mut Server, client: &mut Client, id: &str) -> (Exchange
     (call, state)
 }
 
-/// The server is given this.
+/// Expects that the server receives this text.
 async fn given(server: &mut Server, text: &str) {
     let post = server.post().await;
     assert_eq!(post.text(), text);
@@ -175,7 +176,7 @@ async fn given(server: &mut Server, text: &str) {
     post.accepted().await;
 }
 
-/// The server is told that nobody waits for the request with this id any more.
+/// Expects that the server receives the cancellation of the request with this id.
 async fn cancelled(server: &mut Server, id: &str) {
     let post = server.post().await;
     assert_eq!(post.cancelled_id().as_deref(), Some(id), "{}", post.text());
@@ -183,7 +184,7 @@ async fn cancelled(server: &mut Server, id: &str) {
     post.accepted().await;
 }
 
-/// An error that the bridge answers by itself, as a modern server would.
+/// Expects an error that the bridge answers itself, as a modern server would.
 async fn refused(client: &mut Client, id: &str, code: i64) -> Value {
     let answer = client.value("an error").await;
     assert_eq!(answer["id"], serde_json::from_str::<Value>(id).unwrap(), "{answer}");
@@ -192,13 +193,13 @@ async fn refused(client: &mut Client, id: &str, code: i64) -> Value {
     answer
 }
 
-/// All lines up to here have been taken: what needs no server is answered in its turn.
+/// Waits until the bridge has read all lines so far: it answers this request itself, in order.
 async fn taken(client: &mut Client) {
     client.send(modern(r#""taken""#, "tools/list", "{}", "").replace("2026-07-28", "2099-01-01")).await;
     refused(client, r#""taken""#, UNSUPPORTED).await;
 }
 
-/// The result that this becomes, written as members of an object.
+/// Returns the complete result that the bridge makes from these members of an object.
 fn complete(id: &str, members: &str) -> String {
     let meta = r#""_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"}}"#;
     response(id, &format!(r#"{{"resultType":"complete",{meta},{members}}}"#))
@@ -240,7 +241,7 @@ async fn first_modern_request_leads_to_a_handshake() {
             "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "s", "version": "1"}},
         });
         assert_eq!(answer, json!({"jsonrpc": "2.0", "id": "d", "result": expected}));
-        // From now on it needs no server.
+        // From now on the bridge answers this itself.
         client.send(modern("2", "server/discover", "{}", "")).await;
         assert_eq!(client.value("another DiscoverResult").await["result"], expected);
         client.has_session("s");
@@ -327,7 +328,7 @@ async fn first_modern_request_at_a_server_with_http_sse() {
     assert_eq!((initialize.target.as_str(), initialize.rpc_method().as_str()), ("/m", "initialize"));
     let id = initialize.id().unwrap();
     initialize.accepted().await;
-    // A server may ask whether the client is there before all else.
+    // A server may send a ping before anything else.
     events.event(&request("9", "ping", "{}")).await;
     let pong = server.post().await;
     assert_eq!(pong.text(), response("9", "{}"));
@@ -338,7 +339,7 @@ async fn first_modern_request_at_a_server_with_http_sse() {
     initialized.accepted().await;
     discovered(&mut client).await;
 
-    // Everything comes on the one stream.
+    // All messages arrive on the one stream.
     client.send(with_meta(&ask("1"), r#""progressToken":"a""#)).await;
     let post = server.post().await;
     let id = post.id().unwrap();
@@ -405,7 +406,7 @@ async fn r79_a_probe_is_answered_though_the_server_is_silent() {
     let probe = server.post().await;
     let failure = client.expect_error("1").await;
     assert_eq!(failure.kind(), "timeout");
-    assert!(!failure.message.contains("--"), "no option sets this limit: {failure:?}");
+    assert!(!failure.message.contains("settings"), "no option sets this limit: {failure:?}");
     probe.closed_by_peer("the end of the probe").await;
     client.finish(&mut server).await;
 }
@@ -417,7 +418,7 @@ async fn r79_a_probe_is_answered_though_the_handshake_takes_long() {
     server.post().await.respond(400, &[], "").await;
     let initialize = server.post().await;
     assert_eq!(client.expect_error("1").await.kind(), "timeout");
-    // It goes on, and is there for the next one.
+    // The handshake continues, and the next request uses it.
     offer(initialize, "s", "{}").await;
     initialized(&mut server, "s").await;
     client.send(modern("2", "server/discover", "{}", "")).await;
@@ -444,7 +445,7 @@ async fn a_handshake_outlives_the_request_that_needed_it() {
     client.finish(&mut server).await;
 }
 
-// Requests and answers.
+// Requests and responses.
 
 #[tokio::test]
 async fn r3_r4_requests_are_stripped_and_answers_completed() {
@@ -458,7 +459,7 @@ async fn r3_r4_requests_are_stripped_and_answers_completed() {
         let upstream = post.id().unwrap();
         let params = r#"{"_meta":{"progressToken":1.0}, "cursor" : "\ud800","n":1e400}"#;
         assert_eq!(post.text(), request(&upstream, "tools/list", params));
-        // Pretty-printed, with what no library would keep.
+        // Pretty-printed, with values that no JSON library would preserve.
         let result = "{\r\n  \"tools\": [],\n \"nextCursor\":\"\\udfff\", \"x\":[1e400,9007199254740993,1.0] }";
         post.json(format!("{{ \"jsonrpc\":\"2.0\",\n\"result\":{result},\"id\":{upstream}, \"new\":0 }}")).await;
         let line = String::from_utf8(client.line("the answer").await).unwrap();
@@ -512,12 +513,12 @@ async fn log_levels_are_set_once_and_messages_filtered() {
         first.event(&log(level)).await;
     }
     client.expect(log("error")).await;
-    // A server may say it on the other stream.
+    // A server may also send logs on the push stream.
     for level in ["debug", "warning"] {
         get.event(&log(level)).await;
     }
     client.expect(log("warning")).await;
-    // The level is that of the request, not the last one's; and it is known already.
+    // The level is that of each request, not of the last one. The server already knows it.
     client.send(with_level(&ask("2"), "warning")).await;
     let mut second = stream(&mut server).await;
     client.send(ask("3")).await;
@@ -540,7 +541,7 @@ async fn log_levels_are_set_once_and_messages_filtered() {
     client.finish(&mut server).await;
 }
 
-// Questions of the server's.
+// Questions of the server.
 
 #[tokio::test]
 async fn questions_become_a_result_and_the_same_stream_goes_on() {
@@ -616,7 +617,7 @@ async fn questions_while_the_server_has_not_done_with_the_last_response() {
 #[tokio::test]
 async fn questions_on_the_get_stream_belong_to_an_open_call() {
     let (mut server, mut client, mut get) = listening("{}").await;
-    // Without a call there is nobody to ask.
+    // Without a call, there is no client to ask.
     get.event(&elicitation("5")).await;
     let post = server.post().await;
     assert_eq!(post.value()["error"]["code"], NOT_FOUND, "{}", post.text());
@@ -624,7 +625,7 @@ async fn questions_on_the_get_stream_belong_to_an_open_call() {
     post.accepted().await;
     client.send(ask("1")).await;
     let call = stream(&mut server).await;
-    // A newer request that cannot be answered with questions does not stand in the way.
+    // A newer request that cannot carry questions does not prevent the question.
     client.send(modern("2", "completion/complete", ABLE, "")).await;
     let completion = server.post().await;
     get.event(&elicitation("0")).await;
@@ -723,7 +724,7 @@ async fn a_state_that_stands_for_nothing_is_refused() {
     client.send(again("1", "foreign", "")).await;
     refused(&mut client, "1", INVALID).await;
     let (call, state) = parked(&mut server, &mut client, "2").await;
-    // That of another method's request is as foreign, and not used up by it.
+    // The state of another method's request is equally unknown. The attempt does not use it up.
     let other = modern("3", "prompts/get", ABLE, &format!(r#","name":"p","requestState":"{state}""#));
     client.send(other).await;
     refused(&mut client, "3", INVALID).await;
@@ -759,11 +760,11 @@ async fn progress_of_a_parked_call_is_dropped_and_then_the_retrys() {
     client.expect(progress(r#""a""#, 1)).await;
     call.event(&elicitation("0")).await;
     let (_, state) = input_required(&mut client, "1").await;
-    // Nothing is under way to which these could belong.
+    // No open request can own these.
     call.event(&progress(r#""a""#, 2)).await;
     get.event(&progress(r#""a""#, 3)).await;
     call.event(&notification("notifications/message", r#"{"level":"error","data":0}"#)).await;
-    // The server's pings come after it on both streams, so that all of that was read.
+    // The server's pings follow on both streams. Their responses prove that the bridge has read all messages before.
     call.event(&request("8", "ping", "{}")).await;
     given(&mut server, &response("8", "{}")).await;
     get.event(&request("9", "ping", "{}")).await;
@@ -774,7 +775,7 @@ async fn progress_of_a_parked_call_is_dropped_and_then_the_retrys() {
     client.expect(progress("5", 4)).await;
     get.event(&progress(r#""a""#, 5)).await;
     client.expect(progress("5", 5)).await;
-    // Nobody's.
+    // It belongs to no request.
     get.event(&progress(r#""b""#, 6)).await;
     get.event(&request("10", "ping", "{}")).await;
     given(&mut server, &response("10", "{}")).await;
@@ -789,7 +790,7 @@ async fn a_parked_call_holds_no_permit() {
     let (call, state) = parked(&mut server, &mut client, "1").await;
     client.send(ask("2")).await;
     let other = stream(&mut server).await;
-    // The retry takes the place that the other leaves.
+    // The retry takes the place that the other call frees.
     client.send(again("3", &state, r#""r0":{"action":"accept"}"#)).await;
     client.expect_nothing(&mut server).await;
     other.answer_on_stream().await;
@@ -804,9 +805,9 @@ async fn a_parked_call_holds_no_permit() {
     client.finish(&mut server).await;
 }
 
-/// The time that the client's user takes is not the server's, whichever limit there is.
+/// The user's time does not count towards any limit of the server.
 async fn the_users_time_is_not_the_servers(settings: impl FnOnce(&mut mcp_gangway_core::Config)) {
-    // Two of these are longer than the limit, one is not.
+    // Two of these are longer than the limit; one is not.
     const PAUSE: Duration = Duration::from_millis(1_200);
     let (mut server, mut client) = served_with(settings).await;
     let (call, state) = parked(&mut server, &mut client, "1").await;
@@ -915,14 +916,14 @@ async fn r96_a_translated_call_that_is_open_at_the_end_may_have_run() {
                 last.respond(204, &[], "").await;
                 break;
             }
-            // The bridge's end may leave it the time to say so.
+            // The end of the bridge may leave it time to send this.
             assert!(last.cancelled_id().is_some(), "{}", last.text());
         }
         client.end().await;
     }
 }
 
-// What the server wants done at a URL first.
+// URLs that the user must visit first.
 
 #[tokio::test]
 async fn a_url_that_is_required_first_is_asked_for_and_the_call_made_again() {
@@ -966,7 +967,7 @@ fn listen(id: &str, wanted: &str) -> String {
     modern(id, "subscriptions/listen", "{}", &format!(r#","notifications":{{{wanted}}}"#))
 }
 
-/// The acknowledgement of a subscription; gives what was granted.
+/// Expects the acknowledgement of a subscription. Returns the granted filter.
 async fn acknowledged(client: &mut Client, id: &str) -> Value {
     let line = client.value("an acknowledgement").await;
     assert_eq!(line["method"], "notifications/subscriptions/acknowledged", "{line}");
@@ -974,13 +975,13 @@ async fn acknowledged(client: &mut Client, id: &str) -> Value {
     line["params"]["notifications"].clone()
 }
 
-/// Whose a message on a subscription is.
+/// Returns the subscription that a message belongs to.
 fn mark(message: &Value) -> Value {
     let meta = if message.get("result").is_some() { &message["result"]["_meta"] } else { &message["params"]["_meta"] };
     meta["io.modelcontextprotocol/subscriptionId"].clone()
 }
 
-/// The server is asked to watch a resource, or no more.
+/// Expects that the bridge subscribes to a resource at the server, or unsubscribes.
 async fn told(server: &mut Server, method: &str, uri: &str) {
     let post = server.post().await;
     assert_eq!((post.rpc_method().as_str(), &post.value()["params"]["uri"]), (method, &json!(uri)));
@@ -988,7 +989,7 @@ async fn told(server: &mut Server, method: &str, uri: &str) {
     post.answer("{}").await;
 }
 
-/// The next two lines are one notification for the subscriptions 1 and "1".
+/// Expects one notification on the next two lines, for the subscriptions 1 and "1".
 async fn told_to_both(client: &mut Client, method: &str) {
     let mut marks = Vec::new();
     for _ in 0..2 {
@@ -1003,7 +1004,7 @@ async fn told_to_both(client: &mut Client, method: &str) {
 #[tokio::test]
 async fn subscriptions_are_told_apart_and_counted() {
     let (mut server, mut client, mut get) = listening(WATCHING).await;
-    // Nothing is told before somebody wants it.
+    // Without a subscription, the client receives no such notification.
     get.event(CHANGED).await;
     client
         .send(listen("1", r#""toolsListChanged":true,"promptsListChanged":true,"resourceSubscriptions":["a:1","a:2"]"#))
@@ -1029,11 +1030,11 @@ async fn subscriptions_are_told_apart_and_counted() {
     client.line("the update for the other").await;
     get.event(&updated("a:3")).await;
 
-    // The second still wants what both did.
+    // The second subscription still needs the resource that both had.
     client.send(cancel("1")).await;
     told(&mut server, "resources/unsubscribe", "a:1").await;
     get.event(CHANGED).await;
-    let line = client.value("a notification for the one that is left").await;
+    let line = client.value("a notification for the remaining subscription").await;
     assert_eq!(mark(&line), json!("1"));
     client.expect_nothing(&mut server).await;
 
@@ -1044,14 +1045,14 @@ async fn subscriptions_are_told_apart_and_counted() {
     client.finish(&mut server).await;
 }
 
-/// `FastMCP` 1.x says that its lists do not change, and tells of changes all the same.
+/// `FastMCP` 1.x says that its lists do not change, and nevertheless notifies of changes.
 #[tokio::test]
 async fn what_a_server_does_counts_and_not_what_it_says_of_itself() {
     for capabilities in ["{}", r#"{"tools":{"listChanged":false},"resources":{"subscribe":false}}"#] {
         let (mut server, mut client, mut get) = listening(capabilities).await;
         client.send(listen("1", r#""toolsListChanged":true,"resourceSubscriptions":["a:1","a:2"]"#)).await;
         told(&mut server, "resources/subscribe", "a:1").await;
-        // One of them it does not watch.
+        // The server refuses one of the resources.
         let post = server.post().await;
         assert_eq!(post.value()["params"]["uri"], "a:2");
         post.refuse(200, INVALID).await;
@@ -1063,7 +1064,8 @@ async fn what_a_server_does_counts_and_not_what_it_says_of_itself() {
         assert_eq!(client.value("the update").await["method"], "notifications/resources/updated");
         get.event(&notification("notifications/resources/updated", r#"{"uri":"a:2"}"#)).await;
 
-        // Another has no such method at all, which is not asked for each resource; and logs at a level without saying that it can.
+        // The server refuses the method itself, so the bridge does not try the other resources. It also refuses to set
+        // a log level.
         client.send(listen("2", r#""resourceSubscriptions":["b:1","b:2","b:3"]"#)).await;
         server.post().await.refuse(200, NOT_FOUND).await;
         assert_eq!(acknowledged(&mut client, "2").await, json!({"resourceSubscriptions": []}));
@@ -1073,7 +1075,7 @@ async fn what_a_server_does_counts_and_not_what_it_says_of_itself() {
         level.refuse(200, NOT_FOUND).await;
         server.post().await.answer(r#"{"content":[]}"#).await;
         client.line("the answer").await;
-        // It is not asked again.
+        // The bridge does not set the level again.
         client.send(with_level(&ask("4"), "debug")).await;
         let post = server.post().await;
         assert_eq!(post.rpc_method(), "tools/call");
@@ -1093,7 +1095,7 @@ async fn a_subscription_that_takes_the_place_of_another_is_served() {
     client.send(cancel("1")).await;
     let unsubscribe = server.post().await;
     assert_eq!(unsubscribe.rpc_method(), "resources/unsubscribe");
-    // While the server is told so, the next one must wait: else it could hear of them the other way round.
+    // The next subscription waits for this response. Otherwise the server could receive both in the wrong order.
     client.send(listen("2", r#""resourceSubscriptions":["a:1"]"#)).await;
     client.expect_nothing(&mut server).await;
     unsubscribe.answer("{}").await;
@@ -1185,7 +1187,7 @@ async fn r38_a_renewal_outlives_the_request_that_needed_it() {
     for method in ["notifications/initialized", "tools/call"] {
         let post = loop {
             let post = server.post().await;
-            // Whether the session that is gone had the call is not known for sure.
+            // The lost session may or may not have received the call.
             if post.cancelled_id().is_none() {
                 break post;
             }
@@ -1219,7 +1221,7 @@ async fn r96_a_broken_translated_call_is_not_made_twice() {
         assert!(failure.may_have_run(), "{failure:?}");
         client.expect_nothing(&mut server).await;
     }
-    // What just reads is made again.
+    // A request that only reads is sent again.
     client.send(modern("3", "prompts/list", "{}", "")).await;
     server.post().await.reset();
     server.post().await.answer(r#"{"prompts":[]}"#).await;
@@ -1252,14 +1254,14 @@ async fn a_silent_server_is_told_once_that_nobody_waits() {
     client.finish(&mut server).await;
 }
 
-// Both eras on one stdin, and servers that change.
+// Both eras on one stdin, and servers that change their era.
 
 #[tokio::test]
 async fn r81_a_client_that_probes_and_then_shakes_hands_itself() {
     let (mut server, mut client, get) = listening("{}").await;
     client.initialize().await;
     let answer = server.initialize(Some("own"), VERSION).await;
-    // The session that the bridge had made is no use any more.
+    // The session that the bridge had created is no longer needed.
     let delete = server.next("the DELETE of the first session").await;
     assert_eq!(delete.verb, "DELETE");
     in_session(&delete, "s");
@@ -1271,7 +1273,7 @@ async fn r81_a_client_that_probes_and_then_shakes_hands_itself() {
     in_session(&own, "own");
     own.sse().await;
     drop(get);
-    // What the server asks goes to the client as it is.
+    // The server's requests reach the client unchanged.
     for question in [elicitation("0"), request("1", "ping", "{}")] {
         own.event(&question).await;
         client.expect(question).await;
@@ -1325,7 +1327,7 @@ async fn a_server_that_refuses_the_handshake_as_modern_ones_do_is_modern() {
 #[tokio::test]
 async fn a_legacy_server_that_becomes_modern_is_found_out() {
     let (mut server, mut client) = served().await;
-    // By a version that it does not know any more.
+    // By refusing the protocol version.
     client.send(ask("1")).await;
     let call = server.post().await;
     let data = r#"{"supported":["2026-07-28"],"requested":"2025-11-25"}"#;
@@ -1334,7 +1336,7 @@ async fn a_legacy_server_that_becomes_modern_is_found_out() {
     call.respond_as(400, "application/json", refusal).await;
     modern_answer(&mut server, &mut client, "1").await;
 
-    // By the loss of the session.
+    // By losing the session.
     let (mut server, mut client) = served().await;
     client.send(ask("2")).await;
     server.post().await.respond(404, &[], "").await;
@@ -1353,7 +1355,7 @@ async fn a_legacy_server_that_becomes_modern_is_found_out() {
     assert_eq!(client.value("the answer").await["result"]["resultType"], "complete");
 }
 
-/// The tool call arrives as a modern one, perhaps after a look at the list of tools.
+/// Expects the tool call as a modern request, perhaps after the list of tools.
 async fn modern_answer(server: &mut Server, client: &mut Client, id: &str) {
     loop {
         let post = server.post().await;
@@ -1380,6 +1382,6 @@ async fn a_subscription_that_is_refused_under_its_own_id_is_translated() {
         .await;
     let refusal = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"Bad Request: no session"}}"#;
     server.post().await.respond_as(400, "application/json", refusal).await;
-    assert_eq!(server.post().await.rpc_method(), "initialize", "it runs nothing, so it may go again");
+    assert_eq!(server.post().await.rpc_method(), "initialize", "it only reads, so it may be sent again");
     drop(client);
 }

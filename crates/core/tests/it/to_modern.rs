@@ -1,5 +1,5 @@
-//! A legacy client at a modern server (3.2): the handshake, each row of what passes in either direction, rounds of input,
-//! subscriptions, and what breaks.
+//! A legacy client at a modern server (3.2): the handshake, each kind of message in both directions, rounds of input,
+//! subscriptions, and failures.
 
 use std::{
     sync::{
@@ -18,15 +18,16 @@ use crate::support::{
     refusal, request, response,
 };
 
-/// What a client declares that can be asked everything.
+/// The capabilities of a client that can answer every question.
 const ABLE: &str = r#"{"roots":{},"sampling":{},"elicitation":{}}"#;
-/// The request of these tests that needs input. A prompt, as a tool would be looked up first (R64).
+/// The request of these tests that needs input: a prompt, because the bridge would first list the tools for a tool call
+/// (R64).
 const GET: &str = r#"{"name":"p"}"#;
 const FORM: &str = r#"{"mode":"form","message":"Really?","requestedSchema":{"type":"object","properties":{}}}"#;
 const ALL_LISTS: &str = r#"{"tools":{"listChanged":true},"prompts":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true}}"#;
 const WATCHED: &str = r#"{"resources":{"subscribe":true}}"#;
 
-/// A client and a modern server that have shaken hands.
+/// Returns a client and a modern server after the handshake.
 async fn connected(own: &str, offered: &str) -> (Server, Client) {
     connected_with(own, offered, |_| {}).await
 }
@@ -40,17 +41,17 @@ async fn connected_with(own: &str, offered: &str, set: impl FnOnce(&mut Config))
     (server, client)
 }
 
-/// The URIs that a subscription asks for.
+/// Returns the URIs that a subscription asks for.
 fn uris(listen: &Exchange) -> Value {
     listen.wanted()["resourceSubscriptions"].clone()
 }
 
-/// A `resources/subscribe` or `unsubscribe`.
+/// Returns a `resources/subscribe` or `unsubscribe` request.
 fn watch(id: &str, verb: &str, uri: &str) -> String {
     request(id, &format!("resources/{verb}"), &format!(r#"{{"uri":"{uri}"}}"#))
 }
 
-/// Subscribes to the first resource; gives the stream.
+/// Subscribes to the first resource. Returns the stream.
 async fn watching(server: &mut Server, client: &mut Client, uri: &str) -> Exchange {
     client.send(watch("\"w\"", "subscribe", uri)).await;
     let mut stream = server.modern("subscriptions/listen").await;
@@ -82,7 +83,7 @@ async fn initialize_is_refused_and_discover_stands_for_it() {
         let mut initialize = server.post().await;
         assert_eq!((initialize.rpc_method().as_str(), initialize.id().as_deref()), ("initialize", Some("7")));
         assert_eq!(initialize.header("mcp-protocol-version"), None);
-        // A stream that stays open after the refusal holds nothing up.
+        // A stream that stays open after the refusal delays nothing.
         let _open = if is_stream {
             initialize.sse().await;
             initialize.event(&refusal("7", code)).await;
@@ -146,7 +147,7 @@ async fn a_legacy_server_that_refuses_initialize_is_not_taken_for_another() {
         [(200, -32_602, (200, -32_601)), (400, -32_602, (400, -32_000)), (404, -32_601, (404, -32_601))]
     {
         let (mut server, mut client) = dialogue().await;
-        // The second time is no different.
+        // The second attempt gives the same result.
         for id in ["1", "\"2\""] {
             client.initialize_as(id, "{}").await;
             let initialize = server.post().await;
@@ -155,7 +156,7 @@ async fn a_legacy_server_that_refuses_initialize_is_not_taken_for_another() {
             server.modern("server/discover").await.refuse(fails.0, fails.1).await;
             client.expect(refused).await;
         }
-        // A server that cannot even be asked has not said anything else either.
+        // A server that fails to answer `server/discover` has not shown its era.
         client.initialize_as("3", "{}").await;
         let refused = server.post().await.refuse(status, code).await;
         server.modern("server/discover").await.respond_as(500, "text/plain", "no").await;
@@ -212,7 +213,7 @@ async fn r9_a_server_that_comes_later() {
 async fn a_second_initialize_is_another_client() {
     let (mut server, mut client) = connected("{}", WATCHED).await;
     let old = watching(&mut server, &mut client, "a:b").await;
-    // What is known of the server is not asked again.
+    // The bridge does not ask again about what it knows of the server.
     client.initialize_as("2", ABLE).await;
     let discover = server.modern("server/discover").await;
     assert_eq!(discover.meta()["io.modelcontextprotocol/clientCapabilities"]["roots"], json!({}));
@@ -341,7 +342,7 @@ async fn r13_progress_passes_before_the_answer_and_a_question_outside_of_it_does
     for step in 0..3 {
         post.event(&progress("1e2", step)).await;
     }
-    // R76: a modern server has no requests.
+    // R76: a modern server sends no requests.
     post.event(&request("0", "roots/list", "{}")).await;
     let own = post.id().unwrap();
     post.event(&response(&own, r#"{"resultType":"complete"}"#)).await;
@@ -451,7 +452,7 @@ async fn r61_a_notification_of_an_unknown_kind_passes_with_the_headers_of_a_mode
     let post = server.modern("notifications/vendor").await;
     assert_eq!(post.text(), own);
     post.accepted().await;
-    // R6: a refusal is nobody's business.
+    // R6: nothing reports a refusal of a notification.
     client.send(&own).await;
     server.modern("notifications/vendor").await.respond_as(400, "application/json", refusal("null", -32_600)).await;
     client.expect_quiet(&mut server).await;
@@ -519,7 +520,7 @@ async fn r75_several_rounds_with_what_the_server_said_last() {
         client.send(response(&question["id"].to_string(), r#"{"roots":[]}"#)).await;
     }
     let last = server.modern("tools/call").await;
-    assert_eq!(last.value()["params"].get("requestState"), None, "the last result had none");
+    assert_eq!(last.value()["params"].get("requestState"), None, "the last result had no state");
     ids.push(last.id().unwrap());
     ids.sort_unstable();
     ids.dedup();
@@ -543,7 +544,7 @@ async fn two_questions_at_once_are_answered_in_any_order() {
     let form = client.asked("elicitation/create", FORM).await;
     let roots = client.asked("roots/list", "{}").await;
     client.send(response(&roots, r#"{"roots":[]}"#)).await;
-    // Twice the same answer is once too many.
+    // The second response to the same question is dropped.
     client.send(response(&roots, r#"{"roots":[1]}"#)).await;
     client.expect_pong().await;
     server.expect_no_more();
@@ -587,13 +588,13 @@ async fn a_client_that_refuses_a_question() {
     client.send(refused(&question)).await;
     let second = server.modern("prompts/get").await;
     assert_eq!(second.value()["params"]["inputResponses"], json!({"a": {"action": "cancel"}}));
-    // For the others there is no such answer: the request is over.
+    // The other questions have no such answer, so the request fails.
     second.ask(r#""inputRequests":{"a":{"method":"roots/list","params":{}}}"#).await;
     let question = client.asked("roots/list", "{}").await;
     client.send(refused(&question)).await;
     let failure = client.expect_error("1").await;
     assert_eq!(failure.kind(), "input_refused");
-    assert!(failure.may_have_run(), "the server has looked at it: {failure:?}");
+    assert!(failure.may_have_run(), "the server has read it: {failure:?}");
     assert!(failure.data["detail"].as_str().unwrap().contains("rejected by user"), "{failure:?}");
     client.expect_quiet(&mut server).await;
     client.finish(&mut server).await;
@@ -631,7 +632,7 @@ async fn r11_others_run_while_the_user_thinks() {
     post.ask(r#""inputRequests":{"a":{"method":"roots/list","params":{}}}"#).await;
     let question = client.asked("roots/list", "{}").await;
     let other = server.modern("prompts/get").await;
-    // The limit holds for the next round as well.
+    // The limit also applies to the next round.
     client.send(response(&question, r#"{"roots":[]}"#)).await;
     client.expect_pong().await;
     server.expect_no_more();
@@ -685,7 +686,7 @@ async fn r5_a_server_that_never_has_enough() {
     let failure = loop {
         server.modern("prompts/get").await.ask(r#""inputRequests":{"a":{"method":"roots/list","params":{}}}"#).await;
         rounds += 1;
-        assert!(rounds <= 1000, "it goes on for ever");
+        assert!(rounds <= 1000, "the rounds never end");
         let line = client.line("a question or the end").await;
         let message: Value = serde_json::from_slice(&line).unwrap();
         if message.get("error").is_some() {
@@ -783,7 +784,7 @@ async fn a_server_that_refuses_to_be_listened_to_still_answers() {
 #[tokio::test]
 async fn a_server_that_is_too_busy_to_be_listened_to_is_asked_again_later() {
     let (mut server, mut client) = connected("{}", WATCHED.replace("subscribe", "listChanged").as_str()).await;
-    // More often than one request is tried.
+    // More attempts than one request gets.
     for _ in 0..8 {
         server.modern("subscriptions/listen").await.respond(503, &[], "").await;
     }
@@ -800,7 +801,7 @@ async fn a_new_subscription_stands_before_the_old_one_ends() {
     client.send(watch("1", "subscribe", "a:1")).await;
     let mut first = server.modern("subscriptions/listen").await;
     assert_eq!(first.wanted(), json!({"resourceSubscriptions": ["a:1"]}));
-    // Not before the server has it.
+    // The bridge answers only after the server has acknowledged.
     client.expect_pong().await;
     first.acknowledge().await;
     client.expect(response("1", "{}")).await;
@@ -823,7 +824,7 @@ async fn a_new_subscription_stands_before_the_old_one_ends() {
     third.tell("notifications/resources/updated", r#""uri":"a:2""#).await;
     client.expect(notification("notifications/resources/updated", r#"{"uri":"a:2"}"#)).await;
 
-    // Nothing is left to listen to.
+    // No subscription is left.
     client.send(watch("4", "unsubscribe", "a:2")).await;
     client.expect(response("4", "{}")).await;
     third.closed_by_peer("the end of the last subscription").await;
@@ -837,7 +838,7 @@ async fn a_refused_subscription_is_forgotten() {
     client.send(watch("1", "subscribe", "bad:")).await;
     client.send(watch("2", "subscribe", "a:2")).await;
     let refused = server.modern("subscriptions/listen").await;
-    assert_eq!(uris(&refused), json!(["a:1", "bad:"]), "one after the other");
+    assert_eq!(uris(&refused), json!(["a:1", "bad:"]), "one subscription at a time");
     refused.refuse(400, -32_602).await;
     let failure = client.expect_error("1").await;
     assert!(failure.data["detail"].as_str().unwrap().contains("-32602"), "{failure:?}");
@@ -857,7 +858,7 @@ async fn r74_a_subscription_that_ends_is_opened_again_and_the_client_told_once()
     first.acknowledge().await;
     let mut listen = watching(&mut server, &mut client, "a:1").await;
     first.closed_by_peer("the end of the first subscription").await;
-    // It breaks, the stream ends without a word, and the server ends it as it should.
+    // The connection breaks, the stream ends without a response, or the server ends it regularly.
     for way in 0..3 {
         match way {
             0 => listen.reset(),
@@ -896,7 +897,7 @@ async fn r11_r70_a_subscription_takes_no_place_and_does_not_hold_up_the_end() {
     listen.closed_by_peer("the end of the subscription").await;
 }
 
-// What breaks.
+// Failures.
 
 #[tokio::test]
 async fn r71_a_tool_call_whose_stream_breaks_is_not_made_again() {
@@ -942,7 +943,7 @@ async fn r96_a_server_that_cannot_be_reached_is_tried_within_limits() {
     let failure = client.expect_error("1").await;
     assert_eq!(failure.kind(), "connect", "{failure:?}");
     assert!(!failure.may_have_run(), "{failure:?}");
-    // Once for the client's request, not again for each of the bridge's.
+    // The attempts of one request, not of each of the bridge's own requests.
     assert_eq!(failure.data["attempts"], 6, "{failure:?}");
 }
 
@@ -1017,7 +1018,7 @@ async fn r38_r39_a_session_goes_on_at_a_modern_server() {
         assert_eq!(initialize.rpc_method(), "initialize");
         initialize.refuse(400, -32_022).await;
         server.modern("server/discover").await.discovered(r#"{"resources":{"subscribe":true},"logging":{}}"#).await;
-        // Both come, in any order.
+        // Both requests arrive, in any order.
         let (first, second) = (server.post().await, server.post().await);
         let (mut listen, get) = if first.rpc_method() == "prompts/get" { (second, first) } else { (first, second) };
         assert_eq!(uris(&listen), json!(["a:1"]));
@@ -1029,7 +1030,7 @@ async fn r38_r39_a_session_goes_on_at_a_modern_server() {
         listen.tell("notifications/resources/updated", r#""uri":"a:1""#).await;
         client.expect(notification("notifications/resources/updated", r#"{"uri":"a:1"}"#)).await;
         client.expect_quiet(&mut server).await;
-        // There is no session to end any more.
+        // There is no session left to end.
         client.finish(&mut server).await;
     }
 }
@@ -1060,7 +1061,7 @@ async fn r39_many_calls_find_one_modern_server() {
     for _ in 0..4 {
         server.modern("prompts/get").await.complete("", "").await;
     }
-    // One comes back when all is over.
+    // One response arrives after all others.
     let late: Value = serde_json::from_str(&slow.id().unwrap()).unwrap();
     client.expect_all((0..5).filter(|id| *id != late).map(|id| response(&id.to_string(), "{}"))).await;
     slow.refuse(400, -32_022).await;
@@ -1086,7 +1087,7 @@ async fn r38_the_push_stream_finds_a_modern_server() {
     server.post().await.refuse(400, -32_022).await;
     server.modern("server/discover").await.discovered("{}").await;
     client.expect_quiet(&mut server).await;
-    // Nor is the stream asked for again.
+    // The bridge does not request the stream again either.
     client.finish(&mut server).await;
 }
 

@@ -1,5 +1,5 @@
-//! The way over the network: compression (R90), redirects (R92), TLS (R93), HTTP/2, the two kinds of `localhost` (R94),
-//! many open streams (R91).
+//! The network layer: compression (R90), redirects (R92), TLS (R93), HTTP/2, both addresses of `localhost` (R94), many
+//! open streams (R91).
 
 use std::io::Write;
 
@@ -21,7 +21,7 @@ pub(crate) enum Encoder {
 }
 
 impl Encoder {
-    /// One of each kind, with the name that HTTP has for it.
+    /// Returns one encoder of each kind, with its name in HTTP.
     pub(crate) fn all() -> [(&'static str, Self); 4] {
         let level = flate2::Compression::default();
         [
@@ -32,7 +32,7 @@ impl Encoder {
         ]
     }
 
-    /// What is to be sent so that the peer can read all of `text`.
+    /// Compresses `text` and flushes. Returns bytes from which the peer can decode all of `text`.
     pub(crate) fn flushed(&mut self, text: &str) -> Vec<u8> {
         fn write(encoder: &mut impl Write, text: &str) {
             encoder.write_all(text.as_bytes()).unwrap();
@@ -58,7 +58,7 @@ impl Encoder {
         }
     }
 
-    /// The rest.
+    /// Finishes the stream and returns the remaining bytes.
     pub(crate) fn end(self) -> Vec<u8> {
         match self {
             Self::Gzip(encoder) => encoder.finish().unwrap(),
@@ -103,7 +103,7 @@ async fn r90_compressed_bodies() {
         server.post().await.respond(200, &headers, body).await;
         client.expect(answer).await;
     }
-    // What is not what it says.
+    // A body that is not in the declared encoding.
     client.send(call("1")).await;
     let headers = [("Content-Type", "application/json"), ("Content-Encoding", "gzip")];
     server.post().await.respond(200, &headers, response("1", "{}")).await;
@@ -163,13 +163,13 @@ async fn r92_another_origin_learns_no_secret() {
         let answer = post.answer("{}").await;
         client.expect(answer).await;
     }
-    // Back by way of the other origin: nothing is given away, whoever sends it back.
+    // A redirect back to the first origin carries no secrets, because the other origin requested it.
     client.send(call("1")).await;
     redirect(server.post().await, 307, &format!("{}/mcp", other.origin())).await;
     redirect(other.post().await, 307, &format!("{}/back", server.origin())).await;
     let answer = server.post().await.answer("{}").await;
     client.expect(answer).await;
-    // The next request starts at the URL that was given, with all it has.
+    // The next request starts at the configured URL, with all of its headers.
     client.send(call("2")).await;
     let post = server.post().await;
     assert_eq!((post.header("x-key"), post.header("mcp-session-id")), (Some("secret"), Some("secret-session")));
@@ -181,7 +181,7 @@ async fn r92_another_origin_learns_no_secret() {
 #[tokio::test]
 async fn r92_redirects_that_lead_nowhere() {
     let (mut server, mut client) = dialogue().await;
-    // 303 says that the answer is to be fetched with GET, which is not how this protocol answers.
+    // 303 asks the client to fetch the answer with GET, which this protocol does not do.
     client.send(call("1")).await;
     redirect(server.post().await, 303, "/other").await;
     client.expect_error("1").await;
@@ -205,7 +205,7 @@ async fn r92_redirects_that_lead_nowhere() {
             post = server.next("one more turn") => redirect(post, 307, "/mcp").await,
         }
         turns += 1;
-        assert!(turns < 50, "redirects are followed for ever");
+        assert!(turns < 50, "the redirects never end");
     };
     assert!(turns > 1, "{failure:?}");
     client.expect_nothing(&mut server).await;
@@ -234,7 +234,7 @@ async fn r93_a_certificate_of_a_private_authority() {
 #[tokio::test]
 async fn r93_a_certificate_that_proves_nothing() {
     let authority = Authority::new();
-    // Unknown, signed by another, and for another host.
+    // An unknown authority, another authority, and another host.
     for (trusted, host) in
         [(vec![], "localhost"), (vec![Authority::new().pem()], "localhost"), (vec![authority.pem()], "example.com")]
     {
@@ -265,7 +265,7 @@ async fn r93_a_server_that_speaks_no_tls() {
     let mut client = Client::to(&format!("https://{}/mcp", listener.local_addr().unwrap()));
     client.send(call("1")).await;
     let (mut stream, _) = within("a connection", listener.accept()).await.unwrap();
-    // The greeting of TLS, to which such servers say that it is no HTTP.
+    // The TLS ClientHello. Such servers respond that it is not HTTP.
     within("the greeting", stream.read(&mut [0; 4096])).await.unwrap();
     stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await.unwrap();
     let failure = client.expect_error("1").await;
@@ -289,7 +289,7 @@ async fn r91_http2_by_alpn_shares_one_connection() {
     assert_eq!((first.connection, second.connection), (0, 0));
     second.json(&response("2", "{}"));
     client.expect(response("2", "{}")).await;
-    // What happens to one stream is nothing to the other.
+    // A reset of one stream does not affect the other.
     client.send(call("3")).await;
     server.next().await.reset();
     let failure = client.expect_error("3").await;

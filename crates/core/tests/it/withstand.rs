@@ -1,5 +1,4 @@
-//! Peers that mean harm: nothing that they send ends the bridge, holds it up, or has a tool run twice; and nothing that is
-//! the user's goes where it does not belong.
+//! Hostile peers: they cannot end or block the bridge, make a tool run twice, or receive the user's secrets.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +7,10 @@ use crate::support::{
     response,
 };
 
-/// More levels than any stack has room for.
+/// More levels than fit on any stack.
 const DEEP: usize = 100_000;
 
-/// Texts that a reader would go down into, or read again and again.
+/// Returns texts that could make a parser recurse deeply or read the text repeatedly.
 fn deep() -> Vec<String> {
     let open = |text: &str| text.repeat(DEEP);
     vec![
@@ -30,7 +29,7 @@ async fn nothing_is_too_deep_for_stdin() {
     let (mut server, mut client) = dialogue().await;
     for text in deep() {
         client.send(&text).await;
-        // An error for each element of a batch, and one for what is no JSON.
+        // One error for each element of a batch, and one for a line that is not JSON.
         let elements = serde_json::from_str::<Vec<&serde_json::value::RawValue>>(&text).map_or(1, |all| all.len());
         for _ in 0..elements {
             let failure = client.expect_error("null").await;
@@ -74,7 +73,7 @@ async fn nothing_is_too_deep_for_the_handshake_and_the_standing_stream() {
         client.initialize().await;
         let post = server.post().await;
         post.respond_as(400, "application/json", &text).await;
-        // It may be an older server.
+        // The server may be an older one.
         server.get().await.respond_as(405, "application/json", &text).await;
         client.expect_error(r#""init""#).await;
     }
@@ -122,7 +121,7 @@ async fn r96_an_error_of_the_tools_own_is_an_answer_whatever_it_speaks_of() {
         let answer = format!(r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":{code},"message":"{text}"}}}}"#);
         server.post().await.respond_as(status, "application/json", &answer).await;
         client.expect(&answer).await;
-        // It was sent once. The session may be another one from now on.
+        // The call was sent once. The session may be a new one from now on.
         client.send(call("2")).await;
         loop {
             let post = server.post().await;
@@ -149,7 +148,7 @@ async fn r96_what_only_reads_goes_again_in_another_session() {
     server.post().await.respond_as(404, "application/json", lost).await;
     server.post().await.initialized(Some("new"), VERSION).await;
     server.post().await.accepted().await;
-    // And if that does not help, what the server says is the answer.
+    // If that fails too, the server's answer reaches the client.
     server.post_of("1").await.respond_as(404, "application/json", lost).await;
     client.expect(lost).await;
 }
@@ -185,7 +184,7 @@ async fn r44_a_refusal_that_changes_each_time_has_an_end() {
 
 #[tokio::test]
 async fn r33_no_stream_is_opened_a_thousand_times_a_second() {
-    // The rest of a call's stream, and what the server pushes.
+    // The resumption of a call's stream, and the push stream.
     for pushes in [false, true] {
         let mut server = Server::start().await;
         server.expect_get();
@@ -204,10 +203,10 @@ async fn r33_no_stream_is_opened_a_thousand_times_a_second() {
         for _ in 0..7 {
             server.get().await.ends_to_be_resumed().await;
         }
-        // The first may come at once; then 100 ms each, and longer.
+        // The first attempt may come at once; the others wait at least 100 ms each.
         assert!(start.elapsed() >= Duration::from_millis(500), "{pushes} {:?}", start.elapsed());
         drop(client);
-        // Another GET may have come meanwhile.
+        // Another GET may have arrived meanwhile.
         std::mem::forget(server);
     }
 }
@@ -253,7 +252,7 @@ async fn what_may_not_wait_for_calls_opens_few_connections() {
             let mut connections = 0;
             let mut seen = 0;
             while seen < count {
-                // As many as come by themselves are held open at once.
+                // Holds all requests open until no more arrive.
                 let mut open = vec![server.post().await];
                 while let Ok(post) = tokio::time::timeout(Duration::from_millis(100), server.post()).await {
                     open.push(post);
@@ -298,7 +297,7 @@ async fn r92_what_comes_back_from_a_stranger_is_not_who_it_was() {
         let post = home.post().await;
         assert_eq!((post.header("authorization"), post.header("cookie")), (None, None), "{first} {second}");
         client.expect(post.answer("{}").await).await;
-        // What goes there by itself is the user's.
+        // A request that goes to the user's own URL directly carries the headers.
         client.send(call("2")).await;
         let post = home.post().await;
         assert_eq!((post.header("authorization"), post.header("cookie")), (Some("Bearer hunter2"), Some("a=b")));
@@ -317,14 +316,14 @@ async fn r92_what_is_secret_is_not_sent_in_clear() {
     config.tls.ca_certificates = vec![authority.pem()];
     config.set_authorization("Bearer hunter2").unwrap();
     let mut client = Client::start(config);
-    // The same host and port: the server does not know that it is reached by https.
+    // The same host and port: the server does not know that its clients use https.
     client.send(call("1")).await;
     let location = format!("http://localhost:{}/other", server.port());
     server.post().await.respond(308, &[("Location", &location)], "").await;
     let post = server.post().await;
     assert_eq!((post.target.as_str(), post.header("authorization")), ("/other", Some("Bearer hunter2")));
     client.expect(post.answer("{}").await).await;
-    // The same URL, which would go round in circles, and another host.
+    // The same URL, which would be a loop, and another host.
     let same = format!("http://localhost:{}/mcp", server.port());
     for location in [same, format!("{}/mcp", plain.origin())] {
         client.send(call("2")).await;
@@ -339,7 +338,7 @@ async fn r92_what_is_secret_is_not_sent_in_clear() {
 
 #[tokio::test]
 async fn r67_the_protocols_own_refusals_are_no_tools() {
-    // Its codes, under the request's own id, still lead to another session.
+    // Codes of the protocol itself lead to a new session, even under the request's own id.
     let mut server = Server::start().await;
     let mut client = Client::of(&server);
     client.handshake(&mut server, Some("old")).await;

@@ -1,10 +1,10 @@
-// The client of the AI SDK; steps.py says what a plan and a report are.
+// The client of the AI SDK; steps.py describes plans and reports.
 "use strict";
 
 const { PERSON, main } = require("./steps.cjs");
 
 main(async (dialogue, saw, complain) => {
-  // It has ES modules only.
+  // The package has only ES modules.
   const { createMCPClient, ElicitationRequestSchema } = await import(require.resolve("@ai-sdk/mcp"));
   const { StdioMCPTransport } = await import(require.resolve("@ai-sdk/mcp/mcp-stdio"));
   const transport = dialogue.launch

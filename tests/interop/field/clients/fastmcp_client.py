@@ -1,4 +1,4 @@
-"""The client of FastMCP 2.x and 4.x; steps.py says what a plan and a report are."""
+"""The client of FastMCP 2.x and 4.x; steps.py describes plans and reports."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from steps import PERSON, Framework, main
 
 
 class FastMcp(Framework):
-    """What a dialogue needs, by FastMCP's own methods."""
+    """The operations of a dialogue with FastMCP's own methods."""
 
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:

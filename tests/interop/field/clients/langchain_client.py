@@ -1,4 +1,4 @@
-"""The client of LangChain's adapters; steps.py says what a plan and a report are."""
+"""The client of LangChain's adapters; steps.py describes plans and reports."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from steps import PERSON, Framework, main
 
 
 class LangChain(Framework):
-    """What a dialogue needs, by tools, messages and blobs of LangChain."""
+    """The operations of a dialogue with the tools, messages and blobs of LangChain."""
 
     hears = ("progress", "log", "elicitation")
 
@@ -38,7 +38,7 @@ class LangChain(Framework):
     async def call(self, tool: str, arguments: dict[str, Any], progress: bool) -> Any:
         said = {"type": "tool_call", "id": "call", "name": tool, "args": arguments}
         message = await self.loaded[tool].ainvoke(said)
-        # LangChain makes ids of its own for blocks.
+        # LangChain assigns its own ids to blocks.
         blocks = [
             {key: value for key, value in block.items() if key != "id"} if isinstance(block, dict) else block
             for block in ([message.content] if isinstance(message.content, str) else message.content)

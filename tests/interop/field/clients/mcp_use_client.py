@@ -1,4 +1,4 @@
-"""The client of mcp-use; steps.py says what a plan and a report are."""
+"""The client of mcp-use; steps.py describes plans and reports."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from steps import PERSON, Framework, main
 
 
 class McpUse(Framework):
-    """What a dialogue needs, by a session of mcp-use, which finds out itself by which transport a server speaks."""
+    """The operations of a dialogue with a session of mcp-use, which detects the server's transport itself."""
 
     hears = ("log", "elicitation", "tools changed", "updated")
 

@@ -1,4 +1,4 @@
-"""The client of the OpenAI Agents SDK; steps.py says what a plan and a report are."""
+"""The client of the OpenAI Agents SDK; steps.py describes plans and reports."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ from steps import Framework, main
 
 
 class OpenAiAgents(Framework):
-    """What a dialogue needs, by a server of the OpenAI Agents SDK."""
+    """The operations of a dialogue with a server of the OpenAI Agents SDK."""
 
     hears = ("tools changed", "updated")
 

@@ -1,4 +1,4 @@
-"""The client of Pydantic AI; steps.py says what a plan and a report are."""
+"""The client of Pydantic AI; steps.py describes plans and reports."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from steps import PERSON, Framework, main
 
 
 class PydanticAi(Framework):
-    """What a dialogue needs, by a toolset of Pydantic AI."""
+    """The operations of a dialogue with a toolset of Pydantic AI."""
 
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:

@@ -1,4 +1,4 @@
-"""The Python SDK 2.x; steps.py says what a plan and a report are."""
+"""The Python SDK 2.x; steps.py describes plans and reports."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from steps import PERSON, Framework, main
 
 
 class Python2(Framework):
-    """What a dialogue needs, by the methods that both eras have; what one of them dropped is tried all the same."""
+    """The operations of a dialogue with the methods of both eras. Also tries those that one era has dropped."""
 
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:

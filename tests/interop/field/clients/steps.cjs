@@ -1,6 +1,6 @@
-// What the clients in JavaScript share; steps.py says what a plan and a report are, this is the same in JavaScript.
+// Shared by the JavaScript clients. steps.py describes plans and reports; this is the same in JavaScript.
 //
-// CommonJS, because it finds the frameworks by NODE_PATH, away from this folder.
+// CommonJS, because it finds the frameworks by NODE_PATH, outside of this folder.
 "use strict";
 
 const fs = require("node:fs");
@@ -11,7 +11,7 @@ const PERSON = { name: "Ada \u2028 \u{1F469}", age: 36 };
 async function within(seconds, promise, otherwise) {
   const abort = new AbortController();
   const limit = setTimeout(seconds * 1000, otherwise, { signal: abort.signal });
-  limit.catch(() => {}); // By the abort.
+  limit.catch(() => {}); // The abort rejects it.
   return Promise.race([promise, limit]).finally(() => abort.abort());
 }
 
@@ -36,7 +36,7 @@ async function runStep(framework, step, limit) {
 
 const succeeded = (outcome) => !["error", "exception", "hang", "lacks"].some((key) => outcome?.[key] !== undefined);
 
-// Whether nothing more is to be waited for, as far as one can know.
+// Return true if no further events are expected.
 function heardAll(framework, step, events, seen) {
   if (seen.has(step.name)) return events.length >= seen.get(step.name);
   const until = step.until ?? [];
@@ -44,7 +44,7 @@ function heardAll(framework, step, events, seen) {
   return events.some((event) => until.every((part, index) => event[index] === part));
 }
 
-// Do all the steps of a dialogue, whatever comes of each. What they saw is noted in `seen`, by the step.
+// Do all steps of a dialogue, also after failures. Record in `seen` how many events each step saw.
 async function runDialogue(connect, dialogue, steps, limit, seen) {
   const report = { name: dialogue.name, steps: {}, complaints: [], failure: null };
   let events = [];

@@ -1,18 +1,18 @@
-"""What the clients in Python share: dialogues, one after the other, and a report of each.
+"""Shared by the Python clients: runs dialogues in order, and reports each of them.
 
 A client script reads its plan as one JSON object from stdin and prints one JSON report a line, as each dialogue ends:
 
     plan:     {"dialogues": [dialogue, ...], "steps": [step, ...], "limit": seconds for a step}
-    dialogue: {"name", "mode": of negotiating, where the client has more than one, and "url" and "transport" ("http" or
-               "sse") to speak to the server itself, or "launch": {"command", "args"} for the bridge}
-    step:     {"name", "do": a method of Framework, and what that needs, "until": how the event begins that is waited
-               for without the bridge; with it the step waits for as many events as came without}
-    report:   {"name", "steps": {name: {"outcome", "events"}}, "complaints": [what the framework could not make sense
-               of], "failure": what ended the dialogue, or null}
+    dialogue: {"name", "mode": of negotiation, if the client has several, and "url" and "transport" ("http" or "sse") to
+               connect to the server directly, or "launch": {"command", "args"} for the bridge}
+    step:     {"name", "do": a method of Framework, and its parameters, "until": the beginning of the event to wait for
+               without the bridge; with the bridge, the step waits for the same number of events}
+    report:   {"name", "steps": {name: {"outcome", "events"}}, "complaints": [input that the framework could not
+               process], "failure": the error that ended the dialogue, or null}
 
-An outcome is what the client has of the answer, in JSON; {"error": code, "message"} for a JSON-RPC error, {"exception"}
-for any other, {"hang": true}, and {"lacks": method} where the framework has no way to do the step. Events are what its
-callbacks were told meanwhile: ["progress", ...], ["log", level, data], ["elicitation", message], ["tools changed"],
+An outcome is the client's view of the answer, in JSON; {"error": code, "message"} for a JSON-RPC error, {"exception"}
+for any other, {"hang": true}, and {"lacks": method} if the framework cannot do the step. Events are the calls of its
+callbacks meanwhile: ["progress", ...], ["log", level, data], ["elicitation", message], ["tools changed"],
 ["updated", uri].
 """
 
@@ -33,9 +33,9 @@ PERSON = {"name": "Ada \u2028 \U0001f469", "age": 36}
 
 
 class Framework:
-    """One framework's client, connected. Subclasses have a method for each thing that the framework can do."""
+    """A connected client of one framework. Subclasses have a method for each supported operation."""
 
-    # The kinds of events that it can tell of.
+    # The kinds of events that it can report.
     hears: tuple[str, ...] = ("progress", "log", "elicitation", "tools changed", "updated")
 
     def __init__(self, dialogue: dict[str, Any], saw: Callable[..., None], complain: Callable[[str], None]) -> None:
@@ -45,23 +45,23 @@ class Framework:
 
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
-        """Connect, and close at the end."""
+        """Connects, and closes at the end."""
         raise NotImplementedError
         yield
 
     async def call(self, tool: str, arguments: dict[str, Any], progress: bool) -> Any:
-        """Call a tool."""
+        """Calls a tool."""
         raise NotImplementedError
 
     async def together(self, tool: str, calls: list[dict[str, Any]]) -> Any:
-        """Call a tool several times at once."""
+        """Calls a tool several times at once."""
         return await asyncio.gather(*[self.call(tool, arguments, False) for arguments in calls])
 
     async def log(self, params: Any) -> None:
         self.saw("log", params.level, params.data)
 
     async def message(self, message: Any) -> None:
-        """Take what the SDK's message handler is given, by any version of the SDK."""
+        """Handles a message from the SDK's message handler, of any version of the SDK."""
         if isinstance(message, Exception):
             self.complain(repr(message))
         message = getattr(message, "root", message)
@@ -73,7 +73,7 @@ class Framework:
 
 
 def plain(value: Any) -> Any:
-    """The value in JSON."""
+    """Converts the value to JSON."""
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json", by_alias=True, exclude_none=True)
     if isinstance(value, list | tuple):
@@ -86,7 +86,7 @@ def plain(value: Any) -> Any:
 
 
 def error_outcome(error: BaseException) -> dict[str, Any]:
-    """What came of a step that raised, by the innermost JSON-RPC error if there is one."""
+    """Returns the outcome of a step that raised: the innermost JSON-RPC error, or the exception."""
     while getattr(error, "exceptions", None):
         error = error.exceptions[0]
     data = getattr(error, "error", None)
@@ -96,12 +96,12 @@ def error_outcome(error: BaseException) -> dict[str, Any]:
 
 
 def succeeded(outcome: Any) -> bool:
-    """Whether a step was done, so that what it causes can come."""
+    """True if a step succeeded, so that its events can come."""
     return not (isinstance(outcome, dict) and outcome.keys() & {"error", "exception", "hang", "lacks"})
 
 
 def heard_all(make: type[Framework], step: dict[str, Any], events: list[list[Any]], seen: dict[str, int]) -> bool:
-    """Whether nothing more is to be waited for, as far as one can know."""
+    """True if no further events are expected."""
     if step["name"] in seen:
         return len(events) >= seen[step["name"]]
     until = step.get("until") or []
@@ -109,7 +109,7 @@ def heard_all(make: type[Framework], step: dict[str, Any], events: list[list[Any
 
 
 async def run_step(framework: Framework, step: dict[str, Any], limit: float) -> Any:
-    """Do one step; return its outcome."""
+    """Does one step and returns its outcome."""
     needs = {key: value for key, value in step.items() if key not in ("name", "do", "until")}
     method = getattr(framework, step["do"], None)
     if method is None:
@@ -126,7 +126,7 @@ async def run_step(framework: Framework, step: dict[str, Any], limit: float) -> 
 async def run_dialogue(
     make: type[Framework], report: dict[str, Any], plan: dict[str, Any], dialogue: dict[str, Any], seen: dict[str, int]
 ) -> None:
-    """Do all the steps, whatever comes of each. How much they saw is noted in `seen`, by the step."""
+    """Does all steps, also after failures. Records in `seen` how many events each step saw."""
     limit = plan["limit"]
     events: list[list[Any]] = []
     heard = asyncio.Event()
@@ -139,7 +139,7 @@ async def run_dialogue(
     async with framework.connected():
         for step in plan["steps"]:
             outcome = await run_step(framework, step, limit)
-            # What a server sends apart from an answer may come later. Without the bridge it may also never come.
+            # Events on other streams may come later. Without the bridge they may also never come.
             with anyio.move_on_after(limit / 2 if step["name"] in seen else 1):
                 while succeeded(outcome) and not heard_all(make, step, events, seen):
                     heard.clear()
@@ -150,14 +150,14 @@ async def run_dialogue(
 
 
 async def run_all(make: type[Framework], plan: dict[str, Any]) -> None:
-    """Do all dialogues."""
+    """Does all dialogues."""
     seen: dict[str, int] = {}
     for dialogue in plan["dialogues"]:
         if "url" in dialogue:
             seen = {}
         report: dict[str, Any] = {"name": dialogue["name"], "steps": {}, "complaints": [], "failure": None}
         try:
-            # In a task of its own, as what a framework leaves open must not be in the way of the next dialogue.
+            # In a separate task, so that leftovers of a framework do not affect the next dialogue.
             await asyncio.wait_for(run_dialogue(make, report, plan, dialogue, seen), 4 * plan["limit"])
         except Exception as error:
             traceback.print_exc()
@@ -166,12 +166,12 @@ async def run_all(make: type[Framework], plan: dict[str, Any]) -> None:
 
 
 def main(make: type[Framework]) -> None:
-    """Read the plan, do it, print the reports."""
+    """Reads the plan, does it, prints the reports."""
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     asyncio.run(run_all(make, json.load(sys.stdin)))
 
 
-# What a framework prints is no report.
+# Keep the output of frameworks away from the reports.
 REPORTS = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)

@@ -1,4 +1,4 @@
-// The TypeScript SDK 2.x; steps.py says what a plan and a report are.
+// The TypeScript SDK 2.x; steps.py describes plans and reports.
 "use strict";
 
 const { Client, SSEClientTransport, StreamableHTTPClientTransport } = require("@modelcontextprotocol/client");

@@ -1,4 +1,4 @@
-"""Tools that fastapi-mcp makes of the paths of a FastAPI application, at http://127.0.0.1:PORT/mcp."""
+"""Tools that fastapi-mcp generates from the paths of a FastAPI application, at http://127.0.0.1:PORT/mcp."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The same tools on FastMCP 1.x (which is in the Python SDK 1.x), 2.x, 3.x and 4.x, as the environment has it.
+"""The same tools on FastMCP 1.x (part of the Python SDK 1.x), 2.x, 3.x or 4.x, whichever is installed.
 
 Run it as `fastmcp_server.py PORT` for Streamable HTTP at http://127.0.0.1:PORT/mcp, or as `fastmcp_server.py stdio`.
 """
@@ -112,7 +112,7 @@ if VERSION == 1:
 
     @server._mcp_server.set_logging_level()
     async def set_logging_level(level: str) -> None:
-        """FastMCP 1.x has no decorator for it, and without a handler it would not offer logging at all."""
+        """FastMCP 1.x has no decorator for this, and offers no logging without a handler."""
 
 
 if __name__ == "__main__":

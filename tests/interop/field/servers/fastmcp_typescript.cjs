@@ -51,7 +51,7 @@ tool("touch", { uri: z.string() }, async ({ uri }) => {
 });
 
 tool("change", {}, async () => {
-  // It has no other way to tell of a change.
+  // FastMCP has no other way to send a change notification.
   server.removeTools(["nothing"]);
   return "changed";
 });

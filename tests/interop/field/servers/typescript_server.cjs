@@ -1,9 +1,9 @@
-// The tools of fastmcp_server.py on the TypeScript SDK 1.x, and a resource that can be subscribed to.
+// The tools of fastmcp_server.py on the TypeScript SDK 1.x, and a resource with subscriptions.
 //
-// Run it as `typescript_server.cjs PORT MODE`: `node` for the SDK's own transport for HTTP, `hono` for that of
-// @hono/mcp, both with sessions at http://127.0.0.1:PORT/mcp; or as `typescript_server.cjs stdio`.
+// Run it as `typescript_server.cjs PORT MODE`: `node` for the SDK's own HTTP transport, `hono` for that of @hono/mcp,
+// both with sessions at http://127.0.0.1:PORT/mcp; or as `typescript_server.cjs stdio`.
 //
-// CommonJS, because it finds the SDK by NODE_PATH, away from this folder.
+// CommonJS, because it finds the SDK by NODE_PATH, outside of this folder.
 "use strict";
 
 const { randomUUID } = require("node:crypto");
@@ -101,7 +101,7 @@ function makeServer() {
   return server;
 }
 
-// A session's transport by the header that names it; without one a new session begins.
+// Find a session's transport by its header; without one, start a new session.
 async function sessionTransport(sessions, Transport, id) {
   if (sessions.has(id)) return sessions.get(id);
   const transport = new Transport({

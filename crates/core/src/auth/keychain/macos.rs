@@ -1,7 +1,7 @@
-//! The Keychain of macOS: generic passwords in the user's login keychain.
+//! The macOS Keychain: generic passwords in the user's login keychain.
 //!
-//! Its functions block, so each question gets a thread. They would ask the user where a keychain is locked, or where another
-//! build of this program has made an item; that is turned off meanwhile, and the question is refused then.
+//! Its functions block, so each operation runs in a thread. If a keychain is locked, or another build of this program
+//! made an item, they would ask the user. That is turned off during the operation, which then fails instead.
 
 use std::ffi::OsString;
 
@@ -15,16 +15,16 @@ use tokio::task::spawn_blocking;
 
 use super::{APPLICATION, KeychainFailure};
 
-/// What `SecBase.h` calls `errSecItemNotFound`.
+/// `errSecItemNotFound` in `SecBase.h`.
 const NOT_FOUND: i32 = -25300;
-/// `errSecInteractionNotAllowed`.
+/// `errSecInteractionNotAllowed` in `SecBase.h`.
 const NEEDS_USER: i32 = -25308;
 
 #[derive(Debug)]
 pub(super) struct SystemKeychain;
 
 impl SystemKeychain {
-    #[expect(clippy::unnecessary_wraps, reason = "a program built without keychains has none")]
+    #[expect(clippy::unnecessary_wraps, reason = "builds without keychains return `None`")]
     pub(super) fn of_user(_: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
         Some(Self)
     }
@@ -60,7 +60,7 @@ fn secret(name: &str) -> Result<Vec<u8>, Error> {
     generic_password(PasswordOptions::new_generic_password(APPLICATION, name))
 }
 
-/// None where there is no such item.
+/// Returns `None` if there is no such item.
 fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     match answer {
         Ok(found) => Ok(Some(found)),
@@ -69,7 +69,7 @@ fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     }
 }
 
-/// Asks in a thread, and the user nothing.
+/// Runs an operation in a thread, without asking the user.
 async fn quietly<T: Send + 'static>(
     ask: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, KeychainFailure> {

@@ -1,6 +1,6 @@
-//! No keychain: this was built without one.
+//! A placeholder for builds without keychain support.
 
-#![expect(clippy::unused_async, reason = "the functions are those of the others")]
+#![expect(clippy::unused_async, reason = "the functions match the other platforms")]
 
 use std::{convert::Infallible, ffi::OsString};
 

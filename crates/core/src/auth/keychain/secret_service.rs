@@ -1,7 +1,7 @@
-//! A Secret Service (freedesktop.org), over the session's bus.
+//! A Secret Service (freedesktop.org) on the session bus.
 //!
-//! Secrets pass the bus as they are ("plain"): its socket is the user's alone, and whoever may listen there may ask for the
-//! secrets as well. A connection lives as long as one question.
+//! Secrets are sent unencrypted ("plain"): only the user can access the bus socket, and any process that can listen
+//! there can also ask for the secrets. Each operation has its own connection.
 
 use std::{collections::HashMap, ffi::OsString};
 
@@ -16,21 +16,22 @@ const PATH: &str = "/org/freedesktop/secrets";
 const SERVICE_INTERFACE: &str = "org.freedesktop.Secret.Service";
 const COLLECTION: &str = "org.freedesktop.Secret.Collection";
 const ITEM: &str = "org.freedesktop.Secret.Item";
-/// What stands where there is no object.
+/// The object path that means "no object".
 const NOTHING: &str = "/";
 
-/// A secret on the bus: its session, parameters of its encryption, itself, and its kind.
+/// A secret on the bus: session, encryption parameters, value and content type.
 type BusSecret = (OwnedObjectPath, Vec<u8>, Vec<u8>, String);
 
 #[derive(Debug)]
 pub(super) struct SystemKeychain {
-    /// The address of the session's bus.
+    /// The address of the session bus.
     pub(super) bus: String,
 }
 
 impl SystemKeychain {
-    /// Clients often start the bridge with few variables. So the bus is also looked for where systemd has it.
-    #[expect(clippy::unnecessary_wraps, reason = "a program built without keychains has none")]
+    /// Finds the session bus. Clients often start the bridge with few variables, so this falls back to the path that
+    /// systemd uses.
+    #[expect(clippy::unnecessary_wraps, reason = "builds without keychains return `None`")]
     pub(super) fn of_user(environment: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
         let text = |name| environment(name)?.into_string().ok().filter(|text| !text.is_empty());
         let folder =
@@ -61,21 +62,21 @@ impl SystemKeychain {
     }
 }
 
-/// What a record is found by.
+/// The attributes that identify a record.
 fn named(name: &str) -> HashMap<&str, &str> {
     HashMap::from([("application", APPLICATION), ("record", name)])
 }
 
-/// Whether it is done without asking the user, which is what the prompt is for.
+/// Succeeds if the operation needs no prompt, which would ask the user.
 fn done(prompt: &OwnedObjectPath) -> Result<(), KeychainFailure> {
     if prompt.as_str() == NOTHING {
         Ok(())
     } else {
-        Err(KeychainFailure::Refused("it wants to ask its user first".into()))
+        Err(KeychainFailure::Refused("it needs to prompt the user".into()))
     }
 }
 
-/// The service, on a connection of its own.
+/// The service, on its own connection.
 struct Service(Connection);
 
 impl Service {
@@ -104,7 +105,7 @@ impl Service {
         self.call(&ObjectPath::from_static_str(PATH)?, SERVICE_INTERFACE, method, body).await
     }
 
-    /// A session for secrets as they are.
+    /// Opens a session for unencrypted secrets.
     async fn session(&self) -> Result<OwnedObjectPath, KeychainFailure> {
         let opened = self.call_service("OpenSession", &("plain", Variant::from(""))).await?;
         let (_, session): (OwnedVariant, OwnedObjectPath) = opened.body().deserialize()?;
@@ -137,7 +138,7 @@ impl Service {
         let collection = self.call_service("ReadAlias", &"default").await?;
         let collection: OwnedObjectPath = collection.body().deserialize()?;
         if collection.as_str() == NOTHING {
-            return Err(KeychainFailure::Absent("no keyring is the default one".into()));
+            return Err(KeychainFailure::Absent("there is no default keyring".into()));
         }
         let properties = HashMap::from([
             ("org.freedesktop.Secret.Item.Label", Variant::from(label)),

@@ -1,7 +1,7 @@
-//! The Credential Manager of Windows: generic credentials of this user on this machine.
+//! The Windows Credential Manager: generic credentials of this user on this machine.
 //!
-//! It takes 2560 bytes for one credential, and a record with long tokens does not fit: that is a refusal like others. Its
-//! functions block, so each question gets a thread.
+//! A credential may have 2560 bytes. A record with long tokens does not fit, and is refused like any other failure.
+//! The functions block, so each operation runs in a thread.
 
 use std::{collections::HashMap, ffi::OsString};
 
@@ -15,7 +15,7 @@ use super::{APPLICATION, KeychainFailure};
 pub(super) struct SystemKeychain;
 
 impl SystemKeychain {
-    #[expect(clippy::unnecessary_wraps, reason = "a program built without keychains has none")]
+    #[expect(clippy::unnecessary_wraps, reason = "builds without keychains return `None`")]
     pub(super) fn of_user(_: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
         Some(Self)
     }
@@ -45,12 +45,12 @@ impl SystemKeychain {
     }
 }
 
-/// A credential that does not go along to other machines of the user's domain, as files do not.
+/// A credential that does not roam to other machines of the user's domain. Files do not roam either.
 fn entry(store: &Store, name: &str) -> Result<Entry, Error> {
     store.build(APPLICATION, name, Some(&HashMap::from([("persistence", "Local")])))
 }
 
-/// None where there is no such credential.
+/// Returns `None` if there is no such credential.
 fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     match answer {
         Ok(found) => Ok(Some(found)),

@@ -1,4 +1,4 @@
-//! How long an exchange may take: the silence of the server, and the whole life of a request.
+//! Time limits of an exchange: the silence of the server (idle timeout) and the whole request (deadline).
 
 use super::{ANSWER_TIME, Exchange, PROBE_TIME};
 use crate::error::{Error, ErrorKind, Hint};
@@ -6,12 +6,12 @@ use std::{pin::pin, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
 impl Exchange<'_> {
-    /// Waits for the server, at most for the idle time and not beyond the request's deadline.
+    /// Waits for the server, at most for the idle timeout and not beyond the request's deadline.
     pub(super) fn in_time<F: Future>(&self, future: F) -> impl Future<Output = Result<F::Output, Error>> {
         self.in_time_since(Instant::now(), future)
     }
 
-    /// The same, if the server was last heard of at `since`.
+    /// Like [`Self::in_time`], but the idle timeout counts from `since`, when the server was last heard.
     pub(super) fn in_time_since<F: Future>(
         &self,
         since: Instant,
@@ -25,7 +25,7 @@ impl Exchange<'_> {
         self.until(|| self.deadline(), future)
     }
 
-    /// Waits for at most as long as `limit` says, which may come to say more meanwhile.
+    /// Waits for `future` until `limit`, which may return a later time when it is asked again.
     pub(super) async fn until<F: Future>(
         &self,
         limit: impl Fn() -> Option<Instant>,
@@ -42,25 +42,26 @@ impl Exchange<'_> {
         Ok(future.await)
     }
 
-    /// Until when the server may be silent that was last heard of at `since`.
+    /// Returns the end of the idle timeout if the server was last heard at `since`.
     pub(super) fn silence_ends(&self, since: Instant) -> Option<Instant> {
         let since = self.client_took_until().map_or(since, |until| since.max(until));
         since.checked_add(self.bridge.timeouts.idle)
     }
 
-    /// When the request must be answered.
+    /// Returns the time by which the request must be answered, if there is a limit.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let deadline = self.deadline?;
         let later = self.client_took_until().zip(self.bridge.timeouts.total);
         Some(later.and_then(|(until, total)| until.checked_add(total)).map_or(deadline, |later| deadline.max(later)))
     }
 
-    /// Until when the server waited for the client, if it did. That time is not the server's.
+    /// Returns the time until which the server waited for the client, if it did. That time does not count against the
+    /// server.
     pub(super) fn client_took_until(&self) -> Option<Instant> {
         self.pending.held()?.client_took_until()
     }
 
-    /// How long the request may still take, if there is a limit, less a moment for its answer.
+    /// Returns the time left for the request, if there is a limit, without [`ANSWER_TIME`].
     pub(super) fn time_left(&self) -> Option<Duration> {
         let left = self.deadline()?.saturating_duration_since(Instant::now());
         Some(left.saturating_sub(ANSWER_TIME))

@@ -1,4 +1,4 @@
-//! HTTP+SSE (2024-11-05): a POST to the endpoint, and the answer on the standing stream.
+//! Sends messages over HTTP+SSE (2024-11-05): a POST to the endpoint, and the response on the standing stream.
 
 use super::{Exchange, Next};
 use crate::{
@@ -10,13 +10,13 @@ use crate::{
 use tokio::time::Instant;
 
 impl Exchange<'_> {
-    /// HTTP+SSE: the answer comes on the standing stream (R52).
+    /// Sends the message by POST to the endpoint. The response comes on the standing stream (R52).
     pub(super) async fn attempt_sse(&mut self) -> Result<Next, Error> {
         let bridge = self.bridge;
         let (endpoint, stream) =
             match self.in_time_left(bridge.server.push_stream.endpoint(bridge.timeouts.idle)).await? {
                 Ok(endpoint) => endpoint,
-                // The server does not speak it, or no longer (R56): Streamable HTTP is what is left.
+                // The server does not speak HTTP+SSE, or has stopped (R56): use Streamable HTTP.
                 Err(error) if error.is_refusal() && bridge.server.transport.give_up_sse() => return Ok(Next::Again),
                 Err(error) => return Err(error),
             };
@@ -54,8 +54,8 @@ impl Exchange<'_> {
         Err(Error::new(ErrorKind::Broken, "the server's event stream ended before the answer came"))
     }
 
-    /// Waits until the answer comes on the standing stream; false if that ends before. Nobody waits for the answer of what was
-    /// cancelled then. `stream` is its number over HTTP+SSE.
+    /// Waits until the response comes on the standing stream. Returns true if it did, or if the request was cancelled;
+    /// false if the stream ended first. `stream` is the number of the stream over HTTP+SSE.
     pub(super) async fn is_answered_elsewhere(&self, since: Instant, stream: Option<u64>) -> Result<bool, Error> {
         let listener = &self.bridge.server.push_stream;
         loop {
@@ -75,7 +75,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Tries HTTP+SSE, which the server may speak. Gives the error if it does not.
+    /// Tries HTTP+SSE. Returns the error if the server does not speak it.
     pub(super) async fn speak_sse(&self) -> Result<Option<Error>, Error> {
         let bridge = self.bridge;
         let opened = self.in_time_left(bridge.server.push_stream.endpoint(bridge.timeouts.idle)).await?;

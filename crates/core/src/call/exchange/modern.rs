@@ -1,4 +1,4 @@
-//! A modern request at a modern server: everything that a legacy session would know is in its headers (R60-R78).
+//! Sends modern requests to a modern server. The headers of each request replace a session (R60-R78).
 
 use crate::{
     call::{exchange::refusals::AtSending, incoming, tool_list},
@@ -22,10 +22,10 @@ impl Exchange<'_> {
         let bridge = self.bridge;
         let is_blind = self.is_tool_call() && !bridge.server.protocol().tools.know(&self.message);
         if is_blind && !bridge.calls.tool_list.is_done() {
-            // The client may know the tool from its cache, or from elsewhere (R64).
+            // The client may know a tool that the bridge has not seen listed, for example from its cache (R64).
             tool_list::list(bridge, &self.message, bridge.calls.tool_list.tries()).await;
             if !self.is_direct() {
-                // The list has shown a legacy server, so the call need not.
+                // The listing revealed a legacy server, so the call need not find that out.
                 return Ok(Next::Again);
             }
         }
@@ -50,25 +50,25 @@ impl Exchange<'_> {
         Ok(self.step())
     }
 
-    /// The headers of this request.
+    /// Adds the headers of this request.
     pub(super) fn modern_headers(&self, headers: &mut HeaderMap) {
         let params =
             if self.is_tool_call() { self.bridge.server.protocol().tools.params(&self.message) } else { Vec::new() };
         headers::modern(&self.message, params, headers);
     }
 
-    /// Hands on what a subscription brings. Its stream is opened again when it breaks off, with what may have happened
-    /// meanwhile put in the place of what did (R73, R74).
+    /// Hands on the events of a subscription. If the stream breaks, reopens it and notifies the client of every change
+    /// that it may have missed (R73, R74).
     async fn follow_events(&mut self, mut reply: Reply) -> Result<Next, Error> {
         let bridge = self.bridge;
-        // How long the client has believed what no server stands for.
+        // When the last live stream broke; at first, the start.
         let mut lost = Instant::now();
         loop {
             let status = reply.status();
             let mut decoder = bridge.server.decoder(reply.content_type());
             let mut is_live = false;
             let broken = loop {
-                // It may be silent for as long as nothing happens (R73), once the server has said that it stands.
+                // An acknowledged subscription may be silent without limit (R73).
                 let chunk = if is_live { reply.chunk().await } else { self.in_time_since(lost, reply.chunk()).await? };
                 match chunk {
                     Ok(Some(chunk)) => decoder.take_in(chunk).await?,
@@ -94,7 +94,7 @@ impl Exchange<'_> {
             let failure =
                 broken.or_else(|| decoder.take_rejected()).unwrap_or_else(|| no_answer(status, decoder.is_sse()));
             if self.acknowledged.is_none() {
-                // It never was what it should be.
+                // The server never acknowledged the subscription.
                 return Err(failure.with_fate(Fate::Final));
             }
             tracing::debug!(error = %failure, "a subscription broke off; it is opened again");
@@ -103,7 +103,7 @@ impl Exchange<'_> {
             }
             reply = match Box::pin(self.open_again(failure, lost)).await? {
                 Ok(reply) => reply,
-                // To open it again runs nothing.
+                // Reopening a subscription runs nothing at the server.
                 Err(refusal) => {
                     let sent =
                         AtSending { epoch: bridge.server.session().epoch(), listings: 0, to_modern_server: false };
@@ -113,7 +113,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Hands on one message of a subscription's stream. True if it is the acknowledgement.
+    /// Hands on one message of a subscription's stream. Returns true for the acknowledgement.
     async fn hand_on_event(&mut self, message: Message) -> bool {
         let bridge = self.bridge;
         if self.speaks_another_era(StatusCode::OK, &message) {
@@ -137,8 +137,8 @@ impl Exchange<'_> {
         true
     }
 
-    /// Opens the stream of a subscription again, as soon as the server lets that happen, which may last as long as a server
-    /// may be silent since it was `lost`. Gives its refusal if it does not.
+    /// Reopens the stream of a subscription. Keeps trying until the idle timeout since `lost` is over. Returns the
+    /// reply of a server that refuses as the inner error.
     async fn open_again(&mut self, failure: Error, lost: Instant) -> Result<Result<Reply, Reply>, Error> {
         let bridge = self.bridge;
         let mut failure = Some(failure);

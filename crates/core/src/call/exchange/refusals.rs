@@ -1,4 +1,5 @@
-//! Refusals: what a status that says no, or an error in the place of an answer, leads to.
+//! Decides what follows a refusal: an error status, or a JSON-RPC error that stands for a lost session or another
+//! protocol.
 
 use super::{Exchange, Next, Remedy};
 #[cfg(feature = "oauth")]
@@ -16,45 +17,45 @@ use crate::{
 use http::{StatusCode, header};
 use std::{sync::Arc, time::Duration};
 
-/// The code of the error that says that headers and body differ.
+/// The error code for headers that do not match the body.
 const HEADER_MISMATCH: i64 = -32_020;
 
-/// What was known when a message was sent, by which its refusal is judged.
+/// The state when a message was sent, by which its refusal is judged.
 #[derive(Clone, Copy)]
 pub(super) struct AtSending {
-    /// The session.
+    /// The session's epoch.
     pub(super) epoch: u64,
     /// How often the server's tools had been listed.
     pub(super) listings: u64,
-    /// The server had shown that it takes modern requests.
+    /// The server had shown that it accepts modern requests.
     pub(super) to_modern_server: bool,
 }
 
 impl AtSending {
-    /// A legacy message, in this session.
+    /// Returns the state for a legacy message in this session.
     pub(super) fn in_session(epoch: u64) -> Self {
         Self { epoch, listings: 0, to_modern_server: false }
     }
 }
 
-/// A refusal, as far as it is about this message.
+/// A refusal, as far as it concerns this message.
 struct Refused {
     status: StatusCode,
     page: RefusalBody,
-    /// The answer to the request in its body, if it holds one: whatever id the server has put there, it can only mean this request.
+    /// The response in its body, if any. It belongs to this request, even if the server has put another id there.
     answer: Option<Message>,
-    /// That has the request's own id.
+    /// The response has the request's own id.
     is_own: bool,
-    /// It is a result under that id, which only what ran can have.
+    /// The response is a result with that id, so the request has run.
     is_result: bool,
-    /// Whether the message may be sent again, once what stood in its way is gone: not if the answer has the request's own id, and so
-    /// may be that of what ran (see the table in `retry.rs`).
+    /// The message may be sent again after a remedy. Not if the response has the request's own id, as the request may
+    /// then have run (see the table in `retry.rs`).
     may_go_again: bool,
 }
 
 impl Exchange<'_> {
-    /// A reply whose status says no: stale credentials, a lost session, a server of another era or transport, or an answer
-    /// (R7, R67).
+    /// Handles a reply with an error status. The cause is stale credentials, a lost session, a server of another era
+    /// or transport, or the reply holds the response (R7, R67).
     pub(super) async fn refused(&mut self, mut reply: Reply, sent: AtSending) -> Result<Next, Error> {
         let bridge = self.bridge;
         let page = reply.page(&bridge.server.storage, self.message.kind() == Kind::Request).await;
@@ -64,7 +65,7 @@ impl Exchange<'_> {
             self.era() == Era::Legacy && !self.is_initialize() && self.pending.purpose.waits_for_session;
         let is_lost =
             is_in_session && bridge.server.session().is_lost(refused.status, &refused.page, !refused.may_go_again);
-        // No credentials help where it is the session that is missing.
+        // New credentials do not help if the session is missing.
         if !(is_lost && self.may_renew(sent.epoch))
             && let Some(next) = self.reauthorize(reply.refusal(), &refused).await?
         {
@@ -83,7 +84,7 @@ impl Exchange<'_> {
         Ok(Next::Done)
     }
 
-    /// A modern request: headers that the server knows better (R64), or an older server.
+    /// Handles the refusal of a modern request: missing or wrong headers (R64), or an older server.
     async fn refused_as_modern(&mut self, refused: &mut Refused, sent: AtSending) -> Option<Next> {
         let bridge = self.bridge;
         let (status, error) = (refused.status, refused.answer.as_ref().and_then(Message::error));
@@ -102,7 +103,7 @@ impl Exchange<'_> {
         if let Some(taken) = taken.filter(|_| !self.has_tried(Remedy::OtherProtocol)) {
             bridge.server.protocol().modern_is(taken);
         }
-        // A modern server has let it in, so what a gateway says instead of an answer may be about what ran.
+        // The server is a modern one, so this may be a gateway's error page for a request that ran.
         let may_have_run =
             sent.to_modern_server && error.is_none() && !self.is_harmless() && retry::judge(status.as_u16(), None).1;
         let is_older = taken == Some(false)
@@ -116,7 +117,7 @@ impl Exchange<'_> {
         is_older.then_some(Next::Again)
     }
 
-    /// The legacy handshake: a modern server, or one of HTTP+SSE (R54).
+    /// Handles the refusal of a legacy handshake: a modern server, or one that speaks HTTP+SSE (R54).
     async fn refused_as_handshake(&mut self, refused: &mut Refused, error: &Error) -> Result<Option<Next>, Error> {
         let is_about_http = refused.status == StatusCode::METHOD_NOT_ALLOWED;
         let speaks_another_era = |answer: &Message| !is_about_http && self.speaks_another_era(refused.status, answer);
@@ -136,7 +137,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Any other legacy message: a lost session, or a server that has become a modern one.
+    /// Handles the refusal of any other legacy message: a lost session, or a server that has become a modern one.
     async fn refused_in_session(
         &mut self,
         refused: &Refused,
@@ -154,10 +155,10 @@ impl Exchange<'_> {
         Ok(None)
     }
 
-    /// What a refusal says of this message.
+    /// Reads a refusal: its response, and whether this message may be sent again.
     fn read_refusal(&self, status: StatusCode, page: RefusalBody) -> Refused {
         let (Some(answer), Some(id)) = (&page.response, self.pending.id()) else {
-            // What broke off may have been an answer as well.
+            // A body that broke off may have been a response.
             let is_about_credentials = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
             let is_known = (page.is_whole || is_about_credentials) && !status.is_server_error();
             let may_go_again = is_known || self.is_harmless();
@@ -177,8 +178,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// Asks for new credentials where the reply refuses those that were sent, as often as that may help. Gives what
-    /// follows if there are some.
+    /// Gets new credentials if the reply refuses the ones that were sent, within a limit of attempts. Returns the
+    /// outcome of this attempt, or `None` if the refusal stands.
     async fn reauthorize(&mut self, refusal: HeaderRefusal<'_>, refused: &Refused) -> Result<Option<Next>, Error> {
         let credentials = &self.bridge.server.requests.credentials;
         let remedy = if refusal.status == StatusCode::FORBIDDEN { Remedy::MoreScope } else { Remedy::NewCredentials };
@@ -187,7 +188,7 @@ impl Exchange<'_> {
             return Ok(None);
         }
         self.remedies.push(remedy);
-        // Who asks for credentials by HTTP has not let the message through, unless the result of what ran stands there.
+        // A server that challenges for credentials has not run the message, unless the body holds its result.
         let is_turned_away = refusal.headers.contains_key(header::WWW_AUTHENTICATE) && !refused.is_result;
         if !refused.may_go_again && !is_turned_away {
             if let Err(error) = credentials.renew(refusal, Some(Duration::ZERO)).await {
@@ -195,13 +196,13 @@ impl Exchange<'_> {
             }
             return Ok(None);
         }
-        // The user may take long to sign in.
+        // The user may need long to sign in.
         self.permit = None;
         #[cfg(feature = "oauth")]
         sign_in_prompt::show(self.bridge);
         let renewed = tokio::select! {
             biased;
-            // The server has turned the request away, so there is nothing to cancel.
+            // The server refused the request, so there is nothing to cancel.
             () = self.pending.withdrawn() => return Ok(Some(Next::Done)),
             renewed = credentials.renew(refusal, self.time_left()) => renewed,
         };
@@ -214,19 +215,20 @@ impl Exchange<'_> {
         Ok(renewed.then_some(Next::Again))
     }
 
-    /// Whether the message may be sent twice: it only reads, or asks to be told what happens.
+    /// True if the message may be sent twice: it only reads, or it opens a subscription.
     pub(super) fn is_harmless(&self) -> bool {
         only_reads(self.message.method()) || self.message.method() == "subscriptions/listen"
     }
 
-    /// The session that the message was sent in is gone; it was not looked at, and goes into the next one.
+    /// Replaces the session that the message was sent in, because it is gone. The server did not look at the message,
+    /// so it is sent again in the new session.
     pub(super) async fn renew(&mut self, epoch: u64) -> Result<Next, Error> {
         if self.message.kind() == Kind::Response {
-            // It answers a question of the session that is gone.
+            // The response answers a request of the lost session.
             return Ok(Next::Done);
         }
         if !self.may_renew(epoch) {
-            let summary = "the server does not know the session, and neither the one that was set up in its place";
+            let summary = "the server knows neither the session nor the new one that replaced it";
             return Err(Error::new(ErrorKind::SessionLost, summary));
         }
         self.first(Remedy::NewSession);
@@ -234,22 +236,23 @@ impl Exchange<'_> {
         Ok(Next::Again)
     }
 
-    /// The session of `epoch` is gone, but the message must not be sent again: the next one finds another.
+    /// Replaces the lost session of `epoch` for later messages. This one must not be sent again.
     pub(super) fn renew_for_others(&self, epoch: u64) {
         let bridge = Arc::clone(self.bridge);
         self.bridge.calls.spawn(async move { drop(renewal::renew(&bridge, epoch).await) });
     }
 
-    /// Whether another session than that of `epoch` may help: there is one, or none was set up for this message yet.
+    /// True if a session other than that of `epoch` may help: there is one already, or none was set up for this
+    /// message yet.
     pub(super) fn may_renew(&self, epoch: u64) -> bool {
         self.bridge.server.session().epoch() != epoch || !self.has_tried(Remedy::NewSession)
     }
 
-    /// Sees to the session where an error that came as a success says that it is gone. True if the message must be sent again in
-    /// another one: the error came in nobody's name. One in the request's own name is its answer, and the next message finds
-    /// another session.
+    /// Handles an error in a successful reply that says that the session is gone. Returns true if the message must be
+    /// sent again in a new session, because the error does not have the request's id. An error with that id is the
+    /// response; then the session is replaced for later messages.
     pub(super) fn sees_session_lost(&self, message: &Message) -> bool {
-        // Nearly all that comes is no error.
+        // Almost no message is an error.
         if message.outline().is_none()
             || self.era() == Era::Modern
             || self.is_initialize()
@@ -270,12 +273,12 @@ impl Exchange<'_> {
         !is_own && self.may_renew(self.sent_in)
     }
 
-    /// Whether a response has the id of this request.
+    /// True if a response has the id of this request.
     pub(super) fn is_named_by(&self, response: &Message) -> bool {
         response.id().zip(self.pending.id()).is_some_and(|(theirs, own)| theirs.means(own))
     }
 
-    /// Whether a response to this message shows that the server speaks the other protocol, as far as that can still matter.
+    /// True if a response shows that the server speaks the other protocol, and this message can still change to it.
     pub(super) fn speaks_another_era(&self, status: StatusCode, response: &Message) -> bool {
         if response.kind() != Kind::Response
             || response.is_spooled()
@@ -294,7 +297,7 @@ impl Exchange<'_> {
                     Some(error) => protocol.judge(self.message.method(), status, Some(&error)),
                     None => protocol::is_modern_result(&self.message, response),
                 };
-                // What comes under the request's id may be the answer of what ran, unless all that does is read.
+                // A response with the request's id may mean that the request ran. That does no harm if it only reads.
                 let taken = taken.filter(|taken| *taken || !status.is_success() || only_reads(self.message.method()));
                 if let Some(taken) = taken {
                     protocol.modern_is(taken);

@@ -1,7 +1,7 @@
-//! What a client gets in the place of an answer while its user signs in: a handshake in the server's name, or for a modern
-//! request the question where to sign in, if the client can show that.
+//! Answers requests while the user signs in: a handshake provisionally, and a modern request with the question to sign
+//! in at a URL, if the client can show one.
 //!
-//! Rule: nothing is kept for such a request. Its client brings it whole again.
+//! Rule: the bridge stores nothing for such a request. The client sends it again.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use crate::{
 };
 
 impl Exchange<'_> {
-    /// Answers a handshake in the server's place, as the user takes too long to sign in. False if it is none.
+    /// Answers a handshake instead of the server, because the sign-in takes too long. Returns false if the message is
+    /// not a handshake.
     pub(super) async fn answer_provisionally(&self) -> bool {
         let Some(answer) = sign_in_prompt::answer(&self.message).filter(|_| !self.pending.is_own()) else {
             return false;
@@ -30,11 +31,11 @@ impl Exchange<'_> {
         true
     }
 
-    /// A request that comes again after its client was asked to show where to sign in waits for that first, as long as others
-    /// do. False if it is not to be sent: it is answered then, or nobody wants it any more.
+    /// Makes a request that the client repeats after such a question wait for the sign-in, as long as other requests
+    /// do. Returns false if it must not be sent, because it was answered here or cancelled.
     ///
     /// # Errors
-    /// The user does not want to sign in.
+    /// The user declined to sign in.
     pub(super) async fn sign_in_is_over(&mut self) -> Result<bool, Error> {
         let Some(again) = sign_in_prompt::again(&self.message).filter(|_| !self.pending.is_own()) else {
             return Ok(true);
@@ -48,7 +49,7 @@ impl Exchange<'_> {
             waited = timeout(patience, sign_in.is_done()) => waited,
         };
         match waited {
-            // One that failed is told by what comes of the request.
+            // If the sign-in failed, sending the request reports that.
             Ok(_) => Ok(true),
             Err(_) if again.is_declined => Err(sign_in.pending()),
             Err(_) => {
@@ -58,7 +59,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// What the client is asked in the place of this error, if it can show its user where to sign in; once for each URL.
+    /// Returns the question that replaces this error, if the client can show its user where to sign in. Each URL is
+    /// shown once.
     pub(super) fn question_for(&self, error: &Error) -> Option<Message> {
         if !error.is_sign_in() {
             return None;

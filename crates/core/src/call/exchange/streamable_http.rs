@@ -1,4 +1,4 @@
-//! Streamable HTTP: one POST, the stream of its reply, and the rest of a stream that broke.
+//! Sends messages over Streamable HTTP: one POST, the stream of its reply, and GETs that resume a stream that broke.
 
 use super::{Exchange, Next};
 use crate::{
@@ -24,21 +24,21 @@ use std::{
 };
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-/// How long the end of a body may take to come that is one JSON document.
+/// How long to wait for the end of a body that holds one complete JSON document.
 const REST_TIME: Duration = Duration::from_millis(250);
-/// What is read of a reply that says nothing any more, in bytes, so that its connection can be used again.
+/// The most bytes that are read of a finished reply so that its connection can be used again.
 const REMAINS: usize = 64 << 10;
-/// How long that may take to arrive.
+/// Time limit for reading these bytes.
 const REMAINS_TIME: Duration = Duration::from_millis(500);
 
 impl Exchange<'_> {
-    /// Streamable HTTP: the reply to the POST holds the answer.
+    /// Sends the message by POST. The reply holds the response.
     pub(super) async fn attempt_http(&mut self) -> Result<Next, Error> {
         let bridge = self.bridge;
         let epoch = bridge.server.session().epoch();
         if self.pending.purpose.waits_for_session && !self.is_initialize() && bridge.server.session().stream().is_some()
         {
-            // The session lived on a stream that the server does not offer any more (R56).
+            // The session belongs to an HTTP+SSE stream that the server no longer offers (R56).
             return self.renew(epoch).await;
         }
         self.sent_in = epoch;
@@ -67,7 +67,7 @@ impl Exchange<'_> {
             bridge.server.transport.decide(Transport::Http);
             return Ok(self.step());
         }
-        // It has opened the stream of HTTP+SSE, whatever it was asked, and has not looked at the request.
+        // The server opened its HTTP+SSE stream without looking at the request.
         let summary = "the server answered with the stream of HTTP+SSE (2024-11-05)";
         match self.speak_sse().await? {
             None => Ok(Next::Again),
@@ -85,19 +85,19 @@ impl Exchange<'_> {
         };
         let body = self.message.bytes().clone();
         let is_repeatable = only_reads(self.message.method());
-        // Pinned here, as a future that is handed on takes its room twice, and each request has this one's.
+        // Passing a future by value stores it twice in the caller's state machine, so pin it where it is made.
         let post = pin!(bridge.server.requests.post(target, body, is_repeatable, session, &self.pending.delivery));
         let reply = self.in_time(post).await??;
         tracing::debug!(method = self.message.method(), status = reply.status().as_u16(), "reply");
         Ok(reply)
     }
 
-    /// The server has taken the message.
+    /// Records that the server has accepted the message. After `initialized`, opens the push stream.
     pub(super) fn received(&mut self) {
         if self.message.kind() == Kind::Request {
             return;
         }
-        // What must come after it may go.
+        // Later messages wait for this hold.
         let hold = self.lane.hold.take();
         if self.message.method() == "notifications/initialized" {
             let epoch = self.bridge.server.session().epoch();
@@ -105,8 +105,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// Hands on what the reply to a message that wants none has at once, and gives it up then: it may have no end. Its
-    /// message has arrived, and makes room for the next.
+    /// Hands on the messages in the reply to a notification or response. Reads at most [`REMAINS`] bytes for
+    /// [`REMAINS_TIME`], as the reply may never end. Releases the permit first, as the server has the message.
     pub(super) async fn hear_out(&mut self, mut reply: Reply) {
         self.permit = None;
         let bridge = self.bridge;
@@ -126,10 +126,10 @@ impl Exchange<'_> {
             self.hand_on(&mut decoder).await.map(drop)
         };
         let read: Result<Result<(), Error>, _> = timeout(REMAINS_TIME, read).await;
-        tracing::debug!(?read, "what came with the receipt of a message is over or given up");
+        tracing::debug!(?read, "finished reading the reply to a notification or response");
     }
 
-    /// Reads what a reply has that says nothing, as far as it may let its connection be used again.
+    /// Reads the rest of a reply without messages, within the same limits, so that its connection can be used again.
     pub(super) async fn read_remains(&self, mut reply: Reply) {
         let Some(_permit) = self.bridge.calls.permits.for_remains().filter(|_| !reply.is_over()) else { return };
         let mut left = REMAINS;
@@ -143,7 +143,8 @@ impl Exchange<'_> {
         let _ = timeout(REMAINS_TIME, read).await;
     }
 
-    /// Hands on the messages of a successful reply as they come, to the answer and beyond.
+    /// Hands on the messages of a successful reply as they arrive. Resumes the stream if it breaks before the
+    /// response.
     pub(super) async fn follow(&mut self, mut reply: Reply) -> Result<(), Error> {
         let status = reply.status();
         let mut decoder = self.bridge.server.decoder(reply.content_type());
@@ -160,7 +161,7 @@ impl Exchange<'_> {
                 && self.era() == Era::Legacy
                 && self.bridge.server.push_stream.is_pushing()
             {
-                // The answer comes on the stream on which the server pushes.
+                // The response comes on the push stream.
                 if self.is_answered_elsewhere(self.heard, None).await? {
                     return Ok(());
                 }
@@ -169,14 +170,14 @@ impl Exchange<'_> {
             let failure =
                 broken.or_else(|| decoder.take_rejected()).unwrap_or_else(|| no_answer(status, decoder.is_sse()));
             if self.era() == Era::Modern {
-                // It is lost with its stream; to repeat it is the client's business (R71).
+                // A modern request is lost with its stream; only the client may repeat it (R71).
                 return Err(failure.with_fate(Fate::Final));
             }
             let Some(last_event_id) = &cursor else { return Err(failure) };
-            // What the server asked for holds for the streams that follow (R33).
+            // A wait that the server asked for also applies to the streams that follow (R33).
             reopening.ended(decoder.retry(), brought);
             let wait = reopening.wait();
-            tracing::debug!(method = self.message.method(), ?wait, "the stream broke; it is taken up again");
+            tracing::debug!(method = self.message.method(), ?wait, "the stream broke; it is resumed");
             match Box::pin(self.resume(last_event_id, wait)).await? {
                 Ok(rest) => reply = rest,
                 Err(refusal) => return Err(failure.with_source(refusal)),
@@ -185,18 +186,18 @@ impl Exchange<'_> {
         }
     }
 
-    /// Reads a body to its end. Gives the error that broke it off, if one did, and says whether it brought any message.
+    /// Reads a body to its end. Returns the error that broke it off, if any, and whether it brought a message.
     pub(super) async fn read(
         &mut self,
         reply: &mut Reply,
         decoder: &mut Decoder,
     ) -> Result<(Option<Error>, bool), Error> {
         let mut brought = false;
-        // It says when to look whether the time is over. One for each chunk would be a twentieth of what a chunk of 1 KiB costs.
+        // One timer for all chunks: one for each would add 5% to the cost of a 1 KiB chunk.
         let mut timer = pin!(sleep(Duration::ZERO));
         let broken = loop {
             let chunk = if decoder.is_whole() && !reply.is_over() {
-                // Some servers do not end a reply that is whole.
+                // Some servers do not end a complete reply.
                 match timeout(REST_TIME, self.chunk(reply, timer.as_mut())).await {
                     Ok(chunk) => chunk?,
                     Err(_) => break None,
@@ -222,7 +223,7 @@ impl Exchange<'_> {
         Ok((broken, brought))
     }
 
-    /// The next bytes of a reply, for which the server may take its idle time.
+    /// Returns the next bytes of a reply, within the idle timeout and the request's deadline.
     pub(super) async fn chunk(
         &self,
         reply: &mut Reply,
@@ -244,7 +245,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// Hands on what the decoder has, and says whether that was anything. An answer that could not be kept is an error.
+    /// Hands on all messages that the decoder has. Returns true if there were any. A response that could not be stored
+    /// is an error.
     pub(super) async fn hand_on(&mut self, decoder: &mut Decoder) -> Result<bool, Error> {
         let mut any = false;
         while let Some(message) = decoder.next_valid() {
@@ -264,17 +266,17 @@ impl Exchange<'_> {
             }
         }
         if self.pending.is_answered() {
-            // The stream may go on for long; nobody has to wait for that.
+            // The stream may stay open long after the response; other messages need not wait for that.
             self.release();
         }
         Ok(any)
     }
 
-    /// The rest of a stream that broke, after the event with this id (R32, R33, R35). The network may be away for as long
-    /// as the server may be silent. Gives the server's refusal if it does not take the stream up again.
+    /// Resumes a broken stream by GET, after the event with this id (R32, R33, R35). Keeps trying until the idle
+    /// timeout is over. Returns the refusal of a server that does not resume it as the inner error.
     pub(super) async fn resume(&self, last_event_id: &Bytes, wait: Duration) -> Result<Result<Reply, Error>, Error> {
         let bridge = self.bridge;
-        // A stream that is opened and brings nothing is no sign of life.
+        // A stream that opens and brings nothing does not reset the idle timeout.
         let since = self.heard;
         let mut pause = wait;
         for failures in 0.. {
@@ -286,7 +288,7 @@ impl Exchange<'_> {
                 Ok(mut reply) => {
                     let error = reply.failure(b"");
                     if error.status().is_none() {
-                        // There are no credentials for it, which another try does not change.
+                        // There are no credentials for the request; another attempt would not change that.
                         return Ok(Err(error));
                     }
                     error

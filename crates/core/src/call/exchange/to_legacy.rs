@@ -1,5 +1,5 @@
-//! A modern client's request at a legacy server: it runs in a session that the bridge has set up, and what the server asks
-//! meanwhile becomes a result that asks for input (3.3).
+//! Serves a modern client's requests at a legacy server, in a session that the bridge sets up. A request that the
+//! server sends during a call becomes a result that asks for input (3.3).
 
 use crate::{
     call::{
@@ -27,16 +27,16 @@ use tokio::time::timeout;
 
 use super::{Exchange, Next, Remedy};
 
-/// What the server asks within so much time goes to the client in one result.
+/// Server requests that arrive within this time go to the client in one result.
 const GATHERING: Duration = Duration::from_millis(20);
 
 impl Exchange<'_> {
     pub(super) async fn attempt_to_legacy(&mut self) -> Result<Next, Error> {
-        // What was sent before, as a modern request, was refused.
+        // The server refused the earlier attempt, which was a modern request.
         self.pending.delivery.begin();
         let outcome = self.translate_to_legacy().await;
         outcome.map_err(|error| {
-            // From here on the error says whether it may have run.
+            // From here on, the error itself says whether the request may have run.
             self.pending.delivery.begin();
             self.passed_on(error)
         })
@@ -65,7 +65,7 @@ impl Exchange<'_> {
         }
         let translated = bridge.server.protocol().legacy_server.as_ref().map(|server| server.take(&self.message));
         match translated {
-            // Another message has found that the server is modern after all.
+            // Another message has found out that the server is a modern one after all.
             None => return Ok(Next::Again),
             Some(FromModern::Answer(answer)) => incoming::answer(bridge, self.pending, answer).await,
             Some(FromModern::Listen(subscription)) => self.subscribe(subscription).await,
@@ -75,13 +75,13 @@ impl Exchange<'_> {
         Ok(Next::Done)
     }
 
-    /// Sees that there is a session. If the server has none to offer, its answer is the client's.
+    /// Sets up a session if there is none. If the server refuses, its response goes to the client.
     async fn greet_legacy(&mut self) -> Result<Option<Next>, Error> {
         let bridge = self.bridge;
         self.first(Remedy::OtherProtocol);
         let greeting = {
             let (bridge, request) = (Arc::clone(bridge), self.message.clone());
-            // The session is everybody's, should this request be cancelled or run out of time.
+            // All requests share the session, so finish even if this one is cancelled or times out.
             self.bridge.calls.see_through(async move { greet(&bridge, &request).await })
         };
         Ok(match self.in_time_left(greeting).await??? {
@@ -90,7 +90,7 @@ impl Exchange<'_> {
                 incoming::answer(bridge, self.pending, answer).await;
                 Some(Next::Done)
             }
-            // What it said at first was meant.
+            // The server is a modern one, so its first refusal is the response.
             Greeting::Modern => match self.refusal.take() {
                 Some(refusal) => {
                     incoming::answer(bridge, self.pending, refusal).await;
@@ -107,13 +107,13 @@ impl Exchange<'_> {
         self.attend(CallHandle::start(self.bridge, &self.message, message, &self.pending.delivery)).await
     }
 
-    /// Waits for the answer to a call, or for a question of the server's in the middle of it.
+    /// Waits for the response to a call, or for a request that the server sends during the call.
     async fn attend(&mut self, mut call: CallHandle) -> Result<Next, Error> {
         let bridge = self.bridge;
         let answer = tokio::select! {
             biased;
             answer = &mut call.answer => answer,
-            // The client has not answered all that it was asked.
+            // The client has not answered all questions yet.
             () = std::future::ready(()), if !call.asked.is_empty() => return self.park(call).await,
             Some(question) = call.questions.recv() => {
                 call.asked.push(question);
@@ -121,7 +121,7 @@ impl Exchange<'_> {
             }
         };
         let answer = answer.unwrap_or_else(|_| Err(shutdown()));
-        // A server that was silent for too long is told that nobody waits any more.
+        // After a timeout the call is not finished, so dropping it cancels it at the server.
         if !answer.as_ref().is_err_and(Error::is_timeout) {
             call.finish();
         }
@@ -136,7 +136,7 @@ impl Exchange<'_> {
         let opened = OpenedMessage::new(answer);
         let answer = opened.message.clone();
         let answered = match &bridge.server.protocol().legacy_server {
-            // What cannot be opened passes as it is; clients take a result without a type for a complete one.
+            // A response that cannot be opened passes unchanged: clients treat a result without a type as complete.
             Some(server) if opened.is_open() => server.answer(&self.message, answer),
             _ => Answered::Final(answer),
         };
@@ -151,7 +151,7 @@ impl Exchange<'_> {
         Ok(Next::Done)
     }
 
-    /// Leaves a call to the client's next request, as the server needs input for it.
+    /// Parks a call that needs input, until the client's next request resumes it.
     async fn park(&mut self, mut call: CallHandle) -> Result<Next, Error> {
         while let Ok(Some(question)) = timeout(GATHERING, call.questions.recv()).await {
             call.asked.push(question);
@@ -163,7 +163,7 @@ impl Exchange<'_> {
         Ok(Next::Done)
     }
 
-    /// Goes on with what the client brings the input for.
+    /// Resumes the call for which the client brings input.
     async fn go_on(&mut self, state: &str, responses: &[(String, String)]) -> Result<Next, Error> {
         let bridge = self.bridge;
         let mut call = match bridge.calls.parked.take(state, self.message.method()) {
@@ -185,7 +185,7 @@ impl Exchange<'_> {
             match responses.iter().find(|(key, _)| *key == format!("r{number}")) {
                 Some((_, input)) => {
                     let response = modern_to_legacy::response(&question.request, input);
-                    // The server may have more to ask, or the answer to give, before it has done with this.
+                    // Do not wait for this: the server may ask more or answer the call before it accepts the response.
                     own_requests::tell_beside(bridge, response, Purpose::session()).await;
                 }
                 None => call.asked.push(question),
@@ -194,7 +194,7 @@ impl Exchange<'_> {
         self.attend(call).await
     }
 
-    /// Sees that the server logs at the level that this request wants.
+    /// Makes the server log at the level that this request asks for.
     async fn set_level(&self) {
         let bridge = self.bridge;
         let Some(level) = modern_to_legacy::log_level(&self.message) else { return };
@@ -205,7 +205,7 @@ impl Exchange<'_> {
         if is_refused || bridge.server.session().logs_like(&request) {
             return;
         }
-        // Some servers know levels and do not say so.
+        // Some servers support log levels without saying so.
         match own_requests::call(bridge, &request, Purpose::modern_clients()).await {
             Ok(answer) if answer.error().is_none() => bridge.server.session().answered(&request),
             failed => {
@@ -215,7 +215,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Serves a subscription until the client gives it up.
+    /// Serves a subscription until the client cancels it.
     async fn subscribe(&mut self, mut subscription: Subscription) {
         let bridge = self.bridge;
         let turn = bridge.calls.subscriptions.turn.lock().await;
@@ -243,7 +243,7 @@ impl Exchange<'_> {
         guard.leave_out(&unwatched);
         subscription.leave_out(&unwatched);
         drop(turn);
-        // Nothing may come before the acknowledgement, and nothing be lost after it: no wait between the two.
+        // The acknowledgement must come first, and no event after it may be lost: do not await in between.
         bridge.client.output.send_now(subscription.acknowledged().into_line());
         guard.number = Some(bridge.calls.subscriptions.add(subscription));
         self.release();
@@ -251,17 +251,17 @@ impl Exchange<'_> {
     }
 }
 
-/// What a handshake with the server has come to.
+/// The outcome of a handshake with the server.
 enum Greeting {
     /// There is a session.
     Session,
-    /// The server has none to offer, and says why.
+    /// The server refused one, with this response.
     Refused(Message),
     /// The server is a modern one after all.
     Modern,
 }
 
-/// Sees that there is a session, which is set up with what this request says of its client.
+/// Sets up a session if there is none, with the client data of this request.
 async fn greet(bridge: &Arc<Bridge>, request: &Message) -> Result<Greeting, Error> {
     let failures = bridge.calls.renewal.failures();
     let _turn = bridge.calls.renewal.turn().await;
@@ -272,7 +272,7 @@ async fn greet(bridge: &Arc<Bridge>, request: &Message) -> Result<Greeting, Erro
         return Ok(Greeting::Session);
     }
     if bridge.calls.renewal.failures() != failures {
-        // To try for each in turn would keep the last one waiting for long.
+        // An attempt for each request in turn would delay the last one for too long.
         return Err(Error::new(ErrorKind::NoAnswer, "no session could be set up with the server just now"));
     }
     bridge.server.session().begin_for_modern();
@@ -288,7 +288,7 @@ async fn greet(bridge: &Arc<Bridge>, request: &Message) -> Result<Greeting, Erro
         return Ok(Greeting::Session);
     }
     match answer.error() {
-        None => Err(Error::new(ErrorKind::InvalidAnswer, "the server's answer to initialize is no result")),
+        None => Err(Error::new(ErrorKind::InvalidAnswer, "the server's answer to initialize is not a result")),
         Some((code, _)) if protocol::refuses_legacy(code) => {
             renewal::turn_modern(bridge);
             Ok(Greeting::Modern)
@@ -297,7 +297,8 @@ async fn greet(bridge: &Arc<Bridge>, request: &Message) -> Result<Greeting, Erro
     }
 }
 
-/// Whether only a modern server answers like this: it knows no version but its own, and has not looked at the request.
+/// True if only a modern server responds like this: it refuses the version and names its own. It has not looked at the
+/// request.
 fn shows_modern_server(answer: &Message) -> bool {
     let supported = || Object::of(answer.text())?.object("error")?.object("data")?.get("supported");
     let is_modern = |version: &str| version.trim_matches('"') == revision::MODERN_VERSION;
@@ -305,7 +306,7 @@ fn shows_modern_server(answer: &Message) -> bool {
         && supported().is_some_and(|supported| elements(supported).any(is_modern))
 }
 
-/// An open subscription, which is ended when this is dropped.
+/// An open subscription. Dropping it ends the subscription.
 struct Subscribed<'a> {
     bridge: &'a Arc<Bridge>,
     number: Option<u64>,
@@ -313,7 +314,7 @@ struct Subscribed<'a> {
 }
 
 impl Subscribed<'_> {
-    /// The server does not watch these resources, for nobody.
+    /// Removes resources that the server does not watch for anyone.
     fn leave_out(&mut self, unwatched: &HashSet<String>) {
         let (gone, watched) = std::mem::take(&mut self.watched).into_iter().partition(|uri| unwatched.contains(uri));
         self.watched = watched;
@@ -335,17 +336,17 @@ impl Drop for Subscribed<'_> {
                 let request = modern_to_legacy::unsubscribe(uri);
                 bridge.server.session().answered(&request);
                 if let Err(error) = own_requests::call(&bridge, &request, Purpose::session()).await {
-                    tracing::debug!(error = %error, "the server goes on watching a resource");
+                    tracing::debug!(error = %error, "the server did not stop watching a resource");
                 }
             }
         });
     }
 }
 
-/// The answer to a request that goes on with a call which is not there.
+/// Returns the error for a request whose `requestState` names no parked call.
 fn unknown_state(request: &Message) -> Message {
     let id = request.id().map_or("null", Id::as_str);
-    let text = "requestState stands for no open call: it is not of this process, was used before, or came too late";
+    let text = "requestState names no open call: it is from another process, was used before, or came too late";
     let error = format!(r#"{{"code":-32602,"message":"{text}","data":{{"source":"mcp-gangway"}}}}"#);
     Message::one(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)).unwrap_or_else(|| request.clone())
 }

@@ -1,4 +1,4 @@
-//! A legacy client's message at a modern server: each request becomes one or more modern requests of the bridge's own (3.2).
+//! Serves a legacy client at a modern server: each request becomes one or more modern requests of the bridge (3.2).
 
 use crate::{
     call::{incoming, lane::Lane, legacy_subscription, own_requests, purpose::Purpose},
@@ -17,12 +17,12 @@ use tokio::time::{Instant, sleep};
 
 use super::{Exchange, Next, Remedy};
 
-/// How often a server may ask for more input within one request.
+/// The most times a server may ask for more input within one request.
 const MOST_ROUNDS: u32 = 100;
 
 impl Exchange<'_> {
     pub(super) async fn attempt_to_modern(&mut self) -> Result<Next, Error> {
-        // Each round takes a permit of its own.
+        // Each round takes its own permit.
         self.permit = None;
         let outcome = if self.is_initialize() {
             self.greet_modern().await
@@ -32,13 +32,14 @@ impl Exchange<'_> {
         outcome.map_err(|error| self.passed_on(error))
     }
 
-    /// An error of a request that was made for this one, as this one's: whatever could be tried again was.
+    /// Turns the error of a request made for this one into the error of this one. It is final, because that request
+    /// has made all retries.
     pub(super) fn passed_on(&mut self, error: Error) -> Error {
         self.may_have_run |= error.may_have_run().unwrap_or_default();
         error.with_fate(Fate::Final)
     }
 
-    /// The handshake, with what the server says of itself.
+    /// Answers the handshake with what the server says in `server/discover`.
     async fn greet_modern(&mut self) -> Result<Next, Error> {
         let bridge = self.bridge;
         self.first(Remedy::OtherProtocol);
@@ -47,17 +48,18 @@ impl Exchange<'_> {
         let answer = match (discovered.map(|answer| client.initialized(&self.message, &answer)), self.refusal.take()) {
             (Ok(Ok(answer)), _) => {
                 bridge.shake_hands(client);
-                // What an answer to the handshake may have begun, and what another client listened to.
+                // Closes a session that a response to the handshake may have begun, and the subscription of an earlier
+                // client.
                 bridge.server.session().close();
                 bridge.calls.legacy_subscription.clear();
                 answer
             }
-            // Then its refusal of the handshake is what it has to say.
+            // The server does not describe itself as a modern one, so its refusal of the handshake is the response.
             (_, Some(refusal)) => {
                 bridge.takes_handshake();
                 refusal
             }
-            // It was modern once; now it may know the handshake.
+            // The server was a modern one; it may accept the handshake now.
             (Ok(Err(_)), None) => {
                 bridge.takes_handshake();
                 return Ok(Next::Again);
@@ -70,13 +72,13 @@ impl Exchange<'_> {
 
     async fn translate_to_modern(&mut self) -> Result<(), Error> {
         let bridge = self.bridge;
-        // One change after the other: each opens a stream in the place of the last one.
+        // One change at a time: each opens a stream that replaces the last one.
         let is_change = matches!(self.message.method(), "resources/subscribe" | "resources/unsubscribe");
         let _turn =
             if is_change { Some(self.in_time_left(bridge.calls.legacy_subscription.turn.lock()).await?) } else { None };
         let translated = bridge.client.legacy().as_mut().map(|client| client.take(&self.message));
         match translated {
-            None => return Err(Error::new(ErrorKind::SessionLost, "the client has not shaken hands")),
+            None => return Err(Error::new(ErrorKind::SessionLost, "the client has not sent initialize")),
             Some(FromLegacy::Answer(answer)) => incoming::answer(bridge, self.pending, answer).await,
             Some(FromLegacy::Listen(answer)) => {
                 if let Err(error) = legacy_subscription::renew(bridge).await {
@@ -100,18 +102,18 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Sends a request as often as the server needs more input for it.
+    /// Sends a request, again for each time the server asks for more input.
     async fn go_rounds(&mut self, mut message: Message) -> Result<(), Error> {
         let bridge = self.bridge;
         for round in 0..MOST_ROUNDS {
             let purpose = Purpose::round(self.lane.share);
-            // It goes the way of the client's request, which can thus say how far that came.
+            // Sharing the delivery record tells the client's request how far this one has come.
             let (_, call) = own_requests::prepare(bridge, &message, purpose, Arc::clone(&self.pending.delivery));
             let answer = self.in_time_left(call).await??;
             let opened = self.open(answer).await?;
             let answer = opened.message.clone();
             let answer = match &mut *bridge.client.legacy() {
-                // What cannot be opened passes as it is: it only says more than the client knows.
+                // A response that cannot be opened passes unchanged. It only says more than the client knows.
                 Some(client) if opened.is_open() => client.answer(&self.message, answer),
                 _ => Translated::Final(answer),
             };
@@ -121,7 +123,7 @@ impl Exchange<'_> {
                     incoming::answer(bridge, self.pending, answer).await;
                     return Ok(());
                 }
-                // The client is not bothered in vain.
+                // No further round could use the client's input.
                 Translated::InputRequired(_) if round + 1 == MOST_ROUNDS => break,
                 Translated::InputRequired(needed) => {
                     self.may_have_run = true;
@@ -130,11 +132,11 @@ impl Exchange<'_> {
                 }
             }
         }
-        let summary = format!("the server asked for input {MOST_ROUNDS} times without coming to an end");
+        let summary = format!("the server asked for input {MOST_ROUNDS} times without answering the request");
         Err(Error::new(ErrorKind::InvalidAnswer, summary))
     }
 
-    /// An answer, to be read and changed: all of it where the schemas in it matter, or the questions.
+    /// Opens a response to be read and changed. Loads all of it if its schemas or questions are needed.
     async fn open(&self, answer: Message) -> Result<OpenedMessage, Error> {
         if self.message.method() == "tools/list" {
             return self
@@ -154,12 +156,12 @@ impl Exchange<'_> {
         Err(Error::new(ErrorKind::InvalidAnswer, "the server asks for more input than can be handed on"))
     }
 
-    /// Asks the client for what the server needs, and gives the request that has it.
+    /// Asks the client for the input that the server needs. Returns the next request, which carries it.
     async fn input(&mut self, sent: &Message, needed: &Round, round: u32) -> Result<Message, Error> {
         let bridge = self.bridge;
         let questions = needed.questions();
         if questions.is_empty() {
-            // The server only wants to be asked again, which may take as long as it may be silent.
+            // The server only wants to be asked again. That may go on for the idle timeout.
             if self.heard.elapsed() > bridge.timeouts.idle {
                 return Err(self.out_of_time());
             }

@@ -1,7 +1,7 @@
-//! Stdin or stdout where it is a pipe of Linux, polled on the runtime's own thread.
+//! Stdin or stdout as a Linux pipe, polled on the runtime's own thread.
 //!
-//! In the 64 KiB that a pipe holds at first, who writes much and who reads it take turns. So it is made to hold more once
-//! there is more for it, and what is in a file goes there without a copy.
+//! A pipe holds 64 KiB at first, so that with much data its writer and its reader take turns. The bridge widens a pipe
+//! when it has more to write, and moves data from a file to the pipe without a copy.
 
 use std::{fs::File, io, ops::Range};
 
@@ -13,11 +13,12 @@ use tokio::{
 
 use super::unreadable;
 
-/// What a pipe holds at first, mostly.
+/// The usual initial capacity of a pipe, in bytes.
 const NARROW: u64 = 64 << 10;
-/// What it is made to hold. All pipes of a user may hold 64 MiB (`pipe(7)`): of these, 250 that are wide.
+/// The capacity of a widened pipe, in bytes. All pipes of a user may hold 64 MiB (`pipe(7)`), which is about 250 wide
+/// ones.
 const WIDE: usize = 256 << 10;
-/// The most that one call hands on: what a pipe can hold if its reader lets it (`fcntl(2)`).
+/// The most bytes that one call moves, which is the largest capacity that a reader can set (`fcntl(2)`).
 const MOST_SPLICED: usize = 1 << 20;
 
 pub(super) fn stdin() -> Option<Receiver> {
@@ -35,14 +36,14 @@ impl Pipe {
         OpenOptions::new().open_sender("/proc/self/fd/1").ok().map(Self::from)
     }
 
-    /// Writes what it takes at once, and says how much that is.
+    /// Writes as much as the pipe accepts at once, and returns how much that is.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.widen_for(bytes.len() as u64);
         self.end.write(bytes).await
     }
 
-    /// Lets it have a part of a file, whose pages the kernel hands on as they are. Gives what is left of the part, which is
-    /// nothing, or all of it where the file system does not do that. Tells whenever some of it has gone.
+    /// Moves a part of a file to the pipe; the kernel passes its pages without a copy. Calls `goes_on` after each
+    /// step. Returns the rest of the part: nothing, or all of it if the file system does not support this.
     pub(super) async fn splice(
         &mut self,
         file: &File,
@@ -62,7 +63,7 @@ impl Pipe {
                 Ok(_) => goes_on(),
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => break,
-                // Of the two ends, only the pipe can be broken.
+                // `BrokenPipe` is the pipe's error; all others are the file's.
                 Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(unreadable(error)),
                 Err(error) => return Err(error),
             }
@@ -70,7 +71,7 @@ impl Pipe {
         Ok(range)
     }
 
-    /// Makes room for what is longer than it holds. Where that is refused it only takes longer.
+    /// Widens the pipe for data that is longer than it holds. If that is refused, writing only takes longer.
     fn widen_for(&mut self, length: u64) {
         if length > NARROW && !self.was_widened {
             self.was_widened = true;

@@ -1,4 +1,4 @@
-//! Stdin or stdout where it is a socket, polled on the runtime's own thread.
+//! Stdin or stdout as a socket, polled on the runtime's own thread.
 
 use std::{
     io,

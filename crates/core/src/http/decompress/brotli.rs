@@ -1,5 +1,7 @@
-//! Brotli in the form of RFC 7932, whose windows are 16 MiB at most. The library also reads a form with windows of 1 GiB, which
-//! nobody but an attacker sends, and holds tables beside the window that a peer can make large; so what it takes is counted.
+//! Brotli as in RFC 7932, with windows up to 16 MiB.
+//!
+//! The library can also read a variant with windows of 1 GiB, which only an attacker would send. In addition to the
+//! window it holds tables, and the peer determines their size, so its allocations are counted.
 
 use std::{
     io,
@@ -17,18 +19,18 @@ use compression_codecs::{
 
 use super::Decompressor;
 
-/// What the state itself takes, in bytes.
+/// The size of the decoder's state, in bytes.
 const STATE: usize = size_of::<CountedState>();
-/// What a step may add to the tables: codes for 256 kinds of blocks in three categories.
+/// How much one step may add to the tables: codes for 256 block types in three categories.
 const MORE_TABLES: usize = 4 << 20;
 
 type CountedState = BrotliState<Counted, Counted, Counted>;
 
-/// A decoder of brotli.
+/// A Brotli decoder.
 pub(super) struct Brotli {
     state: Box<CountedState>,
     tables: Counted,
-    /// What the text announces, in bytes.
+    /// The window that the text announces, in bytes.
     window: usize,
 }
 
@@ -53,7 +55,7 @@ impl Brotli {
             &mut self.state,
         );
         if matches!(result, BrotliResult::ResultFailure) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "this is no brotli"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "invalid Brotli data"));
         }
         input.advance(read);
         output.advance(written);
@@ -90,27 +92,27 @@ impl Decompressor for Brotli {
 
     fn weight(&self, _expanded: usize) -> (usize, usize) {
         let own = STATE + self.tables.bytes();
-        // It fills the window before it gives any of it.
+        // The decoder fills the window before it returns any of it.
         let touched =
             if self.state.rb_roundtrips > 0 { self.window } else { usize::try_from(self.state.pos).unwrap_or(0) };
         (own + MORE_TABLES + self.window, own + touched.min(self.window))
     }
 }
 
-/// The window, in bytes, that a text announces which begins with this byte (RFC 7932, 9.1).
+/// Returns the window that a text with this first byte announces, in bytes (RFC 7932, 9.1).
 fn announced(first: u8) -> usize {
     let (short, long) = (first >> 1 & 7, first >> 4 & 7);
     let bits = match (first & 1, short, long) {
         (0, ..) => 16,
         (_, 1.., _) => 17 + short,
         (_, _, 0) => 17,
-        // 1 is no brotli, but the form that is not read.
+        // 1 marks the variant with large windows, which is rejected.
         (_, _, long) => 8 + long,
     };
     1 << bits
 }
 
-/// The library's allocator, which tells how much is taken.
+/// The library's allocator, which also counts the allocated bytes.
 #[derive(Clone, Default)]
 struct Counted {
     inner: StandardAlloc,
@@ -147,7 +149,7 @@ mod tests {
     fn the_window_is_read_from_the_first_byte() {
         for bits in 10..=24 {
             let mut encoder = ::brotli::CompressorWriter::new(Vec::new(), 4096, 5, bits);
-            // More than the window, as the library announces no larger one than it needs.
+            // More than the window, because the library announces no larger window than it needs.
             encoder.write_all(&vec![b'x'; 2 << bits]).unwrap();
             let text = encoder.into_inner();
             assert_eq!(announced(text[0]), 1 << bits);

@@ -1,4 +1,4 @@
-//! Zstandard, and how large a window each of its frames announces (RFC 8878, 3.1.1.1).
+//! Zstandard, and the window size that each of its frames announces (RFC 8878, 3.1.1.1).
 
 use std::io;
 
@@ -10,17 +10,18 @@ use compression_codecs::{
 
 use super::Decompressor;
 
-/// How far back a body may refer, as a power of 2: the 8 MiB that RFC 9659 allows. The library would take 128 MiB, and each open
-/// reply would hold as much.
+/// The largest window, as a power of 2: 8 MiB, as in RFC 9659. The library would accept 128 MiB, and each open
+/// response could hold that much.
 const LARGEST_WINDOW: u32 = 23;
-/// What the library takes beside the window, in bytes: its tables, and a block before and after it is expanded.
+/// The memory of the library without the window, in bytes: its tables, and one block before and one after
+/// decompression.
 const TABLES: usize = 320 << 10;
 const MAGIC: u32 = 0xFD2F_B528;
 
-/// A decoder of Zstandard.
+/// A Zstandard decoder.
 pub(super) struct Zstd {
     decoder: ZstdDecoder,
-    /// The largest window of a frame up to here, in bytes.
+    /// The largest window of the frames so far, in bytes.
     window: usize,
 }
 
@@ -51,7 +52,7 @@ impl DecodeV2 for Zstd {
 
 impl Decompressor for Zstd {
     fn begin(&mut self, input: &[u8]) {
-        // A header that is cut counts as the worst.
+        // An incomplete header counts as the largest window.
         let window = announced(input).unwrap_or(u64::MAX).min(1 << LARGEST_WINDOW);
         self.window = self.window.max(usize::try_from(window).unwrap_or(usize::MAX));
     }
@@ -61,11 +62,11 @@ impl Decompressor for Zstd {
     }
 }
 
-/// The window, in bytes, that a frame announces which begins like this; `None` if that has not come.
+/// Returns the window that a frame with this beginning announces, in bytes; `None` if the beginning is too short.
 fn announced(frame: &[u8]) -> Option<u64> {
     let (magic, rest) = frame.split_first_chunk()?;
     if u32::from_le_bytes(*magic) != MAGIC {
-        // A frame to be passed over, or none.
+        // A skippable frame, or no frame at all.
         return Some(0);
     }
     let (descriptor, rest) = rest.split_first()?;
@@ -74,7 +75,7 @@ fn announced(frame: &[u8]) -> Option<u64> {
         let base = 1_u64 << (10 + (window >> 3));
         return Some(base + base / 8 * u64::from(window & 7));
     }
-    // One segment: the window is the content, whose size stands behind the dictionary's id.
+    // A single segment: the window is the content, and its size follows the dictionary ID.
     let dictionary = [0, 1, 2, 4].get(usize::from(descriptor & 3))?;
     let size = rest.get(*dictionary..)?;
     match descriptor >> 6 {

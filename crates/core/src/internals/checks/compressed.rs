@@ -1,8 +1,8 @@
-//! Texts as compressed bodies that are made by hand: with windows that no encoder would choose, which decide what a decoder
-//! holds however short the text is.
+//! Makes compressed bodies by hand. They declare windows that no encoder would choose: the window decides how much
+//! memory a decoder takes, even for a short text.
 
-/// A text in brotli (RFC 7932), in parts that are not compressed. `window` is a power of 2 from 10 to 24; beyond, it is of
-/// the form that encoders call large, which is not in the standard.
+/// Encodes a text in brotli (RFC 7932), as uncompressed meta-blocks. `window` is a power of 2 from 10 to 24. A larger
+/// one uses the "large window" form of encoders, which is not in the standard.
 pub(super) fn brotli(window: u8, text: &[u8]) -> Vec<u8> {
     let mut bits = Bits::default();
     match window {
@@ -16,19 +16,19 @@ pub(super) fn brotli(window: u8, text: &[u8]) -> Vec<u8> {
         _ => bits.put(u32::from(window.max(10) - 8) << 4 | 1, 7),
     }
     for part in text.chunks(1 << 16) {
-        // Not the last part, whose length has four digits, and which is not compressed.
+        // Not the last one; its length has four digits; uncompressed.
         bits.put(0, 3);
         bits.put(u32::try_from(part.len() - 1).unwrap_or_default(), 16);
         bits.put(1, 1);
         bits.bytes(part);
     }
-    // An empty last part.
+    // The last one, empty.
     bits.put(3, 2);
     bits.bytes(b"");
     bits.whole
 }
 
-/// A text in zstd (RFC 8878), in blocks that are not compressed. `window` is the descriptor of its size.
+/// Encodes a text in zstd (RFC 8878), as uncompressed blocks. `window` is the descriptor of the window size.
 pub(super) fn zstd(window: u8, text: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, window];
     for block in text.chunks(1 << 10).chain([&b""[..]]) {
@@ -39,7 +39,7 @@ pub(super) fn zstd(window: u8, text: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Bits, the lowest first.
+/// A writer of bits, lowest bit first.
 #[derive(Default)]
 struct Bits {
     whole: Vec<u8>,
@@ -58,7 +58,7 @@ impl Bits {
         }
     }
 
-    /// Goes on with the next byte, and puts these.
+    /// Pads to the next byte, then adds these bytes.
     fn bytes(&mut self, bytes: &[u8]) {
         let padding = (8 - self.count) % 8;
         self.put(0, padding);

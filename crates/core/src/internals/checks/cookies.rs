@@ -1,15 +1,16 @@
-//! Cookies, against the pairs that were set.
+//! Checks cookies against the pairs that were set.
 
 use http::{HeaderValue, header::SET_COOKIE};
 
 use super::{Input, repeated};
 use crate::{http::ServerUrl, server::cookies::Cookies};
 
-/// The most cookies that are kept, and the longest.
+/// The most cookies that are kept, and the most bytes in one.
 const MOST: usize = 50;
 const LONGEST: usize = 4096;
 
-/// Whatever is set, in a header for each line: what is sent back was set by the server's own origin, and is bounded.
+/// Checks any `Set-Cookie` headers, one for each line: the client sends back only cookies from the server's own origin,
+/// and their total size is bounded.
 pub fn cookies(input: &[u8]) {
     let input = Input::read(input);
     let urls = ["https://a.test/mcp/x", "https://a.test/", "https://a.test:8443/mcp/x", "http://b.test/"];
@@ -30,7 +31,7 @@ pub fn cookies(input: &[u8]) {
         assert!(header.len() <= MOST * (LONGEST + 2), "{} bytes of cookies", header.len());
         let header = header.to_str().expect("text");
         for value in header.split("; ").flat_map(|pair| pair.splitn(2, '=')) {
-            assert!(set.iter().any(|line| line.contains(value)), "nobody has set {value:?}");
+            assert!(set.iter().any(|line| line.contains(value)), "{value:?} was never set");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Bodies of replies, against the readers of lines, events and messages one after the other.
+//! Checks the bodies of replies against the readers of lines, events and messages in sequence.
 
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ use crate::wire::{
     spool::Storage,
 };
 
-/// Any body of any type yields the messages that are in the whole.
+/// Checks that any body of any type yields the same messages in chunks as in one piece.
 pub fn decoder(input: &[u8]) {
     let input = Input::read(input);
     let content_type = match input.choice & 3 {
@@ -36,7 +36,7 @@ pub fn decoder(input: &[u8]) {
     }
 }
 
-/// What a body yields.
+/// The output for one body.
 #[derive(Debug, Default, PartialEq)]
 struct Found {
     messages: Vec<Bytes>,
@@ -48,7 +48,7 @@ struct Found {
 
 impl Found {
     fn of(chunks: &[&[u8]], content_type: Option<&str>, limit: u64, is_clean: bool) -> Self {
-        // Here all is in memory: in a file, a text is neither repaired nor taken apart.
+        // Everything is in memory here: a text in a file is neither repaired nor split.
         let mut decoder = Decoder::new(content_type, limit, &Storage::new(std::env::temp_dir()));
         let mut found = Self::default();
         for chunk in chunks {
@@ -62,7 +62,7 @@ impl Found {
         found.take(&mut decoder);
         found.last_event_id = decoder.last_event_id().cloned();
         if limit < u64::MAX {
-            // What is known of a message that is given up for its size depends on how much of it had come.
+            // For a message over the size limit, the error depends on how much of it arrived.
             found.rejected = None;
         }
         found
@@ -77,7 +77,7 @@ impl Found {
     }
 }
 
-/// The messages of a body of lines or events.
+/// Reads the messages of a body of lines or events in the simplest way.
 fn naive_messages(body: &[u8], content_type: Option<&str>, limit: u64, is_clean: bool) -> Option<Vec<Bytes>> {
     let payloads: Vec<Bytes> = match naive_type(body, content_type)? {
         "text/event-stream" => {
@@ -105,7 +105,7 @@ fn naive_messages(body: &[u8], content_type: Option<&str>, limit: u64, is_clean:
     Some(messages.map(line).collect())
 }
 
-/// What a body is by its first bytes, and by its label where these say nothing.
+/// Returns the type of a body: from its first bytes, or from its label if these say nothing.
 fn naive_type<'a>(body: &[u8], content_type: Option<&'a str>) -> Option<&'a str> {
     let body = &body[..body.len().min(1024)];
     let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start();
@@ -118,7 +118,7 @@ fn naive_type<'a>(body: &[u8], content_type: Option<&'a str>) -> Option<&'a str>
     }
 }
 
-/// Whether the data of an event with a name of its own is an answer to somebody.
+/// True if the data of an event with an unknown name is a JSON-RPC response.
 fn is_answer(data: &[u8], is_error: bool) -> bool {
     let text = String::from_utf8_lossy(data);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);

@@ -1,8 +1,7 @@
-//! The translators between the eras, and the headers that tools want: a text is a sequence of messages, one on each line,
-//! and each is given to whatever may get it.
+//! Checks the translators between the eras, and the headers that tools want. The text is a sequence of messages, one on
+//! each line, and each goes to every function that can receive it.
 //!
-//! What comes out of a step is one valid message with the id that it must have, and is not larger than a few times what
-//! went in.
+//! Each step returns one valid message with the expected id. Its size is bounded by a multiple of the input's size.
 
 use serde_json::value::RawValue;
 
@@ -19,19 +18,19 @@ use crate::{
     },
 };
 
-/// The most that a step adds of its own, in bytes.
+/// The most bytes that a step adds.
 const MOST_ADDED: usize = 4096;
-/// How many times what came in may be in what goes out.
+/// The most times that input can be repeated in the output.
 const MOST_TIMES: usize = 6;
-/// The most messages of one sequence.
+/// The most messages in one sequence.
 const MOST_MESSAGES: usize = 16;
 
-/// Any sequence of messages becomes another one, of valid messages, in each translator.
+/// Checks that each translator turns any sequence of messages into valid messages.
 pub fn eras(input: &[u8]) {
     let input = Input::read(input);
     let text = String::from_utf8_lossy(&input.text);
     let lines = text.lines().take(MOST_MESSAGES);
-    // A response without an id has got that of its request by then.
+    // The caller has given a response without an id that of its request.
     let has_id = |message: &Message| message.kind() != Kind::Response || message.id().is_some();
     let messages: Vec<_> = lines.filter_map(|line| Message::one(line.to_owned())).filter(has_id).collect();
     let given = Given { size: text.len() };
@@ -40,13 +39,13 @@ pub fn eras(input: &[u8]) {
     given.to_tools(&messages);
 }
 
-/// What went in.
+/// The input.
 struct Given {
     size: usize,
 }
 
 impl Given {
-    /// A legacy client at a modern server.
+    /// Plays a legacy client at a modern server.
     fn to_modern(&self, messages: &[Message]) {
         let [initialize, discovered, rest @ ..] = messages else { return };
         if initialize.kind() != Kind::Request || discovered.kind() != Kind::Response {
@@ -74,7 +73,7 @@ impl Given {
                         let keys = round.questions().iter().map(|question| question.key.clone());
                         let responses: Vec<_> = keys.map(|key| (key, answer.clone())).collect();
                         if let Ok(again) = round.retry(message, &responses) {
-                            // One response stands for all questions here.
+                            // One response answers all questions here.
                             is_message(&again, message.id(), self.size * (1 + responses.len()));
                         }
                     }
@@ -84,7 +83,7 @@ impl Given {
         }
     }
 
-    /// A modern client at a legacy server.
+    /// Plays a modern client at a legacy server.
     fn to_legacy(&self, messages: &[Message]) {
         let Some(server) = messages.iter().find_map(LegacyServer::new) else { return };
         for request in messages.iter().filter(|message| message.kind() == Kind::Request) {
@@ -117,7 +116,7 @@ impl Given {
         }
     }
 
-    /// What a legacy server says while a modern client waits for the answer to this request.
+    /// Plays a legacy server's messages while a modern client waits for the response to this request.
     fn answers(&self, server: &LegacyServer, request: &Message, message: &Message) {
         match message.kind() {
             Kind::Response => match server.answer(request, message.clone()) {
@@ -139,7 +138,7 @@ impl Given {
         }
     }
 
-    /// What tools want in headers.
+    /// Reads the headers that tools want.
     fn to_tools(&self, messages: &[Message]) {
         let mut tools = Tools::default();
         for message in messages {
@@ -168,7 +167,7 @@ impl Given {
     }
 }
 
-/// It is one message, with this id, and is read as what it is said to be.
+/// Checks that this is one message with this id, of the same kind and method as its text.
 fn is_message(made: &Message, id: Option<&Id>, size: usize) {
     let text = made.text();
     assert!(text.starts_with('{') && serde_json::from_str::<&RawValue>(text).is_ok(), "{text:.2000}");

@@ -1,4 +1,4 @@
-//! The values of headers: what a server reads in them is what was put in.
+//! Checks header values: a server decodes the text that was encoded.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderValue, header};
@@ -10,7 +10,8 @@ use crate::{
     wire::{headers as product, message::Message},
 };
 
-/// Any text is read as it was, be it a method, a tool's name or an argument; any value of a peer's header is taken.
+/// Checks that any text survives as a method, a tool's name or an argument, and that no value of a peer's header
+/// panics.
 pub fn headers(input: &[u8]) {
     let input = Input::read(input);
     let text = String::from_utf8_lossy(&input.text);
@@ -27,7 +28,7 @@ pub fn headers(input: &[u8]) {
     let version = headers["mcp-protocol-version"].to_str().unwrap();
     assert!(version == text || version == "2026-07-28", "{text:?}");
     let call = json!({"id": 1, "method": text, "params": {}});
-    // A method that is too long is none.
+    // A method that is too long is not a method.
     if let Some(call) = Message::one(call.to_string()) {
         product::modern(&call, Vec::new(), &mut headers);
         assert!(text.is_empty() || decoded(&headers["mcp-method"]) == text);
@@ -44,7 +45,7 @@ pub fn headers(input: &[u8]) {
     assert!(id.is_none_or(|id| id.as_bytes() == input.text));
 }
 
-/// What a server reads in a value (R66).
+/// Decodes a value as a server does (R66).
 pub(crate) fn decoded(value: &HeaderValue) -> String {
     assert!(value.as_bytes().iter().all(|byte| (b' '..=b'~').contains(byte)), "{value:?}");
     assert!(!value.as_bytes().starts_with(b" ") && !value.as_bytes().ends_with(b" "), "{value:?}");
@@ -55,7 +56,7 @@ pub(crate) fn decoded(value: &HeaderValue) -> String {
     }
 }
 
-/// A tool's argument in the header that the tool wants it in.
+/// Checks a tool's argument in its header.
 fn check_argument(argument: &str) {
     let schema = r#"{"type":"object","properties":{"x":{"type":"string","x-mcp-header":"X"}}}"#;
     let list = format!(r#"{{"id":1,"result":{{"tools":[{{"name":"t","inputSchema":{schema}}}]}}}}"#);
@@ -74,7 +75,7 @@ fn check_argument(argument: &str) {
                 None => assert_eq!(exact, None, "{argument}"),
             }
         }
-        // Among the latter: a lone surrogate, and a number that no `f64` comes near.
+        // `Err` includes lone surrogates, and numbers too large for an `f64`.
         Ok(Value::Null | Value::Array(_) | Value::Object(_)) | Err(_) => assert_eq!(found, None, "{argument}"),
     }
 }

@@ -1,18 +1,18 @@
-//! A whole bridge between a client and a server that a string of bytes plays, in one process and in virtual time. Whatever
-//! the two do, this is promised:
+//! Runs a whole bridge between a client and a server that a string of bytes controls, in one process and in virtual
+//! time. These promises hold for all input:
 //!
-//! - each request of the client's is answered exactly once, and within a bounded time once the server's delays are over;
-//!   one that was cancelled at most once;
-//! - a call that the server may have run is not sent a second time, and no error says that it has not run;
-//! - stdout has valid JSON-RPC messages and nothing else, and the server gets such messages only;
-//! - the user's headers go to the server's own origin only, and stand in no line of stdout;
-//! - the requests that the bridge makes by itself are few in any length of time;
-//! - after the end of stdin, or when it is told to stop, the bridge ends within a bounded time.
+//! - Each request of the client is answered exactly once, within a bounded time after the server's delays end. A
+//!   cancelled request is answered at most once.
+//! - A call that the server may have run is not sent again, and no error says that it did not run.
+//! - stdout and the server get valid JSON-RPC messages only.
+//! - The user's headers go to the server's own origin only, and never appear on stdout.
+//! - The number of requests that the bridge makes on its own is bounded in any length of time.
+//! - After the end of stdin, or when told to stop, the bridge ends within a bounded time.
 //!
-//! The fuzz target looks at memory besides, as it has an allocator that counts.
+//! The fuzz target also checks memory, as it has a counting allocator.
 //!
-//! The bytes: four for the settings, then the client's steps, then what the server does with each of the requests that it
-//! gets (see [`script`]). Where nothing is left the server does what is right, or begins again at its first byte.
+//! The bytes: four for the settings, then the client's steps, then what the server does with each request (see
+//! [`script`]). After the last byte the server behaves correctly, or starts again at its first byte.
 
 mod client;
 mod replies;
@@ -40,26 +40,26 @@ use self::{
 };
 use crate::{Config, HeaderSource, Proxy, TransportMode, http::in_memory::Network};
 
-/// The longest silence that the bridge allows the server.
+/// The longest time that the bridge waits for a silent server.
 const IDLE: Duration = Duration::from_secs(10);
-/// When requests must be answered at the latest, once the server answers at once what it answers at all: the waits between
-/// tries, in a handshake and once more for what waited for it. Each further handshake has as much.
+/// The deadline for responses once the server has no more delays. It covers the waits between retries, once in a
+/// handshake and once for the messages that waited for it. Each further handshake adds the same time.
 const PATIENCE: Duration = Duration::from_secs(150);
-/// How long the bridge may go on after the end of stdin.
+/// The deadline for the bridge to end after the end of stdin.
 const END: Duration = Duration::from_secs(15);
-/// Stands in the user's headers, and nowhere else.
+/// A marker in the user's headers, and nowhere else.
 const SECRET: &str = "hostile-secret";
-/// What is in a pipe.
+/// The capacity of a pipe.
 const PIPE: usize = 64 << 10;
 
-/// Plays these bytes; panics with the first promise that is broken.
+/// Plays these bytes. Panics with the first broken promise.
 pub fn hostile(input: &[u8]) {
     if let Some(broken) = broken_promise(input) {
         panic!("{broken}");
     }
 }
 
-/// Plays these bytes; gives the first promise that is broken.
+/// Plays these bytes. Returns the first broken promise.
 pub(super) fn broken_promise(input: &[u8]) -> Option<String> {
     let mut script = Script::new(input);
     let settings = Settings::read(&mut script);
@@ -105,20 +105,20 @@ async fn play(settings: &Settings, steps: Vec<client::Step>, server: &Arc<Server
     match timeout(END, bridge).await {
         Ok(Ok(Ok(_))) => client.end().await,
         Ok(ended) => promise.breaks(format!("the bridge failed: {ended:?}")),
-        Err(_) => promise.breaks(format!("the bridge went on for {END:?} after its end")),
+        Err(_) => promise.breaks(format!("the bridge did not end within {END:?}")),
     }
 }
 
-/// How the bridge is started, and what kind of server it is for.
+/// The bridge's settings, and the kind of server.
 #[expect(clippy::struct_excessive_bools, reason = "each is one question to the script")]
 struct Settings {
-    /// The server begins anew with its first byte after its last.
+    /// The server's script starts again after its last byte.
     repeats: bool,
-    /// The client begins with a handshake.
+    /// The client starts with a handshake.
     shakes_hands: bool,
-    /// The bridge is told to stop, in the place of the end of stdin.
+    /// The bridge is told to stop, instead of the end of stdin.
     is_stopped: bool,
-    /// There are new headers where the old ones are refused.
+    /// New headers are loaded if the server refuses the old ones.
     renews_headers: bool,
     has_total: bool,
     transport: TransportMode,
@@ -167,7 +167,7 @@ impl Settings {
     }
 }
 
-/// The first promise that was broken, if one was.
+/// The first broken promise, if any.
 #[derive(Default)]
 struct Promise {
     broken: Mutex<Option<String>>,
@@ -199,7 +199,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    /// Bytes that differ from run to run of the loop, and are the same in each run of the test.
+    /// Bytes that differ in each iteration of the loop, but not between runs of the test.
     fn arbitrary(seed: u64, length: usize) -> Vec<u8> {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
         let mut next = || {
@@ -213,32 +213,32 @@ mod tests {
 
     #[test]
     fn a_server_that_does_what_is_right() {
-        // Calls of both eras, at servers of either and of both.
+        // Calls of both eras, at servers of either era and of both.
         for kind in 0..16 {
             let input = [0, kind, 6, 0, 0, 0, 1, 0, 1, 4, 0, 2, 9, 0, 0, 7, 0, 0, 0, 3, 0];
             assert_eq!(broken_promise(&input), None, "server {kind}");
         }
     }
 
-    /// Inputs that broke a promise once, made small.
+    /// Inputs that once broke a promise, minimised.
     #[rustfmt::skip]
     const FOUND: &[(&str, &[u8])] = &[
-        ("a call is sent again after a time-out of the gateway",
+        ("a call is sent again after a gateway timeout",
             &[0x01, 0x00, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x01, 0x02, 0x04, 0x00, 0x00]),
         ("a call is sent again after an error under its own id",
             &[0x01, 0x00, 0x01, 0x01, 0xd6, 0x67, 0x04, 0xfa, 0xce, 0x02, 0x00, 0x01, 0x00]),
         ("a call is sent again over HTTP+SSE",
             &[0xff, 0x08, 0x01, 0x00, 0x40, 0x04, 0x00, 0x25, 0x00, 0x2b, 0x01, 0x00, 0x2c, 0x0c]),
-        ("a call is said not to have run after a gateway's error",
+        ("an error denies that a call ran after a gateway's error",
             &[0x02, 0x04, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x04, 0x00, 0x10, 0x00, 0x00, 0x00, 0x00]),
-        ("a request is sent again for ever, as the server wants it at once",
+        ("a request is retried forever, as the server asks for it at once",
             &[0x03, 0x04, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x04, 0x00, 0x01, 0x01, 0x00, 0x00, 0x00]),
-        ("a stream is taken up again a thousand times a second, as the server wants it at once",
+        ("a stream is resumed a thousand times a second, as the server asks for it at once",
             &[0x03, 0x04, 0x02, 0x00, 0x00, 0x00, 0x00, 0x00, 0x07, 0x07,
               0x00, 0x0a, 0x00, 0x02, 0x00, 0x01, 0x0b, 0x00, 0x00, 0x01, 0x04, 0x00]),
-        ("a second session is lost by a status that speaks of no tool, which is no call that may have run",
+        ("a second session is lost through a status that no tool causes, so the call did not run",
             &[0x01, 0x00, 0x03, 0x00, 0x2d, 0x2d, 0x32, 0x00, 0x00, 0x00, 0xd7, 0xd7, 0xd7, 0xd7, 0x22, 0x75, 0x72, 0x69, 0x22, 0x3a, 0x00, 0x02, 0x00, 0x03, 0x00, 0x00]),
-        ("a call is sent again that a gateway has put a refusal on, with its result in it",
+        ("a call is sent again although a gateway's refusal has its result in it",
             &[0xff, 0xfe, 0x02, 0x00, 0x00, 0x02, 0xfa, 0x63, 0x61, 0x70, 0x61, 0x62, 0x69, 0x6c, 0x69, 0x74, 0x69, 0x00, 0x04]),
     ];
 

@@ -1,4 +1,4 @@
-//! Lines, against a split of the whole text.
+//! Checks lines against a split of the whole text.
 
 use bytes::Bytes;
 
@@ -8,7 +8,7 @@ use crate::wire::{
     spool::{GivenUp, ScannedPayload, Spooler, Storage, Unkept},
 };
 
-/// Any bytes are cut into lines as the whole is.
+/// Checks that any bytes give the same lines in chunks as in one piece.
 pub fn lines(input: &[u8]) {
     let input = Input::read(input);
     let limit = input.limit();
@@ -18,7 +18,7 @@ pub fn lines(input: &[u8]) {
     }
 }
 
-/// The lines of a stream that comes in these chunks, without their LF.
+/// Returns the lines of a stream in these chunks, without their LF.
 pub(crate) fn lines_in(chunks: &[&[u8]], limit: u64) -> Vec<Result<Bytes, Unkept>> {
     let text =
         |line: Result<ScannedPayload, GivenUp>| line.map(|line| text_of(&line)).map_err(|given_up| given_up.error);
@@ -32,7 +32,7 @@ pub(crate) fn lines_in(chunks: &[&[u8]], limit: u64) -> Vec<Result<Bytes, Unkept
     all
 }
 
-/// What [`Lines`] promises, in the plainest way.
+/// Splits lines as [`Lines`] does, in the simplest way.
 pub(crate) fn naive_lines(input: &[u8], limit: u64) -> Vec<Result<Bytes, Unkept>> {
     let mut parts: Vec<&[u8]> = input.split(|byte| *byte == b'\n').collect();
     let last = parts.pop().filter(|last| !last.is_empty());

@@ -1,5 +1,5 @@
-//! The members of a JSON object as `serde_json` finds them: each of those that have one name, and names that have no Rust
-//! spelling too.
+//! The members of a JSON object as `serde_json` finds them, including duplicate names and names that are not valid
+//! Unicode.
 
 use std::{fmt, ops::Range};
 
@@ -9,28 +9,28 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// All members of an object, in their order.
+/// All members of an object, in order.
 pub(super) struct Members<'a>(pub(super) Vec<(Vec<u8>, &'a str)>);
 
 impl<'a> Members<'a> {
-    /// Those of the object that the text is, if it is one.
+    /// Returns the members if the text is an object.
     pub(super) fn of(json: &'a str) -> Option<Self> {
         serde_json::from_str(json).ok()
     }
 
-    /// The value of the last one of this name.
+    /// Returns the value of the last member with this name.
     pub(super) fn get(&self, name: &str) -> Option<&'a str> {
         self.0.iter().rev().find(|(own, _)| own == name.as_bytes()).map(|(_, value)| *value)
     }
 
-    /// Whether there are several of this name, and one of them is `null`.
+    /// True if there are several members with this name, and one of them is `null`.
     pub(super) fn is_doubtful(&self, name: &str) -> bool {
         let own = || self.0.iter().filter(|(own, _)| own == name.as_bytes());
         own().count() > 1 && own().any(|(_, value)| *value == "null")
     }
 }
 
-/// Where a slice of a text stands in it.
+/// Returns the range of a slice in its text.
 pub(super) fn place(text: &str, part: &str) -> Range<u64> {
     let start = (part.as_ptr().addr() - text.as_ptr().addr()) as u64;
     start..start + part.len() as u64
@@ -60,7 +60,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-/// A name, unescaped, which may hold lone surrogates.
+/// A name, unescaped, which can hold lone surrogates.
 struct Name(Vec<u8>);
 
 impl<'de> Deserialize<'de> for Name {

@@ -1,4 +1,4 @@
-//! Messages, against what `serde_json` finds in them.
+//! Checks messages against what `serde_json` finds in them.
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Any bytes are the messages that they are for `serde_json`, wherever they are kept.
+/// Checks that any bytes are the messages that `serde_json` finds, in memory and in a file.
 pub fn message(input: &[u8]) {
     let input = Input::read(input);
     let bytes = Bytes::copy_from_slice(&input.text);
@@ -37,7 +37,7 @@ pub fn message(input: &[u8]) {
         }
         (Some(text), Ok(Parsed::One(one))) => check(text, Ok(one)),
         (Some(text), Err(invalid)) => check(text, Err(invalid)),
-        (None, Ok(_)) => panic!("this is no JSON: {}", input.shown()),
+        (None, Ok(_)) => panic!("this is not JSON: {}", input.shown()),
     }
     if let Ok(Parsed::One(one)) = parsed {
         let spooled = gathered(&input.chunks());
@@ -51,7 +51,7 @@ pub fn message(input: &[u8]) {
     }
 }
 
-/// Reads one message that comes in these chunks, into a file if it is large.
+/// Reads one message in these chunks, into a file if it is large.
 fn gathered(chunks: &[&[u8]]) -> Message {
     let mut spooler = Spooler::new(u64::MAX, &Storage::used_up());
     for chunk in chunks {
@@ -63,14 +63,14 @@ fn gathered(chunks: &[&[u8]]) -> Message {
     }
 }
 
-/// The JSON that bytes are, without what stands around it.
+/// Returns the JSON in these bytes, without whitespace or a byte order mark around it.
 fn json(bytes: &Bytes) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     serde_json::from_str::<&RawValue>(text).ok().map(RawValue::get)
 }
 
-/// What a message is.
+/// The expected properties of a message.
 struct Expected<'a> {
     kind: Kind,
     era: Era,
@@ -78,7 +78,7 @@ struct Expected<'a> {
     method: String,
 }
 
-/// The message that JSON is, if it is one.
+/// Returns the message in this JSON, if it is one.
 fn expected(json: &str) -> Option<Expected<'_>> {
     let members = Members::of(json)?;
     let (id, method) = (members.get("id"), members.get("method"));
@@ -92,7 +92,7 @@ fn expected(json: &str) -> Option<Expected<'_>> {
         (Some(_), None) => Kind::Notification,
         (None, _) => members.get("result").or(members.get("error")).map(|_| Kind::Response)?,
     };
-    // A lone surrogate has no Rust spelling.
+    // A lone surrogate is not valid in a Rust string.
     let method = method.unwrap_or("\"\"");
     let method = serde_json::from_str(method).unwrap_or_else(|_| method[1..method.len() - 1].to_owned());
     let meta = members.get("params").and_then(Members::of).and_then(|params| params.get("_meta"));
@@ -102,7 +102,7 @@ fn expected(json: &str) -> Option<Expected<'_>> {
     Some(Expected { kind, era: if is_modern { Era::Modern } else { Era::Legacy }, id, method })
 }
 
-/// Compares what a text was read as with what it is.
+/// Compares a parsed message with its text.
 fn check(json: &str, found: Result<&Message, &Invalid>) {
     let shown = json.get(..2000).unwrap_or(json);
     match (expected(json), found) {
@@ -125,7 +125,7 @@ fn check(json: &str, found: Result<&Message, &Invalid>) {
     }
 }
 
-/// Another id takes the place of the message's own, and nothing else changes.
+/// Checks that `with_id` replaces the id and changes nothing else.
 fn check_id(json: &str, one: &Message) {
     let changed = one.with_id(&Id::own("a")).with_id(&Id::own("other"));
     let other = "\"other\"";
@@ -145,7 +145,7 @@ fn check_id(json: &str, one: &Message) {
     }
 }
 
-/// What is read on demand is what stands there.
+/// Checks the members that are read on demand.
 fn check_looks(json: &str, one: &Message) {
     let object = |json: Option<&str>| json.filter(|json| json.starts_with('{')).map(str::to_owned);
     let members = Members::of(json).unwrap();
@@ -157,7 +157,7 @@ fn check_looks(json: &str, one: &Message) {
     let _ = (one.cancelled_id(), one.offer(), one.error(), one.uri());
 }
 
-/// The line for stdout.
+/// Returns the line for stdout.
 pub(super) fn line(message: Message) -> Bytes {
     let (text, line_breaks) = match message.into_line() {
         Line::Memory { bytes, line_breaks } => (bytes, line_breaks),

@@ -1,7 +1,7 @@
-//! A sign-in at servers that a string of bytes plays: what they say of themselves, the clients that they register, device
-//! codes and tokens, with all that our libraries make of it.
+//! Checks a sign-in at servers that a string of bytes controls: their metadata, client registrations, device codes and
+//! tokens, and all that our libraries do with these.
 //!
-//! It ends, well or with an error, and the requests that it makes on the way are few.
+//! The sign-in ends, with success or an error, and makes a bounded number of requests.
 
 use std::{
     io,
@@ -22,15 +22,15 @@ use crate::{
     http::in_memory::Network,
 };
 
-/// Where all of the servers are. On this machine they need no TLS.
+/// The address of all servers. Loopback addresses need no TLS.
 const HOME: &str = "http://127.0.0.1:1";
-/// When a sign-in must have come to its end. It has an hour, and each request its own time.
+/// The deadline for a sign-in. It has one hour, and each request its own timeout.
 const END: Duration = Duration::from_hours(2);
-/// How many requests a sign-in may make at once, and how many in a second.
+/// The most requests of a sign-in: at once, and in a second.
 const MOST_AT_ONCE: u64 = 100;
 const MOST_A_SECOND: u64 = 2;
 
-/// Plays these bytes: two for the settings, then what becomes of each request.
+/// Plays these bytes: two for the settings, then the reply to each request.
 pub fn oauth(input: &[u8]) {
     let _ = sign_in(input);
 }
@@ -73,7 +73,7 @@ struct Server {
     script: Script,
     began: Instant,
     requests: u64,
-    /// There were too many; it answers no more.
+    /// It got too many requests and replies no more.
     is_flooded: bool,
 }
 
@@ -94,7 +94,7 @@ async fn converse(server: Arc<Mutex<Server>>, mut wire: DuplexStream) -> io::Res
 }
 
 impl Server {
-    /// What is said to a request for this path; nothing if the connection ends.
+    /// Makes the reply to a request for this path. Returns `None` if the connection closes.
     fn reply(&mut self, path: &str) -> Option<Vec<u8>> {
         self.requests += 1;
         self.is_flooded |= self.requests > MOST_AT_ONCE + MOST_A_SECOND * self.began.elapsed().as_secs();
@@ -151,7 +151,7 @@ impl Server {
     }
 }
 
-/// What servers say that mean well.
+/// The reply of a correct server.
 fn right(path: &str) -> (u16, Value) {
     let path = path.split('?').next().unwrap_or_default();
     let document = match path {
@@ -183,7 +183,7 @@ fn right(path: &str) -> (u16, Value) {
     (200, document)
 }
 
-/// Puts something else in the place of one member.
+/// Replaces one member.
 fn edit(document: &mut Value, script: &mut Script) {
     let Some(members) = document.as_object_mut() else { return };
     let at = usize::from(script.byte()) % (members.len() + 1);

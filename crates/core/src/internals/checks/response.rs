@@ -1,5 +1,5 @@
-//! A response as bytes on a connection: its framing, and what expands its body. However the bytes come, the client finds the
-//! same in them, or fails in both cases; a piece of what it gives is never large.
+//! Checks a response as bytes on a connection: its framing, and the decompression of its body. In any chunks the client
+//! finds the same, or fails each time. It never returns a large piece.
 
 use std::time::Duration;
 
@@ -20,28 +20,28 @@ use tokio::{
 use super::{Input, NoBody, compressed};
 use crate::http::{HttpClient, HttpSettings, Proxy, in_memory::Network};
 
-/// No more is read, as a little may expand to very much.
+/// The most bytes that are read, as a small body can expand to a very large one.
 const MOST: u64 = 8 << 20;
-/// So many pieces a response comes in at most.
+/// The most pieces of a response.
 const MOST_CHUNKS: usize = 20_000;
-/// The largest piece: what is read from a connection at once.
+/// The largest piece: the size of one read from a connection.
 const LARGEST_PIECE: usize = 64 << 10;
-/// No response has more to wait for than its own bytes.
+/// The deadline. A response waits only for its own bytes.
 const TIME: Duration = Duration::from_mins(1);
 
-/// Any bytes are a response, or its body in any coding.
+/// Checks any bytes as a response, or as its body in any coding.
 pub fn response(input: &[u8]) {
     let input = Input::read(input);
     let whole = Found::of(&wire(input.choice, &[&input.text]));
     for chunks in input.cuts() {
-        // More of them are a second's work for those who play the network, and shows nothing that fewer do not.
+        // More of them take a second in the simulated network, and show nothing that fewer do not.
         if chunks.len() > MOST_CHUNKS {
             continue;
         }
         let found = Found::of(&wire(input.choice, &chunks));
-        // The library for zstd compares the size that a text announces with its own only if all of it is there at once.
+        // The zstd library compares the size in the frame with the real size only if all of it arrives at once.
         let is_unsized = input.choice & 7 == 4 && matches!((&found, &whole), (Found::Whole { .. }, Found::Failed));
-        // Where it fails, how much came before depends on how much there was at once.
+        // After a failure, the amount before it depends on the chunks.
         assert!(found == whole || is_unsized, "{}: {found:?}, not {whole:?}", input.shown());
     }
     if let (0..5, Some(compressed)) = (input.choice & 7, compressed(input.choice, &input.text)) {
@@ -51,11 +51,11 @@ pub fn response(input: &[u8]) {
     }
 }
 
-/// The bytes on the connection, in pieces, for a text that comes in these chunks. The choice has the coding in its lowest
-/// bits, then the framing, then whether the server waits for nothing between its pieces.
+/// Makes the bytes on the connection, in pieces, for a text in these chunks. The choice has the coding in its lowest
+/// bits, then the framing, then whether the server yields between its pieces.
 fn wire(choice: u8, chunks: &[&[u8]]) -> Vec<Vec<u8>> {
     let Some(coding) = ["identity", "gzip", "deflate", "br", "zstd"].get(usize::from(choice & 7)) else {
-        // All of it is the text.
+        // The text is the whole response.
         return chunks.iter().map(|chunk| chunk.to_vec()).collect();
     };
     let head = |framing: &str| format!("HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\n{framing}\r\n").into_bytes();
@@ -76,7 +76,7 @@ fn wire(choice: u8, chunks: &[&[u8]]) -> Vec<Vec<u8>> {
     }
 }
 
-/// The text in the coding of this choice.
+/// Compresses the text in the coding of this choice.
 fn compressed(choice: u8, text: &[u8]) -> Option<Vec<u8>> {
     match choice & 7 {
         1 => Some(encoded(GzipEncoder::new(Level::Default.into()), text)),
@@ -100,7 +100,7 @@ fn encoded(mut encoder: impl EncodeV2, text: &[u8]) -> Vec<u8> {
     room
 }
 
-/// What the client finds.
+/// The client's result.
 #[derive(Debug, PartialEq)]
 enum Found {
     Failed,
@@ -109,7 +109,7 @@ enum Found {
         length: u64,
         hash: u64,
     },
-    /// At least so much.
+    /// At least [`MOST`] bytes.
     Much(StatusCode),
 }
 
@@ -132,7 +132,7 @@ impl Found {
                     if far.write_all(&piece).await.is_err() {
                         return;
                     }
-                    // The client reads this piece before there is another.
+                    // Let the client read this piece before the next one.
                     for _ in 0..4 {
                         yield_now().await;
                     }
@@ -151,7 +151,7 @@ impl Found {
                 Ok(Some(piece)) => {
                     assert!(piece.len() <= LARGEST_PIECE, "a piece of {} bytes", piece.len());
                     length += piece.len() as u64;
-                    // FNV-1a, which does not depend on where the pieces begin.
+                    // FNV-1a, which does not depend on piece boundaries.
                     hash =
                         piece.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
                 }

@@ -1,4 +1,4 @@
-//! The scanner, against `serde_json`.
+//! Checks the scanner against `serde_json`.
 
 use serde_json::value::RawValue;
 
@@ -14,7 +14,7 @@ use crate::{
     wire::revision,
 };
 
-/// Any bytes are judged, and seen, as `serde_json` does.
+/// Checks that the scanner agrees with `serde_json` on any bytes.
 pub fn scanner(input: &[u8]) {
     let input = Input::read(input);
     let result = scan([&*input.text]);
@@ -25,7 +25,7 @@ pub fn scanner(input: &[u8]) {
     agrees(&input.text, &result);
 }
 
-/// What is found in a text that comes in these chunks.
+/// Scans a text in these chunks.
 pub(crate) fn scan<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Outline, JsonFault> {
     let mut scanner = Scanner::new();
     let mut fault = None;
@@ -40,7 +40,7 @@ pub(crate) fn scan<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Out
     result
 }
 
-/// Compares what a text is said to be with what `serde_json` says.
+/// Compares the scanner's result with that of `serde_json`.
 pub(crate) fn agrees(text: &[u8], result: &Result<Outline, JsonFault>) {
     let shown = String::from_utf8_lossy(text.get(..2000).unwrap_or(text));
     match (result, serde(text)) {
@@ -54,21 +54,22 @@ pub(crate) fn agrees(text: &[u8], result: &Result<Outline, JsonFault>) {
             assert_eq!(*outline, expected(text, outline), "{shown:?}");
         }
         (Err(JsonFault::Incomplete { at }), Err(Some(error))) => {
-            // There, half a number is no number even if the text ends with it.
+            // To `serde_json`, half a number at the end of a text is a syntax error.
             let is_number = text.last().is_some_and(|last| b"-+.eE".contains(last));
             assert!(error.is_eof() || is_number, "{shown:?}: {error}");
             assert_eq!(*at, text.len() as u64);
         }
         (Err(JsonFault::Empty), Err(Some(error))) => assert!(error.is_eof(), "{shown:?}: {error}"),
         (Err(JsonFault::Syntax { at, expected }), Err(Some(error))) => {
-            // The four digits of an escape are one step there, and a text that ends within them has ended.
+            // `serde_json` reads the four digits of an escape in one step, and reports a text that ends within them as
+            // ended.
             assert!(error.is_syntax() || *expected == Expected::HexDigit, "{shown:?}: {error}");
             assert!(*at < text.len() as u64);
         }
         (Err(JsonFault::NotUtf8 { at }), Err(None)) => {
             assert_eq!(*at, std::str::from_utf8(text).unwrap_err().valid_up_to() as u64, "{shown:?}");
         }
-        // The first of several faults counts.
+        // The scanner reports the first of several faults.
         (Err(JsonFault::Syntax { at, .. }), Err(None)) => {
             assert!(*at <= std::str::from_utf8(text).unwrap_err().valid_up_to() as u64, "{shown:?}");
         }
@@ -79,13 +80,13 @@ pub(crate) fn agrees(text: &[u8], result: &Result<Outline, JsonFault>) {
     }
 }
 
-/// What `serde_json` makes of the text.
+/// Parses the text with `serde_json`.
 fn serde(text: &[u8]) -> Result<(), Option<serde_json::Error>> {
     let text = std::str::from_utf8(without_mark(text)).map_err(|_| None)?;
     serde_json::from_str::<&RawValue>(text).map(drop).map_err(Some)
 }
 
-/// What `serde_json` finds in JSON; the rest as it is in `found`.
+/// Returns the outline that `serde_json` finds. The other fields are those of `found`.
 fn expected(text: &str, found: &Outline) -> Outline {
     let json = text.strip_prefix("\u{feff}").unwrap_or(text);
     let shape = match json.trim_ascii().as_bytes().first() {
@@ -111,7 +112,7 @@ fn expected(text: &str, found: &Outline) -> Outline {
     }
 }
 
-/// What a response has; the cuts, which leave what else it is, as they are in `found`.
+/// Returns the outline of a response. The cuts, which remove a `null` member, are those of `found`.
 fn expected_answer(text: &str, members: Option<&Members<'_>>, found: &ResponseOutline) -> ResponseOutline {
     let get = |name: &str| members.and_then(|members| members.get(name));
     let member = |name: &str| match get(name) {

@@ -1,12 +1,11 @@
-//! Changes to JSON text, against what `serde_json` makes of the text.
+//! Checks edits of JSON text against `serde_json`.
 
 use serde_json::value::RawValue;
 
 use super::{Input, members::Members};
 use crate::json::splice::{Object, Splice, elements};
 
-/// Members and elements are those that `serde_json` finds, and an edit is what it would make; text that is no JSON does no
-/// harm.
+/// Checks that members, elements and edits are what `serde_json` finds. Text that is not JSON must not panic.
 pub fn splice(input: &[u8]) {
     let input = Input::read(input);
     let text = String::from_utf8_lossy(&input.text);
@@ -31,7 +30,7 @@ fn check(text: &str, object: Object<'_>, edited: &[u8], set: &str, without: &str
     let Members(members) = Members::of(text).expect("it is an object");
     let found: Vec<&str> = object.members().map(|member| member.value).collect();
     assert_eq!(found, members.iter().map(|(_, value)| *value).collect::<Vec<_>>(), "{text:?}");
-    // A name without a Rust spelling is empty here.
+    // A name that is not valid Unicode is empty here.
     let spelled = |name: &[u8]| String::from_utf8(name.to_vec()).unwrap_or_default();
     let is_gone = |name: &str| [set, without, "new"].contains(&name);
     let members = members.into_iter().map(|(name, value)| (spelled(&name), value)).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! Event streams, against the standard's algorithm on the whole text.
+//! Checks event streams against the standard's algorithm on the whole text.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::wire::{
     spool::{Spooler, Storage},
 };
 
-/// Any bytes are read as the standard's algorithm reads the whole.
+/// Checks that any bytes are read as the standard's algorithm reads the whole.
 pub fn sse(input: &[u8]) {
     let input = Input::read(input);
     let limit = input.limit();
@@ -21,19 +21,19 @@ pub fn sse(input: &[u8]) {
     }
 }
 
-/// What is in a stream.
+/// The contents of a stream.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Seen {
-    /// Their names and their data.
+    /// Names and data.
     pub(crate) events: Vec<(Bytes, Bytes)>,
-    /// The event that the stream ended in.
+    /// The event at the end of the stream, without its blank line.
     pub(crate) unfinished: Option<(Bytes, Bytes)>,
     pub(crate) last_event_id: Option<Bytes>,
     pub(crate) retry: Option<Duration>,
     pub(crate) too_long: usize,
 }
 
-/// What is in a stream that comes in these chunks.
+/// Reads a stream in these chunks.
 pub(crate) fn events_in(chunks: &[&[u8]], limit: u64) -> Seen {
     let mut sse = Sse::default();
     let mut data = Spooler::new(limit, &Storage::used_up());
@@ -50,7 +50,7 @@ pub(crate) fn events_in(chunks: &[&[u8]], limit: u64) -> Seen {
     seen
 }
 
-/// The events that are complete.
+/// Returns the events that are complete.
 fn complete(sse: &mut Sse, data: &mut Spooler, too_long: &mut usize) -> Vec<(Bytes, Bytes)> {
     let mut events = Vec::new();
     while let Some(part) = sse.next() {
@@ -67,8 +67,8 @@ fn complete(sse: &mut Sse, data: &mut Spooler, too_long: &mut usize) -> Vec<(Byt
     events
 }
 
-/// The standard's algorithm, line by line, with no thought of speed. Beside the standard: data has a limit, and so has what
-/// matters of other fields.
+/// Runs the standard's algorithm, line by line, in the simplest way. In addition to the standard, data has a size
+/// limit, and so have the other fields that matter.
 pub(crate) fn naive_events(input: &[u8], limit: u64) -> Seen {
     let mut seen = Seen::default();
     let mut event = Naive::default();

@@ -1,8 +1,8 @@
 //! Cuts a stream of bytes into lines, for stdin and for NDJSON.
 //!
-//! A line ends at LF; a CR before it is left to the message, whose white space it is. A line inside one chunk is a slice of
-//! it; only a line that spans chunks is copied, once. No byte is searched twice: what is carried over holds no LF.
-//! A line over the limit is reported once and skipped; the next one is read as usual.
+//! A line ends at LF. A CR before it stays in the line, as white space of the message. A line inside one chunk is a
+//! slice of it; a line that spans chunks is copied once. No byte is searched twice, as the carried bytes hold no LF. A
+//! line over the limit is reported once and skipped; the next one is read as usual.
 
 use std::mem;
 
@@ -10,35 +10,36 @@ use bytes::Bytes;
 
 use super::pieces::Gather;
 
-/// See the module. Call [`Lines::feed`], then [`Lines::next`] until it has no more; at the end [`Lines::finish`].
+/// See the module. Call [`Lines::feed`], then [`Lines::next`] until it returns `None`; at the end call
+/// [`Lines::finish`].
 #[derive(Debug)]
 pub(crate) struct Lines<G> {
     chunk: Bytes,
-    /// Up to here the chunk is read.
+    /// The chunk is read up to here.
     at: usize,
     carried: G,
     skipping: bool,
 }
 
 impl<G: Gather> Lines<G> {
-    /// A cutter of lines that `spooler` puts together, and judges.
+    /// Creates a line cutter. `spooler` joins the parts of a line, and checks it.
     pub(crate) fn new(spooler: G) -> Self {
         Self { chunk: Bytes::new(), at: 0, carried: spooler, skipping: false }
     }
 
-    /// What puts lines together that span chunks.
+    /// Returns the spooler that joins the parts of a line.
     pub(crate) fn spooler(&self) -> &G {
         &self.carried
     }
 
-    /// Takes the next bytes of the stream, once `next` has used up the last ones.
+    /// Takes the next chunk of the stream, once `next` returns `None`.
     pub(crate) fn feed(&mut self, chunk: Bytes) {
         debug_assert!(self.at == self.chunk.len(), "feed before the last chunk was used up");
         self.chunk = chunk;
         self.at = 0;
     }
 
-    /// The next complete line, without its end.
+    /// Returns the next complete line, without its line end.
     pub(crate) fn next(&mut self) -> Option<Result<G::Whole, G::Refusal>> {
         loop {
             let rest = self.chunk.get(self.at..).unwrap_or_default();
@@ -57,7 +58,7 @@ impl<G: Gather> Lines<G> {
         }
     }
 
-    /// The last line, if the stream ended without LF after it.
+    /// Returns the last line, if the stream ended without an LF after it.
     pub(crate) fn finish(&mut self) -> Option<Result<G::Whole, G::Refusal>> {
         (!mem::take(&mut self.skipping) && !self.carried.is_empty()).then(|| self.carried.take())
     }
@@ -84,7 +85,7 @@ mod tests {
     fn vectors_hold_at_every_cut() {
         for case in crate::vectors::read("lines") {
             let expected = lines_in(&[&case.input], 100);
-            // What stands there is without the CR that is left to the message.
+            // The expected lines are without the CR, which stays in the line.
             let texts: Vec<_> = expected.iter().map(|line| String::from_utf8_lossy(line.as_ref().unwrap())).collect();
             let texts: Vec<_> = texts.iter().map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
             assert_eq!(texts, case.expected, "{}", case.name);

@@ -1,30 +1,29 @@
-//! Bytes that arrive in pieces and are wanted in one: a single piece stays as it is, several are copied once into a
-//! growing buffer.
+//! Joins bytes that arrive in pieces: a single piece stays as it is, several are copied once into a growing buffer.
 
 use bytes::{Bytes, BytesMut};
 
 use crate::wire::spool::{GivenUp, ScannedPayload, Spooler, Unkept};
 
-/// Who puts the pieces of one text after the other together.
+/// Joins the pieces of texts, one text after another.
 pub(crate) trait Gather {
-    /// A text.
+    /// A joined text.
     type Whole;
-    /// Why one is given up.
+    /// Why a text is given up.
     type Refusal;
 
     /// Takes one more piece.
     ///
     /// # Errors
-    /// The text is given up; the next piece begins another.
+    /// Fails if the text is given up; the next piece begins another.
     fn push(&mut self, piece: Bytes) -> Result<(), Self::Refusal>;
 
-    /// The text; the next piece begins another.
+    /// Returns the text; the next piece begins another.
     ///
     /// # Errors
-    /// The text is given up.
+    /// Fails if the text is given up.
     fn take(&mut self) -> Result<Self::Whole, Self::Refusal>;
 
-    /// Whether there is none of the next text.
+    /// True if nothing of the next text has arrived.
     fn is_empty(&self) -> bool;
 }
 
@@ -45,7 +44,7 @@ impl Gather for Spooler {
     }
 }
 
-/// Texts in memory, of at most so many bytes, that nobody judges.
+/// Joins texts in memory, of at most `limit` bytes, without a check.
 #[derive(Debug)]
 pub(crate) struct Plain {
     pieces: Pieces,

@@ -1,13 +1,13 @@
-//! Server-Sent Events by the WHATWG rules (HTML, 9.2.6 "Interpreting an event stream"; R46), as a push parser.
+//! A push parser of Server-Sent Events by the WHATWG rules (HTML, 9.2.6 "Interpreting an event stream"; R46).
 //!
-//! Lines end at LF, CR or CRLF and are found by one search over each chunk; the grammar of a complete line is a small
-//! winnow parser, which those that nearly all servers write do not need. An event's data is handed on in parts as it
-//! arrives, each a slice of its chunk, and it is complete at the byte that completes it: one ended by CR does not wait for
-//! the LF that may follow. Only the beginning of a line that a chunk's end cuts is carried, up to [`LONGEST_CARRIED`]; so the
-//! size of an event is whoever gathers it to judge.
+//! Lines end at LF, CR or CRLF, and one search over each chunk finds them. A small winnow parser reads a complete line;
+//! the lines that nearly all servers write do not need it. The data of an event is returned in parts as it arrives,
+//! each a slice of its chunk. An event is complete at its last byte: one that ends with CR does not wait for an LF that
+//! may follow. The beginning of a line that is cut by the end of a chunk is carried over, up to [`LONGEST_CARRIED`];
+//! nothing else is kept. So the caller has to limit the size of an event.
 //!
-//! Where the rules ask for decoded text this parser keeps bytes: data is cut at ASCII characters or chunks' ends only, and
-//! who reads it decides about invalid UTF-8.
+//! The rules ask for decoded text, but this parser keeps bytes. It cuts data only at ASCII characters or at the end of
+//! a chunk, and the caller decides about invalid UTF-8.
 
 use std::{
     mem,
@@ -24,19 +24,19 @@ use winnow::{
 
 use super::pieces::Pieces;
 
-/// What a stream of events is made of.
+/// A part of an event stream.
 #[derive(Debug)]
 pub(crate) enum EventPart<'a> {
     /// More of an event's data.
     Data(Piece<'a>),
-    /// The event whose data came before, be it empty, is complete.
+    /// The event is complete. Its data, which may be empty, came before.
     End {
         /// The value of `event`; empty means `message`.
         name: Bytes,
     },
 }
 
-/// Bytes of a chunk, which need not be kept for a look at them.
+/// Bytes of a chunk. They can be read without keeping them.
 #[derive(Debug)]
 pub(crate) struct Piece<'a> {
     source: &'a Bytes,
@@ -44,7 +44,7 @@ pub(crate) struct Piece<'a> {
 }
 
 impl Piece<'_> {
-    /// Keeps them, without a copy.
+    /// Returns the bytes to keep, without a copy.
     pub(crate) fn to_bytes(&self) -> Bytes {
         self.source.slice(self.range.clone())
     }
@@ -58,7 +58,7 @@ impl Deref for Piece<'_> {
     }
 }
 
-/// See the module. Call [`Sse::feed`], then [`Sse::next`] until it has no more.
+/// See the module. Call [`Sse::feed`], then [`Sse::next`] until it returns `None`.
 #[derive(Debug, Default)]
 pub(crate) struct Sse {
     chunk: Bytes,
@@ -68,47 +68,47 @@ pub(crate) struct Sse {
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent")]
 struct SseState {
-    /// Up to here the chunk is read.
+    /// The chunk is read up to here.
     at: usize,
-    /// The beginning of a line whose end has not come.
+    /// The beginning of an unfinished line.
     carried: Pieces,
-    /// What was carried of the last line that a chunk's end has cut.
+    /// The carried part of the last line that was cut by the end of a chunk.
     line: Bytes,
-    /// What the rest of a line is, whose beginning is not carried any more.
+    /// The kind of the rest of a line, once its beginning is no longer carried.
     rest: Option<EventRest>,
-    /// The last line ended by CR: a LF that follows belongs to it.
+    /// The last line ended with CR: an LF that follows belongs to it.
     after_cr: bool,
-    /// The stream's first line, which may open with a byte order mark, is over.
+    /// The stream's first line, which may begin with a byte order mark, is over.
     has_begun: bool,
-    /// The event is given up: its lines are passed over up to its end.
+    /// The event is given up: its lines are skipped up to its end.
     skipping: bool,
     name: Bytes,
-    /// The event has data, maybe empty.
+    /// The event has data, perhaps empty.
     has_data: bool,
-    /// A value that comes after the LF before it.
+    /// A value that follows the LF that was just returned.
     next_value: Option<(Source, Range<usize>)>,
     id: Option<Bytes>,
     last_event_id: Option<Bytes>,
     retry: Option<Duration>,
 }
 
-/// Where a value stands.
+/// The place of a value.
 #[derive(Clone, Copy, Debug)]
 enum Source {
     Chunk,
-    /// The line that was carried.
+    /// The carried line.
     Line,
-    /// Between two values.
+    /// The LF between two values.
     LineFeed,
 }
 
-/// A part, before its bytes are lent.
+/// A part, before its bytes are borrowed.
 enum Found {
     Data(Source, Range<usize>),
     End(Bytes),
 }
 
-/// What the rest of a line is.
+/// The kind of the rest of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EventRest {
     /// The rest is data.
@@ -118,20 +118,20 @@ enum EventRest {
 }
 
 impl Sse {
-    /// Takes the next bytes of the stream, once `next` has used up the last ones.
+    /// Takes the next chunk of the stream, once `next` returns `None`.
     pub(crate) fn feed(&mut self, chunk: Bytes) {
         debug_assert!(self.state.at == self.chunk.len(), "feed before the last chunk was used up");
         self.chunk = chunk;
         self.state.at = 0;
     }
 
-    /// The stream is over. `next` then completes the event that it ended in, which the rules would drop: only for a body
-    /// that ended as its framing says, for a server that forgets the last blank line still meant the event.
+    /// Ends the stream. `next` then completes an unfinished event, which the rules would drop. Call this only if the
+    /// body ended as its framing says: a server that forgets the last blank line still meant the event.
     pub(crate) fn finish(&mut self) {
         self.feed(Bytes::from_static(b"\n\n"));
     }
 
-    /// What the last event has up to here is of no use: the rest of it is passed over.
+    /// Skips the rest of the current event, as its data so far is of no use.
     pub(crate) fn skip_event(&mut self) {
         let state = &mut self.state;
         state.skipping = true;
@@ -142,7 +142,7 @@ impl Sse {
         }
     }
 
-    /// The next part that is there.
+    /// Returns the next available part.
     #[inline]
     pub(crate) fn next(&mut self) -> Option<EventPart<'_>> {
         let state = &mut self.state;
@@ -160,24 +160,25 @@ impl Sse {
         })
     }
 
-    /// What a reconnection sends as `Last-Event-ID`: the last `id` of a complete event, even of one without data (R34).
+    /// Returns the `Last-Event-ID` for a reconnection: the last `id` of a complete event, even of one without data
+    /// (R34).
     pub(crate) fn last_event_id(&self) -> Option<&Bytes> {
         self.state.last_event_id.as_ref()
     }
 
-    /// How long the server asks to wait before a reconnection (R33).
+    /// Returns how long the server asks to wait before a reconnection (R33).
     pub(crate) fn retry(&self) -> Option<Duration> {
         self.state.retry
     }
 
-    /// The same, once.
+    /// Like [`Self::retry`], but once.
     pub(crate) fn take_retry(&mut self) -> Option<Duration> {
         self.state.retry.take()
     }
 }
 
 impl SseState {
-    /// Goes on in the chunk to the next part.
+    /// Reads the chunk up to the next part.
     fn read(&mut self, chunk: &Bytes) -> Option<Found> {
         loop {
             let text = chunk.get(self.at..).filter(|text| !text.is_empty())?;
@@ -203,7 +204,7 @@ impl SseState {
         }
     }
 
-    /// A line, or the rest of one, that is complete.
+    /// Reads a complete line, or the rest of one.
     fn line(&mut self, chunk: &Bytes, range: Range<usize>) -> Option<Found> {
         if self.rest.is_none() && self.carried.len() == 0 {
             return if range.is_empty() { self.dispatch() } else { self.interpret(chunk, range, Source::Chunk) };
@@ -218,14 +219,14 @@ impl SseState {
         found
     }
 
-    /// Takes a piece of a line. The value of a `data` line goes on its way at once, if it is written as most servers do or
-    /// long; of other lines that are long, more than any field can mean, the rest does not matter.
+    /// Takes a piece of a line. Returns the value of a `data` line at once, if it is written as most servers do, or is
+    /// long. Other lines need no more than [`LONGEST_CARRIED`], so ignores the rest of long ones.
     fn carry(&mut self, chunk: &Bytes, range: Range<usize>) -> Option<Found> {
         match self.rest {
             Some(EventRest::Data) => return more_data(Source::Chunk, range),
             Some(EventRest::Other) => return None,
             None if self.skipping => {
-                // Only whether the line is empty matters now, for that ends the event.
+                // Now only an empty line matters, as it ends the event.
                 self.rest = (!range.is_empty()).then_some(EventRest::Other);
                 return None;
             }
@@ -252,14 +253,14 @@ impl SseState {
         self.add_data(Source::Line, line.len() - length..line.len())
     }
 
-    /// One line that is not empty: "Otherwise … process the field".
+    /// Reads one line that is not empty: "Otherwise … process the field".
     fn interpret(&mut self, text: &Bytes, line: Range<usize>, source: Source) -> Option<Found> {
         let (end, is_long) = (line.end, line.len() > LONGEST_CARRIED);
         let line = self.without_mark(text.get(line).unwrap_or_default());
         if self.skipping {
             return None;
         }
-        // The value is what the line ends with.
+        // The value is the end of the line.
         if let Some((DATA, value)) = line.split_first_chunk() {
             return self.add_data(source, end - value.len()..end);
         }
@@ -271,24 +272,24 @@ impl SseState {
         let range = end - value.len()..end;
         match name {
             b"data" => return self.add_data(source, range),
-            // However it arrived, it is more than any other field can mean.
+            // Only `data` has a meaning for so long a value, in one piece or in several.
             _ if is_long => {}
             b"event" if value == MESSAGE => self.name = Bytes::from_static(MESSAGE),
             b"event" => self.name = text.slice(range),
             b"id" if !value.contains(&0) => self.id = Some(text.slice(range)),
             b"retry" => self.retry = milliseconds(value).or(self.retry),
-            // A comment has the empty name; any other field is ignored.
+            // A comment has an empty name; any other field is ignored.
             _ => {}
         }
         None
     }
 
-    /// The line without the byte order mark that the stream may begin with.
+    /// Returns the line without the byte order mark that may begin the stream.
     fn without_mark<'a>(&mut self, line: &'a [u8]) -> &'a [u8] {
         if mem::replace(&mut self.has_begun, true) { line } else { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line) }
     }
 
-    /// One more value of `data`, or the beginning of one.
+    /// Adds a value of `data`, or the beginning of one.
     fn add_data(&mut self, source: Source, value: Range<usize>) -> Option<Found> {
         if !mem::replace(&mut self.has_data, true) {
             return more_data(source, value);
@@ -297,7 +298,7 @@ impl SseState {
         Some(Found::Data(Source::LineFeed, 0..1))
     }
 
-    /// An empty line: "dispatch the event".
+    /// Reads an empty line: "dispatch the event".
     fn dispatch(&mut self) -> Option<Found> {
         self.skipping = false;
         self.has_begun = true;
@@ -309,17 +310,17 @@ impl SseState {
     }
 }
 
-/// The longest line that is carried from chunk to chunk. No field but `data` has a meaning that takes more.
+/// The longest line that is carried from chunk to chunk. Only `data` has a meaning for longer ones.
 pub(crate) const LONGEST_CARRIED: usize = 16 << 10;
 static LINE_FEED: Bytes = Bytes::from_static(b"\n");
-// What nearly all lines are, as nearly all servers write them: known at sight, without a search or the grammar.
+// The form of nearly all lines from nearly all servers: recognized without a search or the grammar.
 const DATA: &[u8; 6] = b"data: ";
 const EVENT_MESSAGE: &[u8; 14] = b"event: message";
-/// Keeps nothing of the chunk that names it.
+/// A static name does not keep its chunk in memory.
 const MESSAGE: &[u8] = b"message";
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// Up to where the first line goes, if it ends here.
+/// Returns the length of the first line, if it ends in this text.
 fn length_of_line(text: &[u8]) -> Option<usize> {
     if text.first() == Some(&b'\n') {
         return Some(0);
@@ -330,12 +331,12 @@ fn length_of_line(text: &[u8]) -> Option<usize> {
     memchr::memchr2(b'\n', b'\r', text)
 }
 
-/// A part of a value, unless it is empty.
+/// Returns a part of a value, unless it is empty.
 fn more_data(source: Source, value: Range<usize>) -> Option<Found> {
     (!value.is_empty()).then_some(Found::Data(source, value))
 }
 
-/// `field = name [ ":" [ space ] value ]`; a comment is a field without a name.
+/// Parses `field = name [ ":" [ space ] value ]`; a comment is a field without a name.
 fn field(line: &[u8]) -> (&[u8], &[u8]) {
     let value = opt(preceded((b':', opt(b' ')), rest)).map(Option::unwrap_or_default);
     let parsed: Result<_, winnow::error::EmptyError> =
@@ -343,7 +344,7 @@ fn field(line: &[u8]) -> (&[u8], &[u8]) {
     parsed.unwrap_or_default()
 }
 
-/// Digits only, as the rules demand; anything else leaves the time as it was.
+/// Parses digits only, as the rules demand; anything else leaves the time unchanged.
 fn milliseconds(value: &[u8]) -> Option<Duration> {
     if !value.iter().all(u8::is_ascii_digit) {
         return None;

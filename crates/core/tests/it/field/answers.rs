@@ -1,4 +1,4 @@
-//! Only valid JSON-RPC reaches the client: its library drops all else, and the call hangs.
+//! Only valid JSON-RPC reaches the client. Client libraries drop everything else, and the call would hang.
 
 use crate::{
     strangers::listening,
@@ -35,7 +35,7 @@ async fn errors_of_gateways_and_clouds_are_told_in_their_own_words() {
                 post.end().await;
                 client.expect_error("1").await
             } else {
-                // Nobody has to wait for the stream's end.
+                // The error comes before the end of the stream.
                 let failure = client.expect_error("1").await;
                 drop(post);
                 failure

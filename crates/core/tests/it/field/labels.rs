@@ -1,4 +1,5 @@
-//! A body is what its first bytes say, whatever its label: proxies and frameworks put on the wrong one, or none.
+//! Wrong or missing content types, as proxies and frameworks send them. Rule: the first bytes decide the type of a
+//! body.
 
 use crate::{
     push,
@@ -70,7 +71,7 @@ async fn an_event_of_another_name_may_hold_the_answer() {
         client.send(call("1")).await;
         let mut post = server.post().await;
         post.sse().await;
-        // What is no answer is nobody's.
+        // Events that are not answers are dropped.
         post.chunk(format!("event: ping\ndata: {{}}\n\nevent: debug\ndata: {}\n\n", notification("x", "{}"))).await;
         post.chunk(format!("event: {name}\ndata: {}\n\n", response("99", "{}"))).await;
         post.chunk(format!("event: {name}\ndata: {data}\n\n")).await;
@@ -106,7 +107,7 @@ async fn the_answer_to_what_was_accepted_comes_on_the_standing_stream() {
     client.expect(response("2", "{}")).await;
     push.event(&response("1", "{}")).await;
     client.expect(response("1", "{}")).await;
-    // Where it breaks off before, the call is lost.
+    // If the stream breaks off before the answer, the call fails.
     client.send(call("3")).await;
     server.post().await.accepted().await;
     push.end().await;
@@ -147,7 +148,7 @@ async fn a_compressed_body_of_the_wrong_length_gives_its_answer() {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(answer.as_bytes()).unwrap();
     let body = encoder.finish().unwrap();
-    // The length of the plain text, as proxies leave it; and a trailer that says another one.
+    // The length of the uncompressed body, as some proxies send it, and a gzip trailer with a wrong length.
     let mut trailer = body.clone();
     *trailer.last_mut().unwrap() ^= 1;
     for (body, length) in [(&body, answer.len()), (&trailer, body.len())] {

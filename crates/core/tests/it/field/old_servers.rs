@@ -1,4 +1,4 @@
-//! Servers of 2024-11-05, however they refuse what they do not know.
+//! Servers of 2024-11-05, with the various ways in which they refuse unknown requests.
 
 use std::time::Duration;
 
@@ -105,7 +105,7 @@ async fn no_request_comes_before_the_handshake_on_a_new_stream() {
     server.post().await.respond(405, &[], "").await;
     let mut first = stream(&mut server, "/one").await;
     handshake(&mut server, &mut client, &mut first, "/one").await;
-    // The server starts anew: it has no stream for a moment, and then knows nothing of the session.
+    // The server restarts: at first it has no stream, and then it does not know the session.
     first.end().await;
     server.get().await.respond(404, &[], "").await;
     client.send(call("1")).await;

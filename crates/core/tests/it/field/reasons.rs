@@ -1,4 +1,4 @@
-//! Reasons at once: what a server says in a refusal stands in the message, and nobody waits for a server that is not there.
+//! Immediate reasons: a server's refusal text is in the error message, and no request waits for an unreachable server.
 
 use crate::support::{Client, INITIALIZED, call, closed_port, dialogue, modern_call};
 
@@ -45,7 +45,7 @@ async fn at_the_end_of_input_what_never_reached_the_server_is_answered() {
         client.close_stdin();
         let ids: &[&str] = if modern { &["1", "2", "3"] } else { &["\"init\"", "1", "2"] };
         for failure in client.expect_errors(ids).await {
-            // Not that the bridge ends, but why there is no answer; and without the tries of somebody who could wait.
+            // The error says why there is no answer, not that the bridge ends. The number of attempts is limited.
             assert_eq!((failure.kind(), failure.may_have_run()), ("connect", false), "{failure:?}");
             assert!(failure.data["attempts"].as_u64().unwrap_or(1) <= 3, "{failure:?}");
         }
@@ -55,7 +55,8 @@ async fn at_the_end_of_input_what_never_reached_the_server_is_answered() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_tried_beside_for_all() {
-    // Each would have its own tries after those of the others, and each of these a list of tools with tries of its own.
+    // Otherwise each call would make its own attempts after those of the others, and each would also list the tools
+    // with further attempts.
     let (_port, address) = closed_port();
     let mut client = Client::to(&format!("http://{address}/mcp"));
     for id in ["1", "2", "3", "4"] {

@@ -1,5 +1,5 @@
-//! Sign-in as the world does it: authorization servers that read and write the standards loosely, and servers that want a key
-//! and know nothing of sign-ins.
+//! Sign-in at real servers: authorization servers that follow the standards loosely, and servers with API keys and no
+//! sign-in.
 
 use mcp_gangway_core::auth::{Grant, Prompt};
 use serde_json::json;
@@ -82,7 +82,7 @@ async fn an_error_is_named_whatever_its_status_and_form() {
     }
 }
 
-/// Some servers answer a device that asks too soon with 200, and write the code as a number.
+/// Some servers answer a device that polls too soon with 200, and send the error code as a number.
 #[tokio::test]
 async fn a_device_may_be_told_to_wait_with_a_success() {
     let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
@@ -94,7 +94,7 @@ async fn a_device_may_be_told_to_wait_with_a_success() {
     refuse(&mut server, &issuer).await;
     let Some(Prompt::Device { code, .. }) = within("a prompt", prompts.recv()).await else { panic!("a code") };
     assert_eq!(code, "4711");
-    within("a try in vain", async {
+    within("an early poll", async {
         while !issuer.state().has_got("POST /token") {
             tokio::time::sleep(SOON).await;
         }
@@ -124,7 +124,7 @@ async fn a_registration_that_takes_only_one_name_of_this_machine_gets_it() {
         assert_eq!(tries, if only == "localhost" { 2 } else { 1 });
         client.finish(&mut server).await;
 
-        // The next sign-in has the same client, and asks for no other.
+        // The next sign-in uses the same client, and registers no other.
         issuer.state().refreshes = false;
         let mut client = Client::start(config);
         client.send(call("1")).await;
@@ -159,7 +159,7 @@ async fn the_browser_comes_back_where_the_user_wants() {
     client.finish(&mut server).await;
 }
 
-/// A server with keys answers 401 to all that has none, and tells of no authorization server.
+/// A server with keys answers 401 to all requests without one, and names no authorization server.
 #[tokio::test]
 async fn a_server_with_keys_is_told_as_what_it_is() {
     for (document, registration) in
@@ -186,7 +186,10 @@ async fn a_server_with_keys_is_told_as_what_it_is() {
             () = strict => unreachable!(),
         };
         assert_eq!((failure.kind(), failure.status()), ("http_status", Some(401)), "{failure:?}");
-        assert!(failure.message.contains("Missing API key") && failure.message.contains("--auth"), "{failure:?}");
+        assert!(
+            failure.message.contains("Missing API key") && failure.message.contains("give a key or a token"),
+            "{failure:?}"
+        );
         assert!(!failure.message.contains("register"), "{failure:?}");
         assert!(prompts.try_recv().is_err());
         server.expect_no_more();
@@ -208,10 +211,10 @@ async fn a_login_at_a_server_with_keys_says_so() {
         () = strict => unreachable!(),
     };
     assert_eq!(error.kind(), "no_sign_in");
-    assert!(error.to_string().contains("--auth"), "{error}");
+    assert!(error.to_string().contains("give a key or a token"), "{error}");
 }
 
-/// Signing out leaves nothing behind, also where the client was registered by its other name.
+/// Signing out removes everything, also where the client was registered under its other name.
 #[tokio::test]
 async fn a_client_with_the_other_name_signs_out() {
     let (mut server, issuer, config, mut prompts, _folder) = scene().await;

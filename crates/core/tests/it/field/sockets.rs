@@ -8,7 +8,7 @@ use tokio::{
 
 use crate::support::{Client, call, response, within};
 
-/// One request on the next connection, which is answered with this.
+/// Accepts the next connection, and answers one request with this body. Returns the request.
 async fn serve(listener: &UnixListener, body: &str) -> String {
     let (mut socket, _) = within("a connection", listener.accept()).await.unwrap();
     let mut request = Vec::new();
@@ -39,7 +39,7 @@ async fn a_server_on_a_socket_is_reached_by_each_form_of_its_url() {
         (format!("HTTP+UNIX://{encoded}"), "/mcp"),
     ] {
         let mut config = Config::new(&url).unwrap();
-        // A proxy has no part in it.
+        // The proxy setting has no effect on a socket.
         let proxy = mcp_gangway_core::ProxyUrl::parse("http://127.0.0.1:1").unwrap();
         config.proxy = mcp_gangway_core::Proxy::Url { url: proxy, except: None };
         let mut client = Client::start(config);

@@ -31,7 +31,7 @@ async fn what_is_hidden_is_neither_listed_nor_called() {
         let failure = client.expect_error("2").await;
         assert_eq!((failure.kind(), failure.may_have_run()), ("hidden_tool", false), "{failure:?}");
         assert!(failure.message.contains("delete_a"), "{failure:?}");
-        // Nor in a batch, nor as a notification.
+        // Hidden in a batch and as a notification as well.
         client.send(format!("[{}]", call_of("3", "delete_b"))).await;
         client.expect_error("3").await;
         client.send(notification("tools/call", r#"{"name":"delete_a"}"#)).await;

@@ -1,6 +1,6 @@
-//! The client's side: it runs the bridge between two pipes in memory, writes lines to it and reads lines from it.
+//! The client's side: runs the bridge between two in-memory pipes, writes lines to it and reads lines from it.
 //!
-//! What the bridge writes is only read when the test asks for it, so a test can also be a client that does not read.
+//! It reads the bridge's output only when the test asks for it, so a test can also play a client that does not read.
 
 use mcp_gangway_core::{Config, End, Error};
 use serde::{Deserialize, de::IgnoredAny};
@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{INITIALIZED, STALL, Server, VERSION, request, shown, within};
 
-/// Size of the pipes, as an operating system would have it.
+/// Size of the pipes: a typical size in an operating system.
 const PIPE: usize = 64 << 10;
 
 /// A client with its bridge. See the module.
@@ -22,12 +22,12 @@ pub(crate) struct Client {
     output: Option<BufReader<DuplexStream>>,
     stop: Option<oneshot::Sender<()>>,
     bridge: JoinHandle<Result<End, Error>>,
-    /// The session that the handshake made.
+    /// The session that the handshake created.
     session: Option<String>,
     pings: usize,
 }
 
-/// An error that the bridge made, checked for its form.
+/// An error from the bridge, checked for its form.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) code: i64,
@@ -36,17 +36,17 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// The stage and the party at fault.
+    /// Returns the stage that failed and the party at fault.
     pub(crate) fn kind(&self) -> &str {
         self.data["kind"].as_str().unwrap_or_default()
     }
 
-    /// The HTTP status, if that is what failed.
+    /// Returns the HTTP status, if a status is the failure.
     pub(crate) fn status(&self) -> Option<u64> {
         self.data["httpStatus"].as_u64()
     }
 
-    /// Whether the bridge says that the server may have acted.
+    /// True if the bridge says that the server may have executed the request.
     pub(crate) fn may_have_run(&self) -> bool {
         self.data["mayHaveRun"] == true
     }
@@ -72,12 +72,12 @@ impl Client {
         Self::start(server.config())
     }
 
-    /// Starts a bridge to a URL where no scripted server need listen.
+    /// Starts a bridge to a URL; no scripted server needs to listen there.
     pub(crate) fn to(url: &str) -> Self {
         Self::start(super::server::config(url))
     }
 
-    // What the client says.
+    // Sending.
 
     /// Writes one line.
     pub(crate) async fn send(&mut self, line: impl AsRef<[u8]>) {
@@ -85,19 +85,20 @@ impl Client {
         self.send_bytes("\n").await;
     }
 
-    /// Writes bytes as they are.
+    /// Writes bytes unchanged.
     pub(crate) async fn send_bytes(&mut self, bytes: impl AsRef<[u8]>) {
         let input = self.input.as_mut().expect("stdin is open");
         within("the bridge to read stdin", input.write_all(bytes.as_ref())).await.expect("the bridge reads stdin");
     }
 
-    /// Writes `line` again and again until the bridge reads no more or `most` bytes are gone, and says how many it took.
+    /// Writes `line` repeatedly until the bridge stops reading or `most` bytes are written. Returns the number of
+    /// bytes.
     pub(crate) async fn flood(&mut self, line: &str, most: usize) -> usize {
         let line = format!("{line}\n");
         let input = self.input.as_mut().expect("stdin is open");
         let mut taken = 0;
         while taken < most {
-            // Only the last line can be cut, and nothing is written after it.
+            // Only the last line can be cut, because nothing is written after it.
             match tokio::time::timeout(STALL, input.write_all(line.as_bytes())).await {
                 Ok(written) => written.expect("the bridge reads stdin"),
                 Err(_) => return taken,
@@ -117,7 +118,7 @@ impl Client {
         line
     }
 
-    /// Initialises with the server, which gives this session.
+    /// Completes the handshake with the server, which assigns this session.
     pub(crate) async fn handshake(&mut self, server: &mut Server, session: Option<&str>) {
         self.initialize().await;
         let response = server.initialize(session, VERSION).await;
@@ -131,7 +132,7 @@ impl Client {
         self.session = session.map(str::to_owned);
     }
 
-    /// The bridge has set up this session by itself; it is to end it.
+    /// Records that the bridge has created this session itself and must end it.
     pub(crate) fn has_session(&mut self, session: &str) {
         self.session = Some(session.to_owned());
     }
@@ -151,9 +152,9 @@ impl Client {
         self.stop.take().expect("not stopped yet").send(()).expect("the bridge runs");
     }
 
-    // What the client hears.
+    // Receiving.
 
-    /// The next line on stdout, without its end.
+    /// Returns the next line on stdout, without its line end.
     pub(crate) async fn line(&mut self, awaited: &str) -> Vec<u8> {
         let output = self.output.as_mut().expect("stdout is open");
         let mut line = Vec::new();
@@ -161,33 +162,33 @@ impl Client {
         assert_eq!(line.pop(), Some(b'\n'), "stdout ended while the test waited for {awaited}: {}", shown(&line));
         assert!(!line.contains(&b'\r'), "a carriage return on stdout (R2): {}", shown(&line));
         let json = serde_json::from_slice::<IgnoredAny>(&line);
-        assert!(json.is_ok(), "no JSON on stdout (R1): {}", shown(&line));
+        assert!(json.is_ok(), "not JSON on stdout (R1): {}", shown(&line));
         line
     }
 
-    /// The next line must be this one, byte for byte.
+    /// Expects this line next, byte for byte.
     pub(crate) async fn expect(&mut self, line: impl AsRef<[u8]>) {
         let line = line.as_ref();
         let got = self.line(&format!("the line {}", shown(line))).await;
         assert!(got == line, "expected on stdout: {}\n                got: {}", shown(line), shown(&got));
     }
 
-    /// The next line, read.
+    /// Returns the next line, parsed.
     pub(crate) async fn value(&mut self, awaited: &str) -> Value {
         serde_json::from_slice(&self.line(awaited).await).expect("JSON")
     }
 
-    /// The next lines must be these, in any order.
+    /// Expects these lines next, in any order.
     pub(crate) async fn expect_all<L: AsRef<[u8]>>(&mut self, lines: impl IntoIterator<Item = L>) {
         let mut wanted: Vec<Vec<u8>> = lines.into_iter().map(|line| line.as_ref().to_vec()).collect();
         while let Some(first) = wanted.first() {
             let got = self.line(&format!("one of {} lines, like {}", wanted.len(), shown(first))).await;
             let place = wanted.iter().position(|line| *line == got);
-            wanted.swap_remove(place.unwrap_or_else(|| panic!("nobody waited for this line: {}", shown(&got))));
+            wanted.swap_remove(place.unwrap_or_else(|| panic!("an unexpected line: {}", shown(&got))));
         }
     }
 
-    /// The next line must be an error that the bridge made for the request with this id, written as JSON.
+    /// Expects an error from the bridge next, for the request with this id (written as JSON).
     pub(crate) async fn expect_error(&mut self, id: &str) -> Failure {
         let line = self.line(&format!("an error for id {id}")).await;
         let (got, failure) = failure(&line);
@@ -195,7 +196,7 @@ impl Client {
         failure
     }
 
-    /// The next lines must be errors that the bridge made for these ids, in any order.
+    /// Expects errors from the bridge next, for these ids in any order.
     pub(crate) async fn expect_errors(&mut self, ids: &[&str]) -> Vec<Failure> {
         let mut failures = Vec::new();
         let mut seen = Vec::new();
@@ -211,17 +212,18 @@ impl Client {
         failures
     }
 
-    /// Nothing is on its way in either direction: a ping, sent now, and its answer are what comes next.
+    /// Expects that nothing is in flight in either direction: sends a ping and requires it and its response to come
+    /// next.
     pub(crate) async fn expect_nothing(&mut self, server: &mut Server) {
         self.pings += 1;
         self.send(format!(r#"{{"jsonrpc":"2.0","id":"ping {}","method":"ping"}}"#, self.pings)).await;
         let ping = server.post().await;
-        assert_eq!(ping.rpc_method(), "ping", "a POST that nobody expected: {}", ping.text());
+        assert_eq!(ping.rpc_method(), "ping", "an unexpected POST: {}", ping.text());
         let answer = ping.answer("{}").await;
         self.expect(answer).await;
     }
 
-    /// Stdout ends here.
+    /// Expects the end of stdout.
     pub(crate) async fn expect_end_of_output(&mut self) {
         let mut rest = Vec::new();
         let output = self.output.as_mut().expect("stdout is open");
@@ -229,17 +231,18 @@ impl Client {
         assert!(rest.is_empty(), "more on stdout than expected: {}", shown(&rest));
     }
 
-    /// How the bridge ended.
+    /// Returns how the bridge ended.
     pub(crate) async fn end(&mut self) -> End {
         self.outcome().await.expect("a regular end")
     }
 
-    /// How the bridge ended, or why that was no regular end.
+    /// Returns how the bridge ended, or the error if the end was irregular.
     pub(crate) async fn outcome(&mut self) -> Result<End, Error> {
         within("the end of the bridge", &mut self.bridge).await.expect("no panic")
     }
 
-    /// Closes stdin and sees all of the end: the session's, if there is one, the bridge's, and silence on both sides.
+    /// Closes stdin, then expects the end of the session (if there is one), the end of the bridge, and nothing more on
+    /// either side.
     pub(crate) async fn finish(mut self, server: &mut Server) {
         self.close_stdin();
         if let Some(session) = self.session.take() {
@@ -278,11 +281,11 @@ struct ErrorObject {
     data: Value,
 }
 
-/// The id and the content of an error that the bridge made; its form is that of the design.
+/// Returns the id and the content of an error from the bridge, after checking that its form is the documented one.
 fn failure(line: &[u8]) -> (String, Failure) {
     const FIELDS: &[&str] = &["source", "kind", "httpStatus", "retryAfter", "mayHaveRun", "attempts", "url", "detail"];
     let line: ErrorLine = serde_json::from_slice(line)
-        .unwrap_or_else(|error| panic!("no error of the bridge ({error}): {}", shown(line)));
+        .unwrap_or_else(|error| panic!("not an error of the bridge ({error}): {}", shown(line)));
     let ErrorObject { code, message, data } = line.error;
     let failure = Failure { code, message, data };
     assert_eq!(line.jsonrpc, "2.0");

@@ -1,8 +1,8 @@
 //! A TCP proxy that breaks connections at a byte which the test chooses.
 //!
-//! It passes all it is given, until it is armed with a [`Cut`]. Then it counts the bytes of each direction, over all
-//! connections, and does what the cut says, once, to the connection on which the byte passes. Only requests that come
-//! after it was armed count, and the replies to them: what is left of earlier ones does not move the cut.
+//! It forwards everything until it is armed with a [`Cut`]. Then it counts the bytes of each direction over all
+//! connections, and applies the cut once, to the connection that carries the chosen byte. It counts only requests that
+//! arrive after it was armed, and their responses: remaining bytes of earlier exchanges do not move the cut.
 
 use std::{
     io,
@@ -23,7 +23,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-/// From whom the byte comes.
+/// The sender of the byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Request,
@@ -37,15 +37,15 @@ pub(crate) enum Fault {
     Close,
     /// Both sides see a reset.
     Reset,
-    /// The receiver sees an end; what it sends itself still passes.
+    /// The receiver sees an end; its own bytes still pass.
     Truncate,
-    /// The receiver sees nothing more; what it sends itself still passes.
+    /// The receiver sees nothing more; its own bytes still pass.
     Stall,
     /// The receiver sees the rest a little later.
     Delay,
 }
 
-/// The fault that follows once `after` bytes from this side have passed.
+/// A fault that occurs once `after` bytes from this side have passed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cut {
     pub(crate) side: Side,
@@ -53,7 +53,7 @@ pub(crate) struct Cut {
     pub(crate) fault: Fault,
 }
 
-/// The proxy; it ends, with all of its connections, when it is dropped.
+/// The proxy. Dropping it ends it and all of its connections.
 pub(crate) struct FaultProxy {
     address: SocketAddr,
     plan: Arc<Mutex<Plan>>,
@@ -62,10 +62,10 @@ pub(crate) struct FaultProxy {
 
 #[derive(Default)]
 struct Plan {
-    /// Tells one plan from the next.
+    /// Distinguishes this plan from the next.
     number: usize,
     cut: Option<Cut>,
-    /// What has passed since it was armed.
+    /// The bytes that have passed since the proxy was armed.
     requests: Vec<u8>,
     responses: Vec<u8>,
     counts: (usize, usize),
@@ -75,45 +75,45 @@ struct Plan {
 const LATER: Duration = Duration::from_millis(5);
 
 impl FaultProxy {
-    /// Listens on a free port, before a server.
+    /// Starts a proxy for a server, on a free port.
     pub(crate) async fn before(server: SocketAddr) -> io::Result<Self> {
         Self::on(TcpListener::bind("127.0.0.1:0").await?, server)
     }
 
-    /// The same, where the caller listens.
+    /// Starts a proxy for a server, on the caller's listener.
     pub(crate) fn on(listener: TcpListener, server: SocketAddr) -> io::Result<Self> {
         let (address, plan) = (listener.local_addr()?, Arc::<Mutex<Plan>>::default());
         let listening = tokio::spawn(listen(listener, server, Arc::clone(&plan)));
         Ok(Self { address, plan, listening })
     }
 
-    /// Ends it; when this returns, nobody listens on its port any more.
+    /// Stops the proxy. When this returns, its port refuses connections.
     pub(crate) async fn stop(mut self) {
         self.listening.abort();
         let _ = (&mut self.listening).await;
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Begins to count, for this cut.
+    /// Starts to count bytes for this cut.
     pub(crate) fn arm(&self, cut: Cut) {
         lock(&self.plan).follow(Plan { cut: Some(cut), ..Plan::default() });
     }
 
-    /// Whether what it was armed with has not happened yet; it will not any more.
+    /// Disarms the proxy. True if the fault had not yet occurred.
     pub(crate) fn disarm(&self) -> bool {
         lock(&self.plan).cut.take().is_some()
     }
 
-    /// Begins to keep what passes.
+    /// Starts to record the bytes that pass.
     pub(crate) fn record(&self) {
         lock(&self.plan).follow(Plan { records: true, ..Plan::default() });
     }
 
-    /// What has passed since [`Self::record`]: requests, responses.
+    /// Returns the bytes that have passed since [`Self::record`]: requests, responses.
     pub(crate) fn recorded(&self) -> (Vec<u8>, Vec<u8>) {
         let plan = lock(&self.plan).follow(Plan::default());
         (plan.requests, plan.responses)
@@ -127,14 +127,15 @@ impl Drop for FaultProxy {
 }
 
 impl Plan {
-    /// Puts another plan in the place of this one, and gives this one.
+    /// Replaces this plan by the next one, and returns this one.
     fn follow(&mut self, next: Self) -> Self {
         let number = self.number + 1;
         std::mem::replace(self, Self { number, ..next })
     }
 
-    /// Counts what is about to pass. If the cut falls into it: how much of it still passes, and what follows. `asked` is the
-    /// plan under which the connection's last request came; there is no other before its reply has ended.
+    /// Counts bytes that are about to pass. If the cut falls into them, returns how many of them still pass, and the
+    /// fault. `asked` is the plan under which the connection's last request came; the next request comes only after
+    /// its response.
     fn pass(&mut self, side: Side, bytes: &[u8], asked: &AtomicUsize) -> Option<(usize, Fault)> {
         match side {
             Side::Request => asked.store(self.number, Ordering::Relaxed),
@@ -166,7 +167,7 @@ async fn listen(listener: TcpListener, server: SocketAddr, plan: Arc<Mutex<Plan>
             accepted = listener.accept() => if let Ok((bridge, _)) = accepted {
                 let plan = Arc::clone(&plan);
                 connections.spawn(async move {
-                    // A server that is not there looks like one that hangs up at once.
+                    // An unreachable server looks like one that hangs up at once.
                     if let Ok(server) = TcpStream::connect(server).await {
                         let _ = relay(bridge, server, &plan).await;
                     }
@@ -194,7 +195,7 @@ async fn relay(mut bridge: TcpStream, mut server: TcpStream, plan: &Mutex<Plan>)
     Ok(())
 }
 
-/// Passes on what one side sends, to its end; an error is the fault that ends both directions.
+/// Forwards the bytes of one side until its end. The error is a fault that ends both directions.
 async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,

@@ -1,4 +1,4 @@
-//! An HTTP/2 server that speaks in frames (RFC 9113), so that it can do what a well-behaved one does not.
+//! An HTTP/2 server that writes raw frames (RFC 9113), so that it can misbehave.
 
 use std::{collections::HashMap, future::poll_fn, io, pin::Pin, sync::Arc, task::Poll};
 
@@ -15,23 +15,24 @@ pub(crate) struct RawH2 {
     tls: TlsAcceptor,
 }
 
-/// What becomes of a request.
+/// How the server treats a request.
 pub(crate) enum Fate {
     /// Status 200 with this JSON.
     Answer(String),
     /// These frames: type, flags and payload.
     Frames(Vec<(u8, u8, Vec<u8>)>),
-    /// A status without a body, with `Retry-After` in seconds if there is one.
+    /// A status without a body, optionally with `Retry-After` in seconds.
     Status(u16, Option<u64>),
-    /// The stream is reset.
+    /// Resets the stream.
     Reset(h2::Reason),
-    /// The server goes away, and names this request as the last one that was begun or none at all; then the connection ends.
+    /// Sends GOAWAY and closes the connection. The last processed stream is this request if `processed`, and none
+    /// otherwise.
     GoAway { processed: bool },
-    /// A head begins, and goes on until the connection breaks.
+    /// Sends a response head that does not end until the connection breaks.
     EndlessHeaders,
 }
 
-/// A connection being served. What a peer breaks on it is for the test to judge.
+/// A connection being served. The test judges what a peer breaks on it.
 type Connection<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + 'a>>;
 
 const DATA: u8 = 0;
@@ -46,24 +47,24 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 impl RawH2 {
-    /// Listens with these settings, to which it adds its protocol.
+    /// Listens with these settings, and adds its protocol to them.
     pub(crate) async fn start(mut config: ServerConfig) -> Self {
         config.alpn_protocols = vec![b"h2".to_vec()];
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         Self { listener, tls: TlsAcceptor::from(Arc::new(config)) }
     }
 
-    /// Where it listens.
+    /// Returns the port that it listens on.
     pub(crate) fn port(&self) -> u16 {
         self.listener.local_addr().expect("a bound listener").port()
     }
 
-    /// The URL of its MCP endpoint.
+    /// Returns the URL of its MCP endpoint.
     pub(crate) fn url(&self) -> String {
         format!("https://localhost:{}/mcp", self.port())
     }
 
-    /// Serves for ever; `decide` is asked about each request that is no notification.
+    /// Serves for ever. Calls `decide` for each request that is not a notification.
     pub(crate) async fn serve(&self, decide: impl AsyncFn(&Value) -> Fate) {
         let mut connections: Vec<Connection> = Vec::new();
         loop {
@@ -73,7 +74,7 @@ impl RawH2 {
             });
             let (socket, _) = tokio::select! {
                 accepted = self.listener.accept() => accepted.expect("a connection"),
-                () = converse => unreachable!("it is never over"),
+                () = converse => unreachable!("it serves for ever"),
             };
             connections.push(Box::pin(self.converse(socket, &decide)));
         }
@@ -84,7 +85,7 @@ impl RawH2 {
         let mut stream = self.tls.accept(socket).await?;
         stream.read_exact(&mut [0; PREFACE]).await?;
         write(&mut stream, SETTINGS, 0, 0, &[]).await?;
-        // Streams may come interleaved.
+        // Streams may be interleaved.
         let mut bodies: HashMap<u32, Vec<u8>> = HashMap::new();
         loop {
             let mut head = [0; 9];
@@ -104,13 +105,13 @@ impl RawH2 {
             }
             let message: Value = serde_json::from_slice(&bodies.remove(&id).unwrap_or_default()).unwrap_or_default();
             if message["id"].is_null() {
-                // Status 204.
+                // HPACK: status 204.
                 write(&mut stream, HEADERS, END_HEADERS | END_STREAM, id, &[0x89]).await?;
                 continue;
             }
             match decide(&message).await {
                 Fate::Answer(json) => {
-                    // Status 200 and the content type, in HPACK.
+                    // HPACK: status 200 and the content type.
                     let mut headers = b"\x88\x0f\x10\x10".to_vec();
                     headers.extend_from_slice(b"application/json");
                     write(&mut stream, HEADERS, END_HEADERS, id, &headers).await?;
@@ -122,7 +123,7 @@ impl RawH2 {
                     }
                 }
                 Fate::Status(status, seconds) => {
-                    // In HPACK: values that are not indexed, of names that are.
+                    // HPACK: literal values with indexed names.
                     let mut headers = vec![0x08, 3];
                     headers.extend_from_slice(status.to_string().as_bytes());
                     if let Some(seconds) = seconds.map(|seconds| seconds.to_string()) {
@@ -135,7 +136,7 @@ impl RawH2 {
                     write(&mut stream, RST_STREAM, 0, id, &u32::from(reason).to_be_bytes()).await?;
                 }
                 Fate::EndlessHeaders => {
-                    // Status 200, then the header `x: x` again and again, in HPACK.
+                    // HPACK: status 200, then the header `x: x` repeatedly.
                     write(&mut stream, HEADERS, 0, id, &[0x88]).await?;
                     let more = b"\0\x01x\x01x".repeat(1000);
                     loop {

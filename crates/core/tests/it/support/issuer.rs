@@ -1,5 +1,5 @@
-//! An authorization server with a mind of its own: it registers, asks no user, gives tokens `token-1`, `token-2` …, and
-//! keeps a list of what it was asked. A test changes what it says by changing its [`State`].
+//! A scriptable authorization server. It registers clients, asks no user, issues the tokens `token-1`, `token-2` …, and
+//! records its requests. A test changes its answers through its [`State`].
 
 use std::{
     collections::{HashMap, HashSet},
@@ -35,44 +35,44 @@ pub(crate) struct Issuer {
     serving: JoinHandle<()>,
 }
 
-/// What it says, and what it was asked.
+/// Its answers, and the requests that it received.
 pub(crate) struct State {
-    /// What its metadata says beside, or in the place of, what is said anyway.
+    /// Added to the default metadata; overrides equal members.
     pub(crate) metadata: Value,
     /// The same for the metadata of the MCP server.
     pub(crate) resource_metadata: Value,
-    /// Seconds that a token lives which was not refreshed.
+    /// Lifetime in seconds of a token that was not refreshed.
     pub(crate) life: u64,
-    /// Whether refresh tokens are given and taken.
+    /// True if refresh tokens are issued and accepted.
     pub(crate) refreshes: bool,
-    /// What is granted, in the place of what is asked for.
+    /// The scope that is granted, instead of the requested one.
     pub(crate) grants: Option<String>,
-    /// How often a device must ask before its user is done.
+    /// How often a device must poll before its user is done.
     pub(crate) device_waits: usize,
-    /// What it is told then.
+    /// The error code that it gets until then.
     pub(crate) device_word: &'static str,
-    /// What a request for a device code is answered with beside, or in the place of, the code.
+    /// Added to the answer to a request for a device code; overrides equal members.
     pub(crate) device: Value,
-    /// What a registration is answered with beside the id.
+    /// Added to the answer to a registration.
     pub(crate) registered: Value,
-    /// What a token is given with beside what is said anyway, or in its place.
+    /// Added to a token response; overrides equal members.
     pub(crate) token: Value,
-    /// The one host that clients may be registered with, if it is not any.
+    /// The only host that clients may register as redirect target; `None` allows any.
     pub(crate) redirect_host: Option<&'static str>,
-    /// Statuses and answers in the place of all else, by path.
+    /// By path: a status and an answer that replace the default one.
     pub(crate) answers: HashMap<&'static str, (u16, Value)>,
     /// Documents at other paths.
     pub(crate) documents: HashMap<String, Value>,
-    /// Answers requests to these paths by all that they hold, as an error.
+    /// Paths that answer with an error that repeats the whole request.
     pub(crate) echoes: Vec<&'static str>,
-    /// Redirects requests to the token endpoint there.
+    /// The URL to which the token endpoint redirects requests.
     pub(crate) redirects: Option<String>,
     /// All requests, with their bodies.
     pub(crate) requests: Vec<String>,
     pub(crate) registrations: Vec<Value>,
-    /// The forms that the token endpoint got, with the `Authorization` header as `authorization`.
+    /// The forms that the token endpoint received, with the `Authorization` header as `authorization`.
     pub(crate) tokens: Vec<Form>,
-    /// The forms that the revocation endpoint got, likewise.
+    /// The forms that the revocation endpoint received, in the same form.
     pub(crate) revocations: Vec<Form>,
     codes: HashMap<String, Form>,
     refresh_tokens: HashSet<String>,
@@ -80,7 +80,7 @@ pub(crate) struct State {
 }
 
 impl Issuer {
-    /// An authorization server for this MCP server.
+    /// Starts an authorization server for this MCP server.
     pub(crate) async fn of(server: &Server) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -127,12 +127,12 @@ impl Issuer {
         format!("http://{}", self.address)
     }
 
-    /// What the MCP server says with a 401, or with these parameters more.
+    /// Returns the MCP server's challenge for a 401, with `more` appended as further parameters.
     pub(crate) fn challenge(&self, more: &str) -> String {
         format!(r#"Bearer resource_metadata="{}/resource"{more}"#, self.origin())
     }
 
-    /// The user signs in, and the browser comes back; gives the page that it shows.
+    /// Signs the user in and follows the redirect to the bridge. Returns the page that the browser shows.
     pub(crate) async fn approve(&self, url: &str) -> String {
         let request = query(url);
         let code = self.state().code(&request);
@@ -146,19 +146,19 @@ impl Drop for Issuer {
     }
 }
 
-/// The parameters of a URL.
+/// Returns the parameters of a URL.
 pub(crate) fn query(url: &str) -> Form {
     Url::parse(url).unwrap().query_pairs().into_owned().collect()
 }
 
-/// The browser goes where the authorization request wanted it to, with these parameters; gives the whole response.
+/// Visits the redirect URI of the authorization request with these parameters. Returns the whole response.
 pub(crate) async fn come_back(request: &Form, parameters: &[(&str, &str)]) -> String {
     let mut url = Url::parse(&request["redirect_uri"]).unwrap();
     url.query_pairs_mut().extend_pairs(parameters).append_pair("state", &request["state"]);
     visit(&url).await
 }
 
-/// A GET of a URL at this machine.
+/// Sends a GET to a URL on this machine.
 pub(crate) async fn visit(url: &Url) -> String {
     within("a page", async {
         let mut socket = TcpStream::connect((url.host_str().unwrap(), url.port().unwrap())).await.unwrap();
@@ -171,7 +171,7 @@ pub(crate) async fn visit(url: &Url) -> String {
     .await
 }
 
-/// Settings for signing in at `server`, and the prompts that the user sees.
+/// Returns settings for signing in at `server`, and the prompts that the user sees.
 pub(crate) fn signing_in(server: &Server, folder: &Path) -> (Config, mpsc::UnboundedReceiver<Prompt>) {
     let (show, prompts) = mpsc::unbounded_channel();
     let mut oauth = OAuth::new(move |prompt| {
@@ -282,12 +282,12 @@ fn answer(
 }
 
 impl State {
-    /// Whether a request holds this text.
+    /// True if a request contains this text.
     pub(crate) fn has_got(&self, text: &str) -> bool {
         self.requests.iter().any(|request| request.contains(text))
     }
 
-    /// A code for this authorization request.
+    /// Issues a code for this authorization request.
     fn code(&mut self, request: &Form) -> String {
         self.count += 1;
         let code = format!("code-{}", self.count);
@@ -332,7 +332,7 @@ impl State {
     }
 }
 
-/// The form, with the `Authorization` header as one of its members.
+/// Parses the form, and adds the `Authorization` header as one of its members.
 fn form(head: &str, body: &str) -> Form {
     let mut form: Form = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
     form.extend(header(head, "authorization").map(|value| ("authorization".to_owned(), value.to_owned())));
@@ -344,7 +344,7 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     Some(line.split_once(':')?.1.trim())
 }
 
-/// An object with the members of another in it; null takes one away.
+/// Merges the members of another object into this one; null removes a member.
 fn merged(mut object: Value, other: &Value) -> Value {
     let members = object.as_object_mut().unwrap();
     for (name, value) in other.as_object().unwrap() {

@@ -1,9 +1,9 @@
-//! A small MCP server that does by itself what the protocol says: sessions, tools, event streams with and without ids,
-//! and their resumption. It counts how often each call ran, however often it was started anew, so that whoever breaks
-//! the way to it can say what became of a call.
+//! A small MCP server that follows the protocol without a script: sessions, tools, event streams with and without ids,
+//! and resumption. It counts how often each call ran, also across restarts, so that a test that breaks connections can
+//! check the outcome of a call.
 //!
-//! A call names in `params.name` the form of its answer (see [`FORMS`]) and in `params.arguments` its `key`, under which
-//! it is counted, and the milliseconds that it takes (`wait`), if any.
+//! A call names in `params.name` the form of its answer (see [`FORMS`]). `params.arguments` has its `key`, under which
+//! it is counted, and optionally its duration in milliseconds (`wait`).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,11 +20,11 @@ use tokio::{
     task::JoinSet,
 };
 
-/// A JSON body; an event stream without ids; one with ids, which can be resumed; one that ends after its first event, so
-/// that it must be.
+/// A JSON body; an event stream without ids; an event stream with ids, which can be resumed; one that ends after its
+/// first event, and so must be resumed.
 pub(crate) const FORMS: [&str; 4] = ["json", "stream", "resumable", "polled"];
 
-/// The server's memory. It outlives what listens for it.
+/// The server's memory. It outlives the listener.
 #[derive(Clone, Default)]
 pub(crate) struct Model(Arc<Mutex<Memory>>);
 
@@ -33,43 +33,43 @@ struct Memory {
     /// How often each call ran, by its key.
     runs: HashMap<String, usize>,
     sessions: HashSet<String>,
-    /// How many sessions there ever were.
+    /// The number of sessions ever created.
     begun: usize,
     /// The events of each stream that can be resumed.
     streams: Vec<Vec<String>>,
-    /// Whether a GET without a cursor gets an event stream.
+    /// True if a GET without a cursor gets an event stream.
     pushes: bool,
-    /// Learns of a GET without a cursor.
+    /// Notified of each GET without a cursor.
     listened: Arc<Notify>,
-    /// Replies that come instead of what was asked, last one first.
+    /// Responses that replace the regular ones, last one first.
     moods: Vec<Mood>,
 }
 
-/// What the server does with one request instead of what it should.
+/// Replaces the server's regular treatment of one request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mood {
     pub(crate) status: u16,
     /// The header `Retry-After`, in seconds.
     pub(crate) retry_after: Option<u32>,
-    /// Whether the request is carried out all the same.
+    /// True if the request is executed nevertheless.
     pub(crate) runs: bool,
     pub(crate) page: Page,
 }
 
-/// What stands in the body of such a reply.
+/// The body of such a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Page {
     Nothing,
     /// The request, with all of its headers.
     Echo,
-    /// A tool's own error, which speaks of some session.
+    /// A tool's own error, whose text mentions a session.
     ToolError,
-    /// An error in nobody's name: the session is not known.
+    /// An error with id null: the session is not known.
     NoSession,
 }
 
 impl Page {
-    /// The body, for the request with this id and key.
+    /// Returns the body for the request with this id and key.
     fn text(self, request: &Request, id: &Value, key: &str) -> String {
         match self {
             Self::Nothing => String::new(),
@@ -94,7 +94,7 @@ impl Page {
     }
 }
 
-/// What a request says.
+/// The relevant parts of a request.
 struct Request {
     verb: String,
     headers: HashMap<String, String>,
@@ -108,7 +108,7 @@ impl Request {
 }
 
 impl Model {
-    /// Answers on this listener until the future is dropped, which ends all of its connections.
+    /// Serves this listener until the future is dropped, which ends all of its connections.
     pub(crate) async fn serve(self, listener: TcpListener) {
         let mut connections = JoinSet::new();
         loop {
@@ -116,7 +116,7 @@ impl Model {
                 accepted = listener.accept() => if let Ok((socket, _)) = accepted {
                     let model = self.clone();
                     connections.spawn(async move {
-                        // A peer that has gone is what this server is for.
+                        // Tests break connections on purpose, so ignore the error.
                         let _ = model.converse(socket).await;
                     });
                 },
@@ -125,46 +125,46 @@ impl Model {
         }
     }
 
-    /// How often the call with this key ran.
+    /// Returns how often the call with this key ran.
     pub(crate) fn runs(&self, key: &str) -> usize {
         self.memory().runs.get(key).copied().unwrap_or_default()
     }
 
-    /// How many calls ran, and how many ran more than once.
+    /// Returns how many calls ran, and how many ran more than once.
     pub(crate) fn all_runs(&self) -> (usize, usize) {
         let memory = self.memory();
         (memory.runs.len(), memory.runs.values().filter(|&&runs| runs > 1).count())
     }
 
-    /// How many sessions were begun.
+    /// Returns how many sessions were created.
     pub(crate) fn sessions(&self) -> usize {
         self.memory().begun
     }
 
-    /// Forgets sessions and streams, as a server does that keeps them in memory and starts anew.
+    /// Forgets sessions and streams, as a server does that keeps them in memory and restarts.
     pub(crate) fn forget(&self) {
         let mut memory = self.memory();
         memory.sessions.clear();
         memory.streams.iter_mut().for_each(Vec::clear);
     }
 
-    /// From now on a GET without a cursor gets an event stream.
+    /// From now on, answers a GET without a cursor with an event stream.
     pub(crate) fn push(&self) {
         self.memory().pushes = true;
     }
 
-    /// Waits for the next GET without a cursor, if there was none yet.
+    /// Waits for the next GET without a cursor, unless there was one already.
     pub(crate) async fn listened(&self) {
         let listened = Arc::clone(&self.memory().listened);
         listened.notified().await;
     }
 
-    /// One of the next tool calls is treated so.
+    /// Treats one of the next tool calls in this way.
     pub(crate) fn be(&self, mood: Mood) {
         self.memory().moods.push(mood);
     }
 
-    /// From now on all calls are treated as they should be.
+    /// From now on, treats all calls regularly.
     pub(crate) fn be_well(&self) {
         self.memory().moods.clear();
     }
@@ -278,7 +278,7 @@ impl Model {
         self.replay(socket, stream, 0, count).await
     }
 
-    /// Sends at most `count` events of a stream, beginning with the one that has this number.
+    /// Sends at most `count` events of a stream, starting at number `from`.
     async fn replay(&self, socket: &mut TcpStream, stream: usize, from: usize, count: usize) -> io::Result<()> {
         let events: Vec<_> = {
             let memory = self.memory();
@@ -307,7 +307,7 @@ impl Model {
         }
         write(socket, STREAM).await?;
         write_chunk(socket, ": nothing to say\n\n").await?;
-        // A GET has no body, so the next thing to read is the peer's end.
+        // A GET has no body, so the next read returns at the peer's end.
         let mut end = [0];
         socket.read(&mut end).await.map(|_| ())
     }
@@ -339,7 +339,7 @@ async fn write(socket: &mut TcpStream, text: &str) -> io::Result<()> {
     socket.write_all(text.as_bytes()).await
 }
 
-/// Reads one request, whole; `None` where the peer closed before its end. `read` keeps what comes after it.
+/// Reads one whole request; `None` if the peer closed before its end. `read` keeps the bytes after it.
 async fn next_request(socket: &mut TcpStream, read: &mut Vec<u8>) -> io::Result<Option<Request>> {
     let end = loop {
         if let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") {

@@ -9,7 +9,8 @@ use super::{Client, Exchange, INITIALIZED, Server, VERSION, request, response, s
 pub(crate) const MODERN: &str = "2026-07-28";
 
 impl Server {
-    /// The next POST, which must be a modern one of this method, under an id of the bridge's own (R60, R61, R72).
+    /// Returns the next POST, which must be a modern one of this method, under an id of the bridge's own (R60, R61,
+    /// R72).
     pub(crate) async fn modern(&mut self, method: &str) -> Exchange {
         let post = self.post().await;
         assert_eq!(post.rpc_method(), method, "{}", post.text());
@@ -26,7 +27,7 @@ impl Server {
 }
 
 impl Exchange {
-    /// The `_meta` of the message.
+    /// Returns the `_meta` of the message.
     pub(crate) fn meta(&self) -> Value {
         #[derive(Deserialize)]
         struct Message {
@@ -37,23 +38,23 @@ impl Exchange {
             #[serde(rename = "_meta")]
             meta: Value,
         }
-        // The rest may have what no `Value` can hold.
+        // Other members may hold values that a `Value` cannot.
         serde_json::from_slice::<Message>(&self.body).expect("parameters with _meta").params.meta
     }
 
-    /// What a `subscriptions/listen` asks for.
+    /// Returns the notifications that a `subscriptions/listen` asks for.
     pub(crate) fn wanted(&self) -> Value {
         self.value()["params"]["notifications"].clone()
     }
 
-    /// Answers with a complete result of these members, and gives the answer that the client must get under its own id.
+    /// Sends a complete result with these members. Returns the response that the client must receive under its own id.
     pub(crate) async fn complete(self, id: &str, members: &str) -> String {
         let comma = if members.is_empty() { "" } else { "," };
         self.answer(&format!(r#"{{"resultType":"complete"{comma}{members}}}"#)).await;
         response(id, &format!("{{{members}}}"))
     }
 
-    /// Answers with a result that asks for input; both parts are members.
+    /// Sends a result that asks for input, with these members.
     pub(crate) async fn ask(self, members: &str) {
         self.answer(&format!(r#"{{"resultType":"input_required",{members}}}"#)).await;
     }
@@ -65,14 +66,14 @@ impl Exchange {
         self.complete("0", &members).await;
     }
 
-    /// Begins the stream of a subscription with its acknowledgement.
+    /// Opens the stream of a subscription with its acknowledgement.
     pub(crate) async fn acknowledge(&mut self) {
         let wanted = self.wanted().to_string();
         self.sse().await;
         self.tell("notifications/subscriptions/acknowledged", &format!(r#""notifications":{wanted}"#)).await;
     }
 
-    /// Says something on the stream of a subscription; `members` are those of the parameters.
+    /// Sends a notification on the stream of a subscription; `members` are those of the parameters.
     pub(crate) async fn tell(&mut self, method: &str, members: &str) {
         let id = self.id().expect("a request");
         let comma = if members.is_empty() { "" } else { "," };
@@ -90,7 +91,8 @@ impl Client {
         self.send(request(id, "initialize", &params)).await;
     }
 
-    /// Shakes hands with a modern server, with the capabilities of both. What the client listens to then is the test's.
+    /// Completes the handshake with a modern server, with the capabilities of both. The test handles the client's
+    /// subscriptions.
     pub(crate) async fn handshake_with_modern(&mut self, server: &mut Server, own: &str, offered: &str) {
         self.initialize_as(r#""init""#, own).await;
         server.post().await.refuse(400, -32_022).await;
@@ -101,7 +103,7 @@ impl Client {
         self.send(INITIALIZED).await;
     }
 
-    /// The next line must be a request with these parameters; gives the id that the bridge has put there, as JSON.
+    /// Expects a request with these parameters next. Returns the id that the bridge has given it, as JSON.
     pub(crate) async fn asked(&mut self, method: &str, params: &str) -> String {
         let line = self.line(&format!("the question {method}")).await;
         let id = serde_json::from_slice::<Value>(&line).expect("JSON")["id"].to_string();
@@ -110,14 +112,15 @@ impl Client {
         id
     }
 
-    /// Nothing is on its way in either direction: a request of a modern server, sent now, and its answer come next.
+    /// Expects that nothing is in flight in either direction: sends a request and requires it and its response to come
+    /// next.
     pub(crate) async fn expect_quiet(&mut self, server: &mut Server) {
         self.send(request("\"quiet\"", "resources/templates/list", "{}")).await;
         let answer = server.modern("resources/templates/list").await.complete("\"quiet\"", "").await;
         self.expect(answer).await;
     }
 
-    /// The bridge answers a ping itself, and nothing before it.
+    /// Expects that the bridge answers a ping itself, and sends nothing before it.
     pub(crate) async fn expect_pong(&mut self) {
         self.send(request("\"pong\"", "ping", "{}")).await;
         assert_eq!(self.value("a message").await, json!({"jsonrpc": "2.0", "id": "pong", "result": {}}));

@@ -1,5 +1,5 @@
-//! A proxy that really leads somewhere: CONNECT, forwarding and SOCKS5, told apart by the first byte. Every host name leads
-//! to this machine, so a test sees who looked a name up.
+//! A working proxy: CONNECT, forwarding and SOCKS5, distinguished by the first byte. It resolves every host name to
+//! this machine, so a test sees which side resolved a name.
 
 use std::{
     net::SocketAddr,
@@ -18,11 +18,11 @@ use super::SOON;
 /// How a proxy treats its clients.
 #[derive(Clone, Copy)]
 pub(crate) enum Manner {
-    /// Lets everybody through.
+    /// Accepts every client.
     Open,
-    /// Asks for this user and password.
+    /// Requires this user and password.
     Wants(&'static str, &'static str),
-    /// Says no: with this status, or with SOCKS' word for "not allowed".
+    /// Refuses with this status, or with the SOCKS code for "not allowed".
     Refuses(u16),
 }
 
@@ -33,12 +33,12 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy that speaks the protocol that each client speaks.
+    /// Starts a proxy that speaks each client's protocol.
     pub(crate) async fn start(manner: Manner) -> Self {
         Self::on(manner, None).await
     }
 
-    /// A proxy for HTTP behind TLS, with these settings.
+    /// Starts an HTTP proxy behind TLS, with these settings.
     pub(crate) async fn start_tls(manner: Manner, config: ServerConfig) -> Self {
         Self::on(manner, Some(TlsAcceptor::from(Arc::new(config)))).await
     }
@@ -62,12 +62,12 @@ impl Proxy {
         proxy
     }
 
-    /// Its URL, with `user` as `name:password@` or empty.
+    /// Returns its URL, with `user` as `name:password@` or empty.
     pub(crate) fn url(&self, scheme: &str, user: &str) -> String {
         format!("{scheme}://{user}{}", self.address)
     }
 
-    /// Settings for a bridge to `url` by way of this proxy.
+    /// Returns settings for a bridge to `url` through this proxy.
     pub(crate) fn config(&self, url: &str, scheme: &str, user: &str) -> Config {
         let mut config = Config::new(url).expect("a URL");
         let url = ProxyUrl::parse(&self.url(scheme, user)).expect("a proxy's URL");
@@ -76,20 +76,20 @@ impl Proxy {
         config
     }
 
-    /// What its clients wanted since the last look, one line a connection.
+    /// Returns what its clients requested since the last call, one line per connection.
     pub(crate) fn seen(&self) -> Vec<String> {
         std::mem::take(&mut *self.seen.lock().expect("no panic"))
     }
 }
 
-/// A client that hangs up is for the test to judge.
+/// Serves a client. Ignores one that hangs up: the test judges that.
 async fn serve(stream: TcpStream, manner: Manner, seen: &Mutex<Vec<String>>) -> Option<()> {
     let mut first = [0];
     stream.peek(&mut first).await.ok()?;
     if first == [5] { socks(stream, manner, seen).await } else { http(stream, manner, seen).await }
 }
 
-/// Connects the client with this port, and sends `ahead` there first.
+/// Connects the client to this port, and sends `ahead` there first.
 async fn lead_on(mut stream: impl AsyncRead + AsyncWrite + Unpin, port: u16, ahead: &[u8]) -> Option<()> {
     let mut server = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
     server.write_all(ahead).await.ok()?;
@@ -127,7 +127,7 @@ async fn http(
     if let Some(status) = refusal {
         let reply = format!("HTTP/1.1 {status} No\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno");
         stream.write_all(reply.as_bytes()).await.ok()?;
-        // What was sent may still be on its way.
+        // Bytes from the client may still be in flight.
         let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
         return None;
     }
@@ -143,7 +143,7 @@ async fn http(
     }
 }
 
-/// RFC 1928 and 1929.
+/// Serves a SOCKS5 client (RFC 1928 and 1929).
 async fn socks(mut stream: TcpStream, manner: Manner, seen: &Mutex<Vec<String>>) -> Option<()> {
     async fn field(stream: &mut TcpStream) -> Option<Vec<u8>> {
         let mut bytes = vec![0; stream.read_u8().await.ok()?.into()];

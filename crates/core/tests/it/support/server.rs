@@ -1,11 +1,11 @@
-//! An HTTP/1.1 server that does nothing by itself: it reads one request at a time from each connection and hands it to
-//! the test as an [`Exchange`], whose verbs put bytes on the socket exactly when and as the test says.
+//! A scripted HTTP/1.1 server. It reads one request at a time from each connection and hands it to the test as an
+//! [`Exchange`]. The methods of an exchange write exactly the bytes that the test wants, when it wants.
 //!
-//! One exception: it has no event stream for a GET and answers 405 (R30), unless the test said
+//! One exception: it has no event stream for a GET and answers 405 (R30), unless the test called
 //! [`Server::expect_get`].
 //!
-//! A whole reply gives the connection back for the next request (keep-alive). Dropping an exchange closes its socket.
-//! Dropping the server fails the test if a request is left that the test did not ask for.
+//! After a whole response, the connection serves the next request (keep-alive). Dropping an exchange closes its
+//! socket. Dropping the server fails the test if a request is left that the test did not take.
 
 use std::{
     collections::VecDeque,
@@ -36,15 +36,15 @@ pub(crate) struct Server {
     scheme: &'static str,
     arrivals: mpsc::UnboundedReceiver<Arrival>,
     put_by: VecDeque<Exchange>,
-    /// Whether a GET is handed to the test.
+    /// True if GETs are handed to the test.
     gets: Arc<AtomicBool>,
     listening: JoinHandle<()>,
 }
 
-/// A request, or why what came is none.
+/// A request, or why the received bytes are not one.
 type Arrival = Result<Exchange, String>;
 
-/// Where requests go.
+/// Where requests are delivered.
 #[derive(Clone)]
 struct Desk {
     arrived: mpsc::UnboundedSender<Arrival>,
@@ -52,18 +52,18 @@ struct Desk {
 }
 
 impl Server {
-    /// A server for `http://127.0.0.1`.
+    /// Starts a server for `http://127.0.0.1`.
     pub(crate) async fn start() -> Self {
         Self::on(TcpListener::bind("127.0.0.1:0").await.expect("a port"), None)
     }
 
-    /// A server for `https://localhost`.
+    /// Starts a server for `https://localhost`.
     pub(crate) async fn start_tls(config: ServerConfig) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         Self::on(listener, Some(TlsAcceptor::from(Arc::new(config))))
     }
 
-    /// A server on a listener of the test's own.
+    /// Starts a server on the test's own listener.
     pub(crate) fn on(listener: TcpListener, tls: Option<TlsAcceptor>) -> Self {
         let address = listener.local_addr().expect("a bound listener");
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -73,22 +73,23 @@ impl Server {
         Self { address, scheme, arrivals, put_by: VecDeque::new(), gets, listening }
     }
 
-    /// From now on a GET is the test's to answer, with [`Self::get`]; no other waiting verb but [`Self::next`] takes it.
+    /// From now on the test answers GETs, taken with [`Self::get`]. Of the other methods, only [`Self::next`] returns
+    /// them.
     pub(crate) fn expect_get(&self) {
         self.gets.store(true, Ordering::Release);
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The port that it listens on.
+    /// Returns the port that it listens on.
     pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// The origin of its URLs.
+    /// Returns the origin of its URLs.
     pub(crate) fn origin(&self) -> String {
         match self.scheme {
             "https" => format!("https://localhost:{}", self.port()),
@@ -96,12 +97,12 @@ impl Server {
         }
     }
 
-    /// Settings for a bridge to this server, past any proxy of the environment.
+    /// Returns settings for a bridge to this server that ignore the environment's proxy.
     pub(crate) fn config(&self) -> Config {
         config(&format!("{}/mcp", self.origin()))
     }
 
-    /// The next HTTP request, whatever it is.
+    /// Returns the next HTTP request of any kind.
     pub(crate) async fn next(&mut self, awaited: &str) -> Exchange {
         match self.put_by.pop_front() {
             Some(exchange) => exchange,
@@ -109,15 +110,15 @@ impl Server {
         }
     }
 
-    /// The next HTTP request beside GETs, which must be a POST as the protocol wants it (R20).
+    /// Returns the next HTTP request that is not a GET. It must be a valid POST (R20).
     pub(crate) async fn post(&mut self) -> Exchange {
         let exchange = self.first("a POST from the bridge", |exchange| exchange.verb != "GET").await;
         exchange.check_post();
         exchange
     }
 
-    /// The next HTTP request, which must be a modern message's POST: it names its version and its method, and no session
-    /// (R60, R61, R72).
+    /// Returns the next HTTP request. It must be the POST of a modern message: it names its version and its method, and
+    /// no session (R60, R61, R72).
     pub(crate) async fn modern_post(&mut self) -> Exchange {
         let exchange = self.next("a modern POST from the bridge").await;
         exchange.check_post();
@@ -125,7 +126,7 @@ impl Server {
         exchange
     }
 
-    /// The POST of the request with this id, written as JSON; what arrives before it is kept for later.
+    /// Returns the POST of the request with this id, written as JSON. Keeps earlier requests for later.
     pub(crate) async fn post_of(&mut self, id: &str) -> Exchange {
         let wanted = |exchange: &Exchange| exchange.id().as_deref() == Some(id);
         let exchange = self.first(&format!("the POST of request {id}"), wanted).await;
@@ -133,16 +134,16 @@ impl Server {
         exchange
     }
 
-    /// The next GET, which must ask for an event stream (R29); what arrives before it is kept for later.
+    /// Returns the next GET, which must ask for an event stream (R29). Keeps earlier requests for later.
     pub(crate) async fn get(&mut self) -> Exchange {
-        assert!(self.gets.load(Ordering::Acquire), "the test has not said that it answers GETs");
+        assert!(self.gets.load(Ordering::Acquire), "the test did not call `expect_get`");
         let exchange = self.first("a GET from the bridge", |exchange| exchange.verb == "GET").await;
         assert_eq!(exchange.header("accept"), Some("text/event-stream"), "{}", exchange.shown());
         assert!(exchange.body.is_empty(), "{}", exchange.shown());
         exchange
     }
 
-    /// The first request that is `wanted`; what arrives before it is kept for later.
+    /// Returns the first request that is `wanted`. Keeps earlier requests for later.
     async fn first(&mut self, awaited: &str, wanted: impl Fn(&Exchange) -> bool) -> Exchange {
         if let Some(place) = self.put_by.iter().position(&wanted) {
             return self.put_by.remove(place).expect("it was there");
@@ -164,7 +165,7 @@ impl Server {
         initialize.initialized(session, version).await
     }
 
-    /// Leaves out what carries no request of the client's and may or may not have come.
+    /// Discards requests that carry no JSON-RPC request of the client and that may or may not have arrived.
     pub(crate) fn forget_notifications(&mut self) {
         while let Ok(Ok(exchange)) = self.arrivals.try_recv() {
             self.put_by.push_back(exchange);
@@ -172,7 +173,7 @@ impl Server {
         self.put_by.retain(|exchange| exchange.id().is_some());
     }
 
-    /// Leaves out what tries to open a subscription and may or may not have come.
+    /// Discards requests that open a subscription and that may or may not have arrived.
     pub(crate) fn forget_subscriptions(&mut self) {
         while let Ok(Ok(exchange)) = self.arrivals.try_recv() {
             self.put_by.push_back(exchange);
@@ -180,13 +181,13 @@ impl Server {
         self.put_by.retain(|exchange| exchange.rpc_method() != "subscriptions/listen");
     }
 
-    /// Fails the test if a request has arrived that it did not ask for.
+    /// Fails the test if a request is left that it did not take.
     pub(crate) fn expect_no_more(&mut self) {
         if let Some(exchange) = self.put_by.pop_front() {
-            panic!("an HTTP request that nobody expected: {}", exchange.shown());
+            panic!("an unexpected HTTP request: {}", exchange.shown());
         }
         match self.arrivals.try_recv() {
-            Ok(Ok(exchange)) => panic!("an HTTP request that nobody expected: {}", exchange.shown()),
+            Ok(Ok(exchange)) => panic!("an unexpected HTTP request: {}", exchange.shown()),
             Ok(Err(fault)) => panic!("{fault}"),
             Err(_) => {}
         }
@@ -209,7 +210,7 @@ impl Drop for Server {
     }
 }
 
-/// Settings for a bridge to this URL, past any proxy of the environment.
+/// Returns settings for a bridge to this URL that ignore the environment's proxy.
 pub(super) fn config(url: &str) -> Config {
     let mut config = Config::new(url).expect("a URL");
     config.proxy = Proxy::None;
@@ -218,22 +219,22 @@ pub(super) fn config(url: &str) -> Config {
     config
 }
 
-/// One HTTP request, and the socket on which its reply is written.
+/// One HTTP request, and the socket for its response.
 pub(crate) struct Exchange {
     pub(crate) verb: String,
     pub(crate) target: String,
-    /// Names in lower case, in the order in which they came.
+    /// Names in lower case, in the order of arrival.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Bytes,
-    /// Which connection of the server this is, counted from 0.
+    /// The server's number for this connection, starting at 0.
     pub(crate) connection: usize,
     wire: Wire,
     desk: Desk,
-    /// What of the reply the bridge has not taken yet.
+    /// Bytes of the response that the bridge has not taken yet.
     unsent: BytesMut,
 }
 
-/// A socket, and what was read from it beyond the last request.
+/// A socket, and the bytes read from it beyond the last request.
 struct Wire {
     socket: Box<dyn Socket>,
     surplus: BytesMut,
@@ -255,7 +256,7 @@ impl Socket for TlsStream<TcpStream> {
     }
 }
 
-/// What a bridge's message says of itself.
+/// The parts of a message that identify it.
 #[derive(Deserialize)]
 struct Peek<'a> {
     #[serde(borrow)]
@@ -264,7 +265,7 @@ struct Peek<'a> {
 }
 
 impl Exchange {
-    /// The value of a header that stands at most once.
+    /// Returns the value of a header that occurs at most once.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str());
         let value = values.next();
@@ -272,27 +273,27 @@ impl Exchange {
         value
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("a body in UTF-8")
     }
 
-    /// The id of the message, as it is written; `None` for a notification.
+    /// Returns the id of the message as it is written; `None` for a notification.
     pub(crate) fn id(&self) -> Option<String> {
         self.peek().and_then(|peek| peek.id.map(|id| id.get().to_owned()))
     }
 
-    /// The message, read.
+    /// Returns the parsed message.
     pub(crate) fn value(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
-    /// The JSON-RPC method of the message.
+    /// Returns the JSON-RPC method of the message.
     pub(crate) fn rpc_method(&self) -> String {
         self.peek().and_then(|peek| peek.method).unwrap_or_default()
     }
 
-    /// The id that a cancellation names, as it is written.
+    /// Returns the id that a cancellation names, as it is written.
     pub(crate) fn cancelled_id(&self) -> Option<String> {
         #[derive(Deserialize)]
         struct Cancelled<'a> {
@@ -323,7 +324,7 @@ impl Exchange {
         assert!(!self.body.starts_with(b"["), "an array went upstream (R17): {}", self.shown());
     }
 
-    /// The message is a modern one, and so are its headers.
+    /// Checks that the message and its headers are modern.
     pub(crate) fn check_modern(&self) {
         assert!(self.text().contains("io.modelcontextprotocol/protocolVersion"), "{}", self.shown());
         assert!(self.header("mcp-protocol-version").is_some(), "{}", self.shown());
@@ -337,9 +338,9 @@ impl Exchange {
         format!("{} {} {:?} {}", self.verb, self.target, self.headers, shown(&self.body))
     }
 
-    // Whole replies.
+    // Whole HTTP responses.
 
-    /// A whole reply with a Content-Length. The connection stays open for the next request.
+    /// Sends a whole HTTP response with a Content-Length. The connection stays open for the next request.
     pub(crate) async fn respond(mut self, status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) {
         let body = body.as_ref();
         let length = body.len().to_string();
@@ -353,38 +354,38 @@ impl Exchange {
         self.give_back();
     }
 
-    /// A whole reply as it stands in these bytes. The connection stays open for the next request.
+    /// Sends these bytes as a whole HTTP response. The connection stays open for the next request.
     pub(crate) async fn raw(mut self, reply: impl AsRef<[u8]>) {
         self.write(reply.as_ref()).await;
         self.give_back();
     }
 
-    /// A whole reply of this content type; none if it is empty.
+    /// Sends a whole HTTP response of this content type; sends no type if it is empty.
     pub(crate) async fn respond_as(self, status: u16, content_type: &str, body: impl AsRef<[u8]>) {
         let headers: &[_] = if content_type.is_empty() { &[] } else { &[("Content-Type", content_type)] };
         self.respond(status, headers, body).await;
     }
 
-    /// A JSON body under status 200.
+    /// Sends a JSON body with status 200.
     pub(crate) async fn json(self, body: impl AsRef<[u8]>) {
         self.respond_as(200, "application/json", body).await;
     }
 
-    /// The result of this request, as JSON; returns the response.
+    /// Sends the result of this request as JSON; returns the response.
     pub(crate) async fn answer(self, result: &str) -> String {
         let response = super::response(&self.id().expect("a request"), result);
         self.json(&response).await;
         response
     }
 
-    /// An error in answer to this request under this status, as JSON; returns the response.
+    /// Sends an error for this request with this status, as JSON; returns the response.
     pub(crate) async fn refuse(self, status: u16, code: i64) -> String {
         let response = super::refusal(&self.id().expect("a request"), code);
         self.respond_as(status, "application/json", &response).await;
         response
     }
 
-    /// The result of `initialize`, with a session and a version; returns the response.
+    /// Sends the result of `initialize`, with a session and a version; returns the response.
     pub(crate) async fn initialized(self, session: Option<&str>, version: &str) -> String {
         let result = format!(
             r#"{{"protocolVersion":"{version}","capabilities":{{}},"serverInfo":{{"name":"s","version":"1"}}}}"#
@@ -396,57 +397,57 @@ impl Exchange {
         response
     }
 
-    /// 202 without a body, as for a notification.
+    /// Sends 202 without a body, as for a notification.
     pub(crate) async fn accepted(self) {
         self.respond(202, &[], "").await;
     }
 
-    // Replies in steps.
+    // HTTP responses in steps.
 
-    /// The head of a chunked reply.
+    /// Sends the head of a chunked HTTP response.
     pub(crate) async fn head(&mut self, status: u16, headers: &[(&str, &str)]) {
         let mut headers = headers.to_vec();
         headers.push(("Transfer-Encoding", "chunked"));
         self.write(head(status, &headers).as_bytes()).await;
     }
 
-    /// The head of a reply that ends with the connection.
+    /// Sends the head of an HTTP response that ends with the connection.
     pub(crate) async fn head_until_close(&mut self, status: u16, headers: &[(&str, &str)]) {
         let mut headers = headers.to_vec();
         headers.push(("Connection", "close"));
         self.write(head(status, &headers).as_bytes()).await;
     }
 
-    /// The head of a chunked event stream.
+    /// Sends the head of a chunked event stream.
     pub(crate) async fn sse(&mut self) {
         self.head(200, &[("Content-Type", "text/event-stream")]).await;
     }
 
-    /// One chunk of a chunked reply.
+    /// Sends one chunk of a chunked HTTP response.
     pub(crate) async fn chunk(&mut self, bytes: impl AsRef<[u8]>) {
         assert!(!bytes.as_ref().is_empty(), "an empty chunk is the end of the body");
         self.write(&chunk(bytes.as_ref())).await;
     }
 
-    /// One event of a chunked event stream, with its data on one line.
+    /// Sends one event of a chunked event stream, with its data on one line.
     pub(crate) async fn event(&mut self, data: &str) {
         self.chunk(format!("data: {data}\n\n")).await;
     }
 
-    /// Bytes as they are, outside of any framing.
+    /// Writes bytes unchanged, outside of any framing.
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
         let mut unsent = self.unsent.split();
-        within("the bridge to take the reply", async {
+        within("the bridge to read the response", async {
             let _ = self.wire.socket.write_all_buf(&mut unsent).await;
-            // A peer that has closed is for the test to judge.
+            // The test judges a peer that has closed.
             let _ = self.wire.socket.write_all(bytes).await;
             let _ = self.wire.socket.flush().await;
         })
         .await;
     }
 
-    /// Sends `block` again and again, as chunks, until the bridge takes no more or `most` bytes are gone, and says how
-    /// many it took. What is left of the last chunk goes out before anything else.
+    /// Sends `block` repeatedly, as chunks, until the bridge stops reading or `most` bytes are written. Returns the
+    /// number of bytes. The next write first sends the rest of the last chunk.
     pub(crate) async fn flood(&mut self, block: &[u8], most: usize) -> usize {
         let block = chunk(block);
         let mut taken = 0;
@@ -468,37 +469,37 @@ impl Exchange {
         }
     }
 
-    /// The empty result of this request on its event stream, which ends with it.
+    /// Sends the empty result of this request on its event stream, and ends the stream.
     pub(crate) async fn answer_on_stream(mut self) {
         let response = super::response(&self.id().expect("a request"), "{}");
         self.event(&response).await;
         self.end().await;
     }
 
-    /// The regular end of a chunked reply. The connection stays open for the next request.
+    /// Ends a chunked HTTP response. The connection stays open for the next request.
     pub(crate) async fn end(mut self) {
         self.write(b"0\r\n\r\n").await;
         self.give_back();
     }
 
-    /// A stream that ends at once, and whose rest can be asked for at once.
+    /// Sends a stream that ends at once and can be resumed at once.
     pub(crate) async fn ends_to_be_resumed(mut self) {
         self.sse().await;
         self.chunk("retry: 0\nid: 1\ndata:\n\n").await;
         self.end().await;
     }
 
-    /// Closes the connection, however much of the reply is out.
+    /// Closes the connection, even in the middle of the response.
     pub(crate) async fn fin(mut self) {
         let _ = self.wire.socket.shutdown().await;
     }
 
-    /// Says that nothing more will come, and keeps reading.
+    /// Closes the sending side, and keeps reading.
     pub(crate) async fn shut_down(&mut self) {
         self.wire.socket.shutdown().await.expect("an open socket");
     }
 
-    /// Resets the connection, however much of the reply is out.
+    /// Resets the connection, even in the middle of the response.
     pub(crate) fn reset(self) {
         self.wire.socket.tcp().set_zero_linger().expect("an open socket");
     }
@@ -507,7 +508,7 @@ impl Exchange {
     pub(crate) async fn closed_by_peer(mut self, awaited: &str) {
         let surplus = &mut self.wire.surplus;
         let read = within(awaited, self.wire.socket.read_buf(surplus)).await;
-        assert!(matches!(read, Ok(0) | Err(_)), "more instead of a close: {}", shown(surplus));
+        assert!(matches!(read, Ok(0) | Err(_)), "bytes instead of a close: {}", shown(surplus));
     }
 
     fn give_back(self) {
@@ -525,8 +526,8 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, desk: Desk) {
                 None => Box::new(stream),
                 Some(tls) => match tls.accept(stream).into_fallible().await {
                     Ok(stream) => Box::new(stream),
-                    // Whether the handshake should work is the test's to say. The alert that says why it did not is lost
-                    // if the socket closes on bytes that nobody has read.
+                    // The test judges whether the handshake should work. Read to the end: closing the socket with
+                    // unread bytes would lose the alert that says why it failed.
                     Err((_, mut stream)) => {
                         let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
                         return;
@@ -538,7 +539,7 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, desk: Desk) {
     }
 }
 
-/// Reads one request and hands it over; the exchange starts this again when its reply is whole.
+/// Reads one request and delivers it. The exchange calls this again after a whole response.
 async fn serve(mut wire: Wire, connection: usize, desk: Desk) {
     let read = loop {
         match wire.read_request().await {
@@ -565,7 +566,7 @@ async fn serve(mut wire: Wire, connection: usize, desk: Desk) {
 }
 
 impl Wire {
-    /// The request line, the headers and the body; `None` where the peer closed between two requests.
+    /// Reads the request line, the headers and the body; `None` if the peer closed between two requests.
     async fn read_request(&mut self) -> Result<Option<(String, Vec<(String, String)>, Bytes)>, String> {
         let Some(line) = self.read_line().await? else { return Ok(None) };
         let mut headers = Vec::new();
@@ -574,14 +575,14 @@ impl Wire {
             if line.is_empty() {
                 break;
             }
-            let (name, value) = line.split_once(':').ok_or_else(|| format!("no header: {line:?}"))?;
+            let (name, value) = line.split_once(':').ok_or_else(|| format!("not a header: {line:?}"))?;
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
         let value_of = |name| headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         let body = if value_of("transfer-encoding").is_some() {
             self.read_chunks().await?
         } else {
-            let length = value_of("content-length").map_or(Ok(0), str::parse).map_err(|_| "no length")?;
+            let length = value_of("content-length").map_or(Ok(0), str::parse).map_err(|_| "an invalid length")?;
             self.read_exactly(length).await?
         };
         Ok(Some((line, headers, body)))
@@ -591,7 +592,7 @@ impl Wire {
         let mut body = BytesMut::new();
         loop {
             let size = self.read_line().await?.ok_or("a request body was cut")?;
-            let size = usize::from_str_radix(&size, 16).map_err(|_| format!("no chunk size: {size:?}"))?;
+            let size = usize::from_str_radix(&size, 16).map_err(|_| format!("not a chunk size: {size:?}"))?;
             body.extend_from_slice(&self.read_exactly(size).await?);
             self.read_line().await?;
             if size == 0 {
@@ -600,7 +601,7 @@ impl Wire {
         }
     }
 
-    /// One line without its CRLF; `None` where the peer closed before it.
+    /// Reads one line without its CRLF; `None` if the peer closed before it.
     async fn read_line(&mut self) -> Result<Option<String>, String> {
         loop {
             if let Some(end) = self.surplus.windows(2).position(|pair| pair == b"\r\n") {

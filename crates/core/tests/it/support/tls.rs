@@ -1,4 +1,4 @@
-//! Servers behind TLS: a certificate authority of the test's own, and a small HTTP/2 server.
+//! Servers behind TLS: the tests' own certificate authority, and a small HTTP/2 server.
 
 use std::sync::Arc;
 
@@ -18,54 +18,54 @@ use tokio_rustls::{
 
 use super::within;
 
-/// A certificate authority that nobody trusts unless told to.
+/// A certificate authority that is not trusted by default.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    /// A new one, with a key of its own.
+    /// Creates an authority with its own key.
     pub(crate) fn new() -> Self {
         Self::named("an authority for tests")
     }
 
-    /// A new one of this name.
+    /// Creates an authority with this name.
     pub(crate) fn named(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         Self::with(params)
     }
 
-    /// A new one with this certificate.
+    /// Creates an authority with this certificate.
     pub(crate) fn with(mut params: CertificateParams) -> Self {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
         Self { issuer: CertifiedIssuer::self_signed(params, key).expect("a certificate") }
     }
 
-    /// Its certificate.
+    /// Returns its certificate.
     pub(crate) fn pem(&self) -> Vec<u8> {
         self.issuer.pem().into_bytes()
     }
 
-    /// Settings of a server that proves to be `host`.
+    /// Returns settings of a server that proves to be `host`.
     pub(crate) fn server_config(&self, host: &str) -> ServerConfig {
         self.server_config_of(&CertificateParams::new(vec![host.to_owned()]).expect("a host name"), None)
     }
 
-    /// Settings of a server with this certificate, which lets in those to whom `clients` gave one.
+    /// Returns settings of a server with this certificate. It accepts only clients with a certificate from `clients`.
     pub(crate) fn server_config_of(&self, params: &CertificateParams, clients: Option<&Authority>) -> ServerConfig {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         server_config(certificate.der(), &key, clients)
     }
 
-    /// Settings of a server that shows the authority's own certificate.
+    /// Returns settings of a server that presents the authority's own certificate.
     pub(crate) fn own_server_config(&self) -> ServerConfig {
         server_config(self.issuer.der(), self.issuer.key(), None)
     }
 
-    /// A certificate for a client, and its key.
+    /// Returns a certificate for a client, and its key.
     pub(crate) fn client(&self) -> (String, String) {
         let key = KeyPair::generate().expect("a key");
         let certificate = CertificateParams::default().signed_by(&key, &self.issuer).expect("a certificate");
@@ -91,7 +91,7 @@ fn server_config(certificate: &CertificateDer<'static>, key: &KeyPair, clients: 
     config.with_single_cert(vec![certificate.clone()], key).expect("a key that fits")
 }
 
-/// A server that speaks nothing but HTTP/2, for `https://localhost`.
+/// A server for `https://localhost` that speaks only HTTP/2.
 pub(crate) struct H2Server {
     port: u16,
     arrivals: mpsc::UnboundedReceiver<H2Exchange>,
@@ -105,7 +105,7 @@ pub(crate) struct H2Exchange {
 }
 
 impl H2Server {
-    /// Listens with these settings, to which it adds its protocol.
+    /// Listens with these settings, and adds its protocol to them.
     pub(crate) async fn start(mut config: ServerConfig) -> Self {
         config.alpn_protocols = vec![b"h2".to_vec()];
         let tls = TlsAcceptor::from(Arc::new(config));
@@ -121,30 +121,30 @@ impl H2Server {
         Self { port, arrivals }
     }
 
-    /// Where it listens.
+    /// Returns the URL of its MCP endpoint.
     pub(crate) fn url(&self) -> String {
         format!("https://localhost:{}/mcp", self.port)
     }
 
-    /// The next request.
+    /// Returns the next request.
     pub(crate) async fn next(&mut self) -> H2Exchange {
         within("a request over HTTP/2", self.arrivals.recv()).await.expect("the server listens")
     }
 }
 
 impl H2Exchange {
-    /// Gives up this request, and nothing else on the connection.
+    /// Resets this request's stream, and leaves the connection open.
     pub(crate) fn reset(mut self) {
         self.respond.send_reset(Reason::INTERNAL_ERROR);
     }
 
-    /// A head with this header, and nothing more.
+    /// Sends a head with this header, and nothing more.
     pub(crate) fn head(mut self, name: &str, value: &str) {
         let head = http::Response::builder().header(name, value).body(()).expect("a head");
         self.respond.send_response(head, true).expect("an open stream");
     }
 
-    /// A JSON body under status 200.
+    /// Sends a JSON body with status 200.
     pub(crate) fn json(mut self, body: &str) {
         let head = http::Response::builder().header("content-type", "application/json").body(()).expect("a head");
         let mut stream = self.respond.send_response(head, false).expect("an open stream");

@@ -1,4 +1,4 @@
-//! The client: what it says, in which order, and a ledger of what it asked and what it was told.
+//! The client: its messages and their order, and a ledger of its requests and their responses.
 
 use std::{
     sync::{Arc, Mutex},
@@ -22,12 +22,12 @@ use super::{
 
 /// The most steps of a client.
 const MOST_STEPS: u8 = 24;
-/// How long the bridge may leave stdin unread.
+/// The longest time that the bridge may leave stdin unread.
 const READ_TIME: Duration = Duration::from_mins(5);
-/// What a client of 2026-07-28 says of itself in each request.
+/// The `_meta` of a client of 2026-07-28.
 const META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{}},"io.modelcontextprotocol/clientInfo":{"name":"c","version":"1"}}"#;
 
-/// One thing that the client does.
+/// One action of the client.
 pub(super) struct Step {
     wait: Duration,
     what: What,
@@ -35,9 +35,9 @@ pub(super) struct Step {
 
 enum What {
     Line(Vec<u8>),
-    /// Cancels the request that was made so many requests ago.
+    /// Cancels the request that was made this many requests ago.
     Cancel(usize),
-    /// Answers a question of the server's.
+    /// Answers a question of the server.
     Answer,
 }
 
@@ -57,7 +57,7 @@ pub(super) fn steps(script: &mut Script, settings: &Settings) -> Vec<Step> {
     steps
 }
 
-/// How many handshakes there are, each of which makes what follows wait.
+/// Counts the handshakes. Later messages wait for each.
 pub(super) fn handshakes(steps: &[Step]) -> u32 {
     let is_handshake = |step: &&Step| {
         let What::Line(line) = &step.what else { return false };
@@ -70,7 +70,7 @@ pub(super) fn handshakes(steps: &[Step]) -> u32 {
 
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
-/// Makes lines. Each call has a number, by which the server knows it again.
+/// Makes lines. Each call has a number, by which the server recognises it.
 struct Maker {
     requests: usize,
 }
@@ -122,7 +122,7 @@ impl Maker {
         What::Line(line.into())
     }
 
-    /// The number of the next request.
+    /// Returns the number of the next request.
     fn number(&mut self) -> usize {
         self.requests += 1;
         self.requests
@@ -139,7 +139,7 @@ impl Maker {
         }
     }
 
-    /// A request that the server must not get twice.
+    /// Makes a request that the server must not receive twice.
     fn call(&mut self, script: &mut Script) -> String {
         let id = self.id(script);
         let key = self.requests;
@@ -184,7 +184,7 @@ impl Maker {
     }
 }
 
-/// The client's end of the pipes.
+/// The client's side of the pipes.
 pub(super) struct Client {
     stdin: Option<DuplexStream>,
     reading: JoinHandle<()>,
@@ -220,7 +220,7 @@ impl Client {
         self.say(&line).await;
     }
 
-    /// Says what is left to say, and waits for the answers that must come.
+    /// Refuses the open questions, and waits for the responses that must come.
     pub(super) async fn settle(&mut self, patience: Duration) {
         let limit = Instant::now() + patience;
         loop {
@@ -245,7 +245,7 @@ impl Client {
         self.stdin = None;
     }
 
-    /// Reads what is left, after the bridge has ended.
+    /// Reads the rest of stdout after the bridge ended.
     pub(super) async fn end(mut self) {
         self.close();
         if (&mut self.reading).await.is_err() {
@@ -264,14 +264,14 @@ impl Client {
         let line = [line, b"\n"].concat();
         match timeout(READ_TIME, stdin.write_all(&line)).await {
             Ok(Ok(())) => {}
-            // The bridge has ended, which is found out elsewhere.
+            // The bridge has ended. Another check reports that.
             Ok(Err(_)) => self.stdin = None,
-            Err(_) => self.promise.breaks("stdin is not read any more"),
+            Err(_) => self.promise.breaks("the bridge stopped reading stdin"),
         }
     }
 }
 
-/// What was asked and told.
+/// The client's requests and their responses.
 struct Ledger {
     entries: Mutex<Entries>,
     changed: Notify,
@@ -282,7 +282,7 @@ struct Ledger {
 #[derive(Default)]
 struct Entries {
     asked: Vec<Asked>,
-    /// Lines and elements of batches that were no messages. Each gets an error, with an id if one can be made out.
+    /// The lines and batch elements that were not messages. Each gets an error, with an id if it has one.
     odd: usize,
     /// The ids of the server's questions.
     questions: Vec<String>,
@@ -291,7 +291,7 @@ struct Entries {
 struct Asked {
     id: String,
     key: Option<usize>,
-    /// It stands until the client wants it no more.
+    /// It stays open until the client cancels it.
     is_subscription: bool,
     is_cancelled: bool,
     is_answered: bool,
@@ -304,7 +304,7 @@ impl Asked {
 }
 
 impl Ledger {
-    /// Enters what a line says, read in the plainest way.
+    /// Records the messages of a line, parsed in the simplest way.
     fn enter(&self, line: &[u8]) {
         let entries = &mut *lock(&self.entries);
         let text = std::str::from_utf8(line).unwrap_or("\0");
@@ -327,12 +327,12 @@ impl Ledger {
         }
     }
 
-    /// The first request whose answer must still come.
+    /// Returns the first request that must still be answered.
     fn waits_for(&self) -> Option<String> {
         lock(&self.entries).asked.iter().find(|asked| asked.must_come()).map(|asked| asked.id.clone())
     }
 
-    /// A question of the server's that has no answer yet.
+    /// Takes a question of the server that has no response yet.
     fn question(&self) -> Option<String> {
         lock(&self.entries).questions.pop()
     }
@@ -344,13 +344,13 @@ impl Ledger {
         Some(format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#))
     }
 
-    /// Takes a line of stdout.
+    /// Handles a line of stdout.
     fn hear(&self, line: &[u8]) {
         if memchr::memmem::find(line, SECRET.as_bytes()).is_some() {
-            return self.promise.breaks(format!("stdout tells the secret: {}", shown(line)));
+            return self.promise.breaks(format!("stdout has the secret: {}", shown(line)));
         }
         let Some(message) = std::str::from_utf8(line).ok().and_then(Members::of) else {
-            return self.promise.breaks(format!("stdout has a line that is no object: {}", shown(line)));
+            return self.promise.breaks(format!("stdout has a line that is not an object: {}", shown(line)));
         };
         let id = message.get("id");
         if message.get("method").is_some() {
@@ -361,7 +361,7 @@ impl Ledger {
             return;
         }
         if message.get("result").or(message.get("error")).is_none() || id.is_none() {
-            return self.promise.breaks(format!("stdout has a line that is no message: {}", shown(line)));
+            return self.promise.breaks(format!("stdout has a line that is not a message: {}", shown(line)));
         }
         let broken = lock(&self.entries).answered(id.unwrap_or_default(), line, &self.server);
         self.changed.notify_one();
@@ -406,25 +406,25 @@ impl Entries {
         }
     }
 
-    /// An answer has come. Gives the promise that it breaks, if it does.
+    /// Records a response. Returns the promise that it breaks, if any.
     fn answered(&mut self, id: &str, line: &[u8], server: &Server) -> Option<String> {
         let same = self.asked.iter().filter(|asked| asked.id == id).count();
         let mut open: Vec<_> = self.asked.iter_mut().filter(|asked| asked.id == id && !asked.is_answered).collect();
-        // Of several with one id it is the answer to one that must have one.
+        // If several requests have this id, prefer one that must be answered.
         open.sort_by_key(|asked| !asked.must_come());
         let Some(asked) = open.into_iter().next() else {
             if self.odd > 0 {
                 self.odd -= 1;
                 return None;
             }
-            return Some(format!("an answer that nobody waits for: {}", shown(line)));
+            return Some(format!("a response without an open request: {}", shown(line)));
         };
         asked.is_answered = true;
         let answer: Value = serde_json::from_slice(line).unwrap_or_default();
         let data = &answer["error"]["data"];
         let says_not = data["source"] == "mcp-gangway" && data["mayHaveRun"] == false;
         let is_wrong = asked.key.is_some_and(|key| says_not && same == 1 && server.may_have_run(key));
-        is_wrong.then(|| format!("a call that may have run is said not to have: {}", shown(line)))
+        is_wrong.then(|| format!("an error denies that a call ran, but it may have run: {}", shown(line)))
     }
 }
 

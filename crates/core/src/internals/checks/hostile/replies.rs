@@ -1,4 +1,4 @@
-//! What the server does with one request: the right thing, or whatever the script says.
+//! The server's reply to one request: the correct one, or the script's choice.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -10,7 +10,7 @@ use super::{
     server::{Fate, Request, State},
 };
 
-/// What the server does, and how it ends.
+/// The server's actions for one request, and the end of its connection.
 pub(super) struct Plan {
     pub(super) acts: Vec<Act>,
     pub(super) ending: Ending,
@@ -19,23 +19,23 @@ pub(super) struct Plan {
 pub(super) enum Act {
     Wait(Duration),
     Send(Bytes),
-    /// What others have to say on this stream, for as long as they may.
+    /// Forwards events from elsewhere on this stream while there are any.
     Pushes(mpsc::UnboundedReceiver<Bytes>),
 }
 
-/// What becomes of the connection.
+/// What happens to the connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
     Keep,
     Close,
     Reset,
-    /// Nothing happens any more.
+    /// Keeps the connection open and silent.
     Stall,
 }
 
 const ENDINGS: &[Ending] = &[Ending::Keep, Ending::Close, Ending::Reset, Ending::Stall];
 
-/// A reply, before it is written.
+/// A reply before it is written.
 struct Reply {
     status: u16,
     content_type: &'static str,
@@ -46,7 +46,7 @@ struct Reply {
 
 const DISCOVERED: &str = r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{"listChanged":true},"resources":{"subscribe":true},"logging":{},"prompts":{},"completions":{}}}"#;
 const INITIALIZED: &str = r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{"listChanged":true},"resources":{"subscribe":true},"logging":{},"prompts":{},"completions":{}},"serverInfo":{"name":"s","version":"1"}}"#;
-/// All that any request may want in its answer.
+/// The members that any request may want in its result.
 const RESULT: &str = r#""content":[],"tools":[{"name":"t","inputSchema":{"type":"object","properties":{"key":{"type":"string","x-mcp-header":"Key"}}}}],"contents":[],"messages":[],"completion":{"values":[]}"#;
 const WANTS_INPUT: &str = r#"{"resultType":"input_required","requestState":"s","inputRequests":{"a":{"method":"elicitation/create","params":{"mode":"form","message":"?","requestedSchema":{"type":"object","properties":{}}}}}}"#;
 
@@ -54,7 +54,7 @@ const WANTS_INPUT: &str = r#"{"resultType":"input_required","requestState":"s","
 static PAD: LazyLock<Bytes> = LazyLock::new(|| vec![b'x'; 1 << 20].into());
 
 impl Plan {
-    /// Whether the server ends the connection before it has read the request's body, and how.
+    /// Decides if the server closes the connection before it reads the request's body, and how.
     pub(super) fn hangs_up(state: &mut State) -> Option<Ending> {
         let way = state.script.byte();
         let stalls = if state.is_calm { Ending::Close } else { Ending::Stall };
@@ -66,11 +66,11 @@ impl Plan {
         }
     }
 
-    /// What follows this request, and what becomes of it if it is a call.
+    /// Decides the reply to this request, and the fate of the call if it is one.
     pub(super) fn after(request: &Request, state: &mut State) -> (Self, Fate) {
         let mut kind = state.script.below(20);
         if state.is_calm && (request.verb == "GET" || request.method.is_empty()) {
-            // Else each stream that is taken up could lead to another, and each answer to two more questions.
+            // Otherwise each resumed stream could lead to another, and each response to two more questions.
             kind = 0;
         }
         let wait = state.script.wait();
@@ -109,7 +109,7 @@ impl Plan {
         plan.acts.insert(0, Act::Wait(wait));
         if state.is_calm {
             plan.acts.retain(|act| !matches!(act, Act::Wait(_)));
-            // A subscription stands as long as it is wanted.
+            // A subscription stays open until the client ends it.
             if plan.ending == Ending::Stall && request.method != "subscriptions/listen" {
                 plan.ending = Ending::Close;
             }
@@ -136,7 +136,7 @@ impl Reply {
     }
 }
 
-/// What a server does that means well.
+/// The reply of a correct server.
 fn right(request: &Request, state: &mut State) -> (Plan, Fate) {
     let is_modern = request.is_modern();
     let session = request.header("mcp-session-id").and_then(|id| id.strip_prefix("s-")?.parse::<usize>().ok());
@@ -181,7 +181,7 @@ fn right(request: &Request, state: &mut State) -> (Plan, Fate) {
     }
 }
 
-/// The answer to a POST: its reply, or over HTTP+SSE an event.
+/// Sends a POST's reply, as an event over HTTP+SSE.
 fn posted(reply: Reply, state: &State) -> (Plan, Fate) {
     let Some(pushes) = state.pushes.as_ref().filter(|_| state.kind.is_old) else { return reply.written() };
     let _ = pushes.send(event(None, &String::from_utf8_lossy(&reply.body)));
@@ -206,7 +206,7 @@ fn right_stream(request: &Request, state: &mut State) -> (Plan, Fate) {
     (Plan { acts, ending: Ending::Close }, Fate::MayHaveRun)
 }
 
-/// A status that is no success, with all that may come with it.
+/// An error status, with any header and body.
 fn refusal(request: &Request, state: &mut State) -> Reply {
     let script = &mut state.script;
     let status = script.pick(&[
@@ -232,7 +232,7 @@ fn refusal(request: &Request, state: &mut State) -> Reply {
     let error = |id: &str, code: i32, why: &str| {
         format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":"{why}"}}}}"#)
     };
-    // Whether it is the request's own answer, as a tool may give it.
+    // `is_own` is true for the request's own response, as a tool can give it.
     let (body, is_own) = match script.below(12) {
         0 => (String::new(), false),
         1 => ("<h1>The session was not initialized</h1>".to_owned(), false),
@@ -245,22 +245,22 @@ fn refusal(request: &Request, state: &mut State) -> Reply {
         8 => (answer(request, "{}"), true),
         9 => ("[".repeat(20_000), false),
         10 => (r#"{"error":"invalid_token"}"#.to_owned(), false),
-        // No tool puts it so.
+        // No tool uses these words.
         _ => (error(id, -32_001, "Session not found"), !matches!(status, 400 | 404)),
     };
     let (body, is_own) = if matches!(status, 204 | 304) { (String::new(), false) } else { (body, is_own) };
     let is_lost = status == 410 || body.contains("No valid session") || body.contains("session was not");
     let fate = match status {
-        // Who asks for credentials has let nothing through, but a result is that of what ran.
+        // A server that asks for credentials has not run the call, but a result means that it ran.
         401 | 403 if is_own && is_challenged && body.contains("\"error\"") => Fate::Refused,
         _ if is_own => Fate::MayHaveRun,
         503 if is_hinted => Fate::Refused,
-        // What a tool says stands under its call's id.
+        // A tool's own error has its call's id.
         400..=499 if is_lost && request.is_in_session() => Fate::Refused,
-        // A gateway's page may stand for an answer that it has lost; this is JSON-RPC, in nobody's name.
-        500.. if body.contains("No valid session") && !is_own && request.is_in_session() => Fate::Refused,
+        // A gateway's error page can hide a lost response, but this is JSON-RPC without an id.
+        500.. | ..=299 if body.contains("No valid session") && !is_own && request.is_in_session() => Fate::Refused,
         403 if is_challenged => Fate::Refused,
-        // Among them a lost session, and what an older or newer server says that does not know what this is.
+        // Includes lost sessions, and replies of older or newer servers that do not know the request.
         300..=401 | 404..=406 | 415 | 429 => Fate::Refused,
         410 | 422 if request.is_modern() => Fate::Refused,
         408..=410 | 422 | 500.. | ..=299 => Fate::MayHaveRun,
@@ -292,7 +292,7 @@ fn redirect(state: &mut State) -> Reply {
     Reply { headers, ..Reply::new(status, "", Fate::Refused) }
 }
 
-/// A success whose body is not what it should be.
+/// A success with a wrong body.
 fn odd(request: &Request, state: &mut State) -> Reply {
     let script = &mut state.script;
     let mut reply = Reply::new(200, "", Fate::MayHaveRun);
@@ -383,7 +383,7 @@ fn stream(request: &Request, state: &mut State) -> (Plan, Fate) {
     (Plan { acts, ending }, fate)
 }
 
-/// A page that goes on and on.
+/// A body that does not end.
 fn endless(state: &mut State) -> (Plan, Fate) {
     let status = state.script.pick(&[500, 200, 202, 404]);
     let head =
@@ -395,7 +395,7 @@ fn endless(state: &mut State) -> (Plan, Fate) {
     (Plan { acts, ending: state.script.pick(&ENDINGS[1..]) }, Fate::MayHaveRun)
 }
 
-/// A short body that wants a large window of whoever expands it, and that goes on for long.
+/// A short body that needs a large window to decompress and stays open long.
 fn windows(request: &Request, state: &mut State) -> (Plan, Fate) {
     let text = format!("data: {}\n\n", answer(request, "{}"));
     let text = if state.script.yes() { text } else { ": nothing\n\n".to_owned() };
@@ -403,14 +403,14 @@ fn windows(request: &Request, state: &mut State) -> (Plan, Fate) {
         0 => ("br", compressed::brotli(state.script.pick(&[24, 22, 30, 16]), text.as_bytes())),
         _ => ("zstd", compressed::zstd(state.script.pick(&[0x68, 0x58, 0x70, 0xff]), text.as_bytes())),
     };
-    // All but the end.
+    // Cut off the end.
     let body = body.get(..body.len() - state.script.pick(&[0, 1, 3])).unwrap_or_default();
     let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: {coding}\r\n\r\n");
     let acts = vec![Act::Send([head.as_bytes(), body].concat().into())];
     (Plan { acts, ending: state.script.pick(&ENDINGS[1..]) }, Fate::MayHaveRun)
 }
 
-/// The same, broken off at some byte.
+/// The same, cut at some byte.
 fn cut(plan: Plan, state: &mut State) -> Plan {
     let bytes = all_of(plan);
     let end = bytes.len() * usize::from(state.script.byte()) / 256;
@@ -427,7 +427,7 @@ fn slowly(plan: Plan, state: &mut State) -> Plan {
     Plan { acts, ending }
 }
 
-/// What a plan sends.
+/// Returns the bytes that a plan sends.
 fn all_of(plan: Plan) -> Bytes {
     let sent = plan.acts.into_iter().filter_map(|act| match act {
         Act::Send(bytes) => Some(bytes),

@@ -1,4 +1,4 @@
-//! Bytes as decisions: each answers one question, and 0 is what a peer does that means well.
+//! Bytes as decisions: each byte answers one question, and 0 is the choice of a correct peer.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ impl Script {
         Self { bytes: bytes.to_vec(), at: 0, repeats: false }
     }
 
-    /// What follows as a script of its own, which can be played over and over.
+    /// Returns the rest as its own script, optionally repeated.
     pub(in super::super) fn rest(self, repeats: bool) -> Self {
         let bytes = self.bytes.get(self.at..).unwrap_or_default().to_vec();
         Self { repeats: repeats && !bytes.is_empty(), bytes, at: 0 }
     }
 
-    /// The next byte; 0 after the last one.
+    /// Returns the next byte, or 0 after the last one.
     pub(in super::super) fn byte(&mut self) -> u8 {
         if self.repeats && self.at == self.bytes.len() {
             self.at = 0;
@@ -30,12 +30,12 @@ impl Script {
         byte.unwrap_or_default()
     }
 
-    /// One of these.
+    /// Picks one of these.
     pub(in super::super) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[usize::from(self.byte()) % of.len()]
     }
 
-    /// A number below this one.
+    /// Returns a number below this one.
     pub(in super::super) fn below(&mut self, limit: u8) -> u8 {
         self.byte() % limit
     }
@@ -44,12 +44,12 @@ impl Script {
         self.byte() & 1 == 1
     }
 
-    /// Some of the next bytes as they are.
+    /// Returns some of the next bytes unchanged.
     pub(in super::super) fn text(&mut self) -> Vec<u8> {
         (0..self.below(64)).map(|_| self.byte()).collect()
     }
 
-    /// Mostly none.
+    /// Returns a delay, mostly zero.
     pub(in super::super) fn wait(&mut self) -> Duration {
         Duration::from_millis(self.pick(&[0, 0, 0, 0, 1, 30, 300, 2_000, 9_000, 20_000]))
     }

@@ -1,6 +1,6 @@
-//! The server: its connections, the requests that it reads from them, and what it knows of each call.
+//! The server: its connections, the requests that it reads, and the fate of each call.
 //!
-//! Rule: what becomes of a call is decided, and entered, before a byte of the reply is written.
+//! Rule: the fate of a call is decided and recorded before a byte of the reply is written.
 
 use std::{
     collections::BTreeMap,
@@ -29,10 +29,10 @@ use super::{
 };
 use crate::http::in_memory::Wire;
 
-/// What is on its way in one direction.
+/// The capacity of a connection in one direction.
 const ROOM: usize = 64 << 10;
-/// How often a stream may be opened again at once, how often for each message of the client's, which looks for the stream of
-/// HTTP+SSE at each of its tries, and how often in a second.
+/// How often a stream may be opened: at once, for each message of the client (each of its tries looks for the stream of
+/// HTTP+SSE), and in a second.
 const MOST_AT_ONCE: u64 = 60;
 const MOST_FOR_EACH: u64 = 12;
 const MOST_A_SECOND: u64 = 25;
@@ -44,24 +44,24 @@ pub(super) struct Server {
 
 pub(super) struct State {
     pub(super) script: Script,
-    /// It answers at once from now on, if at all.
+    /// No more delays from now on.
     pub(super) is_calm: bool,
     pub(super) kind: Kind,
-    /// How many sessions were begun, and how many of them are over.
+    /// The number of sessions, and how many of them ended.
     pub(super) sessions: usize,
     pub(super) sessions_over: usize,
-    /// The id of the request that each event stream answers, and how often the stream was opened.
+    /// For each event stream, the id of the request that it answers.
     pub(super) streams: Vec<String>,
-    /// Where the stream of HTTP+SSE gets its events from.
+    /// The source of events for the stream of HTTP+SSE.
     pub(super) pushes: Option<mpsc::UnboundedSender<Bytes>>,
-    /// How many messages the client has written.
+    /// The number of messages that the client wrote.
     told: u64,
     began: Instant,
     opened: BTreeMap<Option<usize>, u64>,
     calls: BTreeMap<usize, Fate>,
 }
 
-/// What the server speaks.
+/// The protocols that the server speaks.
 #[derive(Clone, Copy)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one question to the script")]
 pub(super) struct Kind {
@@ -71,24 +71,24 @@ pub(super) struct Kind {
     pub(super) is_old: bool,
 }
 
-/// What has become of a call that the server has read to its end.
+/// The fate of a call that the server read completely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// Nobody has run it, and the reply shows that: it may be sent again.
+    /// It did not run, and the reply shows that: it may be sent again.
     Refused,
-    /// It was not accepted, which is a final word.
+    /// It was refused finally.
     Declined,
-    /// It has run, or whoever sees the reply cannot know.
+    /// It ran, or the reply leaves that open.
     MayHaveRun,
 }
 
-/// One request, as it was read.
+/// One request.
 pub(super) struct Request {
     pub(super) verb: String,
     pub(super) path: String,
     head: String,
     pub(super) body: String,
-    /// What its message says.
+    /// From its message.
     pub(super) method: String,
     pub(super) id: Option<String>,
 }
@@ -99,17 +99,17 @@ impl Request {
         fields.into_iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
 
-    /// The stream that it wants to be taken up.
+    /// Returns the stream that it resumes.
     pub(super) fn cursor(&self) -> Option<usize> {
         self.header("last-event-id")?.split('-').next()?.parse().ok()
     }
 
-    /// The request's text, as a careless server gives it back.
+    /// Returns the request's text, as a careless server echoes it.
     pub(super) fn echo(&self) -> String {
         format!("{}{}", self.head, self.body)
     }
 
-    /// Whether it is made in 2026-07-28.
+    /// True if it is a request of 2026-07-28.
     pub(super) fn is_modern(&self) -> bool {
         let is_new = matches!(self.method.as_str(), "server/discover" | "subscriptions/listen");
         is_new || self.body.contains("io.modelcontextprotocol/protocolVersion")
@@ -119,13 +119,13 @@ impl Request {
         self.head.contains("\r\nmcp-session-id: ")
     }
 
-    /// Its number, if it is a call that must not be sent twice.
+    /// Returns its number, if it is a call that must not be sent twice.
     fn key(&self) -> Option<usize> {
         key_in(self.body.as_bytes()).filter(|_| matches!(self.method.as_str(), "tools/call" | "x/do"))
     }
 }
 
-/// The number of the call in this message.
+/// Returns the number of the call in this message.
 pub(super) fn key_in(message: &[u8]) -> Option<usize> {
     let start = memchr::memmem::find(message, br#""key":"k"#)? + 8;
     let digits = message[start..].iter().take_while(|byte| byte.is_ascii_digit());
@@ -150,10 +150,10 @@ impl Server {
         Arc::new(Self { state, promise })
     }
 
-    /// A connection to the server.
+    /// Connects to the server.
     ///
     /// # Errors
-    /// Nobody listens there.
+    /// No server listens at this address.
     pub(super) fn connect(self: &Arc<Self>, target: &Uri) -> io::Result<Box<dyn Wire>> {
         if target.scheme() == Some(&Scheme::HTTPS) {
             return Err(io::ErrorKind::ConnectionRefused.into());
@@ -162,7 +162,7 @@ impl Server {
         let is_reset = Arc::new(AtomicBool::new(false));
         let (server, reset) = (Arc::clone(self), Arc::clone(&is_reset));
         tokio::spawn(async move {
-            // A peer that goes away is the bridge's right.
+            // The bridge may close the connection.
             if let Ok(Ending::Reset) = server.converse(far).await {
                 reset.store(true, Ordering::Relaxed);
             }
@@ -170,17 +170,17 @@ impl Server {
         Ok(Box::new(End { stream: near, is_reset }))
     }
 
-    /// From now on there are no delays, and what is silent goes away.
+    /// Removes all delays from now on, and closes silent connections.
     pub(super) fn calm_down(&self) {
         lock(&self.state).is_calm = true;
     }
 
-    /// The client has written one more message.
+    /// Counts one more message of the client.
     pub(super) fn hears(&self) {
         lock(&self.state).told += 1;
     }
 
-    /// Whether the call with this number may have run, as far as anyone can know who saw what was said to it.
+    /// True if the call with this number may have run, as far as its replies show.
     pub(super) fn may_have_run(&self, key: usize) -> bool {
         lock(&self.state).calls.get(&key) == Some(&Fate::MayHaveRun)
     }
@@ -215,7 +215,7 @@ impl Server {
             match ending {
                 Ending::Keep => {}
                 Ending::Stall => {
-                    // To the bridge's end of the connection.
+                    // Wait until the bridge closes the connection.
                     while wire.read_buf(&mut read).await? > 0 {}
                     return Ok(Ending::Close);
                 }
@@ -224,7 +224,7 @@ impl Server {
         }
     }
 
-    /// Reads what a request says; breaks the promise if it is not what the bridge must send.
+    /// Reads a request. Breaks the promise if it is not a valid one.
     fn understood(&self, head: String, body: Vec<u8>) -> Option<Request> {
         let is_home = head.lines().any(|line| line.eq_ignore_ascii_case("host: server.test"));
         if !is_home && head.contains(SECRET) {
@@ -233,7 +233,7 @@ impl Server {
         let mut words = head.split(' ').map(str::to_owned);
         let (verb, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let Ok(body) = String::from_utf8(body) else {
-            self.promise.breaks("the server got a body that is no text");
+            self.promise.breaks("the server got a body that is not text");
             return None;
         };
         let mut request = Request { verb, path, head, body, method: String::new(), id: None };
@@ -241,7 +241,7 @@ impl Server {
             return Some(request);
         }
         let Some(message) = Members::of(&request.body) else {
-            self.promise.breaks(format!("the server got what is no message: {:.200}", request.body));
+            self.promise.breaks(format!("the server got a body that is not a message: {:.200}", request.body));
             return None;
         };
         request.id = message.get("id").map(str::to_owned);
@@ -249,7 +249,7 @@ impl Server {
         Some(request)
     }
 
-    /// Decides what follows a request, and enters what becomes of the call that it is.
+    /// Decides the reply to a request, and records the fate of its call.
     fn answer(&self, request: &Request) -> Plan {
         let state = &mut *lock(&self.state);
         let key = request.key();
@@ -275,7 +275,7 @@ impl Server {
     }
 }
 
-/// Reads the head of a request; gives it with the length of its body, or nothing where the peer closed.
+/// Reads the head of a request. Returns it with the length of its body, or `None` if the peer closed.
 pub(in super::super) async fn next_head(
     wire: &mut DuplexStream,
     read: &mut Vec<u8>,
@@ -295,7 +295,7 @@ pub(in super::super) async fn next_head(
     Ok(Some((head, length)))
 }
 
-/// The bridge's end of a connection.
+/// The bridge's side of a connection.
 struct End {
     stream: DuplexStream,
     is_reset: Arc<AtomicBool>,

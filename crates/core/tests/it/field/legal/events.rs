@@ -1,4 +1,4 @@
-//! Streams of events (HTML, 9.2; R46). In the streams, `A` stands for the answer and `N` for a notification.
+//! Streams of events (HTML, 9.2; R46). In the streams, `A` is the answer and `N` a notification.
 
 use std::io::Write as _;
 
@@ -10,38 +10,38 @@ use crate::{
     support::{call, dialogue, notification, progress, request, response},
 };
 
-/// The answer, and a notification.
+/// Returns the answer and a notification.
 fn messages() -> (String, String) {
     let text = format!(r#"{{"text":"{FOREIGN}"}}"#);
     (response("1", &text), notification("notifications/message", &text))
 }
 
-/// The stream, and which messages the client gets of it.
+/// Each stream, and the messages that the client receives from it.
 const STREAMS: &[(&str, &str)] = &[
-    // Ends of lines.
+    // Line ends.
     ("data: A\n\n", "A"),
     ("data: A\r\n\r\n", "A"),
     ("data: A\r\r", "A"),
     ("data: N\n\r\ndata: A\r\n\n", "NA"),
     ("data: N\r\n\rdata: A\n\r", "NA"),
     ("\n\r\n\r\r\n\n\ndata: A\r\r\n\n", "A"),
-    // A mark before all.
+    // A byte order mark at the start.
     ("\u{feff}data: A\n\n", "A"),
     ("\u{feff}\n\ndata: A\n\n", "A"),
     ("\u{feff}: comment\r\rdata: A\r\r", "A"),
-    // A second one is part of a field's name that nobody knows.
+    // A second one is part of an unknown field's name.
     ("\u{feff}\u{feff}data: N\n\ndata: A\n\n", "A"),
     // Comments.
     (": first\n\n:\n\n: ping - 2026-01-01 00:00:00+00:00\r\n\r\ndata: A\n\n", "A"),
     (":N\n:data: N\ndata: A\n: between\n\n", "A"),
-    // Blanks.
+    // Spaces.
     ("data:A\n\n", "A"),
     ("data:  A\n\n", "A"),
     ("data:\tA \n\n", "A"),
     // Lines of data.
     ("data\ndata: A\n\n", "A"),
     ("data:\ndata:\ndata: A\ndata\ndata: \n\n", "A"),
-    // Data that is empty.
+    // Empty data.
     ("data\n\ndata:\n\ndata: \n\ndata: \ndata\n\ndata: A\n\n", "A"),
     ("id: 1\ndata:\n\nid: 2\nretry: 5\ndata: A\n\n", "A"),
     // Ids.
@@ -49,10 +49,10 @@ const STREAMS: &[(&str, &str)] = &[
     ("id\n\nid:\n\nid: \ndata: A\n\n", "A"),
     ("id: a\0b\ndata: A\n\n", "A"),
     ("id: \u{e9} 1/2 {\"3\"}\ndata: A\nid: 1\nid: 2\n\n", "A"),
-    // Times.
+    // Retry times.
     ("retry: 1\n\ndata: A\n\n", "A"),
     ("retry\nretry:\nretry: soon\nretry: -1\nretry: 1.5\nretry: 99999999999999999999999999\ndata: A\n\n", "A"),
-    // Names of events.
+    // Event names.
     ("event:\ndata: A\n\n", "A"),
     ("event\ndata: A\n\n", "A"),
     ("event: message\ndata: N\n\nevent:message\ndata: A\n\n", "NA"),
@@ -62,23 +62,23 @@ const STREAMS: &[(&str, &str)] = &[
     ("event: other\n\ndata: A\n\n", "A"),
     ("event: ping\ndata: {}\n\nevent: ping\ndata\n\nevent: keepalive\ndata: N\n\ndata: A\n\n", "A"),
     ("event: Message\ndata: N\n\nevent: message \ndata: N\n\nevent:  message\ndata: N\n\ndata: A\n\n", "A"),
-    // Fields that nobody knows.
+    // Unknown fields.
     ("x: 1\nX\n=\ndaTa: N\nDaTa: N\n data: N\ndata : N\ndatas: N\ndata: A\nlast: 1\n\n", "A"),
     ("\u{e9}: 1\n\0\ndata: A\n\n", "A"),
-    // More than the answer.
+    // Further messages besides the answer.
     ("data: N\n\ndata: N\n\ndata: A\n\n", "NNA"),
     ("data: A\n\ndata: N\n\n: ping\n\ndata: N\n\n", "ANN"),
     ("data: A\n\ndata: A\n\n", "A"),
     ("data: A\n\ndata: A\n\ndata: N\n\ndata: A\n\n", "AN"),
-    // Arrays, as 2025-03-26 has them.
+    // Arrays, as in 2025-03-26.
     ("data: [A]\n\n", "A"),
     ("data: [N,N , A]\n\n", "NNA"),
     ("data: [A,N]\n\n", "AN"),
     ("data: [N]\n\ndata: [\ndata:A\ndata:]\n\n", "NA"),
-    // An end that the rules would drop, and the server meant.
+    // A last event without its blank line, which the rules would drop but the server intended.
     ("data: N\n\ndata: A", "NA"),
     ("data: A\n", "A"),
-    // What is no message is nobody's.
+    // Data that is not a message is dropped.
     ("data: hello\n\ndata: {}\n\ndata: 1\n\ndata: []\n\ndata: A\n\n", "A"),
 ];
 
@@ -179,7 +179,7 @@ async fn a_stream_of_all_that_may_come() {
     client.send(call("1")).await;
     let mut stream = server.post().await;
     stream.sse().await;
-    // A comment that goes on for longer than any buffer, and an id and a name that do as well.
+    // A comment, an id and an event name, each longer than any buffer.
     let long = "x".repeat(100_000);
     stream.chunk(format!(":{long}\n\nid: {long}\nevent: {long}\nunknown: {long}\ndata: {{}}\n\nid: 1\n\n")).await;
     for id in ["1", "\"a\"", "-1"] {
@@ -195,7 +195,7 @@ async fn a_stream_of_all_that_may_come() {
     client.expect(progress("1", 1)).await;
     stream.event(&response("1", "{}")).await;
     client.expect(response("1", "{}")).await;
-    // It stays open for what is still to say.
+    // The stream stays open for further messages.
     let changed = notification("notifications/tools/list_changed", "{}");
     for _ in 0..2 {
         stream.chunk(": ping\n\n").await;

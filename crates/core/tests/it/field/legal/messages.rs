@@ -1,4 +1,4 @@
-//! JSON (RFC 8259) and JSON-RPC 2.0: a client gets it byte for byte, but for line breaks between tokens.
+//! JSON (RFC 8259) and JSON-RPC 2.0: the client receives it unchanged, except for line breaks between tokens.
 
 use super::FOREIGN;
 use crate::support::{call, dialogue, framed, notification, request, response};
@@ -6,7 +6,7 @@ use crate::support::{call, dialogue, framed, notification, request, response};
 const JSON: &str = "application/json";
 const SSE: &str = "text/event-stream";
 
-/// A call that gets this body is answered with this line, and runs once.
+/// Expects that a call with this response body yields this line, and runs once.
 async fn becomes(status: u16, content_type: &str, body: &str, line: &str) {
     println!("{status} {content_type}: {body}");
     let (mut server, mut client) = dialogue().await;
@@ -31,16 +31,16 @@ async fn texts_that_pass_byte_for_byte() {
         &response("1", r#""""#),
         &response("1", "[]"),
         &response("1", r#"[{"jsonrpc":"2.0","id":1,"result":{}}]"#),
-        // Members that nobody knows.
+        // Unknown members.
         r#"{"jsonrpc":"2.0","":0,"id":1,"result":{},"x":{"id":2},"params":{"id":3},"_meta":null,"Error":1}"#,
-        // Names that come twice: the last counts.
+        // Duplicate names: the last one counts.
         r#"{"jsonrpc":"2.0","id":7,"result":1,"result":{"a":1,"a":2},"id":1}"#,
         r#"{"jsonrpc":"1.0","jsonrpc":"2.0","id":1,"result":{}}"#,
         // Names and values with escapes.
         r#"{"\u006Asonrpc":"2.0","\u0069\u0064":1,"r\u0065sult":{"\u0069d":"\/\b\f\n\r\t\"\\\u0000"}}"#,
         r#"{"jsonrpc":"2\u002e0","id":1,"result":{}}"#,
         r#"{"jsonrpc":"\u0032.0","id":1,"\u0065rror":{"c\u006fde":1,"mess\u0061ge":"m"}}"#,
-        // Letters.
+        // Characters.
         &response("1", &format!(r#""{FOREIGN} {} \ud83e\udd80""#, '\u{7f}')),
         &response("1", "{\"\u{ffff}\u{10ffff}\u{202e}\u{0301}\":\"\u{fffd}\"}"),
         &response("1", r#"["\ud800","\udfff\ud800",{"\udead":1}]"#),

@@ -1,4 +1,4 @@
-//! Replies that hold no answer: to notifications and responses (R26), to a GET (R29, R30) and to a DELETE (R41).
+//! HTTP responses without an answer: to notifications and responses (R26), to a GET (R29, R30) and to a DELETE (R41).
 
 use mcp_gangway_core::End;
 
@@ -8,22 +8,22 @@ use crate::{
     support::{INITIALIZED, VERSION, call, dialogue, notification, refusal, response},
 };
 
-/// A gzip file of nothing.
+/// A gzip file without content.
 const NOTHING: &[u8] = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00";
 
 const ACCEPTED: &str = "HTTP/1.1 202 Accepted";
 const OK: &str = "HTTP/1.1 200 OK";
 const JSON: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json";
 const EVENTS: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream";
-/// What says that there is a body, and that it is empty.
+/// Headers and an empty chunked body.
 const NO_CHUNKS: &str = "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
 
-/// A whole reply, as it is written here.
+/// Returns this whole HTTP response unchanged.
 fn plain(reply: impl Into<Vec<u8>>) -> Vec<u8> {
     reply.into()
 }
 
-/// Whole replies that say no more than that the message has come.
+/// Returns whole HTTP responses that only acknowledge the message.
 fn receipts() -> Vec<Vec<u8>> {
     vec![
         sized(ACCEPTED, ""),

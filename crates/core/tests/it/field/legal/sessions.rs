@@ -1,4 +1,4 @@
-//! What a server has a client keep, and what sounds as if a session were lost, and is the answer of a tool.
+//! Headers that a client keeps, and answers of tools that only look like a lost session.
 
 use crate::support::{VERSION, call, dialogue, framed, notification, request, response};
 
@@ -26,7 +26,7 @@ async fn the_session_is_the_one_of_the_handshake() {
         let padded = format!("  {session}\t");
         initialize.respond(200, &[(name, &padded), ("Content-Type", "application/json")], &answer).await;
         client.expect(answer).await;
-        // On other replies it says nothing, whatever it says.
+        // On other responses, the bridge ignores the header.
         for other in [session, "another", ""] {
             client.send(call("1")).await;
             let post = server.post().await;
@@ -142,7 +142,7 @@ async fn what_only_speaks_of_a_session_is_the_answer() {
             }
         }
     }
-    // So is what comes for a request that could be repeated.
+    // The same holds for a request that the bridge could repeat.
     for (method, answer) in [
         ("tools/list", error(-32_603, "Session not found")),
         ("resources/read", response("1", r#"{"contents":[{"uri":"a:b","text":"Session not found"}]}"#)),

@@ -1,4 +1,4 @@
-//! HTTP itself (RFC 9110, 9112, 9113). Each form is the reply to a call.
+//! HTTP (RFC 9110, 9112, 9113). Each form is the HTTP response to a call.
 
 use std::io::Write as _;
 
@@ -9,12 +9,12 @@ use serde_json::Value;
 use super::{FOREIGN, sized};
 use crate::support::{Authority, Client, Fate, RawH2, call, dialogue, request, response};
 
-/// The answer in each form.
+/// Returns the answer that each form carries.
 fn answer() -> String {
     response("1", &format!(r#"{{"text":"{FOREIGN}"}}"#))
 }
 
-/// A call that gets this reply is answered, and the next request has the same connection.
+/// Expects that a call with this HTTP response is answered, and that the next request uses the same connection.
 async fn works(form: &str, reply: impl AsRef<[u8]>) {
     println!("{form}");
     let (mut server, mut client) = dialogue().await;
@@ -28,7 +28,8 @@ async fn works(form: &str, reply: impl AsRef<[u8]>) {
     client.finish(&mut server).await;
 }
 
-/// A call is answered that gets this reply up to the end of the connection, and the next request has another one.
+/// Expects that a call with this HTTP response, which ends with its connection, is answered, and that the next request
+/// uses another connection.
 async fn works_to_the_end(form: &str, reply: impl AsRef<[u8]>) {
     println!("{form}");
     let (mut server, mut client) = dialogue().await;
@@ -47,7 +48,7 @@ async fn works_to_the_end(form: &str, reply: impl AsRef<[u8]>) {
 const OK: &str = "HTTP/1.1 200 OK";
 const JSON: &str = "Content-Type: application/json\r\nContent-Length: <length>";
 
-/// A head, in which `<length>` is that of the answer, and the answer.
+/// Returns the answer after a head in which `<length>` is replaced by its length.
 fn reply(status: &str, headers: &str) -> String {
     let answer = answer();
     format!("{status}\r\n{headers}\r\n\r\n{answer}").replace("<length>", &answer.len().to_string())
@@ -58,12 +59,12 @@ async fn status_lines() {
     for (form, status) in [
         ("an empty reason", "HTTP/1.1 200 "),
         ("no reason at all", "HTTP/1.1 200"),
-        ("a reason of other letters", "HTTP/1.1 200 Tr\u{e8}s bien \u{2713}"),
-        ("something was created", "HTTP/1.1 201 Created"),
+        ("a reason that is not ASCII", "HTTP/1.1 200 Tr\u{e8}s bien \u{2713}"),
+        ("created", "HTTP/1.1 201 Created"),
         ("accepted, with the answer", "HTTP/1.1 202 Accepted"),
-        ("from somebody else", "HTTP/1.1 203 Non-Authoritative Information"),
-        ("a success that nobody knows", "HTTP/1.1 299 Fine"),
-        ("several choices, none of them named", "HTTP/1.1 300 Multiple Choices"),
+        ("from a proxy", "HTTP/1.1 203 Non-Authoritative Information"),
+        ("an unknown success", "HTTP/1.1 299 Fine"),
+        ("several choices, none named", "HTTP/1.1 300 Multiple Choices"),
     ] {
         works(form, reply(status, JSON)).await;
     }
@@ -99,17 +100,17 @@ async fn other_headers() {
     let many = |number: usize| format!("X-{number}: {}", "x".repeat(500));
     for (form, status, headers) in [
         ("no value", OK, "X-Empty:\r\nX-Blank: \t "),
-        ("a value of other letters", OK, "X-Name: caf\u{e9}"),
+        ("a value that is not ASCII", OK, "X-Name: caf\u{e9}"),
         ("a value on several lines", OK, "X-Long: one\r\n two\r\n\tthree"),
         ("odd names", OK, "!#$%&'*+-.^_`|~: 1\r\n0: 1"),
         ("names that repeat", OK, "Vary: Accept\r\nVary: Origin\r\nvary: *"),
         ("many", OK, &*(0..90).map(many).collect::<Vec<_>>().join("\r\n")),
-        ("how long it is kept", OK, "Connection: keep-alive\r\nKeep-Alive: timeout=5, max=100"),
-        ("a list of what to do with it", OK, "Connection: , Keep-Alive ,"),
+        ("a keep-alive time", OK, "Connection: keep-alive\r\nKeep-Alive: timeout=5, max=100"),
+        ("a list of options", OK, "Connection: , Keep-Alive ,"),
         ("kept, in 1.0", "HTTP/1.0 200 OK", "Connection: Keep-Alive"),
         ("other protocols on offer", OK, "Connection: Upgrade\r\nUpgrade: h2,h2c\r\nAlt-Svc: h3=\":443\""),
-        ("where else it is", "HTTP/1.1 201 Created", "Location: /calls/1\r\nContent-Location: /calls/1"),
-        ("where else it is, and no order to go there", "HTTP/1.1 303 See Other", "Location: /calls/1"),
+        ("a location", "HTTP/1.1 201 Created", "Location: /calls/1\r\nContent-Location: /calls/1"),
+        ("a location without a redirect", "HTTP/1.1 303 See Other", "Location: /calls/1"),
     ] {
         works(form, reply(status, &format!("{headers}\r\n{JSON}"))).await;
         works(form, reply(status, &format!("{JSON}\r\n{headers}"))).await;
@@ -122,30 +123,30 @@ async fn other_headers() {
 #[tokio::test]
 async fn replies_that_end_with_their_connection() {
     for (form, status, headers) in [
-        ("of 1.0", "HTTP/1.0 200 OK", "Content-Type: application/json"),
-        ("of 1.0 with a length", "HTTP/1.0 200 OK", "Content-Type: application/json\r\nContent-Length: <length>"),
-        ("without a word", OK, "Content-Type: application/json"),
-        ("as said", OK, "Connection: close\r\nContent-Type: application/json"),
-        ("as said, with a length", OK, "Content-Length: <length>\r\nConnection: Close"),
-        ("as said in a list", OK, "Content-Length: <length>\r\nConnection: x-other, CLOSE"),
+        ("HTTP/1.0", "HTTP/1.0 200 OK", "Content-Type: application/json"),
+        ("HTTP/1.0 with a length", "HTTP/1.0 200 OK", "Content-Type: application/json\r\nContent-Length: <length>"),
+        ("without a header", OK, "Content-Type: application/json"),
+        ("with a header", OK, "Connection: close\r\nContent-Type: application/json"),
+        ("with a header and a length", OK, "Content-Length: <length>\r\nConnection: Close"),
+        ("with a header list", OK, "Content-Length: <length>\r\nConnection: x-other, CLOSE"),
     ] {
         works_to_the_end(form, reply(status, headers)).await;
     }
     let stream = format!("Content-Type: text/event-stream\r\n\r\n: hello\n\ndata: {}\n\n", answer());
-    works_to_the_end("a stream of 1.0", format!("HTTP/1.0 200 OK\r\n{stream}")).await;
-    works_to_the_end("a stream of 1.1", format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{stream}")).await;
+    works_to_the_end("an HTTP/1.0 stream", format!("HTTP/1.0 200 OK\r\n{stream}")).await;
+    works_to_the_end("an HTTP/1.1 stream", format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{stream}")).await;
 }
 
 #[tokio::test]
 async fn what_comes_before_the_reply() {
     let last = reply(OK, "Content-Type: application/json\r\nContent-Length: <length>");
     for (form, before) in [
-        ("go on", "HTTP/1.1 100 Continue\r\n\r\n"),
-        ("go on without a reason", "HTTP/1.1 100 \r\n\r\n"),
-        ("it works on it, and again", "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"),
+        ("continue", "HTTP/1.1 100 Continue\r\n\r\n"),
+        ("continue without a reason", "HTTP/1.1 100 \r\n\r\n"),
+        ("processing, twice", "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"),
         ("hints", "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\nContent-Length: 7\r\n\r\n"),
         (
-            "all of it",
+            "several",
             "HTTP/1.1 100 Continue\r\nX: y\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 199 Nobody Knows\r\n\r\n",
         ),
         ("an empty line", "\r\n"),
@@ -155,7 +156,7 @@ async fn what_comes_before_the_reply() {
     }
 }
 
-/// The answer in chunks of this size, each after the line that says how long it is.
+/// Returns the answer in chunks of this size; `line` makes the line before each chunk from its length.
 fn chunked(headers: &str, size: usize, line: impl Fn(usize) -> String, trailer: &str) -> Vec<u8> {
     let mut reply = format!("HTTP/1.1 200 OK\r\n{headers}\r\n\r\n").into_bytes();
     for chunk in answer().as_bytes().chunks(size) {
@@ -172,8 +173,8 @@ async fn bodies_in_chunks() {
     const HEADERS: &str = "Content-Type: application/json\r\nTransfer-Encoding: chunked";
     let plain = |size: usize| format!("{size:x}");
     for (form, reply) in [
-        ("as it is", chunked(HEADERS, 1000, plain, "0\r\n\r\n")),
-        ("of one byte, which cut letters", chunked(HEADERS, 1, plain, "0\r\n\r\n")),
+        ("plain", chunked(HEADERS, 1000, plain, "0\r\n\r\n")),
+        ("of one byte, which cut characters", chunked(HEADERS, 1, plain, "0\r\n\r\n")),
         ("named in any case", chunked("TRANSFER-encoding:\tChunked ", 7, plain, "0\r\n\r\n")),
         ("sizes in capitals", chunked(HEADERS, 43, |size| format!("{size:X}"), "0\r\n\r\n")),
         ("sizes with zeros before them", chunked(HEADERS, 43, |size| format!("{size:012x}"), "00000\r\n\r\n")),
@@ -183,7 +184,7 @@ async fn bodies_in_chunks() {
             chunked(HEADERS, 10, |size| format!("{size:x};flag;name=value ; quoted=\";=0\\\"\""), "0;last=1\r\n\r\n"),
         ),
         (
-            "a length beside them, which does not count",
+            "a length as well, which is ignored",
             chunked(&format!("Content-Length: 5\r\n{HEADERS}"), 10, plain, "0\r\n\r\n"),
         ),
         ("a trailer", chunked(&format!("Trailer: X-Sum\r\n{HEADERS}"), 10, plain, "0\r\nX-Sum: 1\r\nExpires:\r\n\r\n")),
@@ -191,7 +192,7 @@ async fn bodies_in_chunks() {
         works(form, reply).await;
     }
     let closing = chunked(&format!("Connection: close\r\n{HEADERS}"), 10, plain, "0\r\n\r\n");
-    works_to_the_end("with the end of the connection", closing).await;
+    works_to_the_end("with a close", closing).await;
 }
 
 #[tokio::test]
@@ -250,14 +251,14 @@ async fn compressed_bodies() {
     let zstd = |text: &[u8]| zstd::encode_all(text, 1).unwrap();
     let skipped = b"\x50\x2a\x4d\x18\x03\x00\x00\x00abc".to_vec();
     for (form, coding, body) in [
-        ("not at all", "identity", answer.clone().into_bytes()),
-        ("not at all, and no word for it", "", answer.clone().into_bytes()),
+        ("identity", "identity", answer.clone().into_bytes()),
+        ("an empty value", "", answer.clone().into_bytes()),
         ("the old name", "x-gzip", gzip(answer.as_bytes())),
-        ("in capitals and blanks", " GZip\t", gzip(answer.as_bytes())),
+        ("in capitals, with blanks", " GZip\t", gzip(answer.as_bytes())),
         ("on the next line", "\r\n\tgzip", gzip(answer.as_bytes())),
         ("with an empty element", "gzip,", gzip(answer.as_bytes())),
-        ("and not at all", "identity, gzip", gzip(answer.as_bytes())),
-        ("in another header than its absence", "identity\r\nContent-Encoding: gzip", gzip(answer.as_bytes())),
+        ("after identity", "identity, gzip", gzip(answer.as_bytes())),
+        ("in another header than identity", "identity\r\nContent-Encoding: gzip", gzip(answer.as_bytes())),
         ("without compression", "gzip", stored),
         ("with a name and a comment", "gzip", named),
         ("several members", "gzip", [gzip(head), gzip(tail)].concat()),
@@ -302,7 +303,7 @@ async fn redirects_within_the_origin() {
             client.expect(post.answer("{}").await).await;
         }
     }
-    // One leads to the next, each from where it stands; and the first URL is asked again.
+    // A chain of redirects, each relative to the one before. The next request uses the first URL again.
     client.send(call("1")).await;
     server.post().await.respond(308, &[("Location", "a/b")], "moved").await;
     server.post().await.respond(307, &[("Location", "c")], "moved").await;
@@ -331,7 +332,7 @@ async fn replies_over_http2() {
     const END_HEADERS: u8 = 4;
     const PADDED: u8 = 8;
     const HAS_PRIORITY: u8 = 0x20;
-    // In HPACK: the status 200, one of 103, a content type, a header that nobody knows.
+    // HPACK: the status 200, a status 103, a content type, an unknown header.
     const OK: &[u8] = b"\x88";
     const HINTS: &[u8] = b"\x08\x03103";
     const JSON: &[u8] = b"\x0f\x10\x10application/json";
@@ -341,14 +342,14 @@ async fn replies_over_http2() {
     let forms = |body: Vec<u8>| -> Vec<Vec<Frame>> {
         let (begun, rest) = body.split_at(body.len() / 2);
         vec![
-            // Interim replies.
+            // Interim responses.
             vec![
                 (HEADERS, END_HEADERS, HINTS.into()),
                 (HEADERS, END_HEADERS, HINTS.into()),
                 head.clone(),
                 (DATA, END_STREAM, body.clone()),
             ],
-            // No type, and an end by itself.
+            // No content type, and END_STREAM in a frame of its own.
             vec![(HEADERS, END_HEADERS, OK.into()), (DATA, 0, body.clone()), (DATA, END_STREAM, Vec::new())],
             // A trailer.
             vec![head.clone(), (DATA, 0, body.clone()), (HEADERS, END_HEADERS | END_STREAM, OTHER.into())],
@@ -368,7 +369,7 @@ async fn replies_over_http2() {
                 .chain(body.chunks(1).map(padded))
                 .chain([(DATA, END_STREAM, Vec::new())])
                 .collect(),
-            // Frames of other types between, and empty ones.
+            // Frames of other types in between, and empty ones.
             vec![
                 (UNKNOWN, 0xff, b"what is this".into()),
                 head.clone(),
