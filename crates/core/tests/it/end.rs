@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::support::{
-    Client, INITIALIZED, Server, VERSION, call, cancel, dialogue, notification, progress, request, response,
+    Client, INITIALIZED, Log, Server, VERSION, call, cancel, dialogue, notification, progress, request, response,
 };
 
 #[tokio::test]
@@ -190,9 +190,10 @@ async fn r8_to_stop_while_draining_ends_the_drain() {
     let mut client = Client::start(config);
     client.send(call("1")).await;
     let _open = server.post().await;
+    let log = Log::default();
+    let _guard = log.record();
     client.close_stdin();
-    // Let the bridge read the end of stdin before the stop.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    log.wait_for("the bridge is ending").await;
     client.stop();
     assert_eq!(client.expect_error("1").await.kind(), "shutdown");
     client.end().await;
@@ -347,7 +348,7 @@ async fn r8_a_slow_reader_loses_nothing() {
 
 #[tokio::test]
 async fn r8_who_does_not_read_is_told_that_something_is_lost() {
-    let (bridge, output) = answered_at_the_end(Duration::from_millis(300)).await;
+    let (bridge, output) = answered_at_the_end(Duration::from_secs(2)).await;
     let error = bridge.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), "stdio", "{error}");
     assert!(error.to_string().contains("not read in time"), "{error}");

@@ -346,7 +346,7 @@ async fn r12_a_cancel_waits_for_the_last_byte_of_its_request() {
     let mut head = [0; 20];
     within("the head", stream.read_exact(&mut head)).await.unwrap();
     client.send(cancel("1")).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    client.expect_all_read().await;
     server.expect_no_more();
     let mut rest = vec![0; 1 << 20];
     let cancelled = loop {

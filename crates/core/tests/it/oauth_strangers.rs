@@ -1,22 +1,13 @@
 //! Hostile authorization servers, and servers that name one: no secret reaches them.
 
-use std::{
-    fmt::Write as _,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{fmt::Write as _, time::Duration};
 
 use mcp_gangway_core::auth::{self, Credential, Grant, Revocation, Secret};
 use serde_json::json;
-use tracing::{
-    Metadata, Subscriber,
-    field::{Field, Visit},
-    span,
-};
 
 use crate::{
     oauth::{prompted, refuse, refused_for, scene, sign_out, unauthorized, with_token},
-    support::{Client, Server, call, issuer::Issuer},
+    support::{Client, Log, Server, call, issuer::Issuer},
 };
 
 /// Configures a client that the user registered, with this grant and credential.
@@ -259,41 +250,6 @@ async fn an_mcp_server_names_so_many_authorization_servers() {
     assert!(asked < 64, "{asked} requests");
 }
 
-/// All log lines, at every level.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<String>>);
-
-impl Subscriber for Log {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
-        span.record(&mut self.clone());
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, values: &span::Record<'_>) {
-        values.record(&mut self.clone());
-    }
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        event.record(&mut self.clone());
-    }
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
-}
-
-impl Visit for Log {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        writeln!(self.0.lock().unwrap(), "{field}={value:?}").unwrap();
-    }
-}
-
 /// Returns the secrets that only the two parties of a sign-in may see.
 fn canaries(issuer: &Issuer) -> Vec<String> {
     const NAMES: [&str; 7] =
@@ -315,7 +271,7 @@ fn canaries(issuer: &Issuer) -> Vec<String> {
 #[tokio::test]
 async fn no_secret_of_a_sign_in_is_shown_or_goes_elsewhere() {
     let log = Log::default();
-    let _guard = tracing::subscriber::set_default(log.clone());
+    let _guard = log.record();
     let mut told = String::new();
     for (grant, credential, registered, redirects) in [
         (Grant::Browser, Some(secret()), false, false),
@@ -369,7 +325,7 @@ async fn no_secret_of_a_sign_in_is_shown_or_goes_elsewhere() {
 
         let mut canaries = canaries(&issuer);
         canaries.extend(token);
-        let log = log.0.lock().unwrap();
+        let log = log.text();
         for canary in &canaries {
             assert!(!told.contains(canary), "{canary} is shown: {told}");
             assert!(

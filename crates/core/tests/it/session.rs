@@ -1,8 +1,6 @@
 //! The session (R12, R23-R25, R27, R28, R41, R42, R47): the effects of `initialize`, the headers that follow from it,
 //! requests of the server to the client, and the end.
 
-use std::time::Duration;
-
 use mcp_gangway_core::End;
 
 use crate::support::{Client, INITIALIZED, Server, VERSION, call, dialogue, notification, progress, request, response};
@@ -16,14 +14,14 @@ async fn r12_a_pipelined_handshake_keeps_its_order() {
     client.send(format!("{initialize}\n{INITIALIZED}\n{list}\n{}", call("2"))).await;
     let post = server.post().await;
     assert_eq!(post.text(), initialize);
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    client.expect_all_read().await;
     server.expect_no_more();
     let answer = post.initialized(Some("session-1"), VERSION).await;
     client.expect(answer).await;
 
     let initialized = server.post().await;
     assert_eq!(initialized.text(), INITIALIZED);
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    client.expect_all_read().await;
     server.expect_no_more();
     initialized.accepted().await;
 

@@ -340,17 +340,17 @@ async fn far_away(keeps: Duration, announces: Option<u64>) -> SocketAddr {
 #[tokio::test]
 async fn r96_no_call_is_lost_with_a_connection_that_the_server_closes() {
     // As uvicorn does after 5 s, and servers that announce a shorter time.
-    let calls = [(5000, None), (2000, Some(2)), (3000, Some(3))].into_iter().map(|(keeps, announces)| async move {
+    let times = [(5000, None), (2000, Some(2)), (3000, Some(3))];
+    let times = times.into_iter().flat_map(|server| [70_u64, 50, 30, 10, 0].map(|early| (server, early)));
+    let calls = times.map(|((keeps, announces), early)| async move {
         let address = far_away(Duration::from_millis(keeps), announces).await;
-        for early in [70_u64, 50, 30, 10, 0] {
-            let mut client = Client::start(Config::new(&format!("http://{address}/mcp")).unwrap());
-            client.send(call("1")).await;
-            client.expect(response("1", "{}")).await;
-            // The answer is half a round trip old.
-            tokio::time::sleep(Duration::from_millis(keeps - 40 - early)).await;
-            client.send(call("2")).await;
-            client.expect(response("2", "{}")).await;
-        }
+        let mut client = Client::start(Config::new(&format!("http://{address}/mcp")).unwrap());
+        client.send(call("1")).await;
+        client.expect(response("1", "{}")).await;
+        // The answer is half a round trip old.
+        tokio::time::sleep(Duration::from_millis(keeps - 40 - early)).await;
+        client.send(call("2")).await;
+        client.expect(response("2", "{}")).await;
     });
     within("all of the calls", async {
         let mut all = tokio::task::JoinSet::new();
@@ -364,7 +364,8 @@ async fn r96_no_call_is_lost_with_a_connection_that_the_server_closes() {
 
 #[tokio::test]
 async fn what_the_server_keeps_is_used_for_as_long() {
-    for (announces, connections) in [(None, 2), (Some("timeout=60, max=100"), 1), (Some("max=5,Timeout = 60"), 1)] {
+    let servers = [(None, 2), (Some("timeout=60, max=100"), 1), (Some("max=5,Timeout = 60"), 1)];
+    let dialogues = servers.map(|(announces, connections)| async move {
         let mut server = crate::support::Server::start().await;
         let mut client = Client::of(&server);
         let mut headers = vec![("Content-Type", "application/json")];
@@ -385,5 +386,7 @@ async fn what_the_server_keeps_is_used_for_as_long() {
             }
         }
         client.finish(&mut server).await;
-    }
+    });
+    let [one, two, three] = dialogues;
+    tokio::join!(one, two, three);
 }

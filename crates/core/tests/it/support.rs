@@ -14,6 +14,7 @@ pub(crate) mod fault_proxy;
 mod h2;
 #[cfg(feature = "oauth")]
 pub(crate) mod issuer;
+mod log;
 #[allow(dead_code, reason = "the soak uses the rest of it")]
 pub(crate) mod model;
 mod modern;
@@ -25,6 +26,7 @@ pub(crate) use client::Client;
 #[cfg(feature = "oauth")]
 pub(crate) use client::Failure;
 pub(crate) use h2::{Fate, RawH2};
+pub(crate) use log::Log;
 pub(crate) use proxy::{Manner, Proxy};
 pub(crate) use server::{Exchange, Server};
 pub(crate) use tls::{Authority, H2Server};

@@ -223,6 +223,13 @@ impl Client {
         self.expect(answer).await;
     }
 
+    /// Expects that the bridge has read all lines up to now: sends a line that it refuses at once, and requires the refusal.
+    pub(crate) async fn expect_all_read(&mut self) {
+        self.send("?").await;
+        let refusal = self.value("the refusal of a line").await;
+        assert_eq!(refusal["error"]["code"], -32_700, "{refusal}");
+    }
+
     /// Expects the end of stdout.
     pub(crate) async fn expect_end_of_output(&mut self) {
         let mut rest = Vec::new();
