@@ -18,7 +18,7 @@ use http::{Uri, uri::Scheme};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex},
     sync::mpsc,
-    time::{Instant, sleep},
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -203,7 +203,14 @@ impl Server {
             let Plan { acts, ending } = self.answer(&request);
             for act in acts {
                 match act {
-                    Act::Wait(time) => sleep(time).await,
+                    // A plan can be large, so it does not outlive its connection.
+                    Act::Wait(time) => {
+                        if let Ok(read) = timeout(time, wire.read_buf(&mut read)).await
+                            && read? == 0
+                        {
+                            return Ok(Ending::Close);
+                        }
+                    }
                     Act::Send(bytes) => wire.write_all(&bytes).await?,
                     Act::Pushes(mut events) => {
                         while let Some(event) = events.recv().await {
