@@ -29,17 +29,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// The bridge as a child process, and its answers.
 mod client;
-#[allow(dead_code, reason = "only the core's tests use the rest")]
-#[path = "../../../core/tests/it/support/fault_proxy.rs"]
-mod fault_proxy;
-#[allow(dead_code, reason = "only the core's tests use the rest")]
-#[path = "../../../core/tests/it/support/model.rs"]
-mod model;
 /// The server and its faults.
 mod trouble;
 
 use client::{Client, Ledger};
-use model::Model;
+use mcp_gangway_testing::{fault_proxy, model, model::Model};
 use trouble::Trouble;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;

@@ -4,6 +4,8 @@
 // A test reports a failure by panicking.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
+use mcp_gangway_testing as support;
+
 /// Server responses: status codes, content types, event streams and the messages in them.
 mod answers;
 /// Headers that are read again when the server refuses them.
@@ -24,6 +26,9 @@ mod field;
 mod http_client;
 /// The transport of 2024-11-05 and its detection.
 mod http_sse;
+/// A scripted authorization server.
+#[cfg(feature = "oauth")]
+mod issuer;
 /// Ordering, the limit on concurrent requests, and cancellation.
 mod lanes;
 /// Messages that are too large for memory.
@@ -58,8 +63,6 @@ mod sleeping;
 mod stdio;
 /// Ids that are unknown or collide with other ids.
 mod strangers;
-/// The scripted server and the client.
-mod support;
 /// A modern client at a legacy server.
 mod to_legacy;
 /// A legacy client at a modern server.

@@ -9,10 +9,9 @@ use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedReceiver;
 use url::Url;
 
+use crate::issuer::{Issuer, come_back, query, signing_in, visit};
 use crate::support::{
-    Client, Exchange, Failure, INITIALIZED, Server, VERSION, call,
-    issuer::{Issuer, come_back, query, signing_in, visit},
-    modern, request, response, within,
+    Client, Exchange, Failure, INITIALIZED, Server, VERSION, call, modern, request, response, within,
 };
 
 /// Returns a server, its authorization server, settings, the prompts, and a folder for the tokens.

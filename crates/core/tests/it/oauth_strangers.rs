@@ -6,8 +6,9 @@ use mcp_gangway_core::auth::{self, Credential, Grant, Revocation, Secret};
 use serde_json::json;
 
 use crate::{
+    issuer::Issuer,
     oauth::{prompted, refuse, refused_for, scene, sign_out, unauthorized, with_token},
-    support::{Client, Log, Server, call, issuer::Issuer},
+    support::{Client, Log, Server, call},
 };
 
 /// Configures a client that the user registered, with this grant and credential.

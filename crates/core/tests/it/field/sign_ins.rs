@@ -6,12 +6,9 @@ use serde_json::json;
 use url::Url;
 
 use crate::{
+    issuer::{Issuer, query},
     oauth::{prompted, refuse, scene, sign_out, unauthorized, with_token},
-    support::{
-        Client, SOON, Server, call,
-        issuer::{Issuer, query},
-        within,
-    },
+    support::{Client, SOON, Server, call, within},
 };
 
 #[tokio::test]

@@ -22,11 +22,11 @@ use tokio::{
 
 /// A JSON body; an event stream without ids; an event stream with ids, which can be resumed; one that ends after its
 /// first event, and so must be resumed.
-pub(crate) const FORMS: [&str; 4] = ["json", "stream", "resumable", "polled"];
+pub const FORMS: [&str; 4] = ["json", "stream", "resumable", "polled"];
 
 /// The server's memory. It outlives the listener.
 #[derive(Clone, Default)]
-pub(crate) struct Model(Arc<Mutex<Memory>>);
+pub struct Model(Arc<Mutex<Memory>>);
 
 #[derive(Default)]
 struct Memory {
@@ -47,18 +47,18 @@ struct Memory {
 
 /// Replaces the server's regular treatment of one request.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Mood {
-    pub(crate) status: u16,
+pub struct Mood {
+    pub status: u16,
     /// The header `Retry-After`, in seconds.
-    pub(crate) retry_after: Option<u32>,
+    pub retry_after: Option<u32>,
     /// True if the request is executed nevertheless.
-    pub(crate) runs: bool,
-    pub(crate) page: Page,
+    pub runs: bool,
+    pub page: Page,
 }
 
 /// The body of such a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Page {
+pub enum Page {
     Nothing,
     /// The request, with all of its headers.
     Echo,
@@ -109,7 +109,7 @@ impl Request {
 
 impl Model {
     /// Serves this listener until the future is dropped, which ends all of its connections.
-    pub(crate) async fn serve(self, listener: TcpListener) {
+    pub async fn serve(self, listener: TcpListener) {
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -126,46 +126,46 @@ impl Model {
     }
 
     /// Returns how often the call with this key ran.
-    pub(crate) fn runs(&self, key: &str) -> usize {
+    pub fn runs(&self, key: &str) -> usize {
         self.memory().runs.get(key).copied().unwrap_or_default()
     }
 
     /// Returns how many calls ran, and how many ran more than once.
-    pub(crate) fn all_runs(&self) -> (usize, usize) {
+    pub fn all_runs(&self) -> (usize, usize) {
         let memory = self.memory();
         (memory.runs.len(), memory.runs.values().filter(|&&runs| runs > 1).count())
     }
 
     /// Returns how many sessions were created.
-    pub(crate) fn sessions(&self) -> usize {
+    pub fn sessions(&self) -> usize {
         self.memory().begun
     }
 
     /// Forgets sessions and streams, as a server does that keeps them in memory and restarts.
-    pub(crate) fn forget(&self) {
+    pub fn forget(&self) {
         let mut memory = self.memory();
         memory.sessions.clear();
         memory.streams.iter_mut().for_each(Vec::clear);
     }
 
     /// From now on, answers a GET without a cursor with an event stream.
-    pub(crate) fn push(&self) {
+    pub fn push(&self) {
         self.memory().pushes = true;
     }
 
     /// Waits for the next GET without a cursor, unless there was one already.
-    pub(crate) async fn listened(&self) {
+    pub async fn listened(&self) {
         let listened = Arc::clone(&self.memory().listened);
         listened.notified().await;
     }
 
     /// Treats one of the next tool calls in this way.
-    pub(crate) fn be(&self, mood: Mood) {
+    pub fn be(&self, mood: Mood) {
         self.memory().moods.push(mood);
     }
 
     /// From now on, treats all calls regularly.
-    pub(crate) fn be_well(&self) {
+    pub fn be_well(&self) {
         self.memory().moods.clear();
     }
 

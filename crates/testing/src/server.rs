@@ -31,7 +31,7 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 use super::{SOON, STALL, shown, within};
 
 /// The scripted server. See the module.
-pub(crate) struct Server {
+pub struct Server {
     address: SocketAddr,
     scheme: &'static str,
     arrivals: mpsc::UnboundedReceiver<Arrival>,
@@ -53,18 +53,18 @@ struct Desk {
 
 impl Server {
     /// Starts a server for `http://127.0.0.1`.
-    pub(crate) async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::on(TcpListener::bind("127.0.0.1:0").await.expect("a port"), None)
     }
 
     /// Starts a server for `https://localhost`.
-    pub(crate) async fn start_tls(config: ServerConfig) -> Self {
+    pub async fn start_tls(config: ServerConfig) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         Self::on(listener, Some(TlsAcceptor::from(Arc::new(config))))
     }
 
     /// Starts a server on the test's own listener.
-    pub(crate) fn on(listener: TcpListener, tls: Option<TlsAcceptor>) -> Self {
+    pub fn on(listener: TcpListener, tls: Option<TlsAcceptor>) -> Self {
         let address = listener.local_addr().expect("a bound listener");
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (arrived, arrivals) = mpsc::unbounded_channel();
@@ -75,22 +75,22 @@ impl Server {
 
     /// From now on the test answers GETs, taken with [`Self::get`]. Of the other methods, only [`Self::next`] returns
     /// them.
-    pub(crate) fn expect_get(&self) {
+    pub fn expect_get(&self) {
         self.gets.store(true, Ordering::Release);
     }
 
     /// Returns the address that it listens on.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Returns the port that it listens on.
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.address.port()
     }
 
     /// Returns the origin of its URLs.
-    pub(crate) fn origin(&self) -> String {
+    pub fn origin(&self) -> String {
         match self.scheme {
             "https" => format!("https://localhost:{}", self.port()),
             _ => format!("http://{}", self.address),
@@ -98,12 +98,12 @@ impl Server {
     }
 
     /// Returns settings for a bridge to this server that ignore the environment's proxy.
-    pub(crate) fn config(&self) -> Config {
+    pub fn config(&self) -> Config {
         config(&format!("{}/mcp", self.origin()))
     }
 
     /// Returns the next HTTP request of any kind.
-    pub(crate) async fn next(&mut self, awaited: &str) -> Exchange {
+    pub async fn next(&mut self, awaited: &str) -> Exchange {
         match self.put_by.pop_front() {
             Some(exchange) => exchange,
             None => self.arrival(awaited).await,
@@ -111,7 +111,7 @@ impl Server {
     }
 
     /// Returns the next HTTP request that is not a GET. It must be a valid POST (R20).
-    pub(crate) async fn post(&mut self) -> Exchange {
+    pub async fn post(&mut self) -> Exchange {
         let exchange = self.first("a POST from the bridge", |exchange| exchange.verb != "GET").await;
         exchange.check_post();
         exchange
@@ -119,7 +119,7 @@ impl Server {
 
     /// Returns the next HTTP request. It must be the POST of a modern message: it names its version and its method, and
     /// no session (R60, R61, R72).
-    pub(crate) async fn modern_post(&mut self) -> Exchange {
+    pub async fn modern_post(&mut self) -> Exchange {
         let exchange = self.next("a modern POST from the bridge").await;
         exchange.check_post();
         exchange.check_modern();
@@ -127,7 +127,7 @@ impl Server {
     }
 
     /// Returns the POST of the request with this id, written as JSON. Keeps earlier requests for later.
-    pub(crate) async fn post_of(&mut self, id: &str) -> Exchange {
+    pub async fn post_of(&mut self, id: &str) -> Exchange {
         let wanted = |exchange: &Exchange| exchange.id().as_deref() == Some(id);
         let exchange = self.first(&format!("the POST of request {id}"), wanted).await;
         exchange.check_post();
@@ -135,7 +135,7 @@ impl Server {
     }
 
     /// Returns the next GET, which must ask for an event stream (R29). Keeps earlier requests for later.
-    pub(crate) async fn get(&mut self) -> Exchange {
+    pub async fn get(&mut self) -> Exchange {
         assert!(self.gets.load(Ordering::Acquire), "the test did not call `expect_get`");
         let exchange = self.first("a GET from the bridge", |exchange| exchange.verb == "GET").await;
         assert_eq!(exchange.header("accept"), Some("text/event-stream"), "{}", exchange.shown());
@@ -158,7 +158,7 @@ impl Server {
     }
 
     /// Answers `initialize` with this session and version, and returns the response.
-    pub(crate) async fn initialize(&mut self, session: Option<&str>, version: &str) -> String {
+    pub async fn initialize(&mut self, session: Option<&str>, version: &str) -> String {
         let initialize = self.post().await;
         assert_eq!(initialize.rpc_method(), "initialize");
         assert_eq!(initialize.header("mcp-session-id"), None, "initialize must not carry a session (R23)");
@@ -166,7 +166,7 @@ impl Server {
     }
 
     /// Discards requests that carry no JSON-RPC request of the client and that may or may not have arrived.
-    pub(crate) fn forget_notifications(&mut self) {
+    pub fn forget_notifications(&mut self) {
         while let Ok(Ok(exchange)) = self.arrivals.try_recv() {
             self.put_by.push_back(exchange);
         }
@@ -174,7 +174,7 @@ impl Server {
     }
 
     /// Discards requests that open a subscription and that may or may not have arrived.
-    pub(crate) fn forget_subscriptions(&mut self) {
+    pub fn forget_subscriptions(&mut self) {
         while let Ok(Ok(exchange)) = self.arrivals.try_recv() {
             self.put_by.push_back(exchange);
         }
@@ -182,7 +182,7 @@ impl Server {
     }
 
     /// Fails the test if a request is left that it did not take.
-    pub(crate) fn expect_no_more(&mut self) {
+    pub fn expect_no_more(&mut self) {
         if let Some(exchange) = self.put_by.pop_front() {
             panic!("an unexpected HTTP request: {}", exchange.shown());
         }
@@ -211,7 +211,7 @@ impl Drop for Server {
 }
 
 /// Returns settings for a bridge to this URL that ignore the environment's proxy.
-pub(super) fn config(url: &str) -> Config {
+pub(crate) fn config(url: &str) -> Config {
     let mut config = Config::new(url).expect("a URL");
     config.proxy = Proxy::None;
     config.timeouts.retry = SOON;
@@ -220,14 +220,14 @@ pub(super) fn config(url: &str) -> Config {
 }
 
 /// One HTTP request, and the socket for its response.
-pub(crate) struct Exchange {
-    pub(crate) verb: String,
-    pub(crate) target: String,
+pub struct Exchange {
+    pub verb: String,
+    pub target: String,
     /// Names in lower case, in the order of arrival.
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Bytes,
+    pub headers: Vec<(String, String)>,
+    pub body: Bytes,
     /// The server's number for this connection, starting at 0.
-    pub(crate) connection: usize,
+    pub connection: usize,
     wire: Wire,
     desk: Desk,
     /// Bytes of the response that the bridge has not taken yet.
@@ -266,7 +266,7 @@ struct Peek<'a> {
 
 impl Exchange {
     /// Returns the value of a header that occurs at most once.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str());
         let value = values.next();
         assert!(values.next().is_none(), "the header {name} came twice: {}", self.shown());
@@ -274,27 +274,27 @@ impl Exchange {
     }
 
     /// Returns the body as text.
-    pub(crate) fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("a body in UTF-8")
     }
 
     /// Returns the id of the message as it is written; `None` for a notification.
-    pub(crate) fn id(&self) -> Option<String> {
+    pub fn id(&self) -> Option<String> {
         self.peek().and_then(|peek| peek.id.map(|id| id.get().to_owned()))
     }
 
     /// Returns the parsed message.
-    pub(crate) fn value(&self) -> serde_json::Value {
+    pub fn value(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
     /// Returns the JSON-RPC method of the message.
-    pub(crate) fn rpc_method(&self) -> String {
+    pub fn rpc_method(&self) -> String {
         self.peek().and_then(|peek| peek.method).unwrap_or_default()
     }
 
     /// Returns the id that a cancellation names, as it is written.
-    pub(crate) fn cancelled_id(&self) -> Option<String> {
+    pub fn cancelled_id(&self) -> Option<String> {
         #[derive(Deserialize)]
         struct Cancelled<'a> {
             method: &'a str,
@@ -325,7 +325,7 @@ impl Exchange {
     }
 
     /// Checks that the message and its headers are modern.
-    pub(crate) fn check_modern(&self) {
+    pub fn check_modern(&self) {
         assert!(self.text().contains("io.modelcontextprotocol/protocolVersion"), "{}", self.shown());
         assert!(self.header("mcp-protocol-version").is_some(), "{}", self.shown());
         assert_eq!(self.header("mcp-method"), Some(self.rpc_method().as_str()), "{}", self.shown());
@@ -341,7 +341,7 @@ impl Exchange {
     // Whole HTTP responses.
 
     /// Sends a whole HTTP response with a Content-Length. The connection stays open for the next request.
-    pub(crate) async fn respond(mut self, status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) {
+    pub async fn respond(mut self, status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) {
         let body = body.as_ref();
         let length = body.len().to_string();
         let mut headers = headers.to_vec();
@@ -355,38 +355,38 @@ impl Exchange {
     }
 
     /// Sends these bytes as a whole HTTP response. The connection stays open for the next request.
-    pub(crate) async fn raw(mut self, reply: impl AsRef<[u8]>) {
+    pub async fn raw(mut self, reply: impl AsRef<[u8]>) {
         self.write(reply.as_ref()).await;
         self.give_back();
     }
 
     /// Sends a whole HTTP response of this content type; sends no type if it is empty.
-    pub(crate) async fn respond_as(self, status: u16, content_type: &str, body: impl AsRef<[u8]>) {
+    pub async fn respond_as(self, status: u16, content_type: &str, body: impl AsRef<[u8]>) {
         let headers: &[_] = if content_type.is_empty() { &[] } else { &[("Content-Type", content_type)] };
         self.respond(status, headers, body).await;
     }
 
     /// Sends a JSON body with status 200.
-    pub(crate) async fn json(self, body: impl AsRef<[u8]>) {
+    pub async fn json(self, body: impl AsRef<[u8]>) {
         self.respond_as(200, "application/json", body).await;
     }
 
     /// Sends the result of this request as JSON; returns the response.
-    pub(crate) async fn answer(self, result: &str) -> String {
+    pub async fn answer(self, result: &str) -> String {
         let response = super::response(&self.id().expect("a request"), result);
         self.json(&response).await;
         response
     }
 
     /// Sends an error for this request with this status, as JSON; returns the response.
-    pub(crate) async fn refuse(self, status: u16, code: i64) -> String {
+    pub async fn refuse(self, status: u16, code: i64) -> String {
         let response = super::refusal(&self.id().expect("a request"), code);
         self.respond_as(status, "application/json", &response).await;
         response
     }
 
     /// Sends the result of `initialize`, with a session and a version; returns the response.
-    pub(crate) async fn initialized(self, session: Option<&str>, version: &str) -> String {
+    pub async fn initialized(self, session: Option<&str>, version: &str) -> String {
         let result = format!(
             r#"{{"protocolVersion":"{version}","capabilities":{{}},"serverInfo":{{"name":"s","version":"1"}}}}"#
         );
@@ -398,44 +398,44 @@ impl Exchange {
     }
 
     /// Sends 202 without a body, as for a notification.
-    pub(crate) async fn accepted(self) {
+    pub async fn accepted(self) {
         self.respond(202, &[], "").await;
     }
 
     // HTTP responses in steps.
 
     /// Sends the head of a chunked HTTP response.
-    pub(crate) async fn head(&mut self, status: u16, headers: &[(&str, &str)]) {
+    pub async fn head(&mut self, status: u16, headers: &[(&str, &str)]) {
         let mut headers = headers.to_vec();
         headers.push(("Transfer-Encoding", "chunked"));
         self.write(head(status, &headers).as_bytes()).await;
     }
 
     /// Sends the head of an HTTP response that ends with the connection.
-    pub(crate) async fn head_until_close(&mut self, status: u16, headers: &[(&str, &str)]) {
+    pub async fn head_until_close(&mut self, status: u16, headers: &[(&str, &str)]) {
         let mut headers = headers.to_vec();
         headers.push(("Connection", "close"));
         self.write(head(status, &headers).as_bytes()).await;
     }
 
     /// Sends the head of a chunked event stream.
-    pub(crate) async fn sse(&mut self) {
+    pub async fn sse(&mut self) {
         self.head(200, &[("Content-Type", "text/event-stream")]).await;
     }
 
     /// Sends one chunk of a chunked HTTP response.
-    pub(crate) async fn chunk(&mut self, bytes: impl AsRef<[u8]>) {
+    pub async fn chunk(&mut self, bytes: impl AsRef<[u8]>) {
         assert!(!bytes.as_ref().is_empty(), "an empty chunk is the end of the body");
         self.write(&chunk(bytes.as_ref())).await;
     }
 
     /// Sends one event of a chunked event stream, with its data on one line.
-    pub(crate) async fn event(&mut self, data: &str) {
+    pub async fn event(&mut self, data: &str) {
         self.chunk(format!("data: {data}\n\n")).await;
     }
 
     /// Writes bytes unchanged, outside of any framing.
-    pub(crate) async fn write(&mut self, bytes: &[u8]) {
+    pub async fn write(&mut self, bytes: &[u8]) {
         let mut unsent = self.unsent.split();
         within("the bridge to read the response", async {
             let _ = self.wire.socket.write_all_buf(&mut unsent).await;
@@ -448,7 +448,7 @@ impl Exchange {
 
     /// Sends `block` repeatedly, as chunks, until the bridge stops reading or `most` bytes are written. Returns the
     /// number of bytes. The next write first sends the rest of the last chunk.
-    pub(crate) async fn flood(&mut self, block: &[u8], most: usize) -> usize {
+    pub async fn flood(&mut self, block: &[u8], most: usize) -> usize {
         let block = chunk(block);
         let mut taken = 0;
         loop {
@@ -470,42 +470,42 @@ impl Exchange {
     }
 
     /// Sends the empty result of this request on its event stream, and ends the stream.
-    pub(crate) async fn answer_on_stream(mut self) {
+    pub async fn answer_on_stream(mut self) {
         let response = super::response(&self.id().expect("a request"), "{}");
         self.event(&response).await;
         self.end().await;
     }
 
     /// Ends a chunked HTTP response. The connection stays open for the next request.
-    pub(crate) async fn end(mut self) {
+    pub async fn end(mut self) {
         self.write(b"0\r\n\r\n").await;
         self.give_back();
     }
 
     /// Sends a stream that ends at once and can be resumed at once.
-    pub(crate) async fn ends_to_be_resumed(mut self) {
+    pub async fn ends_to_be_resumed(mut self) {
         self.sse().await;
         self.chunk("retry: 0\nid: 1\ndata:\n\n").await;
         self.end().await;
     }
 
     /// Closes the connection, even in the middle of the response.
-    pub(crate) async fn fin(mut self) {
+    pub async fn fin(mut self) {
         let _ = self.wire.socket.shutdown().await;
     }
 
     /// Closes the sending side, and keeps reading.
-    pub(crate) async fn shut_down(&mut self) {
+    pub async fn shut_down(&mut self) {
         self.wire.socket.shutdown().await.expect("an open socket");
     }
 
     /// Resets the connection, even in the middle of the response.
-    pub(crate) fn reset(self) {
+    pub fn reset(self) {
         self.wire.socket.tcp().set_zero_linger().expect("an open socket");
     }
 
     /// Waits until the bridge closes the connection.
-    pub(crate) async fn closed_by_peer(mut self, awaited: &str) {
+    pub async fn closed_by_peer(mut self, awaited: &str) {
         let surplus = &mut self.wire.surplus;
         let read = within(awaited, self.wire.socket.read_buf(surplus)).await;
         assert!(matches!(read, Ok(0) | Err(_)), "bytes instead of a close: {}", shown(surplus));

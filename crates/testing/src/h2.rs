@@ -10,13 +10,13 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 
 /// The server, for `https://localhost`.
-pub(crate) struct RawH2 {
+pub struct RawH2 {
     listener: TcpListener,
     tls: TlsAcceptor,
 }
 
 /// How the server treats a request.
-pub(crate) enum Fate {
+pub enum Fate {
     /// Status 200 with this JSON.
     Answer(String),
     /// These frames: type, flags and payload.
@@ -48,24 +48,24 @@ const END_HEADERS: u8 = 4;
 
 impl RawH2 {
     /// Listens with these settings, and adds its protocol to them.
-    pub(crate) async fn start(mut config: ServerConfig) -> Self {
+    pub async fn start(mut config: ServerConfig) -> Self {
         config.alpn_protocols = vec![b"h2".to_vec()];
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         Self { listener, tls: TlsAcceptor::from(Arc::new(config)) }
     }
 
     /// Returns the port that it listens on.
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.listener.local_addr().expect("a bound listener").port()
     }
 
     /// Returns the URL of its MCP endpoint.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("https://localhost:{}/mcp", self.port())
     }
 
     /// Serves for ever. Calls `decide` for each request that is not a notification.
-    pub(crate) async fn serve(&self, decide: impl AsyncFn(&Value) -> Fate) {
+    pub async fn serve(&self, decide: impl AsyncFn(&Value) -> Fate) {
         let mut connections: Vec<Connection> = Vec::new();
         loop {
             let converse = poll_fn(|context| {

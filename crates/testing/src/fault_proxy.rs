@@ -25,14 +25,14 @@ use tokio::{
 
 /// The sender of the byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
+pub enum Side {
     Request,
     Response,
 }
 
 /// What happens to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// Both sides see an end.
     Close,
     /// Both sides see a reset.
@@ -47,14 +47,14 @@ pub(crate) enum Fault {
 
 /// A fault that occurs once `after` bytes from this side have passed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Cut {
-    pub(crate) side: Side,
-    pub(crate) after: usize,
-    pub(crate) fault: Fault,
+pub struct Cut {
+    pub side: Side,
+    pub after: usize,
+    pub fault: Fault,
 }
 
 /// The proxy. Dropping it ends it and all of its connections.
-pub(crate) struct FaultProxy {
+pub struct FaultProxy {
     address: SocketAddr,
     plan: Arc<Mutex<Plan>>,
     listening: JoinHandle<()>,
@@ -76,45 +76,45 @@ const LATER: Duration = Duration::from_millis(5);
 
 impl FaultProxy {
     /// Starts a proxy for a server, on a free port.
-    pub(crate) async fn before(server: SocketAddr) -> io::Result<Self> {
+    pub async fn before(server: SocketAddr) -> io::Result<Self> {
         Self::on(TcpListener::bind("127.0.0.1:0").await?, server)
     }
 
     /// Starts a proxy for a server, on the caller's listener.
-    pub(crate) fn on(listener: TcpListener, server: SocketAddr) -> io::Result<Self> {
+    pub fn on(listener: TcpListener, server: SocketAddr) -> io::Result<Self> {
         let (address, plan) = (listener.local_addr()?, Arc::<Mutex<Plan>>::default());
         let listening = tokio::spawn(listen(listener, server, Arc::clone(&plan)));
         Ok(Self { address, plan, listening })
     }
 
     /// Stops the proxy. When this returns, its port refuses connections.
-    pub(crate) async fn stop(mut self) {
+    pub async fn stop(mut self) {
         self.listening.abort();
         let _ = (&mut self.listening).await;
     }
 
     /// Returns the address that it listens on.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Starts to count bytes for this cut.
-    pub(crate) fn arm(&self, cut: Cut) {
+    pub fn arm(&self, cut: Cut) {
         lock(&self.plan).follow(Plan { cut: Some(cut), ..Plan::default() });
     }
 
     /// Disarms the proxy. True if the fault had not yet occurred.
-    pub(crate) fn disarm(&self) -> bool {
+    pub fn disarm(&self) -> bool {
         lock(&self.plan).cut.take().is_some()
     }
 
     /// Starts to record the bytes that pass.
-    pub(crate) fn record(&self) {
+    pub fn record(&self) {
         lock(&self.plan).follow(Plan { records: true, ..Plan::default() });
     }
 
     /// Returns the bytes that have passed since [`Self::record`]: requests, responses.
-    pub(crate) fn recorded(&self) -> (Vec<u8>, Vec<u8>) {
+    pub fn recorded(&self) -> (Vec<u8>, Vec<u8>) {
         let plan = lock(&self.plan).follow(Plan::default());
         (plan.requests, plan.responses)
     }

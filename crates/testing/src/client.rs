@@ -17,7 +17,7 @@ use super::{INITIALIZED, STALL, Server, VERSION, request, shown, within};
 const PIPE: usize = 64 << 10;
 
 /// A client with its bridge. See the module.
-pub(crate) struct Client {
+pub struct Client {
     input: Option<DuplexStream>,
     output: Option<BufReader<DuplexStream>>,
     stop: Option<oneshot::Sender<()>>,
@@ -29,32 +29,32 @@ pub(crate) struct Client {
 
 /// An error from the bridge, checked for its form.
 #[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) code: i64,
-    pub(crate) message: String,
-    pub(crate) data: Value,
+pub struct Failure {
+    pub code: i64,
+    pub message: String,
+    pub data: Value,
 }
 
 impl Failure {
     /// Returns the stage that failed and the party at fault.
-    pub(crate) fn kind(&self) -> &str {
+    pub fn kind(&self) -> &str {
         self.data["kind"].as_str().unwrap_or_default()
     }
 
     /// Returns the HTTP status, if a status is the failure.
-    pub(crate) fn status(&self) -> Option<u64> {
+    pub fn status(&self) -> Option<u64> {
         self.data["httpStatus"].as_u64()
     }
 
     /// True if the bridge says that the server may have executed the request.
-    pub(crate) fn may_have_run(&self) -> bool {
+    pub fn may_have_run(&self) -> bool {
         self.data["mayHaveRun"] == true
     }
 }
 
 impl Client {
     /// Starts a bridge with these settings.
-    pub(crate) fn start(config: Config) -> Self {
+    pub fn start(config: Config) -> Self {
         let (input, stdin) = tokio::io::duplex(PIPE);
         let (stdout, output) = tokio::io::duplex(PIPE);
         let (stop, stopped) = oneshot::channel();
@@ -68,32 +68,32 @@ impl Client {
     }
 
     /// Starts a bridge to a server, with its default settings.
-    pub(crate) fn of(server: &Server) -> Self {
+    pub fn of(server: &Server) -> Self {
         Self::start(server.config())
     }
 
     /// Starts a bridge to a URL; no scripted server needs to listen there.
-    pub(crate) fn to(url: &str) -> Self {
+    pub fn to(url: &str) -> Self {
         Self::start(super::server::config(url))
     }
 
     // Sending.
 
     /// Writes one line.
-    pub(crate) async fn send(&mut self, line: impl AsRef<[u8]>) {
+    pub async fn send(&mut self, line: impl AsRef<[u8]>) {
         self.send_bytes(line).await;
         self.send_bytes("\n").await;
     }
 
     /// Writes bytes unchanged.
-    pub(crate) async fn send_bytes(&mut self, bytes: impl AsRef<[u8]>) {
+    pub async fn send_bytes(&mut self, bytes: impl AsRef<[u8]>) {
         let input = self.input.as_mut().expect("stdin is open");
         within("the bridge to read stdin", input.write_all(bytes.as_ref())).await.expect("the bridge reads stdin");
     }
 
     /// Writes `line` repeatedly until the bridge stops reading or `most` bytes are written. Returns the number of
     /// bytes.
-    pub(crate) async fn flood(&mut self, line: &str, most: usize) -> usize {
+    pub async fn flood(&mut self, line: &str, most: usize) -> usize {
         let line = format!("{line}\n");
         let input = self.input.as_mut().expect("stdin is open");
         let mut taken = 0;
@@ -109,7 +109,7 @@ impl Client {
     }
 
     /// Sends `initialize` with id "init" and returns the line.
-    pub(crate) async fn initialize(&mut self) -> String {
+    pub async fn initialize(&mut self) -> String {
         let params = format!(
             r#"{{"protocolVersion":"{VERSION}","capabilities":{{}},"clientInfo":{{"name":"c","version":"1"}}}}"#
         );
@@ -119,7 +119,7 @@ impl Client {
     }
 
     /// Completes the handshake with the server, which assigns this session.
-    pub(crate) async fn handshake(&mut self, server: &mut Server, session: Option<&str>) {
+    pub async fn handshake(&mut self, server: &mut Server, session: Option<&str>) {
         self.initialize().await;
         let response = server.initialize(session, VERSION).await;
         self.expect(&response).await;
@@ -133,29 +133,29 @@ impl Client {
     }
 
     /// Records that the bridge has created this session itself and must end it.
-    pub(crate) fn has_session(&mut self, session: &str) {
+    pub fn has_session(&mut self, session: &str) {
         self.session = Some(session.to_owned());
     }
 
     /// Closes stdin.
-    pub(crate) fn close_stdin(&mut self) {
+    pub fn close_stdin(&mut self) {
         self.input = None;
     }
 
     /// Closes the reading end of stdout.
-    pub(crate) fn close_stdout(&mut self) {
+    pub fn close_stdout(&mut self) {
         self.output = None;
     }
 
     /// Tells the bridge to stop, as a signal would.
-    pub(crate) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         self.stop.take().expect("not stopped yet").send(()).expect("the bridge runs");
     }
 
     // Receiving.
 
     /// Returns the next line on stdout, without its line end.
-    pub(crate) async fn line(&mut self, awaited: &str) -> Vec<u8> {
+    pub async fn line(&mut self, awaited: &str) -> Vec<u8> {
         let output = self.output.as_mut().expect("stdout is open");
         let mut line = Vec::new();
         within(awaited, output.read_until(b'\n', &mut line)).await.expect("a pipe");
@@ -167,19 +167,19 @@ impl Client {
     }
 
     /// Expects this line next, byte for byte.
-    pub(crate) async fn expect(&mut self, line: impl AsRef<[u8]>) {
+    pub async fn expect(&mut self, line: impl AsRef<[u8]>) {
         let line = line.as_ref();
         let got = self.line(&format!("the line {}", shown(line))).await;
         assert!(got == line, "expected on stdout: {}\n                got: {}", shown(line), shown(&got));
     }
 
     /// Returns the next line, parsed.
-    pub(crate) async fn value(&mut self, awaited: &str) -> Value {
+    pub async fn value(&mut self, awaited: &str) -> Value {
         serde_json::from_slice(&self.line(awaited).await).expect("JSON")
     }
 
     /// Expects these lines next, in any order.
-    pub(crate) async fn expect_all<L: AsRef<[u8]>>(&mut self, lines: impl IntoIterator<Item = L>) {
+    pub async fn expect_all<L: AsRef<[u8]>>(&mut self, lines: impl IntoIterator<Item = L>) {
         let mut wanted: Vec<Vec<u8>> = lines.into_iter().map(|line| line.as_ref().to_vec()).collect();
         while let Some(first) = wanted.first() {
             let got = self.line(&format!("one of {} lines, like {}", wanted.len(), shown(first))).await;
@@ -189,7 +189,7 @@ impl Client {
     }
 
     /// Expects an error from the bridge next, for the request with this id (written as JSON).
-    pub(crate) async fn expect_error(&mut self, id: &str) -> Failure {
+    pub async fn expect_error(&mut self, id: &str) -> Failure {
         let line = self.line(&format!("an error for id {id}")).await;
         let (got, failure) = failure(&line);
         assert_eq!(got, id, "an error with another id: {}", shown(&line));
@@ -197,7 +197,7 @@ impl Client {
     }
 
     /// Expects errors from the bridge next, for these ids in any order.
-    pub(crate) async fn expect_errors(&mut self, ids: &[&str]) -> Vec<Failure> {
+    pub async fn expect_errors(&mut self, ids: &[&str]) -> Vec<Failure> {
         let mut failures = Vec::new();
         let mut seen = Vec::new();
         for _ in ids {
@@ -214,7 +214,7 @@ impl Client {
 
     /// Expects that nothing is in flight in either direction: sends a ping and requires it and its response to come
     /// next.
-    pub(crate) async fn expect_nothing(&mut self, server: &mut Server) {
+    pub async fn expect_nothing(&mut self, server: &mut Server) {
         self.pings += 1;
         self.send(format!(r#"{{"jsonrpc":"2.0","id":"ping {}","method":"ping"}}"#, self.pings)).await;
         let ping = server.post().await;
@@ -224,14 +224,14 @@ impl Client {
     }
 
     /// Expects that the bridge has read all lines up to now: sends a line that it refuses at once, and requires the refusal.
-    pub(crate) async fn expect_all_read(&mut self) {
+    pub async fn expect_all_read(&mut self) {
         self.send("?").await;
         let refusal = self.value("the refusal of a line").await;
         assert_eq!(refusal["error"]["code"], -32_700, "{refusal}");
     }
 
     /// Expects the end of stdout.
-    pub(crate) async fn expect_end_of_output(&mut self) {
+    pub async fn expect_end_of_output(&mut self) {
         let mut rest = Vec::new();
         let output = self.output.as_mut().expect("stdout is open");
         within("the end of stdout", output.read_to_end(&mut rest)).await.expect("a pipe");
@@ -239,18 +239,18 @@ impl Client {
     }
 
     /// Returns how the bridge ended.
-    pub(crate) async fn end(&mut self) -> End {
+    pub async fn end(&mut self) -> End {
         self.outcome().await.expect("a regular end")
     }
 
     /// Returns how the bridge ended, or the error if the end was irregular.
-    pub(crate) async fn outcome(&mut self) -> Result<End, Error> {
+    pub async fn outcome(&mut self) -> Result<End, Error> {
         within("the end of the bridge", &mut self.bridge).await.expect("no panic")
     }
 
     /// Closes stdin, then expects the end of the session (if there is one), the end of the bridge, and nothing more on
     /// either side.
-    pub(crate) async fn finish(mut self, server: &mut Server) {
+    pub async fn finish(mut self, server: &mut Server) {
         self.close_stdin();
         if let Some(session) = self.session.take() {
             let delete = server.next("the DELETE of the session").await;

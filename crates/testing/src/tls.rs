@@ -19,54 +19,55 @@ use tokio_rustls::{
 use super::within;
 
 /// A certificate authority that is not trusted by default.
-pub(crate) struct Authority {
+pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
     /// Creates an authority with its own key.
-    pub(crate) fn new() -> Self {
+    #[allow(clippy::new_without_default, reason = "each is another one")]
+    pub fn new() -> Self {
         Self::named("an authority for tests")
     }
 
     /// Creates an authority with this name.
-    pub(crate) fn named(name: &str) -> Self {
+    pub fn named(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         Self::with(params)
     }
 
     /// Creates an authority with this certificate.
-    pub(crate) fn with(mut params: CertificateParams) -> Self {
+    pub fn with(mut params: CertificateParams) -> Self {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
         Self { issuer: CertifiedIssuer::self_signed(params, key).expect("a certificate") }
     }
 
     /// Returns its certificate.
-    pub(crate) fn pem(&self) -> Vec<u8> {
+    pub fn pem(&self) -> Vec<u8> {
         self.issuer.pem().into_bytes()
     }
 
     /// Returns settings of a server that proves to be `host`.
-    pub(crate) fn server_config(&self, host: &str) -> ServerConfig {
+    pub fn server_config(&self, host: &str) -> ServerConfig {
         self.server_config_of(&CertificateParams::new(vec![host.to_owned()]).expect("a host name"), None)
     }
 
     /// Returns settings of a server with this certificate. It accepts only clients with a certificate from `clients`.
-    pub(crate) fn server_config_of(&self, params: &CertificateParams, clients: Option<&Authority>) -> ServerConfig {
+    pub fn server_config_of(&self, params: &CertificateParams, clients: Option<&Authority>) -> ServerConfig {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         server_config(certificate.der(), &key, clients)
     }
 
     /// Returns settings of a server that presents the authority's own certificate.
-    pub(crate) fn own_server_config(&self) -> ServerConfig {
+    pub fn own_server_config(&self) -> ServerConfig {
         server_config(self.issuer.der(), self.issuer.key(), None)
     }
 
     /// Returns a certificate for a client, and its key.
-    pub(crate) fn client(&self) -> (String, String) {
+    pub fn client(&self) -> (String, String) {
         let key = KeyPair::generate().expect("a key");
         let certificate = CertificateParams::default().signed_by(&key, &self.issuer).expect("a certificate");
         (certificate.pem(), key.serialize_pem())
@@ -92,21 +93,21 @@ fn server_config(certificate: &CertificateDer<'static>, key: &KeyPair, clients: 
 }
 
 /// A server for `https://localhost` that speaks only HTTP/2.
-pub(crate) struct H2Server {
+pub struct H2Server {
     port: u16,
     arrivals: mpsc::UnboundedReceiver<H2Exchange>,
 }
 
 /// One request over HTTP/2.
-pub(crate) struct H2Exchange {
-    pub(crate) body: String,
-    pub(crate) connection: usize,
+pub struct H2Exchange {
+    pub body: String,
+    pub connection: usize,
     respond: SendResponse<Bytes>,
 }
 
 impl H2Server {
     /// Listens with these settings, and adds its protocol to them.
-    pub(crate) async fn start(mut config: ServerConfig) -> Self {
+    pub async fn start(mut config: ServerConfig) -> Self {
         config.alpn_protocols = vec![b"h2".to_vec()];
         let tls = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -122,30 +123,30 @@ impl H2Server {
     }
 
     /// Returns the URL of its MCP endpoint.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("https://localhost:{}/mcp", self.port)
     }
 
     /// Returns the next request.
-    pub(crate) async fn next(&mut self) -> H2Exchange {
+    pub async fn next(&mut self) -> H2Exchange {
         within("a request over HTTP/2", self.arrivals.recv()).await.expect("the server listens")
     }
 }
 
 impl H2Exchange {
     /// Resets this request's stream, and leaves the connection open.
-    pub(crate) fn reset(mut self) {
+    pub fn reset(mut self) {
         self.respond.send_reset(Reason::INTERNAL_ERROR);
     }
 
     /// Sends a head with this header, and nothing more.
-    pub(crate) fn head(mut self, name: &str, value: &str) {
+    pub fn head(mut self, name: &str, value: &str) {
         let head = http::Response::builder().header(name, value).body(()).expect("a head");
         self.respond.send_response(head, true).expect("an open stream");
     }
 
     /// Sends a JSON body with status 200.
-    pub(crate) fn json(mut self, body: &str) {
+    pub fn json(mut self, body: &str) {
         let head = http::Response::builder().header("content-type", "application/json").body(()).expect("a head");
         let mut stream = self.respond.send_response(head, false).expect("an open stream");
         stream.send_data(Bytes::copy_from_slice(body.as_bytes()), true).expect("an open stream");

@@ -17,7 +17,7 @@ use super::SOON;
 
 /// How a proxy treats its clients.
 #[derive(Clone, Copy)]
-pub(crate) enum Manner {
+pub enum Manner {
     /// Accepts every client.
     Open,
     /// Requires this user and password.
@@ -27,19 +27,19 @@ pub(crate) enum Manner {
 }
 
 /// The proxy. See the module.
-pub(crate) struct Proxy {
+pub struct Proxy {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
 }
 
 impl Proxy {
     /// Starts a proxy that speaks each client's protocol.
-    pub(crate) async fn start(manner: Manner) -> Self {
+    pub async fn start(manner: Manner) -> Self {
         Self::on(manner, None).await
     }
 
     /// Starts an HTTP proxy behind TLS, with these settings.
-    pub(crate) async fn start_tls(manner: Manner, config: ServerConfig) -> Self {
+    pub async fn start_tls(manner: Manner, config: ServerConfig) -> Self {
         Self::on(manner, Some(TlsAcceptor::from(Arc::new(config)))).await
     }
 
@@ -63,12 +63,12 @@ impl Proxy {
     }
 
     /// Returns its URL, with `user` as `name:password@` or empty.
-    pub(crate) fn url(&self, scheme: &str, user: &str) -> String {
+    pub fn url(&self, scheme: &str, user: &str) -> String {
         format!("{scheme}://{user}{}", self.address)
     }
 
     /// Returns settings for a bridge to `url` through this proxy.
-    pub(crate) fn config(&self, url: &str, scheme: &str, user: &str) -> Config {
+    pub fn config(&self, url: &str, scheme: &str, user: &str) -> Config {
         let mut config = Config::new(url).expect("a URL");
         let url = ProxyUrl::parse(&self.url(scheme, user)).expect("a proxy's URL");
         config.proxy = Setting::Url { url, except: None };
@@ -77,7 +77,7 @@ impl Proxy {
     }
 
     /// Returns what its clients requested since the last call, one line per connection.
-    pub(crate) fn seen(&self) -> Vec<String> {
+    pub fn seen(&self) -> Vec<String> {
         std::mem::take(&mut *self.seen.lock().expect("no panic"))
     }
 }

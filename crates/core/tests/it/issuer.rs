@@ -23,7 +23,7 @@ use tokio::{
 };
 use url::{Url, form_urlencoded};
 
-use super::{Server, within};
+use crate::support::{Server, within};
 
 /// The parameters of a form or query.
 pub(crate) type Form = HashMap<String, String>;

@@ -11,7 +11,7 @@ pub(crate) const MODERN: &str = "2026-07-28";
 impl Server {
     /// Returns the next POST, which must be a modern one of this method, under an id of the bridge's own (R60, R61,
     /// R72).
-    pub(crate) async fn modern(&mut self, method: &str) -> Exchange {
+    pub async fn modern(&mut self, method: &str) -> Exchange {
         let post = self.post().await;
         assert_eq!(post.rpc_method(), method, "{}", post.text());
         assert_eq!(post.header("mcp-protocol-version"), Some(MODERN), "{}", post.text());
@@ -28,7 +28,7 @@ impl Server {
 
 impl Exchange {
     /// Returns the `_meta` of the message.
-    pub(crate) fn meta(&self) -> Value {
+    pub fn meta(&self) -> Value {
         #[derive(Deserialize)]
         struct Message {
             params: Params,
@@ -43,38 +43,38 @@ impl Exchange {
     }
 
     /// Returns the notifications that a `subscriptions/listen` asks for.
-    pub(crate) fn wanted(&self) -> Value {
+    pub fn wanted(&self) -> Value {
         self.value()["params"]["notifications"].clone()
     }
 
     /// Sends a complete result with these members. Returns the response that the client must receive under its own id.
-    pub(crate) async fn complete(self, id: &str, members: &str) -> String {
+    pub async fn complete(self, id: &str, members: &str) -> String {
         let comma = if members.is_empty() { "" } else { "," };
         self.answer(&format!(r#"{{"resultType":"complete"{comma}{members}}}"#)).await;
         response(id, &format!("{{{members}}}"))
     }
 
     /// Sends a result that asks for input, with these members.
-    pub(crate) async fn ask(self, members: &str) {
+    pub async fn ask(self, members: &str) {
         self.answer(&format!(r#"{{"resultType":"input_required",{members}}}"#)).await;
     }
 
     /// Answers `server/discover` with these capabilities.
-    pub(crate) async fn discovered(self, capabilities: &str) {
+    pub async fn discovered(self, capabilities: &str) {
         let meta = r#"{"io.modelcontextprotocol/serverInfo":{"name":"s","version":"1"}}"#;
         let members = format!(r#""supportedVersions":["{MODERN}"],"capabilities":{capabilities},"_meta":{meta}"#);
         self.complete("0", &members).await;
     }
 
     /// Opens the stream of a subscription with its acknowledgement.
-    pub(crate) async fn acknowledge(&mut self) {
+    pub async fn acknowledge(&mut self) {
         let wanted = self.wanted().to_string();
         self.sse().await;
         self.tell("notifications/subscriptions/acknowledged", &format!(r#""notifications":{wanted}"#)).await;
     }
 
     /// Sends a notification on the stream of a subscription; `members` are those of the parameters.
-    pub(crate) async fn tell(&mut self, method: &str, members: &str) {
+    pub async fn tell(&mut self, method: &str, members: &str) {
         let id = self.id().expect("a request");
         let comma = if members.is_empty() { "" } else { "," };
         let meta = format!(r#""_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}"#);
@@ -84,7 +84,7 @@ impl Exchange {
 
 impl Client {
     /// Sends `initialize` with this id, declaring these capabilities.
-    pub(crate) async fn initialize_as(&mut self, id: &str, capabilities: &str) {
+    pub async fn initialize_as(&mut self, id: &str, capabilities: &str) {
         let client = r#"{"name":"c","version":"1"}"#;
         let params =
             format!(r#"{{"protocolVersion":"{VERSION}","capabilities":{capabilities},"clientInfo":{client}}}"#);
@@ -93,7 +93,7 @@ impl Client {
 
     /// Completes the handshake with a modern server, with the capabilities of both. The test handles the client's
     /// subscriptions.
-    pub(crate) async fn handshake_with_modern(&mut self, server: &mut Server, own: &str, offered: &str) {
+    pub async fn handshake_with_modern(&mut self, server: &mut Server, own: &str, offered: &str) {
         self.initialize_as(r#""init""#, own).await;
         server.post().await.refuse(400, -32_022).await;
         server.modern("server/discover").await.discovered(offered).await;
@@ -104,7 +104,7 @@ impl Client {
     }
 
     /// Expects a request with these parameters next. Returns the id that the bridge has given it, as JSON.
-    pub(crate) async fn asked(&mut self, method: &str, params: &str) -> String {
+    pub async fn asked(&mut self, method: &str, params: &str) -> String {
         let line = self.line(&format!("the question {method}")).await;
         let id = serde_json::from_slice::<Value>(&line).expect("JSON")["id"].to_string();
         assert!(id.starts_with("\"mcp-gangway-"), "{}", shown(&line));
@@ -114,14 +114,14 @@ impl Client {
 
     /// Expects that nothing is in flight in either direction: sends a request and requires it and its response to come
     /// next.
-    pub(crate) async fn expect_quiet(&mut self, server: &mut Server) {
+    pub async fn expect_quiet(&mut self, server: &mut Server) {
         self.send(request("\"quiet\"", "resources/templates/list", "{}")).await;
         let answer = server.modern("resources/templates/list").await.complete("\"quiet\"", "").await;
         self.expect(answer).await;
     }
 
     /// Expects that the bridge answers a ping itself, and sends nothing before it.
-    pub(crate) async fn expect_pong(&mut self) {
+    pub async fn expect_pong(&mut self) {
         self.send(request("\"pong\"", "ping", "{}")).await;
         assert_eq!(self.value("a message").await, json!({"jsonrpc": "2.0", "id": "pong", "result": {}}));
     }

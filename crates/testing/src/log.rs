@@ -17,24 +17,24 @@ use super::within;
 
 /// All log lines, at every level.
 #[derive(Clone, Default)]
-pub(crate) struct Log {
+pub struct Log {
     text: Arc<Mutex<String>>,
     changed: Arc<Notify>,
 }
 
 impl Log {
     /// Records what this thread logs, until the guard is dropped.
-    pub(crate) fn record(&self) -> DefaultGuard {
+    pub fn record(&self) -> DefaultGuard {
         tracing::subscriber::set_default(self.clone())
     }
 
     /// All lines so far.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         self.text.lock().unwrap().clone()
     }
 
     /// Waits until a line contains this.
-    pub(crate) async fn wait_for(&self, part: &str) {
+    pub async fn wait_for(&self, part: &str) {
         within(part, async {
             while !self.text().contains(part) {
                 self.changed.notified().await;
