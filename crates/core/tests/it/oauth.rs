@@ -80,13 +80,30 @@ pub(crate) async fn with_token(server: &mut Server, token: &str) -> Exchange {
     post
 }
 
+/// Calls with this id, and refuses the call, which has no token yet.
+pub(crate) async fn refused_call(client: &mut Client, server: &mut Server, issuer: &Issuer, id: &str) {
+    client.send(call(id)).await;
+    refuse(server, issuer).await;
+}
+
+/// Answers the next request, which must have this token.
+pub(crate) async fn answered(client: &mut Client, server: &mut Server, token: &str) {
+    let answer = with_token(server, token).await.answer("{}").await;
+    client.expect(answer).await;
+}
+
+/// Calls with this id, and answers the call, which must have this token.
+pub(crate) async fn answered_call(client: &mut Client, server: &mut Server, id: &str, token: &str) {
+    client.send(call(id)).await;
+    answered(client, server, token).await;
+}
+
 #[tokio::test]
 async fn the_message_waits_for_the_sign_in_and_is_sent_again() {
     let (mut server, issuer, config, mut prompts, folder) = scene().await;
     let mut client = Client::start(config.clone());
     client.send(call("1")).await;
-    client.send(call("2")).await;
-    refuse(&mut server, &issuer).await;
+    refused_call(&mut client, &mut server, &issuer, "2").await;
     refuse(&mut server, &issuer).await;
     let url = prompted(&mut prompts).await;
     let request = query(&url);
@@ -113,10 +130,8 @@ async fn the_message_waits_for_the_sign_in_and_is_sent_again() {
 
     // The next bridge finds the token.
     let mut client = Client::start(config.clone());
-    client.send(call("1")).await;
-    refuse(&mut server, &issuer).await;
-    let answer = with_token(&mut server, "token-2").await.answer("{}").await;
-    client.expect(answer).await;
+    refused_call(&mut client, &mut server, &issuer, "1").await;
+    answered(&mut client, &mut server, "token-2").await;
     client.finish(&mut server).await;
     assert!(prompts.try_recv().is_err());
     assert_eq!(issuer.state().tokens.len(), 1);
@@ -147,11 +162,9 @@ async fn who_signs_out_has_the_tokens_revoked() {
         settings.client_id = Some("known".to_owned());
         settings.credential = secret.map(|secret| Credential::Secret(Secret::new(secret.into())));
         let mut client = Client::start(config.clone());
-        client.send(call("1")).await;
-        refuse(&mut server, &issuer).await;
+        refused_call(&mut client, &mut server, &issuer, "1").await;
         issuer.approve(&prompted(&mut prompts).await).await;
-        let answer = with_token(&mut server, "token-2").await.answer("{}").await;
-        client.expect(answer).await;
+        answered(&mut client, &mut server, "token-2").await;
         client.finish(&mut server).await;
 
         let revocations = sign_out(&mut server, &issuer, &config).await;
@@ -187,8 +200,7 @@ async fn a_credential_of_the_users_own_is_not_replaced() {
 async fn a_refusal_is_told_to_the_user_and_to_the_client() {
     let (mut server, issuer, config, mut prompts, _folder) = scene().await;
     let mut client = Client::start(config);
-    client.send(call("1")).await;
-    refuse(&mut server, &issuer).await;
+    refused_call(&mut client, &mut server, &issuer, "1").await;
     let request = query(&prompted(&mut prompts).await);
     let redirect = Url::parse(&request["redirect_uri"]).unwrap();
     for (stray, status) in [("/favicon.ico", "404"), ("/callback?code=x&state=y", "400"), ("/callback", "400")] {
@@ -202,8 +214,7 @@ async fn a_refusal_is_told_to_the_user_and_to_the_client() {
     assert_eq!((failure.kind(), failure.may_have_run()), ("sign_in_failed", false), "{failure:?}");
     assert!(failure.message.contains("access_denied"), "{failure:?}");
     // The bridge does not prompt again at once.
-    client.send(call("2")).await;
-    refuse(&mut server, &issuer).await;
+    refused_call(&mut client, &mut server, &issuer, "2").await;
     assert!(client.expect_error("2").await.message.contains("access_denied"));
     assert!(prompts.try_recv().is_err());
     client.finish(&mut server).await;
@@ -216,8 +227,7 @@ async fn an_answer_of_another_issuer_is_not_used() {
     {
         let (mut server, issuer, config, mut prompts, _folder) = scene().await;
         let mut client = Client::start(config);
-        client.send(call("1")).await;
-        refuse(&mut server, &issuer).await;
+        refused_call(&mut client, &mut server, &issuer, "1").await;
         let page = come_back(&query(&prompted(&mut prompts).await), answer).await;
         assert!(page.contains("does not come from") && !page.contains("hunter2"), "{page}");
         assert!(client.expect_error("1").await.message.contains("does not come from"));
@@ -274,11 +284,9 @@ async fn a_token_is_renewed_ahead_of_its_end_and_once_for_many_calls() {
 async fn a_refused_token_is_renewed_once_for_many_calls() {
     let (mut server, issuer, config, mut prompts, _folder) = scene().await;
     let mut client = Client::start(config);
-    client.send(call("0")).await;
-    refuse(&mut server, &issuer).await;
+    refused_call(&mut client, &mut server, &issuer, "0").await;
     issuer.approve(&prompted(&mut prompts).await).await;
-    let answer = with_token(&mut server, "token-2").await.answer("{}").await;
-    client.expect(answer).await;
+    answered(&mut client, &mut server, "token-2").await;
     let ids: Vec<_> = (1..=64).map(|id| id.to_string()).collect();
     for id in &ids {
         client.send(call(id)).await;
@@ -301,8 +309,7 @@ async fn a_refused_token_is_renewed_once_for_many_calls() {
 async fn a_refused_refresh_token_leads_to_a_new_sign_in() {
     let (mut server, issuer, config, mut prompts, _folder) = scene().await;
     let mut client = Client::start(config);
-    client.send(call("1")).await;
-    refuse(&mut server, &issuer).await;
+    refused_call(&mut client, &mut server, &issuer, "1").await;
     issuer.approve(&prompted(&mut prompts).await).await;
     issuer.state().refreshes = false;
     unauthorized(with_token(&mut server, "token-2").await, &issuer).await;
@@ -319,17 +326,14 @@ async fn a_refused_refresh_token_leads_to_a_new_sign_in() {
 async fn a_token_that_is_refused_after_its_renewal_leads_to_a_new_sign_in() {
     let (mut server, issuer, config, mut prompts, _folder) = scene().await;
     let mut client = Client::start(config);
-    client.send(call("1")).await;
-    refuse(&mut server, &issuer).await;
+    refused_call(&mut client, &mut server, &issuer, "1").await;
     issuer.approve(&prompted(&mut prompts).await).await;
-    let answer = with_token(&mut server, "token-2").await.answer("{}").await;
-    client.expect(answer).await;
+    answered(&mut client, &mut server, "token-2").await;
     client.send(call("2")).await;
     unauthorized(with_token(&mut server, "token-2").await, &issuer).await;
     unauthorized(with_token(&mut server, "token-3").await, &issuer).await;
     issuer.approve(&prompted(&mut prompts).await).await;
-    let answer = with_token(&mut server, "token-5").await.answer("{}").await;
-    client.expect(answer).await;
+    answered(&mut client, &mut server, "token-5").await;
     client.finish(&mut server).await;
 }
 
@@ -337,8 +341,7 @@ async fn a_token_that_is_refused_after_its_renewal_leads_to_a_new_sign_in() {
 async fn more_scope_is_asked_for_with_what_was_granted_and_three_times_at_most() {
     let (mut server, issuer, config, mut prompts, _folder) = scene().await;
     let mut client = Client::start(config);
-    client.send(call("1")).await;
-    refuse(&mut server, &issuer).await;
+    refused_call(&mut client, &mut server, &issuer, "1").await;
     issuer.approve(&prompted(&mut prompts).await).await;
     let scope = |scope: &str| issuer.challenge(&format!(r#", error="insufficient_scope", scope="{scope}""#));
     let mut granted = "read".to_owned();
@@ -365,14 +368,12 @@ async fn more_scope_is_asked_for_with_what_was_granted_and_three_times_at_most()
 async fn a_changed_authorization_server_means_a_new_client_and_no_old_token() {
     let (mut server, issuer, config, mut prompts, _folder) = scene().await;
     let mut client = Client::start(config);
-    client.send(call("1")).await;
-    refuse(&mut server, &issuer).await;
+    refused_call(&mut client, &mut server, &issuer, "1").await;
     issuer.approve(&prompted(&mut prompts).await).await;
     let other = Issuer::of(&server).await;
     unauthorized(with_token(&mut server, "token-2").await, &other).await;
     other.approve(&prompted(&mut prompts).await).await;
-    let answer = with_token(&mut server, "token-2").await.answer("{}").await;
-    client.expect(answer).await;
+    answered(&mut client, &mut server, "token-2").await;
     assert_eq!((issuer.state().tokens.len(), other.state().registrations.len()), (1, 1));
     assert_eq!(other.state().tokens[0]["grant_type"], "authorization_code");
     client.finish(&mut server).await;
@@ -382,8 +383,7 @@ async fn a_changed_authorization_server_means_a_new_client_and_no_old_token() {
 async fn a_token_may_expire_while_a_tool_runs() {
     let (mut server, issuer, config, mut prompts, _folder) = scene().await;
     let mut client = Client::start(config);
-    client.send(call("1")).await;
-    refuse(&mut server, &issuer).await;
+    refused_call(&mut client, &mut server, &issuer, "1").await;
     issuer.approve(&prompted(&mut prompts).await).await;
     let mut post = with_token(&mut server, "token-2").await;
     server.expect_get();
@@ -440,19 +440,15 @@ async fn a_request_waits_so_long_and_later_ones_are_told_where_to_sign_in() {
     let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
     config.oauth.as_mut().unwrap().login_wait = Duration::from_secs(2);
     let mut client = Client::start(config);
-    client.send(call("1")).await;
-    refuse(&mut server, &issuer).await;
+    refused_call(&mut client, &mut server, &issuer, "1").await;
     let url = prompted(&mut prompts).await;
     let failure = client.expect_error("1").await;
     assert_eq!((failure.kind(), failure.data["url"].as_str()), ("sign_in", Some(&*url)), "{failure:?}");
-    client.send(call("2")).await;
-    refuse(&mut server, &issuer).await;
+    refused_call(&mut client, &mut server, &issuer, "2").await;
     assert_eq!(client.expect_error("2").await.data["url"].as_str(), Some(&*url));
     issuer.approve(&url).await;
     // The page is sent only after the token is stored.
-    client.send(call("3")).await;
-    let answer = with_token(&mut server, "token-2").await.answer("{}").await;
-    client.expect(answer).await;
+    answered_call(&mut client, &mut server, "3", "token-2").await;
     assert!(prompts.try_recv().is_err());
     client.finish(&mut server).await;
 }
@@ -463,12 +459,10 @@ async fn a_device_code_needs_no_browser() {
     config.oauth.as_mut().unwrap().grant = Grant::Device;
     issuer.state().device_waits = 1;
     let mut client = Client::start(config);
-    client.send(call("1")).await;
-    refuse(&mut server, &issuer).await;
+    refused_call(&mut client, &mut server, &issuer, "1").await;
     let Some(Prompt::Device { url, code, .. }) = within("a prompt", prompts.recv()).await else { panic!("a code") };
     assert_eq!((url, code), (format!("{}/type", issuer.origin()), "ABCD".to_owned()));
-    let answer = with_token(&mut server, "token-1").await.answer("{}").await;
-    client.expect(answer).await;
+    answered(&mut client, &mut server, "token-1").await;
     {
         let state = issuer.state();
         assert!(state.registrations[0]["grant_types"].to_string().contains("device_code"));
@@ -489,12 +483,10 @@ async fn a_client_can_be_its_own_user() {
         settings.client_id = Some("robot".to_owned());
         settings.credential = Some(credential);
         let mut client = Client::start(config);
-        client.send(call("1")).await;
-        refuse(&mut server, &issuer).await;
+        refused_call(&mut client, &mut server, &issuer, "1").await;
         // This grant has no refresh token; the bridge requests a new token at once.
         unauthorized(with_token(&mut server, "token-1").await, &issuer).await;
-        let answer = with_token(&mut server, "token-2").await.answer("{}").await;
-        client.expect(answer).await;
+        answered(&mut client, &mut server, "token-2").await;
         let form = issuer.state().tokens[0].clone();
         assert_eq!((&*form["grant_type"], &*form["scope"]), ("client_credentials", "read"));
         assert_eq!(form["resource"], format!("{}/mcp", server.origin()));
@@ -524,10 +516,8 @@ async fn a_key_signs_as_its_kind_does_and_the_server_takes() {
         let key = rcgen::KeyPair::generate_for(kind).unwrap().serialize_pem();
         settings.credential = Some(Credential::Key(Secret::new(key)));
         let mut client = Client::start(config);
-        client.send(call("1")).await;
-        refuse(&mut server, &issuer).await;
-        let answer = with_token(&mut server, "token-1").await.answer("{}").await;
-        client.expect(answer).await;
+        refused_call(&mut client, &mut server, &issuer, "1").await;
+        answered(&mut client, &mut server, "token-1").await;
         let form = issuer.state().tokens[0].clone();
         let head = form["client_assertion"].split('.').next().unwrap();
         let head: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(head).unwrap()).unwrap();
@@ -547,19 +537,15 @@ async fn a_registered_client_proves_itself_as_the_server_has_said() {
             json!({"token_endpoint_auth_methods_supported": ["none", "client_secret_basic", "client_secret_post"]});
         issuer.state().registered = json!({"client_secret": "hunter2", "token_endpoint_auth_method": method});
         let mut client = Client::start(config.clone());
-        client.send(call("1")).await;
-        refuse(&mut server, &issuer).await;
+        refused_call(&mut client, &mut server, &issuer, "1").await;
         issuer.approve(&prompted(&mut prompts).await).await;
         // The next bridge, which refreshes the token, still knows the method.
-        let answer = with_token(&mut server, "token-2").await.answer("{}").await;
-        client.expect(answer).await;
+        answered(&mut client, &mut server, "token-2").await;
         client.finish(&mut server).await;
         let mut client = Client::start(config);
-        client.send(call("1")).await;
-        refuse(&mut server, &issuer).await;
+        refused_call(&mut client, &mut server, &issuer, "1").await;
         unauthorized(with_token(&mut server, "token-2").await, &issuer).await;
-        let answer = with_token(&mut server, "token-3").await.answer("{}").await;
-        client.expect(answer).await;
+        answered(&mut client, &mut server, "token-3").await;
         client.finish(&mut server).await;
         let state = issuer.state();
         assert_eq!(state.tokens.len(), 2);
@@ -581,15 +567,13 @@ async fn the_users_wishes_are_in_the_requests() {
         settings.client_id = Some("known".to_owned());
         settings.credential = Some(Credential::Secret(Secret::new("hunter2".into())));
         let mut client = Client::start(config);
-        client.send(call("1")).await;
-        refuse(&mut server, &issuer).await;
+        refused_call(&mut client, &mut server, &issuer, "1").await;
         let url = prompted(&mut prompts).await;
         let request = query(&url);
         assert_eq!((&*request["scope"], &*request["audience"], &*request["client_id"]), ("a b", "x&y", "known"));
         assert_eq!(request.get("resource").map(String::as_str), expected);
         issuer.approve(&url).await;
-        let answer = with_token(&mut server, "token-2").await.answer("{}").await;
-        client.expect(answer).await;
+        answered(&mut client, &mut server, "token-2").await;
         let form = issuer.state().tokens[0].clone();
         assert_eq!(form.get("resource").map(String::as_str), expected);
         assert!(form["authorization"].starts_with("Basic "));
@@ -642,12 +626,10 @@ async fn a_folder_that_cannot_be_written_costs_no_sign_in() {
     std::fs::write(&file, "").unwrap();
     config.oauth.as_mut().unwrap().folder = Some(file.join("folder"));
     let mut client = Client::start(config);
-    client.send(call("1")).await;
-    refuse(&mut server, &issuer).await;
+    refused_call(&mut client, &mut server, &issuer, "1").await;
     issuer.approve(&prompted(&mut prompts).await).await;
     unauthorized(with_token(&mut server, "token-2").await, &issuer).await;
-    let answer = with_token(&mut server, "token-3").await.answer("{}").await;
-    client.expect(answer).await;
+    answered(&mut client, &mut server, "token-3").await;
     client.finish(&mut server).await;
 }
 
@@ -800,8 +782,7 @@ async fn the_standing_stream_has_nobody_sign_in() {
     client.expect(answer).await;
     assert!(prompts.try_recv().is_err(), "no browser for the bridge's own stream");
     // The first refused call starts the sign-in. Then the stream has the token, too.
-    client.send(call("2")).await;
-    refuse(&mut server, &issuer).await;
+    refused_call(&mut client, &mut server, &issuer, "2").await;
     issuer.approve(&prompted(&mut prompts).await).await;
     let (mut is_answered, mut is_open) = (false, false);
     while !(is_answered && is_open) {

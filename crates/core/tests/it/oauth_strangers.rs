@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{
     issuer::Issuer,
-    oauth::{prompted, refuse, refused_for, scene, sign_out, unauthorized, with_token},
+    oauth::{prompted, refuse, refused_call, refused_for, scene, sign_out, unauthorized, with_token},
     support::{Client, Log, Server, call},
 };
 
@@ -94,8 +94,7 @@ async fn a_client_of_the_users_is_for_one_authorization_server() {
         client.finish(&mut server).await;
         config.oauth.as_mut().unwrap().issuer = None;
         let mut client = Client::start(config);
-        client.send(call("4")).await;
-        refuse(&mut server, &issuer).await;
+        refused_call(&mut client, &mut server, &issuer, "4").await;
         assert_eq!(client.expect_error("4").await.kind(), "other_issuer");
         client.finish(&mut server).await;
     }
@@ -109,8 +108,7 @@ async fn the_issuer_that_the_user_names_is_the_only_one_to_the_letter() {
         // The rule holds for every kind of client.
         config.oauth.as_mut().unwrap().issuer = Some(named.clone());
         let mut client = Client::start(config);
-        client.send(call("1")).await;
-        refuse(&mut server, &issuer).await;
+        refused_call(&mut client, &mut server, &issuer, "1").await;
         let failure = client.expect_error("1").await;
         assert_eq!(failure.kind(), "other_issuer", "{failure:?}");
         assert!(failure.message.contains(&named) && failure.message.contains(&issuer.origin()), "{failure:?}");
@@ -228,8 +226,7 @@ async fn no_number_of_a_device_code_ends_or_hurries_the_wait() {
             (state.device, state.device_waits, state.device_word) = (device.clone(), usize::MAX, word);
         }
         let mut client = Client::start(config);
-        client.send(call("1")).await;
-        refuse(&mut server, &issuer).await;
+        refused_call(&mut client, &mut server, &issuer, "1").await;
         let failure = client.expect_error("1").await;
         assert_eq!(failure.kind(), "sign_in", "{device}: {failure:?}");
         assert_eq!(issuer.state().tokens.len(), 1, "{device}");
@@ -243,8 +240,7 @@ async fn an_mcp_server_names_so_many_authorization_servers() {
     let names: Vec<_> = (0..20_000).map(|count| format!("{}/{count}", issuer.origin())).collect();
     issuer.state().resource_metadata = json!({"authorization_servers": names});
     let mut client = Client::start(config);
-    client.send(call("1")).await;
-    refuse(&mut server, &issuer).await;
+    refused_call(&mut client, &mut server, &issuer, "1").await;
     assert_eq!(client.expect_error("1").await.kind(), "sign_in_failed");
     client.finish(&mut server).await;
     let asked = issuer.state().requests.len();

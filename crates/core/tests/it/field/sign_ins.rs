@@ -7,7 +7,7 @@ use url::Url;
 
 use crate::{
     issuer::{Issuer, query},
-    oauth::{prompted, refuse, scene, sign_out, unauthorized, with_token},
+    oauth::{answered, prompted, refused_call, scene, sign_out, unauthorized, with_token},
     support::{Client, SOON, Server, call, within},
 };
 
@@ -22,11 +22,9 @@ async fn a_token_may_be_given_in_loose_words() {
         let (mut server, issuer, config, mut prompts, _folder) = scene().await;
         issuer.state().token = token.clone();
         let mut client = Client::start(config.clone());
-        client.send(call("1")).await;
-        refuse(&mut server, &issuer).await;
+        refused_call(&mut client, &mut server, &issuer, "1").await;
         issuer.approve(&prompted(&mut prompts).await).await;
-        let answer = with_token(&mut server, "token-2").await.answer("{}").await;
-        client.expect(answer).await;
+        answered(&mut client, &mut server, "token-2").await;
         let [status] = &*config.account().unwrap().status().await.unwrap() else { panic!("one record") };
         assert_eq!((status.scopes.join(" "), status.can_refresh), (scopes.to_owned(), refreshes), "{token}");
         client.finish(&mut server).await;
@@ -47,13 +45,11 @@ async fn metadata_may_be_written_in_loose_words() {
     issuer.state().resource_metadata = json!({"authorization_servers": origin, "scopes_supported": "read write"});
     issuer.state().registered = json!({"client_id": 12_345, "client_secret": "", "client_secret_expires_at": "0"});
     let mut client = Client::start(config);
-    client.send(call("1")).await;
-    refuse(&mut server, &issuer).await;
+    refused_call(&mut client, &mut server, &issuer, "1").await;
     let url = prompted(&mut prompts).await;
     assert_eq!((&*query(&url)["client_id"], &*query(&url)["scope"]), ("12345", "read write"));
     issuer.approve(&url).await;
-    let answer = with_token(&mut server, "token-2").await.answer("{}").await;
-    client.expect(answer).await;
+    answered(&mut client, &mut server, "token-2").await;
     client.finish(&mut server).await;
 }
 
@@ -69,8 +65,7 @@ async fn an_error_is_named_whatever_its_status_and_form() {
         let (mut server, issuer, config, mut prompts, _folder) = scene().await;
         issuer.state().answers.insert("/token", (status, said));
         let mut client = Client::start(config);
-        client.send(call("1")).await;
-        refuse(&mut server, &issuer).await;
+        refused_call(&mut client, &mut server, &issuer, "1").await;
         issuer.approve(&prompted(&mut prompts).await).await;
         let failure = client.expect_error("1").await;
         assert_eq!(failure.kind(), "sign_in_failed", "{failure:?}");
@@ -87,8 +82,7 @@ async fn a_device_may_be_told_to_wait_with_a_success() {
     issuer.state().device = json!({"user_code": 4711, "interval": "1", "expires_in": null});
     issuer.state().answers.insert("/token", (200, json!({"error": "authorization_pending"})));
     let mut client = Client::start(config);
-    client.send(call("1")).await;
-    refuse(&mut server, &issuer).await;
+    refused_call(&mut client, &mut server, &issuer, "1").await;
     let Some(Prompt::Device { code, .. }) = within("a prompt", prompts.recv()).await else { panic!("a code") };
     assert_eq!(code, "4711");
     within("an early poll", async {
@@ -98,8 +92,7 @@ async fn a_device_may_be_told_to_wait_with_a_success() {
     })
     .await;
     issuer.state().answers.clear();
-    let answer = with_token(&mut server, "token-1").await.answer("{}").await;
-    client.expect(answer).await;
+    answered(&mut client, &mut server, "token-1").await;
     client.finish(&mut server).await;
 }
 
@@ -109,8 +102,7 @@ async fn a_registration_that_takes_only_one_name_of_this_machine_gets_it() {
         let (mut server, issuer, config, mut prompts, _folder) = scene().await;
         issuer.state().redirect_host = Some(only);
         let mut client = Client::start(config.clone());
-        client.send(call("1")).await;
-        refuse(&mut server, &issuer).await;
+        refused_call(&mut client, &mut server, &issuer, "1").await;
         let url = prompted(&mut prompts).await;
         let redirect = Url::parse(&query(&url)["redirect_uri"]).unwrap();
         assert_eq!((redirect.host_str(), redirect.path()), (Some(only), "/callback"));
@@ -124,8 +116,7 @@ async fn a_registration_that_takes_only_one_name_of_this_machine_gets_it() {
         // The next sign-in uses the same client, and registers no other.
         issuer.state().refreshes = false;
         let mut client = Client::start(config);
-        client.send(call("1")).await;
-        refuse(&mut server, &issuer).await;
+        refused_call(&mut client, &mut server, &issuer, "1").await;
         refuse_token(&mut server, &issuer, "token-2").await;
         let url = prompted(&mut prompts).await;
         assert_eq!(query(&url)["redirect_uri"], redirect.as_str());
@@ -144,8 +135,7 @@ async fn the_browser_comes_back_where_the_user_wants() {
     settings.callback_host = Some("localhost".into());
     settings.callback_path = Some("/oauth/callback".into());
     let mut client = Client::start(config);
-    client.send(call("1")).await;
-    refuse(&mut server, &issuer).await;
+    refused_call(&mut client, &mut server, &issuer, "1").await;
     let url = prompted(&mut prompts).await;
     let redirect = Url::parse(&query(&url)["redirect_uri"]).unwrap();
     assert_eq!((redirect.host_str(), redirect.path()), (Some("localhost"), "/oauth/callback"));
@@ -217,8 +207,7 @@ async fn a_client_with_the_other_name_signs_out() {
     let (mut server, issuer, config, mut prompts, _folder) = scene().await;
     issuer.state().redirect_host = Some("localhost");
     let mut client = Client::start(config.clone());
-    client.send(call("1")).await;
-    refuse(&mut server, &issuer).await;
+    refused_call(&mut client, &mut server, &issuer, "1").await;
     issuer.approve(&prompted(&mut prompts).await).await;
     with_token(&mut server, "token-2").await.answer("{}").await;
     client.line("its answer").await;
