@@ -1,5 +1,5 @@
 //! Runs a bridge as a child process: writes and reads its messages and measures its resources. A bridge can be a tree
-//! of processes (`npx`, a shell), so its whole process group is measured, and killed when [`Bridge`] is dropped.
+//! of processes (`npx`, a shell), so its whole process group is measured, and killed when `Bridge` is dropped.
 
 use std::{
     fs,

@@ -247,6 +247,7 @@ fn ask(prompt: &Prompt, server: &str, opens: bool) {
                 logging::say(&format!("or open {complete}"));
             }
         }
+        other => logging::say(&format!("{server} asks you to sign in: {}", other.url())),
     }
 }
 
@@ -323,6 +324,7 @@ fn signed_out(server: &ServerUrl, revocation: &Revocation) -> String {
             let why = error.worded(hints::words);
             format!("; the tokens were deleted here, but maybe not revoked: {why}")
         }
+        other => format!("; revocation: {other:?}"),
     };
     format!("signed out of {server}{rest}")
 }
@@ -341,6 +343,7 @@ fn shown(status: &auth::Status) -> [String; 7] {
     let kept = match &status.kept {
         Kept::Keychain => "the system's keychain".to_owned(),
         Kept::File(path) => path.display().to_string(),
+        other => format!("{other:?}"),
     };
     [
         format!("resource: {}", status.resource),

@@ -30,6 +30,7 @@ const LAST_WRITE: Duration = Duration::from_millis(100);
 
 /// Why the bridge ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum End {
     /// The client closed stdin. Its requests were answered.
     InputClosed,

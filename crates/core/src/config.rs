@@ -252,6 +252,7 @@ impl Default for Limits {
 /// The protocol for a client that knows both eras. Such a client sends `server/discover`, and falls back to
 /// `initialize` if that is refused. Any other client is translated where necessary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ClientEra {
     /// The server's protocol, so nothing needs translation.
     #[default]
@@ -264,6 +265,7 @@ pub enum ClientEra {
 
 /// The HTTP transport of MCP to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TransportMode {
     /// Streamable HTTP, or HTTP+SSE if the server shows that it knows nothing newer (R54).
     #[default]

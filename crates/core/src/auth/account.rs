@@ -53,6 +53,7 @@ pub struct Status {
 
 /// The result of revoking tokens at the authorization server.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Revocation {
     /// The tokens are no longer valid.
     Done,

@@ -46,6 +46,7 @@ pub struct OAuth {
 
 /// The ways to sign in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Grant {
     /// The user signs in with a browser on this machine.
     #[default]
@@ -58,6 +59,7 @@ pub enum Grant {
 
 /// How a client authenticates. Debug does not show the secret.
 #[derive(Clone)]
+#[non_exhaustive]
 pub enum Credential {
     /// A secret that the authorization server also knows.
     Secret(Secret),
@@ -95,6 +97,7 @@ impl fmt::Debug for Secret {
 
 /// The resource that tokens are for (RFC 8707).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Resource {
     /// The resource that the server names, or its URL.
     #[default]
@@ -107,6 +110,7 @@ pub enum Resource {
 
 /// Where the user signs in.
 #[derive(Clone, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Prompt {
     /// In a browser, at this URL.
     Browser {

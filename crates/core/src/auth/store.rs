@@ -136,6 +136,7 @@ impl fmt::Debug for Record {
 
 /// Where a record is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kept {
     /// In the system's keychain.
     Keychain,

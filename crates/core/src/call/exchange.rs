@@ -1,5 +1,16 @@
 //! An exchange: one message, from its turn to be sent until it is finished.
 //!
+//! ```text
+//!  waiting ── turn and permit ──> attempting ── reply ──> following ── response ──> done
+//!     │                             ▲    │                 │    ▲ │
+//!     │ cancelled                   │    │ failure, refusal│    └─┘ stream broke: resume
+//!     ▼                             │    ▼                 │
+//!    done              a remedy, or a wait for a retry <───┘
+//!                                        │ nothing helps
+//!                                        ▼
+//!                                      failed: an error response
+//! ```
+//!
 //! A request is finished when it has its response, any other message when the server has accepted it. The life of an
 //! exchange ([`run`]):
 //!
@@ -66,6 +77,7 @@ const PROBE_TIME: Duration = Duration::from_secs(4);
 /// The most times one message is sent again at once. Each remedy helps once, but other messages may set up new
 /// sessions meanwhile.
 const MOST_AGAIN: u32 = 16;
+
 /// Runs an exchange from start to end. `pending` is the message's entry in the call table; this function removes it.
 pub(crate) async fn run(bridge: &Arc<Bridge>, message: Message, pending: &Arc<Pending>, lane: Lane) {
     let total = match message.method() {

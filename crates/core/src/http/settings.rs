@@ -80,6 +80,7 @@ impl UnixSocket {
 
 /// The HTTP version to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum HttpVersion {
     /// HTTP/2 if the server offers it in the TLS handshake, otherwise HTTP/1.1.
     #[default]
@@ -126,6 +127,7 @@ impl fmt::Debug for ClientIdentity {
 
 /// The proxy to connect through.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub enum Proxy {
     /// The proxy from the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`) or the system.
     #[default]

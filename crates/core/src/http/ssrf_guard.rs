@@ -14,6 +14,7 @@ use std::{
 
 /// Which addresses an HTTP client connects to.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub enum Addresses {
     /// Any.
     #[default]
