@@ -455,7 +455,7 @@ async def test_a_writer_that_takes_nothing(capsys: pytest.CaptureFixture[str]) -
     async with serving(large) as server:
         settings = BridgeSettings(server.url, drain_timeout=0.5)
         assert await asyncio.wait_for(run(settings, pipe.reader, pipe), 20) == 1
-    assert "is lost" in capsys.readouterr().err
+    assert "are lost" in capsys.readouterr().err
 
 
 async def test_a_writer_that_takes_nothing_of_what_is_last(capsys: pytest.CaptureFixture[str]) -> None:
@@ -463,7 +463,7 @@ async def test_a_writer_that_takes_nothing_of_what_is_last(capsys: pytest.Captur
     async with serving(large) as server:
         settings = BridgeSettings(server.url, drain_timeout=0.5)
         assert await asyncio.wait_for(run(settings, pipe.reader, pipe), 20) == 1
-    assert "is lost" in capsys.readouterr().err
+    assert "are lost" in capsys.readouterr().err
 
 
 async def test_a_slow_client_behind_a_socket() -> None:
@@ -583,6 +583,6 @@ async def test_a_slow_reader_of_the_process_s_own_stdout(tmp_path: Path, seconds
         output, errors, found = await asyncio.to_thread(on_stdio, program, seconds)
     assert found == status, errors
     if status:
-        assert b"is lost" in errors
+        assert b"are lost" in errors
     else:
         assert {json.loads(line)["id"] for line in output.splitlines()} == {0, 1, 2, 3, 4}
