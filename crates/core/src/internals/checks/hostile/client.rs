@@ -309,7 +309,7 @@ impl Ledger {
         let entries = &mut *lock(&self.entries);
         let text = std::str::from_utf8(line).unwrap_or("\0");
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        if text.trim_ascii().is_empty() {
+        if text.trim_matches([' ', '\t', '\r', '\n']).is_empty() {
             return;
         }
         match serde_json::from_str::<Vec<&RawValue>>(text) {
