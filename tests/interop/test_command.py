@@ -96,7 +96,7 @@ def test_refused_token(running: Any, launch: Any) -> None:
     assert_untold(refused, error.model_dump_json() + launched.stderr.read_text())
 
 
-def test_requests_of_the_server_with_one_lane(running: Any, launch: Any) -> None:
+def test_requests_of_the_server_with_a_concurrency_of_one(running: Any, launch: Any) -> None:
     """With a limit of one request, the client's responses to the server still pass."""
     launched = launch("--concurrency", "1", running["python-sse"].url)
 
@@ -109,7 +109,7 @@ def test_requests_of_the_server_with_one_lane(running: Any, launch: Any) -> None
     assert launched.status() == "0"
 
 
-def test_ping_and_cancel_with_one_lane(running: Any, launch: Any) -> None:
+def test_ping_and_cancel_with_a_concurrency_of_one(running: Any, launch: Any) -> None:
     """With a limit of one request, a ping and a cancel pass an open call, and the next call takes its place."""
     launched = launch("--concurrency", "1", running["python-sse"].url)
     key = uuid.uuid4().hex

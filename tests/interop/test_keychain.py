@@ -130,7 +130,7 @@ def test_a_sign_in_is_kept_in_the_keychain(user: User) -> None:
 
 
 @needs_keyring
-def test_what_a_file_has_moves_into_the_keychain(user: User) -> None:
+def test_a_record_in_a_file_moves_into_the_keychain(user: User) -> None:
     """A record in a file moves at the next sign-in or renewal. Until then it is used where it is."""
     user.start_keyring()
     user.sign_in("--no-keychain")
@@ -172,7 +172,7 @@ def test_a_locked_keychain_is_left_alone(user: User) -> None:
 
 
 @needs_bus
-def test_a_bus_without_a_keychain(user: User) -> None:
+def test_without_a_keychain_a_file_is_used(user: User) -> None:
     """A file is used, without a warning."""
     log = user.sign_in()
     assert "keychain" not in log
@@ -183,7 +183,7 @@ def test_a_bus_without_a_keychain(user: User) -> None:
     assert user.files() == []
 
 
-def test_a_bus_that_says_nothing(binary: str, running: Any, tmp_path: Path) -> None:
+def test_a_silent_keychain_bus_is_tried_once_and_a_file_used(binary: str, running: Any, tmp_path: Path) -> None:
     """The bridge waits for it once, and then uses a file."""
     user = User(binary, running["guarded"], tmp_path, f"unix:path={tmp_path}/silent")
     with socket.socket(socket.AF_UNIX) as silent:

@@ -46,7 +46,7 @@ def installed() -> None:
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
-def test_the_wrapper_takes_the_originals_place(running: Any, tmp_path: Path, keep_log: Any, gateway: str) -> None:
+def test_the_wrapper_replaces_the_gateways_wrapper(running: Any, tmp_path: Path, keep_log: Any, gateway: str) -> None:
     """`python -m mcp_gangway.wrapper`, launched by the official SDK with the original's variables."""
     server = running[gateway]
     folder = tmp_path / "bridge"

@@ -61,7 +61,7 @@ def test_a_browser_signs_in(running: Any, launch: Any, tmp_path: Path) -> None: 
 
 
 @pytest.mark.parametrize("name", CLIENTS)
-def test_a_slow_user(running: Any, launch: Any, tmp_path: Path, name: str) -> None:  # noqa: F811
+def test_a_slow_sign_in_does_not_delay_the_handshake(running: Any, launch: Any, tmp_path: Path, name: str) -> None:  # noqa: F811
     """No handshake waits for the user. A client with a session gets an error with the URL, and a notification of
     changed tools after the sign-in. A modern client shows the URL, and its call continues.
     """

@@ -107,12 +107,12 @@ def test_trio_is_refused() -> None:
     trio.run(main)
 
 
-def test_no_loop_at_all() -> None:
+def test_a_request_without_an_event_loop_raises_runtime_error() -> None:
     with pytest.raises(RuntimeError, match=r"needs a running asyncio event loop.*asyncio\.run"):
         mcp_gangway.AsyncClient().get("http://127.0.0.1:9/").send(None)
 
 
-def test_one_client_in_many_loops_one_after_the_other() -> None:
+def test_one_client_works_in_many_event_loops_in_turn() -> None:
     client = mcp_gangway.AsyncClient()
     for _ in range(10):
         assert asyncio.run(ask_once(client)) == b"answer"
@@ -147,7 +147,7 @@ class WithoutReaders(asyncio.SelectorEventLoop):
         raise NotImplementedError
 
 
-def test_a_loop_that_watches_no_pipes() -> None:
+def test_an_event_loop_without_add_reader_works() -> None:
     before = threading.active_count()
     for _ in range(3):
         loop = WithoutReaders()
@@ -220,7 +220,7 @@ asyncio.run(main())
 """
 
 
-def test_a_fork_inside_a_loop(run_python: Run) -> None:
+def test_a_fork_inside_an_event_loop_works(run_python: Run) -> None:
     done = run_python(FORK_IN_A_LOOP, "-W", "error")
     assert (done.stderr, done.returncode) == ("", 0)
 
@@ -294,7 +294,7 @@ def QUIET():
 
 @pytest.mark.parametrize("options", [(), ("-W", "error", "-X", "dev")], ids=["usual", "development mode"])
 @pytest.mark.parametrize("end", ENDS)
-def test_the_interpreter_ends_with_4000_pending(run_python: Run, end: str, options: tuple[str, ...]) -> None:
+def test_the_interpreter_exits_with_4000_pending_requests(run_python: Run, end: str, options: tuple[str, ...]) -> None:
     program = PENDING.replace("%s", end) + QUIET + ENDS[end] + "\n"
     if "-X" in options:
         program = program.replace('print("open"', 'warnings.simplefilter("ignore", ResourceWarning); print("open"')
@@ -393,7 +393,7 @@ def test_memory_and_descriptors_are_flat_over_10000_requests(run_python: Run) ->
     assert (done.stderr, done.returncode) == ("", 0)
 
 
-def test_responses_that_nobody_closes_free_their_connections() -> None:
+def test_unclosed_responses_free_their_connections_when_collected() -> None:
     async def main() -> None:
         async with serving(chunked(b"a", HANG)) as server, mcp_gangway.AsyncClient() as client:
             await client.send(client.build_request("GET", server.url), stream=True)
@@ -426,7 +426,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     ],
     ids=["types", "stubs", "lints", "format"],
 )
-def test_checks(arguments: tuple[str, ...]) -> None:
+def test_type_checks_and_lints_pass(arguments: tuple[str, ...]) -> None:
     done = command(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -459,7 +459,7 @@ def test_everything_public_has_a_docstring() -> None:
                 assert found.__doc__ or not documented, f"{name}.{member}"
 
 
-def test_nothing_is_started_by_an_import(run_python: Run) -> None:
+def test_an_import_starts_no_threads_and_does_not_import_httpx(run_python: Run) -> None:
     program = "import mcp_gangway, os, sys; print(len(os.listdir('/proc/self/task')), 'httpx' in sys.modules)"
     done = run_python(program, "-W", "error")
     assert (done.stdout, done.stderr) == ("1 False\n", "")
@@ -471,7 +471,7 @@ def test_a_star_import_needs_nothing_else(run_python: Run) -> None:
     assert (done.stdout, done.stderr) == ("AsyncClient\n", "")
 
 
-def test_an_endless_wait_can_be_interrupted(run_python: Run) -> None:
+def test_sigint_interrupts_a_request_without_a_timeout(run_python: Run) -> None:
     program = """
 import asyncio, os, signal, threading, mcp_gangway
 from http_server import HANG, raw, serving

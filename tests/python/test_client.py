@@ -135,7 +135,7 @@ async def test_a_response_to_head_has_no_body(api: ModuleType) -> None:
         ({"data": "raw"}, b"raw", None),
     ],
 )
-async def test_bodies(api: ModuleType, arguments: dict[str, Any], body: bytes, content_type: str | None) -> None:
+async def test_request_bodies_and_their_content_types(api: ModuleType, arguments: dict[str, Any], body: bytes, content_type: str | None) -> None:
     if content_type == "form":
         content_type = "application/x-www-form-urlencoded"
     async with serving(echo) as server, api.AsyncClient() as client:
@@ -151,7 +151,7 @@ async def test_a_body_keeps_the_content_type_that_was_given(api: ModuleType) -> 
     assert seen["headers"]["content-type"] == "application/x-mine"
 
 
-async def test_json_that_is_none_can_be_sent(api: ModuleType) -> None:
+async def test_json_with_nan_cannot_be_sent(api: ModuleType) -> None:
     with pytest.raises(ValueError, match="Out of range float values"):
         api.Request("POST", "http://127.0.0.1/", json=float("nan"))
 
@@ -187,13 +187,13 @@ async def test_params(api: ModuleType, params: Any, target: str) -> None:
         ("/[a]?[b]", "/[a]?[b]"),
     ],
 )
-async def test_urls_are_encoded_alike(api: ModuleType, path: str, target: str) -> None:
+async def test_urls_are_encoded_as_expected(api: ModuleType, path: str, target: str) -> None:
     async with serving(echo) as server, api.AsyncClient() as client:
         response = await client.get(server.url.removesuffix("/mcp") + path)
     assert response.json()["target"] == target
 
 
-async def test_headers_of_the_client_and_of_the_request(api: ModuleType) -> None:
+async def test_request_headers_override_client_headers(api: ModuleType) -> None:
     async with serving(echo) as server, api.AsyncClient(headers={"X-Kept": "client", "x-Other": "client"}) as client:
         seen = (await client.get(server.url, headers=[("X-OTHER", "one"), ("x-other", "two")])).json()["headers"]
         client.headers["x-kept"] = "changed"
@@ -202,13 +202,13 @@ async def test_headers_of_the_client_and_of_the_request(api: ModuleType) -> None
     assert (again["x-kept"], again["x-other"]) == ("changed", "client")
 
 
-async def test_header_values_in_utf_8(api: ModuleType) -> None:
+async def test_header_values_may_be_utf_8(api: ModuleType) -> None:
     async with serving(echo) as server, api.AsyncClient() as client:
         seen = (await client.get(server.url, headers=[(b"X-Name", "ż".encode())])).json()["headers"]
     assert seen["x-name"].encode("latin-1") == "ż".encode()
 
 
-async def test_the_host_is_that_of_the_url(api: ModuleType) -> None:
+async def test_the_host_header_is_that_of_the_url_unless_given(api: ModuleType) -> None:
     async with serving(echo) as server, api.AsyncClient() as client:
         seen = (await client.get(server.url)).json()["headers"]
         other = (await client.get(server.url, headers={"Host": "elsewhere.example"})).json()["headers"]
@@ -216,7 +216,7 @@ async def test_the_host_is_that_of_the_url(api: ModuleType) -> None:
     assert other["host"] == "elsewhere.example"
 
 
-async def test_any_content_is_accepted(api: ModuleType) -> None:
+async def test_default_accept_headers_allow_any_type_and_compression(api: ModuleType) -> None:
     async with serving(echo) as server, api.AsyncClient() as client:
         seen = (await client.get(server.url)).json()["headers"]
     assert seen["accept"] == "*/*"
@@ -231,7 +231,7 @@ async def test_relative_urls(api: ModuleType) -> None:
     assert absolute == "/mcp/x"
 
 
-async def test_a_request_that_was_built(api: ModuleType) -> None:
+async def test_a_built_request_can_be_sent(api: ModuleType) -> None:
     async with serving(echo) as server, api.AsyncClient(headers={"x-a": "b"}) as client:
         request = client.build_request("POST", server.url, json={"a": 1}, params={"c": "d"})
         seen = (await client.send(request)).json()
@@ -247,7 +247,7 @@ async def test_a_request_that_was_built(api: ModuleType) -> None:
 # Authentication
 
 
-async def test_user_and_password(api: ModuleType) -> None:
+async def test_user_and_password_become_basic_authorization(api: ModuleType) -> None:
     async with serving(echo) as server, api.AsyncClient(auth=("user", "pass:ż")) as client:
         seen = [
             (await client.get(server.url)).json()["headers"].get("authorization"),
@@ -257,7 +257,7 @@ async def test_user_and_password(api: ModuleType) -> None:
     assert seen == ["Basic dXNlcjpwYXNzOsW8", "Basic b3RoZXI6", None]
 
 
-async def test_user_and_password_in_the_url(api: ModuleType) -> None:
+async def test_user_and_password_in_the_url_become_basic_authorization(api: ModuleType) -> None:
     async with serving(echo) as server, api.AsyncClient() as client:
         url = server.url.replace("://", "://us%40er:p%3Aw@")
         response = await client.get(url)
@@ -267,7 +267,7 @@ async def test_user_and_password_in_the_url(api: ModuleType) -> None:
     assert "p%3Aw" not in repr(response.url)
 
 
-async def test_a_function_signs(api: ModuleType) -> None:
+async def test_an_auth_function_may_add_headers(api: ModuleType) -> None:
     def sign(request: Any) -> Any:
         request.headers["x-signed"] = f"{request.method} {request.url}"
         return request
@@ -364,7 +364,7 @@ async def test_response_headers(api: ModuleType) -> None:
 # Streamed responses
 
 
-async def test_bytes_as_they_arrive(api: ModuleType) -> None:
+async def test_body_chunks_are_delivered_as_they_arrive(api: ModuleType) -> None:
     more = asyncio.Event()
     async with serving(chunked(b"one", more, b"two")) as server, api.AsyncClient() as client:
         async with client.stream("GET", server.url) as response:
@@ -390,7 +390,7 @@ async def test_chunk_sizes(api: ModuleType, size: int) -> None:
     assert server.connections == 1
 
 
-async def test_a_compressed_body(api: ModuleType) -> None:
+async def test_a_compressed_body_is_decoded(api: ModuleType) -> None:
     text = "zażółć" * 1000
     packed = gzip.compress(text.encode())
     answer = whole(packed, headers=[("Content-Encoding", "gzip")])
@@ -406,7 +406,7 @@ async def test_a_compressed_body(api: ModuleType) -> None:
     assert server.connections == 1
 
 
-async def test_a_compressed_body_that_is_none(api: ModuleType) -> None:
+async def test_a_body_that_is_not_gzip_raises_decoding_error(api: ModuleType) -> None:
     answer = whole(b"no gzip at all", headers=[("Content-Encoding", "gzip")])
     async with serving(answer) as server, api.AsyncClient() as client:
         with pytest.raises(api.DecodingError):
@@ -416,7 +416,7 @@ async def test_a_compressed_body_that_is_none(api: ModuleType) -> None:
                 await response.aread()
 
 
-async def test_text_whose_characters_are_cut(api: ModuleType) -> None:
+async def test_characters_split_between_chunks_are_decoded(api: ModuleType) -> None:
     text = "ż𝄞e\u0301 \N{REPLACEMENT CHARACTER}"
     data = text.encode()
     pieces = [data[at : at + 1] for at in range(len(data))]
@@ -467,7 +467,7 @@ async def test_lines(api: ModuleType, pieces: list[bytes], lines: list[str]) -> 
             assert [line async for line in response.aiter_lines()] == lines
 
 
-async def test_a_body_arrives_once(api: ModuleType) -> None:
+async def test_a_streamed_body_can_be_read_only_once(api: ModuleType) -> None:
     async with serving(chunked(b"a", b"b")) as server, api.AsyncClient() as client:
         async with client.stream("GET", server.url) as response:
             assert [part async for part in response.aiter_raw()] != []
@@ -482,7 +482,7 @@ async def test_a_body_arrives_once(api: ModuleType) -> None:
                 _ = response.text
 
 
-async def test_a_body_that_was_read_stays(api: ModuleType) -> None:
+async def test_a_body_that_was_read_can_be_read_again(api: ModuleType) -> None:
     async with serving(chunked(b"a", b"b")) as server, api.AsyncClient() as client:
         async with client.stream("GET", server.url) as response:
             assert await response.aread() == b"ab"
@@ -510,7 +510,7 @@ async def test_a_closed_response_cannot_be_read(api: ModuleType) -> None:
 # Timeouts
 
 
-async def test_silence_before_the_head(api: ModuleType) -> None:
+async def test_silence_before_the_head_raises_read_timeout(api: ModuleType) -> None:
     async with serving(raw(HANG)) as server, api.AsyncClient(timeout=0.1) as client:
         with pytest.raises(api.ReadTimeout) as caught:
             await client.get(server.url)
@@ -522,7 +522,7 @@ async def test_silence_before_the_head(api: ModuleType) -> None:
     assert caught.value.request.url == server.url
 
 
-async def test_silence_in_the_body(api: ModuleType) -> None:
+async def test_silence_in_the_body_raises_read_timeout(api: ModuleType) -> None:
     async with serving(chunked(b"a", HANG)) as server, api.AsyncClient() as client:
         seen = []
         async with client.stream("GET", server.url, timeout=0.1) as response:
@@ -536,20 +536,20 @@ async def test_silence_in_the_body(api: ModuleType) -> None:
     assert caught.value.request.url == server.url
 
 
-async def test_no_silence_is_too_long_without_a_limit(api: ModuleType) -> None:
+async def test_a_request_may_override_the_clients_read_timeout(api: ModuleType) -> None:
     answer = chunked(Pause(0.2), b"a", Pause(0.2), b"b")
     async with serving(answer) as server, api.AsyncClient(timeout=0.1) as client:
         assert (await client.get(server.url, timeout=None)).content == b"ab"
         assert (await client.get(server.url, timeout=api.Timeout(0.1, read=5))).content == b"ab"
 
 
-async def test_the_time_is_that_of_silence_and_not_of_the_whole(api: ModuleType) -> None:
+async def test_the_timeout_limits_each_silence_not_the_whole_response(api: ModuleType) -> None:
     answer = chunked(*[b"x", Pause(0.05)] * 20)
     async with serving(answer) as server, api.AsyncClient(timeout=0.5) as client:
         assert (await client.get(server.url)).content == b"x" * 20
 
 
-async def test_a_connection_that_does_not_come(api: ModuleType) -> None:
+async def test_a_connection_that_is_not_accepted_raises_connect_timeout(api: ModuleType) -> None:
     # A listener that accepts nothing and has a full queue.
     with socket.socket() as listener, contextlib.ExitStack() as stack:
         listener.bind(("127.0.0.1", 0))
@@ -565,7 +565,7 @@ async def test_a_connection_that_does_not_come(api: ModuleType) -> None:
     assert isinstance(caught.value, api.TimeoutException)
 
 
-async def test_a_handshake_that_does_not_come(api: ModuleType) -> None:
+async def test_a_tls_handshake_without_an_answer_raises_connect_timeout(api: ModuleType) -> None:
     async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
@@ -574,7 +574,7 @@ async def test_a_handshake_that_does_not_come(api: ModuleType) -> None:
             await client.get(f"https://127.0.0.1:{port}/")
 
 
-async def test_connections_that_are_all_in_use(api: ModuleType) -> None:
+async def test_a_request_with_no_free_connection_raises_pool_timeout(api: ModuleType) -> None:
     release = asyncio.Event()
     limits = api.Limits(max_connections=1)
     timeout = api.Timeout(5.0, pool=0.1)
@@ -593,7 +593,7 @@ async def test_connections_that_are_all_in_use(api: ModuleType) -> None:
             assert (await client.get(server.url)).content == b"ab"
 
 
-async def test_who_waits_for_a_connection_gets_the_next(api: ModuleType) -> None:
+async def test_waiting_requests_share_the_limited_connections(api: ModuleType) -> None:
     async with serving(chunked(b"a", Pause(0.02), b"b")) as server:
         async with api.AsyncClient(limits=api.Limits(max_connections=2)) as client:
             bodies = await asyncio.gather(*[client.get(server.url) for _ in range(20)])
@@ -604,7 +604,7 @@ async def test_who_waits_for_a_connection_gets_the_next(api: ModuleType) -> None
 # Errors
 
 
-async def test_nobody_listens(api: ModuleType) -> None:
+async def test_a_refused_connection_raises_connect_error(api: ModuleType) -> None:
     async with api.AsyncClient() as client:
         with pytest.raises(api.ConnectError) as caught:
             await client.get(f"http://127.0.0.1:{unused_port()}/")
@@ -613,19 +613,19 @@ async def test_nobody_listens(api: ModuleType) -> None:
     assert caught.value.request.method == "GET"
 
 
-async def test_a_name_that_does_not_exist(api: ModuleType) -> None:
+async def test_an_unknown_host_name_raises_connect_error(api: ModuleType) -> None:
     async with api.AsyncClient() as client:
         with pytest.raises(api.ConnectError):
             await client.get("http://nobody.invalid/")
 
 
-async def test_a_connection_that_ends_before_the_head(api: ModuleType) -> None:
+async def test_a_connection_closed_before_the_head_raises_remote_protocol_error(api: ModuleType) -> None:
     async with serving(raw()) as server, api.AsyncClient() as client:
         with pytest.raises(api.RemoteProtocolError):
             await client.get(server.url)
 
 
-async def test_a_connection_that_ends_in_the_head(api: ModuleType) -> None:
+async def test_a_connection_closed_within_the_head_raises_remote_protocol_error(api: ModuleType) -> None:
     async with serving(raw(b"HTTP/1.1 200 OK\r\nContent-")) as server, api.AsyncClient() as client:
         with pytest.raises(api.RemoteProtocolError):
             await client.get(server.url)
@@ -639,7 +639,7 @@ async def test_a_connection_that_ends_in_the_head(api: ModuleType) -> None:
         [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc"],
     ],
 )
-async def test_a_body_that_ends_too_soon(api: ModuleType, steps: list[bytes]) -> None:
+async def test_a_truncated_response_body_raises_remote_protocol_error(api: ModuleType, steps: list[bytes]) -> None:
     async with serving(raw(*steps)) as server, api.AsyncClient() as client:
         with pytest.raises(api.RemoteProtocolError):
             await client.get(server.url)
@@ -652,7 +652,7 @@ async def test_a_body_that_ends_too_soon(api: ModuleType, steps: list[bytes]) ->
     assert caught.value.request.url == server.url
 
 
-async def test_a_body_that_the_end_of_the_connection_ends(api: ModuleType) -> None:
+async def test_a_body_without_a_length_ends_with_the_connection(api: ModuleType) -> None:
     async with serving(raw(b"HTTP/1.1 200 OK\r\n\r\nabc", Pause(0.05), b"def")) as server, api.AsyncClient() as client:
         assert (await client.get(server.url)).content == b"abcdef"
 
@@ -667,14 +667,14 @@ async def test_a_body_that_the_end_of_the_connection_ends(api: ModuleType) -> No
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
     ],
 )
-async def test_what_is_no_http(api: ModuleType, answer: bytes) -> None:
+async def test_a_response_that_is_not_http_raises_remote_protocol_error(api: ModuleType, answer: bytes) -> None:
     async with serving(raw(answer)) as server, api.AsyncClient() as client:
         with pytest.raises(api.RemoteProtocolError) as caught:
             await client.get(server.url)
     assert str(caught.value)
 
 
-async def test_a_connection_that_is_reset(api: ModuleType) -> None:
+async def test_a_reset_connection_raises_read_error(api: ModuleType) -> None:
     async with serving(chunked(b"a", Pause(0.05), CUT)) as server, api.AsyncClient() as client:
         async with client.stream("GET", server.url) as response:
             with pytest.raises(api.ReadError) as caught:
@@ -687,20 +687,20 @@ async def test_a_connection_that_is_reset(api: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://example.com/", "file:///etc/passwd", "example.com", "/path", ""])
-async def test_other_protocols(api: ModuleType, url: str) -> None:
+async def test_an_unsupported_url_scheme_is_refused(api: ModuleType, url: str) -> None:
     async with api.AsyncClient() as client:
         with pytest.raises(api.UnsupportedProtocol):
             await client.get(url)
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://example.com:port/"])
-async def test_what_is_no_url(api: ModuleType, url: str) -> None:
+async def test_an_invalid_url_is_refused(api: ModuleType, url: str) -> None:
     async with api.AsyncClient() as client:
         with pytest.raises(api.InvalidURL):
             await client.get(url)
 
 
-async def test_a_closed_client(api: ModuleType) -> None:
+async def test_a_closed_client_refuses_requests(api: ModuleType) -> None:
     async with serving(echo) as server:
         client = api.AsyncClient()
         await client.get(server.url)
@@ -717,7 +717,7 @@ async def test_a_closed_client(api: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("value", ["a\r\nX-Injected: b", "a\nb", "a\rb", "a\0b"])
-async def test_line_breaks_in_header_values(api: ModuleType, value: str) -> None:
+async def test_line_breaks_in_header_values_are_refused(api: ModuleType, value: str) -> None:
     async with serving(echo) as server, api.AsyncClient() as client:
         with pytest.raises(api.LocalProtocolError) as caught:
             await client.get(server.url, headers={"Authorization": "Bearer secret" + value})
@@ -728,7 +728,7 @@ async def test_line_breaks_in_header_values(api: ModuleType, value: str) -> None
 
 
 @pytest.mark.parametrize("name", [b"a b", b"a:", b"", b"a\n", "ż".encode()])
-async def test_names_that_no_header_has(api: ModuleType, name: bytes) -> None:
+async def test_invalid_header_names_are_refused(api: ModuleType, name: bytes) -> None:
     async with serving(echo) as server, api.AsyncClient() as client:
         with pytest.raises((api.LocalProtocolError, ValueError)) as caught:
             await client.get(server.url, headers=[(name, b"x")])
@@ -740,7 +740,7 @@ async def test_names_that_no_header_has(api: ModuleType, name: bytes) -> None:
     "arguments",
     [{"content": 1}, {"content": object()}, {"json": object()}, {"headers": 1}, {"params": 1}, {"auth": 1}],
 )
-async def test_arguments_of_wrong_types(api: ModuleType, arguments: dict[str, Any]) -> None:
+async def test_arguments_of_wrong_types_are_refused(api: ModuleType, arguments: dict[str, Any]) -> None:
     async with serving(echo) as server, api.AsyncClient() as client:
         with pytest.raises((TypeError, ValueError, AttributeError)) as caught:
             await client.post(server.url, **arguments)
@@ -750,27 +750,27 @@ async def test_arguments_of_wrong_types(api: ModuleType, arguments: dict[str, An
         assert (await client.get(server.url)).status_code == 200
 
 
-async def test_a_url_of_the_wrong_type(api: ModuleType) -> None:
+async def test_a_url_of_the_wrong_type_raises_type_error(api: ModuleType) -> None:
     async with api.AsyncClient() as client:
         for url in (1, None, b"http://127.0.0.1/"):
             with pytest.raises(TypeError):
                 await client.get(url)
 
 
-async def test_headers_beyond_all_measure(api: ModuleType) -> None:
+async def test_oversized_response_headers_raise_remote_protocol_error(api: ModuleType) -> None:
     for head in (b"X: " + b"a" * 2_000_000 + b"\r\n", b"X: a\r\n" * 50_000):
         async with serving(raw(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n")) as server, api.AsyncClient() as client:
             with pytest.raises(api.RemoteProtocolError):
                 await client.get(server.url)
 
 
-async def test_a_large_header(api: ModuleType) -> None:
+async def test_a_response_header_of_60_kb_is_accepted(api: ModuleType) -> None:
     answer = whole(b"x", headers=[("X", "a" * 60_000)])
     async with serving(answer) as server, api.AsyncClient() as client:
         assert (await client.get(server.url)).headers["x"] == "a" * 60_000
 
 
-async def test_header_values_that_are_not_utf_8(api: ModuleType) -> None:
+async def test_header_values_that_are_not_utf_8_are_read_as_latin_1(api: ModuleType) -> None:
     async with serving(whole(b"", headers=[("X", "a\xff")])) as server, api.AsyncClient() as client:
         headers = (await client.get(server.url)).headers
     assert headers["x"] == "a\xff"
@@ -793,7 +793,7 @@ async def test_a_connection_is_used_again(api: ModuleType) -> None:
         assert (server.connections, server.open_connections) == (1, 1)
 
 
-async def test_a_connection_that_the_server_closed_meanwhile(api: ModuleType) -> None:
+async def test_a_connection_closed_by_the_server_is_replaced(api: ModuleType) -> None:
     async with serving(Answer(whole(b"x").steps, keeps_alive=False)) as server, api.AsyncClient() as client:
         for number in range(1, 4):
             assert (await client.post(server.url, json={})).content == b"x"
@@ -802,7 +802,7 @@ async def test_a_connection_that_the_server_closed_meanwhile(api: ModuleType) ->
             assert server.connections == number
 
 
-async def test_no_connection_is_kept(api: ModuleType) -> None:
+async def test_no_idle_connection_is_kept_with_max_keepalive_0(api: ModuleType) -> None:
     async with serving(whole(b"x")) as server:
         async with api.AsyncClient(limits=api.Limits(max_keepalive_connections=0)) as client:
             await client.get(server.url)
@@ -811,7 +811,7 @@ async def test_no_connection_is_kept(api: ModuleType) -> None:
     assert server.connections == 2
 
 
-async def test_a_connection_is_not_kept_for_ever(api: ModuleType) -> None:
+async def test_an_idle_connection_expires(api: ModuleType) -> None:
     async with serving(whole(b"x")) as server:
         async with api.AsyncClient(limits=api.Limits(keepalive_expiry=0.05)) as client:
             await client.get(server.url)
@@ -873,7 +873,7 @@ def leaves(how: str) -> Any:
     ["by_the_end_of_the_block", "by_break", "by_an_exception", "by_cancellation", "by_a_time_limit", "by_aclose"],
 )
 @pytest.mark.parametrize("body", ["silent", "endless"])
-async def test_leaving_frees_the_connection_at_once(api: ModuleType, how: str, body: str) -> None:
+async def test_leaving_a_stream_closes_its_connection_at_once(api: ModuleType, how: str, body: str) -> None:
     steps = [b"x", HANG] if body == "silent" else [b"x" * 65536] * 10_000
     limits = api.Limits(max_connections=1)
     async with serving(chunked(*steps)) as server, api.AsyncClient(limits=limits, timeout=5.0) as client:
@@ -970,7 +970,7 @@ async def test_a_generator_is_sent_once(api: ModuleType) -> None:
             assert (await client.send(request)).json()["body"] == "abc"
 
 
-async def test_a_body_as_fast_as_the_server_takes_it(api: ModuleType) -> None:
+async def test_a_request_body_is_read_only_as_fast_as_the_server_takes_it(api: ModuleType) -> None:
     taken = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -989,7 +989,7 @@ async def test_a_body_as_fast_as_the_server_takes_it(api: ModuleType) -> None:
     assert 1 <= taken < 20
 
 
-async def test_a_body_that_waits_for_a_connection(api: ModuleType) -> None:
+async def test_the_write_timeout_does_not_run_while_waiting_for_a_connection(api: ModuleType) -> None:
     """The write timeout does not run while the body waits for a connection."""
 
     async def answer(request: Request) -> Answer:
@@ -1004,7 +1004,7 @@ async def test_a_body_that_waits_for_a_connection(api: ModuleType) -> None:
         await first
 
 
-async def test_a_body_may_take_longer_than_its_answer(api: ModuleType) -> None:
+async def test_the_read_timeout_starts_after_the_request_body(api: ModuleType) -> None:
     async def slow() -> AsyncIterator[bytes]:
         for _ in range(4):
             await asyncio.sleep(0.1)
@@ -1017,7 +1017,7 @@ async def test_a_body_may_take_longer_than_its_answer(api: ModuleType) -> None:
             await client.post(server.url, content=slow())
 
 
-async def test_what_a_body_raises(api: ModuleType) -> None:
+async def test_exceptions_of_a_request_body_reach_the_caller(api: ModuleType) -> None:
     async with serving(echo) as server, api.AsyncClient() as client:
         mine = KeyError("mine")
         with pytest.raises(KeyError) as caught:
@@ -1031,7 +1031,7 @@ async def test_what_a_body_raises(api: ModuleType) -> None:
         assert (await client.post(server.url, content=pieces(b"a"))).json()["body"] == "a"
 
 
-async def test_a_request_that_ends_before_its_body(api: ModuleType) -> None:
+async def test_cancelling_a_request_cancels_its_body_iterator(api: ModuleType) -> None:
     forever = asyncio.Event()
     ended: list[str] = []
 
@@ -1057,7 +1057,7 @@ async def test_a_request_that_ends_before_its_body(api: ModuleType) -> None:
             await client.post(f"http://127.0.0.1:{unused_port()}/", content=pieces(b"a", b"b", b"c"))
 
 
-async def test_an_answer_before_the_end_of_the_body() -> None:
+async def test_a_response_may_come_before_the_end_of_the_request_body() -> None:
     """Tests only our client: httpx reads the answer after it has sent the whole body."""
 
     async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -1082,7 +1082,7 @@ async def test_an_answer_before_the_end_of_the_body() -> None:
     assert content.ag_frame is None  # type: ignore[attr-defined]
 
 
-async def test_a_body_that_breaks_its_answer_off() -> None:
+async def test_an_exception_of_the_request_body_ends_the_response() -> None:
     async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"a\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
@@ -1208,7 +1208,7 @@ async def test_a_proxy_for_https(api: ModuleType, authority: Authority) -> None:
     assert "proxy-authorization" not in answer["headers"]
 
 
-async def test_a_proxy_that_refuses(api: ModuleType, authority: Authority) -> None:
+async def test_a_407_of_the_proxy_raises_proxy_error_only_for_https(api: ModuleType, authority: Authority) -> None:
     async with listening(proxy(SeenByProxy(), refuses=True)) as port:
         async with api.AsyncClient(proxy=f"http://127.0.0.1:{port}") as client:
             with pytest.raises(api.ProxyError):
@@ -1232,7 +1232,7 @@ async def test_a_socks_proxy(api: ModuleType, authority: Authority, scheme: str)
     assert targets == [("us@er:pass", target)]
 
 
-async def test_who_looks_names_up(api: ModuleType) -> None:
+async def test_socks5h_resolves_host_names_at_the_proxy(api: ModuleType) -> None:
     for scheme, is_proxy in (("socks5h", True), ("socks5", api is httpx)):
         targets: list[tuple[str, str]] = []
         async with serving(echo) as server, listening(socks(targets)) as port:
@@ -1259,13 +1259,13 @@ async def test_a_socks_proxy_that_refuses(api: ModuleType, url: str) -> None:
     assert len(targets) == 1
 
 
-async def test_a_proxy_that_is_not_there(api: ModuleType) -> None:
+async def test_an_unreachable_proxy_raises_an_error(api: ModuleType) -> None:
     async with api.AsyncClient(proxy=f"http://127.0.0.1:{unused_port()}") as client:
         with pytest.raises((api.ConnectError, api.ProxyError)):
             await client.get("http://server.invalid/")
 
 
-async def test_proxies_of_the_environment(api: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxies_are_taken_from_the_environment(api: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = SeenByProxy()
     async with listening(proxy(seen)) as port, serving(echo) as server:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
@@ -1279,7 +1279,7 @@ async def test_proxies_of_the_environment(api: ModuleType, monkeypatch: pytest.M
     assert len(seen.heads) == 1
 
 
-async def test_a_certificate_that_nobody_vouches_for(api: ModuleType, authority: Authority) -> None:
+async def test_an_untrusted_certificate_raises_connect_error(api: ModuleType, authority: Authority) -> None:
     async with serving(echo, tls=authority.server()) as server:
         async with api.AsyncClient() as client:
             with pytest.raises(api.ConnectError) as caught:
@@ -1289,7 +1289,7 @@ async def test_a_certificate_that_nobody_vouches_for(api: ModuleType, authority:
 
 
 @pytest.mark.parametrize("how", ["path", "text", "folder", "context", "nobody"])
-async def test_ways_to_trust(api: ModuleType, authority: Authority, how: str, tmp_path: Path) -> None:
+async def test_ways_to_configure_certificate_verification(api: ModuleType, authority: Authority, how: str, tmp_path: Path) -> None:
     (tmp_path / "one.pem").write_bytes(authority.path.read_bytes())
     verify: Any = {
         "path": authority.path,
@@ -1306,7 +1306,7 @@ async def test_ways_to_trust(api: ModuleType, authority: Authority, how: str, tm
         assert (await client.get(server.url)).json()["target"] == "/mcp"
 
 
-async def test_a_context_that_trusts_anybody(api: ModuleType, authority: Authority) -> None:
+async def test_an_ssl_context_without_verification_is_used(api: ModuleType, authority: Authority) -> None:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -1315,7 +1315,7 @@ async def test_a_context_that_trusts_anybody(api: ModuleType, authority: Authori
 
 
 @pytest.mark.parametrize("how", ["one file", "two files"])
-async def test_certificates_of_clients(api: ModuleType, authority: Authority, how: str) -> None:
+async def test_client_certificates(api: ModuleType, authority: Authority, how: str) -> None:
     pair = (str(authority.client_certificate), str(authority.client_key))
     cert = str(authority.client_pem) if how == "one file" else pair
     context = authority.server(asks_for_certificate=True)
@@ -1397,7 +1397,7 @@ async def test_http_2_where_the_server_does_not_offer_it(api: ModuleType, author
             assert (await client.get(server.url)).http_version == "HTTP/1.1"
 
 
-async def test_files_that_are_no_certificates(api: ModuleType, tmp_path: Path) -> None:
+async def test_files_that_are_not_certificates_are_refused(api: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "wrong.pem"
     path.write_text("nothing")
     with pytest.raises((ValueError, OSError)):
@@ -1408,7 +1408,7 @@ async def test_files_that_are_no_certificates(api: ModuleType, tmp_path: Path) -
         api.AsyncClient(cert=str(path))
 
 
-async def test_a_proxy_that_is_no_url(api: ModuleType) -> None:
+async def test_a_proxy_that_is_not_a_url_is_refused(api: ModuleType) -> None:
     for proxy in ("", "ftp://127.0.0.1", "http://"):
         with pytest.raises((ValueError, api.InvalidURL)):
             api.AsyncClient(proxy=proxy)

@@ -57,7 +57,7 @@ def answered(request: Request) -> Answer:
 
 
 @pytest.mark.parametrize("form", [dict, str, bytes])
-async def test_a_message_in_each_form(form: type) -> None:
+async def test_a_message_may_be_a_dict_or_str_or_bytes(form: type) -> None:
     payload: Any = message(1, "ping")
     if form is not dict:
         payload = json.dumps(payload) if form is str else json.dumps(payload).encode()
@@ -72,7 +72,7 @@ async def test_a_message_in_each_form(form: type) -> None:
     assert set(request.headers["accept"].replace(" ", "").split(",")) == {JSON, SSE}
 
 
-async def test_a_block_frees_the_connection() -> None:
+async def test_leaving_the_block_closes_the_connection() -> None:
     answer = chunked(event(message(None, "notifications/progress")), HANG, content_type=SSE)
     async with serving(answer) as server, mcp_gangway.AsyncClient() as client:
         for _ in range(3):
@@ -83,14 +83,14 @@ async def test_a_block_frees_the_connection() -> None:
             await server.until(lambda server: server.open_connections == 0)
 
 
-async def test_the_messages_of_a_call_stream() -> None:
+async def test_all_messages_of_a_call_stream_are_delivered() -> None:
     async with serving(answered) as server:
         async with forward_request(server.url, message(1, "tools/call", name="t")) as response:
             items = [json.loads(item) async for item in response.aiter_messages()]
     assert [item.get("method", "answer") for item in items] == ["notifications/progress", "answer"]
 
 
-async def test_a_modern_message_says_of_itself_in_headers() -> None:
+async def test_a_modern_message_gets_its_mcp_headers() -> None:
     meta = {
         "io.modelcontextprotocol/protocolVersion": MODERN,
         "io.modelcontextprotocol/clientInfo": {"name": "c", "version": "1"},
@@ -105,7 +105,7 @@ async def test_a_modern_message_says_of_itself_in_headers() -> None:
     assert not [name for name in legacy if name.startswith("mcp-")]
 
 
-async def test_headers_and_the_client_that_are_given() -> None:
+async def test_given_headers_and_client_are_used() -> None:
     async with serving(answered) as server:
         async with mcp_gangway.AsyncClient(headers=[("X-Both", "1"), ("X-Both", "2"), ("Accept", "a/b")]) as client:
             response = await forward_request(
@@ -135,7 +135,7 @@ async def test_any_status_is_a_response() -> None:
             response.raise_for_status()
 
 
-async def test_time_runs_out() -> None:
+async def test_a_silent_server_raises_read_timeout() -> None:
     async with serving(raw(HANG)) as server:
         with pytest.raises(mcp_gangway.ReadTimeout):
             await forward_request(server.url, message(1, "ping"), timeout=0.1)
@@ -144,13 +144,13 @@ async def test_time_runs_out() -> None:
 @pytest.mark.parametrize(
     "payload", [b"", b"x", "{", {}, [], {"jsonrpc": "2.0"}, b'{"jsonrpc":"2.0","id":1}', b"\xff", "1"]
 )
-async def test_what_is_no_message(payload: Any) -> None:
+async def test_a_payload_that_is_not_a_message_is_refused(payload: Any) -> None:
     with pytest.raises(ValueError, match="JSON"):
         await forward_request("http://127.0.0.1:9/", payload)
 
 
 @pytest.mark.parametrize("payload", [1, None, object(), {1, 2}])
-async def test_what_is_no_payload(payload: Any) -> None:
+async def test_a_payload_of_the_wrong_type_is_refused(payload: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="JSON"):
         await forward_request("http://127.0.0.1:9/", payload)
 
@@ -196,7 +196,7 @@ INITIALIZE = message(
 INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 
 
-async def test_a_session_over_two_streams() -> None:
+async def test_a_session_over_a_reader_and_a_writer() -> None:
     pipe = Pipe(INITIALIZE, INITIALIZED, message(1, "tools/list"), message(2, "tools/call", name="t"))
     async with serving(answered) as server:
         assert await run(BridgeSettings(server.url), pipe.reader, pipe) == 0
@@ -206,7 +206,7 @@ async def test_a_session_over_two_streams() -> None:
     assert [item["method"] for item in pipe.messages() if "id" not in item] == ["notifications/progress"]
 
 
-async def test_what_the_settings_say() -> None:
+async def test_the_settings_are_applied_without_expanding_variables() -> None:
     pipe = Pipe(message(1, "tools/list"))
     async with serving(answered) as server:
         settings = BridgeSettings(
@@ -225,7 +225,7 @@ async def test_what_the_settings_say() -> None:
     assert "b: c" not in repr(settings)
 
 
-async def test_an_answer_comes_while_the_client_stays() -> None:
+async def test_responses_arrive_while_the_client_stays_connected() -> None:
     pipe = Pipe(stays=True)
     async with serving(answered) as server:
         bridge = Bridge(BridgeSettings(server.url))
@@ -240,7 +240,7 @@ async def test_an_answer_comes_while_the_client_stays() -> None:
         await server.until(lambda server: server.open_connections == 0)
 
 
-async def test_what_is_pending_is_answered_when_the_bridge_is_stopped() -> None:
+async def test_pending_requests_get_an_error_when_the_bridge_is_stopped() -> None:
     def hangs(request: Request) -> Answer:
         is_call = request.method == "POST" and request.json().get("method") == "tools/call"
         return raw(HANG) if is_call else answered(request)
@@ -337,7 +337,7 @@ def told(settings: BridgeSettings) -> str:
 
 
 @pytest.mark.parametrize("name", ["url", *WRONG])
-async def test_a_mistake_is_told_by_the_name_of_the_setting(name: str) -> None:
+async def test_the_error_names_the_invalid_setting(name: str) -> None:
     if name == "url":
         for url in ("not a url", "ftp://example.com/", "", 5):
             assert told(BridgeSettings(url)).startswith("url: ")  # type: ignore[arg-type]
@@ -348,7 +348,7 @@ async def test_a_mistake_is_told_by_the_name_of_the_setting(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WRONG_SIGN_IN)
-async def test_a_mistake_in_how_to_sign_in(name: str) -> None:
+async def test_the_error_names_the_invalid_sign_in_setting(name: str) -> None:
     for value in WRONG_SIGN_IN[name]:
         line = told(BridgeSettings("http://127.0.0.1:9/", sign_in=SignIn(**{name: value})))
         assert line.startswith(f"sign_in.{name}: "), line
@@ -356,19 +356,19 @@ async def test_a_mistake_in_how_to_sign_in(name: str) -> None:
     assert line.startswith("sign_in.client_id: ")
 
 
-async def test_settings_that_exclude_each_other() -> None:
+async def test_settings_that_exclude_each_other_are_refused() -> None:
     line = told(BridgeSettings("http://127.0.0.1:9/", auth="Bearer a", auth_command="echo"))
     assert line.startswith("auth_command: ")
     line = told(BridgeSettings("http://127.0.0.1:9/", sign_in=SignIn(client_secret="a", client_private_key="b")))
     assert line.startswith("sign_in.client_private_key: ")
 
 
-async def test_every_setting_has_its_mistakes() -> None:
+async def test_invalid_values_are_tested_for_every_setting() -> None:
     assert {field.name for field in fields(BridgeSettings)} == {"url", *WRONG}
     assert {field.name for field in fields(SignIn)} == {"client_id", *WRONG_SIGN_IN}
 
 
-async def test_certificates_that_cannot_be_used(tmp_path: Path, authority: Authority) -> None:
+async def test_unusable_certificate_files_are_errors(tmp_path: Path, authority: Authority) -> None:
     nothing = tmp_path / "nothing.pem"
     nothing.write_text("nothing")
     for name in ("verify", "cert"):
@@ -377,7 +377,7 @@ async def test_certificates_that_cannot_be_used(tmp_path: Path, authority: Autho
     assert told(BridgeSettings("https://127.0.0.1:9/", cert=pair)).startswith("cert: ")
 
 
-async def test_a_log_that_cannot_be_written(run_python: Run) -> None:
+async def test_an_unwritable_log_file_is_an_error(run_python: Run) -> None:
     program = """
 import asyncio, mcp_gangway
 try:
@@ -389,7 +389,7 @@ except ValueError as error:
     assert done.stdout.startswith("log_file: ")
 
 
-async def test_the_environment_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_environment_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "MCP_AUTH": "Bearer x",
         "CONCURRENCY": "none",
@@ -403,7 +403,7 @@ async def test_the_environment_says_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     assert not {"authorization", "x-a"} & set(server.requests[0].headers)
 
 
-async def test_headers_of_a_file_and_of_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_headers_are_read_from_a_file_and_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKEN_OF_THE_TEST", "t")
     file = tmp_path / "headers"
     file.write_text("# comment\nX-A: file ${TOKEN_OF_THE_TEST}\nX-B: file\n")
@@ -450,7 +450,7 @@ async def test_a_slow_writer_loses_nothing() -> None:
     assert {item["id"] for item in pipe.messages()} == {0, 1, 2, 3, 4}
 
 
-async def test_a_writer_that_takes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_stalled_writer_ends_the_bridge_with_status_1(capsys: pytest.CaptureFixture[str]) -> None:
     pipe = Slow(INITIALIZE, INITIALIZED, *CALLS, rate=1 << 30, most=500_000)
     async with serving(large) as server:
         settings = BridgeSettings(server.url, drain_timeout=0.5)
@@ -458,7 +458,7 @@ async def test_a_writer_that_takes_nothing(capsys: pytest.CaptureFixture[str]) -
     assert "are lost" in capsys.readouterr().err
 
 
-async def test_a_writer_that_takes_nothing_of_what_is_last(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_writer_that_stalls_at_the_last_message_ends_with_status_1(capsys: pytest.CaptureFixture[str]) -> None:
     pipe = Slow(INITIALIZE, INITIALIZED, rate=1 << 30, most=10)
     async with serving(large) as server:
         settings = BridgeSettings(server.url, drain_timeout=0.5)
@@ -466,7 +466,7 @@ async def test_a_writer_that_takes_nothing_of_what_is_last(capsys: pytest.Captur
     assert "is lost" in capsys.readouterr().err
 
 
-async def test_a_slow_client_behind_a_socket() -> None:
+async def test_a_slow_client_behind_a_socket_loses_nothing() -> None:
     """Bytes keep moving, although a single drain takes longer than the drain timeout."""
     statuses: list[int] = []
     received = bytearray()
@@ -493,14 +493,14 @@ async def test_a_slow_client_behind_a_socket() -> None:
     assert [json.loads(line)["id"] for line in received.splitlines()] == [0, 1]
 
 
-async def test_one_stream_without_the_other() -> None:
+async def test_a_reader_without_a_writer_is_refused() -> None:
     pipe = Pipe()
     for streams in ({"reader": pipe.reader}, {"writer": pipe}):
         with pytest.raises(ValueError, match="both a reader and a writer"):
             await run(BridgeSettings("http://127.0.0.1:9/"), **streams)  # type: ignore[arg-type]
 
 
-async def test_a_bridge_runs_once() -> None:
+async def test_a_bridge_can_run_only_once() -> None:
     async with serving(answered) as server:
         bridge, pipe = Bridge(BridgeSettings(server.url)), Pipe(message(1, "ping"))
         assert await bridge.run(pipe.reader, pipe) == 0
@@ -508,7 +508,7 @@ async def test_a_bridge_runs_once() -> None:
             await bridge.run(pipe.reader, Pipe())
 
 
-async def test_a_writer_that_fails() -> None:
+async def test_an_exception_of_the_writer_is_raised() -> None:
     class Broken(Pipe):
         def write(self, data: bytes) -> None:
             raise BrokenPipeError("the client left")
@@ -520,7 +520,7 @@ async def test_a_writer_that_fails() -> None:
         await server.until(lambda server: server.open_connections == 0)
 
 
-async def test_a_reader_that_fails() -> None:
+async def test_an_exception_of_the_reader_is_raised() -> None:
     pipe = Pipe(message(1, "tools/list"), stays=True)
     async with serving(answered) as server:
         running = asyncio.create_task(run(BridgeSettings(server.url), pipe.reader, pipe))
@@ -537,7 +537,7 @@ sys.exit(asyncio.run(mcp_gangway.run(mcp_gangway.BridgeSettings("URL"))))
 """
 
 
-async def test_the_process_s_own_stdin_and_stdout(run_python: Run) -> None:
+async def test_a_bridge_runs_on_stdin_and_stdout(run_python: Run) -> None:
     async with serving(answered) as server:
         program = ON_STDIO.replace("URL", server.url)
         lines = "".join(json.dumps(item) + "\n" for item in (INITIALIZE, INITIALIZED, message(1, "tools/list")))
@@ -548,7 +548,7 @@ async def test_the_process_s_own_stdin_and_stdout(run_python: Run) -> None:
     assert answers[1]["result"] == {"method": "tools/list"}
 
 
-async def test_a_mistake_on_the_process_s_own_stdin_and_stdout(run_python: Run) -> None:
+async def test_an_invalid_setting_on_stdio_raises_value_error(run_python: Run) -> None:
     done = await asyncio.to_thread(run_python, ON_STDIO, "-W", "error", input="")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1].startswith("ValueError: url: ")
@@ -576,7 +576,7 @@ def on_stdio(program: Path, seconds: float | None) -> tuple[bytes, bytes, int]:
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(0.1, 0), (None, 1)], ids=["slow", "not at all"])
-async def test_a_slow_reader_of_the_process_s_own_stdout(tmp_path: Path, seconds: float | None, status: int) -> None:
+async def test_a_slow_reader_of_stdout_loses_nothing_before_the_drain_timeout(tmp_path: Path, seconds: float | None, status: int) -> None:
     async with serving(large) as server:
         program = tmp_path / "bridge.py"
         program.write_text(ON_STDIO.replace('"URL"', f'"{server.url}", drain_timeout=3'))

@@ -56,13 +56,13 @@ async def test_a_request_and_its_response(package: ModuleType) -> None:
     assert server.connections == 1
 
 
-async def test_another_host_that_the_program_names(package: ModuleType) -> None:
+async def test_a_given_host_header_is_sent(package: ModuleType) -> None:
     async with serving(echo) as server, client(package) as http:
         seen = (await http.get(server.url, headers={"Host": "elsewhere.example"})).json()
     assert seen["headers"]["host"] == "elsewhere.example"
 
 
-async def test_a_body_that_is_made_while_it_is_sent(package: ModuleType) -> None:
+async def test_a_generated_request_body_is_sent_in_chunks(package: ModuleType) -> None:
     async def parts() -> Any:
         yield b"a"
         yield b"b"
@@ -145,7 +145,7 @@ async def test_exceptions_before_anything_is_sent(package: ModuleType) -> None:
             await http.get("ftp://127.0.0.1/")
 
 
-async def test_limits_of_the_package(package: ModuleType) -> None:
+async def test_limits_objects_of_the_package_are_accepted(package: ModuleType) -> None:
     transport = AsyncHTTPTransport(limits=package.Limits(max_connections=1))
     async with serving(chunked(b"a", HANG)) as server:
         async with package.AsyncClient(transport=transport, timeout=package.Timeout(5.0, pool=0.1)) as http:
@@ -164,7 +164,7 @@ async def test_tls(package: ModuleType, authority: Authority) -> None:
                 await http.get(server.url)
 
 
-async def test_a_closed_transport(package: ModuleType) -> None:
+async def test_a_closed_transport_refuses_requests(package: ModuleType) -> None:
     transport = AsyncHTTPTransport()
     async with package.AsyncClient(transport=transport):
         pass
@@ -226,7 +226,7 @@ def sdk_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.wait(10)
 
 
-async def test_the_official_sdk(sdk_server: str) -> None:
+async def test_the_official_sdk_works_with_the_transport(sdk_server: str) -> None:
     from mcp import ClientSession
     from mcp.client import streamable_http
 

@@ -130,13 +130,13 @@ def same(one: Any, other: Any) -> bool:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("text", VALUES, ids=lambda text: ascii(text[:30]))
-def test_values(way: str, text: bytes) -> None:
+def test_json_values_equal_those_of_the_json_module(way: str, text: bytes) -> None:
     assert same(WAYS[way](text), json.loads(text))
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("text", ERRORS, ids=lambda text: ascii(text[:30]))
-def test_errors(way: str, text: bytes) -> None:
+def test_json_errors_equal_those_of_the_json_module(way: str, text: bytes) -> None:
     with pytest.raises(ValueError) as expected:
         json.loads(text if way == "loads" else text.decode())
     with pytest.raises(ValueError) as caught:
@@ -222,7 +222,7 @@ def test_random_documents() -> None:
 
 
 @pytest.mark.parametrize("text", ["[" * 1_000_000, "[" * 500_000 + "]" * 500_000, '{"a":' * 200_000])
-def test_nothing_ends_the_interpreter(text: str) -> None:
+def test_deep_nesting_raises_and_does_not_crash_the_interpreter(text: str) -> None:
     for way in WAYS.values():
         with pytest.raises((RecursionError, ValueError)):
             way(text.encode())
@@ -289,7 +289,7 @@ def test_the_data_of_events_and_the_lines_as_objects() -> None:
     assert SseParser(parsed=True).feed(long) == ["x" * 100_000]
 
 
-def test_one_message_that_cannot_be_made_objects_costs_no_other() -> None:
+def test_one_message_that_cannot_be_parsed_loses_no_other() -> None:
     deep = json.dumps({**RESULT, "result": 1}).replace('"result": 1', f'"result": {"[" * 120}1{"]" * 120}')
     parser = MessageParser("text/event-stream", parsed=True)
     long = json.dumps({**RESULT, "result": {"n": 0}}).replace('"n": 0', f'"n": {"1" * 5000}')
@@ -311,12 +311,12 @@ def test_limits_and_other_content() -> None:
         assert parser.feed(b"<html>") == parser.finish()
 
 
-def test_names_come_again_as_the_same_objects() -> None:
+def test_repeated_member_names_share_one_string_object() -> None:
     one, other = (SseParser().feed(b'data: {"jsonrpc": "2.0"}\n\n')[0].json() for _ in range(2))
     assert next(iter(one)) is next(iter(other))
 
 
-def test_an_event_holds_no_large_chunk() -> None:
+def test_an_event_does_not_keep_its_large_chunk_alive() -> None:
     chunk = b"data: small\n\n" + b": " + b"x" * (1 << 20) + b"\n"
     before = sys.getrefcount(chunk)
     parser = SseParser()

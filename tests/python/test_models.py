@@ -44,7 +44,7 @@ def test_secrets_are_not_shown(api: ModuleType, name: str) -> None:
 
 
 @pytest.mark.parametrize("value", [1, None, object(), ["x"]])
-def test_a_header_value_is_text(api: ModuleType, value: Any) -> None:
+def test_a_header_value_must_be_str_or_bytes(api: ModuleType, value: Any) -> None:
     with pytest.raises(TypeError, match="must be str or bytes"):
         api.Headers({"a": value})
 
@@ -118,21 +118,21 @@ def test_a_url_is_a_string_that_hides_its_password() -> None:
         "http://a:99999/",
     ],
 )
-def test_no_url(api: ModuleType, text: str) -> None:
+def test_build_request_refuses_an_invalid_url(api: ModuleType, text: str) -> None:
     with pytest.raises((api.InvalidURL, api.UnsupportedProtocol)):
         api.AsyncClient().build_request("GET", text)
         # httpx checks some of them only when it sends the request.
         raise api.InvalidURL("") if api is not mcp_gangway else AssertionError(text)
 
 
-def test_all_names_of_the_package_are_there() -> None:
+def test_all_public_names_can_be_imported() -> None:
     for name in mcp_gangway.__all__:
         assert getattr(mcp_gangway, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'absent'"):
         _ = mcp_gangway.absent
 
 
-def test_the_exceptions_are_related_as_those_of_httpx() -> None:
+def test_the_exceptions_have_the_same_bases_as_in_httpx() -> None:
     import httpx
     from mcp_gangway import _exceptions
 
@@ -149,7 +149,7 @@ def test_the_exceptions_are_related_as_those_of_httpx() -> None:
     assert theirs - set(ours) == {"CookieConflict", "RequestNotRead"}
 
 
-def test_what_equals_hashes_alike() -> None:
+def test_equal_timeouts_and_limits_have_equal_hashes() -> None:
     assert hash(Timeout(1.0)) == hash(Timeout(1.0))
     assert hash(Limits(max_connections=1)) == hash(Limits(max_connections=1))
     with pytest.raises(TypeError):

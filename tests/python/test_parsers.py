@@ -61,7 +61,7 @@ def test_the_vectors_of_lines(data: bytes, expected: list[str]) -> None:
     assert_at_every_cut(lines, data, expected)
 
 
-def test_all_that_an_event_has() -> None:
+def test_all_fields_of_an_event_are_read() -> None:
     [first, second] = SseParser().feed(b"event: a\nid: 7\nretry: 250\ndata: {\ndata: }\n\ndata: x\n\n")
     assert (first.event, first.id, first.retry, first.data, first.data_bytes) == ("a", "7", 250, "{\n}", b"{\n}")
     assert first.json() == {}
@@ -83,7 +83,7 @@ def test_events_are_values() -> None:
     assert Event(event="message") == Event()
 
 
-def test_an_unfinished_event_is_dropped_unless_it_is_asked_for() -> None:
+def test_an_unfinished_event_is_dropped_unless_requested() -> None:
     for incomplete, expected in ((False, []), (True, ["cut"])):
         parser = SseParser()
         assert parser.feed(b"data: cut") == []
@@ -106,7 +106,7 @@ def test_any_bytes_like_object(chunk: Any) -> None:
     assert NdjsonParser().feed(chunk) == [b"data: x"]
 
 
-def test_the_bytes_of_a_buffer_are_those_when_it_was_fed() -> None:
+def test_a_fed_buffer_may_be_changed_later() -> None:
     buffer = bytearray(b"data: first")
     parser = SseParser()
     parser.feed(buffer)
@@ -116,7 +116,7 @@ def test_the_bytes_of_a_buffer_are_those_when_it_was_fed() -> None:
 
 @pytest.mark.parametrize("chunk", ["text", 1, None, [1], object()])
 @pytest.mark.parametrize("parser", [SseParser, NdjsonParser])
-def test_what_is_not_bytes(parser: Any, chunk: Any) -> None:
+def test_a_chunk_that_is_not_bytes_raises_type_error(parser: Any, chunk: Any) -> None:
     with pytest.raises(TypeError, match=f"a bytes-like object is required, not '{type(chunk).__name__}'"):
         parser().feed(chunk)
 
@@ -132,12 +132,12 @@ def test_what_is_not_bytes(parser: Any, chunk: Any) -> None:
         (lambda: Event(data=b"x"), "data|str"),
     ],
 )
-def test_wrong_arguments(make: Callable[[], Any], message: str) -> None:
+def test_wrong_arguments_raise_an_error(make: Callable[[], Any], message: str) -> None:
     with pytest.raises((TypeError, OverflowError), match=message):
         make()
 
 
-def test_what_is_not_utf_8() -> None:
+def test_invalid_utf_8_is_replaced_in_text_and_kept_in_bytes() -> None:
     [event] = SseParser().feed(b"event: \xff\nid: \xc5\ndata: a\xffb\xf0\x9f\n\n")
     assert (event.event, event.id) == ("\ufffd", "\ufffd")
     assert event.data == "a\ufffdb\ufffd"
@@ -152,7 +152,7 @@ def test_a_line_separator_of_unicode_is_no_line_end() -> None:
     assert NdjsonParser().feed(f"{text}\n".encode()) == [text.encode()]
 
 
-def test_events_over_the_limit_are_passed_over() -> None:
+def test_events_over_the_limit_are_skipped() -> None:
     parser = SseParser(max_event_bytes=4)
     with pytest.raises(MessageTooLarge) as caught:
         parser.feed(b"data: 1234\n\ndata: 12345\n\ndata: 6\n\n")
@@ -167,7 +167,7 @@ def test_events_over_the_limit_are_passed_over() -> None:
     assert [event.data for event in parser.feed(b"data: 1\n\ndata: 8\n\n")] == ["8"]
 
 
-def test_lines_over_the_limit_are_passed_over() -> None:
+def test_lines_over_the_limit_are_skipped() -> None:
     parser = NdjsonParser(max_line_bytes=4)
     with pytest.raises(MessageTooLarge) as caught:
         parser.feed(b"1234\n12345\n6\n")
@@ -197,7 +197,7 @@ def test_many_events_in_one_chunk() -> None:
     assert [event.id for event in found] == [str(number) for number in range(20_000)]
 
 
-def test_random_bytes_never_fail_and_never_depend_on_cuts() -> None:
+def test_the_result_for_random_bytes_does_not_depend_on_the_chunks() -> None:
     generator = random.Random(11)
     pieces = [b"data", b":", b" ", b"\n", b"\r", b"\r\n", b"\xef\xbb\xbf", b"event: a", b"id: 1", b"\xff", b"x", b"\0"]
     for _ in range(500):
@@ -207,7 +207,7 @@ def test_random_bytes_never_fail_and_never_depend_on_cuts() -> None:
         assert lines([data]) == lines([data[:cut], data[cut:]]), data
 
 
-def test_the_vectors_are_where_this_looks() -> None:
+def test_the_test_vectors_exist() -> None:
     assert {path.name for path in VECTORS.iterdir()} >= {"sse", "lines"}
     assert isinstance(VECTORS, Path)
 
@@ -217,7 +217,7 @@ DEEP = ["[" * 1_000_000, "[" * 5000 + "]" * 5000, '{"a":' * 200_000, "[[]," * 25
 
 @pytest.mark.parametrize("content_type", ["application/x-ndjson", "text/event-stream"])
 @pytest.mark.parametrize("text", DEEP)
-def test_nothing_is_too_deep_for_a_stream(content_type: str, text: str) -> None:
+def test_a_deeply_nested_message_does_not_end_the_stream(content_type: str, text: str) -> None:
     answer = '{"jsonrpc":"2.0","id":1,"result":{}}'
     body = f"data: {text}\n\ndata: {answer}\n\n" if content_type == "text/event-stream" else f"{text}\n{answer}\n"
     parser = _native.MessageParser(content_type)

@@ -93,7 +93,7 @@ def test_limits_are_added_where_none_are_given_and_the_callers_dict_is_left_alon
     assert ResilientHttpClient(client_args={"limits": own}).client_args["limits"] is own
 
 
-def test_the_client_is_httpx_where_that_is_installed_and_ours_on_demand() -> None:
+def test_the_default_client_is_httpx_and_ours_can_be_chosen() -> None:
     assert isinstance(ResilientHttpClient().client, httpx.AsyncClient)
     ours = ResilientHttpClient(client_class=mcp_gangway.AsyncClient)
     assert isinstance(ours.client, mcp_gangway.AsyncClient)
@@ -152,7 +152,7 @@ async def test_a_post_is_repeated_only_where_it_was_not_read(
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 406, 418, 500])
-async def test_other_refusals_are_final(status: int, naps: list[float]) -> None:
+async def test_other_status_codes_are_not_retried(status: int, naps: list[float]) -> None:
     async with serving(refused(status)) as server, ResilientHttpClient() as client:
         assert (await client.get(server.url)).status_code == status
         assert await open_and_read(client, "GET", server.url) == (status, b"no")
@@ -161,7 +161,7 @@ async def test_other_refusals_are_final(status: int, naps: list[float]) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_server_that_is_not_there_is_tried_again_whatever_the_method(
+async def test_an_unreachable_server_is_retried_for_any_method(
     client_class: Any, naps: list[float]
 ) -> None:
     async with serving([]) as server:
@@ -187,7 +187,7 @@ async def test_a_post_that_may_have_been_read_is_not_repeated(method: str, attem
 
 
 @pytest.mark.asyncio
-async def test_the_first_success_ends_it(client_class: Any, naps: list[float]) -> None:
+async def test_the_first_success_ends_the_retries(client_class: Any, naps: list[float]) -> None:
     async with (
         serving([refused(503), OK, refused(503), OK]) as server,
         ResilientHttpClient(client_class=client_class) as client,
@@ -198,7 +198,7 @@ async def test_the_first_success_ends_it(client_class: Any, naps: list[float]) -
 
 
 @pytest.mark.asyncio
-async def test_the_last_attempt_counts_not_an_earlier_failure(naps: list[float]) -> None:
+async def test_the_outcome_is_that_of_the_last_attempt(naps: list[float]) -> None:
     async with serving([Answer([CUT]), refused(503)]) as server, ResilientHttpClient(max_retries=2) as client:
         assert (await client.get(server.url)).status_code == 503
     async with serving([refused(503), Answer([CUT])]) as server, ResilientHttpClient(max_retries=2) as client:
@@ -207,7 +207,7 @@ async def test_the_last_attempt_counts_not_an_earlier_failure(naps: list[float])
 
 
 @pytest.mark.asyncio
-async def test_what_is_no_failure_of_the_network_is_not_repeated(
+async def test_an_exception_that_is_not_a_network_failure_is_not_retried(
     monkeypatch: pytest.MonkeyPatch, naps: list[float]
 ) -> None:
     calls = 0
@@ -236,7 +236,7 @@ async def test_without_attempts_there_is_no_response() -> None:
             await open_and_read(client, "GET", "http://localhost:1")
 
 
-def test_should_retry_knows_both_families_of_exceptions() -> None:
+def test_should_retry_knows_the_exceptions_of_both_libraries() -> None:
     client = ResilientHttpClient()
     for library in (httpx, mcp_gangway):
         for name in ("ConnectTimeout", "ReadTimeout", "NetworkError", "ConnectError", "ReadError"):
@@ -273,7 +273,7 @@ async def test_a_stream_stays_open_as_long_as_it_is_read(client_class: Any) -> N
 
 
 @pytest.mark.asyncio
-async def test_the_readers_own_exception_comes_through_and_frees_the_connection(
+async def test_an_exception_of_the_reader_passes_and_frees_the_connection(
     client_class: Any,
 ) -> None:
     async with serving(chunked(b"x", HANG)) as server, ResilientHttpClient(client_class=client_class) as client:
@@ -312,7 +312,7 @@ async def test_waits_double_and_never_exceed_the_limit(naps: list[float]) -> Non
 
 
 @pytest.mark.asyncio
-async def test_chance_adds_at_most_its_part(naps: list[float]) -> None:
+async def test_jitter_adds_at_most_its_share_of_the_delay(naps: list[float]) -> None:
     client = ResilientHttpClient(jitter_max=0.5, max_delay=60)
     for _ in range(200):
         await client._sleep_with_jitter(2.0, 1.0)
@@ -321,7 +321,7 @@ async def test_chance_adds_at_most_its_part(naps: list[float]) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_negative_wait_is_none() -> None:
+async def test_a_negative_backoff_does_not_wait() -> None:
     began = time.monotonic()
     await ResilientHttpClient(base_backoff=-1)._back_off(3)
     assert time.monotonic() - began < 1
@@ -350,7 +350,7 @@ async def test_retry_after_is_followed(
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("nonsense", ["soon", "0", "-5", "nan", "inf", "Thu, 01 Jan 1970 00:00:00 GMT"])
-async def test_a_retry_after_that_says_nothing_is_passed_over(nonsense: str, naps: list[float]) -> None:
+async def test_an_invalid_retry_after_is_ignored(nonsense: str, naps: list[float]) -> None:
     async with (
         serving([refused(429, Retry_After=nonsense), OK] * 2) as server,
         ResilientHttpClient(base_backoff=0.25, jitter_max=0) as client,

@@ -81,7 +81,7 @@ async def test_messages_of_every_content_type(content_type: str | None, body: by
         assert await read(pieces, content_type, "aiter_messages") == expected
 
 
-async def test_messages_of_a_body_that_is_there_already() -> None:
+async def test_messages_of_a_body_that_was_already_read() -> None:
     async with serving(whole(b"[" + ONE + b"," + TWO + b"]", content_type=JSON)) as server:
         async with mcp_gangway.AsyncClient() as client:
             response = await client.post(server.url, content=b"{}")
@@ -99,7 +99,7 @@ async def test_messages_of_a_body_that_is_there_already() -> None:
         (JSON, b"\xff\xfe"),
     ],
 )
-async def test_other_content(content_type: str, body: bytes) -> None:
+async def test_a_body_that_is_not_a_message_raises_invalid_message(content_type: str, body: bytes) -> None:
     async with serving(chunked(body, content_type=content_type)) as server, mcp_gangway.AsyncClient() as client:
         async with client.stream("POST", server.url, content=b"{}") as response:
             with pytest.raises(InvalidMessage) as caught:
@@ -141,7 +141,7 @@ async def test_the_limit_of_messages() -> None:
             await read([ONE], content_type, "aiter_messages", max_message_bytes=10)
 
 
-async def test_an_item_comes_before_the_next_is_sent() -> None:
+async def test_an_item_is_delivered_before_the_next_is_sent() -> None:
     for content_type, one, two in ((SSE, event(ONE), event(TWO)), (NDJSON, ONE + b"\n", TWO + b"\n")):
         more = asyncio.Event()
         async with serving(chunked(one, more, two, content_type=content_type)) as server:
@@ -154,7 +154,7 @@ async def test_an_item_comes_before_the_next_is_sent() -> None:
         assert seen == [ONE, TWO]
 
 
-async def test_what_came_before_a_break_is_there() -> None:
+async def test_messages_before_a_broken_connection_are_delivered() -> None:
     answer = chunked(event(ONE), b"data: half", content_type=SSE)
     answer = type(answer)(answer.steps[:-1], keeps_alive=False)
     async with serving(answer) as server, mcp_gangway.AsyncClient() as client:
@@ -167,7 +167,7 @@ async def test_what_came_before_a_break_is_there() -> None:
 
 
 @pytest.mark.parametrize("how", ["aiter_sse", "aiter_ndjson", "aiter_messages", "aiter_text", "aiter_lines"])
-async def test_leaving_a_stream_of_items(how: str) -> None:
+async def test_leaving_a_stream_of_items_frees_the_connection(how: str) -> None:
     answer = chunked(event(ONE) + ONE + b"\n", HANG, content_type=SSE)
     async with serving(answer) as server, mcp_gangway.AsyncClient() as client:
         async with client.stream("GET", server.url) as response:
@@ -208,7 +208,7 @@ async def test_compressed_streams(coding: str) -> None:
             assert (await client.get(server.url)).content == events
 
 
-async def test_a_compressed_event_comes_before_the_next_is_sent() -> None:
+async def test_a_compressed_event_is_delivered_before_the_next_is_sent() -> None:
     packer = zlib.compressobj(wbits=31)
     first = packer.compress(event(ONE)) + packer.flush(zlib.Z_SYNC_FLUSH)
     rest = packer.compress(event(TWO)) + packer.flush()
@@ -223,7 +223,7 @@ async def test_a_compressed_event_comes_before_the_next_is_sent() -> None:
     assert seen == [ONE, TWO]
 
 
-async def test_a_compressed_body_that_was_cut() -> None:
+async def test_a_truncated_compressed_body_raises_decoding_error() -> None:
     packed = gzip.compress(b"x" * 10_000)
     async with serving(whole(packed[:-9], headers=[("Content-Encoding", "gzip")])) as server:
         async with mcp_gangway.AsyncClient() as client:
@@ -231,7 +231,7 @@ async def test_a_compressed_body_that_was_cut() -> None:
                 await client.get(server.url)
 
 
-async def test_a_little_that_expands_to_a_lot_is_read_with_little_memory(run_python: Run) -> None:
+async def test_a_highly_compressed_body_is_read_with_little_memory(run_python: Run) -> None:
     done = await asyncio.to_thread(run_python, MEMORY, input=None)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
 
@@ -285,7 +285,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_slow_reader_holds_the_server_back() -> None:
+async def test_a_slow_reader_slows_the_server_down() -> None:
     size, sent = 64 << 20, 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

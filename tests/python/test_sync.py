@@ -110,7 +110,7 @@ def test_credentials_and_the_base_url(api: ModuleType) -> None:
         assert client.get("/a").json()["headers"]["authorization"] == "Basic dXNlcjpwYXNz"
 
 
-def test_a_status_that_is_no_success(api: ModuleType) -> None:
+def test_raise_for_status_raises_for_a_404(api: ModuleType) -> None:
     with served(whole(b"no", status=404)) as server, api.Client() as client:
         with pytest.raises(api.HTTPStatusError, match="404"):
             client.get(server.url).raise_for_status()
@@ -134,14 +134,14 @@ def test_tls(api: ModuleType, authority: Authority) -> None:
         (chunked(b"a", CUT), "ReadError"),
     ],
 )
-def test_what_goes_wrong(api: ModuleType, answer: Any, error: str) -> None:
+def test_server_faults_raise_the_expected_exception(api: ModuleType, answer: Any, error: str) -> None:
     with served(answer) as server, api.Client(timeout=1) as client:
         with pytest.raises(getattr(api, error)) as caught:
             client.get(server.url)
         assert str(caught.value.request.url) == server.url
 
 
-def test_nobody_is_there(api: ModuleType) -> None:
+def test_the_sync_client_raises_connect_error_for_a_refused_connection(api: ModuleType) -> None:
     with api.Client() as client, pytest.raises(api.ConnectError):
         client.get("http://127.0.0.1:9/")
 
@@ -173,7 +173,7 @@ def test_a_body_from_an_iterator(api: ModuleType) -> None:
             client.send(request)
 
 
-def test_an_iterator_that_fails(api: ModuleType) -> None:
+def test_an_exception_of_a_body_iterator_reaches_the_caller(api: ModuleType) -> None:
     def pieces() -> Iterator[bytes]:
         yield b"a"
         raise KeyError("mine")
@@ -184,7 +184,7 @@ def test_an_iterator_that_fails(api: ModuleType) -> None:
         server.until(lambda server: server.open_connections == 0)
 
 
-def test_an_iterator_is_asked_for_nothing_once_its_request_has_failed() -> None:
+def test_a_body_iterator_is_not_read_after_its_request_failed() -> None:
     asked: list[int] = []
 
     def pieces() -> Iterator[bytes]:
@@ -197,7 +197,7 @@ def test_an_iterator_is_asked_for_nothing_once_its_request_has_failed() -> None:
     assert len(asked) < 5
 
 
-def test_an_answer_before_the_end_of_a_body_that_nobody_takes() -> None:
+def test_a_response_before_the_unread_rest_of_the_body_is_returned() -> None:
     """The server refuses the request and reads nothing more. Its answer counts, not the write timeout."""
     answer = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno"
     listener = socket.create_server(("127.0.0.1", 0))
@@ -227,12 +227,12 @@ def test_an_answer_before_the_end_of_a_body_that_nobody_takes() -> None:
 
 
 @pytest.mark.parametrize("content", [5, {"a": 1}, object()])
-def test_what_is_no_body(content: Any) -> None:
+def test_content_of_the_wrong_type_raises_type_error(content: Any) -> None:
     with Client() as client, pytest.raises(TypeError, match="content is bytes, str or an iterable of bytes"):
         client.post("http://127.0.0.1:9/", content=content)
 
 
-def test_each_client_has_its_kind_of_iterables() -> None:
+def test_a_client_refuses_iterables_of_the_other_client_kind() -> None:
     async def pieces() -> Any:
         yield b"a"
 
@@ -258,7 +258,7 @@ ITERATORS: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("name", ITERATORS)
-def test_the_body_while_it_arrives(api: ModuleType, name: str) -> None:
+def test_the_iterators_read_a_body_as_it_arrives(api: ModuleType, name: str) -> None:
     answer = chunked(b"ab", Pause(0.1), b"\xc3", Pause(0.1), b"\xa9\nc", content_type="text/plain; charset=utf-8")
     with served(answer) as server, api.Client() as client, client.stream("GET", server.url) as response:
         assert list(getattr(response, name)()) == ITERATORS[name]
@@ -270,13 +270,13 @@ def test_the_body_while_it_arrives(api: ModuleType, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "size", "expected"), [("iter_bytes", 2, [b"ab", b"cd", b"e"]), ("iter_text", 3, ["abc", "de"])]
 )
-def test_pieces_of_a_size(api: ModuleType, name: str, size: int, expected: list[Any]) -> None:
+def test_iterators_with_a_chunk_size(api: ModuleType, name: str, size: int, expected: list[Any]) -> None:
     answer = chunked(b"a", b"bcd", b"e", content_type="text/plain; charset=utf-8")
     with served(answer) as server, api.Client() as client, client.stream("GET", server.url) as response:
         assert list(getattr(response, name)(size)) == expected
 
 
-def test_what_was_compressed(api: ModuleType) -> None:
+def test_the_sync_client_decodes_compressed_bodies(api: ModuleType) -> None:
     packed = gzip.compress(b"hello" * 1000)
     answer = whole(packed, headers=[("Content-Encoding", "gzip")])
     with served(answer) as server, api.Client() as client:
@@ -331,7 +331,7 @@ def test_a_slow_reader_loses_nothing() -> None:
     assert length == 20_000_000
 
 
-def test_a_response_is_read_as_its_client_is() -> None:
+def test_a_response_is_read_with_the_methods_of_its_client_kind() -> None:
     async def ask(url: str) -> None:
         async with mcp_gangway.AsyncClient() as client:
             async with client.stream("GET", url) as response:
@@ -366,7 +366,7 @@ def test_many_threads_at_once() -> None:
         assert time.monotonic() - begin < 20
 
 
-def test_the_interpreter_goes_on_while_a_thread_waits() -> None:
+def test_a_waiting_request_does_not_block_other_threads() -> None:
     def ask() -> None:
         with pytest.raises(mcp_gangway.TransportError):
             client.get(server.url)
@@ -408,7 +408,7 @@ def test_closing_a_response_ends_its_reading_in_another_task() -> None:
     asyncio.run(asyncio.wait_for(main(), 10))
 
 
-def test_closing_a_client_from_another_thread_leaves_its_streams() -> None:
+def test_closing_a_client_from_another_thread_keeps_its_open_streams() -> None:
     with served(chunked(b"a", Pause(0.3), b"b")) as server:
         client = Client()
         with client.stream("GET", server.url) as response:
@@ -427,7 +427,7 @@ def test_closing_a_client_from_another_thread_leaves_its_streams() -> None:
         "[part for part in stream.iter_bytes()]",
     ],
 )
-def test_ctrl_c_ends_a_wait(run_python: Run, wait: str) -> None:
+def test_ctrl_c_interrupts_a_request(run_python: Run, wait: str) -> None:
     program = f"""
 import os, signal, threading, time, mcp_gangway
 from http_server import HANG, chunked, raw
@@ -452,7 +452,7 @@ with served(answer) as server, mcp_gangway.Client(timeout=None) as client:
     assert (done.stdout, done.stderr[-2000:]) == ("interrupted True\n", "")
 
 
-def test_a_handler_that_does_not_raise_ends_no_wait() -> None:
+def test_a_signal_handler_that_does_not_raise_does_not_end_a_request() -> None:
     seen: list[int] = []
     before = signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
     try:
@@ -559,7 +559,7 @@ def test_memory_and_descriptors_are_flat(run_python: Run) -> None:
     assert (done.stderr, done.returncode) == ("", 0)
 
 
-def test_the_interpreter_ends_while_threads_wait(run_python: Run) -> None:
+def test_the_interpreter_exits_while_threads_wait_for_responses(run_python: Run) -> None:
     program = """
 import socket, threading, time, mcp_gangway
 listener = socket.create_server(("127.0.0.1", 0))

@@ -129,7 +129,7 @@ def test_the_names_and_constants() -> None:
     assert wrapper.orjson.loads(b'{"a":[1]}') == {"a": [1]}
 
 
-def test_the_logger_is_the_originals() -> None:
+def test_the_logger_has_the_name_of_the_original() -> None:
     assert wrapper.logger is logging.getLogger("mcpgateway.wrapper")
     assert wrapper.logger.disabled
     assert not wrapper.logger.propagate
@@ -164,7 +164,7 @@ def environment(**variables: str) -> dict[str, str]:
         ({"CONCURRENCY": "many", "MCP_TOOL_CALL_TIMEOUT": "-1"}, [10, 60.0, JSON]),
     ],
 )
-def test_variables_are_read_at_import(variables: dict[str, str], expected: list[Any]) -> None:
+def test_environment_variables_are_read_at_import(variables: dict[str, str], expected: list[Any]) -> None:
     names = "[w.DEFAULT_CONCURRENCY, w.DEFAULT_RESPONSE_TIMEOUT, w.CONTENT_TYPE]"
     assert imported(names, **variables) == expected
 
@@ -174,7 +174,7 @@ def test_an_import_takes_nothing_from_the_gateway_package() -> None:
     assert imported(names) == []
 
 
-def test_settings_have_the_originals_order_and_can_take_more() -> None:
+def test_settings_keep_the_original_argument_order_and_accept_attributes() -> None:
     settings = wrapper.Settings("u", "a", 1, 2, 3, "INFO")
     fields = (
         "server_url",
@@ -237,12 +237,12 @@ def test_the_log_can_be_off(level: str | None) -> None:
         ("raiseExceptions", 20),
     ],
 )
-def test_the_log_has_levels_and_an_unknown_one_is_info(level: str, number: int) -> None:
+def test_the_log_level_is_set_and_an_unknown_one_means_info(level: str, number: int) -> None:
     wrapper.setup_logging(level)
     assert (wrapper.logger.disabled, wrapper.logger.level) == (False, number)
 
 
-def test_what_peers_say_stays_in_its_line_and_cannot_fill_the_log() -> None:
+def test_control_characters_and_floods_are_kept_out_of_the_log() -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     wrapper.logger.addHandler(handler)
@@ -263,7 +263,7 @@ def test_what_peers_say_stays_in_its_line_and_cannot_fill_the_log() -> None:
     assert f"{9_999 + 10_000 - wrapper._Flood.LINES} more lines" in lines[-1]
 
 
-def test_the_end_is_marked_once_and_for_all_loops() -> None:
+def test_the_shutdown_may_be_marked_twice_and_cleared() -> None:
     assert not wrapper.shutting_down()
     wrapper._mark_shutdown()
     wrapper._mark_shutdown()
@@ -309,14 +309,14 @@ def test_a_line_is_compact_json_and_flushed(value: Any, line: str, monkeypatch: 
     assert buffer.flushes == 1
 
 
-def test_a_stdout_without_a_buffer_gets_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stdout_without_a_buffer_is_written_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     stdout = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stdout)
     wrapper.send_to_stdout({"a": 1})
     assert stdout.getvalue() == '{"a":1}\n'
 
 
-def test_if_orjson_fails_bytes_go_out_raw_and_the_rest_as_text(
+def test_if_orjson_fails_bytes_are_written_raw_and_other_values_as_text(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Broken:
@@ -333,7 +333,7 @@ def test_if_orjson_fails_bytes_go_out_raw_and_the_rest_as_text(
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError, OSError])
-def test_a_stdout_that_fails_is_the_end(error: type[OSError], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_stdout_starts_the_shutdown(error: type[OSError], monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(Bytes):
         def write(self, _: Any) -> int:
             raise error
@@ -374,7 +374,7 @@ async def test_a_bad_line_becomes_an_error_with_the_line_as_text(
 
 
 @pytest.mark.asyncio
-async def test_a_null_line_is_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_null_line_does_not_end_the_input(monkeypatch: pytest.MonkeyPatch) -> None:
     items = await read(monkeypatch, WithBuffer(io.BytesIO(b'null\n{"a":1}\n')))
     assert items[0]["error"]["code"] == -32600
     assert items[1:] == [{"a": 1}, None]
@@ -522,7 +522,7 @@ async def test_a_large_item_in_small_chunks_takes_linear_time(
 
 
 @pytest.mark.asyncio
-async def test_how_the_client_is_asked(sent: list[Any]) -> None:
+async def test_forward_once_calls_the_client_with_the_expected_arguments(sent: list[Any]) -> None:
     client = Client(Reply(JSON, b"{}"))
     await wrapper.forward_once(cast(Any, client), SETTINGS, {"a": "é"})
     ((args, kwargs),) = client.calls
@@ -566,7 +566,7 @@ async def test_the_body_and_its_type(
 
 
 @pytest.mark.asyncio
-async def test_the_type_of_all_bodies_is_looked_up_late(sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_content_type_is_read_at_each_request(sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wrapper, "CONTENT_TYPE", "application/x-www-form-urlencoded")
     assert (await forward(Reply(JSON, b"{}")))["data"] == b"a=1"
 
@@ -609,7 +609,7 @@ async def test_replies_of_all_types_arrive_as_parsed_objects(
         (Reply(NDJSON, b"no\n"), -32700),
     ],
 )
-async def test_errors_have_the_requests_id_and_where_there_is_none_the_originals(
+async def test_errors_have_the_requests_id_or_the_default_id_bridge(
     reply: Reply, code: int, sent: list[Any]
 ) -> None:
     await forward(reply)
@@ -631,7 +631,7 @@ async def test_errors_have_the_requests_id_and_where_there_is_none_the_originals
 
 
 @pytest.mark.asyncio
-async def test_a_request_gets_one_answer_whatever_stands_beside_it(sent: list[Any]) -> None:
+async def test_a_request_gets_one_answer_whatever_else_the_reply_contains(sent: list[Any]) -> None:
     await forward(Reply(NDJSON, b"no\n" + json.dumps(result()).encode()), call())
     assert sent == [result()]
     del sent[:]
@@ -664,7 +664,7 @@ async def test_nothing_is_sent_during_the_shutdown(sent: list[Any]) -> None:
         ([4], [2]),
     ],
 )
-async def test_the_shutdown_is_looked_for_before_each_step(
+async def test_the_shutdown_is_checked_before_each_step_of_a_reply(
     true_at: Sequence[int], numbers: list[int], sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the start, after the headers, for each item in the loop, and again before the item is sent."""
@@ -696,7 +696,7 @@ async def test_a_shutdown_stops_a_reply_after_the_message(
 
 
 @pytest.mark.asyncio
-async def test_a_shutdown_while_a_document_is_read_drops_it(sent: list[Any]) -> None:
+async def test_a_shutdown_while_a_json_reply_is_read_drops_it(sent: list[Any]) -> None:
     class Late(Reply):
         async def aread(self) -> bytes:
             wrapper._mark_shutdown()
@@ -729,7 +729,7 @@ async def test_messages_of_our_own_client_keep_their_bytes(answer: Answer, sent:
 
 
 @pytest.mark.asyncio
-async def test_messages_of_our_own_client_are_answers_too(sent: list[Any]) -> None:
+async def test_messages_of_our_own_client_count_as_answers(sent: list[Any]) -> None:
     large = json.dumps(result(1, text="x" * (2 << 20))).encode()
     without_id = b'{"jsonrpc":"2.0","id":null,"error":{"code":5,"message":"m"}}'
     answers = [large, without_id, json.dumps(result(2)).encode(), b"no"]
@@ -749,7 +749,7 @@ async def test_messages_of_our_own_client_are_answers_too(sent: list[Any]) -> No
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("kind", [NDJSON, SSE, "ours"])
-async def test_a_stdout_that_is_not_read_holds_up_the_reply(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_blocked_stdout_pauses_reading_of_the_reply(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stuck(Bytes):
         is_read = threading.Event()
 
@@ -822,13 +822,13 @@ UNSENT = [
 
 
 @pytest.mark.asyncio
-async def test_success_says_nothing(sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_successful_request_sends_no_error(sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     assert await request(monkeypatch, call()) == 1
     assert sent == []
 
 
 @pytest.mark.asyncio
-async def test_after_all_retries_there_is_one_error(sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_error_is_sent_after_all_retries(sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     assert await request(monkeypatch, {"a": 1}, *[BOOM] * 9) == 3
     assert ids_and_codes(sent) == [("bridge", -32000)]
     assert sent[0]["error"]["message"] == "max retries exceeded"
@@ -847,7 +847,7 @@ async def test_after_all_retries_there_is_one_error(sent: list[Any], monkeypatch
         (notification("notifications/message"), []),
     ],
 )
-async def test_what_may_have_run_is_not_repeated(
+async def test_a_request_that_may_have_run_is_not_repeated(
     payload: Any, numbers: list[int], sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await request(monkeypatch, payload, READ_TIMEOUT) == 1
@@ -857,7 +857,7 @@ async def test_what_may_have_run_is_not_repeated(
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("error", UNSENT, ids=repr)
-async def test_what_was_not_sent_is_repeated(
+async def test_a_request_that_was_not_sent_is_repeated(
     error: Exception, sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await request(monkeypatch, call(), error, error) == 3
@@ -879,13 +879,13 @@ async def test_what_was_not_sent_is_repeated(
         result(),
     ],
 )
-async def test_what_only_reads_is_repeated(payload: Any, sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_read_only_request_is_repeated(payload: Any, sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     assert await request(monkeypatch, payload, READ_TIMEOUT, READ_TIMEOUT) == 3
     assert sent == []
 
 
 @pytest.mark.asyncio
-async def test_a_client_that_has_given_up_is_not_asked_again(sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_request_is_retried_after_the_http_client_gave_up(sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     refused = retry.RetriesExhausted("x", 503)
     assert await request(monkeypatch, call(1, "tools/list"), refused) == 1
     assert ids_and_codes(sent) == [(1, -32000)]
@@ -893,7 +893,7 @@ async def test_a_client_that_has_given_up_is_not_asked_again(sent: list[Any], mo
 
 
 @pytest.mark.asyncio
-async def test_a_request_says_nothing_once_the_shutdown_has_begun(
+async def test_a_request_that_fails_during_the_shutdown_sends_no_error(
     sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: Any) -> None:
@@ -907,7 +907,7 @@ async def test_a_request_says_nothing_once_the_shutdown_has_begun(
 
 
 @pytest.mark.asyncio
-async def test_events_that_were_delivered_do_not_come_twice(sent: list[Any]) -> None:
+async def test_delivered_events_are_not_repeated_after_a_broken_connection(sent: list[Any]) -> None:
     answer = chunked(event(notification()), Pause(0.1), CUT, content_type=SSE)
     for method in ("tools/list", "tools/call"):
         async with serving(answer) as server, retry.ResilientHttpClient() as client:
@@ -920,7 +920,7 @@ async def test_events_that_were_delivered_do_not_come_twice(sent: list[Any]) -> 
 
 
 @pytest.mark.asyncio
-async def test_an_answer_before_the_cut_is_all_there_is(sent: list[Any]) -> None:
+async def test_an_answer_before_a_broken_connection_is_not_followed_by_an_error(sent: list[Any]) -> None:
     answer = chunked(event(result(5)), Pause(0.1), CUT, content_type=SSE)
     async with serving(answer) as server, retry.ResilientHttpClient() as client:
         settings = wrapper.Settings(server.url, None)
@@ -982,7 +982,7 @@ async def test_each_payload_becomes_a_request(intake: list[Any], monkeypatch: py
 
 
 @pytest.mark.asyncio
-async def test_at_the_end_requests_are_awaited_but_not_what_is_no_message(
+async def test_at_the_end_of_stdin_only_valid_messages_are_awaited(
     intake: list[Any], sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finished: list[Any] = []
@@ -1001,7 +1001,7 @@ async def test_at_the_end_requests_are_awaited_but_not_what_is_no_message(
 
 
 @pytest.mark.asyncio
-async def test_the_wait_at_the_end_is_bounded_and_the_request_gets_an_error(
+async def test_the_wait_at_the_end_has_a_limit_and_the_request_gets_an_error(
     intake: list[Any], sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def make_request(*_: Any) -> None:
@@ -1033,7 +1033,7 @@ async def test_a_shutdown_ends_the_wait_for_stdin_at_once(
 
 
 @pytest.mark.asyncio
-async def test_a_request_that_sees_the_shutdown_itself_gets_an_error_too(
+async def test_open_and_waiting_requests_get_errors_at_the_shutdown(
     intake: list[Any], sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def make_request(*_: Any) -> None:
@@ -1048,7 +1048,7 @@ async def test_a_request_that_sees_the_shutdown_itself_gets_an_error_too(
 
 
 @pytest.mark.asyncio
-async def test_a_reader_that_fails_is_the_end(intake: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failing_stdin_reader_ends_the_wrapper(intake: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     async def reader(_: Any) -> None:
         raise OSError("stdin is closed")
 
@@ -1058,7 +1058,7 @@ async def test_a_reader_that_fails_is_the_end(intake: list[Any], monkeypatch: py
 
 
 @pytest.mark.asyncio
-async def test_what_is_no_message_is_answered_and_not_sent(
+async def test_json_that_is_not_a_message_gets_an_error_and_is_not_sent(
     intake: list[Any], sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def make_request(*_: Any) -> None:
@@ -1072,7 +1072,7 @@ async def test_what_is_no_message_is_answered_and_not_sent(
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("true_at", "loops", "requests"), [([1], 1, 0), ([3, 4, 5, 6], 2, 0), ([9], 2, 1)])
-async def test_the_worker_looks_for_the_shutdown_as_the_third(
+async def test_the_worker_checks_for_the_shutdown_before_each_request(
     true_at: list[int],
     loops: int,
     requests: int,
@@ -1098,7 +1098,7 @@ async def test_the_worker_looks_for_the_shutdown_as_the_third(
 
 
 @pytest.mark.asyncio
-async def test_how_the_client_is_made(intake: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_client_gets_the_configured_timeouts_and_verification(intake: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     await wrapper.main_async(wrapper.Settings("u", None, 3, 4))
     arguments = Idle.made.arguments["client_args"]
     assert arguments["verify"] is True
@@ -1130,7 +1130,7 @@ async def test_how_the_client_is_made(intake: list[Any], monkeypatch: pytest.Mon
 
 
 @pytest.mark.asyncio
-async def test_the_reader_may_be_a_future_that_is_done(intake: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_stdin_reader_task_may_be_a_finished_future(intake: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def create_task(coroutine: Any) -> asyncio.Future[None]:
         coroutine.close()
         future = asyncio.get_running_loop().create_future()
@@ -1144,7 +1144,7 @@ async def test_the_reader_may_be_a_future_that_is_done(intake: list[Any], monkey
 
 
 @pytest.mark.asyncio
-async def test_slow_calls_hold_up_calls_only(intake: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_calls_delay_only_other_calls(intake: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Any] = []
     release, all_urgent = asyncio.Event(), asyncio.Event()
 
@@ -1219,7 +1219,7 @@ def test_signal_handlers_are_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(loop.numbers) == 2
 
 
-def test_main_runs_as_often_as_one_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_main_can_run_several_times(monkeypatch: pytest.MonkeyPatch) -> None:
     loops: list[Any] = []
     ran: list[Any] = []
     monkeypatch.setattr(wrapper, "parse_args", lambda: SETTINGS)
@@ -1280,7 +1280,7 @@ def test_flags_win_over_variables_and_both_over_defaults(monkeypatch: pytest.Mon
         ["--url"],
     ],
 )
-def test_a_mistake_is_one_line_and_status_2(
+def test_wrong_arguments_cause_one_error_line_and_status_2(
     typed: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
@@ -1347,7 +1347,7 @@ def test_the_originals_command_line_becomes_the_native_one(
         ("http://[", "http://["),
     ],
 )
-def test_the_program_completes_the_path_and_leaves_the_host(given: str, used: str) -> None:
+def test_the_program_completes_the_url_path_and_keeps_the_host(given: str, used: str) -> None:
     assert wrapper.bridge_command(["--url", given], {})[0] == [f"--url={used}"]
     assert wrapper.bridge_command([], {"MCP_SERVER_URL": given})[1]["MCP_SERVER_URL"] == used
     for typed, variables in ((["--transport", "sse"], {}), ([], {"MCP_TRANSPORT": "sse"})):
@@ -1459,7 +1459,7 @@ async def test_an_error_has_the_id_of_its_request_and_the_call_was_made_once(
 
 @pytest.mark.asyncio
 @both
-async def test_a_broken_connection_does_not_repeat_a_call(how: list[str]) -> None:
+async def test_a_call_is_not_repeated_after_a_broken_connection(how: list[str]) -> None:
     async with serving(Answer([Pause(0.05), CUT])) as server, bridge(how, server.url) as it:
         it.say(call("a"))
         answer = await it.hear()
@@ -1471,7 +1471,7 @@ async def test_a_broken_connection_does_not_repeat_a_call(how: list[str]) -> Non
 @pytest.mark.asyncio
 @both
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_it_at_once(how: list[str], number: signal.Signals) -> None:
+async def test_a_signal_ends_the_bridge_at_once(how: list[str], number: signal.Signals) -> None:
     async with serving(answering) as server, bridge(how, server.url) as it:
         it.say(call("a", name="never"))
         await server.until(lambda server: len(server.requests) == 1)
@@ -1496,7 +1496,7 @@ async def test_a_bad_line_is_answered_and_not_posted(how: list[str]) -> None:
 
 @pytest.mark.asyncio
 @both
-async def test_numbers_and_texts_arrive_as_they_were(how: list[str]) -> None:
+async def test_numbers_and_texts_arrive_unchanged(how: list[str]) -> None:
     values = b'{"a":12345678901234567890123,"b":"\\ud800","c":"\xc3\xa9"}'
 
     def echo(request: Request) -> Answer:
@@ -1538,7 +1538,7 @@ async def test_session_and_version_are_sent_once_they_are_known(how: list[str]) 
 
 @pytest.mark.asyncio
 @both
-async def test_a_client_that_does_not_read_holds_up_no_request(how: list[str]) -> None:
+async def test_a_client_that_does_not_read_does_not_block_requests(how: list[str]) -> None:
     large = json.dumps(result(1, text="x" * (8 << 20))).encode()
 
     def answer(request: Request) -> Answer:
@@ -1560,7 +1560,7 @@ async def test_a_client_that_does_not_read_holds_up_no_request(how: list[str]) -
 
 @pytest.mark.asyncio
 @both
-async def test_the_authorization_is_verbatim_and_not_in_the_log(how: list[str]) -> None:
+async def test_the_authorization_is_sent_verbatim_and_not_logged(how: list[str]) -> None:
     async with serving(answering) as server:
         secret = "Custom hunter2=="
         url = f"{server.url}?key=hunter2"
@@ -1576,7 +1576,7 @@ async def test_the_authorization_is_verbatim_and_not_in_the_log(how: list[str]) 
 
 @pytest.mark.asyncio
 @both
-async def test_without_a_url_there_is_one_line_and_status_2(how: list[str]) -> None:
+async def test_a_missing_url_causes_one_error_line_and_status_2(how: list[str]) -> None:
     done = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, *how],

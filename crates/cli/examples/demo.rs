@@ -1,4 +1,4 @@
-//! `cargo run --release --example demo`: shows the whole path of messages in five seconds, without any setup.
+//! `cargo demo`: shows the whole path of messages in five seconds, without any setup.
 //!
 //! One program with three real parts: an MCP server (rmcp) on a free local port, the bridge as a child process (this
 //! program again, with a marker as its first argument), and an MCP client that runs a session on the child's stdin

@@ -3,7 +3,7 @@
 //! Rules: no shell sees the URL, because a server supplied part of it; only http and https; the browser does not
 //! inherit this process's stdin and stdout, which carry JSON-RPC.
 
-use std::{env, io, process::Stdio};
+use std::{io, process::Stdio};
 
 use tokio::process::Command;
 use url::Url;
@@ -37,7 +37,7 @@ fn opener() -> io::Result<Command> {
 
 #[cfg(not(any(target_os = "macos", windows)))]
 fn opener() -> io::Result<Command> {
-    let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     // Without a display, xdg-open would look for a browser that runs in a terminal.
     if ["DISPLAY", "WAYLAND_DISPLAY", "BROWSER"].into_iter().any(is_set) {
         Ok(Command::new("xdg-open"))
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_web_addresses_are_opened() {
+    async fn browser_opens_only_http_and_https_urls() {
         for url in ["file:///etc/passwd", "javascript:alert(1)", "-x", "ssh://host/", ""] {
             assert!(open(url).is_err(), "{url}");
         }

@@ -50,7 +50,7 @@ impl AuthCommand {
     }
 
     async fn first_line(&self) -> Result<String, Error> {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(self.executable());
         command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         // A caller that stops waiting ends the command.
         command.kill_on_drop(true);
@@ -83,6 +83,17 @@ impl AuthCommand {
             _ if line.len() as u64 >= LONGEST => Err(self.failure(format_args!("printed a line without end"))),
             value => Ok(value.to_owned()),
         }
+    }
+
+    /// Finds the program as a shell does. By itself `Command` finds only `.exe` files, but many tools are `.cmd` files.
+    #[cfg(windows)]
+    fn executable(&self) -> std::path::PathBuf {
+        which::which(&self.program).unwrap_or_else(|_| self.program.clone().into())
+    }
+
+    #[cfg(not(windows))]
+    fn executable(&self) -> &str {
+        &self.program
     }
 
     fn failure(&self, what: std::fmt::Arguments<'_>) -> Error {
@@ -137,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_those_of_a_shell() {
+    fn auth_command_is_split_into_words_with_shell_quoting() {
         for (text, expected) in [
             ("", &[][..]),
             ("  a  b\t\nc ", &["a", "b", "c"]),
@@ -173,7 +184,7 @@ mod tests {
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn the_first_line_is_the_value() {
+    async fn auth_command_value_is_the_trimmed_first_output_line() {
         assert_eq!(output_of("echo Bearer a").await.unwrap(), "Bearer a");
         assert_eq!(output_of(r#"printf "  Bearer b \r\nmore""#).await.unwrap(), "Bearer b");
         // It prints more than a pipe holds, reads stdin, and leaves a background process.
@@ -182,7 +193,7 @@ mod tests {
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn no_error_shows_what_it_printed() {
+    async fn auth_command_errors_do_not_contain_its_output() {
         for (script, part) in [
             ("echo hunter2; echo hunter2 >&2; exit 3", "exit status: 3"),
             ("echo hunter2; kill -9 $$", "signal: 9"),
@@ -202,7 +213,7 @@ mod tests {
 
     #[cfg(unix)]
     #[tokio::test(start_paused = true)]
-    async fn it_has_half_a_minute() {
+    async fn auth_command_times_out_after_30_seconds() {
         let command = AuthCommand::new("--auth-command", "sleep 3600").unwrap();
         assert!(command.run().await.unwrap_err().to_string().contains("longer than 30 s"));
     }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use mcp_gangway_core::{Config, Error, TransportMode, stdio::Stdout};
 use tokio::io::AsyncRead;
 
-pub use crate::given::{LARGEST_LIMIT, MOST_CONCURRENT, MOST_SECONDS, SMALLEST_LIMIT};
+pub use crate::given::{MAX_CONCURRENT, MAX_LIMIT, MAX_SECONDS, MIN_LIMIT};
 pub use crate::headers::HeaderSettings;
 use crate::{
     Failure,

@@ -16,7 +16,7 @@ use std::{
 use mcp_gangway_core::Error;
 
 /// The largest file that is read, in bytes. All certificates of a system together are smaller.
-const LARGEST: u64 = 4 << 20;
+const MAX_SIZE: u64 = 4 << 20;
 /// The time limit for reading, for example from a pipe without a writer.
 const LONGEST: Duration = Duration::from_secs(10);
 
@@ -58,9 +58,9 @@ pub(crate) fn read_text(from: &str, path: &Path, time: Time) -> Result<String, E
 fn read_now(path: &PathBuf, time: Time) -> io::Result<Vec<u8>> {
     let file = if time == Time::Again { open_regular(path)? } else { File::open(path)? };
     let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(io::Error::other(format!("it is larger than {LARGEST} bytes")));
+    file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(io::Error::other(format!("it is larger than {MAX_SIZE} bytes")));
     }
     Ok(bytes)
 }
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_start_a_pipe_is_as_good_as_a_file_and_later_it_is_not() {
+    fn pipes_and_devices_are_read_at_the_start_but_not_on_rereading() {
         let folder = tempfile::tempdir().unwrap();
         let (pipe, file) = (fifo(&folder), folder.path().join("file"));
         fs::write(&file, "f").unwrap();
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_end_is_not_read_to_its_end() {
+    fn file_reads_are_limited_in_size_and_time() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         File::create(&file).unwrap().set_len(10 << 30).unwrap();
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_waits_for_no_reader() {
+    fn log_file_that_is_a_pipe_or_folder_is_refused_without_blocking() {
         let folder = tempfile::tempdir().unwrap();
         append(&fifo(&folder)).unwrap_err();
         append(folder.path()).unwrap_err();

@@ -8,15 +8,15 @@ use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 use mcp_gangway_core::Error;
 
 /// More concurrent requests than this are a typing error.
-pub const MOST_CONCURRENT: usize = 65_536;
+pub const MAX_CONCURRENT: usize = 65_536;
 
 /// A message size limit below this is a typing error, like 64 for 64M.
-pub const SMALLEST_LIMIT: u64 = 1 << 10;
+pub const MIN_LIMIT: u64 = 1 << 10;
 /// A message size limit above this is a typing error as well.
-pub const LARGEST_LIMIT: u64 = 1 << 40;
+pub const MAX_LIMIT: u64 = 1 << 40;
 
 /// More seconds than this are a typing error (31 years). It is less than the clocks of all systems can add.
-pub const MOST_SECONDS: f64 = 1e9;
+pub const MAX_SECONDS: f64 = 1e9;
 
 /// Looks up an environment variable.
 pub type Environment = Arc<dyn Fn(&str) -> Option<OsString> + Send + Sync>;
@@ -69,8 +69,8 @@ pub(crate) fn path_or<'a>(
 
 pub(crate) fn count(given: &Given) -> Result<usize, Error> {
     (given.text.trim().parse().ok())
-        .filter(|count| (1..=MOST_CONCURRENT).contains(count))
-        .ok_or_else(|| given.mistake(format!("{:?} is not a whole number from 1 to {MOST_CONCURRENT}", given.text)))
+        .filter(|count| (1..=MAX_CONCURRENT).contains(count))
+        .ok_or_else(|| given.mistake(format!("{:?} is not a whole number from 1 to {MAX_CONCURRENT}", given.text)))
 }
 
 /// Parses a size in bytes, or with a unit that is a power of 1024. Units are accepted in either case, and also as
@@ -89,7 +89,7 @@ pub(crate) fn size(given: &Given) -> Result<u64, Error> {
     let Some(bytes) = bytes else {
         return Err(given.mistake(format!("{:?} is not a size in bytes, like 65536, 512k, 64M or 2G", given.text)));
     };
-    if !(SMALLEST_LIMIT..=LARGEST_LIMIT).contains(&bytes) {
+    if !(MIN_LIMIT..=MAX_LIMIT).contains(&bytes) {
         return Err(given.mistake(format!("{:?} is not a size from 1k to 1024G", given.text)));
     }
     Ok(bytes)
@@ -97,13 +97,13 @@ pub(crate) fn size(given: &Given) -> Result<u64, Error> {
 
 pub(crate) fn time(given: &Given) -> Result<Duration, Error> {
     (given.text.trim().parse().ok())
-        .filter(|seconds| (0.0..=MOST_SECONDS).contains(seconds))
+        .filter(|seconds| (0.0..=MAX_SECONDS).contains(seconds))
         .map(Duration::from_secs_f64)
         .ok_or_else(|| given.mistake(format!("{:?} is not a number of seconds, like 2.5", given.text)))
 }
 
 /// Parses a time limit, which must not be zero.
-pub(crate) fn some_time(given: &Given) -> Result<Duration, Error> {
+pub(crate) fn nonzero_duration(given: &Given) -> Result<Duration, Error> {
     Some(time(given)?)
         .filter(|time| !time.is_zero())
         .ok_or_else(|| given.mistake("the time must be longer than 0 seconds"))

@@ -361,7 +361,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn what_can_be_read_once_is_read_once() {
+    fn header_file_that_is_a_pipe_is_read_only_once() {
         use rustix::fs::{CWD, FileType, Mode, mknodat};
 
         let folder = tempfile::tempdir().unwrap();
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_has_become_something_else_is_an_error() {
+    fn header_file_replaced_by_a_folder_is_a_config_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         std::fs::write(&path, "A: b").unwrap();
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_that_a_configuration_left_are_taken_away() {
+    fn quotes_around_header_values_are_stripped() {
         for args in [
             &["--auth", "\"Bearer t\""][..],
             &["--auth", "'Bearer t'"],
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_nobody_expanded_is_a_mistake() {
+    fn unexpanded_variables_in_header_values_are_rejected() {
         for (option, value) in [
             ("--auth", "Bearer $TOKEN"),
             ("--auth", "Bearer ${TOKEN}"),
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_can_change_is_a_source() {
+    fn only_header_files_and_auth_commands_become_a_header_source() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
         let before_first = |args: &[&str], env: &[(&str, &str)]| {

@@ -186,14 +186,19 @@ mod tests {
 
     /// Runs itself in a child process, because the hook is process-wide and stderr cannot be read from inside.
     #[test]
-    fn a_panic_is_one_line_that_does_nothing() {
+    fn panic_is_reported_in_one_line_with_control_characters_escaped() {
         const CHILD: &str = "PANICS";
 
         if env::var_os(CHILD).is_some() {
             report_panics();
             panic!("a peer said \u{1b}[2J\u{9b}\u{202e}\nforged line");
         }
-        let arguments = ["--exact", "tests::a_panic_is_one_line_that_does_nothing", "--nocapture", "--test-threads=1"];
+        let arguments = [
+            "--exact",
+            "tests::panic_is_reported_in_one_line_with_control_characters_escaped",
+            "--nocapture",
+            "--test-threads=1",
+        ];
         let child = Command::new(env::current_exe().unwrap()).args(arguments).env(CHILD, "1").output().unwrap();
         let text = String::from_utf8(child.stderr).unwrap();
         let said: Vec<_> = text.lines().filter(|line| line.contains("a peer said")).collect();

@@ -23,7 +23,7 @@ use self::{
 use crate::files;
 
 /// The longest message to the user, in bytes. URLs to sign in at are shorter.
-const LONGEST_SAID: usize = 8 << 10;
+const MAX_STDERR_BYTES: usize = 8 << 10;
 
 /// The level, format and destination of the log.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ pub(crate) fn start(settings: &LogSettings) -> Result<(), Error> {
 pub(crate) fn finish() {
     tracing::dispatcher::get_default(|log| {
         if let Some(lines) = log.downcast_ref::<Lines>() {
-            lines.tell_all();
+            lines.log_all_suppressed();
         }
     });
 }
@@ -83,7 +83,7 @@ pub(crate) fn finish() {
 /// Writes a message to the user on stderr, always on one line and at any log level. Does not wait if stderr is not
 /// read.
 pub(crate) fn say(text: &str) {
-    Sink::new(Target::Stderr).write(&format!("mcp-gangway: {}\n", excerpt(text, LONGEST_SAID)));
+    Sink::new(Target::Stderr).write(&format!("mcp-gangway: {}\n", excerpt(text, MAX_STDERR_BYTES)));
 }
 
 #[cfg(test)]
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn level_names_are_those_of_upstream() {
+    fn log_level_names_match_upstream() {
         for (name, expected) in [
             ("", LevelFilter::OFF),
             ("off", LevelFilter::OFF),

@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn the_peers_words_become_ours() {
+    fn options_of_other_bridges_are_translated() {
         for (theirs, ours) in [
             (
                 &["https://a/mcp", "3334", "--allow-http", "--debug"][..],
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_told_and_what_cannot_be_is_refused() {
+    fn ignored_peer_options_are_noted_and_unsupported_ones_are_refused() {
         assert!(of(&["https://a/mcp", "--enable-proxy"]).unwrap().notes[0].contains("--enable-proxy"));
         assert!(of(&["https://a/mcp", "--use-id-token"]).unwrap_err().contains("--auth-command"));
         assert!(of(&["https://a/mcp", "--receive-timeout", "soon"]).unwrap_err().contains("milliseconds"));
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_becomes_a_variable() {
+    fn client_secrets_in_peer_options_become_environment_variables() {
         let translated =
             of(&["https://a/mcp", "--static-oauth-client-info", r#"{"client_id":"c","client_secret":"s"}"#]);
         let translated = translated.unwrap();

@@ -14,7 +14,7 @@ use url::{Host, Url};
 use crate::{
     args::Args,
     files,
-    given::{Environment, Given, count, is_set, option_or, path_or, size, some_time, text_variable, time},
+    given::{Environment, Given, count, is_set, nonzero_duration, option_or, path_or, size, text_variable, time},
     headers::{Headers, unquoted},
     hints,
     logging::{self, LogSettings},
@@ -93,13 +93,13 @@ impl Settings {
             config.limits.outgoing = size(&given)?;
         }
         if let Some(given) = option_or(typed.timeout, "--timeout", env, "MCP_TOOL_CALL_TIMEOUT")? {
-            config.timeouts.idle = some_time(&given)?;
+            config.timeouts.idle = nonzero_duration(&given)?;
         }
         if let Some(text) = typed.max_time {
-            config.timeouts.total = Some(some_time(&Given::new("--max-time", text))?);
+            config.timeouts.total = Some(nonzero_duration(&Given::new("--max-time", text))?);
         }
         if let Some(text) = typed.connect_timeout {
-            config.timeouts.connect = some_time(&Given::new("--connect-timeout", text))?;
+            config.timeouts.connect = nonzero_duration(&Given::new("--connect-timeout", text))?;
         }
         if let Some(text) = typed.drain_timeout {
             config.timeouts.drain = time(&Given::new("--drain-timeout", text))?;
@@ -226,7 +226,7 @@ fn server_url(typed: &mut Args, is_on_socket: bool, env: &Environment) -> Result
 /// Returns warnings about valid settings, both the command's and an embedding program's.
 pub(crate) fn remarks(config: &Config) -> Vec<String> {
     let mut remarks = Vec::new();
-    if config.unix_socket.is_none() && is_readable_on_the_way(&config.url.to_string()) {
+    if config.unix_socket.is_none() && is_unencrypted_remote(&config.url.to_string()) {
         remarks.push("the URL begins with http: others on the network can read the traffic; use https".to_owned());
     }
     if config.tls.insecure {
@@ -265,7 +265,7 @@ fn is_uuid(text: &str) -> bool {
 }
 
 /// True if requests leave this machine without encryption (R93).
-fn is_readable_on_the_way(text: &str) -> bool {
+fn is_unencrypted_remote(text: &str) -> bool {
     let Ok(url) = Url::parse(text.trim()) else { return false };
     let is_loopback = match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn an_option_wins_over_its_variable_and_an_empty_variable_is_none() {
+    fn option_overrides_its_variable_and_empty_variable_is_ignored() {
         let url =
             |args: &[&str], variable| settings(args, &[("MCP_SERVER_URL", variable)]).unwrap().config.url.to_string();
         assert_eq!(url(&["http://a/"], "http://c/"), "http://a/");
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_equal_options_counts_and_headers_add_up() {
+    fn last_repeated_option_wins_and_header_options_accumulate() {
         let settings = settings(
             &[SERVER, "--timeout", "1", "--header", "A: 1", "--header=B:2", "--timeout", "2", "--header", "a: 3"],
             &[],
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_outside_their_range_are_mistakes() {
+    fn numbers_out_of_range_are_rejected() {
         for (option, values) in [
             ("--timeout", &["0", "-1", "inf", "NaN", "1e300", "soon", ""][..]),
             ("--max-time", &["0", "-2"]),
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pool_and_the_version_are_set_as_for_ibms_port() {
+    fn http_version_and_pool_options_match_the_ibm_port() {
         let set = |args: &[&str], env: &[(&str, &str)]| {
             let config = settings(&[&[SERVER], args].concat(), env).unwrap().config;
             (config.http_version, config.idle_connections, config.idle_for.as_secs())
@@ -409,10 +409,10 @@ mod tests {
     }
 
     #[test]
-    fn tools_are_hidden_by_option_or_by_a_list_in_a_variable() {
+    fn tool_filter_patterns_are_read_from_options_and_variables() {
         let passing = |args: &[&str], env: &[(&str, &str)]| {
             let tools = settings(&[&[SERVER], args].concat(), env).unwrap().config.tools;
-            ["get_a", "put_a", "delete_a"].into_iter().filter(|name| tools.lets_pass(name)).collect::<Vec<_>>()
+            ["get_a", "put_a", "delete_a"].into_iter().filter(|name| tools.allows_tool(name)).collect::<Vec<_>>()
         };
         assert_eq!(passing(&[], &[("MCP_DENY_TOOLS", "")]), ["get_a", "put_a", "delete_a"]);
         assert_eq!(passing(&["--deny-tool", "delete_*", "--ignore-tool", "put_?"], &[]), ["get_a"]);
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clients_era_is_named() {
+    fn client_era_is_set_by_option_or_variable() {
         let era =
             |args: &[&str], env: &[(&str, &str)]| settings(&[&[SERVER], args].concat(), env).unwrap().config.client_era;
         assert_eq!(era(&[], &[]), ClientEra::Auto);
@@ -438,7 +438,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_server_on_a_socket_is_named_in_one_way() {
+    fn unix_socket_is_set_by_url_option_or_variable() {
         let socket = |args: &[&str], env: &[(&str, &str)]| {
             let config = settings(args, env).unwrap().config;
             (config.url.to_string(), config.unix_socket.unwrap().display().to_string())
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_come_from_four_places_and_what_was_typed_wins() {
+    fn header_options_override_header_variables() {
         let (typed, from_variable) =
             (file("# tokens\r\n\r\nA: file\r\nB: file\r\n"), file("\u{feff}E: file\nB: other"));
         let variables = [
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn r97_header_values_take_variables_of_the_environment() {
+    fn r97_environment_variables_are_expanded_in_header_values() {
         let env = [("TOKEN", "hunter2"), ("OTHER", "${TOKEN}"), ("EMPTY", "")];
         let all =
             settings(&[SERVER, "--header", "X-Key:a ${TOKEN}-${OTHER}$ ", "--header", "Y: $token"], &env).unwrap();
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authorization_that_looks_incomplete_gets_a_hint() {
+    fn authorization_without_scheme_or_value_causes_a_warning() {
         let warnings = |args: &[&str]| settings(&[&[SERVER], args].concat(), &[]).unwrap().warnings;
         assert!(warnings(&["--auth", "Bearer hunter2"]).is_empty());
         for args in [["--auth", "hunter2"], ["--header", "authorization: hunter2"]] {
@@ -533,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn only_contextforge_urls_are_completed() {
+    fn only_contextforge_urls_get_the_mcp_path_appended() {
         for (given, used) in [
             (format!("http://h/servers/{ID}"), format!("http://h/servers/{ID}/mcp")),
             (format!("http://h/servers/{DASHED}/"), format!("http://h/servers/{DASHED}/mcp")),
@@ -559,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn r93_plain_http_is_warned_of_unless_it_stays_on_this_machine() {
+    fn r93_plain_http_url_causes_a_warning_unless_it_is_loopback() {
         for (url, expected) in [
             ("http://example.com/mcp", true),
             ("http://192.168.0.1/mcp", true),
@@ -576,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_and_proxy() {
+    fn tls_and_proxy_settings_are_read_from_options_and_variables() {
         let pem = file("PEM");
         let path = pem.path().to_str().unwrap();
         for args in [["--ca-cert", path], ["--tls-cert", path]] {
@@ -608,7 +608,7 @@ mod tests {
     }
 
     #[test]
-    fn client_certificates() {
+    fn client_certificate_and_key_are_read_from_options_and_variables() {
         let pem = file("PEM");
         let path = pem.path().to_str().unwrap();
         let client = |args: &[&str], env: &[(&str, &str)]| {
@@ -625,7 +625,7 @@ mod tests {
     }
 
     #[test]
-    fn transports_have_our_names_and_the_peers() {
+    fn transport_names_of_other_bridges_are_accepted() {
         let mode =
             |args: &[&str], env: &[(&str, &str)]| settings(&[&[SERVER], args].concat(), env).unwrap().config.transport;
         assert_eq!(mode(&[], &[("MCP_TRANSPORT", "")]), TransportMode::Auto);
@@ -652,7 +652,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_settings_follow_upstream() {
+    fn log_level_variables_match_upstream() {
         let level = |args: &[&str], env: &[(&str, &str)]| settings(&[&[SERVER], args].concat(), env).unwrap().log.level;
         assert_eq!(level(&[], &[]), LevelFilter::WARN);
         assert_eq!(level(&[], &[("LOG_LEVEL", "debug")]), LevelFilter::DEBUG);
@@ -663,7 +663,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clap_finds_is_said_in_one_line_without_values() {
+    fn option_parse_errors_are_one_line_without_values() {
         for (args, part) in [
             (&["--auth", "Bearer", "hunter2", SERVER][..], "quotes"),
             (&["--tiemout=hunter2"], "no option --tiemout "),
@@ -678,7 +678,7 @@ mod tests {
     }
 
     #[test]
-    fn the_help_states_the_defaults_of_the_core() {
+    fn help_text_states_the_default_settings_of_the_core() {
         use clap::CommandFactory;
 
         let defaults = Config::new(SERVER).unwrap();

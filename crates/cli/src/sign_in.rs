@@ -22,12 +22,12 @@ use url::Url;
 use crate::{
     args::SignInArgs,
     browser,
-    given::{Environment, Given, is_set, option_or, some_time, text_variable, variable},
+    given::{Environment, Given, is_set, nonzero_duration, option_or, text_variable, variable},
     hints, logging,
 };
 
 /// Parameters of an authorization request that the user cannot set.
-const OURS: [&str; 8] = [
+const RESERVED_PARAMETERS: [&str; 8] = [
     "client_id",
     "code_challenge",
     "code_challenge_method",
@@ -93,7 +93,7 @@ pub(crate) fn settings(typed: SignInArgs, server: String, env: &Environment) -> 
         oauth.callback_path = Some(checked_callback_path(&given.text).map_err(|what| given.mistake(what))?);
     }
     if let Some(given) = option_or(typed.login_wait, "--login-wait", env, "MCP_LOGIN_WAIT")? {
-        oauth.login_wait = some_time(&given)?;
+        oauth.login_wait = nonzero_duration(&given)?;
     }
     if typed.no_keychain || is_set(env, "MCP_NO_KEYCHAIN")? {
         oauth.keychain = None;
@@ -204,7 +204,7 @@ pub fn checked_parameter(name: &str) -> Result<(), String> {
     if name.is_empty() {
         return Err("a parameter needs a name".to_owned());
     }
-    if OURS.contains(&name) {
+    if RESERVED_PARAMETERS.contains(&name) {
         return Err(format!("{name} is set by the sign-in itself"));
     }
     Ok(())
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn options_win_over_variables() {
+    fn oauth_options_override_their_variables() {
         assert!(meaning(&["--no-oauth"], &[]).unwrap().is_none());
         assert!(meaning(&[], &[("MCP_NO_OAUTH", "1")]).unwrap().is_none());
         let env = [("MCP_CLIENT_ID", "a"), ("MCP_CLIENT_SECRET", "hunter2"), ("MCP_SCOPE", "x"), ("HOME", "/h")];
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_says_where_it_is() {
+    fn invalid_oauth_settings_are_rejected_without_showing_secrets() {
         for (args, env, part) in [
             (&["--device", "--client-credentials"][..], &[][..], "exclude"),
             (&["--client-credentials"], &[], "MCP_CLIENT_SECRET"),

@@ -1,5 +1,5 @@
-//! Watches for what ends the bridge from outside: SIGTERM, SIGINT (Ctrl-C), SIGHUP (the terminal closed), and the
-//! death of the parent process.
+//! Watches for what ends the bridge from outside: SIGTERM, SIGINT (Ctrl-C), SIGHUP (the terminal closed), on Windows
+//! the console's events that mean the same, and the death of the parent process.
 //!
 //! A client that is killed cannot close its child's stdin, and another process may hold that pipe open. Without a
 //! watch the bridge would then never end (R8). Rule: waiting costs nothing while nothing happens, if the system
@@ -87,19 +87,43 @@ mod signals {
 mod signals {
     use std::io;
 
-    use tokio::signal::windows::{CtrlC, ctrl_c};
+    use tokio::signal::windows::{
+        CtrlBreak, CtrlC, CtrlClose, CtrlLogoff, CtrlShutdown, ctrl_break, ctrl_c, ctrl_close, ctrl_logoff,
+        ctrl_shutdown,
+    };
 
-    pub(super) struct Signals(CtrlC);
+    /// The console's events. After the last three the system allows some seconds, then ends the process.
+    pub(super) struct Signals {
+        ctrl_c: CtrlC,
+        ctrl_break: CtrlBreak,
+        close: CtrlClose,
+        logoff: CtrlLogoff,
+        shutdown: CtrlShutdown,
+    }
 
     impl Signals {
         pub(super) fn watch() -> io::Result<Self> {
-            Ok(Self(ctrl_c()?))
+            Ok(Self {
+                ctrl_c: ctrl_c()?,
+                ctrl_break: ctrl_break()?,
+                close: ctrl_close()?,
+                logoff: ctrl_logoff()?,
+                shutdown: ctrl_shutdown()?,
+            })
         }
 
-        /// Waits for the next signal and returns its number on Unix.
+        /// Waits for the next event and returns the number of the signal that means the same on Unix.
         pub(super) async fn next(&mut self) -> i32 {
-            self.0.recv().await;
-            2
+            const HANG_UP: i32 = 1;
+            const INTERRUPT: i32 = 2;
+            const TERMINATE: i32 = 15;
+            tokio::select! {
+                _ = self.ctrl_c.recv() => INTERRUPT,
+                _ = self.ctrl_break.recv() => TERMINATE,
+                _ = self.close.recv() => HANG_UP,
+                _ = self.logoff.recv() => TERMINATE,
+                _ = self.shutdown.recv() => TERMINATE,
+            }
         }
     }
 }

@@ -64,9 +64,9 @@ use crate::{
 /// window.
 const PAUSE: Duration = Duration::from_secs(30);
 /// A token is renewed this long before it expires, or after four fifths of its life if that is later.
-const AHEAD: Duration = Duration::from_mins(1);
+const RENEWAL_LEAD_TIME: Duration = Duration::from_mins(1);
 /// A token that is refused this soon after its renewal is not renewed again, because that would not help.
-const YOUNG: Duration = Duration::from_secs(30);
+const MIN_RENEWAL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// An access token, ready to be sent.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ impl Token {
         let mut header = HeaderValue::from_str(&format!("Bearer {}", tokens.access_token().secret())).ok()?;
         header.set_sensitive(true);
         let expiry = record.expiry();
-        let ahead = tokens.expires_in().map(|life| AHEAD.min(life / 5));
+        let ahead = tokens.expires_in().map(|life| RENEWAL_LEAD_TIME.min(life / 5));
         let stale_from = expiry.zip(ahead).and_then(|(expiry, ahead)| expiry.checked_sub(ahead));
         let (scopes, challenge) = (stored.granted_scopes.clone(), challenge.clone());
         let concealed = Concealed::new(tokens.refresh_token().map(oauth2::RefreshToken::secret));
@@ -120,7 +120,7 @@ impl Token {
 
 /// Why a token is needed.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Need {
+pub(crate) struct TokenRequirement {
     /// The token that the server refused, or that expires soon.
     instead_of: Option<Arc<Token>>,
     /// The challenge of the refusal.
@@ -131,7 +131,7 @@ pub(crate) struct Need {
     ahead: bool,
 }
 
-impl Need {
+impl TokenRequirement {
     /// The need to renew this token before it expires.
     pub(crate) fn ahead(token: &Arc<Token>) -> Self {
         Self { instead_of: Some(Arc::clone(token)), challenge: token.challenge.clone(), more: false, ahead: true }
@@ -144,7 +144,7 @@ impl Need {
         Self { instead_of: token.cloned(), challenge, more, ahead: false }
     }
 
-    fn is_met_by(&self, token: &Token) -> bool {
+    fn is_satisfied_by(&self, token: &Token) -> bool {
         let is_other = self.instead_of.as_ref().is_none_or(|old| old.header != token.header);
         is_other && !token.has_expired() && (!self.more || token.covers(&self.challenge))
     }
@@ -195,11 +195,11 @@ impl SignIn {
     ///
     /// # Errors
     /// There is no token, or none yet.
-    pub(crate) async fn token(&self, need: &Need, patience: Duration) -> Result<Arc<Token>, Error> {
+    pub(crate) async fn token(&self, need: &TokenRequirement, patience: Duration) -> Result<Arc<Token>, Error> {
         let (mut outcome, prompt, begun) = {
             let mut latest = self.latest();
             let run = match latest.take() {
-                Some(run) if !run.is_over_for(need) => run,
+                Some(run) if !run.has_failed_for(need) => run,
                 old => self.begin(need.clone(), old),
             };
             let joined = (run.outcome.clone(), run.prompt.clone(), run.begun);
@@ -232,7 +232,7 @@ impl SignIn {
     }
 
     /// Waits until a sign-in starts, after one that has ended.
-    pub(crate) async fn next_begins(&self) {
+    pub(crate) async fn wait_for_next_sign_in(&self) {
         self.begun.notified().await;
     }
 
@@ -253,13 +253,13 @@ impl SignIn {
     }
 
     /// Waits until the browser shows the outcome, if a browser is used.
-    async fn has_told(&self) {
+    async fn wait_for_browser(&self) {
         let Some(mut prompt) = self.latest().as_ref().map(|run| run.prompt.clone()) else { return };
         // The sender lives until the browser has its answer.
         while prompt.changed().await.is_ok() {}
     }
 
-    fn begin(&self, need: Need, old: Option<Run>) -> Run {
+    fn begin(&self, need: TokenRequirement, old: Option<Run>) -> Run {
         let (found, outcome) = watch::channel(None);
         let (shown, prompt) = watch::channel(None);
         let shared = Arc::clone(&self.shared);
@@ -306,7 +306,7 @@ impl User {
         let _ = self.shown.send(Some(prompt));
     }
 
-    fn has_come(&self, browser: Arrival) {
+    fn set_browser(&self, browser: Arrival) {
         *self.browser.lock().unwrap_or_else(PoisonError::into_inner) = Some(browser);
     }
 
@@ -326,10 +326,10 @@ impl User {
 
 impl Run {
     /// True if it has ended without meeting this need.
-    fn is_over_for(&self, need: &Need) -> bool {
+    fn has_failed_for(&self, need: &TokenRequirement) -> bool {
         match &*self.outcome.borrow() {
             None => false,
-            Some((Ok(token), _)) => !need.is_met_by(token),
+            Some((Ok(token), _)) => !need.is_satisfied_by(token),
             // That run did not ask the user.
             Some((Err(_), _)) if self.is_ahead && !need.ahead => true,
             Some((Err(_), end)) => end.elapsed() > PAUSE,
@@ -347,7 +347,7 @@ impl Run {
 
 impl Shared {
     /// Obtains a token: a stored one, a renewed one, or one from a sign-in.
-    async fn obtain(&self, need: &Need, user: &User) -> Result<Token, Error> {
+    async fn obtain(&self, need: &TokenRequirement, user: &User) -> Result<Token, Error> {
         let Account { server, settings, .. } = &self.account;
         let mut place = Place::find(settings, server, self.account.clients()?, &need.challenge).await?;
         place.is_meant(server, &self.store).await?;
@@ -356,11 +356,14 @@ impl Shared {
         let server = server.as_url().as_str();
         let mut record =
             self.store.load(&place.key).await.unwrap_or_else(|| Record::new(place.key.clone(), server.to_owned()));
-        if let Some(token) = Token::of(&record, &need.challenge).filter(|token| need.is_met_by(token)) {
+        if let Some(token) = Token::of(&record, &need.challenge).filter(|token| need.is_satisfied_by(token)) {
             return Ok(token);
         }
-        let was_just_renewed =
-            need.instead_of.as_ref().and_then(|token| token.renewed).is_some_and(|at| at.elapsed() < YOUNG);
+        let was_just_renewed = need
+            .instead_of
+            .as_ref()
+            .and_then(|token| token.renewed)
+            .is_some_and(|at| at.elapsed() < MIN_RENEWAL_INTERVAL);
         if !need.more && record.can_refresh() && !was_just_renewed {
             let renewed = place.refresh(&mut record).await;
             self.store.save(&record).await;
@@ -375,14 +378,14 @@ impl Shared {
         }
         let scopes = if need.more {
             let granted = need.instead_of.as_ref().map(|token| token.scopes.as_slice()).unwrap_or_default();
-            place.more_scopes(granted, &need.challenge)
+            place.step_up_scopes(granted, &need.challenge)
         } else {
-            place.first_scopes().await
+            place.initial_scopes().await
         };
         let outcome = match settings.grant {
-            Grant::Browser => place.by_browser(&mut record, &scopes, user, lock).await,
-            Grant::Device => place.by_device(&mut record, &scopes, user, lock).await,
-            Grant::ClientCredentials => place.by_credentials(&mut record, scopes).await,
+            Grant::Browser => place.authorize_with_browser(&mut record, &scopes, user, lock).await,
+            Grant::Device => place.authorize_with_device(&mut record, &scopes, user, lock).await,
+            Grant::ClientCredentials => place.authorize_with_credentials(&mut record, scopes).await,
         };
         // Keep a newly registered client even if the sign-in failed.
         server.clone_into(&mut record.server);
@@ -393,7 +396,7 @@ impl Shared {
     }
 }
 
-fn token_of(record: &Record, need: &Need) -> Result<Token, Error> {
+fn token_of(record: &Record, need: &TokenRequirement) -> Result<Token, Error> {
     Token::of(record, &need.challenge)
         .ok_or_else(|| Error::new(ErrorKind::NoToken, "the token has characters that a header must not contain"))
 }

@@ -1,7 +1,7 @@
 //! Runs the bridge, from the first line of stdin to the last line on stdout.
 
 use crate::{
-    call::{Bridge, Calls, call_table::Awaited, intake::Intake, shutdown},
+    call::{Bridge, Calls, call_table::AwaitedReply, intake::Intake, shutdown},
     client::{
         Client,
         stdin::Input,
@@ -22,9 +22,9 @@ use tokio::{
 /// How long a stopped bridge waits for pending answers.
 const STOP_TIME: Duration = Duration::from_millis(500);
 /// How long a bridge that ends waits for the receipts of notifications, which no client waits for.
-const FAREWELL: Duration = Duration::from_millis(400);
+const RECEIPT_TIME: Duration = Duration::from_millis(400);
 /// How long the end of the session and the last lines on stdout may take together.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const SESSION_END_TIME: Duration = Duration::from_secs(1);
 /// Minimum time for the last lines on stdout.
 const LAST_WRITE: Duration = Duration::from_millis(100);
 
@@ -129,12 +129,12 @@ async fn connect(
     bridge.calls.legacy_subscription.clear();
     let mut tasks = std::mem::take(&mut *bridge.calls.tasks());
     tasks.shutdown().await;
-    answer_the_rest(&bridge);
+    answer_remaining(&bridge);
     for message in held.into_iter().chain(std::iter::from_fn(|| input.next_read())).flatten() {
-        intake.turn_away(&message);
+        intake.refuse_late_request(&message);
     }
     // Stdout is written while the session is ended; both share the time.
-    let deadline = Instant::now() + LAST_WORDS;
+    let deadline = Instant::now() + SESSION_END_TIME;
     let _ = timeout_at(deadline, bridge.server.end_session()).await;
     let patience = (end == End::InputClosed).then_some(bridge.timeouts.drain);
     let progress = bridge.client.output.progress();
@@ -171,11 +171,11 @@ async fn is_written(
     }
 }
 
-/// Waits for pending messages: for requests as long as `end` allows, for messages without an answer up to `FAREWELL`,
+/// Waits for pending messages: for requests as long as `end` allows, for messages without an answer up to `RECEIPT_TIME`,
 /// for cancelled requests not at all.
 async fn drained(bridge: &Bridge, end: End) {
     let now = Instant::now();
-    let farewell = now + FAREWELL;
+    let farewell = now + RECEIPT_TIME;
     let progress = bridge.client.output.progress();
     let patience = if end == End::Stopped { STOP_TIME } else { bridge.timeouts.drain };
     // A slow reader gets more time while lines wait for it.
@@ -183,10 +183,10 @@ async fn drained(bridge: &Bridge, end: End) {
     loop {
         let removal = bridge.calls.table.next_removal();
         let limit = since().checked_add(patience);
-        let (until, is_final) = match bridge.calls.table.most_wanted() {
+        let (until, is_final) = match bridge.calls.table.most_urgent_wait() {
             None => return,
-            Some(Awaited::Receipt) => (Some(limit.map_or(farewell, |limit| limit.min(farewell))), true),
-            Some(Awaited::Answer) => (limit, false),
+            Some(AwaitedReply::Receipt) => (Some(limit.map_or(farewell, |limit| limit.min(farewell))), true),
+            Some(AwaitedReply::Answer) => (limit, false),
         };
         let time_is_up = async {
             match until {
@@ -211,7 +211,7 @@ fn end_subscriptions(bridge: &Bridge) {
     }
 }
 
-fn answer_the_rest(bridge: &Bridge) {
+fn answer_remaining(bridge: &Bridge) {
     for pending in bridge.calls.table.unanswered() {
         let error = shutdown().with_may_have_run(pending.may_have_run());
         bridge.client.output.send_now(bridge.client.error_reply(pending.id(), &error));

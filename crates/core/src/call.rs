@@ -41,9 +41,9 @@ use crate::{
     config::Timeouts,
     error::{Error, ErrorKind},
     memory::{self, Budget},
-    server::{Server, protocol::Road, push_stream::Audience},
+    server::{Server, protocol::TranslationRoute, push_stream::Audience},
     translate::legacy_to_modern::LegacyClient,
-    wire::{body::Lost, message::Message, revision::Era},
+    wire::{body::LostResponse, message::Message, revision::Era},
 };
 
 /// State that all messages share: the client, the server and the calls.
@@ -77,7 +77,7 @@ pub(crate) struct Calls {
 
 impl Bridge {
     /// Returns how a client message reaches the server: directly or translated.
-    pub(crate) fn road(&self, message: &Message) -> Road {
+    pub(crate) fn road(&self, message: &Message) -> TranslationRoute {
         self.server.protocol().road(message, || self.client.is_translated())
     }
 
@@ -85,19 +85,19 @@ impl Bridge {
     /// translated.
     pub(crate) fn shake_hands(&self, client: LegacyClient) {
         tracing::info!("the server speaks 2026-07-28 only; the client's older protocol is translated");
-        self.server.protocol().modern_is(true);
+        self.server.protocol().set_modern(true);
         *self.client.legacy() = Some(client);
     }
 
     /// Records that the server accepts the legacy handshake, so a legacy client needs no translation.
-    pub(crate) fn takes_handshake(&self) {
-        self.server.protocol().legacy_is(true);
+    pub(crate) fn record_handshake_accepted(&self) {
+        self.server.protocol().set_legacy(true);
         *self.client.legacy() = None;
     }
 
     /// True if ending the exchange cancels the request, without a notification (R69). This holds for modern requests
     /// and for those that become modern ones.
-    pub(crate) fn closes_to_cancel(&self, pending: &Pending) -> bool {
+    pub(crate) fn cancels_by_closing(&self, pending: &Pending) -> bool {
         pending.era() == Era::Modern || self.client.is_translated()
     }
 }
@@ -112,12 +112,12 @@ impl Audience for Bridge {
     }
 
     async fn receive(self: &Arc<Self>, message: Message) {
-        incoming::hand_on(self, message, None).await;
+        incoming::forward_message(self, message, None).await;
     }
 
-    async fn receive_lost(&self, lost: Lost) {
+    async fn receive_lost(&self, lost: LostResponse) {
         // No request failed here, so there is no error to return.
-        let _ = incoming::hand_on_lost(self, lost, None).await;
+        let _ = incoming::fail_lost_call(self, lost, None).await;
     }
 
     async fn renew_session(self: &Arc<Self>, epoch: u64) -> Result<(), Error> {
@@ -160,7 +160,7 @@ impl Calls {
     ///
     /// # Errors
     /// The bridge has ended.
-    pub(crate) async fn see_through<T: Send + 'static>(
+    pub(crate) async fn run_to_completion<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Error> {

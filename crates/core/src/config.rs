@@ -315,7 +315,7 @@ mod tests {
     use crate::text::shown;
 
     #[test]
-    fn a_user_in_the_url_is_sent_as_basic_unless_there_is_another_authorization() {
+    fn url_credentials_are_sent_as_basic_unless_authorization_is_set() {
         for (url, basic) in [
             ("https://user:pass@a.example/mcp", Some("Basic dXNlcjpwYXNz")),
             ("https://us%40er:p%3Ass%20%C3%A9@a.example/mcp", Some("Basic dXNAZXI6cDpzcyDDqQ==")),
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_header_is_refused_without_its_value() {
+    fn invalid_header_error_does_not_show_its_value() {
         let mut config = Config::new("http://localhost/mcp").unwrap();
         for (name, value) in [("X-Key", "hunter2\r\nX: y"), ("Mcp-Session-Id", "hunter2"), ("a b", "hunter2")] {
             let error = config.set_header(name, value).unwrap_err();
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn only_http_urls() {
+    fn server_url_must_be_http_or_https() {
         for bad in ["", "example.com/mcp", "ftp://example.com", "http://", "/mcp"] {
             assert!(ServerUrl::parse(bad).unwrap_err().is_config(), "{bad}");
         }
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_secret_in_urls_and_keys_is_known() {
+    fn secrets_in_urls_proxy_and_client_key_are_redacted() {
         let mut config = Config::new("https://us%C3%A9r-kanarie:pass%2Fkanarie@h/mcp?key=query%20kanarie&v=1").unwrap();
         config.proxy =
             Proxy::Url { url: ProxyUrl::parse("proxy-user:proxy-kanarie@proxy:3128").unwrap(), except: None };

@@ -404,7 +404,7 @@ mod tests {
     use crate::text::{hostile, shown};
 
     #[test]
-    fn every_text_of_an_error_is_harmless() {
+    fn control_characters_in_error_texts_are_escaped() {
         let hostile = hostile();
         let url = Error::new(ErrorKind::Status, "no");
         #[cfg(feature = "oauth")]
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn every_text_of_an_error_has_a_limit() {
+    fn error_texts_have_a_length_limit() {
         let long = "é".repeat(5000);
         assert!(Error::new(ErrorKind::Status, long.clone()).to_string().len() <= SUMMARY_LIMIT);
         assert!(Error::new(ErrorKind::Status, "no").with_detail(&long).detail().unwrap().len() <= DETAIL_LIMIT);
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn detail_joins_the_causes_once() {
+    fn error_detail_omits_repeated_causes() {
         let cause = Error::new(ErrorKind::Connect, "refused").with_source(Error::new(ErrorKind::Connect, "refused"));
         assert_eq!(Error::new(ErrorKind::Connect, "no server").with_source(cause).detail().unwrap(), "refused");
     }

@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-/// Opens when its [`Hold`] is dropped. Waiting tasks pass in the order in which they came.
+/// Opens when its [`GateGuard`] is dropped. Waiting tasks pass in the order in which they came.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate(Arc<Semaphore>);
 
 /// Keeps its [`Gate`] shut until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Hold(Arc<Semaphore>);
+pub(crate) struct GateGuard(Arc<Semaphore>);
 
 impl Gate {
-    pub(crate) fn new() -> (Hold, Self) {
+    pub(crate) fn new() -> (GateGuard, Self) {
         let closed = Arc::new(Semaphore::new(0));
-        (Hold(Arc::clone(&closed)), Self(closed))
+        (GateGuard(Arc::clone(&closed)), Self(closed))
     }
 
     pub(crate) async fn opened(self) {
@@ -28,7 +28,7 @@ impl Gate {
     }
 }
 
-impl Drop for Hold {
+impl Drop for GateGuard {
     fn drop(&mut self) {
         self.0.close();
     }

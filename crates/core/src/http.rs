@@ -33,13 +33,13 @@ use http_body::{Body as _, Frame};
 use hyper::{body::Incoming, client::conn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
-pub(crate) use self::server_url::{Shown, socket_url};
+pub(crate) use self::server_url::{UriWithoutQuery, socket_url};
 #[cfg(feature = "oauth")]
 pub(crate) use self::ssrf_guard::is_localhost;
 use self::{
-    connect::{BoxError, ConnectFailure, Connector, Unanswered},
+    connect::{BoxError, ConnectFailure, Connector, RequestFailure},
     decompress::BodyDecompressor,
-    http1::{Http1, Responding},
+    http1::{ErasedConnection, Http1},
     pool::{Connection, Pool, PoolKey},
 };
 pub use self::{
@@ -59,14 +59,14 @@ const ENCODINGS: HeaderValue = HeaderValue::from_static("zstd,gzip,deflate,br");
 /// The longest wait for the answer to a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// The longest interval between two pings. A larger one could overflow the clock.
-const LONGEST_PING: Duration = Duration::from_hours(24);
+const MAX_PING_INTERVAL: Duration = Duration::from_hours(24);
 /// The limit for the headers of one response, in bytes. HTTP/1.1 also has a limit of 100 headers.
-const MOST_HEADERS: u32 = 64 << 10;
+const MAX_HEADERS: u32 = 64 << 10;
 /// How many headers most requests have in addition to the user's: those of HTTP and of a session.
 const OTHER_HEADERS: usize = 6;
 /// The largest read buffer of an HTTP/1.1 connection, and so the memory that each open response may hold. A larger
 /// buffer is no faster. It must have room for the headers.
-const READ_BUFFER: usize = MOST_HEADERS as usize;
+const READ_BUFFER: usize = MAX_HEADERS as usize;
 
 /// The body of a request.
 pub trait RequestBody: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static {}
@@ -122,9 +122,9 @@ impl<B: RequestBody> HttpClient<B> {
         let mut http2 = conn::http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())
-            .keep_alive_interval(settings.ping.min(LONGEST_PING))
+            .keep_alive_interval(settings.ping.min(MAX_PING_INTERVAL))
             .keep_alive_timeout(settings.ping.min(PING_TIMEOUT))
-            .max_header_list_size(MOST_HEADERS);
+            .max_header_list_size(MAX_HEADERS);
         let pool = Pool::new(settings.idle_for, settings.idle_connections);
         Self(Arc::new(ClientInner { pool, connector, http1, http2, settings }))
     }
@@ -134,7 +134,7 @@ impl<B: RequestBody> HttpClient<B> {
     /// # Errors
     /// There is no response. [`Error::is_connect`] is true if nothing was sent.
     pub fn send(&self, request: Request<B>) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<B> {
-        self.send_and_tell(request, || ())
+        self.send_with_callback(request, || ())
     }
 
     /// Like [`Self::send`], but also calls `connected` as soon as there is a connection for the request.
@@ -142,7 +142,7 @@ impl<B: RequestBody> HttpClient<B> {
     /// # Errors
     /// As for `send`.
     // Not an `async fn`: that would be compiled again in every crate that awaits it, together with all of HTTP.
-    pub fn send_and_tell<T: FnOnce() + Send>(
+    pub fn send_with_callback<T: FnOnce() + Send>(
         &self,
         request: Request<B>,
         connected: T,
@@ -239,7 +239,7 @@ impl<B: RequestBody> ClientInner<B> {
                     *request.uri_mut() = uri.clone();
                 }
                 unsent => {
-                    let error = Unanswered::Broken { error: error.into_error(), is_unsent: unsent.is_some() };
+                    let error = RequestFailure::Broken { error: error.into_error(), is_unsent: unsent.is_some() };
                     return Err(self.connector.explain(error, &uri));
                 }
             }
@@ -248,7 +248,11 @@ impl<B: RequestBody> ClientInner<B> {
 
     /// Returns a connection, and true if it is a new one. Takes another connection that becomes free while this one
     /// connects.
-    async fn connection(self: &Arc<Self>, uri: &Uri, is_repeatable: bool) -> Result<(Connection<B>, bool), Unanswered> {
+    async fn connection(
+        self: &Arc<Self>,
+        uri: &Uri,
+        is_repeatable: bool,
+    ) -> Result<(Connection<B>, bool), RequestFailure> {
         let Some(origin) = PoolKey::of(uri) else {
             return Err(ConnectFailure::NoServer("the URL is not absolute".into()).into());
         };
@@ -281,8 +285,8 @@ impl<B: RequestBody> ClientInner<B> {
 
     /// Opens a connection, or takes the HTTP/2 connection that another request opened meanwhile. Returns true if it
     /// is a new one.
-    async fn connect(self: Arc<Self>, uri: Uri, origin: PoolKey) -> Result<(Connection<B>, bool), Unanswered> {
-        let broken = |error| Unanswered::Broken { error, is_unsent: true };
+    async fn connect(self: Arc<Self>, uri: Uri, origin: PoolKey) -> Result<(Connection<B>, bool), RequestFailure> {
+        let broken = |error| RequestFailure::Broken { error, is_unsent: true };
         let stream = self.connector.connect(&uri).await?;
         if !stream.chose_http2() && self.settings.version != HttpVersion::Http2 {
             let http1 = Http1::new(stream, &self.http1, &uri, origin, &self.pool).await;
@@ -309,13 +313,17 @@ impl<B: RequestBody> ClientInner<B> {
 pub struct Body {
     raw: Incoming,
     /// The connection, if this body has it for itself (HTTP/1.1).
-    connection: Option<Box<dyn Responding>>,
+    connection: Option<Box<dyn ErasedConnection>>,
     /// The decompressor, if the body is compressed with a known coding.
     expander: Option<Box<BodyDecompressor>>,
 }
 
 impl Body {
-    fn of(response: Response<Incoming>, connection: Option<Box<dyn Responding>>, expanding: &Budget) -> Response<Self> {
+    fn of(
+        response: Response<Incoming>,
+        connection: Option<Box<dyn ErasedConnection>>,
+        expanding: &Budget,
+    ) -> Response<Self> {
         let expander = BodyDecompressor::of(response.headers(), expanding).map(Box::new);
         response.map(|raw| Self { raw, connection, expander })
     }
@@ -327,7 +335,7 @@ impl Body {
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             if let Some(expander) = &mut self.expander
-                && let Some(expanded) = expander.next().await.map_err(not_expanded)?
+                && let Some(expanded) = expander.next().await.map_err(decompression_error)?
             {
                 // A small body may expand for a long time without waiting, so yield to other tasks.
                 tokio::task::coop::consume_budget().await;
@@ -336,7 +344,7 @@ impl Body {
             match (self.raw_chunk().await?, &mut self.expander) {
                 (chunk, None) => return Ok(chunk),
                 (Some(chunk), Some(expander)) => expander.feed(chunk),
-                (None, Some(expander)) => return expander.finish().map(|()| None).map_err(not_expanded),
+                (None, Some(expander)) => return expander.finish().map(|()| None).map_err(decompression_error),
             }
         }
     }
@@ -395,6 +403,6 @@ fn broke_off(error: hyper::Error) -> Error {
     Error::new(ErrorKind::Broken, "the server's reply broke off").with_source(error)
 }
 
-fn not_expanded(error: std::io::Error) -> Error {
+fn decompression_error(error: std::io::Error) -> Error {
     Error::new(ErrorKind::Broken, "the server's reply cannot be decompressed").with_source(error)
 }

@@ -17,7 +17,7 @@ pub(crate) const OVERHEAD: usize = 16 << 10;
 /// per open reply; larger ones are in files.
 pub(crate) const PAYLOADS: usize = 8 << 20;
 /// The decompressors of replies, per HTTP client.
-pub(crate) const EXPANDING: usize = 24 << 20;
+pub(crate) const DECOMPRESSION: usize = 24 << 20;
 /// Messages that are read back from their files to be changed.
 pub(crate) const LOANS: usize = 16 << 20;
 /// Calls of modern clients that wait for input, and a legacy server's questions in them.
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_taken_is_given_back() {
+    async fn budget_shares_grow_shrink_and_return_when_dropped() {
         let budget = Budget::new(10);
         let mut one = budget.take(4).await;
         let two = budget.try_take(6).unwrap();
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_larger_than_all_takes_all() {
+    async fn request_larger_than_the_budget_takes_all_of_it() {
         let budget = Budget::new(10);
         let all = budget.take(100).await;
         assert!(budget.try_take(1).is_none());
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_comes_first_is_served_first() {
+    async fn budget_waiters_are_served_in_order() {
         let budget = Budget::new(10);
         let held = budget.take(8).await;
         let waiting = tokio::spawn({

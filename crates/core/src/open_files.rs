@@ -4,7 +4,7 @@ use std::io;
 
 /// The most that a bridge needs: its connections, and a file for each large message in transit.
 #[cfg(unix)]
-const ENOUGH: u64 = 4096;
+const WANTED_OPEN_FILES: u64 = 4096;
 
 /// Raises the limit on open files and connections to what a bridge may need, as far as the system allows. macOS starts
 /// with 256.
@@ -13,7 +13,7 @@ pub fn raise_limit() {
     {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-        let wanted = ENOUGH.min(maximum.unwrap_or(ENOUGH));
+        let wanted = WANTED_OPEN_FILES.min(maximum.unwrap_or(WANTED_OPEN_FILES));
         if current.is_some_and(|current| current < wanted) {
             // If this fails, the bridge keeps the old limit, and reports an error when it reaches it.
             let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });

@@ -8,7 +8,7 @@
 //! the value keeps both. Only [`crate::text`] reads the table, when it shows a text. So forwarding a message costs
 //! nothing, and every text that is shown is covered.
 //!
-//! Rule: text that is not secret is shown. Values of less than [`SHORTEST`] bytes occur in ordinary words and are not
+//! Rule: text that is not secret is shown. Values of less than [`MIN_VALUE_BYTES`] bytes occur in ordinary words and are not
 //! searched for. Nor are forms that no page writes, like the value backwards or encrypted.
 
 use std::{
@@ -26,13 +26,13 @@ use memchr::memmem::Finder;
 use url::Url;
 
 /// The shortest value that is searched for, in bytes.
-const SHORTEST: usize = 6;
+const MIN_VALUE_BYTES: usize = 6;
 /// A value is recognized by its beginning, of at most this many bytes, and blanked as far as the text matches it.
-const KNOWN_BY: usize = 128;
+const MATCHED_PREFIX_BYTES: usize = 128;
 /// The most bytes that one byte of a value takes when it is escaped, as in `&#x000041;`.
-const WIDEST: usize = 12;
+const MAX_ESCAPE_BYTES: usize = 12;
 /// The most bytes of a text that are needed to recognize a value.
-pub(crate) const LONGEST_BEGINNING: usize = KNOWN_BY * WIDEST;
+pub(crate) const MAX_PREFIX_BYTES: usize = MATCHED_PREFIX_BYTES * MAX_ESCAPE_BYTES;
 /// Headers with values that are not secret and appear in the bridge's own texts.
 const OPEN: [HeaderName; 4] = [header::ACCEPT_LANGUAGE, header::HOST, header::ORIGIN, header::USER_AGENT];
 
@@ -56,7 +56,7 @@ impl Concealed {
         for value in values {
             all.extend(spellings(value.as_ref()));
         }
-        all.retain(|value| value.len() >= SHORTEST);
+        all.retain(|value| value.len() >= MIN_VALUE_BYTES);
         all.sort_unstable();
         all.dedup();
         if all.is_empty() {
@@ -89,7 +89,7 @@ impl fmt::Debug for Concealed {
 
 impl SecretValue {
     fn new(value: &[u8]) -> Self {
-        let (beginning, rest) = value.split_at_checked(KNOWN_BY).unwrap_or((value, &[]));
+        let (beginning, rest) = value.split_at_checked(MATCHED_PREFIX_BYTES).unwrap_or((value, &[]));
         Self { beginning: Finder::new(beginning).into_owned(), rest: rest.to_vec() }
     }
 
@@ -216,11 +216,11 @@ impl Reading {
         while let Some(&byte) = self.bytes.get(at) {
             let rest = self.bytes.get(at + 1..).unwrap_or_default();
             let undone = if byte == escapes.begin { (escapes.read)(rest) } else { None };
-            let (meant, length) = undone.unwrap_or((Meant::Byte(byte), 0));
+            let (meant, length) = undone.unwrap_or((Unescaped::Byte(byte), 0));
             let mut buffer = [0; 4];
             let meant = match meant {
-                Meant::Byte(byte) => &[byte][..],
-                Meant::Char(c) => c.encode_utf8(&mut buffer).as_bytes(),
+                Unescaped::Byte(byte) => &[byte][..],
+                Unescaped::Char(c) => c.encode_utf8(&mut buffer).as_bytes(),
             };
             read.bytes.extend(meant);
             read.places.extend(meant.iter().map(|_| self.source(at)));
@@ -249,10 +249,10 @@ fn readings(text: &str) -> Vec<Reading> {
 /// count.
 struct Escapes {
     begin: u8,
-    read: fn(&[u8]) -> Option<(Meant, usize)>,
+    read: fn(&[u8]) -> Option<(Unescaped, usize)>,
 }
 
-enum Meant {
+enum Unescaped {
     Byte(u8),
     Char(char),
 }
@@ -263,37 +263,37 @@ const PERCENT: Escapes = Escapes { begin: b'%', read: percent };
 const ESCAPES: [Escapes; 3] =
     [PERCENT, Escapes { begin: b'\\', read: backslash }, Escapes { begin: b'&', read: entity }];
 
-fn percent(rest: &[u8]) -> Option<(Meant, usize)> {
-    Some((Meant::Byte(u8::try_from(number(rest.get(..2)?, 16)?).ok()?), 2))
+fn percent(rest: &[u8]) -> Option<(Unescaped, usize)> {
+    Some((Unescaped::Byte(u8::try_from(number(rest.get(..2)?, 16)?).ok()?), 2))
 }
 
-fn backslash(rest: &[u8]) -> Option<(Meant, usize)> {
-    let byte = |byte| Some((Meant::Byte(byte), 1));
+fn backslash(rest: &[u8]) -> Option<(Unescaped, usize)> {
+    let byte = |byte| Some((Unescaped::Byte(byte), 1));
     match rest.first()? {
         b'n' => byte(b'\n'),
         b'r' => byte(b'\r'),
         b't' => byte(b'\t'),
-        b'x' => Some((Meant::Byte(u8::try_from(number(rest.get(1..3)?, 16)?).ok()?), 3)),
+        b'x' => Some((Unescaped::Byte(u8::try_from(number(rest.get(1..3)?, 16)?).ok()?), 3)),
         b'u' if rest.get(1) == Some(&b'{') => {
             let digits = rest.get(2..)?.iter().take(8).position(|&byte| byte == b'}')?;
-            Some((Meant::Char(char::from_u32(number(rest.get(2..2 + digits)?, 16)?)?), digits + 3))
+            Some((Unescaped::Char(char::from_u32(number(rest.get(2..2 + digits)?, 16)?)?), digits + 3))
         }
         b'u' => {
             let unit = number(rest.get(1..5)?, 16)?;
             if let Some(c) = char::from_u32(unit) {
-                return Some((Meant::Char(c), 5));
+                return Some((Unescaped::Char(c), 5));
             }
             // The second half of a surrogate pair follows.
             let second = number(rest.get(5..11)?.strip_prefix(b"\\u")?, 16)?;
             let pair = [u16::try_from(unit).ok()?, u16::try_from(second).ok()?];
-            Some((Meant::Char(char::decode_utf16(pair).next()?.ok()?), 11))
+            Some((Unescaped::Char(char::decode_utf16(pair).next()?.ok()?), 11))
         }
         &other if other.is_ascii_punctuation() => byte(other),
         _ => None,
     }
 }
 
-fn entity(rest: &[u8]) -> Option<(Meant, usize)> {
+fn entity(rest: &[u8]) -> Option<(Unescaped, usize)> {
     let length = rest.iter().take(10).position(|&byte| byte == b';')?;
     let c = match rest.get(..length)? {
         b"amp" => '&',
@@ -305,7 +305,7 @@ fn entity(rest: &[u8]) -> Option<(Meant, usize)> {
         [b'#', digits @ ..] => char::from_u32(number(digits, 10)?)?,
         _ => return None,
     };
-    Some((Meant::Char(c), length + 1))
+    Some((Unescaped::Char(c), length + 1))
 }
 
 fn number(digits: &[u8], radix: u32) -> Option<u32> {
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_blanked_in_every_spelling_of_a_page() {
+    fn secret_is_redacted_in_every_encoding() {
         let value = r#"q/7"<&>'\%+kanarie ß"#;
         let _concealed = headers(&[("x-api-key", value)]);
         let percent = |wide: bool| {
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_known_without_their_scheme_too() {
+    fn credentials_are_redacted_without_their_scheme_too() {
         let basic = STANDARD.encode("kanarie-user:kanarie-word:2");
         let _concealed = headers(&[
             ("authorization", &format!("Basic {basic}")),
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_begins_before_the_cut_is_blanked_before_it_is_cut() {
+    fn secret_that_crosses_the_excerpt_cut_is_redacted() {
         let value = "kanarie-long-".repeat(100);
         let _concealed = headers(&[("x-long", &value)]);
         let encoded = value.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat();
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_short_or_forgotten_is_shown() {
+    fn short_or_dropped_values_are_not_redacted() {
         let concealed = headers(&[("x-short", "abcde"), ("x-other", "kanarie-gone")]);
         assert_eq!(shown("abcde kanarie-gone"), "abcde [secret]");
         drop(concealed);
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_escapes_are_only_text() {
+    fn malformed_escapes_do_not_prevent_redaction() {
         let _concealed = headers(&[("x-api-key", "kanarie-escape")]);
         for text in [
             "%",

@@ -6,8 +6,8 @@
 use crate::{
     error::{Error, ErrorKind},
     wire::{
-        body::{Decoder, EventPart, Gather as _, Lines, Plain, Sse},
-        spool::Unkept,
+        body::{Decoder, EventPart, Lines, PieceJoiner as _, Plain, Sse},
+        spool::SpoolError,
     },
 };
 use std::time::Duration;
@@ -160,7 +160,7 @@ impl Messages {
             self.found = true;
             return Some(Ok(message.bytes().clone()));
         }
-        self.decoder.take_lost().into_iter().next().map(|lost| Err(lost.error))
+        self.decoder.take_lost_responses().into_iter().next().map(|lost| Err(lost.error))
     }
 
     /// Ends the body, once `next` returns `None`. `next` then returns the messages that the end completes.
@@ -174,7 +174,7 @@ impl Messages {
     }
 }
 
-fn judged(line: Result<Bytes, Unkept>) -> Option<Result<Bytes, Error>> {
+fn judged(line: Result<Bytes, SpoolError>) -> Option<Result<Bytes, Error>> {
     match line {
         Ok(line) if line.trim_ascii().is_empty() => None,
         Ok(line) => {
@@ -185,7 +185,7 @@ fn judged(line: Result<Bytes, Unkept>) -> Option<Result<Bytes, Error>> {
     }
 }
 
-fn too_large(what: &str, refusal: Unkept) -> Error {
+fn too_large(what: &str, refusal: SpoolError) -> Error {
     Error::new(ErrorKind::TooLarge, format!("{what} of the stream is {refusal}"))
 }
 
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_have_the_fields_of_their_stream() {
+    fn sse_events_have_name_data_id_and_retry() {
         let mut parser = SseEvents::new(10);
         parser.feed("retry: 5\n\ndata\n\nid: 1\nevent: x\ndata: a\ndata: b\n\ndata: 12345678901\n\ndata: c".into());
         let mut events = Vec::new();
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_without_their_ends() {
+    fn text_lines_have_no_line_endings() {
         let mut lines = TextLines::new(3);
         lines.feed("1\r\n\n \t\r\n22\n4444\n333\nlas".into());
         let mut seen = Vec::new();
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_come_out_of_every_content_type() {
+    fn messages_are_parsed_from_every_content_type() {
         let one = r#"{"id":1,"result":{}}"#;
         for (content_type, body) in [
             ("application/json", one.to_owned()),

@@ -24,7 +24,7 @@ pub fn shown<'a>(text: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
 /// Returns the beginning of a text made safe to show: at most `limit` bytes, with a mark at the end if the text was
 /// cut.
 pub fn excerpt(text: &str, limit: usize) -> String {
-    let looked_at = text.get(..text.floor_char_boundary(look_at(limit))).unwrap_or_default();
+    let looked_at = text.get(..text.floor_char_boundary(excerpt_read_limit(limit))).unwrap_or_default();
     let kept = looked_at.floor_char_boundary(limit);
     let beginning = looked_at.get(..kept).unwrap_or_default();
     let mut shown = match blanked(looked_at, kept) {
@@ -41,8 +41,8 @@ pub fn excerpt(text: &str, limit: usize) -> String {
 
 /// Returns how many bytes of a text [`excerpt`] reads. It reads more than it shows, as half a secret cannot be
 /// recognized.
-pub const fn look_at(limit: usize) -> usize {
-    limit.saturating_add(secrets::LONGEST_BEGINNING)
+pub const fn excerpt_read_limit(limit: usize) -> usize {
+    limit.saturating_add(secrets::MAX_PREFIX_BYTES)
 }
 
 /// Returns the text before `end` without the secrets that begin there; `None` if there are none.
@@ -65,14 +65,14 @@ fn blanked(text: &str, end: usize) -> Option<String> {
 /// Returns the text on one line, with characters that act or hide replaced by their numbers.
 fn harmless<'a>(text: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
     let text = text.into();
-    if !text.contains(acts_or_hides) {
+    if !text.contains(is_control_or_invisible) {
         return text;
     }
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
             '\t' | '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => shown.push(' '),
-            c if acts_or_hides(c) => shown.extend(c.escape_unicode()),
+            c if is_control_or_invisible(c) => shown.extend(c.escape_unicode()),
             c => shown.push(c),
         }
     }
@@ -87,7 +87,7 @@ fn harmless<'a>(text: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
 ///   default (`Default_Ignorable_Code_Point`, unassigned ones included), and the marks of annotations.
 ///
 /// An emoji of several characters and Persian with joiners therefore show numbers. In a log, certainty matters more.
-fn acts_or_hides(c: char) -> bool {
+fn is_control_or_invisible(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_control();
     }
@@ -117,7 +117,7 @@ fn acts_or_hides(c: char) -> bool {
 /// Returns every character that is never shown unchanged.
 #[cfg(test)]
 pub(crate) fn hostile() -> String {
-    let all = ('\0'..='\u{e0fff}').filter(|c| acts_or_hides(*c));
+    let all = ('\0'..='\u{e0fff}').filter(|c| is_control_or_invisible(*c));
     all.flat_map(|c| [c, 'x']).collect()
 }
 
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_peer_says_moves_no_cursor() {
+    fn terminal_escapes_in_peer_text_are_escaped() {
         let hostile = "a\u{1b}[2J\u{9b}31m\u{7}b\r\nc\u{202e}d\u{2028}e\u{7f}\0";
         assert_eq!(shown(hostile), r"a\u{1b}[2J\u{9b}31m\u{7}b  c\u{202e}d e\u{7f}\u{0}");
         assert_eq!(
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_dangerous_categories_passes() {
+    fn control_and_format_characters_are_replaced() {
         // The classes that the bridge promises to replace, listed independently of the ranges above.
         let promised = ('\0'..='\u{1f}')
             .chain('\u{7f}'..='\u{9f}')
@@ -154,14 +154,14 @@ mod tests {
     }
 
     #[test]
-    fn what_people_write_stays() {
+    fn ordinary_unicode_text_is_unchanged() {
         let text = "Größe 10 µm – «да» 한국어 日本語 ไทย עברית العربية ₿ 𝒳 🦀 e\u{301}\u{a0}\u{3000}";
         assert_eq!(shown(text), text);
         assert!(matches!(shown("as it is"), Cow::Borrowed(_)));
     }
 
     #[test]
-    fn an_excerpt_is_cut_at_a_character_and_says_so() {
+    fn excerpt_is_cut_at_a_character_boundary_and_marked() {
         let text = "é".repeat(600);
         let cut = excerpt(&text, 512);
         assert!(cut.len() <= 512 && cut.strip_suffix(CUT).unwrap().chars().all(|c| c == 'é'), "{cut}");

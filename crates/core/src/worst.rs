@@ -133,9 +133,9 @@ fn read_all(text: &Bytes) {
         let _ = spooler.push(Bytes::copy_from_slice(chunk));
     }
     if let Some(Parsed::One(message)) = spooler.take().ok().and_then(|gathered| Message::read(&gathered).ok())
-        && let Some((condensed, values)) = LongValues::take_out(&message)
+        && let Some((condensed, values)) = LongValues::extract_long_values(&message)
     {
-        drop(values.put_back(&condensed));
+        drop(values.restore_long_values(&condensed));
     }
 }
 
@@ -173,7 +173,7 @@ fn read(message: &Message) {
 }
 
 #[test]
-fn the_work_grows_as_the_text_does_on_a_small_stack() {
+fn parsing_work_is_linear_in_message_size_on_a_small_stack() {
     for text in messages() {
         let text = Bytes::from(text);
         let reader = std::thread::Builder::new().stack_size(STACK).spawn({

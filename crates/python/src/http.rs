@@ -217,7 +217,7 @@ async fn sent(
     limits: &Limits,
 ) -> Result<Response<Body>, Failure> {
     let (tell, connected) = oneshot::channel();
-    let mut sending = std::pin::pin!(client.send_and_tell(request, move || {
+    let mut sending = std::pin::pin!(client.send_with_callback(request, move || {
         let _ = tell.send(());
     }));
     tokio::select! {

@@ -21,7 +21,7 @@ use crate::{failure::Failure, json::parsed};
 const LONG: usize = 32 << 10;
 
 /// An event keeps at most this many times its own size in memory.
-const MOST_HELD: usize = 16;
+const MAX_RETENTION_FACTOR: usize = 16;
 
 /// A Server-Sent Event. Its data is decoded to text only on demand, because parsing JSON does not need that.
 #[pyclass(frozen, module = "mcp_gangway")]
@@ -161,7 +161,7 @@ impl Texts {
             id: id.as_ref().map_or_else(|| Ok(intern!(py, "").clone().unbind()), |id| self.id.text(py, id))?,
             retry,
             // A small slice would keep the whole large chunk in memory.
-            bytes: Some(if data.len() < length / MOST_HELD { Bytes::copy_from_slice(&data) } else { data }),
+            bytes: Some(if data.len() < length / MAX_RETENTION_FACTOR { Bytes::copy_from_slice(&data) } else { data }),
             text: OnceLock::new(),
         };
         Ok(event.into_pyobject(py)?.into_any())

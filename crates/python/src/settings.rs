@@ -7,7 +7,7 @@ use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
 use mcp_gangway::{
     Environment,
-    embedded::{self, HeaderSettings, LARGEST_LIMIT, Log, MOST_CONCURRENT, MOST_SECONDS, SMALLEST_LIMIT},
+    embedded::{self, HeaderSettings, Log, MAX_CONCURRENT, MAX_LIMIT, MAX_SECONDS, MIN_LIMIT},
 };
 use mcp_gangway_core::{
     ClientEra, ClientIdentity, Config, Proxy, ProxyUrl, ToolFilter, TransportMode,
@@ -74,14 +74,14 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>, certificates: Certificates) -> P
     let mut total = Duration::MAX;
     settings.time("max_time", true, &mut total)?;
     config.timeouts.total = Some(total).filter(|total| *total != Duration::MAX);
-    settings.number("concurrency", 1, MOST_CONCURRENT as u64, |count| {
-        config.limits.concurrency = usize::try_from(count).unwrap_or(MOST_CONCURRENT);
+    settings.number("concurrency", 1, MAX_CONCURRENT as u64, |count| {
+        config.limits.concurrency = usize::try_from(count).unwrap_or(MAX_CONCURRENT);
     })?;
-    settings.number("pool_size", 0, MOST_CONCURRENT as u64, |count| {
+    settings.number("pool_size", 0, MAX_CONCURRENT as u64, |count| {
         config.idle_connections = usize::try_from(count).unwrap_or(usize::MAX);
     })?;
-    settings.number("max_message_size", SMALLEST_LIMIT, LARGEST_LIMIT, |size| config.limits.incoming = size)?;
-    settings.number("max_request_size", SMALLEST_LIMIT, LARGEST_LIMIT, |size| config.limits.outgoing = size)?;
+    settings.number("max_message_size", MIN_LIMIT, MAX_LIMIT, |size| config.limits.incoming = size)?;
+    settings.number("max_request_size", MIN_LIMIT, MAX_LIMIT, |size| config.limits.outgoing = size)?;
 
     let headers = HeaderSettings {
         file: settings.get("header_file")?,
@@ -245,7 +245,7 @@ impl<'py> Attributes<'_, 'py> {
     /// Sets a time in seconds, unless the attribute is None.
     fn time(&self, name: &str, is_some: bool, time: &mut Duration) -> PyResult<()> {
         let Some(seconds) = self.get::<Option<f64>>(name)? else { return Ok(()) };
-        if !(0.0..=MOST_SECONDS).contains(&seconds) {
+        if !(0.0..=MAX_SECONDS).contains(&seconds) {
             return Err(self.mistake(name, format!("{seconds} is not a number of seconds, like 2.5")));
         }
         if is_some && seconds == 0.0 {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How often the main thread checks for signals while it waits.
-const LOOK: Duration = Duration::from_millis(50);
+const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// How often other threads do, which get no signals.
 const REST: Duration = Duration::from_secs(10);
 
@@ -43,7 +43,7 @@ impl Call {
     /// exception of a signal handler.
     fn wait(&self, py: Python<'_>, limit: Option<f64>) -> PyResult<bool> {
         let until = seconds(limit)?.and_then(|limit| Instant::now().checked_add(limit));
-        let mut look = LOOK;
+        let mut look = SIGNAL_CHECK_INTERVAL;
         loop {
             let left = until.map_or(look, |until| until.saturating_duration_since(Instant::now()));
             if py.detach(|| self.slot.wait(left.min(look))) {
@@ -53,7 +53,7 @@ impl Call {
             if until.is_some_and(|until| until <= Instant::now()) {
                 return Ok(false);
             }
-            if look == LOOK && !is_main_thread(py)? {
+            if look == SIGNAL_CHECK_INTERVAL && !is_main_thread(py)? {
                 look = REST;
             }
         }

@@ -27,7 +27,7 @@ pub use client::Client;
 pub use client::Failure;
 pub use h2::{Fate, RawH2};
 pub use log::Log;
-pub use proxy::{Manner, Proxy};
+pub use proxy::{Proxy, ProxyBehavior};
 pub use server::{Exchange, Server};
 pub use tls::{Authority, H2Server};
 

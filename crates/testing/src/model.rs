@@ -42,12 +42,12 @@ struct Memory {
     /// Notified of each GET without a cursor.
     listened: Arc<Notify>,
     /// Responses that replace the regular ones, last one first.
-    moods: Vec<Mood>,
+    moods: Vec<ResponseOverride>,
 }
 
 /// Replaces the server's regular treatment of one request.
 #[derive(Clone, Copy, Debug)]
-pub struct Mood {
+pub struct ResponseOverride {
     pub status: u16,
     /// The header `Retry-After`, in seconds.
     pub retry_after: Option<u32>,
@@ -131,7 +131,7 @@ impl Model {
     }
 
     /// Returns how many calls ran, and how many ran more than once.
-    pub fn all_runs(&self) -> (usize, usize) {
+    pub fn run_counts(&self) -> (usize, usize) {
         let memory = self.memory();
         (memory.runs.len(), memory.runs.values().filter(|&&runs| runs > 1).count())
     }
@@ -160,12 +160,12 @@ impl Model {
     }
 
     /// Treats one of the next tool calls in this way.
-    pub fn be(&self, mood: Mood) {
+    pub fn be(&self, mood: ResponseOverride) {
         self.memory().moods.push(mood);
     }
 
     /// From now on, treats all calls regularly.
-    pub fn be_well(&self) {
+    pub fn behave_normally(&self) {
         self.memory().moods.clear();
     }
 
@@ -240,7 +240,7 @@ impl Model {
         if let Some(wait) = arguments["wait"].as_u64() {
             tokio::time::sleep(Duration::from_millis(wait)).await;
         }
-        if let Some(Mood { status, retry_after, page, .. }) = mood {
+        if let Some(ResponseOverride { status, retry_after, page, .. }) = mood {
             let mut headers = retry_after.map(|seconds| format!("Retry-After: {seconds}\r\n")).unwrap_or_default();
             match status {
                 300..=399 => headers.push_str("Location: /moved\r\n"),

@@ -17,7 +17,7 @@ use super::SOON;
 
 /// How a proxy treats its clients.
 #[derive(Clone, Copy)]
-pub enum Manner {
+pub enum ProxyBehavior {
     /// Accepts every client.
     Open,
     /// Requires this user and password.
@@ -34,16 +34,16 @@ pub struct Proxy {
 
 impl Proxy {
     /// Starts a proxy that speaks each client's protocol.
-    pub async fn start(manner: Manner) -> Self {
+    pub async fn start(manner: ProxyBehavior) -> Self {
         Self::on(manner, None).await
     }
 
     /// Starts an HTTP proxy behind TLS, with these settings.
-    pub async fn start_tls(manner: Manner, config: ServerConfig) -> Self {
+    pub async fn start_tls(manner: ProxyBehavior, config: ServerConfig) -> Self {
         Self::on(manner, Some(TlsAcceptor::from(Arc::new(config)))).await
     }
 
-    async fn on(manner: Manner, tls: Option<TlsAcceptor>) -> Self {
+    async fn on(manner: ProxyBehavior, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let proxy = Self { address: listener.local_addr().expect("a bound listener"), seen: Arc::default() };
         let seen = Arc::clone(&proxy.seen);
@@ -83,14 +83,14 @@ impl Proxy {
 }
 
 /// Serves a client. Ignores one that hangs up: the test judges that.
-async fn serve(stream: TcpStream, manner: Manner, seen: &Mutex<Vec<String>>) -> Option<()> {
+async fn serve(stream: TcpStream, manner: ProxyBehavior, seen: &Mutex<Vec<String>>) -> Option<()> {
     let mut first = [0];
     stream.peek(&mut first).await.ok()?;
     if first == [5] { socks(stream, manner, seen).await } else { http(stream, manner, seen).await }
 }
 
 /// Connects the client to this port, and sends `ahead` there first.
-async fn lead_on(mut stream: impl AsyncRead + AsyncWrite + Unpin, port: u16, ahead: &[u8]) -> Option<()> {
+async fn relay_to(mut stream: impl AsyncRead + AsyncWrite + Unpin, port: u16, ahead: &[u8]) -> Option<()> {
     let mut server = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
     server.write_all(ahead).await.ok()?;
     copy_bidirectional(&mut stream, &mut server).await.ok()?;
@@ -99,7 +99,7 @@ async fn lead_on(mut stream: impl AsyncRead + AsyncWrite + Unpin, port: u16, ahe
 
 async fn http(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    manner: Manner,
+    manner: ProxyBehavior,
     seen: &Mutex<Vec<String>>,
 ) -> Option<()> {
     let mut head = Vec::new();
@@ -117,12 +117,12 @@ async fn http(
         None => line.clone(),
     });
     let refusal = match manner {
-        Manner::Refuses(status) => Some(status),
-        Manner::Wants(user, password) => {
+        ProxyBehavior::Refuses(status) => Some(status),
+        ProxyBehavior::Wants(user, password) => {
             let expected = format!("Basic {}", base64(&format!("{user}:{password}")));
             (credentials != Some(expected)).then_some(407)
         }
-        Manner::Open => None,
+        ProxyBehavior::Open => None,
     };
     if let Some(status) = refusal {
         let reply = format!("HTTP/1.1 {status} No\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno");
@@ -134,17 +134,17 @@ async fn http(
     match line.split_once(' ')? {
         ("CONNECT", target) => {
             stream.write_all(b"HTTP/1.1 200 Fine\r\n\r\n").await.ok()?;
-            lead_on(stream, target.rsplit_once(':')?.1.parse().ok()?, b"").await
+            relay_to(stream, target.rsplit_once(':')?.1.parse().ok()?, b"").await
         }
         (_, target) => {
             let authority = target.strip_prefix("http://")?.split('/').next()?;
-            lead_on(stream, authority.rsplit_once(':')?.1.parse().ok()?, &head).await
+            relay_to(stream, authority.rsplit_once(':')?.1.parse().ok()?, &head).await
         }
     }
 }
 
 /// Serves a SOCKS5 client (RFC 1928 and 1929).
-async fn socks(mut stream: TcpStream, manner: Manner, seen: &Mutex<Vec<String>>) -> Option<()> {
+async fn socks(mut stream: TcpStream, manner: ProxyBehavior, seen: &Mutex<Vec<String>>) -> Option<()> {
     async fn field(stream: &mut TcpStream) -> Option<Vec<u8>> {
         let mut bytes = vec![0; stream.read_u8().await.ok()?.into()];
         stream.read_exact(&mut bytes).await.ok()?;
@@ -153,7 +153,7 @@ async fn socks(mut stream: TcpStream, manner: Manner, seen: &Mutex<Vec<String>>)
     stream.read_u8().await.ok()?;
     let methods = field(&mut stream).await?;
     let mut user = String::new();
-    if let Manner::Wants(name, password) = manner {
+    if let ProxyBehavior::Wants(name, password) = manner {
         if !methods.contains(&2) {
             seen.lock().expect("no panic").push("SOCKS5 without credentials".to_owned());
             stream.write_all(&[5, 0xff]).await.ok()?;
@@ -185,9 +185,9 @@ async fn socks(mut stream: TcpStream, manner: Manner, seen: &Mutex<Vec<String>>)
     };
     let port = stream.read_u16().await.ok()?;
     seen.lock().expect("no panic").push(format!("SOCKS5 {user}{host}:{port}"));
-    let refused = matches!(manner, Manner::Refuses(_));
+    let refused = matches!(manner, ProxyBehavior::Refuses(_));
     stream.write_all(&[5, if refused { 2 } else { 0 }, 0, 1, 0, 0, 0, 0, 0, 0]).await.ok()?;
-    if refused { None } else { lead_on(stream, port, b"").await }
+    if refused { None } else { relay_to(stream, port, b"").await }
 }
 
 fn base64(text: &str) -> String {

@@ -46,7 +46,7 @@ type Arrival = Result<Exchange, String>;
 
 /// Where requests are delivered.
 #[derive(Clone)]
-struct Desk {
+struct DeliveryQueue {
     arrived: mpsc::UnboundedSender<Arrival>,
     gets: Arc<AtomicBool>,
 }
@@ -69,7 +69,7 @@ impl Server {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (arrived, arrivals) = mpsc::unbounded_channel();
         let gets = Arc::default();
-        let listening = tokio::spawn(accept(listener, tls, Desk { arrived, gets: Arc::clone(&gets) }));
+        let listening = tokio::spawn(accept(listener, tls, DeliveryQueue { arrived, gets: Arc::clone(&gets) }));
         Self { address, scheme, arrivals, put_by: VecDeque::new(), gets, listening }
     }
 
@@ -229,7 +229,7 @@ pub struct Exchange {
     /// The server's number for this connection, starting at 0.
     pub connection: usize,
     wire: Wire,
-    desk: Desk,
+    desk: DeliveryQueue,
     /// Bytes of the response that the bridge has not taken yet.
     unsent: BytesMut,
 }
@@ -258,7 +258,7 @@ impl Socket for TlsStream<TcpStream> {
 
 /// The parts of a message that identify it.
 #[derive(Deserialize)]
-struct Peek<'a> {
+struct MessageHead<'a> {
     #[serde(borrow)]
     id: Option<&'a RawValue>,
     method: Option<String>,
@@ -310,7 +310,7 @@ impl Exchange {
         (message.method == "notifications/cancelled").then(|| message.params.request_id.get().to_owned())
     }
 
-    fn peek(&self) -> Option<Peek<'_>> {
+    fn peek(&self) -> Option<MessageHead<'_>> {
         serde_json::from_slice(&self.body).ok()
     }
 
@@ -351,13 +351,13 @@ impl Exchange {
         }
         self.write(head(status, &headers).as_bytes()).await;
         self.write(body).await;
-        self.give_back();
+        self.serve_next_request();
     }
 
     /// Sends these bytes as a whole HTTP response. The connection stays open for the next request.
     pub async fn raw(mut self, reply: impl AsRef<[u8]>) {
         self.write(reply.as_ref()).await;
-        self.give_back();
+        self.serve_next_request();
     }
 
     /// Sends a whole HTTP response of this content type; sends no type if it is empty.
@@ -479,7 +479,7 @@ impl Exchange {
     /// Ends a chunked HTTP response. The connection stays open for the next request.
     pub async fn end(mut self) {
         self.write(b"0\r\n\r\n").await;
-        self.give_back();
+        self.serve_next_request();
     }
 
     /// Sends a stream that ends at once and can be resumed at once.
@@ -511,12 +511,12 @@ impl Exchange {
         assert!(matches!(read, Ok(0) | Err(_)), "bytes instead of a close: {}", shown(surplus));
     }
 
-    fn give_back(self) {
+    fn serve_next_request(self) {
         tokio::spawn(serve(self.wire, self.connection, self.desk));
     }
 }
 
-async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, desk: Desk) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, desk: DeliveryQueue) {
     for connection in 0.. {
         let (stream, _) = listener.accept().await.expect("a connection");
         stream.set_nodelay(true).expect("an open socket");
@@ -540,7 +540,7 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, desk: Desk) {
 }
 
 /// Reads one request and delivers it. The exchange calls this again after a whole response.
-async fn serve(mut wire: Wire, connection: usize, desk: Desk) {
+async fn serve(mut wire: Wire, connection: usize, desk: DeliveryQueue) {
     let read = loop {
         match wire.read_request().await {
             Ok(None) => return,
@@ -651,7 +651,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_get_is_refused_until_the_test_wants_it() {
+    async fn scripted_server_refuses_get_until_the_test_expects_one() {
         const GET: &[u8] = b"GET /mcp HTTP/1.1\r\nAccept: text/event-stream\r\n\r\n";
         let mut server = Server::start().await;
         let socket = TcpStream::connect(server.address).await.expect("the server listens");

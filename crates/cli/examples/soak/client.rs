@@ -126,7 +126,7 @@ impl Client {
 #[derive(Default)]
 pub(crate) struct Ledger {
     /// By id.
-    asked: Vec<Asked>,
+    asked: Vec<SentRequest>,
     answered: usize,
     pub(crate) results: usize,
     /// Errors from tools.
@@ -141,7 +141,7 @@ pub(crate) struct Ledger {
     odd: Vec<String>,
 }
 
-struct Asked {
+struct SentRequest {
     is_call: bool,
     /// The last step of its progress that arrived.
     step: u64,
@@ -181,7 +181,7 @@ impl Ledger {
         } else {
             ("tools/list", json!({}))
         };
-        self.asked.push(Asked { is_call, step: 0, told: None });
+        self.asked.push(SentRequest { is_call, step: 0, told: None });
         json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string()
     }
 

@@ -160,7 +160,7 @@ impl Calm {
 /// Prints one line for a pause.
 fn report(time: Duration, ledger: &Ledger, trouble: &Trouble, calm: &Calm) {
     let errors: usize = ledger.errors.values().sum();
-    let (runs, doubles) = trouble.model.all_runs();
+    let (runs, doubles) = trouble.model.run_counts();
     println!(
         "{:6.1} s  {:6} sent {:6} answered {:6} results {:5} errors {:6} ran {doubles} twice  {:5} faults {:3} restarts \
          {:3} descriptors  RSS {} KiB  PSS {} KiB",
@@ -187,7 +187,7 @@ fn summarise(ledger: &Ledger, trouble: &Trouble, calms: &[Calm]) {
         let all: Vec<_> = counts.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
         format!("{} ({})", counts.values().sum::<usize>(), all.join(", "))
     }
-    let (runs, doubles) = trouble.model.all_runs();
+    let (runs, doubles) = trouble.model.run_counts();
     println!();
     row("sent", ledger.sent());
     row("answered", ledger.sent() - ledger.outstanding());
@@ -217,7 +217,7 @@ fn broken_rules(ledger: &Ledger, model: &Model, rest: &Calm, calms: &[Calm]) -> 
     if unshown > 0 {
         wrong.push(format!("and {unshown} more"));
     }
-    let doubles = model.all_runs().1;
+    let doubles = model.run_counts().1;
     for (count, what) in [
         (ledger.outstanding(), "requests have no answer"),
         (ledger.duplicates, "answers to requests that were answered before"),

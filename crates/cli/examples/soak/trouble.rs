@@ -12,7 +12,7 @@ use tokio::{
 use crate::{
     Random,
     fault_proxy::{Cut, Fault, FaultProxy, Side},
-    model::{Model, Mood, Page},
+    model::{Model, Page, ResponseOverride},
 };
 
 /// A cut happens within this many bytes, about the size of a few calls.
@@ -71,7 +71,7 @@ impl Trouble {
                 _ => self.cut().await,
             }
         }
-        self.model.be_well();
+        self.model.behave_normally();
         Ok(())
     }
 
@@ -126,7 +126,7 @@ impl Trouble {
             10 => (401, None, false, page),
             _ => ([301, 302, 307, 308][usize::try_from(self.random.below(4)).unwrap_or_default()], None, false, page),
         };
-        self.model.be(Mood { status, retry_after, runs, page });
+        self.model.be(ResponseOverride { status, retry_after, runs, page });
         let hint = retry_after.map(|seconds| format!(" in {seconds} s")).unwrap_or_default();
         let page = if page == Page::Nothing { String::new() } else { format!(" {page:?}").to_lowercase() };
         self.count(format!("{status}{hint}{page}"));

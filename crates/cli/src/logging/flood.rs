@@ -1,11 +1,11 @@
 //! Limits how often each call site can log, so that a peer cannot flood the log (no I/O).
 //!
-//! Each call site can log [`MOST_LINES`] different lines within [`PERIOD`], none of them twice. Further lines are
+//! Each call site can log [`MAX_LINES`] different lines within [`PERIOD`], none of them twice. Further lines are
 //! counted, and the count is logged when the period is over. So the first line of each kind is always logged, a peer
 //! that sends a million bad events causes only a few lines, and after a quiet time the same line is logged again.
 //!
 //! Rule: memory use depends on the number of call sites in the program, never on what peers send. Lines that are only
-//! counted are not formatted: after [`MOST_LOOKS`] lines of a call site, the rest of its period is not formatted
+//! counted are not formatted: after [`MAX_FORMATTED_LINES`] lines of a call site, the rest of its period is not formatted
 //! either.
 
 use std::{
@@ -19,9 +19,9 @@ use tracing::{Metadata, callsite::Identifier};
 /// How long a line that was logged is not logged again.
 const PERIOD: Duration = Duration::from_mins(1);
 /// The most different lines of a call site that are logged within a period.
-const MOST_LINES: usize = 10;
+const MAX_LINES: usize = 10;
 /// The most lines of a call site that are formatted and compared within a period.
-const MOST_LOOKS: u32 = 1000;
+const MAX_FORMATTED_LINES: u32 = 1000;
 
 /// The call sites that have logged.
 #[derive(Default)]
@@ -56,7 +56,7 @@ pub(super) enum Verdict {
 
 /// Lines that were counted within a period.
 #[derive(Debug)]
-pub(super) struct Unsaid {
+pub(super) struct SuppressedLines {
     pub(super) metadata: &'static Metadata<'static>,
     pub(super) count: u64,
     /// The message of the last line that was logged.
@@ -70,7 +70,7 @@ impl Flood {
         if site.is_over(now) && site.unsaid == 0 {
             *site = Site::new(metadata, now);
         }
-        if site.looks == MOST_LOOKS || site.said.len() == MOST_LINES {
+        if site.looks == MAX_FORMATTED_LINES || site.said.len() == MAX_LINES {
             return site.count();
         }
         site.looks += 1;
@@ -90,13 +90,13 @@ impl Flood {
     }
 
     /// Returns the counts of the periods that are over at this time, or of all periods, and resets them.
-    pub(super) fn unsaid(&mut self, now: Option<Instant>) -> Vec<Unsaid> {
+    pub(super) fn unsaid(&mut self, now: Option<Instant>) -> Vec<SuppressedLines> {
         let is_due = |site: &&mut Site| site.unsaid > 0 && now.is_none_or(|now| site.is_over(now));
         let unsaid = |site: &mut Site| {
             // The next period counts from zero.
             let new = Site::new(site.metadata, now.unwrap_or(site.since));
             let Site { metadata, unsaid: count, message, .. } = std::mem::replace(site, new);
-            Unsaid { metadata, count, message }
+            SuppressedLines { metadata, count, message }
         };
         self.sites.values_mut().filter(is_due).map(unsaid).collect()
     }
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_once_is_counted_then_and_said_again_after_a_quiet_time() {
+    fn repeated_log_lines_are_counted_and_written_again_in_a_later_period() {
         let (mut flood, start) = (Flood::default(), Instant::now());
         assert!(says(&mut flood, 0, "a", start) && says(&mut flood, 0, "b", start) && says(&mut flood, 1, "a", start));
         for _ in 0..1_000_000 {
@@ -164,18 +164,18 @@ mod tests {
     }
 
     #[test]
-    fn different_lines_of_one_place_have_a_limit() {
+    fn distinct_log_lines_of_one_call_site_are_limited() {
         let (mut flood, now) = (Flood::default(), Instant::now());
         let said = (0..100_000).filter(|number| says(&mut flood, 0, &number.to_string(), now)).count();
-        assert_eq!(said, MOST_LINES);
+        assert_eq!(said, MAX_LINES);
         assert!(says(&mut flood, 1, "another", now), "call sites are independent");
         let [unsaid] = flood.unsaid(None).try_into().unwrap();
-        assert_eq!(unsaid.count, 100_000 - MOST_LINES as u64);
-        assert!(flood.sites.values().all(|site| site.said.len() <= MOST_LINES));
+        assert_eq!(unsaid.count, 100_000 - MAX_LINES as u64);
+        assert!(flood.sites.values().all(|site| site.said.len() <= MAX_LINES));
     }
 
     #[test]
-    fn something_new_is_said_among_much_of_the_same() {
+    fn new_log_line_is_written_among_many_repeated_ones() {
         let (mut flood, now) = (Flood::default(), Instant::now());
         for _ in 0..900 {
             says(&mut flood, 0, "a", now);
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_is_counted_says_when_to_tell() {
+    fn first_suppressed_log_line_sets_the_time_of_the_summary() {
         let (mut flood, start) = (Flood::default(), Instant::now());
         says(&mut flood, 0, "a", start);
         flood.take(&METADATA[0], start);

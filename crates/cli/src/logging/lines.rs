@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use mcp_gangway_core::text::{excerpt, look_at};
+use mcp_gangway_core::text::{excerpt, excerpt_read_limit};
 use serde_json::{Map, Value};
 use tracing::{
     Event, Level, Metadata, Subscriber,
@@ -27,14 +27,14 @@ use tracing_subscriber::{
 };
 
 use super::{
-    flood::{Flood, Unsaid, Verdict},
+    flood::{Flood, SuppressedLines, Verdict},
     sink::Sink,
 };
 
 /// The longest field, in bytes. The errors of this project are shorter.
-const LONGEST_FIELD: usize = 1024;
+const MAX_FIELD_BYTES: usize = 1024;
 /// The longest excerpt of a counted message, in bytes.
-const LONGEST_REMINDER: usize = 256;
+const MAX_REMINDER_BYTES: usize = 256;
 
 /// The layer that writes events to the sink.
 pub(super) struct Lines(Arc<Shared>);
@@ -51,7 +51,7 @@ impl Lines {
     }
 
     /// Logs all counts of suppressed lines, even of periods that are not over.
-    pub(super) fn tell_all(&self) {
+    pub(super) fn log_all_suppressed(&self) {
         self.0.tell(None);
     }
 
@@ -90,7 +90,7 @@ impl<S: Subscriber> Layer<S> for Lines {
         }
         let fields = Fields::of(event);
         let text = shared.text(&fields);
-        let verdict = shared.flood().judge(metadata, &text, &excerpt(&fields.message, LONGEST_REMINDER));
+        let verdict = shared.flood().judge(metadata, &text, &excerpt(&fields.message, MAX_REMINDER_BYTES));
         if self.heeds(verdict) {
             shared.write(metadata, &text);
         }
@@ -105,7 +105,7 @@ impl Shared {
     /// Logs the counts of the periods that are over.
     fn tell(&self, now: Option<Instant>) {
         let unsaid = self.flood().unsaid(now);
-        for Unsaid { metadata, count, message } in unsaid {
+        for SuppressedLines { metadata, count, message } in unsaid {
             let message = format!("{count} more like it: {message}");
             // In JSON, the number is also a field.
             let rest = if self.is_json { vec![("count", count.into(), false)] } else { Vec::new() };
@@ -169,14 +169,14 @@ impl Fields {
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let mut text = Beginning { text: String::new(), limit: look_at(LONGEST_FIELD) + 1 };
+        let mut text = Beginning { text: String::new(), limit: excerpt_read_limit(MAX_FIELD_BYTES) + 1 };
         // An error only means that the limit was reached.
         let _ = write!(text, "{value:?}");
-        self.put(field, excerpt(&text.text, LONGEST_FIELD), false);
+        self.put(field, excerpt(&text.text, MAX_FIELD_BYTES), false);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, excerpt(value, LONGEST_FIELD), true);
+        self.put(field, excerpt(value, MAX_FIELD_BYTES), true);
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {

@@ -20,7 +20,7 @@ fn talk(server: &Server, args: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn r10_no_secret_in_the_log_at_any_level_and_form() {
+fn r10_trace_log_contains_no_secrets_in_text_or_json() {
     let server = Server::start();
     for args in [&[][..], &["--log-format", "json"], &["--proxy", &server.url("").replace("//", "//u:hunter2@")]] {
         let log = talk(&server, args);
@@ -34,7 +34,7 @@ fn r10_no_secret_in_the_log_at_any_level_and_form() {
 }
 
 #[test]
-fn r10_no_secret_in_the_errors_of_a_server_that_is_down() {
+fn r10_connect_errors_and_log_contain_no_secrets() {
     let url = "http://user:hunter2@localhost:1/mcp?key=hunter2";
     let mut bridge = Bridge::start([url, "--auth", "Bearer hunter2", "--log-level", "trace"]);
     let answer = bridge.ask(&request(1, "tools/list")).to_string();
@@ -44,7 +44,7 @@ fn r10_no_secret_in_the_errors_of_a_server_that_is_down() {
 }
 
 #[test]
-fn json_lines_are_json() {
+fn json_log_lines_are_valid_json() {
     for line in talk(&Server::start(), &["--log-format", "json"]) {
         let event: Value = serde_json::from_str(&line).unwrap();
         assert!(event["level"].is_string() && event["target"].is_string(), "{line}");
@@ -52,7 +52,7 @@ fn json_lines_are_json() {
 }
 
 #[test]
-fn silent_unless_something_is_wrong() {
+fn log_is_empty_by_default_and_follows_the_log_level() {
     let server = Server::start();
     let log = |command: &mut std::process::Command| {
         let mut bridge = Bridge::spawn(command);
@@ -79,7 +79,7 @@ fn silent_unless_something_is_wrong() {
 }
 
 #[test]
-fn r93_plain_http_to_another_host_is_warned_of() {
+fn r93_plain_http_to_another_host_causes_a_logged_warning() {
     let log = |url: &str| Bridge::start([url]).finish().stderr.join("\n");
     assert!(log("http://example.com/mcp").contains("use https"));
     assert_eq!(log("https://example.com/mcp"), "");
@@ -87,7 +87,7 @@ fn r93_plain_http_to_another_host_is_warned_of() {
 }
 
 #[test]
-fn another_content_type_of_upstream_is_warned_of() {
+fn ignored_forge_content_type_variable_causes_a_warning() {
     let log = |kind| {
         Bridge::spawn(command(["http://localhost/mcp"]).env("FORGE_CONTENT_TYPE", kind)).finish().stderr.join("\n")
     };
@@ -97,7 +97,7 @@ fn another_content_type_of_upstream_is_warned_of() {
 }
 
 #[test]
-fn the_log_file_is_appended_to_and_only_for_its_owner() {
+fn log_file_is_appended_to_and_has_mode_0600() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     let server = Server::start();
@@ -128,12 +128,12 @@ fn many(bad: &[u8]) -> usize {
 }
 
 /// The limit of the log during a flood, in bytes: a few lines and a count.
-const MOST_BYTES: usize = 64 << 10;
+const MAX_BYTES: usize = 64 << 10;
 
 /// Asserts that the log is short, and that the logged and counted lines add up to `total`.
 fn is_bounded(what: &str, log: &[String], part: &str, total: Option<u64>) {
     let bytes: usize = log.iter().map(|line| line.len() + 1).sum();
-    assert!(bytes < MOST_BYTES, "{what}: {bytes} bytes");
+    assert!(bytes < MAX_BYTES, "{what}: {bytes} bytes");
     let told: Vec<_> = log.iter().filter(|line| line.contains(part)).collect();
     assert!(!told.is_empty(), "{what}: {log:#?}");
     let Some(total) = total else { return };
@@ -148,7 +148,7 @@ fn is_bounded(what: &str, log: &[String], part: &str, total: Option<u64>) {
 }
 
 #[test]
-fn bad_events_do_not_flood_the_log() {
+fn invalid_server_events_do_not_flood_the_log() {
     let origin = scripted(|request| match request.body["method"].as_str() {
         Some(kind) => {
             let (_, bad) = BAD.iter().find(|(name, _)| *name == kind).unwrap();
@@ -177,7 +177,7 @@ fn bad_events_do_not_flood_the_log() {
 }
 
 #[test]
-fn bad_lines_of_the_client_do_not_flood_the_log() {
+fn invalid_client_lines_do_not_flood_the_log() {
     const LINES: usize = 100_000;
 
     let server = Server::start();
@@ -195,7 +195,7 @@ fn bad_lines_of_the_client_do_not_flood_the_log() {
 }
 
 #[test]
-fn messages_that_fail_do_not_flood_the_log() {
+fn failed_notifications_do_not_flood_the_log() {
     const MESSAGES: u64 = 2_000;
 
     let padding = "x".repeat(3000);
@@ -218,7 +218,7 @@ fn messages_that_fail_do_not_flood_the_log() {
 }
 
 #[test]
-fn what_is_counted_does_not_hide_what_is_new() {
+fn repeated_log_lines_do_not_hide_a_new_one() {
     let server = Server::start();
     let mut bridge = Bridge::start([server.url("/mcp")]);
     for line in ["x"; 500].into_iter().chain(["{}"]).chain(["x"; 500]) {
@@ -236,7 +236,7 @@ fn what_is_counted_does_not_hide_what_is_new() {
 /// Some clients never read their child's stderr. With many log lines its pipe fills up.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_stderr_that_nobody_reads_holds_nothing_up() {
+fn unread_stderr_does_not_block_the_bridge() {
     const WARNINGS: u32 = 200;
 
     let server = Server::start();
@@ -255,7 +255,7 @@ fn a_stderr_that_nobody_reads_holds_nothing_up() {
 
 #[cfg(unix)]
 #[test]
-fn a_log_that_cannot_be_written_ends_nothing() {
+fn bridge_continues_when_its_log_cannot_be_written() {
     let server = Server::start();
     let (reader, closed) = std::io::pipe().unwrap();
     drop(reader);

@@ -232,7 +232,7 @@ impl Drop for Bridge {
 }
 
 #[test]
-fn r15_a_reader_that_stops_holds_the_server_and_nothing_else() {
+fn r15_stalled_stdout_reader_pauses_only_the_flooding_response() {
     for (flood, bound) in [("events", 16 * MIB), ("lines", 16 * MIB), ("large events", 128 * MIB)] {
         let server = Server::start();
         let mut bridge = Bridge::start(&server, &[]);
@@ -264,7 +264,7 @@ fn r15_a_reader_that_stops_holds_the_server_and_nothing_else() {
 }
 
 #[test]
-fn r8_a_reader_that_stops_does_not_hold_the_end() {
+fn r8_stalled_stdout_reader_does_not_delay_the_shutdown() {
     for flood in ["events", "large events", "long 8000000"] {
         for by_signal in [false, true] {
             let server = Server::start();
@@ -289,7 +289,7 @@ fn r8_a_reader_that_stops_does_not_hold_the_end() {
 }
 
 #[test]
-fn r15_small_messages_of_large_chunks_hold_little() {
+fn r15_sparse_events_waiting_for_stdout_use_bounded_memory() {
     let server = Server::start();
     let mut bridge = Bridge::start(&server, &[]);
     // More than the pipe holds, so that the events wait behind it.
@@ -301,7 +301,7 @@ fn r15_small_messages_of_large_chunks_hold_little() {
 }
 
 #[test]
-fn r15_many_answers_of_a_mebibyte_at_once() {
+fn r15_many_concurrent_1_mb_responses_use_bounded_memory() {
     for (count, method, bound) in
         // The rest is what HTTP reads ahead on each connection.
         [(64, "answer 1000000", 64 * MIB), (256, "answer 1000000", 224 * MIB), (64, "pretty 1000000", 64 * MIB)]
@@ -325,7 +325,7 @@ fn r15_many_answers_of_a_mebibyte_at_once() {
 }
 
 #[test]
-fn large_answers_that_wait_hold_few_files() {
+fn pending_large_responses_hold_few_spool_files() {
     const COUNT: u32 = 60;
     let server = Server::start();
     let mut bridge = Bridge::start(&server, &["--concurrency", "16"]);
@@ -349,7 +349,7 @@ fn large_answers_that_wait_hold_few_files() {
 }
 
 #[test]
-fn what_is_on_the_disk_is_nobody_elses() {
+fn spool_files_are_unnamed_and_readable_only_by_their_owner() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start();
     let mut command = command([&server.url]);
@@ -370,7 +370,7 @@ fn what_is_on_the_disk_is_nobody_elses() {
 
 /// A file that reaches a size limit, like a quota or a full disk.
 #[test]
-fn a_file_that_may_not_grow_is_an_error_of_that_request_only() {
+fn spool_file_size_limit_fails_only_the_affected_request() {
     let server = Server::start();
     let bridge = command([&server.url]);
     // In blocks of 512 or 1024 bytes: at most 4 MiB.
@@ -389,7 +389,7 @@ fn a_file_that_may_not_grow_is_an_error_of_that_request_only() {
 }
 
 #[test]
-fn r3_a_large_request_is_held_once() {
+fn r3_large_request_is_held_in_memory_only_once() {
     const LENGTH: usize = 48 * MIB;
     let server = Server::start();
     let mut bridge = Bridge::start(&server, &[]);
@@ -402,7 +402,7 @@ fn r3_a_large_request_is_held_once() {
 }
 
 #[test]
-fn sizes_that_the_user_sets_are_limits() {
+fn max_message_size_and_max_request_size_are_enforced() {
     let server = Server::start();
     let mut bridge = Bridge::start(&server, &["--max-message-size", "1M", "--max-request-size", "4k"]);
     for (line, id, option) in [
@@ -466,7 +466,7 @@ impl Bridge {
 }
 
 #[test]
-fn replies_that_expand_without_end() {
+fn decompression_bombs_use_bounded_memory() {
     let zeros = vec![0; 40 * MIB];
     let brotli = {
         let mut encoder = brotli::CompressorWriter::new(Vec::new(), 4096, 5, 24);
@@ -503,7 +503,7 @@ fn replies_that_expand_without_end() {
 }
 
 #[test]
-fn batches_of_many_messages() {
+fn large_batches_use_bounded_memory() {
     const COUNT: usize = 10_000;
     let server = Server::start();
     let mut bridge = Bridge::start(&server, &[]);
@@ -516,7 +516,7 @@ fn batches_of_many_messages() {
 }
 
 #[test]
-fn notifications_that_are_answered_by_long_pages() {
+fn long_error_pages_for_notifications_use_bounded_memory() {
     let page = "x".repeat(MIB);
     let server = Server::of(move |stream, request, taken| {
         if request.body["id"].is_null() {
@@ -533,7 +533,7 @@ fn notifications_that_are_answered_by_long_pages() {
 }
 
 #[test]
-fn requests_that_are_answered_by_long_pages() {
+fn long_error_pages_for_requests_use_bounded_memory() {
     let server = Server::of(move |stream, request, taken| {
         if request.body["method"] == "page" {
             let page = answer(&request.body["id"], MIB - 100);
@@ -570,7 +570,7 @@ fn modern(stream: &mut TcpStream, request: &Request) -> io::Result<()> {
 }
 
 #[test]
-fn large_answers_between_the_protocols() {
+fn large_translated_tool_results_use_bounded_memory() {
     let server = Server::of(|stream, request, _| modern(stream, request));
     let mut bridge = Bridge::start(&server, &[]);
     bridge.send(crate::support::INITIALIZE);
@@ -619,7 +619,7 @@ fn legacy(stream: &mut TcpStream, request: &Request, event: &str, most: usize) -
 const META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
 
 #[test]
-fn pings_of_a_legacy_server_before_a_modern_client() {
+fn pings_of_a_legacy_server_do_not_block_a_modern_client() {
     let ping = "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n\n";
     let server = Server::of(move |stream, request, _| legacy(stream, request, ping, 5 * MIB));
     let mut bridge = Bridge::start(&server, &["--era", "modern"]);
@@ -637,7 +637,7 @@ fn pings_of_a_legacy_server_before_a_modern_client() {
 }
 
 #[test]
-fn a_large_notification_to_many_subscriptions() {
+fn large_notification_to_many_subscriptions_uses_bounded_memory() {
     const SUBSCRIPTIONS: usize = 25;
     let params = format!(r#"{{"x":"{}"}}"#, "y".repeat(20 * MIB));
     let event = format!(
@@ -673,7 +673,7 @@ fn a_large_notification_to_many_subscriptions() {
 
 /// With few descriptors the bridge goes on. An operation that needs one more reports that.
 #[test]
-fn few_descriptors() {
+fn low_descriptor_limit_is_survived_or_named_in_errors() {
     let server = Server::start();
     let bridge = command([&server.url]);
     let mut limited = Command::new("/bin/sh");

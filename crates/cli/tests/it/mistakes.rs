@@ -173,7 +173,7 @@ fn version() {
 }
 
 #[test]
-fn each_mistake_is_one_line_that_says_what_to_do() {
+fn each_invalid_setting_is_reported_in_one_line() {
     const URL: &str = "http://localhost:1/mcp";
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
@@ -267,7 +267,7 @@ fn each_mistake_is_one_line_that_says_what_to_do() {
 
 #[cfg(unix)]
 #[test]
-fn what_is_no_text_is_a_mistake() {
+fn non_utf8_arguments_and_variables_are_rejected() {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
     let broken = OsStr::from_bytes(b"http://\xff/");
@@ -278,7 +278,7 @@ fn what_is_no_text_is_a_mistake() {
 /// A closed stdout or stderr does not change the exit status.
 #[cfg(unix)]
 #[test]
-fn a_mistake_without_a_reader_is_still_status_2() {
+fn exit_status_is_kept_when_stdout_and_stderr_are_closed() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let ended = run(command(["hunter2"]).stdout(writer.try_clone().unwrap()).stderr(writer.try_clone().unwrap()));

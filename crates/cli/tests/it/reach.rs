@@ -13,7 +13,7 @@ fn first_post(server: &Server, command: &mut std::process::Command) -> crate::su
 }
 
 #[test]
-fn upstreams_options_reach_the_server() {
+fn upstream_url_and_auth_options_reach_the_server() {
     let server = Server::start();
     let post = first_post(&server, &mut command(["--url", &server.url("/mcp?key=a%20b"), "--auth", "Bearer a.b-c=="]));
     assert_eq!(post.target, "/mcp?key=a%20b");
@@ -21,7 +21,7 @@ fn upstreams_options_reach_the_server() {
 }
 
 #[test]
-fn upstreams_variables_reach_the_server() {
+fn upstream_url_and_auth_variables_reach_the_server() {
     let server = Server::start();
     let post = first_post(
         &server,
@@ -34,7 +34,7 @@ fn upstreams_variables_reach_the_server() {
 }
 
 #[test]
-fn r97_headers_of_the_user_reach_the_server() {
+fn r97_configured_headers_are_sent_to_the_server() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("headers");
     std::fs::write(&file, "# for all\nX-File: from ${PLACE}\n").unwrap();
@@ -64,7 +64,7 @@ fn r97_headers_of_the_user_reach_the_server() {
 
 #[cfg(unix)]
 #[test]
-fn a_command_gives_the_authorization() {
+fn auth_command_output_is_sent_as_authorization_header() {
     let server = Server::start();
     let url = server.url("/mcp");
     let args =
@@ -93,7 +93,7 @@ fn a_command_gives_the_authorization() {
 
 #[cfg(unix)]
 #[test]
-fn a_command_that_fails_is_said_and_nothing_is_sent() {
+fn failing_auth_command_is_reported_and_no_request_is_sent() {
     let server = Server::start();
     let url = server.url("/mcp");
     for (text, part) in [
@@ -114,7 +114,7 @@ fn a_command_that_fails_is_said_and_nothing_is_sent() {
 }
 
 #[test]
-fn a_header_file_is_read_again_when_the_server_refuses() {
+fn header_file_is_reread_after_a_401_response() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("headers");
     std::fs::write(&file, "Authorization: Bearer stale\n").unwrap();
@@ -131,7 +131,7 @@ fn a_header_file_is_read_again_when_the_server_refuses() {
 }
 
 #[test]
-fn contextforge_urls_are_completed_and_others_left_alone() {
+fn requests_to_contextforge_urls_use_the_mcp_path() {
     const ID: &str = "0b6e4a1c-9f5d-4c2e-8a7b-3d1f5e9c8a70";
     for (given, reached) in [
         (format!("/servers/{ID}"), format!("/servers/{ID}/mcp")),
@@ -148,7 +148,7 @@ fn contextforge_urls_are_completed_and_others_left_alone() {
 }
 
 #[test]
-fn the_time_limits_take_effect() {
+fn request_timeout_options_take_effect() {
     let server = Server::start();
     let url = server.url("/mcp");
     for (args, variable) in
@@ -175,7 +175,7 @@ fn the_concurrency_limit_takes_effect() {
 }
 
 #[test]
-fn r93_a_proxy_is_used_but_for_the_hosts_in_no_proxy() {
+fn r93_proxy_is_used_except_for_no_proxy_hosts() {
     let proxy = Server::start();
     let url = "http://server.invalid/mcp";
     let post = first_post(&proxy, &mut command([url, "--proxy", &proxy.url(""), "--log-level", "off"]));
@@ -191,7 +191,7 @@ fn r93_a_proxy_is_used_but_for_the_hosts_in_no_proxy() {
 }
 
 #[test]
-fn r9_a_server_that_is_down_at_the_start_costs_errors_and_no_more() {
+fn r9_requests_fail_while_the_server_is_down_and_work_once_it_starts() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut bridge = Bridge::start([format!("http://{free}/mcp")]);
     for line in [INITIALIZE, &request(1, "tools/list"), &request(2, "tools/call")] {
@@ -205,7 +205,7 @@ fn r9_a_server_that_is_down_at_the_start_costs_errors_and_no_more() {
 }
 
 #[test]
-fn r8_open_requests_may_finish_after_the_end_of_stdin() {
+fn r8_pending_requests_are_drained_after_stdin_ends() {
     let server = Server::start();
     let mut bridge = Bridge::start([server.url("/mcp")]);
     bridge.send(INITIALIZE);
@@ -223,7 +223,7 @@ fn r8_open_requests_may_finish_after_the_end_of_stdin() {
 }
 
 #[test]
-fn a_proxy_is_used_where_it_is_meant() {
+fn proxy_comes_from_option_or_variables_and_no_proxy_bypasses_it() {
     // The server answers every request, as the proxy of a host that does not exist.
     const ELSEWHERE: &str = "http://mcp.invalid/mcp";
     let proxy = Server::start();
@@ -254,7 +254,7 @@ fn a_proxy_is_used_where_it_is_meant() {
 }
 
 #[test]
-fn a_proxy_that_fails_is_named_without_its_credentials() {
+fn proxy_connect_error_names_the_proxy_without_credentials() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let proxy = format!("http://user:hunter2@{closed}");
     for url in ["http://mcp.invalid/mcp", "https://mcp.invalid/mcp"] {

@@ -82,7 +82,7 @@ fn hostile_server() -> String {
 }
 
 #[test]
-fn what_peers_say_does_nothing_in_the_log_and_in_errors() {
+fn hostile_peer_text_is_escaped_in_the_log_and_in_errors() {
     let origin = hostile_server();
     let quoted = Value::from(hostile()).to_string();
     let modern =
@@ -123,7 +123,7 @@ fn what_peers_say_does_nothing_in_the_log_and_in_errors() {
 }
 
 #[test]
-fn what_the_user_and_the_environment_say_does_nothing_on_stderr() {
+fn hostile_arguments_and_variables_are_escaped_on_stderr() {
     let text: String = hostile().chars().filter(|c| *c != '\0').collect();
     for args in [
         &["http://localhost/mcp", &format!("--{text}")][..],
@@ -202,7 +202,7 @@ fn echo(request: &Request) -> Vec<u8> {
 }
 
 #[test]
-fn what_a_server_sends_back_of_our_secrets_is_blanked() {
+fn secrets_echoed_by_the_server_are_redacted() {
     let origin = scripted(echo);
     let folder = tempfile::tempdir().unwrap();
     let [file, log, key] = ["headers", "log", "key"].map(|name| folder.path().join(name).to_str().unwrap().to_owned());
@@ -261,7 +261,7 @@ fn what_a_server_sends_back_of_our_secrets_is_blanked() {
 }
 
 #[test]
-fn what_a_proxy_sends_back_of_its_credentials_is_blanked() {
+fn proxy_credentials_echoed_by_the_proxy_are_redacted() {
     let proxy = scripted(|request| {
         reply("502 Bad Gateway", "", format!("cannot forward {}\n{}", request.target, request.head()))
     });
@@ -335,7 +335,7 @@ mod signing_in {
     }
 
     #[test]
-    fn a_code_to_type_in_does_nothing_wherever_it_is_shown() {
+    fn hostile_device_code_is_escaped_in_errors_and_the_prompt() {
         let (origin, folder) = (scripted(hostile_authority), tempfile::tempdir().unwrap());
         let mut bridge = spawn(&origin, folder.path(), &["--device", "--login-wait", "0.5", "--log-level", "trace"]);
         // The bridge answers the handshake instead of the server.
@@ -350,7 +350,7 @@ mod signing_in {
     }
 
     #[test]
-    fn what_is_kept_of_a_sign_in_does_nothing_when_it_is_told() {
+    fn hostile_text_from_a_sign_in_is_escaped_in_log_and_status() {
         let (origin, folder) = (scripted(hostile_authority), tempfile::tempdir().unwrap());
         let mut login = command([
             "login",

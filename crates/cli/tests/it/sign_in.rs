@@ -5,7 +5,7 @@ use std::{
     io::{BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     sync::{Arc, Mutex},
     thread,
 };
@@ -117,7 +117,7 @@ fn approve(url: &str) -> String {
 }
 
 #[test]
-fn the_commands_sign_in_tell_and_sign_out() {
+fn login_status_and_logout_commands_work() {
     let (server, folder) = (Guarded::start(), tempfile::tempdir().unwrap());
     let say = |name: &str| {
         let ended = Bridge::spawn(&mut server.command(&[name], folder.path())).finish();
@@ -147,7 +147,7 @@ fn the_commands_sign_in_tell_and_sign_out() {
 }
 
 #[test]
-fn without_oauth_a_refusal_is_a_refusal() {
+fn no_oauth_option_passes_401_without_a_sign_in() {
     let (server, folder) = (Guarded::start(), tempfile::tempdir().unwrap());
     let mut bridge = Bridge::spawn(&mut server.command(&["--no-oauth"], folder.path()));
     assert_eq!(bridge.ask(INITIALIZE)["error"]["data"]["httpStatus"], 401);
@@ -156,7 +156,7 @@ fn without_oauth_a_refusal_is_a_refusal() {
 }
 
 #[test]
-fn two_processes_ask_once() {
+fn two_processes_share_one_sign_in() {
     let (server, folder) = (Guarded::start(), tempfile::tempdir().unwrap());
     let mut one = Bridge::spawn(&mut server.command(&[], folder.path()));
     one.send(INITIALIZE);
@@ -175,7 +175,7 @@ fn two_processes_ask_once() {
 
 #[cfg(unix)]
 #[test]
-fn a_crash_leaves_no_lock_behind() {
+fn killed_process_leaves_no_sign_in_lock() {
     let (server, folder) = (Guarded::start(), tempfile::tempdir().unwrap());
     let mut one = Bridge::spawn(&mut server.command(&[], folder.path()));
     one.send(INITIALIZE);
@@ -192,7 +192,9 @@ fn a_crash_leaves_no_lock_behind() {
 /// There are more connections than descriptors, and they stay open.
 #[cfg(target_os = "linux")]
 #[test]
-fn strangers_at_the_port_do_not_end_the_sign_in() {
+fn foreign_connections_at_the_callback_port_do_not_end_the_sign_in() {
+    use std::process::Stdio;
+
     let (server, folder) = (Guarded::start(), tempfile::tempdir().unwrap());
     let plain = server.command(&[], folder.path());
     let mut command = Command::new("sh");
@@ -213,7 +215,7 @@ fn strangers_at_the_port_do_not_end_the_sign_in() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn the_browser_is_opened_without_a_shell() {
+fn browser_command_gets_the_url_as_one_argument() {
     use std::os::unix::fs::PermissionsExt;
 
     let (server, folder) = (Guarded::start(), tempfile::tempdir().unwrap());

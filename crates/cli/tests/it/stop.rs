@@ -24,7 +24,7 @@ fn r8_the_end_of_stdin_ends_the_process() {
 }
 
 #[test]
-fn r8_a_signal_answers_what_is_pending_and_ends_the_process() {
+fn r8_signal_fails_pending_requests_and_ends_the_process() {
     for signal in [Signal::TERM, Signal::INT] {
         let server = Server::start();
         let mut bridge = Bridge::start([server.url("/mcp")]);
@@ -44,7 +44,7 @@ fn r8_a_signal_answers_what_is_pending_and_ends_the_process() {
 }
 
 #[test]
-fn r8_a_signal_during_the_drain_shortens_it() {
+fn r8_signal_cuts_the_drain_short() {
     let server = Server::start();
     let mut bridge = Bridge::start([&server.url("/mcp"), "--drain-timeout", "600"]);
     bridge.send(&request(7, "hang"));
@@ -56,7 +56,7 @@ fn r8_a_signal_during_the_drain_shortens_it() {
 }
 
 #[test]
-fn a_second_signal_ends_the_process_at_once() {
+fn second_signal_ends_the_process_with_the_signal_status() {
     for (second, status) in [(Signal::TERM, 143), (Signal::INT, 130)] {
         let server = Server::start();
         let mut bridge = Bridge::start([&server.url("/mcp"), "--log-level", "info"]);
@@ -71,7 +71,7 @@ fn a_second_signal_ends_the_process_at_once() {
 }
 
 #[test]
-fn r8_a_closed_stdout_ends_the_process() {
+fn r8_closed_stdout_ends_the_process() {
     let server = Server::start();
     let (reader, writer) = std::io::pipe().unwrap();
     let mut bridge = Bridge::spawn(command([server.url("/mcp")]).stdout(writer));
@@ -87,7 +87,7 @@ fn r8_a_closed_stdout_ends_the_process() {
 
 /// A killed client sends no signal, and here its child's stdin stays open in this process.
 #[test]
-fn r8_the_death_of_the_parent_ends_the_process() {
+fn r8_parent_death_ends_the_process() {
     let server = Server::start();
     let bridge = command([server.url("/mcp")]);
     // A shell is the parent. It passes its stdin and stdout to the bridge, and waits.

@@ -24,7 +24,7 @@ fn is_nonblocking(descriptor: impl AsFd) -> bool {
 
 /// Node.js gives a child one end of a socket pair for each of its streams.
 #[test]
-fn socket_pairs() {
+fn socket_pairs_work_as_stdin_and_stdout_and_stay_blocking() {
     let server = Server::start();
     let (mut stdin, childs_stdin) = UnixStream::pair().unwrap();
     let (stdout, childs_stdout) = UnixStream::pair().unwrap();
@@ -46,7 +46,7 @@ fn socket_pairs() {
 
 /// One socket for both directions, as some launchers use it.
 #[test]
-fn one_socket_for_both() {
+fn one_socket_works_as_both_stdin_and_stdout() {
     let server = Server::start();
     let (mut client, childs) = UnixStream::pair().unwrap();
     let bridge = Bridge::spawn(
@@ -76,7 +76,7 @@ fn files() {
 }
 
 #[test]
-fn r8_nothing_to_read_and_nobody_to_write_to() {
+fn r8_dev_null_as_stdin_or_stdout_ends_the_process_cleanly() {
     let ended =
         Bridge::spawn(command(["http://localhost:1/mcp"]).stdin(Stdio::null()).stdout(Stdio::null())).end(GRACE);
     assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
@@ -86,7 +86,7 @@ fn r8_nothing_to_read_and_nobody_to_write_to() {
 
 /// A thread that reads the terminal cannot be woken. It must not delay the exit.
 #[test]
-fn r8_a_terminal() {
+fn r8_signal_ends_a_process_that_reads_a_terminal() {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
     let server = Server::start();
@@ -106,7 +106,7 @@ fn r8_a_terminal() {
 /// `O_NONBLOCK` belongs to the open file description, which processes share: setting it breaks other processes'
 /// writes.
 #[test]
-fn the_flags_of_shared_pipes_stay_as_they_are() {
+fn shared_pipes_stay_in_blocking_mode() {
     let server = Server::start();
     let (childs_stdin, stdin) = pipe().unwrap();
     let (output, childs_output) = pipe().unwrap();

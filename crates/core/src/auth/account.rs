@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Challenge, Need, SignIn,
+    Challenge, SignIn, TokenRequirement,
     requests::AuthClients,
     settings::OAuth,
     sign_in::Place,
@@ -76,10 +76,10 @@ impl Account {
     pub fn login(&self) -> AccountFuture<'_, ()> {
         Box::pin(async move {
             let source = SignIn::new(self.clone());
-            let need = Need::default();
+            let need = TokenRequirement::default();
             // The sign-in has its own, shorter limit.
             let outcome = source.token(&need, Duration::from_hours(1)).await;
-            source.has_told().await;
+            source.wait_for_browser().await;
             outcome.map(drop)
         })
     }
@@ -145,7 +145,7 @@ impl Account {
         }
         place.is_meant(&self.server, store).await?;
         if let Some(client) = &record.client {
-            place.prove_as(client);
+            place.authenticate_as(client);
         }
         place.revoke(record).await
     }

@@ -26,13 +26,13 @@ use url::form_urlencoded::{self, byte_serialize};
 use crate::{json::splice::Object, wire::error_text};
 
 /// The most members of a response. Large providers use about fifty.
-const MOST_MEMBERS: usize = 1000;
+const MAX_MEMBERS: usize = 1000;
 /// The most entries of a list that are read.
-const MOST_ENTRIES: usize = 1000;
+const MAX_ENTRIES: usize = 1000;
 /// The most authorization servers of one MCP server that are tried. Each costs a few requests.
-const MOST_SERVERS: usize = 8;
+const MAX_SERVERS: usize = 8;
 /// The longest accepted life of a token or a code: ten years.
-const LONGEST_LIFE: Duration = Duration::from_hours(24 * 3650);
+const MAX_TOKEN_LIFETIME: Duration = Duration::from_hours(24 * 3650);
 /// The allowed polling intervals of a device, in seconds (RFC 8628, 3.2; the default is 5).
 const DEVICE_WAITS: std::ops::RangeInclusive<u64> = 1..=60;
 /// The life of a device code if the response does not say.
@@ -40,9 +40,9 @@ const DEVICE_LIFE: Duration = Duration::from_mins(10);
 /// Replaces a secret.
 const BLANK: &str = "[…]";
 /// A text shorter than this, in bytes, is not treated as a secret, because it occurs in many words.
-const SHORTEST_SECRET: usize = 6;
+const MIN_SECRET_BYTES: usize = 6;
 /// The longest text to keep of a refusal that is not an object, in bytes.
-const LONGEST_TEXT: usize = 4096;
+const MAX_TEXT_BYTES: usize = 4096;
 
 /// The form parameters that are secrets, or stand for one.
 const SECRETS: [&str; 8] = [
@@ -90,7 +90,7 @@ impl Secrets {
 
     pub(super) fn add(&mut self, secret: &str) {
         let encoded: String = byte_serialize(secret.as_bytes()).collect();
-        self.0.extend([secret.to_owned(), encoded].into_iter().filter(|form| form.len() >= SHORTEST_SECRET));
+        self.0.extend([secret.to_owned(), encoded].into_iter().filter(|form| form.len() >= MIN_SECRET_BYTES));
         // The longest first, because one may be part of another.
         self.0.sort_unstable_by_key(|form| std::cmp::Reverse(form.len()));
         self.0.dedup();
@@ -103,7 +103,7 @@ impl Secrets {
 
 /// A cleaned-up response.
 #[derive(Debug)]
-pub(super) struct Said {
+pub(super) struct CleanedResponse {
     pub(super) body: Vec<u8>,
     /// True if it is one object, in any format.
     pub(super) is_object: bool,
@@ -112,10 +112,10 @@ pub(super) struct Said {
 }
 
 /// Cleans up the body of a response to a POST. A refusal may be any text.
-pub(super) fn tidy(body: &[u8], is_refusal: bool, secrets: &Secrets) -> Said {
+pub(super) fn tidy(body: &[u8], is_refusal: bool, secrets: &Secrets) -> CleanedResponse {
     let members = serde_json::from_slice(body).ok().map(|AnswerMembers(members)| members);
     let Some(members) = members.or_else(|| of_form(body)) else {
-        return Said {
+        return CleanedResponse {
             body: if is_refusal { text(body, secrets) } else { Vec::new() },
             is_object: false,
             refusal: None,
@@ -124,7 +124,7 @@ pub(super) fn tidy(body: &[u8], is_refusal: bool, secrets: &Secrets) -> Said {
     let refusal = members.get("error").and_then(Value::as_str).filter(|error| !error.is_empty());
     let grants = GRANTS.iter().any(|name| members.contains_key(*name));
     let refusal = refusal.filter(|_| is_refusal || !grants).map(str::to_owned);
-    Said { body: written(members, secrets), is_object: true, refusal }
+    CleanedResponse { body: written(members, secrets), is_object: true, refusal }
 }
 
 /// Cleans up a document. Returns nothing if it is not an object.
@@ -134,7 +134,7 @@ pub(super) fn tidy_document(body: &[u8], secrets: &Secrets) -> Vec<u8> {
 
 fn text(body: &[u8], secrets: &Secrets) -> Vec<u8> {
     let mut text = secrets.blanked(String::from_utf8_lossy(body).into_owned());
-    text.truncate(text.floor_char_boundary(LONGEST_TEXT));
+    text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
     text.into_bytes()
 }
 
@@ -144,7 +144,7 @@ fn of_form(body: &[u8]) -> Option<Map<String, Value>> {
         return None;
     }
     let mut members = Map::new();
-    for (name, value) in form_urlencoded::parse(body).take(MOST_MEMBERS) {
+    for (name, value) in form_urlencoded::parse(body).take(MAX_MEMBERS) {
         // All values in a form are strings, including numbers. `member` accepts that, and expects JSON.
         if let Some(value) = member(&name, &Value::from(&*value).to_string()) {
             members.insert(name.into_owned(), value);
@@ -184,7 +184,7 @@ impl<'de> Deserialize<'de> for AnswerMembers {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<AnswerMembers, A::Error> {
                 let mut members = Map::new();
-                for _ in 0..=MOST_MEMBERS {
+                for _ in 0..=MAX_MEMBERS {
                     let Some((name, text)) = map.next_entry::<String, &RawValue>()? else {
                         return Ok(AnswerMembers(completed(members)));
                     };
@@ -194,7 +194,7 @@ impl<'de> Deserialize<'de> for AnswerMembers {
                         members.insert(name, value);
                     }
                 }
-                Err(A::Error::custom(format_args!("more than {MOST_MEMBERS} members")))
+                Err(A::Error::custom(format_args!("more than {MAX_MEMBERS} members")))
             }
         }
 
@@ -207,20 +207,20 @@ fn member(name: &str, text: &str) -> Option<Value> {
     let first = text.as_bytes().first()?;
     match (name, first) {
         (_, b'{' | b'n') => None,
-        ("authorization_servers", b'[') => list(text, MOST_SERVERS).map(Value::Array),
+        ("authorization_servers", b'[') => list(text, MAX_SERVERS).map(Value::Array),
         ("scope", b'[') => {
-            let scopes = list(text, MOST_ENTRIES)?;
+            let scopes = list(text, MAX_ENTRIES)?;
             Some(scopes.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ").into())
         }
         ("scope", b'"') => {
             let scopes: String = serde_json::from_str(text).ok()?;
             Some(scopes.split_whitespace().collect::<Vec<_>>().join(" ").into())
         }
-        (_, b'[') => list(text, MOST_ENTRIES).map(Value::Array),
+        (_, b'[') => list(text, MAX_ENTRIES).map(Value::Array),
         ("authorization_servers", b'"') => Some(Value::Array(vec![serde_json::from_str(text).ok()?])),
         (name, b'"') if name.ends_with("_supported") => Some(supported(&serde_json::from_str::<String>(text).ok()?)),
         ("client_id" | "user_code" | "device_code", b'0'..=b'9') => Some(text.into()),
-        ("expires_in", _) => Some(seconds(text)?.min(LONGEST_LIFE.as_secs()).into()),
+        ("expires_in", _) => Some(seconds(text)?.min(MAX_TOKEN_LIFETIME.as_secs()).into()),
         ("interval", _) => Some(seconds(text)?.clamp(*DEVICE_WAITS.start(), *DEVICE_WAITS.end()).into()),
         _ => serde_json::from_str(text).ok(),
     }
@@ -232,7 +232,7 @@ fn supported(text: &str) -> Value {
         "true" => true.into(),
         "false" => false.into(),
         words => {
-            let words = words.split([' ', ',', '\t']).filter(|word| !word.is_empty()).take(MOST_ENTRIES);
+            let words = words.split([' ', ',', '\t']).filter(|word| !word.is_empty()).take(MAX_ENTRIES);
             words.map(Value::from).collect()
         }
     }
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_oauth_has_is_left() {
+    fn oauth_answer_keeps_only_scalars_and_string_lists() {
         assert_eq!(
             tidied(r#"{"a":"x","b":1.5,"c":true,"d":null,"e":{"f":1},"g":["y",["z"],{},1,"w"],"a":"last"}"#),
             json!({"a": "last", "b": 1.5, "c": true, "g": ["y", "w"]})
@@ -326,8 +326,8 @@ mod tests {
     }
 
     #[test]
-    fn every_time_is_one_that_clocks_can_add() {
-        let longest = LONGEST_LIFE.as_secs();
+    fn expires_in_and_interval_are_clamped_to_valid_durations() {
+        let longest = MAX_TOKEN_LIFETIME.as_secs();
         for (written, life, interval) in [
             ("0", json!(0), json!(1)),
             ("-0", json!(0), json!(1)),
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_servers_write_loosely_has_its_one_meaning() {
+    fn loosely_written_oauth_answers_are_normalized() {
         for (written, meant) in [
             (r#"{"access_token":"t"}"#, json!({"access_token": "t", "token_type": "Bearer"})),
             (
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_one_whatever_its_form() {
+    fn oauth_errors_are_recognised_in_every_body_format() {
         for (body, is_refusal, error) in [
             (r#"{"error":"invalid_grant"}"#, true, Some("invalid_grant")),
             (r#"{"error":"invalid_grant"}"#, false, Some("invalid_grant")),
@@ -417,7 +417,7 @@ mod tests {
 
     /// The worst bodies of one mebibyte, one for each shape, on a small stack.
     #[test]
-    fn the_worst_answers_are_small_when_they_are_tidy() {
+    fn normalized_worst_case_oauth_answers_are_at_most_16_kib() {
         const SIZE: usize = 1 << 20;
         let filled = |head: &str, part: &str, tail: &str| {
             let count = (SIZE - head.len() - tail.len()) / part.len();
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_does_not_come_back() {
+    fn secrets_of_the_token_request_are_redacted_in_the_answer() {
         let headers = HeaderMap::from_iter([(
             header::AUTHORIZATION,
             http::HeaderValue::from_static("Basic aWQ6Y2FuYXJ5JTJGMQ=="),

@@ -28,12 +28,12 @@ use crate::task::Task;
 pub(super) const HOST: &str = "127.0.0.1";
 pub(super) const PATH: &str = "/callback";
 /// The redirect URI for requests that need one although no browser returns.
-pub(super) const NOWHERE: &str = "http://127.0.0.1:0/callback";
+pub(super) const PLACEHOLDER_REDIRECT_URI: &str = "http://127.0.0.1:0/callback";
 const NAME: &str = "localhost";
 /// The longest request head that is read, in bytes.
-const LONGEST_HEAD: usize = 32 << 10;
+const MAX_HEAD_BYTES: usize = 32 << 10;
 /// The most connections at a time. Each takes a file descriptor.
-const MOST_VISITS: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 /// The pause after a failed `accept`: no file descriptor is left, or the system dropped the connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The timeout for receiving a request, and for sending a page.
@@ -52,7 +52,7 @@ pub(super) struct Callback {
 /// The request of the returning browser.
 pub(super) struct Arrival {
     /// The authorization code, or an error instead.
-    pub(super) answer: Result<String, Denial>,
+    pub(super) answer: Result<String, AuthorizationError>,
     /// The issuer that claims to have redirected the browser (RFC 9207).
     pub(super) issuer: Option<String>,
     browser: TcpStream,
@@ -60,7 +60,7 @@ pub(super) struct Arrival {
 
 /// Why there is no code, in the authorization server's words.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Denial {
+pub(super) struct AuthorizationError {
     pub(super) error: String,
     pub(super) description: Option<String>,
 }
@@ -125,7 +125,7 @@ impl Callback {
             match accepted {
                 Ok(browser) => {
                     visits.retain(|visit| !visit.0.is_finished());
-                    if visits.len() == MOST_VISITS {
+                    if visits.len() == MAX_CONNECTIONS {
                         visits.pop_front();
                     }
                     let (state, path, arrived) = (state.to_owned(), self.path.clone(), arrived.clone());
@@ -163,12 +163,14 @@ async fn visit(mut browser: TcpStream, path: &str, state: &str) -> Option<Arriva
     let target = timeout(REQUEST_TIME, target(&mut browser)).await.ok()??;
     let (status, why) = match read(&target, path, state) {
         Ok((answer, issuer)) => return Some(Arrival { answer, issuer, browser }),
-        Err(Stray::Elsewhere) => ("404 Not Found", "There is nothing here."),
-        Err(Stray::OtherState) => (
+        Err(CallbackMismatch::Elsewhere) => ("404 Not Found", "There is nothing here."),
+        Err(CallbackMismatch::OtherState) => (
             "400 Bad Request",
             "This page does not belong to a current sign-in. Use the newest link, or start again in your application.",
         ),
-        Err(Stray::Nothing) => ("400 Bad Request", "The authorization server has sent neither a code nor an error."),
+        Err(CallbackMismatch::Nothing) => {
+            ("400 Bad Request", "The authorization server has sent neither a code nor an error.")
+        }
     };
     show(&mut browser, &page(status, "You are not signed in", why)).await;
     None
@@ -181,7 +183,7 @@ async fn target(browser: &mut TcpStream) -> Option<String> {
     while memmem::find(head.get(searched..)?, b"\r\n\r\n").is_none() {
         // Up to three bytes of the end may be there already.
         searched = head.len().saturating_sub(3);
-        let room = LONGEST_HEAD.checked_sub(head.len())? as u64;
+        let room = MAX_HEAD_BYTES.checked_sub(head.len())? as u64;
         if browser.take(room).read_buf(&mut head).await.ok()? == 0 {
             return None;
         }
@@ -193,29 +195,29 @@ async fn target(browser: &mut TcpStream) -> Option<String> {
 
 /// Why a request is not the expected one.
 #[derive(Debug, PartialEq, Eq)]
-enum Stray {
+enum CallbackMismatch {
     Elsewhere,
     OtherState,
     Nothing,
 }
 
-type CallbackPage = (Result<String, Denial>, Option<String>);
+type CallbackPage = (Result<String, AuthorizationError>, Option<String>);
 
-fn read(target: &str, path: &str, state: &str) -> Result<CallbackPage, Stray> {
+fn read(target: &str, path: &str, state: &str) -> Result<CallbackPage, CallbackMismatch> {
     let url = Url::options().base_url(Url::parse("http://127.0.0.1").ok().as_ref()).parse(target);
-    let url = url.ok().filter(|url| url.path() == path).ok_or(Stray::Elsewhere)?;
+    let url = url.ok().filter(|url| url.path() == path).ok_or(CallbackMismatch::Elsewhere)?;
     // A repeated parameter counts as missing (RFC 6749, 3.1).
     let parameter = |name: &str| {
         let mut values = url.query_pairs().filter(|(key, _)| key == name);
         values.next().filter(|_| values.next().is_none()).map(|(_, value)| value.into_owned())
     };
     if parameter("state").as_deref() != Some(state) {
-        return Err(Stray::OtherState);
+        return Err(CallbackMismatch::OtherState);
     }
     let answer = match (parameter("error"), parameter("code")) {
-        (Some(error), _) => Err(Denial { error, description: parameter("error_description") }),
+        (Some(error), _) => Err(AuthorizationError { error, description: parameter("error_description") }),
         (None, Some(code)) => Ok(code),
-        (None, None) => return Err(Stray::Nothing),
+        (None, None) => return Err(CallbackMismatch::Nothing),
     };
     Ok((answer, parameter("iss")))
 }
@@ -268,12 +270,12 @@ mod tests {
 
     /// More connections than the limit, which send nothing more and stay open.
     #[tokio::test]
-    async fn the_browser_gets_in_whoever_else_is_there() {
+    async fn callback_is_received_among_many_idle_connections() {
         let callback = Callback::bind(HOST, 0, PATH).await.unwrap();
         let at = ("127.0.0.1", callback.port);
         let waiting = tokio::spawn(async move { callback.arrival("s").await });
         let mut strangers = Vec::new();
-        for _ in 0..10 * MOST_VISITS {
+        for _ in 0..10 * MAX_CONNECTIONS {
             let mut stranger = TcpStream::connect(at).await.unwrap();
             stranger.write_all(b"GET /callback?state=").await.unwrap();
             strangers.push(stranger);
@@ -289,38 +291,38 @@ mod tests {
         for mut stranger in strangers {
             gone += usize::from(matches!(stranger.read(&mut [0]).await, Ok(0) | Err(_)));
         }
-        assert_eq!(gone, 10 * MOST_VISITS);
+        assert_eq!(gone, 10 * MAX_CONNECTIONS);
     }
 
     #[test]
-    fn only_what_was_waited_for_is_taken() {
-        let code = |code: &str| Ok::<_, Denial>(code.to_owned());
+    fn callback_accepts_only_the_expected_path_and_state() {
+        let code = |code: &str| Ok::<_, AuthorizationError>(code.to_owned());
         assert_eq!(read("/callback?code=c&state=s", PATH, "s"), Ok((code("c"), None)));
         assert_eq!(
             read("/callback?iss=https%3A%2F%2Fa&state=s&code=c+d", PATH, "s"),
             Ok((code("c d"), Some("https://a".into())))
         );
-        let denial = Denial { error: "access_denied".into(), description: Some("<b>no</b>".into()) };
+        let denial = AuthorizationError { error: "access_denied".into(), description: Some("<b>no</b>".into()) };
         assert_eq!(
             read("/callback?error=access_denied&error_description=%3Cb%3Eno%3C/b%3E&state=s", PATH, "s"),
             Ok((Err(denial), None))
         );
         for (target, stray) in [
-            ("/callback?code=c&state=t", Stray::OtherState),
-            ("/callback?code=c", Stray::OtherState),
-            ("/callback?code=c&state=s&state=s", Stray::OtherState),
-            ("/callback?state=s", Stray::Nothing),
-            ("/callback?state=s&code=c&code=d", Stray::Nothing),
-            ("/favicon.ico?code=c&state=s", Stray::Elsewhere),
-            ("/", Stray::Elsewhere),
-            ("http://[", Stray::Elsewhere),
+            ("/callback?code=c&state=t", CallbackMismatch::OtherState),
+            ("/callback?code=c", CallbackMismatch::OtherState),
+            ("/callback?code=c&state=s&state=s", CallbackMismatch::OtherState),
+            ("/callback?state=s", CallbackMismatch::Nothing),
+            ("/callback?state=s&code=c&code=d", CallbackMismatch::Nothing),
+            ("/favicon.ico?code=c&state=s", CallbackMismatch::Elsewhere),
+            ("/", CallbackMismatch::Elsewhere),
+            ("http://[", CallbackMismatch::Elsewhere),
         ] {
             assert_eq!(read(target, PATH, "s"), Err(stray), "{target}");
         }
     }
 
     #[test]
-    fn a_page_is_text() {
+    fn callback_page_text_is_html_escaped() {
         let page = page("400 Bad Request", "t", "<script>alert('x')</script> & \"y\"");
         assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;y&quot;"), "{page}");
         assert!(page.contains("default-src 'none'"));

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bearer_challenge_is_found_among_others() {
+    fn bearer_challenge_is_found_among_other_schemes() {
         let url = "https://a.example/.well-known/oauth-protected-resource";
         for values in [
             &[&*format!(r#"Bearer resource_metadata="{url}", scope="a b""#)][..],
@@ -187,7 +187,7 @@ mod tests {
 
     /// The worst headers, one mebibyte in one value and in many, on a small stack.
     #[test]
-    fn the_worst_challenges_are_read_in_part() {
+    fn oversized_challenge_headers_are_ignored_or_read_in_part() {
         let parts = [
             "Bearer ",
             "Bearer,",
@@ -226,14 +226,14 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_was_sent_is_taken_out() {
+    fn challenge_members_that_echo_a_secret_are_removed() {
         let echoed = challenge(&[r#"Bearer resource_metadata="https://a/?t=hunter2", scope="a", error="hunter2""#]);
         assert_eq!(echoed.clone().without(""), echoed);
         assert_eq!(echoed.without("hunter2"), Challenge { scope: Some("a".into()), ..Challenge::default() });
     }
 
     #[test]
-    fn only_a_challenge_with_scopes_can_be_met_by_more_of_them() {
+    fn more_scope_is_wanted_only_for_insufficient_scope_with_scopes() {
         assert!(challenge(&[r#"Bearer error="insufficient_scope", scope="w""#]).wants_more_scope());
         assert!(!challenge(&[r#"Bearer error="insufficient_scope""#]).wants_more_scope());
         assert!(!challenge(&[r#"Bearer error="invalid_token", scope="w""#]).wants_more_scope());
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn it_can_be_written_again() {
+    fn challenge_is_formatted_as_a_header_again() {
         let written = r#"Bearer resource_metadata="https://a/\"b\\", scope="a b""#;
         assert_eq!(challenge(&[&format!("{written}, error=\"x\"")]).to_header().as_deref(), Some(written));
         assert_eq!(Challenge::default().to_header(), None);

@@ -22,13 +22,13 @@ use super::{
     lock::HeldLock,
     now,
     register::Registration,
-    requests::Directly,
+    requests::OAuth2Http,
     sign_in::{Place, SIGN_IN_TIME, checked, no_sign_in},
     store::Record,
 };
 
 /// The longest user code to show. No user types more.
-const LONGEST_CODE: usize = 128;
+const MAX_CODE_BYTES: usize = 128;
 
 type DeviceClient = oauth2::Client<
     BasicErrorResponse,
@@ -43,7 +43,7 @@ impl Place<'_> {
     ///
     /// # Errors
     /// The user or the authorization server refused, it took too long, or the server does not support this grant.
-    pub(super) async fn by_device(
+    pub(super) async fn authorize_with_device(
         &mut self,
         record: &mut Record,
         scopes: &[String],
@@ -63,11 +63,11 @@ impl Place<'_> {
         let mut client = DeviceClient::new(ClientId::new(id.clone()))
             .set_token_uri(TokenUrl::new(self.metadata.token_endpoint.clone()).map_err(unusable)?)
             .set_device_authorization_url(DeviceAuthorizationUrl::new(endpoint).map_err(unusable)?)
-            .set_auth_type(if self.takes_secrets_in_forms() { AuthType::RequestBody } else { AuthType::BasicAuth });
+            .set_auth_type(if self.sends_secret_in_body() { AuthType::RequestBody } else { AuthType::BasicAuth });
         if let Some(secret) = secret {
             client = client.set_client_secret(ClientSecret::new(secret));
         }
-        let http = Directly(&self.http);
+        let http = OAuth2Http(&self.http);
         let request = client.exchange_device_code().add_scopes(scopes.iter().cloned().map(Scope::new));
         let request = request.add_extra_param("resource", &self.key.resource);
         let details: StandardDeviceAuthorizationResponse =
@@ -76,7 +76,7 @@ impl Place<'_> {
         let complete =
             details.verification_uri_complete().and_then(|url| Url::parse(url.secret()).ok()).map(String::from);
         let url = details.verification_uri().url().to_string();
-        let code = excerpt(details.user_code().secret(), LONGEST_CODE);
+        let code = excerpt(details.user_code().secret(), MAX_CODE_BYTES);
         self.http.may_show(complete.as_deref().unwrap_or(&url)).await?;
         user.ask(Prompt::Device { url, complete, code }, lock).await;
         let request = client.exchange_device_access_token(&details).add_extra_param("resource", &self.key.resource);
@@ -105,7 +105,7 @@ impl Place<'_> {
         }
         // A client that was registered for the browser may not be valid for this grant.
         if let Some(client) = record.client.clone().filter(|client| client.redirect_uri.is_empty()) {
-            self.prove_as(&client);
+            self.authenticate_as(&client);
             return Ok((client.id, client.secret));
         }
         let client = self.register(&[Registration::device(scopes)]).await?;

@@ -9,21 +9,20 @@
 //! - The work runs outside the event loop with a timeout of a few seconds, because the file system may be on a
 //!   network.
 
+#[cfg(unix)]
+use std::sync::atomic::Ordering;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
 use tokio::{task::spawn_blocking, time::timeout};
 
 /// The largest file that is read, in bytes. No record is larger.
-const LARGEST: u64 = 4 << 20;
+const MAX_SIZE: u64 = 4 << 20;
 /// The longest wait for a file system.
 const LONGEST: Duration = Duration::from_secs(5);
 
@@ -57,8 +56,8 @@ impl Folder {
         self.within(name, |path| {
             let mut options = OpenOptions::new();
             let mut text = Vec::new();
-            open(path, options.read(true))?.take(LARGEST + 1).read_to_end(&mut text)?;
-            if text.len() as u64 > LARGEST {
+            open(path, options.read(true))?.take(MAX_SIZE + 1).read_to_end(&mut text)?;
+            if text.len() as u64 > MAX_SIZE {
                 return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large"));
             }
             Ok(text)
@@ -246,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_file_freezes_and_misleads_nobody() {
+    async fn non_regular_files_are_neither_read_nor_followed() {
         let (home, folder) = folder();
         let outside = tempfile::NamedTempFile::new().unwrap();
         fs::write(outside.path(), "another's").unwrap();
@@ -278,17 +277,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_too_large_is_not_read() {
+    async fn file_over_the_size_limit_is_not_read() {
         let (home, folder) = folder();
         let file = File::create(home.path().join("x")).unwrap();
-        file.set_len(LARGEST).unwrap();
-        assert_eq!(folder.read("x").await.unwrap().len() as u64, LARGEST);
+        file.set_len(MAX_SIZE).unwrap();
+        assert_eq!(folder.read("x").await.unwrap().len() as u64, MAX_SIZE);
         file.set_len(10 << 30).unwrap();
         assert_eq!(folder.read("x").await.unwrap_err().kind(), io::ErrorKind::FileTooLarge);
     }
 
     #[tokio::test]
-    async fn others_are_kept_out_of_the_folder() {
+    async fn state_folder_writable_by_others_is_made_private() {
         for mode in [0o777, 0o720, 0o702, 0o1777] {
             let (home, folder) = folder();
             fs::set_permissions(home.path(), fs::Permissions::from_mode(mode)).unwrap();
@@ -307,7 +306,7 @@ mod tests {
 
     /// Runs only where the tests may change the owner of a folder.
     #[tokio::test]
-    async fn a_folder_of_another_users_is_not_used() {
+    async fn state_folder_owned_by_another_user_is_not_used() {
         let (home, folder) = folder();
         folder.write("x", b"x".to_vec()).await.unwrap();
         if std::os::unix::fs::chown(home.path(), Some(12345), None).is_err() {
@@ -319,7 +318,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_of_many_creates_a_file() {
+    async fn only_one_of_several_concurrent_creates_succeeds() {
         let (_home, folder) = folder();
         let one = |text: &'static str| folder.create("x", text.into());
         let (a, b, c) = tokio::join!(one("a"), one("b"), one("c"));

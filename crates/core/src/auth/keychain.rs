@@ -106,14 +106,14 @@ mod tests {
     }
 
     #[test]
-    fn the_bus_is_the_sessions() {
+    fn keychain_uses_the_session_bus_address() {
         assert_eq!(bus(&[("DBUS_SESSION_BUS_ADDRESS", "unix:path=/a"), ("XDG_RUNTIME_DIR", "/b")]), "unix:path=/a");
         assert_eq!(bus(&[("DBUS_SESSION_BUS_ADDRESS", ""), ("XDG_RUNTIME_DIR", "/b")]), "unix:path=/b/bus");
         assert!(bus(&[]).starts_with("unix:path=/run/user/"));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_does_not_answer_is_asked_once() {
+    async fn silent_keychain_is_asked_only_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bus");
         let _listener = tokio::net::UnixListener::bind(&path).unwrap();

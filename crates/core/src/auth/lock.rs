@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use super::{Prompt, files::Folder};
 
 /// How often to try the lock again. Waiting for a notification would need a thread that cannot be stopped.
-const EVERY: Duration = Duration::from_millis(100);
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The lock, held until this is dropped.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ pub(super) async fn take(folder: &Folder, name: &str, hear: impl Fn(Prompt)) -> 
                     }
                     heard = told;
                 }
-                sleep(EVERY).await;
+                sleep(LOCK_RETRY_INTERVAL).await;
             }
             Err(TryLockError::Error(error)) => {
                 no_lock(&error);

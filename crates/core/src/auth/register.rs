@@ -95,7 +95,7 @@ impl Place<'_> {
                 redirect_uri: registration.redirect_uris.concat(),
                 method,
             };
-            self.prove_as(&client);
+            self.authenticate_as(&client);
             return Ok(client);
         }
         Err(first.unwrap_or_else(|| self.not_registered("no registration")))
@@ -144,7 +144,7 @@ impl Place<'_> {
 
     /// Makes later requests authenticate as this client, with the method that the server chose at registration, if it
     /// chose one.
-    pub(super) fn prove_as(&mut self, client: &RegisteredClient) {
+    pub(super) fn authenticate_as(&mut self, client: &RegisteredClient) {
         if let Some(method) = &client.method {
             self.metadata.additional_fields.insert(METHODS.to_owned(), [method.as_str()].as_slice().into());
             self.manager.set_metadata(self.metadata.clone());

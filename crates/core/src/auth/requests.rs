@@ -27,7 +27,7 @@ use tokio::time::timeout;
 use url::{Host, Url, form_urlencoded};
 
 use super::{
-    answer::{Said, Secrets, tidy, tidy_document},
+    answer::{CleanedResponse, Secrets, tidy, tidy_document},
     challenge::Challenge,
 };
 use crate::{
@@ -37,10 +37,10 @@ use crate::{
 };
 
 /// The limit for the body of a response, in bytes.
-const LARGEST: usize = 1 << 20;
+const MAX_SIZE: usize = 1 << 20;
 /// The timeout for one request.
 const LONGEST: Duration = Duration::from_secs(30);
-const MOST_REDIRECTS: usize = 5;
+const MAX_REDIRECTS: usize = 5;
 
 /// The two HTTP clients: one for the MCP server's origin, which the user has chosen, and one for all others.
 #[derive(Clone, Debug)]
@@ -70,12 +70,12 @@ pub(super) struct Http {
     clients: AuthClients,
     /// Replaces rmcp's resource in token requests; `None` leaves it unchanged.
     resource: Mutex<Option<Instead>>,
-    heard: Mutex<Heard>,
+    heard: Mutex<UnreportedDetails>,
 }
 
 /// Facts that the libraries do not report.
 #[derive(Debug, Default)]
-struct Heard {
+struct UnreportedDetails {
     /// The error code of the last refusal, as in RFC 6749, 5.2. The libraries turn it into text.
     refusal: Option<String>,
     /// The human-readable text of the last refusal.
@@ -179,7 +179,7 @@ impl Http {
         let secrets = Secrets::of(&head.headers, &body);
         let asked = ServerUrl::parse(&head.uri.to_string())?;
         let mut url = asked.clone();
-        for _ in 0..=MOST_REDIRECTS {
+        for _ in 0..=MAX_REDIRECTS {
             self.judge(&head.method, &url)?;
             let mut request = Request::new(Full::new(body.clone()));
             *request.method_mut() = head.method.clone();
@@ -206,9 +206,9 @@ impl Http {
                     if head.method != Method::GET {
                         return Ok(self.fit(head_of_answer, &body, &secrets));
                     }
-                    head_of_answer.headers = of_use(&head_of_answer.headers);
+                    head_of_answer.headers = relevant_headers(&head_of_answer.headers);
                     let response = HttpResponse::from_parts(head_of_answer, tidy_document(&body, &secrets));
-                    self.note_document(asked.as_url(), &response).await;
+                    self.record_document(asked.as_url(), &response).await;
                     return Ok(response);
                 }
             }
@@ -217,7 +217,7 @@ impl Http {
     }
 
     /// Records the URL of a document, and the forbidden addresses that it names.
-    async fn note_document(&self, asked: &Url, response: &HttpResponse) {
+    async fn record_document(&self, asked: &Url, response: &HttpResponse) {
         #[derive(Deserialize)]
         struct Named {
             #[serde(default)]
@@ -260,8 +260,8 @@ impl Http {
         // An event stream is not a document, and may never end.
         if !is_event_stream(headers::content_type(&head.headers)) {
             while let Some(chunk) = stream.chunk().await? {
-                if body.len() + chunk.len() > LARGEST {
-                    return Err(Error::new(ErrorKind::TooLarge, format!("a response is larger than {LARGEST} bytes")));
+                if body.len() + chunk.len() > MAX_SIZE {
+                    return Err(Error::new(ErrorKind::TooLarge, format!("a response is larger than {MAX_SIZE} bytes")));
                 }
                 body.extend_from_slice(&chunk);
             }
@@ -273,8 +273,8 @@ impl Http {
     /// JSON.
     fn fit(&self, mut head: http::response::Parts, body: &[u8], secrets: &Secrets) -> HttpResponse {
         let is_success = head.status.is_success();
-        let Said { body, is_object, refusal } = tidy(body, !is_success, secrets);
-        head.headers = of_use(&head.headers);
+        let CleanedResponse { body, is_object, refusal } = tidy(body, !is_success, secrets);
+        head.headers = relevant_headers(&head.headers);
         if is_object {
             head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
@@ -293,7 +293,7 @@ impl Http {
         HttpResponse::from_parts(head, body)
     }
 
-    fn heard(&self) -> MutexGuard<'_, Heard> {
+    fn heard(&self) -> MutexGuard<'_, UnreportedDetails> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -318,7 +318,7 @@ pub(super) fn replaced(pairs: form_urlencoded::Parse<'_>, instead: &Instead) -> 
 }
 
 /// Returns the headers that the libraries need, each once, with the challenge as `Challenge` parses it.
-fn of_use(headers: &HeaderMap) -> HeaderMap {
+fn relevant_headers(headers: &HeaderMap) -> HeaderMap {
     let mut kept = HeaderMap::new();
     for name in [header::CONTENT_TYPE, header::LOCATION] {
         kept.extend(headers.get(&name).map(|value| (name, value.clone())));
@@ -351,14 +351,14 @@ impl OAuthHttpClient for Http {
 }
 
 /// The same client for the `oauth2` crate, which is used without rmcp here.
-pub(super) struct Directly<'a>(pub(super) &'a Http);
+pub(super) struct OAuth2Http<'a>(pub(super) &'a Http);
 
 /// Wraps an error as the source of another.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(super) struct Sent(OAuthHttpClientError);
 
-impl<'c> AsyncHttpClient<'c> for Directly<'_> {
+impl<'c> AsyncHttpClient<'c> for OAuth2Http<'_> {
     type Error = Sent;
     type Future = std::pin::Pin<Box<dyn Future<Output = Result<HttpResponse, Sent>> + Send + 'c>>;
 
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_secret_needs_tls() {
+    fn oauth_secrets_are_sent_over_plain_http_only_to_loopback() {
         let http = http("http://mcp.example/mcp");
         for (method, url, allowed) in [
             (Method::GET, "http://mcp.example/.well-known/oauth-protected-resource", true),
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn another_resource_takes_the_place_of_the_found_one() {
+    fn configured_resource_replaces_the_discovered_one_in_form_bodies() {
         let http = http("https://mcp.example/mcp");
         let form = HeaderMap::from_iter([(
             header::CONTENT_TYPE,
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_the_server_gives_leads_to_no_neighbour() {
+    async fn oauth_urls_at_internal_addresses_are_refused() {
         let proxy = crate::http::ProxyUrl::parse("http://127.0.0.1:1").unwrap();
         let server = ServerUrl::parse("https://mcp.example/mcp").unwrap();
         let proxy = crate::http::Proxy::Url { url: proxy, except: None };

@@ -36,7 +36,7 @@ impl Place<'_> {
         let mut request = Request::post(endpoint).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
         let mut members = vec![("token", token.as_str()), ("token_type_hint", kind)];
         match secret {
-            Some(secret) if !self.takes_secrets_in_forms() => {
+            Some(secret) if !self.sends_secret_in_body() => {
                 request = request.header(header::AUTHORIZATION, basic(client, secret));
             }
             Some(secret) => members.extend([("client_id", client), ("client_secret", secret)]),

@@ -126,7 +126,7 @@ impl<'a> Place<'a> {
     }
 
     /// Returns the scopes of the first request: the user's if set, otherwise the server's.
-    pub(super) async fn first_scopes(&self) -> Vec<String> {
+    pub(super) async fn initial_scopes(&self) -> Vec<String> {
         if self.settings.scopes.is_empty() {
             self.manager.select_initial_scopes(&[]).await
         } else {
@@ -135,7 +135,7 @@ impl<'a> Place<'a> {
     }
 
     /// Returns the granted scopes and the missing ones (SEP-2350).
-    pub(super) fn more_scopes(&self, granted: &[String], missing: &Challenge) -> Vec<String> {
+    pub(super) fn step_up_scopes(&self, granted: &[String], missing: &Challenge) -> Vec<String> {
         let mut known = HashSet::new();
         let asked = granted.iter().chain(&self.settings.scopes).map(String::as_str);
         let offered = self.metadata.scopes_supported.iter().flatten().map(String::as_str);
@@ -154,10 +154,10 @@ impl<'a> Place<'a> {
         let Some(stored) = record.tokens.clone() else { return Ok(false) };
         let http = Arc::clone(&self.http);
         let failed = |error| http.failure("the tokens cannot be renewed", error);
-        let mut config = OAuthClientConfig::new(&stored.client_id, callback::NOWHERE);
+        let mut config = OAuthClientConfig::new(&stored.client_id, callback::PLACEHOLDER_REDIRECT_URI);
         config.client_secret = self.secret_of(record);
         if let Some(client) = &record.client {
-            self.prove_as(client);
+            self.authenticate_as(client);
         }
         self.manager.configure_client(config).map_err(failed)?;
         self.tokens.save(stored).await.map_err(failed)?;
@@ -186,7 +186,7 @@ impl<'a> Place<'a> {
     ///
     /// # Errors
     /// The user or the authorization server refused, or it took too long.
-    pub(super) async fn by_browser(
+    pub(super) async fn authorize_with_browser(
         &mut self,
         record: &mut Record,
         scopes: &[String],
@@ -212,7 +212,7 @@ impl<'a> Place<'a> {
         let arrival = timeout(SIGN_IN_TIME, callback.arrival(&state)).await;
         let arrival = arrival.map_err(|_| Error::new(ErrorKind::NoToken, "the sign-in was not completed in time"))?;
         let outcome = self.exchange(&arrival, &state, record).await;
-        user.has_come(arrival);
+        user.set_browser(arrival);
         outcome
     }
 
@@ -292,7 +292,7 @@ impl<'a> Place<'a> {
         }
         let known = record.client.clone().filter(|client| client.redirect_uri == redirect_uri);
         let client = if let Some(client) = known {
-            self.prove_as(&client);
+            self.authenticate_as(&client);
             client
         } else {
             // Some servers accept only `localhost`, others only the loopback address (RFC 8252, 8.3).
@@ -327,7 +327,11 @@ impl<'a> Place<'a> {
     ///
     /// # Errors
     /// The authorization server refused, or could not be asked.
-    pub(super) async fn by_credentials(mut self, record: &mut Record, scopes: Vec<String>) -> Result<(), Error> {
+    pub(super) async fn authorize_with_credentials(
+        mut self,
+        record: &mut Record,
+        scopes: Vec<String>,
+    ) -> Result<(), Error> {
         let http = Arc::clone(&self.http);
         let failed = |error| http.failure("the authorization server gave no token for the client's credentials", error);
         let missing = || Error::config("client credentials need a client").with_hint(Hint::ClientId);
@@ -399,7 +403,7 @@ impl<'a> Place<'a> {
     }
 
     /// True if a client's secret goes into the form, because the server does not accept it in the header.
-    pub(super) fn takes_secrets_in_forms(&self) -> bool {
+    pub(super) fn sends_secret_in_body(&self) -> bool {
         let methods = self.metadata.additional_fields.get(METHODS);
         let methods = methods.and_then(|methods| methods.as_array());
         let offers = |name| methods.is_some_and(|methods| methods.iter().any(|method| method == name));
@@ -449,7 +453,7 @@ async fn found_resource(
     any.response_types_supported = None;
     any.code_challenge_methods_supported = Some(vec!["S256".to_owned()]);
     manager.set_metadata(any);
-    manager.configure_client(OAuthClientConfig::new(CLIENT_NAME, callback::NOWHERE))?;
+    manager.configure_client(OAuthClientConfig::new(CLIENT_NAME, callback::PLACEHOLDER_REDIRECT_URI))?;
     let url = manager.get_authorization_url(&[]).await?;
     manager.set_metadata(metadata.clone());
     Ok(parameter(&Url::parse(&url)?, "resource").unwrap_or_default())

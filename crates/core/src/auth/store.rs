@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn records_are_kept_apart_and_only_for_their_owner() {
+    async fn records_are_stored_separately_with_mode_0600() {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("state/mcp-gangway");
         let store = Store::new(None, Some(folder.clone()));
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_counts_for_nothing_if_it_is_not_what_its_name_says() {
+    async fn record_file_with_wrong_name_or_content_is_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(None, Some(folder.path().to_owned()));
         store.save(&record(key(Some("other")), "x")).await;
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_stays_bound_until_the_user_says_otherwise() {
+    async fn client_stays_bound_to_its_issuer_until_rebinding_is_requested() {
         let home = tempfile::tempdir().unwrap();
         let nowhere = tempfile::NamedTempFile::new().unwrap();
         for (folder, outlives) in
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_binding_that_cannot_be_read_binds() {
+    async fn unreadable_binding_file_fails_the_bind() {
         let home = tempfile::tempdir().unwrap();
         let store = Store::new(None, Some(home.path().to_owned()));
         let path = home.path().join(binding("a").name());
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_written_is_kept_in_memory() {
+    async fn records_are_kept_in_memory_if_they_cannot_be_written() {
         let file = tempfile::NamedTempFile::new().unwrap();
         // A folder cannot be created inside a file.
         for folder in [None, Some(file.path().join("folder"))] {
@@ -453,7 +453,7 @@ mod tests {
     /// Two buses without a keychain: one that does not exist, and one that does not answer.
     #[cfg(all(feature = "keychain", unix, not(target_os = "macos")))]
     #[tokio::test(start_paused = true)]
-    async fn a_keychain_that_does_not_serve_costs_nothing() {
+    async fn records_fall_back_to_files_without_a_working_keychain() {
         let home = tempfile::tempdir().unwrap();
         let socket = home.path().join("silent");
         let _listener = tokio::net::UnixListener::bind(&socket).unwrap();

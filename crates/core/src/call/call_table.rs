@@ -3,7 +3,7 @@
 use crate::{
     call::{
         parked_calls::OpenCall,
-        purpose::{Beside, Purpose},
+        purpose::{Purpose, SideMessageRecipient},
     },
     error::Error,
     server::delivery::Delivery,
@@ -64,14 +64,14 @@ impl Pending {
     }
 
     /// Records that the server has acted on the request, although it has not answered it.
-    pub(crate) fn has_acted(&self) {
+    pub(crate) fn record_side_effects(&self) {
         self.raise(ACTED);
     }
 
     /// Returns the modern client's call that the message stands for.
     pub(crate) fn held(&self) -> Option<&Arc<OpenCall>> {
         match &self.purpose.beside {
-            Beside::Call(call) => Some(call),
+            SideMessageRecipient::Call(call) => Some(call),
             _ => None,
         }
     }
@@ -138,7 +138,7 @@ impl Pending {
 
 /// What a message in progress still needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Awaited {
+pub(crate) enum AwaitedReply {
     /// The server's receipt of a notification or response.
     Receipt,
     /// The response to a request.
@@ -221,12 +221,12 @@ impl CallTable {
 
     /// Returns `Answer` if the client waits for any response, else `Receipt` if a receipt is missing. Cancelled
     /// requests do not count.
-    pub(crate) fn most_wanted(&self) -> Option<Awaited> {
+    pub(crate) fn most_urgent_wait(&self) -> Option<AwaitedReply> {
         let wanted = |one: &Arc<Pending>| match (one.id(), one.is_cancelled()) {
             _ if one.is_own() || one.is_subscription() => None,
             (Some(_), true) => None,
-            (Some(_), false) => Some(Awaited::Answer),
-            (None, _) => Some(Awaited::Receipt),
+            (Some(_), false) => Some(AwaitedReply::Answer),
+            (None, _) => Some(AwaitedReply::Receipt),
         };
         self.lock().iter().filter_map(wanted).max()
     }

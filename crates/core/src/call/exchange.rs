@@ -56,7 +56,7 @@ use crate::{
     error::{Error, ErrorKind, Fate},
     random::random,
     server::{
-        protocol::Road,
+        protocol::TranslationRoute,
         retry::{self, Tries},
         transport_choice::Transport,
     },
@@ -76,7 +76,7 @@ const ANSWER_TIME: Duration = Duration::from_millis(500);
 const PROBE_TIME: Duration = Duration::from_secs(4);
 /// The most times one message is sent again at once. Each remedy helps once, but other messages may set up new
 /// sessions meanwhile.
-const MOST_AGAIN: u32 = 16;
+const MAX_IMMEDIATE_RETRIES: u32 = 16;
 
 /// Runs an exchange from start to end. `pending` is the message's entry in the call table; this function removes it.
 pub(crate) async fn run(bridge: &Arc<Bridge>, message: Message, pending: &Arc<Pending>, lane: Lane) {
@@ -196,7 +196,7 @@ impl Exchange<'_> {
         if !self.sign_in_is_over().await? {
             return Ok(());
         }
-        if !self.turn_comes().await? {
+        if !self.wait_for_turn().await? {
             return Ok(());
         }
         let pending = self.pending;
@@ -213,7 +213,7 @@ impl Exchange<'_> {
         loop {
             let error = match self.attempt().await {
                 Ok(Next::Done) => return Ok(()),
-                Ok(Next::Again) if again < MOST_AGAIN => {
+                Ok(Next::Again) if again < MAX_IMMEDIATE_RETRIES => {
                     again += 1;
                     continue;
                 }
@@ -226,7 +226,7 @@ impl Exchange<'_> {
             let written = self.pending.delivery.may_have_arrived();
             if error.is_timeout() && written {
                 // HTTP/2 requests share connections: keep the next one off a connection that does not respond.
-                self.bridge.server.requests.distrust_connections();
+                self.bridge.server.requests.discard_connections();
             }
             let error = if written || error.fate() == Fate::Final { error } else { error.with_fate(Fate::Unread) };
             // An error of a request made for this one already says whether it may have run.
@@ -257,12 +257,12 @@ impl Exchange<'_> {
                 () = self.bridge.client.input_over(), if is_unreached => return Err(error),
                 () = sleep(wait) => {}
             }
-            self.permit = self.in_time_left(self.bridge.calls.permits.acquire(self.lane.share)).await??;
+            self.permit = self.with_deadline(self.bridge.calls.permits.acquire(self.lane.share)).await??;
         }
     }
 
     /// Waits until the message may be sent. Returns false if it need not be sent any more.
-    async fn turn_comes(&mut self) -> Result<bool, Error> {
+    async fn wait_for_turn(&mut self) -> Result<bool, Error> {
         let Lane { gate, follows, share, .. } = &mut self.lane;
         let (gate, follows, share) = (gate.take(), follows.take(), *share);
         let turn = async {
@@ -283,7 +283,7 @@ impl Exchange<'_> {
                 turn = turn => turn,
             }
         };
-        let (wanted, permit) = self.in_time_left(turn).await??;
+        let (wanted, permit) = self.with_deadline(turn).await??;
         self.permit = permit;
         Ok(self.pending.start() && wanted)
     }
@@ -291,16 +291,16 @@ impl Exchange<'_> {
     /// Makes one attempt: sends the message and follows the reply.
     async fn attempt(&mut self) -> Result<Next, Error> {
         let bridge = self.bridge;
-        let road = if self.pending.is_own() { Road::Direct } else { bridge.road(&self.message) };
+        let road = if self.pending.is_own() { TranslationRoute::Direct } else { bridge.road(&self.message) };
         if self.is_refused_probe(road) {
             incoming::answer(bridge, self.pending, modern_to_legacy::no_discovery(&self.message)).await;
             return Ok(Next::Done);
         }
         match road {
-            Road::Direct if self.era() == Era::Modern => return self.attempt_modern().await,
-            Road::Direct => {}
-            Road::ToModern => return self.attempt_to_modern().await,
-            Road::ToLegacy => {
+            TranslationRoute::Direct if self.era() == Era::Modern => return self.attempt_modern().await,
+            TranslationRoute::Direct => {}
+            TranslationRoute::ToModern => return self.attempt_to_modern().await,
+            TranslationRoute::ToLegacy => {
                 return match self.attempt_to_legacy().await {
                     // The session is gone because the server has become a modern one (R56).
                     Err(error) if error.is_session_lost() && !self.may_have_run && self.is_direct() => Ok(Next::Again),
@@ -313,7 +313,7 @@ impl Exchange<'_> {
                 return self.attempt_handshake().await;
             }
             if bridge.calls.renewal.is_under_way() {
-                self.in_time_left(bridge.calls.renewal.over()).await?;
+                self.with_deadline(bridge.calls.renewal.over()).await?;
             }
             if self.is_behind() {
                 return Ok(Next::Again);
@@ -334,7 +334,9 @@ impl Exchange<'_> {
             return Ok(Next::Done);
         }
         let epoch = self.bridge.server.session().epoch();
-        self.in_time_left(renewal::renew(self.bridge, epoch)).await?.map_err(|error| error.with_may_have_run(false))?;
+        self.with_deadline(renewal::renew(self.bridge, epoch))
+            .await?
+            .map_err(|error| error.with_may_have_run(false))?;
         Ok(Next::Again)
     }
 
@@ -344,7 +346,7 @@ impl Exchange<'_> {
     }
 
     /// True if the reply makes another attempt necessary, so the rest of it does not matter.
-    fn leads_elsewhere(&self) -> bool {
+    fn needs_another_attempt(&self) -> bool {
         self.is_refused() || self.lost_session || self.names_endpoint
     }
 
@@ -388,7 +390,7 @@ impl Exchange<'_> {
         drop(self.pending.take_caller());
         // `initialize` must not be cancelled, and ending a modern request's exchange cancels it (R69). An open call is
         // cancelled by its `CallHandle`.
-        let ends_unsaid = self.is_initialize() || self.bridge.closes_to_cancel(self.pending);
+        let ends_unsaid = self.is_initialize() || self.bridge.cancels_by_closing(self.pending);
         let is_told = expired && !ends_unsaid && self.pending.held().is_none();
         let cancellation = is_told.then(|| self.bridge.calls.table.insert_receipt());
         self.bridge.calls.table.remove(self.pending);
@@ -423,17 +425,17 @@ impl Exchange<'_> {
 
     /// True if ending the exchange cancels the request, without a notification.
     fn ends_when_cancelled(&self) -> bool {
-        !self.pending.is_own() && self.message.kind() == Kind::Request && self.bridge.closes_to_cancel(self.pending)
+        !self.pending.is_own() && self.message.kind() == Kind::Request && self.bridge.cancels_by_closing(self.pending)
     }
 
     /// True if this is a client's probe for the modern protocol that should fail because the server speaks the legacy
     /// one. The client then speaks it too, and loses no features in translation. A client that has used the modern
     /// protocol keeps it.
-    fn is_refused_probe(&self, road: Road) -> bool {
+    fn is_refused_probe(&self, road: TranslationRoute) -> bool {
         let is_probe = !self.pending.is_own() && self.message.method() == "server/discover";
         is_probe
             && match self.bridge.client.era {
-                ClientEra::Auto => road == Road::ToLegacy && !self.bridge.server.session().is_for_modern(),
+                ClientEra::Auto => road == TranslationRoute::ToLegacy && !self.bridge.server.session().is_for_modern(),
                 ClientEra::Legacy => true,
                 ClientEra::Modern => false,
             }
@@ -454,12 +456,12 @@ impl Exchange<'_> {
 
     /// True if the message would now be sent untranslated.
     fn is_direct(&self) -> bool {
-        self.bridge.road(&self.message) == Road::Direct
+        self.bridge.road(&self.message) == TranslationRoute::Direct
     }
 
     /// True if the server has become a modern one since this legacy message was read.
     fn is_behind(&self) -> bool {
-        !self.pending.is_own() && self.bridge.road(&self.message) == Road::ToModern
+        !self.pending.is_own() && self.bridge.road(&self.message) == TranslationRoute::ToModern
     }
 
     /// Returns the protocol that the message is sent in. A notification does not name its protocol, so the purpose can

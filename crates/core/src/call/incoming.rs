@@ -6,7 +6,7 @@ use crate::{
         call_table::Pending,
         own_requests,
         parked_calls::{CallQuestion, OpenCall},
-        purpose::{Beside, Purpose},
+        purpose::{Purpose, SideMessageRecipient},
     },
     client::hidden_tools,
     error::{Error, ErrorKind},
@@ -16,7 +16,7 @@ use crate::{
         modern_to_legacy::{self, LegacyServer},
     },
     wire::{
-        body::Lost,
+        body::LostResponse,
         large_message::OpenedMessage,
         message::{Kind, Message},
         revision::Era,
@@ -26,11 +26,11 @@ use crate::{
 use std::sync::Arc;
 
 /// Hands on one message from the server. `own` is the request in whose reply it came, if any.
-pub(crate) async fn hand_on(bridge: &Arc<Bridge>, message: Message, own: Option<&Arc<Pending>>) {
+pub(crate) async fn forward_message(bridge: &Arc<Bridge>, message: Message, own: Option<&Arc<Pending>>) {
     match message.kind() {
         Kind::Response => {}
-        Kind::Notification => return hand_on_notification(bridge, message, own).await,
-        Kind::Request => return hand_on_request(bridge, message, own).await,
+        Kind::Notification => return forward_notification(bridge, message, own).await,
+        Kind::Request => return forward_server_request(bridge, message, own).await,
     }
     let theirs = message.id().filter(|id| !id.is_null());
     let target = match (own.and_then(|own| own.id()), theirs) {
@@ -53,8 +53,8 @@ pub(crate) async fn hand_on(bridge: &Arc<Bridge>, message: Message, own: Option<
 
 /// Handles a message that could not be stored and may have been a response: its request gets an error instead. Returns
 /// the error if that request is `own`, or may be.
-pub(crate) async fn hand_on_lost(bridge: &Bridge, lost: Lost, own: Option<&Arc<Pending>>) -> Option<Error> {
-    let Lost { error, id } = lost;
+pub(crate) async fn fail_lost_call(bridge: &Bridge, lost: LostResponse, own: Option<&Arc<Pending>>) -> Option<Error> {
+    let LostResponse { error, id } = lost;
     let theirs = id.filter(|id| !id.is_null());
     let target = match (own.and_then(|own| own.id()), theirs) {
         (Some(id), Some(theirs)) if id.same(&theirs) || id.same_when_rounded(&theirs) => return Some(error),
@@ -82,13 +82,13 @@ async fn fail(bridge: &Bridge, target: &Arc<Pending>, error: Error) {
     bridge.calls.table.remove(target);
 }
 
-async fn hand_on_notification(bridge: &Arc<Bridge>, message: Message, own: Option<&Arc<Pending>>) {
+async fn forward_notification(bridge: &Arc<Bridge>, message: Message, own: Option<&Arc<Pending>>) {
     // Progress after the response upsets clients: they have forgotten its token.
     if own.is_some_and(|own| own.is_answered()) && message.method() == "notifications/progress" {
         return;
     }
     match own.map(|own| &own.purpose.beside) {
-        Some(Beside::Subscription(acknowledged)) => {
+        Some(SideMessageRecipient::Subscription(acknowledged)) => {
             if message.method() == "notifications/subscriptions/acknowledged" {
                 acknowledged.notify_one();
             }
@@ -97,10 +97,12 @@ async fn hand_on_notification(bridge: &Arc<Bridge>, message: Message, own: Optio
                 bridge.client.output.send(opened.close(event).await.into_line()).await;
             }
         }
-        Some(Beside::Call(held)) => hand_on_to_modern(bridge, message, Some(held)).await,
-        Some(Beside::Nobody) => tracing::debug!(method = message.method(), "nobody asked for it; dropped"),
-        Some(Beside::Session) | None if bridge.server.session().is_for_modern() => {
-            hand_on_to_modern(bridge, message, None).await;
+        Some(SideMessageRecipient::Call(held)) => forward_to_modern(bridge, message, Some(held)).await,
+        Some(SideMessageRecipient::Nobody) => {
+            tracing::debug!(method = message.method(), "nobody asked for it; dropped");
+        }
+        Some(SideMessageRecipient::Session) | None if bridge.server.session().is_for_modern() => {
+            forward_to_modern(bridge, message, None).await;
         }
         _ => bridge.client.output.send(message.into_line()).await,
     }
@@ -108,7 +110,7 @@ async fn hand_on_notification(bridge: &Arc<Bridge>, message: Message, own: Optio
 
 /// Hands on a legacy server's notification to a modern client: to every subscription that wants it, and to the request
 /// that it belongs to.
-async fn hand_on_to_modern(bridge: &Bridge, message: Message, held: Option<&Arc<OpenCall>>) {
+async fn forward_to_modern(bridge: &Bridge, message: Message, held: Option<&Arc<OpenCall>>) {
     let opened = OpenedMessage::new(message);
     let message = opened.message.clone();
     if !opened.is_open() {
@@ -134,14 +136,14 @@ async fn hand_on_to_modern(bridge: &Bridge, message: Message, held: Option<&Arc<
 }
 
 /// Hands on a server request, if the client's protocol has server requests (R76).
-async fn hand_on_request(bridge: &Arc<Bridge>, message: Message, own: Option<&Arc<Pending>>) {
+async fn forward_server_request(bridge: &Arc<Bridge>, message: Message, own: Option<&Arc<Pending>>) {
     let held = match own.map(|own| (own.era(), &own.purpose.beside)) {
         Some((Era::Modern, _)) => {
             tracing::warn!(method = message.method(), "a modern server sent a request; dropped");
             return;
         }
-        Some((_, Beside::Call(held))) => Some(Arc::clone(held)).filter(|held| held.can_ask(&message)),
-        Some((_, Beside::Session)) | None if bridge.server.session().is_for_modern() => {
+        Some((_, SideMessageRecipient::Call(held))) => Some(Arc::clone(held)).filter(|held| held.can_ask(&message)),
+        Some((_, SideMessageRecipient::Session)) | None if bridge.server.session().is_for_modern() => {
             let mut open = bridge.calls.table.held();
             open.retain(|held| held.can_ask(&message));
             open.iter().find(|held| !held.is_parked()).or(open.first()).cloned()
@@ -164,7 +166,7 @@ async fn hand_on_request(bridge: &Arc<Bridge>, message: Message, own: Option<&Ar
         }
         modern_to_legacy::refusal(&message)
     };
-    own_requests::tell_beside(bridge, reply, Purpose::session()).await;
+    own_requests::send_in_background(bridge, reply, Purpose::session()).await;
 }
 
 /// Sends the response to a request, unless it already has one (R36). The response gets the request's id, in the same
@@ -230,7 +232,7 @@ fn learn(bridge: &Bridge, request: &Message, answer: &Message) {
         "initialize" => {
             if let Some(offer) = answer.offer().filter(|_| !bridge.client.is_translated()) {
                 bridge.server.session().negotiated(request, offer);
-                bridge.takes_handshake();
+                bridge.record_handshake_accepted();
                 bridge.server.protocol().legacy_server = LegacyServer::new(answer);
             }
         }

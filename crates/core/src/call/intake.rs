@@ -25,10 +25,10 @@ use crate::{
 };
 
 /// The most messages without a response (notifications and responses) in progress at once.
-const MOST_UNANSWERED: usize = 1024;
+const MAX_UNANSWERED: usize = 1024;
 /// How long the next such message waits for a place. After that, such messages are dropped until the server accepts
 /// one.
-const CLOGGED_TIME: Duration = Duration::from_secs(5);
+const INTAKE_WAIT_TIME: Duration = Duration::from_secs(5);
 /// Starts the exchanges of the client's messages.
 pub(crate) struct Intake {
     bridge: Arc<Bridge>,
@@ -65,7 +65,7 @@ impl Intake {
             bridge,
             exchanges: JoinSet::new(),
             room: Budget::new(memory::REQUESTS),
-            unanswered: Arc::new(Semaphore::new(MOST_UNANSWERED)),
+            unanswered: Arc::new(Semaphore::new(MAX_UNANSWERED)),
             is_clogged: false,
             gate: None,
             shook_hands: false,
@@ -82,7 +82,7 @@ impl Intake {
         let place = match Arc::clone(&self.unanswered).try_acquire_owned() {
             Err(_) if !self.is_clogged => {
                 let place = Arc::clone(&self.unanswered).acquire_owned();
-                timeout(CLOGGED_TIME, place).await.ok().and_then(Result::ok)
+                timeout(INTAKE_WAIT_TIME, place).await.ok().and_then(Result::ok)
             }
             place => place.ok(),
         };
@@ -101,7 +101,7 @@ impl Intake {
     }
 
     /// Answers a request that is no longer accepted.
-    pub(crate) fn turn_away(&self, message: &Message) {
+    pub(crate) fn refuse_late_request(&self, message: &Message) {
         if message.kind() == Kind::Request {
             self.bridge
                 .client
@@ -160,7 +160,7 @@ impl Intake {
             (Kind::Notification, "notifications/cancelled") => match self.cancelled(message) {
                 // No cancellation is sent for a request that was not sent, or that is cancelled by ending its exchange
                 // (R69).
-                Some(target) if !target.cancel() || self.bridge.closes_to_cancel(&target) => return None,
+                Some(target) if !target.cancel() || self.bridge.cancels_by_closing(&target) => return None,
                 Some(target) => {
                     let follows = Some(Arc::clone(&target.delivery));
                     Lane { follows, share: PermitKind::Responses, ..Lane::default() }

@@ -2,7 +2,7 @@
 
 use crate::{
     call::permits::PermitKind,
-    gate::{Gate, Hold},
+    gate::{Gate, GateGuard},
     server::delivery::Delivery,
 };
 use std::sync::Arc;
@@ -13,7 +13,7 @@ pub(crate) struct Lane {
     /// Must be open before the message is sent.
     pub(crate) gate: Option<Gate>,
     /// Keeps later messages waiting until it is dropped.
-    pub(crate) hold: Option<Hold>,
+    pub(crate) hold: Option<GateGuard>,
     /// The limit that the message counts against.
     pub(crate) share: PermitKind,
     /// The request that the message is about. The message is sent after it, or not at all if the request never is.

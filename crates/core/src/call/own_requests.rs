@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 /// Time limit for a message that is sent in the background.
-const TELLING_TIME: Duration = Duration::from_secs(30);
+const BACKGROUND_SEND_TIME: Duration = Duration::from_secs(30);
 
 /// Sends a request of the bridge under a new id, and returns the response. Dropping the future cancels the request by
 /// closing its connection.
@@ -67,26 +67,26 @@ pub(crate) async fn tell(bridge: &Arc<Bridge>, message: Message, purpose: Purpos
 
 /// Sends a message in the background, once there is a place for it. If the server accepts messages slowly, the caller
 /// waits. Sending has a time limit.
-pub(crate) async fn tell_beside(bridge: &Arc<Bridge>, message: Message, purpose: Purpose) {
+pub(crate) async fn send_in_background(bridge: &Arc<Bridge>, message: Message, purpose: Purpose) {
     let place = bridge.calls.permits.beside().acquire_owned().await;
-    spawn_telling(bridge, message, purpose, place.ok());
+    spawn_send(bridge, message, purpose, place.ok());
 }
 
-/// Like [`tell_beside`], but does not wait. If there is no place, the message is dropped.
-pub(crate) fn tell_if_there_is_room(bridge: &Arc<Bridge>, message: Message, purpose: Purpose) {
+/// Like [`send_in_background`], but does not wait. If there is no place, the message is dropped.
+pub(crate) fn try_send_in_background(bridge: &Arc<Bridge>, message: Message, purpose: Purpose) {
     if let Ok(place) = bridge.calls.permits.beside().try_acquire_owned() {
-        spawn_telling(bridge, message, purpose, Some(place));
+        spawn_send(bridge, message, purpose, Some(place));
     } else {
         tracing::warn!(method = message.method(), "the server takes no notifications; dropped");
     }
 }
 
-fn spawn_telling(bridge: &Arc<Bridge>, message: Message, purpose: Purpose, place: Option<OwnedSemaphorePermit>) {
+fn spawn_send(bridge: &Arc<Bridge>, message: Message, purpose: Purpose, place: Option<OwnedSemaphorePermit>) {
     bridge.calls.spawn({
         let bridge = Arc::clone(bridge);
         async move {
             let lane = Lane { share: PermitKind::Responses, ..Lane::default() };
-            if timeout(TELLING_TIME, tell(&bridge, message, purpose, lane)).await.is_err() {
+            if timeout(BACKGROUND_SEND_TIME, tell(&bridge, message, purpose, lane)).await.is_err() {
                 tracing::debug!("the server did not accept a message of the bridge in time");
             }
             drop(place);

@@ -30,11 +30,11 @@ use tokio::{
 };
 
 /// The most server requests that can wait in one call.
-const MOST_QUESTIONS: usize = 16;
+const MAX_QUESTIONS: usize = 16;
 /// How often to check whether the server still waits for the client.
-const A_MOMENT: Duration = Duration::from_millis(10);
+const PARKED_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 /// The most calls that can wait for input at once. Each has a connection.
-const MOST_PARKED: usize = 64;
+const MAX_PARKED: usize = 64;
 
 /// The part of an open call that readers of the server's streams share.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl OpenCall {
         let level = modern_to_legacy::log_level(&request);
         let notification = modern_to_legacy::notification(notification, level.as_deref())?;
         if lock(&self.resumed).is_some() {
-            modern_to_legacy::taken_over(notification, &request)
+            modern_to_legacy::adapt_notification(notification, &request)
         } else {
             Some(notification)
         }
@@ -84,7 +84,7 @@ impl OpenCall {
 
     /// Returns the time until which the server waited for the client, if it did.
     pub(crate) fn client_took_until(&self) -> Option<Instant> {
-        if self.is_parked() { Instant::now().checked_add(A_MOMENT) } else { *lock(&self.resumed) }
+        if self.is_parked() { Instant::now().checked_add(PARKED_CHECK_INTERVAL) } else { *lock(&self.resumed) }
     }
 
     pub(crate) fn is_parked(&self) -> bool {
@@ -131,7 +131,7 @@ pub(crate) struct CallHandle {
 impl CallHandle {
     /// Sends `message`, which stands for the client's `request`. `delivery` records how far it has come.
     pub(crate) fn start(bridge: &Arc<Bridge>, request: &Message, message: &Message, delivery: &Arc<Delivery>) -> Self {
-        let (sender, questions) = mpsc::channel(MOST_QUESTIONS);
+        let (sender, questions) = mpsc::channel(MAX_QUESTIONS);
         let held = Arc::new(OpenCall {
             request: Mutex::new(request.clone()),
             questions: sender,
@@ -238,7 +238,7 @@ impl ParkedCalls {
 
     fn insert(&self, state: String, waiting: ParkedRequest) -> Option<String> {
         let mut all = lock(&self.waiting);
-        if all.len() >= MOST_PARKED {
+        if all.len() >= MAX_PARKED {
             // Unlock first: dropping `waiting` can cancel a call.
             drop(all);
             return None;
@@ -262,7 +262,7 @@ impl Drop for CallHandle {
             return;
         }
         if let Some(cancel) = Message::one(cancellation(&self.id, "the client no longer waits for it")) {
-            own_requests::tell_if_there_is_room(&self.bridge, cancel, Purpose::session());
+            own_requests::try_send_in_background(&self.bridge, cancel, Purpose::session());
         }
     }
 }

@@ -16,9 +16,9 @@ const RESPONSES: usize = 16;
 const PINGS: usize = 8;
 const SUBSCRIPTIONS: usize = 64;
 /// Notifications and responses of the bridge. Senders that cannot wait drop what is over this limit.
-const BESIDE: usize = 256;
+const MAX_BACKGROUND_MESSAGES: usize = 256;
 /// Finished replies that are read to their end so that their connections can be used again.
-const REMAINS: usize = 8;
+const DRAIN_LIMIT: usize = 8;
 
 /// The limit that a message counts against.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,8 +57,8 @@ impl Permits {
             notifications: Semaphore::new(NOTIFICATIONS),
             responses: Semaphore::new(RESPONSES),
             subscriptions: Semaphore::new(SUBSCRIPTIONS),
-            beside: Arc::new(Semaphore::new(BESIDE)),
-            remains: Semaphore::new(REMAINS),
+            beside: Arc::new(Semaphore::new(MAX_BACKGROUND_MESSAGES)),
+            remains: Semaphore::new(DRAIN_LIMIT),
         }
     }
 
@@ -92,7 +92,7 @@ impl Permits {
     }
 
     /// Returns a permit to read the rest of a reply, if there is one.
-    pub(crate) fn for_remains(&self) -> Option<SemaphorePermit<'_>> {
+    pub(crate) fn drain_permit(&self) -> Option<SemaphorePermit<'_>> {
         self.remains.try_acquire().ok()
     }
 }

@@ -22,12 +22,12 @@ pub(crate) struct Purpose {
     /// The limit that it counts against.
     pub(crate) permit: PermitKind,
     /// Who gets the other messages in its reply.
-    pub(crate) beside: Beside,
+    pub(crate) beside: SideMessageRecipient,
 }
 
 /// Who gets the notifications and requests in the reply to a request.
 #[derive(Clone, Debug)]
-pub(crate) enum Beside {
+pub(crate) enum SideMessageRecipient {
     /// The client, unchanged.
     Client,
     /// The calls and subscriptions that want them, if the session is for modern clients; otherwise the client.
@@ -43,22 +43,22 @@ pub(crate) enum Beside {
 impl Purpose {
     /// A client message.
     pub(crate) fn client() -> Self {
-        Self { is_own: false, ..Self::own(Beside::Client) }
+        Self { is_own: false, ..Self::own(SideMessageRecipient::Client) }
     }
 
     /// A message that sets up a session or belongs to one, and is lost with it.
     pub(crate) fn session() -> Self {
-        Self { waits_for_session: false, ..Self::own(Beside::Session) }
+        Self { waits_for_session: false, ..Self::own(SideMessageRecipient::Session) }
     }
 
     /// A message that tells a legacy server what modern clients want, in the session that there is.
     pub(crate) fn modern_clients() -> Self {
-        Self::own(Beside::Session)
+        Self::own(SideMessageRecipient::Session)
     }
 
     /// A message that stands for a legacy client's message at a modern server.
     pub(crate) fn legacy_client() -> Self {
-        Self { is_modern: true, ..Self::own(Beside::Client) }
+        Self { is_modern: true, ..Self::own(SideMessageRecipient::Client) }
     }
 
     /// One round of a legacy client's request at a modern server. It takes that request's permit.
@@ -68,21 +68,21 @@ impl Purpose {
 
     /// The subscription of a legacy client at a modern server.
     pub(crate) fn subscription(acknowledged: Arc<Notify>) -> Self {
-        Self { is_modern: true, ..Self::own(Beside::Subscription(acknowledged)) }
+        Self { is_modern: true, ..Self::own(SideMessageRecipient::Subscription(acknowledged)) }
     }
 
     /// A `tools/list` that finds out which headers the tools of a modern server want. The call that needs it is
     /// retried instead.
     pub(crate) fn tool_list() -> Self {
-        Self { is_retried: false, ..Self::own(Beside::Nobody) }
+        Self { is_retried: false, ..Self::own(SideMessageRecipient::Nobody) }
     }
 
     /// A message that stands for a modern client's request at a legacy server.
     pub(crate) fn modern_call(call: Arc<OpenCall>) -> Self {
-        Self::own(Beside::Call(call))
+        Self::own(SideMessageRecipient::Call(call))
     }
 
-    fn own(beside: Beside) -> Self {
+    fn own(beside: SideMessageRecipient) -> Self {
         Self {
             is_own: true,
             waits_for_session: true,

@@ -66,7 +66,7 @@ impl Renewal {
 /// The server refused, or it offers less than the client was promised.
 pub(crate) async fn renew(bridge: &Arc<Bridge>, epoch: u64) -> Result<(), Error> {
     // Other requests need the session even if the one that found the loss is cancelled.
-    let renewed = bridge.calls.see_through({
+    let renewed = bridge.calls.run_to_completion({
         let bridge = Arc::clone(bridge);
         async move { renew_in_turn(&bridge, epoch).await }
     });
@@ -84,15 +84,15 @@ async fn renew_in_turn(bridge: &Arc<Bridge>, epoch: u64) -> Result<(), Error> {
         // It failed while this one waited. An attempt for each in turn would delay the last one for too long.
         return Err(Error::new(ErrorKind::SessionLost, "the server has lost the session, and a new one failed"));
     }
-    set_up(bridge).await.inspect_err(|_| bridge.calls.renewal.failed())?;
+    set_up_session(bridge).await.inspect_err(|_| bridge.calls.renewal.failed())?;
     #[cfg(feature = "oauth")]
     if is_provisional {
-        sign_in_prompt::tell_of_changed_lists(bridge).await;
+        sign_in_prompt::notify_lists_changed(bridge).await;
     }
     Ok(())
 }
 
-async fn set_up(bridge: &Arc<Bridge>) -> Result<(), Error> {
+async fn set_up_session(bridge: &Arc<Bridge>) -> Result<(), Error> {
     let Some(initialize) = bridge.server.session().initialize().cloned() else {
         return Err(Error::new(ErrorKind::SessionLost, "the server has lost the session"));
     };
@@ -115,7 +115,7 @@ async fn set_up(bridge: &Arc<Bridge>) -> Result<(), Error> {
         (None, Some((code, why))) => {
             if protocol::refuses_legacy(code) {
                 if bridge.server.session().is_for_modern() {
-                    turn_modern(bridge);
+                    switch_to_modern(bridge);
                 } else if change_era(bridge, &initialize, &replay).await? {
                     return Ok(());
                 }
@@ -140,12 +140,12 @@ async fn set_up(bridge: &Arc<Bridge>) -> Result<(), Error> {
 }
 
 /// Records that the server of modern clients is a modern one now, without sessions.
-pub(crate) fn turn_modern(bridge: &Bridge) {
+pub(crate) fn switch_to_modern(bridge: &Bridge) {
     tracing::info!("the server speaks 2026-07-28 now");
     {
         let mut protocol = bridge.server.protocol();
-        protocol.legacy_is(false);
-        protocol.modern_is(true);
+        protocol.set_legacy(false);
+        protocol.set_modern(true);
         protocol.legacy_server = None;
     }
     bridge.server.push_stream.close();
@@ -160,7 +160,7 @@ async fn change_era(bridge: &Arc<Bridge>, initialize: &Message, replay: &[Messag
     let Some(offer) = client.initialized(initialize, &discovered).ok().and_then(|answer| answer.offer()) else {
         return Ok(false);
     };
-    let ended = bridge.server.session().ended_by(&offer);
+    let ended = bridge.server.session().end_for_modern(&offer);
     if let Err(why) = ended {
         let summary = format!("the server has become a modern one that cannot replace the old one: {why}");
         return Err(Error::new(ErrorKind::SessionLost, summary));
@@ -169,7 +169,7 @@ async fn change_era(bridge: &Arc<Bridge>, initialize: &Message, replay: &[Messag
         client.take(request);
     }
     bridge.server.push_stream.close();
-    bridge.server.protocol().legacy_is(false);
+    bridge.server.protocol().set_legacy(false);
     bridge.shake_hands(client);
     legacy_subscription::begin(bridge);
     Ok(true)

@@ -21,7 +21,7 @@ use crate::{
     auth::{Prompt, SignIn},
     call::{Bridge, renewal},
     json::splice::{Object, Splice},
-    translate::modern_to_legacy::{input_required, is_question, says_no},
+    translate::modern_to_legacy::{declines_or_cancels, input_required, is_question},
     wire::{id::own_id, message::Message, revision::Era},
 };
 
@@ -80,7 +80,7 @@ fn response(request: &Message, result: &Value) -> Option<Message> {
 /// Returns the result that asks a modern client to show its user where to sign in, if it can. A request with a
 /// `requestState` gets none, as that state would be lost.
 pub(crate) fn question(request: &Message, prompt: &Prompt) -> Option<Message> {
-    let question = elicitation(&json!({"mode": "url", "url": prompt.url(), "message": what_to_do(prompt)}))?;
+    let question = elicitation(&json!({"mode": "url", "url": prompt.url(), "message": sign_in_instructions(prompt)}))?;
     let goes_on = request.params()?.get("requestState").is_some();
     (!goes_on && is_question(request, &question)).then(|| input_required(request, STATE, &[question]))
 }
@@ -106,7 +106,7 @@ pub(crate) fn again(request: &Message) -> Option<Again> {
     let params = Object::of(request.text())?.object("params")?;
     params.string("requestState").filter(|state| state == STATE)?;
     let responses = params.object("inputResponses");
-    let is_declined = responses.is_some_and(|all| all.members().any(|member| says_no(member.value)));
+    let is_declined = responses.is_some_and(|all| all.members().any(|member| declines_or_cancels(member.value)));
     let mut splice = Splice::new(request.text());
     splice.edit(params, &[], |member| member.is("requestState") || member.is("inputResponses"));
     Some(Again { request: Message::one(splice.finish())?, is_declined })
@@ -116,7 +116,7 @@ fn elicitation(params: &Value) -> Option<Message> {
     Message::one(format!(r#"{{"jsonrpc":"2.0","id":0,"method":"elicitation/create","params":{params}}}"#))
 }
 
-fn what_to_do(prompt: &Prompt) -> String {
+fn sign_in_instructions(prompt: &Prompt) -> String {
     match prompt {
         Prompt::Browser { .. } => "Sign in to use this server.".to_owned(),
         Prompt::Device { code, .. } => format!("Sign in to use this server. Your code is {code}."),
@@ -138,7 +138,7 @@ pub(crate) fn await_sign_in(bridge: &Arc<Bridge>) {
             let Some(sign_in) = bridge.server.requests.credentials.sign_in() else { return };
             // If a sign-in fails, the client's requests report that; the next one may succeed.
             while !sign_in.is_done().await {
-                sign_in.next_begins().await;
+                sign_in.wait_for_next_sign_in().await;
             }
             if let Err(error) = renewal::renew(&bridge, epoch).await {
                 tracing::warn!(error = %error, detail = error.detail(), "signed in, but the handshake failed");
@@ -148,7 +148,7 @@ pub(crate) fn await_sign_in(bridge: &Arc<Bridge>) {
 }
 
 /// Tells the client that all lists have changed, because the real handshake has replaced the provisional one.
-pub(crate) async fn tell_of_changed_lists(bridge: &Bridge) {
+pub(crate) async fn notify_lists_changed(bridge: &Bridge) {
     for list in LISTS {
         let told = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{list}/list_changed"}}"#);
         if let Some(told) = Message::one(told) {
@@ -178,8 +178,9 @@ pub(crate) fn show(bridge: &Arc<Bridge>) {
 
 async fn elicit(bridge: &Bridge, prompt: &Prompt, sign_in: &SignIn) {
     let id = NAME.to_owned() + own_id().as_str().trim_matches('"');
-    let asked =
-        elicitation(&json!({"mode": "url", "elicitationId": id, "url": prompt.url(), "message": what_to_do(prompt)}));
+    let asked = elicitation(
+        &json!({"mode": "url", "elicitationId": id, "url": prompt.url(), "message": sign_in_instructions(prompt)}),
+    );
     let Some(asked) = asked else { return };
     let done = sign_in.is_done();
     tokio::pin!(done);
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_of_either_era_has_a_provisional_answer() {
+    fn handshakes_of_both_eras_get_a_provisional_answer() {
         let initialize =
             message(r#"{"jsonrpc":"2.0","id":"a","method":"initialize","params":{"protocolVersion":"2025-06-18"}}"#);
         let answered: Value = serde_json::from_str(answer(&initialize).unwrap().text()).unwrap();
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_client_that_says_so_is_shown_a_url() {
+    fn only_clients_with_url_elicitation_are_shown_urls() {
         for (elicitation, can) in [("", false), (r#""elicitation":{}"#, false), (r#""elicitation":{"url":{}}"#, true)] {
             let text = format!(
                 r#"{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"capabilities":{{{elicitation}}}}}}}"#

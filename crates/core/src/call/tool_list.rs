@@ -14,7 +14,7 @@ use std::{
 };
 use tokio::time::timeout;
 /// The most pages of a list of tools.
-const MOST_PAGES: usize = 1000;
+const MAX_PAGES: usize = 1000;
 /// Time limit for a list that the bridge needs itself. After that, a call goes on without it.
 const LISTING_TIME: Duration = Duration::from_secs(10);
 
@@ -60,7 +60,7 @@ pub(crate) async fn list(bridge: &Arc<Bridge>, like: &Message, seen: u64) {
 
 async fn list_pages(bridge: &Arc<Bridge>, like: &Message) -> Result<(), Error> {
     let mut cursor = None;
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         // `incoming::answer` records the tools in each page.
         let page = own_requests::call(bridge, &list_request(like, cursor.as_deref()), Purpose::tool_list()).await?;
         cursor = page.result().and_then(|result| result.get("nextCursor")).map(str::to_owned);

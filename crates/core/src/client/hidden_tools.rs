@@ -9,15 +9,15 @@ use crate::{
     wire::message::Message,
 };
 /// Maximum length of a tool's name in an error, in bytes.
-const LONGEST_NAME: usize = 128;
+const MAX_NAME_BYTES: usize = 128;
 
 /// Returns an error if the message calls a hidden tool.
 pub(crate) fn objection(filter: &ToolFilter, message: &Message) -> Option<Error> {
     if filter.is_empty() || message.method() != "tools/call" {
         return None;
     }
-    let name = hidden_name(message.params()?, |name| filter.lets_pass(name))?;
-    let name = excerpt(&name, LONGEST_NAME);
+    let name = hidden_name(message.params()?, |name| filter.allows_tool(name))?;
+    let name = excerpt(&name, MAX_NAME_BYTES);
     let summary = format!("the bridge's settings hide the tool {name} from this client");
     Some(Error::new(ErrorKind::HiddenTool, summary).with_may_have_run(false))
 }
@@ -28,7 +28,7 @@ pub(crate) fn filtered(filter: &ToolFilter, answer: &Message) -> Option<Message>
     let lists = result.members().filter(|member| member.is("tools"));
     let mut splice = Splice::new(answer.text());
     let is_hidden =
-        |tool: &str| Object::of(tool).is_some_and(|tool| hidden_name(tool, |name| filter.lets_pass(name)).is_some());
+        |tool: &str| Object::of(tool).is_some_and(|tool| hidden_name(tool, |name| filter.allows_tool(name)).is_some());
     let mut changes = false;
     for list in lists {
         if splice::elements(list.value).any(&is_hidden) {
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_told_by_its_name_however_it_is_written() {
+    fn calls_to_hidden_tools_are_refused_in_any_json_spelling() {
         let filter = ToolFilter::new(&[], &["secret"]);
         for (call, is_hidden) in [
             (r#"{"id":1,"method":"tools/call","params":{"name":"secret"}}"#, true),
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_untouched_but_for_what_is_hidden() {
+    fn hidden_tools_are_removed_and_lists_are_otherwise_unchanged() {
         let filter = ToolFilter::new(&[], &["s*"]);
         for (list, expected) in [
             (

@@ -6,7 +6,7 @@ use crate::{
         body::lines::Lines,
         id::Id,
         message::{Batch, Invalid, Message, Parsed},
-        spool::{GivenUp, ScannedPayload, Spooler, Unkept},
+        spool::{RejectedPayload, ScannedPayload, SpoolError, Spooler},
     },
 };
 use std::io;
@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 /// Size of a read buffer, in bytes. Messages that arrive together share one buffer.
 const READ_SIZE: usize = 16 << 10;
 /// With less room than this in the buffer, the next read allocates another.
-const LEAST_READ: usize = 2 << 10;
+const MIN_READ_SIZE: usize = 2 << 10;
 
 /// One message of the client, or the error for an invalid one.
 pub(crate) type Incoming = Result<Message, Invalid>;
@@ -47,7 +47,7 @@ impl<R: AsyncRead + Unpin> Input<R> {
             if self.ended {
                 return Ok(None);
             }
-            if self.buffer.capacity() - self.buffer.len() < LEAST_READ {
+            if self.buffer.capacity() - self.buffer.len() < MIN_READ_SIZE {
                 self.buffer.reserve(READ_SIZE);
             }
             if self.reader.read_buf(&mut self.buffer).await? == 0 {
@@ -78,7 +78,7 @@ impl<R: AsyncRead + Unpin> Input<R> {
 
     /// Returns the message of a line, or `None` if the line is blank or a batch. The messages of a batch are taken one
     /// by one: only 2025-03-26 has batches, and single messages are always valid (R16, R17).
-    fn open(&mut self, line: Result<ScannedPayload, GivenUp>) -> Option<Incoming> {
+    fn open(&mut self, line: Result<ScannedPayload, RejectedPayload>) -> Option<Incoming> {
         match line {
             Ok(line) if line.is_blank() => None,
             Ok(line) => match Message::read(&line) {
@@ -89,8 +89,8 @@ impl<R: AsyncRead + Unpin> Input<R> {
                 }
                 Err(invalid) => Some(Err(invalid)),
             },
-            Err(GivenUp { error, id, .. }) => {
-                let is_too_long = matches!(error, Unkept::TooLong { .. });
+            Err(RejectedPayload { error, id, .. }) => {
+                let is_too_long = matches!(error, SpoolError::TooLong { .. });
                 let error = Error::new(ErrorKind::TooLarge, format!("the client's message is {error}"));
                 let error = if is_too_long { error.with_hint(Hint::RequestSize) } else { error };
                 Some(Err(Invalid { error, id: id.and_then(Id::read) }))

@@ -34,15 +34,14 @@ use tokio::{
     time::Instant,
 };
 
+#[cfg(target_os = "linux")]
 use self::pipe::Pipe;
 #[cfg(unix)]
 use self::socket::Socket;
-#[cfg(target_os = "linux")]
-use crate::wire::line::Line;
 use crate::{
     memory,
     wire::{
-        line::blank_line_breaks,
+        line::{Line, blank_line_breaks},
         spool::{self, StoredPart},
     },
 };
@@ -226,10 +225,12 @@ impl QueueState {
     fn put(&self, line: Line, cost: usize) {
         let batches = &mut *self.batches();
         match line {
-            Line::Memory { bytes, line_breaks } if bytes.len() < LONG => batches.put_short(&bytes, line_breaks, cost),
+            Line::Memory { bytes, line_breaks } if bytes.len() < LONG => {
+                batches.push_short_line(&bytes, line_breaks, cost);
+            }
             line => {
                 batches.ready.push_back(WriteBatch::Long(line, cost));
-                batches.put_short(b"", false, 0);
+                batches.push_short_line(b"", false, 0);
             }
         }
         self.changed.notify_one();
@@ -242,7 +243,7 @@ impl QueueState {
 
 impl Batches {
     /// Adds a short line and its line break to the current batch. `line` is empty for the line break of a long line.
-    fn put_short(&mut self, line: &[u8], line_breaks: bool, cost: usize) {
+    fn push_short_line(&mut self, line: &[u8], line_breaks: bool, cost: usize) {
         if !matches!(self.ready.back(), Some(WriteBatch::Short(text, _)) if text.len() + line.len() < BATCH) {
             self.ready.push_back(WriteBatch::Short(mem::take(&mut self.spare), 0));
         }
@@ -437,7 +438,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn lines_leave_in_order_whatever_their_size() {
+    async fn lines_of_any_size_are_written_in_order() {
         let (output, queue) = Output::new();
         let several = ["b"; BATCH / LONG + 1].map(|b| b.repeat(LONG - 1));
         let lines = [&["a".repeat(10)], &several[..], &["c".repeat(5), "d".repeat(LONG * 3), "e".into()]].concat();
@@ -454,7 +455,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn r2_line_breaks_become_spaces_whatever_the_size() {
+    async fn r2_line_breaks_become_spaces_at_any_line_size() {
         for size in [10, LONG - 7, LONG, 3 * LONG + 7] {
             let (output, queue) = Output::new();
             let bytes = Bytes::from("[\r\n1]\n".repeat(size / 6));
@@ -471,7 +472,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn a_patched_file_leaves_through_a_pipe_as_it_reads() {
+    async fn patched_spool_file_is_written_to_a_pipe_correctly() {
         let mut store = spool::Spooler::new(u64::MAX, &spool::Storage::used_up());
         for piece in vec![b'a'; 300_000].chunks(5000) {
             store.push(Bytes::copy_from_slice(piece)).unwrap();
@@ -510,7 +511,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn a_file_that_cannot_be_read_back_costs_its_own_line_only() {
+    async fn truncated_spool_file_spoils_only_its_own_line() {
         for (line_breaks, is_pipe) in [(false, true), (false, false), (true, true)] {
             let mut store = spool::Spooler::new(u64::MAX, &spool::Storage::used_up());
             for piece in vec![b'a'; 300_000].chunks(5000) {
@@ -545,7 +546,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_that_wait_hold_no_more_than_their_own_bytes() {
+    async fn queued_lines_do_not_keep_the_read_buffer_alive() {
         let (output, _queue) = Output::new();
         let read = Bytes::from(vec![b'x'; 1 << 20]);
         for length in [100, LONG - 1] {
@@ -555,7 +556,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn r15_a_reader_that_stops_makes_senders_wait() {
+    async fn r15_stalled_reader_makes_senders_wait() {
         let (output, queue) = Output::new();
         let (near, mut far) = tokio::io::duplex(1000);
         tokio::spawn(write(near.into(), queue));

@@ -22,7 +22,7 @@ impl ToolFilter {
     }
 
     /// True if the tool of this name passes.
-    pub fn lets_pass(&self, name: &str) -> bool {
+    pub fn allows_tool(&self, name: &str) -> bool {
         let is_like = |patterns: &[WildMatch]| patterns.iter().any(|pattern| pattern.matches(name));
         (self.allowed.is_empty() || is_like(&self.allowed)) && !is_like(&self.denied)
     }
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_matched_as_a_whole() {
+    fn tool_filter_patterns_match_whole_names() {
         for (allowed, denied, passing, hidden) in [
             (&[][..], &["delete_*"][..], &["delete", "undelete_x", "DELETE_x"][..], &["delete_", "delete_all"][..]),
             (&["get_*", "list?"], &["get_secret*"], &["get_a", "lists"], &["get_secret", "list", "listed", "put"]),
@@ -43,10 +43,10 @@ mod tests {
         ] {
             let filter = ToolFilter::new(allowed, denied);
             for name in passing {
-                assert!(filter.lets_pass(name), "{name}");
+                assert!(filter.allows_tool(name), "{name}");
             }
             for name in hidden {
-                assert!(!filter.lets_pass(name), "{name}");
+                assert!(!filter.allows_tool(name), "{name}");
             }
         }
     }

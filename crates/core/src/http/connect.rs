@@ -32,9 +32,9 @@ use tower_service::Service;
 
 use super::{
     HttpSettings, HttpVersion, UnixSocket,
-    connect_error::Trace,
-    proxy::{Proxies, Way},
-    ssrf_guard::{Addresses, Reach, is_localhost},
+    connect_error::RouteContext,
+    proxy::{Proxies, ProxyRoute},
+    ssrf_guard::{AddressScope, Addresses, is_localhost},
     tls::{Identity, TlsSetup, Trust},
 };
 use crate::{error::Error, http::Proxy};
@@ -46,7 +46,7 @@ const PROBE_AFTER: Duration = Duration::from_secs(30);
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 const PROBES: u32 = 3;
 #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-const UNACKNOWLEDGED: Duration = Duration::from_mins(1);
+const TCP_USER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The name of HTTP/2 in ALPN.
 const H2: &[u8] = b"h2";
@@ -70,14 +70,14 @@ pub(super) enum ConnectFailure {
 
 /// Why a request got no response.
 #[derive(Debug)]
-pub(super) enum Unanswered {
+pub(super) enum RequestFailure {
     /// There was no connection.
     Unreached(ConnectFailure),
     /// The connection broke, or the peer does not speak HTTP. `is_unsent`: no byte of the request was written.
     Broken { error: hyper::Error, is_unsent: bool },
 }
 
-impl From<ConnectFailure> for Unanswered {
+impl From<ConnectFailure> for RequestFailure {
     fn from(failure: ConnectFailure) -> Self {
         Self::Unreached(failure)
     }
@@ -90,14 +90,14 @@ pub(super) enum NoAddress {
     Unknown(#[from] io::Error),
     /// The settings allow none of its addresses. This is one of them.
     #[error("{0} is {1}")]
-    Forbidden(IpAddr, Reach),
+    Forbidden(IpAddr, AddressScope),
 }
 
 /// Connects to servers, directly or through proxies.
 #[derive(Clone)]
-pub(super) struct Connector(Arc<Means>);
+pub(super) struct Connector(Arc<ConnectorInner>);
 
-struct Means {
+struct ConnectorInner {
     to_server: Direct,
     to_proxy: Direct,
     proxies: Proxies,
@@ -128,7 +128,7 @@ impl Connector {
         let names = Names::within(settings.addresses.clone());
         // The user has chosen the proxy, so it may have any address.
         let tcp = |names| Self::tcp(names, settings.connect);
-        Ok(Self(Arc::new(Means {
+        Ok(Self(Arc::new(ConnectorInner {
             to_server: Direct { tcp: tcp(names.clone()), tls },
             to_proxy: Direct { tcp: tcp(Names::new()), tls: tls_to_proxy },
             proxies: Proxies::new(&settings.proxy),
@@ -149,14 +149,14 @@ impl Connector {
         tcp.set_keepalive_interval(Some(PROBE_EVERY));
         tcp.set_keepalive_retries(Some(PROBES));
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+        tcp.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT));
         tcp
     }
 
     /// Returns the same connector with other proxies.
     pub(super) fn with_proxies(&self, proxy: &Proxy) -> Self {
-        let Means { to_server, to_proxy, identity, names, unix_socket, limit, .. } = &*self.0;
-        Self(Arc::new(Means {
+        let ConnectorInner { to_server, to_proxy, identity, names, unix_socket, limit, .. } = &*self.0;
+        Self(Arc::new(ConnectorInner {
             to_server: to_server.clone(),
             to_proxy: to_proxy.clone(),
             proxies: Proxies::new(proxy),
@@ -168,7 +168,7 @@ impl Connector {
     }
 
     /// Returns the route through a proxy to this URI, if there is a proxy.
-    pub(super) fn way(&self, uri: &Uri) -> Option<Way> {
+    pub(super) fn way(&self, uri: &Uri) -> Option<ProxyRoute> {
         if self.socket(uri).is_some() { None } else { self.0.proxies.between(uri) }
     }
 
@@ -178,7 +178,7 @@ impl Connector {
     }
 
     /// Returns the error for a request to this URI that got no response.
-    pub(super) fn explain(&self, error: Unanswered, uri: &Uri) -> Error {
+    pub(super) fn explain(&self, error: RequestFailure, uri: &Uri) -> Error {
         self.trace(uri).explain(error)
     }
 
@@ -186,18 +186,18 @@ impl Connector {
     /// checked.
     #[cfg(feature = "oauth")]
     pub(super) async fn judge(&self, target: &Uri) -> Result<(), Error> {
-        let Means { names, .. } = &*self.0;
-        let judged = match names.judge_literal(bare_host(target)).await {
+        let ConnectorInner { names, .. } = &*self.0;
+        let judged = match names.check_literal_address(bare_host(target)).await {
             Ok(()) if self.way(target).is_none() => names.allowed(bare_host(target)).await.map(drop),
             judged => judged,
         };
-        judged.map_err(|forbidden| self.trace(target).of_way(&ConnectFailure::NoServer(forbidden.into())))
+        judged.map_err(|forbidden| self.trace(target).route_error(&ConnectFailure::NoServer(forbidden.into())))
     }
 
-    fn trace<'a>(&'a self, uri: &'a Uri) -> Trace<'a> {
+    fn trace<'a>(&'a self, uri: &'a Uri) -> RouteContext<'a> {
         let proxy = self.way(uri).map(|way| way.proxy());
         let socket = self.socket(uri).map(UnixSocket::path);
-        Trace { uri, proxy, socket, asked: self.0.identity.asked() }
+        RouteContext { uri, proxy, socket, asked: self.0.identity.asked() }
     }
 
     /// Connects to `target`, or to the proxy that forwards requests to it.
@@ -205,22 +205,22 @@ impl Connector {
     /// # Errors
     /// At which party the attempt failed.
     pub(super) async fn connect(&self, target: &Uri) -> Result<NetworkStream, ConnectFailure> {
-        timeout(self.0.limit, self.find_way(target)).await.unwrap_or(Err(ConnectFailure::TimedOut))
+        timeout(self.0.limit, self.open_stream(target)).await.unwrap_or(Err(ConnectFailure::TimedOut))
     }
 
-    async fn find_way(&self, target: &Uri) -> Result<NetworkStream, ConnectFailure> {
-        let Means { to_server, to_proxy, names, .. } = &*self.0;
+    async fn open_stream(&self, target: &Uri) -> Result<NetworkStream, ConnectFailure> {
+        let ConnectorInner { to_server, to_proxy, names, .. } = &*self.0;
         if let Some(socket) = self.socket(target) {
             let stream = socket.connect().await.map_err(|error| ConnectFailure::NoServer(error.into()))?;
             return to_server.secure(stream, target).await.map_err(ConnectFailure::NoServer);
         }
-        let judged = names.judge_literal(bare_host(target)).await;
+        let judged = names.check_literal_address(bare_host(target)).await;
         judged.map_err(|forbidden| ConnectFailure::NoServer(forbidden.into()))?;
         let Some(way) = self.way(target) else {
             return to_server.connect(target).await.map_err(ConnectFailure::NoServer);
         };
         let stream = way.connect(to_proxy.clone(), target).await?;
-        if matches!(way, Way::Forward(_)) {
+        if matches!(way, ProxyRoute::Forward(_)) {
             return Ok(NetworkStream { is_forwarded: true, ..stream });
         }
         to_server.secure(stream, target).await.map_err(ConnectFailure::NoServer)
@@ -295,7 +295,7 @@ impl Names {
 
     /// Checks that a host may be connected to, if its address is known without a lookup. An address that is not
     /// allowed is not requested from a proxy either.
-    async fn judge_literal(&self, host: &str) -> Result<(), NoAddress> {
+    async fn check_literal_address(&self, host: &str) -> Result<(), NoAddress> {
         match literal(host) {
             Some(addresses) => self.permitted(addresses).await.map(drop),
             None => Ok(()),
@@ -311,7 +311,7 @@ impl Names {
     /// Keeps the addresses that may be connected to, and ignores the others.
     async fn permitted(&self, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, NoAddress> {
         let Addresses::Like(host) = &self.allowed else { return Ok(addresses) };
-        let is_for_all = |address: &SocketAddr| Reach::of(address.ip()) == Reach::Everybody;
+        let is_for_all = |address: &SocketAddr| AddressScope::of(address.ip()) == AddressScope::Everybody;
         let forbidden = addresses.iter().find(|address| !is_for_all(address)).map(SocketAddr::ip);
         let Some(forbidden) = forbidden else { return Ok(addresses) };
         // If the server's host has no address here (only a proxy may know it), only public addresses are allowed. The
@@ -319,11 +319,16 @@ impl Names {
         let at = self.find(host).await.unwrap_or_default();
         let at = if at.iter().any(is_for_all) { Vec::new() } else { at };
         addresses.retain(|address| {
-            let reach = Reach::of(address.ip());
-            let is_there = reach != Reach::Nobody && at.iter().any(|other| Reach::of(other.ip()) == reach);
-            reach == Reach::Everybody || is_there
+            let reach = AddressScope::of(address.ip());
+            let is_there =
+                reach != AddressScope::Nobody && at.iter().any(|other| AddressScope::of(other.ip()) == reach);
+            reach == AddressScope::Everybody || is_there
         });
-        if addresses.is_empty() { Err(NoAddress::Forbidden(forbidden, Reach::of(forbidden))) } else { Ok(addresses) }
+        if addresses.is_empty() {
+            Err(NoAddress::Forbidden(forbidden, AddressScope::of(forbidden)))
+        } else {
+            Ok(addresses)
+        }
     }
 
     /// Returns all addresses of a host.
@@ -491,7 +496,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_a_host_has_beside_an_address_for_all_is_passed_over() {
+    async fn resolved_addresses_outside_the_servers_reach_are_dropped() {
         for (server, given, left) in [
             ("93.184.216.34", "8.8.8.8 10.0.0.1 127.0.0.1 fec0::1", "8.8.8.8"),
             ("93.184.216.34", "10.0.0.1 ::1", ""),
@@ -508,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn some_names_are_this_machines_by_definition() {
+    fn localhost_names_resolve_to_loopback() {
         for name in ["localhost", "LocalHost", "localhost.", "a.localhost", "a.b.localhost."] {
             assert!(literal(name).is_some_and(|all| all.iter().all(|address| address.ip().is_loopback())), "{name}");
         }

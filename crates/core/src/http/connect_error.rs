@@ -4,7 +4,7 @@
 
 use crate::{
     error::{Error, ErrorKind, Fate, Hint},
-    http::Shown,
+    http::UriWithoutQuery,
     open_files,
 };
 use std::{error::Error as StdError, io, path::Path};
@@ -12,12 +12,12 @@ use std::{error::Error as StdError, io, path::Path};
 use http::{Uri, uri::Scheme};
 
 use super::{
-    connect::{ConnectFailure, NoAddress, Unanswered},
+    connect::{ConnectFailure, NoAddress, RequestFailure},
     tls::{self, CertificateRequest},
 };
 
 /// The known facts about the route of a request.
-pub(super) struct Trace<'a> {
+pub(super) struct RouteContext<'a> {
     pub(super) uri: &'a Uri,
     /// The proxy on the route, without credentials.
     pub(super) proxy: Option<String>,
@@ -27,13 +27,13 @@ pub(super) struct Trace<'a> {
     pub(super) asked: CertificateRequest,
 }
 
-impl Trace<'_> {
+impl RouteContext<'_> {
     /// Returns the error to report: the party at fault, and one line on what failed and what to do.
-    pub(super) fn explain(&self, error: Unanswered) -> Error {
+    pub(super) fn explain(&self, error: RequestFailure) -> Error {
         match error {
-            Unanswered::Unreached(failure) => self.judge_way(&failure).with_source(failure),
-            Unanswered::Broken { error, is_unsent } => {
-                let explained = self.judge_connection(&error);
+            RequestFailure::Unreached(failure) => self.explain_route_failure(&failure).with_source(failure),
+            RequestFailure::Broken { error, is_unsent } => {
+                let explained = self.explain_broken_connection(&error);
                 let is_unread = is_unsent || was_refused_unread(&error);
                 let explained = explained.with_source(error);
                 if is_unread { explained.with_fate(Fate::Unread) } else { explained }
@@ -43,13 +43,13 @@ impl Trace<'_> {
 
     /// Returns the error for a request that was not attempted.
     #[cfg(feature = "oauth")]
-    pub(super) fn of_way(&self, failure: &ConnectFailure) -> Error {
-        self.judge_way(failure)
+    pub(super) fn route_error(&self, failure: &ConnectFailure) -> Error {
+        self.explain_route_failure(failure)
     }
 
     /// Returns the error if no connection was made.
-    fn judge_way(&self, failure: &ConnectFailure) -> Error {
-        let url = Shown(self.uri);
+    fn explain_route_failure(&self, failure: &ConnectFailure) -> Error {
+        let url = UriWithoutQuery(self.uri);
         let proxy = self.proxy.as_deref().unwrap_or_default();
         if is_timeout(failure) {
             let slow = |help: &str| format!("connecting to {url}{} took too long{help}", self.via());
@@ -77,13 +77,13 @@ impl Trace<'_> {
                 ErrorKind::Connect,
                 format!("the proxy {proxy} does not connect to {url}; ask its operator, or put the host into NO_PROXY"),
             ),
-            ConnectFailure::NoServer(_) | ConnectFailure::TimedOut => self.judge_server(failure),
+            ConnectFailure::NoServer(_) | ConnectFailure::TimedOut => self.explain_unreachable_server(failure),
         }
     }
 
     /// Returns the error if the server was not reached.
-    fn judge_server(&self, failure: &ConnectFailure) -> Error {
-        let (url, via) = (Shown(self.uri), self.via());
+    fn explain_unreachable_server(&self, failure: &ConnectFailure) -> Error {
+        let (url, via) = (UriWithoutQuery(self.uri), self.via());
         if let Some(socket) = self.socket {
             let summary = format!(
                 "cannot connect to the socket {}; check that the server runs and listens there",
@@ -125,8 +125,8 @@ impl Trace<'_> {
     }
 
     /// Returns the error if a connection was made, and broke or returned invalid data.
-    fn judge_connection(&self, error: &hyper::Error) -> Error {
-        let url = Shown(self.uri);
+    fn explain_broken_connection(&self, error: &hyper::Error) -> Error {
+        let url = UriWithoutQuery(self.uri);
         if let Some(error) = find::<rustls::Error>(error)
             && tls::is_about_client_certificate(error, self.asked)
         {

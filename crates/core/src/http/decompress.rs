@@ -27,13 +27,13 @@ use crate::memory::{Budget, Taken};
 /// The size of an output block, in bytes.
 const BLOCK: usize = 16 << 10;
 /// A block with less free space than this is replaced by a new one.
-const LITTLE_ROOM: usize = 4 << 10;
+const MIN_FREE_BLOCK_BYTES: usize = 4 << 10;
 /// The memory of a deflate decoder, in bytes.
 const DEFLATE: usize = 64 << 10;
 /// Limits on texts, because starting one costs as much as decompressing a thousand bytes. A body may have 64 empty
 /// texts. All other texts must have 16 bytes on average.
-const MOST_EMPTY_TEXTS: usize = 64;
-const LEAST_TEXT: usize = 16;
+const MAX_EMPTY_FRAMES: usize = 64;
+const MIN_FRAME_BYTES: usize = 16;
 /// How long a response waits for memory from the budget.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -137,7 +137,7 @@ impl BodyDecompressor {
     /// Starts a text, which has its own window.
     fn begin(&mut self) -> io::Result<()> {
         self.texts += 1;
-        if self.texts > MOST_EMPTY_TEXTS.saturating_add(self.expanded / LEAST_TEXT) {
+        if self.texts > MAX_EMPTY_FRAMES.saturating_add(self.expanded / MIN_FRAME_BYTES) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it consists of too many empty texts"));
         }
         self.decoder.reinit()?;
@@ -151,7 +151,7 @@ impl BodyDecompressor {
             if self.is_whole && !self.is_full {
                 self.begin()?;
             }
-            if self.block.len() < LITTLE_ROOM {
+            if self.block.len() < MIN_FREE_BLOCK_BYTES {
                 self.block = BytesMut::zeroed(BLOCK);
             }
             let mut output = WriteBuffer::new_initialized(&mut self.block);
@@ -243,7 +243,7 @@ mod tests {
     }
 
     fn expander(coding: &str) -> BodyDecompressor {
-        within(coding, &Budget::new(memory::EXPANDING))
+        within(coding, &Budget::new(memory::DECOMPRESSION))
     }
 
     fn within(coding: &str, budget: &Budget) -> BodyDecompressor {
@@ -280,15 +280,15 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_no_heap_of_empty_texts() {
+    fn too_many_empty_compressed_members_are_refused() {
         for coding in CODINGS {
             let text = |text: &[u8]| {
                 let (mut all, rest) = compressed(coding, text);
                 all.extend(rest);
                 all
             };
-            assert!(whole(coding, &[&text(b"").repeat(MOST_EMPTY_TEXTS)]).unwrap().is_empty(), "{coding}");
-            let error = whole(coding, &[&text(b"").repeat(MOST_EMPTY_TEXTS + 1)]).unwrap_err();
+            assert!(whole(coding, &[&text(b"").repeat(MAX_EMPTY_FRAMES)]).unwrap().is_empty(), "{coding}");
+            let error = whole(coding, &[&text(b"").repeat(MAX_EMPTY_FRAMES + 1)]).unwrap_err();
             assert!(error.to_string().contains("too many empty texts"), "{coding}: {error}");
             assert!(whole(coding, &[&text(b"x").repeat(1_000)]).is_err(), "{coding}");
             // Some servers compress each event separately.
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_the_same_at_every_cut_and_none_before_its_end() {
+    fn compressed_body_expands_equally_at_every_cut_and_fails_if_truncated() {
         let text = b"an event, and an event, and another one";
         for coding in CODINGS {
             let (mut body, rest) = compressed(coding, text);
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_follow_each_other() {
+    fn concatenated_compressed_members_are_expanded() {
         for coding in CODINGS {
             let body: Vec<u8> = [&b"one, "[..], b"two"]
                 .iter()
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_has_come_is_held_back() {
+    fn expanded_bytes_are_not_held_back() {
         // Text that exactly fills the block, nearly fills it, or exceeds it by far.
         for length in [1, 100, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK, 100 * BLOCK] {
             let text = vec![b' '; length];
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_outgrows_its_last_piece_has_an_end() {
+    fn truncated_compressed_body_is_an_error() {
         for length in [BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK] {
             let text = vec![b' '; length];
             for coding in CODINGS {
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_what_it_says() {
+    fn body_that_is_not_in_the_announced_coding_is_an_error() {
         for coding in CODINGS {
             assert!(whole(coding, &[b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}"]).is_err(), "{coding}");
             let (mut body, rest) = compressed(coding, b"text");
@@ -388,11 +388,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_replies_hold_together_has_a_limit() {
+    async fn total_decompression_memory_is_limited() {
         for (coding, window) in [("br", 24), ("zstd", 23)] {
             let body = Bytes::from(bomb(coding, window));
             assert!(body.len() < 10_000, "{coding}: {}", body.len());
-            let budget = Budget::new(memory::EXPANDING);
+            let budget = Budget::new(memory::DECOMPRESSION);
             let mut open = Vec::new();
             let mut refused = 0;
             for _ in 0..8 {
@@ -411,7 +411,7 @@ mod tests {
                 }
                 open.push(expander);
             }
-            let fits = memory::EXPANDING / open[0].decoder.weight(40 << 20).0;
+            let fits = memory::DECOMPRESSION / open[0].decoder.weight(40 << 20).0;
             assert_eq!(open.len() - refused, fits, "{coding}: each has filled its window");
             // A response with little text holds little memory, even if it announces a large window.
             drop(open);
@@ -424,12 +424,12 @@ mod tests {
                 })
                 .collect();
             drop(open);
-            assert!(budget.try_take(memory::EXPANDING).is_some(), "{coding}: all of it came back");
+            assert!(budget.try_take(memory::DECOMPRESSION).is_some(), "{coding}: all of it came back");
         }
     }
 
     #[test]
-    fn windows_beyond_the_standards_are_refused() {
+    fn decompression_windows_beyond_the_standard_are_refused() {
         // The non-standard Brotli variant announces a window of 1 GiB in two bytes.
         assert!(whole("br", &[&[0x11, 0x1e, 0, 0, 0, 0, 0, 0]]).is_err());
         assert!(whole("zstd", &[&bomb("zstd", 24)]).is_err());

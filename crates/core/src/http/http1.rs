@@ -44,7 +44,7 @@ pub(super) struct Http1<B> {
 }
 
 /// A connection, independent of the type of its request bodies.
-pub(super) trait Responding: Send {
+pub(super) trait ErasedConnection: Send {
     /// Sends and receives as much as possible. Ready when the connection has ended.
     fn drive(&mut self, context: &mut Context<'_>) -> Poll<()>;
 
@@ -120,7 +120,7 @@ impl<B> Http1<B> {
     }
 }
 
-impl<B: Send + 'static> Responding for Http1<B> {
+impl<B: Send + 'static> ErasedConnection for Http1<B> {
     fn drive(&mut self, context: &mut Context<'_>) -> Poll<()> {
         drive(&mut self.connection, context)
     }
@@ -142,7 +142,7 @@ impl<B> Drop for Http1<B> {
     }
 }
 
-impl fmt::Debug for dyn Responding {
+impl fmt::Debug for dyn ErasedConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Http1")
     }

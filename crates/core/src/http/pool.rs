@@ -26,7 +26,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::http1::{Http1, Responding as _};
+use super::http1::{ErasedConnection as _, Http1};
 
 /// The origin of a request: scheme, host and port, compared as text. A host that is written in two ways gets separate
 /// connections, which is harmless.
@@ -73,7 +73,7 @@ struct Idle<B> {
 }
 
 /// How long servers are assumed to keep idle connections if they do not say: uvicorn and Node.js keep them for 5 s.
-const USUALLY_KEPT: Duration = Duration::from_secs(4);
+const DEFAULT_IDLE_TIME: Duration = Duration::from_secs(4);
 /// A connection counts as closed this much before the time that the server announced, so that a request still arrives
 /// in time.
 const MARGIN: Duration = Duration::from_secs(1);
@@ -137,7 +137,7 @@ impl<B: Send + 'static> Pool<B> {
         let Ok(runtime) = Handle::try_current() else { return };
         let now = Instant::now();
         let until = now.checked_add(self.idle_for);
-        let sure_for = connection.kept_for().map_or(USUALLY_KEPT, |kept| kept.saturating_sub(MARGIN));
+        let sure_for = connection.kept_for().map_or(DEFAULT_IDLE_TIME, |kept| kept.saturating_sub(MARGIN));
         let sure_until = now.checked_add(sure_for).unwrap_or(now);
         let mut kept = self.kept();
         let watcher = kept.watcher.clone();
@@ -174,7 +174,7 @@ async fn watch<B: Send + 'static>(pool: Weak<Pool<B>>) {
         let mut kept = pool.kept();
         loop {
             let now = Instant::now();
-            kept.origins.retain(|_, connections| connections.are_of_use(now, context));
+            kept.origins.retain(|_, connections| connections.retain_usable(now, context));
             let idle = || kept.origins.values().flat_map(|connections| &connections.idle);
             if idle().next().is_none() {
                 kept.watcher = None;
@@ -212,7 +212,7 @@ impl<B> KeptConnections<B> {
 impl<B: Send + 'static> Connections<B> {
     /// Drops connections that are closed or idle for too long. Returns false if none is left and no request waits for
     /// one.
-    fn are_of_use(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
+    fn retain_usable(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
         self.idle.retain_mut(|Idle { connection, until, .. }| {
             until.is_none_or(|until| now < until) && connection.drive(context).is_pending()
         });

@@ -57,14 +57,14 @@ impl Proxies {
     }
 
     /// Returns the route to this URI, if it goes through a proxy.
-    pub(super) fn between(&self, uri: &Uri) -> Option<Way> {
+    pub(super) fn between(&self, uri: &Uri) -> Option<ProxyRoute> {
         let proxy = self.matcher.intercept(uri)?;
         let concealed = if uri.scheme() == Some(&Scheme::HTTP) { &self.to_http } else { &self.to_https };
         concealed.get_or_init(|| concealed_of(&proxy));
         Some(match proxy.uri().scheme_str() {
-            Some("http" | "https") if uri.scheme() == Some(&Scheme::HTTP) => Way::Forward(proxy),
-            Some("http" | "https") => Way::Tunnel(proxy),
-            _ => Way::Socks(proxy),
+            Some("http" | "https") if uri.scheme() == Some(&Scheme::HTTP) => ProxyRoute::Forward(proxy),
+            Some("http" | "https") => ProxyRoute::Tunnel(proxy),
+            _ => ProxyRoute::Socks(proxy),
         })
     }
 }
@@ -78,7 +78,7 @@ fn concealed_of(proxy: &Intercept) -> Concealed {
 }
 
 /// A route through a proxy.
-pub(super) enum Way {
+pub(super) enum ProxyRoute {
     /// The proxy receives the request itself, with the absolute URI and the proxy's credentials.
     Forward(Intercept),
     /// The proxy connects to the target and relays bytes.
@@ -86,7 +86,7 @@ pub(super) enum Way {
     Socks(Intercept),
 }
 
-impl Way {
+impl ProxyRoute {
     /// Returns the URL of the proxy, without credentials.
     pub(super) fn proxy(&self) -> String {
         let uri = self.intercept().uri();
@@ -160,16 +160,16 @@ async fn socks(proxy: &Intercept, to_proxy: Direct, target: &Uri) -> Result<Netw
 /// here, so it is compared with a sample: the error from a proxy that rejects all authentication methods.
 async fn is_about_credentials(error: &SocksError) -> bool {
     let SocksError::V5(error) = error else { return false };
-    let specimen = SocksV5::new(Uri::default(), Aloof).call(Uri::from_static("socks://host:1")).await;
-    matches!(specimen, Err(AloofError::V5(specimen)) if discriminant(&specimen) == discriminant(error))
+    let specimen = SocksV5::new(Uri::default(), NoConnector).call(Uri::from_static("socks://host:1")).await;
+    matches!(specimen, Err(NoConnectorError::V5(specimen)) if discriminant(&specimen) == discriminant(error))
 }
 
 /// Connects to an in-memory SOCKS proxy that rejects all authentication methods.
-struct Aloof;
+struct NoConnector;
 
-type AloofError = <SocksV5<Aloof> as Service<Uri>>::Error;
+type NoConnectorError = <SocksV5<NoConnector> as Service<Uri>>::Error;
 
-impl Service<Uri> for Aloof {
+impl Service<Uri> for NoConnector {
     type Response = TokioIo<Join<&'static [u8], Sink>>;
     type Error = Infallible;
     type Future = Ready<Result<Self::Response, Infallible>>;
@@ -211,7 +211,7 @@ mod tests {
     use crate::http::ProxyUrl;
 
     #[test]
-    fn the_proxy_is_named_without_credentials() {
+    fn proxy_is_shown_without_credentials() {
         let proxies = |url: &str, except: Option<&str>| {
             Proxies::new(&Proxy::Url { url: ProxyUrl::parse(url).unwrap(), except: except.map(str::to_owned) })
         };

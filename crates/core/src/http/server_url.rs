@@ -115,14 +115,14 @@ fn is_http(url: &Url) -> bool {
 
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Shown(&self.uri).fmt(f)
+        UriWithoutQuery(&self.uri).fmt(f)
     }
 }
 
 /// The URI of a request, formatted without its query, which may be a secret.
-pub(crate) struct Shown<'a>(pub(crate) &'a Uri);
+pub(crate) struct UriWithoutQuery<'a>(pub(crate) &'a Uri);
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for UriWithoutQuery<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(uri) = self;
         let (scheme, host) = (uri.scheme_str().unwrap_or_default(), uri.host().unwrap_or_default());

@@ -51,7 +51,7 @@ impl Default for HttpSettings {
             version: HttpVersion::Auto,
             addresses: Addresses::Any,
             unix_socket: None,
-            expanding: Budget::new(memory::EXPANDING),
+            expanding: Budget::new(memory::DECOMPRESSION),
         }
     }
 }

@@ -26,7 +26,7 @@ pub enum Addresses {
 
 /// From where an address can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(super) enum AddressScope {
     Everybody,
     /// A private network.
     Network,
@@ -37,7 +37,7 @@ pub(super) enum Reach {
     Nobody,
 }
 
-impl Reach {
+impl AddressScope {
     pub(super) fn of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(address) => Self::of_v4(address),
@@ -89,7 +89,7 @@ impl Reach {
     }
 }
 
-impl fmt::Display for Reach {
+impl fmt::Display for AddressScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Everybody => "on the internet",
@@ -113,42 +113,42 @@ mod tests {
 
     /// The first and the last address of each network in the registries, and their neighbours if those are public.
     #[test]
-    fn who_reaches_an_address() {
+    fn address_reach_follows_the_address_registries() {
         for (reach, addresses) in [
             (
-                Reach::Everybody,
+                AddressScope::Everybody,
                 "1.0.0.0 9.255.255.255 11.0.0.0 93.184.216.34 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0 \
                  169.253.255.255 169.255.0.0 172.15.255.255 172.32.0.0 192.0.1.0 192.0.3.0 192.31.196.1 192.52.193.1 \
                  192.88.98.255 192.88.100.0 192.167.255.255 192.169.0.0 192.175.48.1 198.17.255.255 198.20.0.0 \
                  198.51.99.255 198.51.101.0 203.0.112.255 203.0.114.0 223.255.255.255",
             ),
-            (Reach::Machine, "127.0.0.0 127.8.0.1 127.255.255.255"),
+            (AddressScope::Machine, "127.0.0.0 127.8.0.1 127.255.255.255"),
             (
-                Reach::Network,
+                AddressScope::Network,
                 "10.0.0.0 10.255.255.255 100.64.0.0 100.127.255.255 172.16.0.0 172.31.255.255 192.168.0.0 \
                  192.168.255.255 198.18.0.0 198.19.255.255",
             ),
-            (Reach::Link, "169.254.0.0 169.254.169.254 169.254.255.255"),
+            (AddressScope::Link, "169.254.0.0 169.254.169.254 169.254.255.255"),
             (
-                Reach::Nobody,
+                AddressScope::Nobody,
                 "0.0.0.0 0.255.255.255 192.0.0.0 192.0.0.8 192.0.0.9 192.0.0.170 192.0.0.255 192.0.2.0 192.0.2.255 \
                  192.88.99.0 192.88.99.255 198.51.100.0 198.51.100.255 203.0.113.0 203.0.113.255 224.0.0.0 \
                  239.255.255.255 240.0.0.0 255.255.255.254 255.255.255.255",
             ),
             (
-                Reach::Everybody,
+                AddressScope::Everybody,
                 "2000:: 2001:200:: 2001:db7:: 2001:db9:: 2606:2800:220:1::1 2620:4f:8000::1 3ffe:: 3fff:1000:: \
                  2a00::5efe:8.8.8.8 2a00::200:5efe:8.8.8.8",
             ),
-            (Reach::Machine, "::1"),
+            (AddressScope::Machine, "::1"),
             (
-                Reach::Network,
+                AddressScope::Network,
                 "fc00:: fd00::1 fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff fec0:: fec0::1 \
                  feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
             ),
-            (Reach::Link, "fe80:: fe80::1 febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            (AddressScope::Link, "fe80:: fe80::1 febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
             (
-                Reach::Nobody,
+                AddressScope::Nobody,
                 ":: ::2 ::8.8.8.8 ::127.0.0.1 ::10.0.0.1 ::fffe:8.8.8.8 ::ffff:0:8.8.8.8 64:ff9b:1::8.8.8.8 \
                  64:ff9b:1:ffff:ffff:ffff:ffff:ffff 64:ff9b:0:1::1 100:: 100::ffff:ffff:ffff:ffff 100:0:0:1::1 200:: \
                  1fff:: 2001:: 2001:0:4136:e378::1 2001:1::1 2001:2::1 2001:3::1 2001:4:112::1 2001:10::1 2001:20::1 \
@@ -157,14 +157,14 @@ mod tests {
             ),
         ] {
             for address in addresses.split_whitespace() {
-                assert_eq!(Reach::of(address.parse().unwrap()), reach, "{address}");
+                assert_eq!(AddressScope::of(address.parse().unwrap()), reach, "{address}");
             }
         }
     }
 
     /// An IPv6 address has the same reach as the IPv4 address that it embeds.
     #[test]
-    fn ipv4_is_itself_in_all_its_clothes() {
+    fn ipv4_embedded_in_ipv6_has_the_same_reach() {
         for address in ["8.8.8.8", "10.0.0.1", "127.0.0.1", "169.254.169.254", "192.0.0.1", "100.64.0.1", "0.0.0.0"] {
             let plain: Ipv4Addr = address.parse().unwrap();
             let [a, b, c, d] = plain.octets();
@@ -176,7 +176,7 @@ mod tests {
                 Ipv6Addr::new(0x2a00, 1, 2, 3, 0, 0x5efe, high, low),
                 Ipv6Addr::new(0x2a00, 1, 2, 3, 0x200, 0x5efe, high, low),
             ] {
-                assert_eq!(Reach::of(dressed.into()), Reach::of(plain.into()), "{dressed}");
+                assert_eq!(AddressScope::of(dressed.into()), AddressScope::of(plain.into()), "{dressed}");
             }
         }
     }

@@ -6,7 +6,7 @@
 
 use crate::{
     error::{Error, ErrorKind, Hint},
-    http::{ClientIdentity, Shown, Tls as Settings},
+    http::{ClientIdentity, Tls as Settings, UriWithoutQuery},
 };
 use std::{
     sync::{
@@ -65,7 +65,7 @@ impl TlsSetup {
 
     fn connector(&self) -> Result<TlsConnector, TlsError> {
         let provider = provider();
-        let judge = Judge { provider: Arc::clone(&provider), trust: Arc::clone(&self.trust) };
+        let judge = CertificateVerifier { provider: Arc::clone(&provider), trust: Arc::clone(&self.trust) };
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()
@@ -234,7 +234,7 @@ pub(super) fn is_about_client_certificate(error: &TlsError, asked: CertificateRe
 }
 
 /// Explains why there is no secure connection, and what helps.
-pub(super) fn explain(error: &TlsError, url: &Shown<'_>, asked: CertificateRequest) -> Error {
+pub(super) fn explain(error: &TlsError, url: &UriWithoutQuery<'_>, asked: CertificateRequest) -> Error {
     let explained = Error::new(ErrorKind::Tls, summary(error, url, asked));
     match hint(error, asked) {
         Some(hint) => explained.with_hint(hint),
@@ -277,7 +277,7 @@ fn is_the_servers(error: &CertificateError) -> bool {
     )
 }
 
-fn summary(error: &TlsError, url: &Shown<'_>, asked: CertificateRequest) -> String {
+fn summary(error: &TlsError, url: &UriWithoutQuery<'_>, asked: CertificateRequest) -> String {
     match error {
         TlsError::InvalidCertificate(error) => explain_certificate(error, url),
         error if is_about_client_certificate(error, asked) => match asked {
@@ -305,7 +305,7 @@ fn summary(error: &TlsError, url: &Shown<'_>, asked: CertificateRequest) -> Stri
     }
 }
 
-fn explain_certificate(error: &CertificateError, url: &Shown<'_>) -> String {
+fn explain_certificate(error: &CertificateError, url: &UriWithoutQuery<'_>) -> String {
     const CLOCK: &str = "or this machine's clock is wrong";
     match error {
         CertificateError::ExpiredContext { not_after, .. } => {
@@ -382,12 +382,12 @@ fn names(presented: &[String]) -> String {
 }
 
 #[derive(Debug)]
-struct Judge {
+struct CertificateVerifier {
     provider: Arc<CryptoProvider>,
     trust: Arc<Trust>,
 }
 
-impl ServerCertVerifier for Judge {
+impl ServerCertVerifier for CertificateVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn no_shape_needs_much_stack() {
+    fn hostile_input_shapes_need_only_a_small_stack() {
         let checks: &[(&str, Check)] = &[
             ("scanner", scanner),
             ("message", message),

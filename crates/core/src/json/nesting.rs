@@ -1,7 +1,7 @@
 //! The open objects and arrays of a text, with a bit for each.
 
 /// The deepest nesting that is accepted. Each level costs a bit.
-pub(crate) const DEEPEST: u32 = 1 << 20;
+pub(crate) const MAX_DEPTH: u32 = 1 << 20;
 
 /// The open objects and arrays: a bit for each, set for an object.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ impl Nesting {
     #[inline]
     pub(super) fn open(&mut self, is_object: bool) -> bool {
         if self.depth.is_multiple_of(64) {
-            if self.depth == DEEPEST {
+            if self.depth == MAX_DEPTH {
                 return false;
             }
             if self.depth > 0 {

@@ -19,13 +19,13 @@ use super::{
     nesting::Nesting,
     wide::{is_simple_escape, skip_digits, skip_escapes, skip_plain, skip_short},
 };
-use crate::json::{nesting::DEEPEST, wide::each};
+use crate::json::{nesting::MAX_DEPTH, wide::each};
 
 /// The member of the `_meta` of `params` that each modern message has.
 pub(crate) const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
 /// The longest id or method whose text is kept, in bytes of JSON.
-pub(crate) const LONGEST_KEPT: usize = 4096;
+pub(crate) const MAX_KEPT_BYTES: usize = 4096;
 
 /// Large chunks are read in pieces of this size, which fit into the processor's cache.
 const PIECE: usize = 16 << 10;
@@ -186,7 +186,7 @@ pub(crate) struct KeptText {
     /// Its position.
     pub(crate) range: Range<u64>,
     pub(crate) is_string: bool,
-    /// Its JSON, which is UTF-8; `None` if it is longer than [`LONGEST_KEPT`].
+    /// Its JSON, which is UTF-8; `None` if it is longer than [`MAX_KEPT_BYTES`].
     pub(crate) text: Option<ShortText>,
 }
 
@@ -201,7 +201,7 @@ pub(crate) enum JsonFault {
     /// A variant of its own, as such a text may become JSON when it is repaired.
     #[error("it is not UTF-8 at byte {at}")]
     NotUtf8 { at: u64 },
-    #[error("it is nested deeper than {DEEPEST} levels at byte {at}")]
+    #[error("it is nested deeper than {MAX_DEPTH} levels at byte {at}")]
     TooDeep { at: u64 },
     #[error("it ends in the middle of a value, after {at} bytes")]
     Incomplete { at: u64 },
@@ -800,7 +800,7 @@ impl Scanner {
     #[cold]
     fn keep(&mut self, bytes: &[u8], start: u64) {
         let here = self.here(bytes, start, bytes.len());
-        if self.kept.len() + here.len() <= LONGEST_KEPT {
+        if self.kept.len() + here.len() <= MAX_KEPT_BYTES {
             self.kept.extend_from_slice(here);
         } else {
             self.is_kept_whole = false;
@@ -811,7 +811,7 @@ impl Scanner {
     fn take_kept<'a>(&mut self, bytes: &'a [u8], at: usize) -> Option<Cow<'a, [u8]>> {
         let start = self.kept_from.take()?;
         let here = self.here(bytes, start, at);
-        let is_whole = mem::replace(&mut self.is_kept_whole, true) && self.kept.len() + here.len() <= LONGEST_KEPT;
+        let is_whole = mem::replace(&mut self.is_kept_whole, true) && self.kept.len() + here.len() <= MAX_KEPT_BYTES;
         if self.kept.is_empty() {
             return is_whole.then_some(Cow::Borrowed(here));
         }
@@ -1093,7 +1093,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_json() {
+    fn valid_json_examples_are_accepted() {
         for text in [
             "null",
             "true",
@@ -1140,7 +1140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_and_where() {
+    fn json_syntax_errors_are_reported_with_their_position() {
         use Expected::*;
         let syntax = |at, expected| JsonFault::Syntax { at, expected };
         for (text, fault) in [
@@ -1217,7 +1217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_utf8_and_what_is_not_over() {
+    fn invalid_utf8_and_incomplete_json_are_reported() {
         let incomplete = |at| JsonFault::Incomplete { at };
         for (text, fault) in [
             (&b""[..], JsonFault::Empty),
@@ -1259,7 +1259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_bridge_must_know() {
+    fn outline_has_the_id_method_and_response_members() {
         let kept = |start, text: &'static str| {
             Some(KeptText {
                 range: start..start + text.len() as u64,
@@ -1320,7 +1320,7 @@ mod tests {
     }
 
     #[test]
-    fn r81_a_version_is_named_in_the_meta_of_the_params() {
+    fn r81_protocol_version_is_found_only_in_params_meta() {
         let meta = r#"{"_meta":{"progressToken":{},"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#;
         for (text, names_version) in [
             (format!(r#"{{"params":{meta}}}"#), true),
@@ -1347,7 +1347,7 @@ mod tests {
     }
 
     #[test]
-    fn r2_line_breaks_count_between_tokens_only() {
+    fn r2_only_line_breaks_between_tokens_are_reported() {
         for (text, line_breaks) in [
             ("\n{}\r\n", false),
             ("{\n}", true),
@@ -1362,13 +1362,13 @@ mod tests {
 
     #[test]
     fn long_ids_are_found_but_not_kept() {
-        for length in [LONGEST_KEPT - 2, LONGEST_KEPT - 1, 3 * PIECE] {
+        for length in [MAX_KEPT_BYTES - 2, MAX_KEPT_BYTES - 1, 3 * PIECE] {
             let text = format!(r#"{{"id":"{}","method":"{}"}}"#, "é".repeat(length / 2) + &"a".repeat(length % 2), "m");
             for chunk in [1, 7, 1000, text.len()] {
                 let outline = scan(text.as_bytes().chunks(chunk)).unwrap();
                 let id = outline.id.unwrap();
                 assert_eq!(id.range, 6..8 + length as u64);
-                assert_eq!(id.text.is_some(), length + 2 <= LONGEST_KEPT, "{length}");
+                assert_eq!(id.text.is_some(), length + 2 <= MAX_KEPT_BYTES, "{length}");
                 assert!(id.text.is_none_or(|id| id[..] == text.as_bytes()[6..8 + length]));
                 assert_eq!(&outline.method.unwrap().text.unwrap()[..], b"\"m\"");
             }
@@ -1381,7 +1381,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_known_before_the_end() {
+    fn id_is_known_before_the_message_ends() {
         let mut scanner = Scanner::new();
         scanner.feed(br#"{"jsonrpc":"2.0","id":7"#).unwrap();
         assert_eq!(scanner.id(), None);
@@ -1393,12 +1393,12 @@ mod tests {
 
     #[test]
     fn nesting_has_a_limit() {
-        let deepest = DEEPEST as usize;
+        let deepest = MAX_DEPTH as usize;
         let text = "[".repeat(deepest) + &"]".repeat(deepest);
         assert!(scan([text.as_bytes()]).is_ok());
         assert!(scan(text.as_bytes().chunks(999)).is_ok());
         let text = "[".repeat(deepest + 1);
-        assert_eq!(scan([text.as_bytes()]), Err(JsonFault::TooDeep { at: u64::from(DEEPEST) }));
+        assert_eq!(scan([text.as_bytes()]), Err(JsonFault::TooDeep { at: u64::from(MAX_DEPTH) }));
         let text = format!(r#"{{"params":{}{},"id":1}}"#, r#"{"a":["#.repeat(999), "]}".repeat(999));
         assert_eq!(scan([text.as_bytes()]).unwrap().id.unwrap().text.unwrap().as_slice(), b"1");
         // Each level closes as it opened, at every depth.
@@ -1416,7 +1416,7 @@ mod tests {
     }
 
     #[test]
-    fn long_strings_are_looked_at_everywhere() {
+    fn special_bytes_are_found_at_every_position_of_long_strings() {
         // Each kind of byte at each position of the wide steps.
         for length in (0..160).chain(PIECE - 4..PIECE + 4) {
             for (special, after) in [("\\\"", 0), ("é", 0), ("😀", 0), ("\\u00e9", 0), ("\u{1}", 1), ("\u{1f}", 1)] {
@@ -1554,7 +1554,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn json_is_what_serde_json_takes(text in prop_oneof![json(), message()], ends in "[ \t\r\n]{0,2}", mark: bool) {
+        fn valid_json_is_accepted_like_serde_json(text in prop_oneof![json(), message()], ends in "[ \t\r\n]{0,2}", mark: bool) {
             let text = format!("{}{ends}{text}{ends}", if mark { "\u{feff}" } else { "" });
             let result = at_every_cut(text.as_bytes());
             prop_assert!(result.is_ok(), "{}: {:?}", text, result);
@@ -1562,7 +1562,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_broken_is_what_serde_json_refuses(
+        fn mutated_json_is_judged_like_serde_json(
             text in prop_oneof![json(), message()],
             changes in prop::collection::vec(any::<(u16, u8, u8)>(), 1..4),
         ) {
@@ -1571,14 +1571,14 @@ mod tests {
         }
 
         #[test]
-        fn bytes_of_any_kind_are_judged_as_serde_json_does(text in prop::collection::vec(any::<u8>(), 0..40)) {
+        fn arbitrary_bytes_are_judged_like_serde_json(text in prop::collection::vec(any::<u8>(), 0..40)) {
             agrees(&text, &at_every_cut(&text));
             let text = [b"\"", &*text, b"\""].concat();
             agrees(&text, &at_every_cut(&text));
         }
 
         #[test]
-        fn a_message_is_seen_as_the_one_that_reads_it_whole(text in message()) {
+        fn scanner_agrees_with_the_message_parser(text in message()) {
             let found = read(&at_every_cut(text.as_bytes()).unwrap());
             let expected = match Message::parse(&Bytes::from(text.clone())) {
                 Ok(Parsed::One(one)) => {
@@ -1591,7 +1591,7 @@ mod tests {
         }
 
         #[test]
-        fn chunks_of_any_size_make_no_difference(
+        fn scan_result_does_not_depend_on_chunk_sizes(
             texts in prop::collection::vec(message(), 1..5),
             repeat in 1..200_usize,
             sizes in prop::collection::vec(1..3000_usize, 1..20),

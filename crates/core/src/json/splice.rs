@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_found_however_they_are_written() {
+    fn members_are_found_in_any_json_spelling() {
         let text = " { \"a\" : 1 ,\"b\\u0063\":[{\"a\":2},\"]\\\"\"],\"\":null , \"a\":{\"x\\\\\":-1e5}} ";
         let object = Object::of(text).unwrap();
         assert_eq!(object.get("a"), Some("{\"x\\\\\":-1e5}"), "the last one counts");
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_byte_stays() {
+    fn bytes_outside_of_an_edit_are_unchanged() {
         for (text, set, without, expected) in [
             ("{}", &[("a", "1")][..], &[][..], r#"{"a":1}"#),
             ("{ }", &[("a", "1"), ("b", "{}")], &[], r#"{"a":1,"b":{} }"#),
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_inside_of_values_that_stay_are_made_beside() {
+    fn nested_objects_can_be_edited_in_one_splice() {
         let text = r#"{"result":{"_meta":{"a":1,"b":2},"x":9007199254740993}}"#;
         let result = Object::of(text).unwrap().object("result").unwrap();
         let mut splice = Splice::new(text);
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_are_removed() {
+    fn matching_array_elements_are_removed() {
         let text = r#"{"tools":[ {"name":"a"} , {"name":"b"}]}"#;
         let mut splice = Splice::new(text);
         splice.remove_elements(Object::of(text).unwrap().get("tools").unwrap(), |tool| tool.contains("\"a\""));
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_text_gives_nothing_and_no_panic() {
+    fn splicing_malformed_json_does_not_panic() {
         for text in ["{", "{\"a", "{\"a\":", "{\"a\":[", "{\"a\":\"\\", "{,", "{\"a\":}", "{\"é\":\"\\é"] {
             let object = Object::of(text).unwrap();
             let _ = edited(text, &[("a", "1")], &["b"]);
@@ -370,7 +370,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_found_is_what_a_json_reader_finds(value in json(), pretty: bool) {
+        fn members_and_elements_match_those_of_serde_json(value in json(), pretty: bool) {
             let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
             match &value {
                 Value::Object(expected) => {
@@ -390,7 +390,7 @@ mod tests {
         }
 
         #[test]
-        fn an_edit_is_what_a_json_reader_would_make(value in json(), pretty: bool) {
+        fn edited_text_parses_to_the_edited_object(value in json(), pretty: bool) {
             let Value::Object(mut expected) = value else { return Ok(()) };
             let text = if pretty { serde_json::to_string_pretty(&expected) } else { serde_json::to_string(&expected) };
             let changed: Value = serde_json::from_str(&edited(&text.unwrap(), &[("a", "[7]")], &["b", "\""])).unwrap();

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_origin_sets_and_gets() {
+    fn cookies_are_set_by_and_sent_to_the_server_origin_only() {
         let cookies = Cookies::new(url("https://a.example.com/mcp"));
         set(&cookies, "https://a.example.com/mcp", &["lb=1; Path=/; Domain=example.com", "x=2; Path=/other"]);
         for other in
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_cannot_fill_memory() {
+    fn number_of_stored_cookies_is_limited() {
         let cookies = Cookies::new(url("http://h/mcp"));
         for round in 0..10_000 {
             let name = format!("n{round}=v");
@@ -151,7 +151,7 @@ mod tests {
     }
     /// Sets 1 MiB of cookies of maximum length in each of several hostile shapes, on a small stack.
     #[test]
-    fn the_worst_cookies_leave_a_header_of_bounded_size() {
+    fn hostile_cookies_give_a_header_of_limited_size() {
         let parts = ["a", ";", "=", "; Path=/", "; Domain=", "\"", "%00", "; Expires=Thu, 01", ", ", "Path=/a;"];
         let small = std::thread::Builder::new().stack_size(256 << 10).spawn(move || {
             for part in parts {

@@ -14,7 +14,7 @@ use http::{HeaderMap, StatusCode};
 use tokio::sync::watch;
 
 #[cfg(feature = "oauth")]
-use crate::auth::{Challenge, Need, SignIn, Token};
+use crate::auth::{Challenge, SignIn, Token, TokenRequirement};
 use crate::{
     config::{Config, HeaderSource},
     error::Error,
@@ -107,7 +107,7 @@ impl Credentials {
     /// Returns how many times a message may be sent again after this refusal. The limit keeps a message from being
     /// sent for ever to a server that accepts no credentials.
     #[cfg_attr(not(feature = "oauth"), expect(clippy::unused_self, reason = "only sign-ins use `self`"))]
-    pub(crate) fn most_tries(&self, refusal: HeaderRefusal<'_>) -> usize {
+    pub(crate) fn max_resends(&self, refusal: HeaderRefusal<'_>) -> usize {
         match refusal.status {
             #[cfg(feature = "oauth")]
             StatusCode::UNAUTHORIZED if self.signs_in(refusal.sent).is_some() => 2,
@@ -130,7 +130,7 @@ impl Credentials {
     ///
     /// # Errors
     /// The source failed, or the token cannot be renewed.
-    pub(crate) async fn renew_quietly(&self, refusal: HeaderRefusal<'_>) -> Result<bool, Error> {
+    pub(crate) async fn renew_without_prompt(&self, refusal: HeaderRefusal<'_>) -> Result<bool, Error> {
         if self.peek().version != refusal.sent.version
             || refusal.status == StatusCode::UNAUTHORIZED && self.read(refusal.sent).await?
         {
@@ -138,7 +138,7 @@ impl Credentials {
         }
         #[cfg(feature = "oauth")]
         if let (Some(sign_in), Some(token)) = (self.signs_in(refusal.sent), &refusal.sent.token) {
-            let token = sign_in.token(&Need::ahead(token), sign_in.patience()).await?;
+            let token = sign_in.token(&TokenRequirement::ahead(token), sign_in.patience()).await?;
             self.install(token);
             return Ok(true);
         }
@@ -165,7 +165,7 @@ impl Credentials {
         if let Some(sign_in) = self.signs_in(refusal.sent) {
             let challenge = Challenge::of(refusal.headers);
             let is_for_more = refusal.status == StatusCode::FORBIDDEN && challenge.wants_more_scope();
-            let need = Need::after(refusal.sent.token.as_ref(), challenge, is_for_more);
+            let need = TokenRequirement::after(refusal.sent.token.as_ref(), challenge, is_for_more);
             let wait = wait.map_or(sign_in.patience(), |wait| wait.min(sign_in.patience()));
             match sign_in.token(&need, wait).await {
                 Ok(token) => self.install(token),
@@ -235,7 +235,7 @@ impl Credentials {
         if !token.is_stale() {
             return;
         }
-        match sign_in.token(&Need::ahead(token), sign_in.patience()).await {
+        match sign_in.token(&TokenRequirement::ahead(token), sign_in.patience()).await {
             Ok(token) => self.install(token),
             Err(error) => tracing::debug!(error = %error, "the token is not renewed"),
         }
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_read_before_it_is_needed() {
+    async fn header_source_is_not_read_before_a_refusal() {
         let credentials = credentials(false, 1);
         assert!(credentials.current().await.unwrap().headers.is_empty());
     }

@@ -30,7 +30,7 @@ pub(crate) struct Protocol {
 
 /// How a message of the client is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Road {
+pub(crate) enum TranslationRoute {
     /// Unchanged.
     Direct,
     /// Translated from a legacy client to a modern server.
@@ -42,13 +42,13 @@ pub(crate) enum Road {
 impl Protocol {
     /// Returns how a request or notification of the client is sent. `is_translated` returns true if a legacy client
     /// has completed a handshake with the modern server.
-    pub(crate) fn road(&self, message: &Message, is_translated: impl FnOnce() -> bool) -> Road {
+    pub(crate) fn road(&self, message: &Message, is_translated: impl FnOnce() -> bool) -> TranslationRoute {
         match message.era() {
-            Era::Modern if self.modern == Some(false) => Road::ToLegacy,
+            Era::Modern if self.modern == Some(false) => TranslationRoute::ToLegacy,
             Era::Legacy if self.legacy == Some(false) && (message.method() == "initialize" || is_translated()) => {
-                Road::ToModern
+                TranslationRoute::ToModern
             }
-            _ => Road::Direct,
+            _ => TranslationRoute::Direct,
         }
     }
 
@@ -76,14 +76,14 @@ impl Protocol {
     }
 
     /// Records whether the server accepts modern requests.
-    pub(crate) fn modern_is(&mut self, taken: bool) {
+    pub(crate) fn set_modern(&mut self, taken: bool) {
         if self.modern.replace(taken) != Some(taken) {
             tracing::debug!(taken, "modern requests (2026-07-28)");
         }
     }
 
     /// Records whether the server accepts the legacy handshake.
-    pub(crate) fn legacy_is(&mut self, taken: bool) {
+    pub(crate) fn set_legacy(&mut self, taken: bool) {
         if self.legacy.replace(taken) != Some(taken) {
             tracing::debug!(taken, "the legacy handshake");
         }
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn r54_r68_what_a_reply_says_of_the_era() {
+    fn r54_r68_era_is_inferred_from_status_and_error_code() {
         for (method, status, error, expected) in [
             ("tools/call", 400, Some(-32_020), Some(true)),
             ("server/discover", 400, Some(-32_022), Some(true)),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn r54_what_a_result_says_of_the_era() {
+    fn r54_era_is_inferred_from_results() {
         for (method, result, expected) in [
             ("server/discover", r#"{"supportedVersions":[]}"#, Some(true)),
             ("server/discover", "{}", Some(false)),
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn r56_r68_what_makes_a_modern_server_a_legacy_one() {
+    fn r56_r68_modern_server_becomes_legacy_only_on_clear_legacy_refusals() {
         let mut protocol = Protocol::default();
         let judge_text = |protocol: &Protocol, status, error: Option<i64>, text: &str| {
             let error = error.map(|code| (code, text.to_owned()));
@@ -216,7 +216,7 @@ mod tests {
         let doubtful = [(400, Some(-32_602)), (404, Some(-32_601)), (400, Some(1)), (200, Some(-32_601)), (500, None)];
         let legacy = [(400, Some(-32_000)), (400, Some(-32_600)), (404, None), (405, None)];
         assert_eq!(doubtful.map(|(status, error)| judge(&protocol, status, error))[1], Some(false));
-        protocol.modern_is(true);
+        protocol.set_modern(true);
         assert_eq!(doubtful.map(|(status, error)| judge(&protocol, status, error)), [None; 5]);
         assert_eq!(legacy.map(|(status, error)| judge(&protocol, status, error)), [Some(false); 4]);
         assert_eq!(judge_text(&protocol, 400, Some(-32_002), "Resource not found"), None);
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn r81_each_message_goes_its_way() {
+    fn r81_translation_depends_on_message_and_server_era() {
         let initialize = message(r#"{"id":1,"method":"initialize","params":{"capabilities":{}}}"#);
         let list = message(r#"{"id":2,"method":"tools/list"}"#);
         let discover = message(r#"{"id":3,"method":"server/discover"}"#);
@@ -236,18 +236,24 @@ mod tests {
         let roads = |protocol: &Protocol, is_translated: bool| {
             [&initialize, &list, &discover].map(|message| protocol.road(message, || is_translated))
         };
-        assert_eq!(roads(&protocol, false), [Road::Direct; 3]);
-        protocol.modern_is(false);
-        assert_eq!(roads(&protocol, false), [Road::Direct, Road::Direct, Road::ToLegacy]);
-        protocol.modern_is(true);
-        protocol.legacy_is(false);
+        assert_eq!(roads(&protocol, false), [TranslationRoute::Direct; 3]);
+        protocol.set_modern(false);
         assert_eq!(
             roads(&protocol, false),
-            [Road::ToModern, Road::Direct, Road::Direct],
+            [TranslationRoute::Direct, TranslationRoute::Direct, TranslationRoute::ToLegacy]
+        );
+        protocol.set_modern(true);
+        protocol.set_legacy(false);
+        assert_eq!(
+            roads(&protocol, false),
+            [TranslationRoute::ToModern, TranslationRoute::Direct, TranslationRoute::Direct],
             "without a handshake there is no translation"
         );
-        assert_eq!(roads(&protocol, true), [Road::ToModern, Road::ToModern, Road::Direct]);
-        protocol.legacy_is(true);
-        assert_eq!(roads(&protocol, false), [Road::Direct; 3]);
+        assert_eq!(
+            roads(&protocol, true),
+            [TranslationRoute::ToModern, TranslationRoute::ToModern, TranslationRoute::Direct]
+        );
+        protocol.set_legacy(true);
+        assert_eq!(roads(&protocol, false), [TranslationRoute::Direct; 3]);
     }
 }

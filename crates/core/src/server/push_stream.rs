@@ -25,7 +25,7 @@ use tokio::{
 use crate::{
     config::Timeouts,
     error::{Error, ErrorKind},
-    gate::Hold,
+    gate::GateGuard,
     http::ServerUrl,
     random::random,
     secrets::Concealed,
@@ -36,7 +36,7 @@ use crate::{
         reply::Reply,
         retry::{self, Reopening},
     },
-    wire::{body::Lost, message::Message},
+    wire::{body::LostResponse, message::Message},
 };
 
 /// Receives the messages of the stream, and renews a session that the stream shows to be lost.
@@ -51,7 +51,7 @@ pub(crate) trait Audience: Send + Sync + 'static {
     fn receive(self: &Arc<Self>, message: Message) -> impl Future<Output = ()> + Send;
 
     /// Receives the report that a message could not be kept.
-    fn receive_lost(&self, lost: Lost) -> impl Future<Output = ()> + Send;
+    fn receive_lost(&self, lost: LostResponse) -> impl Future<Output = ()> + Send;
 
     /// Sets up a session that replaces the one of `epoch`.
     fn renew_session(self: &Arc<Self>, epoch: u64) -> impl Future<Output = Result<(), Error>> + Send;
@@ -59,7 +59,7 @@ pub(crate) trait Audience: Send + Sync + 'static {
 
 /// How long the client's messages wait for the push stream at the start of a session. A server without an event store
 /// loses messages that it pushes before the stream is open. Some servers answer the GET only when they have a message.
-const HEAD_START: Duration = Duration::from_millis(250);
+const PUSH_STREAM_WAIT: Duration = Duration::from_millis(250);
 
 /// The state of the stream, for the rest of the bridge to read and to set.
 #[derive(Debug)]
@@ -69,13 +69,13 @@ pub(crate) struct PushStream {
     /// A request waits for the endpoint, so the next try starts at once.
     hurry: Notify,
     /// Holds the client's messages back until the push stream is open.
-    hold: Mutex<Option<Hold>>,
+    hold: Mutex<Option<GateGuard>>,
     last_traffic: Mutex<Instant>,
     /// Counts the HTTP+SSE streams. Each stream has its own number in this process.
     streams: AtomicU64,
     /// True while the push stream is open.
     pushes: watch::Sender<bool>,
-    /// The server once took longer than `HEAD_START` to open the push stream. Messages do not wait for it again.
+    /// The server once took longer than `PUSH_STREAM_WAIT` to open the push stream. Messages do not wait for it again.
     is_slow: AtomicBool,
 }
 
@@ -119,9 +119,9 @@ impl PushStream {
         }
     }
 
-    /// Starts the push stream of a new session. `hold` is dropped when the server has answered the GET or `HEAD_START`
+    /// Starts the push stream of a new session. `hold` is dropped when the server has answered the GET or `PUSH_STREAM_WAIT`
     /// has passed, and at once if there is no GET.
-    pub(crate) fn push(&self, epoch: u64, hold: Option<Hold>) {
+    pub(crate) fn push(&self, epoch: u64, hold: Option<GateGuard>) {
         self.wanted.send_if_modified(|wanted| {
             let new = WantedStream::Push(epoch);
             let is_new = *wanted != WantedStream::Sse && std::mem::replace(wanted, new) != new;
@@ -262,7 +262,7 @@ impl Drop for PushGuard<'_> {
 }
 
 /// Keeps the push stream of this session open, until the server has nothing to push or the session is lost.
-async fn push(audience: &Arc<impl Audience>, mut hold: Option<Hold>) -> PushOutcome {
+async fn push(audience: &Arc<impl Audience>, mut hold: Option<GateGuard>) -> PushOutcome {
     let mut cursor = Cursor::new(audience.timeouts());
     let mut was_open = false;
     let mut failures = 0;
@@ -283,7 +283,7 @@ async fn push(audience: &Arc<impl Audience>, mut hold: Option<Hold>) -> PushOutc
             {
                 return PushOutcome::SessionLost;
             }
-            StreamEnd::Refused(status, _) if !is_passing(status) => {
+            StreamEnd::Refused(status, _) if !is_transient_status(status) => {
                 tracing::debug!(status = status.as_u16(), "the server pushes nothing");
                 return PushOutcome::Silent;
             }
@@ -343,7 +343,7 @@ async fn http_sse(audience: &Arc<impl Audience>) {
                 }
                 SseStream::Opening
             }
-            Err(StreamEnd::Refused(status, _)) if !is_passing(status) => {
+            Err(StreamEnd::Refused(status, _)) if !is_transient_status(status) => {
                 let why = format!("the server has no event stream there (HTTP {})", status.as_u16());
                 listener.stream.send_replace(SseStream::Down(Error::new(ErrorKind::InvalidAnswer, why)));
                 listener.close();
@@ -373,14 +373,14 @@ async fn http_sse(audience: &Arc<impl Audience>) {
     }
 }
 
-/// Opens a stream. Drops `hold` when the server has answered or `HEAD_START` has passed.
+/// Opens a stream. Drops `hold` when the server has answered or `PUSH_STREAM_WAIT` has passed.
 async fn open_ahead(
     audience: &impl Audience,
     last_event_id: Option<&Bytes>,
-    hold: Option<Hold>,
+    hold: Option<GateGuard>,
 ) -> Result<Reply, StreamEnd> {
     let mut opening = pin!(open(audience, false, last_event_id));
-    if let Ok(opened) = timeout(HEAD_START, &mut opening).await {
+    if let Ok(opened) = timeout(PUSH_STREAM_WAIT, &mut opening).await {
         return opened;
     }
     audience.server().push_stream.is_slow.store(true, Ordering::Relaxed);
@@ -427,14 +427,14 @@ async fn read(
     let mut brought = false;
     while let Ok(Some(chunk)) = reply.chunk().await {
         audience.server().push_stream.traffic();
-        if decoder.take_in(chunk).await.is_err() {
+        if decoder.feed_async(chunk).await.is_err() {
             break;
         }
         while let Some(message) = decoder.next_valid() {
             brought = true;
             audience.receive(message).await;
         }
-        for lost in decoder.take_lost() {
+        for lost in decoder.take_lost_responses() {
             audience.receive_lost(lost).await;
         }
         if let Some(text) = decoder.take_endpoint()
@@ -488,7 +488,7 @@ fn late() -> Error {
 }
 
 /// True if a later try may succeed after this status code.
-fn is_passing(status: StatusCode) -> bool {
+fn is_transient_status(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500..=599) && status != StatusCode::NOT_IMPLEMENTED
 }
 
@@ -497,7 +497,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn r50_r51_endpoints() {
+    fn r50_r51_sse_endpoint_must_have_the_server_origin() {
         let base = ServerUrl::parse("http://localhost:8080/a/sse?x=1").unwrap();
         for (text, expected) in [
             ("/messages?session=1", Some("http://localhost:8080/messages?session=1")),
@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn r30_r33_waits() {
+    fn r30_r33_reconnect_wait_follows_retry_hint_and_failures() {
         let timeouts = Timeouts::default();
         let mut cursor = Cursor::new(&timeouts);
         assert_eq!(cursor.wait(0, &timeouts), timeouts.reconnect);

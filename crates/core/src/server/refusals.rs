@@ -36,7 +36,7 @@ pub(super) fn is_about_session(text: &str) -> bool {
 /// True if a text says, in any wording, that a session is unknown, over or missing, or that the client must initialize
 /// first.
 pub(super) fn speaks_of_lost_session(text: &str) -> bool {
-    const OVER: [&str; 24] = [
+    const SESSION_ENDED_WORDS: [&str; 24] = [
         "not found",
         "unknown",
         "expired",
@@ -63,7 +63,8 @@ pub(super) fn speaks_of_lost_session(text: &str) -> bool {
         "without",
     ];
     let text = text.to_ascii_lowercase();
-    text.contains("session") && OVER.iter().any(|word| text.contains(word)) || lacks_initialization(&text)
+    text.contains("session") && SESSION_ENDED_WORDS.iter().any(|word| text.contains(word))
+        || lacks_initialization(&text)
 }
 
 /// True if a text in lower case says that the handshake is missing.

@@ -23,13 +23,13 @@ use super::{
 };
 
 /// The longest error page that is searched for a JSON-RPC error, in bytes.
-const LONGEST_PAGE: u64 = 1 << 20;
+const MAX_PAGE_BYTES: u64 = 1 << 20;
 /// How long an error page may take to arrive.
 const PAGE_TIME: Duration = Duration::from_secs(2);
 /// How much of an error page is kept as text, in bytes. If no one waits for an answer, no more than this is read.
-const BEGINNING: usize = 4096;
+const EXCERPT_BYTES: usize = 4096;
 /// How long an error page may take to arrive if no one waits for an answer.
-const BEGINNING_TIME: Duration = Duration::from_millis(250);
+const EXCERPT_TIME: Duration = Duration::from_millis(250);
 
 /// The response to a request. Status and headers have arrived; the body is still arriving.
 #[derive(Debug)]
@@ -72,14 +72,14 @@ impl Reply {
     /// Reads the body of a refusal. If it breaks off, stalls or is too long, returns its beginning. Reads little if no
     /// one waits for an answer (`is_wanted` is false).
     pub(crate) async fn page(&mut self, storage: &Arc<Storage>, is_wanted: bool) -> RefusalBody {
-        let (limit, time) = if is_wanted { (LONGEST_PAGE, PAGE_TIME) } else { (BEGINNING as u64, BEGINNING_TIME) };
+        let (limit, time) = if is_wanted { (MAX_PAGE_BYTES, PAGE_TIME) } else { (EXCERPT_BYTES as u64, EXCERPT_TIME) };
         let mut text = Vec::new();
         let mut decoder = Decoder::new(self.content_type(), limit, storage);
         let mut response = None;
         let gather = async {
             while let Some(chunk) = self.chunk().await? {
-                text.extend(chunk.iter().take(BEGINNING - text.len()));
-                decoder.take_in(chunk).await?;
+                text.extend(chunk.iter().take(EXCERPT_BYTES - text.len()));
+                decoder.feed_async(chunk).await?;
                 response = response_in(&mut decoder);
                 if response.is_some() {
                     break;
@@ -92,7 +92,7 @@ impl Reply {
             decoder.end(is_whole).await;
             response = response_in(&mut decoder);
         }
-        let is_whole = is_whole && !decoder.take_lost().into_iter().any(|lost| lost.error.is_too_large());
+        let is_whole = is_whole && !decoder.take_lost_responses().into_iter().any(|lost| lost.error.is_too_large());
         RefusalBody { text: text.into(), response, is_whole }
     }
 

@@ -27,7 +27,7 @@ use crate::{
     wire::headers,
 };
 
-const MOST_REDIRECTS: usize = 5;
+const MAX_REDIRECTS: usize = 5;
 /// After a sleep of the machine that is shorter than this, connections are still usable.
 const SHORT_SLEEP: Duration = Duration::from_secs(20);
 
@@ -102,11 +102,11 @@ impl Requests {
         last_event_id: Option<&Bytes>,
     ) -> Result<Reply, Error> {
         let mut reply = self.get_once(&session, last_event_id).await?;
-        if self.credentials.most_tries(reply.refusal()) > 0 {
+        if self.credentials.max_resends(reply.refusal()) > 0 {
             let renewed = if is_asked_for {
                 self.credentials.renew(reply.refusal(), None).await
             } else {
-                self.credentials.renew_quietly(reply.refusal()).await
+                self.credentials.renew_without_prompt(reply.refusal()).await
             };
             match renewed {
                 Ok(true) => return self.get_once(&session, last_event_id).await,
@@ -144,7 +144,7 @@ impl Requests {
     }
 
     /// Abandons all open connections, so that the next request opens a new one. Requests in flight go on.
-    pub(crate) fn distrust_connections(&self) {
+    pub(crate) fn discard_connections(&self) {
         let mut clients = lock(&self.clients);
         *clients = Arc::new(clients.renewed());
     }
@@ -156,7 +156,7 @@ impl Requests {
         let last = std::mem::replace(&mut *lock(&self.last_used), now);
         if has_slept(last, now) {
             tracing::debug!("the clock has jumped; opening new connections");
-            self.distrust_connections();
+            self.discard_connections();
         }
         Arc::clone(&lock(&self.clients))
     }
@@ -176,13 +176,13 @@ impl Requests {
         let mut url = target.clone();
         // After a redirect through another origin, the user's headers are not sent again, even to the server itself.
         let mut is_home = self.url.is_origin_of(&url);
-        for _ in 0..=MOST_REDIRECTS {
+        for _ in 0..=MAX_REDIRECTS {
             let known = is_home.then_some(&*user);
             let mut request = Request::new(body());
             *request.method_mut() = method.clone();
             *request.headers_mut() = headers(known);
             let response = self.send(&clients, &url, is_repeatable, request, known).await?;
-            match next_hop(&response, &url)? {
+            match redirect_target(&response, &url)? {
                 None => return Ok(Reply { response, user, why: None, begun: None }),
                 Some(target) => {
                     tracing::debug!(status = response.status().as_u16(), "redirected");
@@ -275,7 +275,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// # Errors
 /// The redirect leads from `https` to clear text and cannot be upgraded to `https`.
-fn next_hop(response: &Response<Body>, from: &ServerUrl) -> Result<Option<ServerUrl>, Error> {
+fn redirect_target(response: &Response<Body>, from: &ServerUrl) -> Result<Option<ServerUrl>, Error> {
     let keeps = matches!(
         response.status(),
         StatusCode::MOVED_PERMANENTLY
@@ -301,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_jump_of_the_wall_clock_is_a_sleep() {
+    fn wall_clock_jump_is_detected_as_system_sleep() {
         let start = (Instant::now(), SystemTime::now());
         let later = |awake, passed| (start.0 + Duration::from_secs(awake), start.1 + Duration::from_secs(passed));
         for (awake, passed, slept) in

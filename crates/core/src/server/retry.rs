@@ -34,12 +34,12 @@ use crate::{
 
 /// Maximum number of repeats of a message. The waits start at 100 ms and double, about 3 s in all: long enough for a
 /// server to start, and short enough that a client that probes for it gets its error in time (R79).
-const MOST_REPEATS: u32 = 5;
+const MAX_RETRIES: u32 = 5;
 /// Maximum total wait of a message, whatever the server asks for. Most clients give up after 60 s.
-const LONGEST_WAITS: Duration = Duration::from_secs(30);
+const MAX_TOTAL_WAIT: Duration = Duration::from_secs(30);
 /// Status codes by which a server or a gateway refuses a message, without running it, for its credentials, method,
 /// size or form. Other status codes may come from a tool that ran.
-const TURNED_AWAY: &[u16] = &[401, 403, 405, 406, 407, 411, 413, 414, 415, 417, 421, 425, 426, 428, 431];
+const REJECTED_BEFORE_RUNNING: &[u16] = &[401, 403, 405, 406, 407, 411, 413, 414, 415, 417, 421, 425, 426, 428, 431];
 
 /// Returns the fate of a message that was refused with this status code, and true if the server may have acted on it.
 /// `hint` is the wait that the server asks for.
@@ -50,7 +50,7 @@ pub(crate) fn judge(status: u16, hint: Option<Duration>) -> (Fate, bool) {
         503 if hint.is_some_and(|hint| !hint.is_zero()) => (Fate::Unread, false),
         408 | 502..=504 => (Fate::Interrupted, true),
         300..=399 => (Fate::Final, false),
-        status => (Fate::Final, !TURNED_AWAY.contains(&status)),
+        status => (Fate::Final, !REJECTED_BEFORE_RUNNING.contains(&status)),
     }
 }
 
@@ -78,8 +78,8 @@ impl Tries {
             Fate::Interrupted | Fate::Final => return None,
         }
         let wait = backoff(self.first_wait, self.repeats, random).max(error.retry_after().unwrap_or_default());
-        let waited = self.waited.checked_add(wait).filter(|waited| *waited <= LONGEST_WAITS)?;
-        if self.repeats >= MOST_REPEATS {
+        let waited = self.waited.checked_add(wait).filter(|waited| *waited <= MAX_TOTAL_WAIT)?;
+        if self.repeats >= MAX_RETRIES {
             return None;
         }
         self.repeats += 1;
@@ -112,11 +112,11 @@ pub(crate) struct Reopening {
 }
 
 /// The shortest wait that a server can ask for.
-const SHORTEST_REOPENING: Duration = Duration::from_millis(100);
+const MIN_REOPEN_DELAY: Duration = Duration::from_millis(100);
 /// The limit up to which waits grow.
-const LONGEST_REOPENING: Duration = Duration::from_secs(5);
+const MAX_REOPEN_DELAY: Duration = Duration::from_secs(5);
 /// A wait of at least this length that the server asked for does not grow: the server wants to be polled at that rate.
-const POLLING: Duration = Duration::from_secs(1);
+const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How many streams in a row may bring nothing before the waits grow.
 const PATIENCE: u32 = 4;
 
@@ -129,7 +129,7 @@ impl Reopening {
     /// Records the end of a stream. `asked` is the wait that the server asked for on it; `brought` is true if it had a
     /// message.
     pub(crate) fn ended(&mut self, asked: Option<Duration>, brought: bool) {
-        self.asked = asked.map(|asked| asked.max(SHORTEST_REOPENING)).or(self.asked);
+        self.asked = asked.map(|asked| asked.max(MIN_REOPEN_DELAY)).or(self.asked);
         self.in_vain = if brought { 0 } else { self.in_vain.saturating_add(1) };
     }
 
@@ -138,8 +138,8 @@ impl Reopening {
         let wait = self.asked.unwrap_or(self.usual);
         match self.in_vain.saturating_sub(PATIENCE) {
             0 => wait,
-            _ if self.asked.is_some_and(|asked| asked >= POLLING) => wait,
-            more => wait.max(wait.saturating_mul(1 << more.min(16)).min(LONGEST_REOPENING)),
+            _ if self.asked.is_some_and(|asked| asked >= MIN_POLL_INTERVAL) => wait,
+            more => wait.max(wait.saturating_mul(1 << more.min(16)).min(MAX_REOPEN_DELAY)),
         }
     }
 }
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn r96_what_may_have_run_is_repeated_only_if_it_reads() {
+    fn r96_interrupted_requests_are_retried_only_if_read_only() {
         let unread =
             [Error::new(ErrorKind::Connect, "x"), Error::new(ErrorKind::Dns, "x"), status(429), hinted(503, 1)];
         let interrupted = [
@@ -194,9 +194,9 @@ mod tests {
     }
 
     #[test]
-    fn r96_that_nothing_has_run_is_said_only_where_it_is_certain() {
+    fn r96_only_certain_statuses_report_that_nothing_has_run() {
         let certain: Vec<_> = (100..600).filter(|status| !judge(*status, None).1).collect();
-        let expected: Vec<u16> = (300..400).chain(TURNED_AWAY.iter().copied()).chain([429]).collect();
+        let expected: Vec<u16> = (300..400).chain(REJECTED_BEFORE_RUNNING.iter().copied()).chain([429]).collect();
         assert!(
             certain.iter().all(|status| expected.contains(status)) && certain.len() == expected.len(),
             "{certain:?}"
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_the_one_in_the_documents() {
+    fn retry_table_matches_the_documentation() {
         let rows = |text: &str, before: &str| -> Vec<String> {
             let rows = text.lines().filter_map(|line| line.strip_prefix(before)).filter(|line| line.starts_with("| "));
             let rows = rows.skip_while(|row| !row.starts_with("| what happened to the message"));
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_and_end() {
+    fn retry_waits_double_until_attempts_run_out() {
         let mut tries = Tries::new(FIRST);
         let error = Error::new(ErrorKind::Connect, "x");
         let waits: Vec<_> =
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn r95_hints_are_followed_up_to_a_limit() {
+    fn r95_retry_after_hints_are_followed_up_to_a_limit() {
         assert_eq!(Tries::new(FIRST).next_wait(&hinted(503, 7), "tools/call", 0.0), Some(Duration::from_secs(7)));
         assert_eq!(Tries::new(FIRST).next_wait(&hinted(503, 31), "tools/call", 0.0), None);
         assert_eq!(Tries::new(FIRST).next_wait(&hinted(503, u64::MAX), "tools/call", 0.0), None);
@@ -239,27 +239,27 @@ mod tests {
             let mut tries = Tries::new(FIRST);
             let waits: Vec<_> =
                 std::iter::from_fn(|| tries.next_wait(&hinted(429, seconds), "tools/call", 1.0)).take(100).collect();
-            assert!(waits.len() <= 5 && waits.iter().sum::<Duration>() <= LONGEST_WAITS, "{seconds}: {waits:?}");
+            assert!(waits.len() <= 5 && waits.iter().sum::<Duration>() <= MAX_TOTAL_WAIT, "{seconds}: {waits:?}");
         }
     }
 
     #[test]
-    fn r33_a_stream_is_not_opened_at_once_for_ever() {
+    fn r33_reopening_wait_grows_for_streams_without_messages() {
         let mut reopening = Reopening::new(Duration::from_secs(1));
         assert_eq!(reopening.wait(), Duration::from_secs(1));
         reopening.ended(Some(Duration::ZERO), true);
-        assert_eq!(reopening.wait(), SHORTEST_REOPENING);
+        assert_eq!(reopening.wait(), MIN_REOPEN_DELAY);
         for _ in 0..PATIENCE {
             reopening.ended(None, false);
-            assert_eq!(reopening.wait(), SHORTEST_REOPENING);
+            assert_eq!(reopening.wait(), MIN_REOPEN_DELAY);
         }
         let next = || {
             reopening.ended(Some(Duration::ZERO), false);
             reopening.wait()
         };
         let waits: Vec<_> = std::iter::repeat_with(next).take(100).collect();
-        assert!(waits.is_sorted() && waits[..3] == [2, 4, 8].map(|n| SHORTEST_REOPENING * n), "{waits:?}");
-        assert_eq!(waits[99], LONGEST_REOPENING);
+        assert!(waits.is_sorted() && waits[..3] == [2, 4, 8].map(|n| MIN_REOPEN_DELAY * n), "{waits:?}");
+        assert_eq!(waits[99], MAX_REOPEN_DELAY);
         reopening.ended(Some(Duration::from_hours(1)), false);
         assert_eq!(reopening.wait(), Duration::from_hours(1), "the wait that the server asks for is kept");
         reopening.ended(Some(Duration::from_millis(500)), true);

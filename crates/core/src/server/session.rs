@@ -14,8 +14,8 @@ use crate::{
 };
 
 /// Limits on the resource subscriptions that are kept for a new session: their number, and the bytes of one request.
-const MOST_SUBSCRIPTIONS: usize = 1000;
-const LONGEST_SUBSCRIPTION: usize = 16 << 10;
+const MAX_SUBSCRIPTIONS: usize = 1000;
+const MAX_SUBSCRIPTION_BYTES: usize = 16 << 10;
 
 /// The codes of errors about sessions.
 const SESSION_CODES: [i64; 5] = [-32_000, -32_001, -32_002, -32_600, -32_602];
@@ -126,7 +126,7 @@ impl Session {
     ///
     /// # Errors
     /// The offer lacks something that the client was granted (R39).
-    pub(crate) fn ended_by(&mut self, offer: &ServerOffer) -> Result<(), String> {
+    pub(crate) fn end_for_modern(&mut self, offer: &ServerOffer) -> Result<(), String> {
         self.grants(offer)?;
         self.close();
         Ok(())
@@ -151,7 +151,7 @@ impl Session {
             "resources/subscribe" => {
                 if let Some(uri) = request.uri() {
                     self.subscriptions.retain(|(known, _)| *known != uri);
-                    if self.subscriptions.len() < MOST_SUBSCRIPTIONS && request.bytes().len() <= LONGEST_SUBSCRIPTION {
+                    if self.subscriptions.len() < MAX_SUBSCRIPTIONS && request.bytes().len() <= MAX_SUBSCRIPTION_BYTES {
                         self.subscriptions.push((uri, request.clone()));
                     } else {
                         tracing::warn!("a subscription is over the limits; a new session will not have it");
@@ -168,7 +168,7 @@ impl Session {
     }
 
     /// True if the server logs at the level that this `logging/setLevel` sets.
-    pub(crate) fn logs_like(&self, set_level: &Message) -> bool {
+    pub(crate) fn has_log_level_of(&self, set_level: &Message) -> bool {
         self.log_level.as_ref().is_some_and(|known| known.bytes() == set_level.bytes())
     }
 
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn r23_r25_nothing_before_initialize_and_both_after() {
+    fn r23_r25_session_and_version_headers_start_after_initialize() {
         assert!(headers(&Session::default()).is_empty() && !Session::default().is_open());
         let mut session = initialized("2025-03-26", &[]);
         assert_eq!(
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn r24_only_visible_ascii_ids() {
+    fn r24_session_ids_must_be_visible_ascii() {
         for bad in [&b""[..], b"a b", b"a\tb", b"\xe9"] {
             let mut session = Session::default();
             session.open(Some(&HeaderValue::from_bytes(bad).unwrap()), None);
@@ -287,14 +287,14 @@ mod tests {
     }
 
     #[test]
-    fn r24_the_id_is_not_shown() {
+    fn r24_session_id_is_not_in_debug_output() {
         let mut session = Session::default();
         session.open(Some(&HeaderValue::from_static("hunter2")), None);
         assert!(!format!("{session:?}").contains("hunter2"));
     }
 
     #[test]
-    fn r38_r40_how_a_lost_session_looks() {
+    fn r38_r40_responses_that_mean_a_lost_session() {
         let session = initialized("2025-06-18", &[]);
         for (status, body, lost) in [
             (404, "", true),
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn r38_what_may_come_from_a_tool_must_name_the_session() {
+    fn r38_refusals_that_may_be_tool_errors_must_name_the_session() {
         let session = initialized("2025-06-18", &[]);
         for (status, code, text, lost) in [
             (404, -32_001, "Session not found", true),
@@ -367,17 +367,17 @@ mod tests {
     }
 
     #[test]
-    fn r39_a_modern_server_ends_a_session_if_it_offers_as_much() {
+    fn r39_legacy_session_ends_only_if_the_modern_server_offers_as_much() {
         let mut session = initialized("2025-03-26", &["tools"]);
         let epoch = session.epoch();
-        assert!(session.ended_by(&offer("2025-11-25", &["prompts"])).unwrap_err().contains("tools"));
+        assert!(session.end_for_modern(&offer("2025-11-25", &["prompts"])).unwrap_err().contains("tools"));
         assert!(session.is_open());
-        assert!(session.ended_by(&offer("2025-11-25", &["prompts", "tools"])).is_ok());
+        assert!(session.end_for_modern(&offer("2025-11-25", &["prompts", "tools"])).is_ok());
         assert!(!session.is_open() && headers(&session).is_empty() && session.epoch() > epoch);
     }
 
     #[test]
-    fn r39_what_a_new_session_is_told() {
+    fn r39_log_level_and_subscriptions_are_replayed_in_a_new_session() {
         let mut session = initialized("2025-06-18", &[]);
         for request in [
             r#"{"id":1,"method":"logging/setLevel","params":{"level":"info"}}"#,

@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn r54_r55_which_refusal_means_an_old_server() {
+    fn r54_r55_refusals_that_cause_the_sse_fallback() {
         let fallback = |mode, status, body: &'static str| {
             let route = TransportChoice::new(mode);
             route.fallback(StatusCode::from_u16(status).unwrap(), &page(body)).is_some()
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn r56_a_verdict_is_kept_until_it_proves_wrong() {
+    fn r56_transport_choice_is_kept_until_it_fails() {
         let route = TransportChoice::new(TransportMode::Auto);
         route.decide(Transport::Http);
         route.decide(Transport::Sse);

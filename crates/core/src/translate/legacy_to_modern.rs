@@ -26,19 +26,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 /// The most resources that a client can subscribe to. Each change sends the full list to the server.
-pub(crate) const MOST_SUBSCRIPTIONS: usize = 1_000;
+pub(crate) const MAX_SUBSCRIPTIONS: usize = 1_000;
 /// The longest URI of a subscription, in bytes.
-pub(crate) const LONGEST_URI: usize = 8 * 1024;
+pub(crate) const MAX_URI_BYTES: usize = 8 * 1024;
 /// The most questions in one round. Each becomes a request to the client.
-pub(crate) const MOST_QUESTIONS: usize = 100;
+pub(crate) const MAX_QUESTIONS: usize = 100;
 /// The most tools to remember whose results are not objects.
-const MOST_WRAPPED_TOOLS: usize = 10_000;
+const MAX_WRAPPED_TOOLS: usize = 10_000;
 /// The longest name of such a tool, in bytes.
-const LONGEST_TOOL_NAME: usize = 1024;
+const MAX_TOOL_NAME_BYTES: usize = 1024;
 /// The deepest level of an output schema that is searched. A deeper schema is withheld from the client.
-const DEEPEST_SCHEMA: usize = 64;
+const MAX_SCHEMA_DEPTH: usize = 64;
 /// The longest list of capabilities that an error names, in bytes.
-const LONGEST_CAPABILITY_LIST: usize = 200;
+const MAX_CAPABILITY_LIST_LENGTH: usize = 200;
 
 /// The protocol versions whose handshake is supported. A client that requests another version gets the newest of these.
 const LEGACY_VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", NEWEST_LEGACY_VERSION];
@@ -71,7 +71,7 @@ pub(crate) struct LegacyClient {
     log_level: Option<String>,
     /// The client's subscriptions: each URI, and its spelling in the client's JSON.
     subscriptions: BTreeMap<String, String>,
-    offer: Offer,
+    offer: OfferedNotifications,
     /// Tools whose output schema the client sees wrapped (see [`wrapped_schema`]).
     wrapped_tools: BTreeSet<String>,
     /// The number of elicitations that got an id here.
@@ -80,7 +80,7 @@ pub(crate) struct LegacyClient {
 
 /// The notifications that the server offers.
 #[derive(Debug, Default)]
-struct Offer {
+struct OfferedNotifications {
     /// The lists, under their names in a subscription.
     lists: Vec<&'static str>,
     has_subscriptions: bool,
@@ -140,7 +140,7 @@ impl LegacyClient {
             info: params.and_then(|params| params.object("clientInfo")).map(|info| info.as_str().to_owned()),
             log_level: None,
             subscriptions: BTreeMap::new(),
-            offer: Offer::default(),
+            offer: OfferedNotifications::default(),
             wrapped_tools: BTreeSet::new(),
             elicitations: 0,
         }
@@ -184,7 +184,7 @@ impl LegacyClient {
         };
         let lists =
             [("tools", "toolsListChanged"), ("prompts", "promptsListChanged"), ("resources", "resourcesListChanged")];
-        self.offer = Offer {
+        self.offer = OfferedNotifications {
             lists: lists.into_iter().filter(|(name, _)| has(name, "listChanged")).map(|(_, list)| list).collect(),
             has_subscriptions: has("resources", "subscribe"),
         };
@@ -347,11 +347,11 @@ impl LegacyClient {
         if self.subscriptions.contains_key(&uri) {
             return answered(reply(request, "{}"));
         }
-        if spelt.len() > LONGEST_URI {
-            return refused(request, INVALID_PARAMS, &format!("a uri has at most {LONGEST_URI} bytes"));
+        if spelt.len() > MAX_URI_BYTES {
+            return refused(request, INVALID_PARAMS, &format!("a uri has at most {MAX_URI_BYTES} bytes"));
         }
-        if self.subscriptions.len() >= MOST_SUBSCRIPTIONS {
-            let why = format!("there are {MOST_SUBSCRIPTIONS} subscriptions already, which is the most");
+        if self.subscriptions.len() >= MAX_SUBSCRIPTIONS {
+            let why = format!("there are {MAX_SUBSCRIPTIONS} subscriptions already, which is the most");
             return refused(request, INVALID_REQUEST, &why);
         }
         self.subscriptions.insert(uri, spelt.to_owned());
@@ -417,7 +417,7 @@ impl LegacyClient {
     /// check the results.
     fn wrap_schemas<'a>(&mut self, splice: &mut Splice<'a>, result: Object<'a>) {
         for tool in result.get("tools").into_iter().flat_map(elements).filter_map(Object::of) {
-            let name = tool.string("name").filter(|name| name.len() <= LONGEST_TOOL_NAME);
+            let name = tool.string("name").filter(|name| name.len() <= MAX_TOOL_NAME_BYTES);
             let Some(written) = tool.get("outputSchema") else {
                 self.unwrap_tool(name.as_deref());
                 continue;
@@ -428,7 +428,7 @@ impl LegacyClient {
                 continue;
             }
             let name =
-                name.filter(|name| self.wrapped_tools.len() < MOST_WRAPPED_TOOLS || self.wrapped_tools.contains(name));
+                name.filter(|name| self.wrapped_tools.len() < MAX_WRAPPED_TOOLS || self.wrapped_tools.contains(name));
             match (schema.and_then(wrapped_schema), name) {
                 (Some(wrapped), Some(name)) => {
                     splice.replace(written, wrapped);
@@ -462,9 +462,9 @@ impl LegacyClient {
                 .with_detail(key)
         };
         let asked = Object::of(asked).ok_or_else(|| unreadable("inputRequests"))?;
-        let asked: Vec<_> = asked.members().take(MOST_QUESTIONS + 1).collect();
-        if asked.len() > MOST_QUESTIONS {
-            let why = format!("the server asks for more than {MOST_QUESTIONS} inputs at once");
+        let asked: Vec<_> = asked.members().take(MAX_QUESTIONS + 1).collect();
+        if asked.len() > MAX_QUESTIONS {
+            let why = format!("the server asks for more than {MAX_QUESTIONS} inputs at once");
             return Err(Error::new(ErrorKind::InvalidAnswer, why));
         }
         for (at, member) in asked.iter().enumerate() {
@@ -686,12 +686,12 @@ fn mapped_error(answer: &Message) -> Option<Message> {
             .into_iter()
             .flat_map(Object::members)
             .map(|feature| format!("{name}.{}", feature.name()))
-            .take(LONGEST_CAPABILITY_LIST)
+            .take(MAX_CAPABILITY_LIST_LENGTH)
             .collect();
         let comma = if names.is_empty() { "" } else { ", " };
         names = names + comma + &if features.is_empty() { name } else { features.join(", ") };
-        if names.len() > LONGEST_CAPABILITY_LIST {
-            names.truncate(names.floor_char_boundary(LONGEST_CAPABILITY_LIST));
+        if names.len() > MAX_CAPABILITY_LIST_LENGTH {
+            names.truncate(names.floor_char_boundary(MAX_CAPABILITY_LIST_LENGTH));
             names += "...";
             break;
         }
@@ -757,7 +757,7 @@ fn wrapped_schema(schema: Object<'_>) -> Option<String> {
     let mut splice = Splice::new(schema.as_str());
     let mut left = vec![(schema.as_str(), false, 0)];
     while let Some((value, is_map, depth)) = left.pop() {
-        if depth > DEEPEST_SCHEMA {
+        if depth > MAX_SCHEMA_DEPTH {
             return None;
         }
         let Some(object) = Object::of(value) else {
@@ -890,7 +890,7 @@ mod tests {
     const META: &str = r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"roots":{"listChanged":true},"sampling":{"tools":{}},"elicitation":{"form":{},"url":{}}},"io.modelcontextprotocol/clientInfo":{"name":"ide","version":"3"}"#;
 
     #[test]
-    fn the_version_is_written_the_same_everywhere() {
+    fn modern_version_json_constant_matches_the_modern_version() {
         assert_eq!(MODERN_VERSION_JSON, Value::from(crate::wire::revision::MODERN_VERSION).to_string());
     }
 
@@ -912,7 +912,7 @@ mod tests {
     }
 
     #[test]
-    fn from_client_capabilities_are_declared_as_they_were_but_for_tasks() {
+    fn from_client_capabilities_are_forwarded_verbatim_except_tasks() {
         let declared = |capabilities: &str| client_of("2025-11-25", capabilities).capabilities;
         for verbatim in
             [r#"{ "elicitation" : {} , "x":1e400}"#, "{}", r#"{"extensions":{"io.modelcontextprotocol/ui":{}}}"#]
@@ -929,7 +929,7 @@ mod tests {
     }
 
     #[test]
-    fn from_client_initialized_and_other_notifications_of_the_past_go_nowhere() {
+    fn from_client_legacy_notifications_are_dropped() {
         for method in ["initialized", "roots/list_changed", "cancelled", "progress", "tasks/status"] {
             let notification = message(&format!(r#"{{"jsonrpc":"2.0","method":"notifications/{method}"}}"#));
             assert!(matches!(connected().take(&notification), FromLegacy::Nothing), "{method}");
@@ -946,7 +946,7 @@ mod tests {
     }
 
     #[test]
-    fn from_client_the_log_level_goes_with_later_requests() {
+    fn from_client_log_level_is_added_to_later_requests() {
         let mut client = connected();
         let set = |level: &str| format!(r#"{{"id":1,"method":"logging/setLevel","params":{{"level":{level}}}}}"#);
         let level = |client: &mut LegacyClient| {
@@ -964,7 +964,7 @@ mod tests {
     }
 
     #[test]
-    fn from_client_subscriptions_change_what_is_listened_to() {
+    fn from_client_resource_subscriptions_change_the_listen_filter() {
         let mut client = connected();
         let uris = |client: &LegacyClient| {
             value(&client.listen().unwrap())["params"]["notifications"]["resourceSubscriptions"].clone()
@@ -993,7 +993,7 @@ mod tests {
     #[test]
     fn from_client_subscriptions_have_limits() {
         let mut client = connected();
-        for number in 0..MOST_SUBSCRIPTIONS {
+        for number in 0..MAX_SUBSCRIPTIONS {
             subscribed(&mut client, "subscribe", &format!("\"a:{number}\""));
         }
         let one_more = r#"{"id":5,"method":"resources/subscribe","params":{"uri":"b:"}}"#;
@@ -1002,12 +1002,12 @@ mod tests {
         assert_eq!(refusal["error"]["data"]["source"], "mcp-gangway");
         subscribed(&mut client, "unsubscribe", "\"a:0\"");
         subscribed(&mut client, "subscribe", "\"b:\"");
-        let long = one_more.replace("b:", &"b".repeat(LONGEST_URI));
+        let long = one_more.replace("b:", &"b".repeat(MAX_URI_BYTES));
         assert_eq!(answer_of(&mut connected(), &long)["error"]["code"], -32602);
     }
 
     #[test]
-    fn from_client_no_subscriptions_where_none_are_offered() {
+    fn from_client_resource_subscriptions_are_refused_if_not_offered() {
         let mut client = client();
         initialized(&mut client, r#"{"capabilities":{"resources":{"subscribe":false},"tools":{}}}"#).unwrap();
         for method in ["subscribe", "unsubscribe"] {
@@ -1018,7 +1018,7 @@ mod tests {
     }
 
     #[test]
-    fn from_client_what_is_listened_to_is_what_the_server_tells_of() {
+    fn from_client_listen_asks_only_for_offered_notifications() {
         let listen = connected().listen().unwrap();
         assert_eq!(
             listen.text(),
@@ -1033,7 +1033,7 @@ mod tests {
     }
 
     #[test]
-    fn from_client_requests_are_given_meta_and_keep_the_rest_byte_for_byte() {
+    fn from_client_requests_get_meta_and_are_otherwise_unchanged() {
         for (given, expected) in [
             (
                 r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"deploy","arguments":{"env":"prod"},"_meta":{"progressToken":"p7"}}}"#,
@@ -1067,7 +1067,7 @@ mod tests {
     }
 
     #[test]
-    fn from_client_tasks_are_not_there() {
+    fn from_client_task_methods_are_refused_and_task_params_removed() {
         for method in ["get", "result", "list", "cancel"] {
             let request = format!(r#"{{"id":1,"method":"tasks/{method}","params":{{"taskId":"t"}}}}"#);
             assert_eq!(answer_of(&mut connected(), &request)["error"]["code"], -32601);
@@ -1087,7 +1087,7 @@ mod tests {
     // From the server.
 
     #[test]
-    fn from_server_discover_result_becomes_that_of_initialize() {
+    fn from_server_discover_result_becomes_the_initialize_result() {
         let mut client = client_of("2025-06-18", "{}");
         let answer = initialized(
             &mut client,
@@ -1100,7 +1100,7 @@ mod tests {
     }
 
     #[test]
-    fn from_server_the_version_is_the_client_s_if_it_is_known() {
+    fn from_server_initialize_result_repeats_a_known_client_version() {
         for (asked, given) in [
             ("2024-11-05", "2024-11-05"),
             ("2025-03-26", "2025-03-26"),
@@ -1114,7 +1114,7 @@ mod tests {
     }
 
     #[test]
-    fn from_server_the_server_has_a_name_in_any_case() {
+    fn from_server_initialize_result_always_has_a_server_name() {
         for (result, name) in [
             (r#"{"serverInfo":{"name":"top","version":"1"}}"#, "top"),
             (
@@ -1135,7 +1135,7 @@ mod tests {
     }
 
     #[test]
-    fn from_server_a_failed_discovery_is_the_answer_to_initialize() {
+    fn from_server_failed_discover_fails_initialize() {
         let initialize = message(r#"{"id":"i","method":"initialize"}"#);
         for (discovered, code) in [
             (r#"{"id":"d","error":{"code":-32022,"message":"no","data":{"supported":["2027-01-01"]}}}"#, -32022),
@@ -1155,7 +1155,7 @@ mod tests {
     }
 
     #[test]
-    fn from_server_a_complete_result_loses_what_is_modern_and_nothing_else() {
+    fn from_server_modern_members_are_removed_from_complete_results() {
         for (given, expected) in [
             (r#"{"resultType":"complete","content":[{"x":1e400}]}"#, r#"{"content":[{"x":1e400}]}"#),
             (
@@ -1185,7 +1185,7 @@ mod tests {
     }
 
     #[test]
-    fn from_server_structured_content_becomes_an_object() {
+    fn from_server_structured_content_is_wrapped_in_an_object() {
         let mut client = connected();
         for content in ["[1,2]", "null", "1e400", "\"\\ud800\""] {
             let answer = last(&mut client, "tools/call", &format!(r#"{{"structuredContent":{content},"content":[]}}"#));
@@ -1200,7 +1200,7 @@ mod tests {
     }
 
     #[test]
-    fn from_server_output_schemas_become_those_of_objects() {
+    fn from_server_output_schemas_are_wrapped_in_an_object_schema() {
         let mut client = connected();
         let list = |client: &mut LegacyClient, schema: &str| {
             last(
@@ -1273,7 +1273,7 @@ mod tests {
     }
 
     #[test]
-    fn from_server_each_round_has_its_own_answers_and_state() {
+    fn from_server_each_retry_has_only_its_own_responses_and_state() {
         let mut client = connected();
         let call = sent(&mut client, r#"{"id":7,"method":"prompts/get","params":{"name":"p"}}"#);
         let first = asked(&mut client, r#"{"a":{"method":"roots/list"}}"#).unwrap();
@@ -1294,7 +1294,7 @@ mod tests {
     }
 
     #[test]
-    fn from_server_questions_keep_their_order_and_keys() {
+    fn from_server_input_requests_keep_their_order_and_keys() {
         let mut client = connected();
         let round = asked(
             &mut client,
@@ -1312,7 +1312,7 @@ mod tests {
     }
 
     #[test]
-    fn from_server_a_refused_question_cancels_or_fails() {
+    fn from_server_refused_input_cancels_elicitation_or_fails_the_call() {
         let mut client = connected();
         let call = sent(&mut client, r#"{"id":7,"method":"tools/call","params":{"name":"p"}}"#);
         let refusal =
@@ -1332,7 +1332,7 @@ mod tests {
     }
 
     #[test]
-    fn from_server_what_the_client_did_not_declare_is_not_asked() {
+    fn from_server_input_requests_need_a_declared_client_capability() {
         let url = r#"{"k":{"method":"elicitation/create","params":{"mode":"url","url":"http://x","message":""}}}"#;
         let form = r#"{"k":{"method":"elicitation/create","params":{"message":"?","requestedSchema":{}}}}"#;
         let sampling = r#"{"k":{"method":"sampling/createMessage","params":{}}}"#;
@@ -1374,7 +1374,7 @@ mod tests {
     }
 
     #[test]
-    fn from_server_an_elicitation_by_url_is_given_the_id_it_needs() {
+    fn from_server_url_elicitation_gets_an_elicitation_id() {
         let mut client = connected();
         let mut ids = Vec::new();
         for _ in 0..2 {
@@ -1391,7 +1391,7 @@ mod tests {
     }
 
     #[test]
-    fn from_server_progress_and_messages_of_a_stream_pass() {
+    fn from_server_progress_notifications_are_unchanged() {
         // The sender forwards them. They also pass on the listen stream.
         let progress =
             r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"p7","progress":1e400}}"#;
@@ -1399,7 +1399,7 @@ mod tests {
     }
 
     #[test]
-    fn from_server_events_lose_their_subscription() {
+    fn from_server_subscription_id_is_removed_from_notifications() {
         let event = |text: &str| LegacyClient::event(message(text)).map(|event| event.text().to_owned());
         assert_eq!(
             event(r#"{"method":"notifications/resources/updated","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":1},"uri":"\u0061:"}}"#).unwrap(),
@@ -1428,7 +1428,7 @@ mod tests {
     }
 
     #[test]
-    fn from_server_errors_pass_but_for_a_missing_capability() {
+    fn from_server_errors_are_unchanged_except_missing_capability() {
         let answer =
             |text: &str| match connected().answer(&message(r#"{"id":7,"method":"resources/read"}"#), message(text)) {
                 Translated::Final(answer) => answer.text().to_owned(),
@@ -1461,9 +1461,9 @@ mod tests {
     }
 
     #[test]
-    fn hostile_questions_are_errors() {
+    fn invalid_input_requests_are_errors() {
         let mut client = connected();
-        let many: Vec<_> = (0..=MOST_QUESTIONS).map(|key| format!(r#""{key}":{{"method":"roots/list"}}"#)).collect();
+        let many: Vec<_> = (0..=MAX_QUESTIONS).map(|key| format!(r#""{key}":{{"method":"roots/list"}}"#)).collect();
         let many = format!("{{{}}}", many.join(","));
         for bad in [
             "[]",
@@ -1518,7 +1518,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_added_to_params_can_be_taken_away(params in json(), pretty: bool) {
+        fn added_meta_is_the_only_change_to_request_params(params in json(), pretty: bool) {
             let Value::Object(mut params) = params else { return Ok(()) };
             if params.get("_meta").is_some_and(|meta| !meta.is_object()) {
                 params.remove("_meta");
@@ -1536,7 +1536,7 @@ mod tests {
         }
 
         #[test]
-        fn what_a_server_adds_to_results_is_taken_away(result in json(), pretty: bool) {
+        fn modern_result_members_are_removed_from_any_result(result in json(), pretty: bool) {
             let Value::Object(mut plain) = result else { return Ok(()) };
             for name in ["resultType", "ttlMs", "cacheScope", "_meta"] {
                 plain.remove(name);
@@ -1552,7 +1552,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_that_is_said_ends_in_a_panic(
+        fn arbitrary_json_from_either_side_does_not_panic(
             method in prop::sample::select(vec![
                 "initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe", "tools/list",
                 "tools/call", "tasks/get", "x",

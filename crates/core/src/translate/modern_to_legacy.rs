@@ -22,11 +22,11 @@ use crate::{
 };
 
 /// The most resources that one subscription can name. The server gets a request for each.
-pub(crate) const MOST_URIS: usize = 1_000;
+pub(crate) const MAX_URIS: usize = 1_000;
 /// The most bytes of JSON for all of these together. Each notification is compared with them.
-const LONGEST_URIS: usize = 256 << 10;
+const MAX_URI_LIST_BYTES: usize = 256 << 10;
 /// The most questions in one round, and the most responses in a retry.
-pub(crate) const MOST_QUESTIONS: usize = 100;
+pub(crate) const MAX_QUESTIONS: usize = 100;
 
 /// The requests that can be answered with questions (modern specification, "Multi Round-Trip Requests").
 const HELD: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
@@ -271,7 +271,7 @@ pub(crate) fn notification(notification: Message, level: Option<&str>) -> Option
 /// Adapts a notification of a held call for the client that continued the call with `retry`. The server only knows the
 /// progress token of the first request, and the client expects that of the last. Returns `None` for progress that the
 /// retry did not ask for.
-pub(crate) fn taken_over(notification: Message, retry: &Message) -> Option<Message> {
+pub(crate) fn adapt_notification(notification: Message, retry: &Message) -> Option<Message> {
     if notification.method() != "notifications/progress" {
         return Some(notification);
     }
@@ -345,11 +345,11 @@ pub(crate) fn response(question: &Message, input: &str) -> Message {
 /// decline.
 pub(crate) fn declined(request: &Message, responses: &[(String, String)]) -> Option<Message> {
     let fault = Fault::new(INTERNAL_ERROR, "the server wants the user to open a URL first, which was declined");
-    responses.iter().any(|(_, response)| says_no(response)).then(|| fault.answer(request))
+    responses.iter().any(|(_, response)| declines_or_cancels(response)).then(|| fault.answer(request))
 }
 
 /// True if this response to an elicitation, in JSON, declines or cancels.
-pub(crate) fn says_no(response: &str) -> bool {
+pub(crate) fn declines_or_cancels(response: &str) -> bool {
     let action = Object::of(response).and_then(|response| response.string("action"));
     action.is_some_and(|action| action == "decline" || action == "cancel")
 }
@@ -416,7 +416,7 @@ impl Subscription {
     }
 
     /// Removes resources that the server does not watch.
-    pub(crate) fn leave_out(&mut self, unwatched: &HashSet<String>) {
+    pub(crate) fn remove_unwatched(&mut self, unwatched: &HashSet<String>) {
         self.uris.iter_mut().for_each(|uris| uris.retain(|own| !unwatched.contains(own)));
     }
 
@@ -574,13 +574,13 @@ fn required_elicitations(request: &Message, answer: &Message) -> Option<Vec<Mess
     }
     let wanted = error.object("data")?.get("elicitations")?;
     let questions: Vec<_> = elements(wanted)
-        .take(MOST_QUESTIONS + 1)
+        .take(MAX_QUESTIONS + 1)
         .map(|params| made(format!(r#"{{"jsonrpc":"2.0","id":0,"method":"elicitation/create","params":{params}}}"#)))
         .collect();
     let is_url = |question: &Message| {
         question.params().and_then(|params| params.string("mode")).is_some_and(|mode| mode == "url")
     };
-    let can_be_asked = (1..=MOST_QUESTIONS).contains(&questions.len())
+    let can_be_asked = (1..=MAX_QUESTIONS).contains(&questions.len())
         && questions.iter().all(|question| is_url(question) && is_question(request, question));
     can_be_asked.then_some(questions)
 }
@@ -590,8 +590,8 @@ fn read_responses(json: &str) -> Result<Vec<(String, String)>, Fault> {
     let object = Object::of(json).ok_or_else(|| Fault::invalid("inputResponses must be an object"))?;
     let mut responses: Vec<(String, String)> = Vec::new();
     for (number, member) in object.members().enumerate() {
-        if number == MOST_QUESTIONS {
-            return Err(Fault::invalid(format!("inputResponses has more than {MOST_QUESTIONS} members")));
+        if number == MAX_QUESTIONS {
+            return Err(Fault::invalid(format!("inputResponses has more than {MAX_QUESTIONS} members")));
         }
         if Object::of(member.value).is_none() {
             return Err(Fault::invalid("each of inputResponses must be an object"));
@@ -609,14 +609,14 @@ fn read_uris(json: &str) -> Result<Vec<String>, Fault> {
     if !json.starts_with('[') {
         return Err(malformed());
     }
-    if json.len() > LONGEST_URIS {
-        return Err(Fault::invalid(format!("resourceSubscriptions has more than {LONGEST_URIS} bytes")));
+    if json.len() > MAX_URI_LIST_BYTES {
+        return Err(Fault::invalid(format!("resourceSubscriptions has more than {MAX_URI_LIST_BYTES} bytes")));
     }
     let mut known = HashSet::new();
     let mut uris = Vec::new();
     for (number, uri) in elements(json).enumerate() {
-        if number == MOST_URIS {
-            return Err(Fault::invalid(format!("resourceSubscriptions has more than {MOST_URIS} elements")));
+        if number == MAX_URIS {
+            return Err(Fault::invalid(format!("resourceSubscriptions has more than {MAX_URIS} elements")));
         }
         let uri: String = serde_json::from_str(uri).map_err(|_| malformed())?;
         if known.insert(uri.clone()) {
@@ -768,7 +768,7 @@ mod tests {
     }
 
     #[test]
-    fn initialize_of_a_client_that_says_little_or_nonsense() {
+    fn initialize_has_defaults_for_missing_or_invalid_client_meta() {
         for meta in [
             "{}",
             r#""x""#,
@@ -802,7 +802,7 @@ mod tests {
     }
 
     #[test]
-    fn discover_of_a_server_that_says_little() {
+    fn discover_result_is_built_from_a_minimal_initialize_result() {
         let server =
             LegacyServer::new(&message(r#"{"id":1,"result":{"protocolVersion":"2024-11-05","serverInfo":{}}}"#));
         let server = server.unwrap();
@@ -822,7 +822,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_refused() {
+    fn unsupported_protocol_version_is_refused() {
         for (version, requested) in [(r#""2027-01-01""#, "2027-01-01"), (r#""2025-11-25""#, "2025-11-25")] {
             let request = message(&format!(
                 r#"{{"id":"\u0061","method":"tools/list","params":{{"_meta":{{"{PROTOCOL_VERSION}":{version},"{CLIENT_CAPABILITIES}":{{}}}}}}}}"#
@@ -837,7 +837,7 @@ mod tests {
     }
 
     #[test]
-    fn what_each_request_must_have() {
+    fn requests_without_valid_version_and_capabilities_are_refused() {
         let version = format!(r#""{PROTOCOL_VERSION}":"2026-07-28""#);
         let capabilities = format!(r#""{CLIENT_CAPABILITIES}":{{}}"#);
         for params in [
@@ -860,7 +860,7 @@ mod tests {
     }
 
     #[test]
-    fn methods_of_the_legacy_protocol_only() {
+    fn legacy_only_methods_are_refused() {
         for method in [
             "initialize",
             "ping",
@@ -876,7 +876,7 @@ mod tests {
     }
 
     #[test]
-    fn any_request_loses_what_only_modern_ones_have() {
+    fn modern_params_are_removed_from_forwarded_requests() {
         let kept = message(
             r#"{ "jsonrpc" : "2.0", "params" : {"name":"a\/\ud800","_meta":{"traceparent":"00-1","io.modelcontextprotocol/protocolVersion":"2026-07-28","progressToken":9007199254740993,"io.modelcontextprotocol/logLevel":"info","\u0069o.modelcontextprotocol/clientCapabilities":{},"x":[ ]},
             "arguments":{"n":1e400,"n":1e400,"io.modelcontextprotocol/x":1, "requestState":1},"zz":1},"method":"tools/call","id":"" }"#,
@@ -905,7 +905,7 @@ mod tests {
     }
 
     #[test]
-    fn log_level_sets_the_level() {
+    fn log_level_in_meta_becomes_a_set_level_request() {
         let with = |level: &str| {
             message(&format!(
                 r#"{{"id":1,"method":"tools/list","params":{{"_meta":{{"{PROTOCOL_VERSION}":"2026-07-28","{LOG_LEVEL}":{level}}}}}}}"#
@@ -926,7 +926,7 @@ mod tests {
     }
 
     #[test]
-    fn listen_is_acknowledged_with_what_is_asked_for() {
+    fn listen_acknowledgement_repeats_the_requested_filter() {
         let filter = r#"{"resourceSubscriptions":["file:\/\/a", "b" ,"b"],"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true}"#;
         for id in ["1", "\"1\"", "0", "\"\"", "1e2", "9007199254740993", "\"\\u0061\""] {
             let subscription = listen(&server(), id, filter).unwrap();
@@ -947,7 +947,7 @@ mod tests {
         }
         // A server's capabilities are a hint. Its responses to subscribe requests tell what it watches.
         let mut some = listen(&server_with("{}"), "1", filter).unwrap();
-        some.leave_out(&HashSet::from(["b".to_owned()]));
+        some.remove_unwatched(&HashSet::from(["b".to_owned()]));
         let granted = &value(&some.acknowledged())["params"]["notifications"];
         assert_eq!(granted["resourceSubscriptions"], json!(["file://a"]));
         assert!(some.event(&message(r#"{"method":"notifications/tools/list_changed"}"#)).is_some());
@@ -962,7 +962,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listen_that_makes_no_sense_or_asks_for_too_much() {
+    fn invalid_or_oversized_listen_filters_are_refused() {
         let uris = |count: usize| {
             let uris: Vec<_> = (0..count).map(|number| format!("\"u:{number}\"")).collect();
             format!(r#"{{"resourceSubscriptions":[{}]}}"#, uris.join(","))
@@ -977,18 +977,18 @@ mod tests {
             r#"{"resourceSubscriptions":"a"}"#,
             r#"{"resourceSubscriptions":[1]}"#,
             r#"{"resourceSubscriptions":["\ud800"]}"#,
-            &uris(MOST_URIS + 1),
+            &uris(MAX_URIS + 1),
         ] {
             let answer = listen(&server(), "7", filter).unwrap_err();
             assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(7), &json!(-32_602)), "{answer}");
         }
-        assert_eq!(listen(&server(), "7", &uris(MOST_URIS)).unwrap().uris().len(), MOST_URIS);
+        assert_eq!(listen(&server(), "7", &uris(MAX_URIS)).unwrap().uris().len(), MAX_URIS);
         let nulls = r#"{"toolsListChanged":null,"promptsListChanged":false,"resourceSubscriptions":null}"#;
         assert_eq!(value(&listen(&server(), "7", nulls).unwrap().acknowledged())["params"]["notifications"], json!({}));
     }
 
     #[test]
-    fn events_carry_the_mark_of_each_subscription_that_wants_them() {
+    fn notifications_get_the_id_of_each_matching_subscription() {
         let first = listen(&server(), "\"1\"", r#"{"toolsListChanged":true}"#).unwrap();
         let second = listen(&server(), "1", r#"{"resourceSubscriptions":["file:///a","x:/b/"]}"#).unwrap();
         let event = |subscription: &Subscription, text: &str| {
@@ -1049,7 +1049,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_brings_state_and_responses() {
+    fn retry_request_yields_its_state_and_input_responses() {
         let retry = request(
             "tools/call",
             "{}",
@@ -1074,8 +1074,8 @@ mod tests {
     }
 
     #[test]
-    fn retries_that_make_no_sense() {
-        let many: Vec<_> = (0..=MOST_QUESTIONS).map(|number| format!("\"r{number}\":{{}}")).collect();
+    fn invalid_retries_are_refused() {
+        let many: Vec<_> = (0..=MAX_QUESTIONS).map(|number| format!("\"r{number}\":{{}}")).collect();
         for more in [
             r#","requestState":1"#,
             r#","requestState":{}"#,
@@ -1130,7 +1130,7 @@ mod tests {
     }
 
     #[test]
-    fn cacheable_results_say_that_they_do_not_keep() {
+    fn cacheable_results_get_zero_ttl_and_private_scope() {
         for method in CACHEABLE {
             let result = &value(&completed(&request(method, "{}", ""), r#"{"id":1,"result":{"x":1}}"#))["result"];
             assert_eq!((&result["ttlMs"], &result["cacheScope"]), (&json!(0), &json!("private")), "{method}");
@@ -1145,7 +1145,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_pass() {
+    fn legacy_errors_are_forwarded_with_only_the_id_changed() {
         let read = request("resources/read", r#"{"elicitation":{"url":{}}}"#, "");
         for error in [
             r#"{"code":-32002,"message":"Resource not found","data":{"uri":"x"}}"#,
@@ -1163,13 +1163,13 @@ mod tests {
             let answer = completed(&read, &format!(r#"{{"error":{error},"id":"b"}}"#));
             assert_eq!(answer.text(), format!(r#"{{"error":{error},"id":11}}"#));
         }
-        let many = vec![r#"{"mode":"url"}"#; MOST_QUESTIONS + 1].join(",");
+        let many = vec![r#"{"mode":"url"}"#; MAX_QUESTIONS + 1].join(",");
         let many = format!(r#"{{"id":"b","error":{{"code":-32042,"message":"","data":{{"elicitations":[{many}]}}}}}}"#);
         completed(&read, &many);
     }
 
     #[test]
-    fn required_url_elicitation_becomes_a_question() {
+    fn url_elicitation_required_error_becomes_input_required() {
         let params = r#"{"mode":"url","elicitationId":"e-\u0031","url":"https:\/\/x","message":"Sign in"}"#;
         let answer = message(&format!(
             r#"{{"id":"b","error":{{"code":-32042,"message":"first","data":{{"elicitations":[{params}, {params}]}}}}}}"#
@@ -1233,7 +1233,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_this_request_allows_is_asked() {
+    fn server_questions_need_a_capability_declared_by_the_request() {
         let form = r#""elicitation/create","params":{"message":"m","requestedSchema":{}}"#;
         let named_form = r#""elicitation/create","params":{"mode":"form"}"#;
         let url = r#""elicitation/create","params":{"mode":"url","url":"x"}"#;
@@ -1273,7 +1273,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_requests_are_answered_with_their_own_ids() {
+    fn replies_to_server_requests_repeat_the_request_id() {
         for id in ["0", "\"\"", "1e2", "\"\\u0061\"", "9007199254740993", "-0.0"] {
             let ping = message(&format!(r#"{{"id":{id},"method":"ping"}}"#));
             assert_eq!(pong(&ping).text(), format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
@@ -1284,7 +1284,7 @@ mod tests {
     }
 
     #[test]
-    fn notifications_on_a_requests_stream() {
+    fn only_request_related_notifications_pass_on_a_request_stream() {
         let passes = |text: &str, level: Option<&str>| {
             let passed = notification(message(text), level);
             if let Some(passed) = &passed {
@@ -1318,7 +1318,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_of_a_held_call_goes_to_the_retry() {
+    fn progress_of_a_held_call_gets_the_token_of_the_retry() {
         let retry = |token: &str| {
             message(&format!(r#"{{"id":12,"method":"tools/call","params":{{"_meta":{{"progressToken":{token}}}}}}}"#))
         };
@@ -1327,17 +1327,19 @@ mod tests {
         );
         for token in ["12", r#""\u0061""#, "0", r#""""#] {
             assert_eq!(
-                taken_over(progress.clone(), &retry(token)).unwrap().text(),
+                adapt_notification(progress.clone(), &retry(token)).unwrap().text(),
                 format!(
                     r#"{{"method":"notifications/progress","params":{{ "progressToken" : {token},"progress":1e400,"message":"\ud800"}}}}"#
                 )
             );
         }
-        assert!(taken_over(progress.clone(), &retry("null")).is_none());
-        assert!(taken_over(progress, &request("tools/call", "{}", "")).is_none());
-        assert!(taken_over(message(r#"{"method":"notifications/progress","params":[]}"#), &retry("1")).is_none());
+        assert!(adapt_notification(progress.clone(), &retry("null")).is_none());
+        assert!(adapt_notification(progress, &request("tools/call", "{}", "")).is_none());
+        assert!(
+            adapt_notification(message(r#"{"method":"notifications/progress","params":[]}"#), &retry("1")).is_none()
+        );
         let log = message(r#"{"method":"notifications/message","params":{"progressToken":1}}"#);
-        assert_eq!(taken_over(log.clone(), &retry("2")).unwrap().bytes(), log.bytes());
+        assert_eq!(adapt_notification(log.clone(), &retry("2")).unwrap().bytes(), log.bytes());
     }
 
     // Arbitrary input.
@@ -1362,7 +1364,8 @@ mod tests {
             let _ = (server.take(&one), server.discovered(&one), pong(&one), refusal(&one));
             let _ = (notification(one.clone(), Some("x")), subscription.event(&one), response(&one, "{"));
             for two in texts.map(message) {
-                let _ = (is_question(&one, &two), server.answer(&one, two.clone()), taken_over(one.clone(), &two));
+                let _ =
+                    (is_question(&one, &two), server.answer(&one, two.clone()), adapt_notification(one.clone(), &two));
                 let _ = input_required(&one, "", &[two]);
             }
         }
@@ -1402,7 +1405,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn r3_what_is_sent_has_all_parameters_but_the_modern_ones(params in members(), meta in members(), pretty: bool) {
+        fn r3_forwarded_request_keeps_all_params_except_modern_ones(params in members(), meta in members(), pretty: bool) {
             let mut params = params;
             let mut asked = meta.clone();
             asked.insert(PROTOCOL_VERSION.into(), json!(MODERN_VERSION));
@@ -1420,7 +1423,7 @@ mod tests {
         }
 
         #[test]
-        fn r3_a_completed_result_has_all_that_it_had(result in members(), pretty: bool, cacheable: bool) {
+        fn r3_completed_result_keeps_all_original_members(result in members(), pretty: bool, cacheable: bool) {
             let text = written(&json!({"id": "b", "result": result.clone()}), pretty);
             let request = request(if cacheable { "tools/list" } else { "tools/call" }, "{}", "");
             let mut expected = result;

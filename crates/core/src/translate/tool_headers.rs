@@ -27,16 +27,16 @@ const ANNOTATION: &str = "x-mcp-header";
 const PREFIX: &str = "mcp-param-";
 
 /// The memory budget for all tools' headers, in bytes: enough for tens of thousands of tools.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// The most headers for one tool.
-const MOST_HEADERS: usize = 100;
+const MAX_HEADERS: usize = 100;
 /// The deepest nesting of schemas, so that no text can use up the stack.
-const DEEPEST: usize = 64;
+const MAX_DEPTH: usize = 64;
 /// The longest tool name that is logged, in bytes. The specification allows no longer names.
-const LONGEST_NAME: usize = 128;
+const MAX_NAME_BYTES: usize = 128;
 
 /// The largest integer that every JSON parser reads exactly, 2^53 - 1. Larger ones must not be in a header (R66).
-const LARGEST_INTEGER: u64 = (1 << 53) - 1;
+const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
 /// Keywords that hold an object of named schemas.
 const NAMED_SCHEMAS: [&str; 6] =
@@ -48,17 +48,17 @@ const VALUES: [&str; 4] = ["default", "const", "enum", "examples"];
 #[derive(Debug, Default)]
 pub(crate) struct Tools {
     /// The mirrored arguments of each tool, by its name. Empty for most tools, and for those that were dropped.
-    known: HashMap<String, Vec<Mirror>>,
+    known: HashMap<String, Vec<MirroredProperty>>,
     /// The memory that `known` takes, in bytes.
     size: usize,
 }
 
 /// A property whose argument is mirrored in a header, or that contains such properties.
 #[derive(Debug)]
-struct Mirror {
+struct MirroredProperty {
     property: String,
     header: Option<HeaderName>,
-    inner: Vec<Mirror>,
+    inner: Vec<MirroredProperty>,
 }
 
 /// Why a schema gives no headers.
@@ -123,13 +123,13 @@ impl Tools {
         headers
     }
 
-    fn remember(&mut self, name: String, mirrors: Option<Vec<Mirror>>) {
+    fn remember(&mut self, name: String, mirrors: Option<Vec<MirroredProperty>>) {
         if let Some((name, mirrors)) = self.known.remove_entry(&name) {
             self.size = self.size.saturating_sub(size_of_tool(&name, &mirrors));
         }
         let Some(mirrors) = mirrors else { return };
         let size = self.size + size_of_tool(&name, &mirrors);
-        if size <= MOST_BYTES {
+        if size <= MAX_BYTES {
             self.size = size;
             self.known.insert(name, mirrors);
         }
@@ -138,17 +138,19 @@ impl Tools {
 
 /// Logs that a tool is not shown to the client.
 fn warn(tool: &str, reason: &str) {
-    let tool = tool.get(..tool.floor_char_boundary(LONGEST_NAME)).unwrap_or_default();
+    let tool = tool.get(..tool.floor_char_boundary(MAX_NAME_BYTES)).unwrap_or_default();
     // An error escapes the peer's text.
     let error = Error::new(ErrorKind::InvalidAnswer, format!("the tool {tool} has an invalid {ANNOTATION}: {reason}"));
     tracing::warn!(error = %error, "a tool is not shown to the client");
 }
 
-fn size_of_tool(name: &str, mirrors: &[Mirror]) -> usize {
-    size_of::<(String, Vec<Mirror>)>() + name.len() + mirrors.iter().map(Mirror::size).sum::<usize>()
+fn size_of_tool(name: &str, mirrors: &[MirroredProperty]) -> usize {
+    size_of::<(String, Vec<MirroredProperty>)>()
+        + name.len()
+        + mirrors.iter().map(MirroredProperty::size).sum::<usize>()
 }
 
-impl Mirror {
+impl MirroredProperty {
     /// Returns the memory that it takes, in bytes.
     fn size(&self) -> usize {
         let header = self.header.as_ref().map_or(0, |header| header.as_str().len());
@@ -157,7 +159,7 @@ impl Mirror {
 }
 
 /// Adds the headers for these arguments.
-fn reflect(mirrors: &[Mirror], arguments: Object<'_>, headers: &mut Vec<(HeaderName, HeaderValue)>) {
+fn reflect(mirrors: &[MirroredProperty], arguments: Object<'_>, headers: &mut Vec<(HeaderName, HeaderValue)>) {
     // One pass over the arguments, which can be long. If several have one name, the last one counts.
     let mut values = vec![None; mirrors.len()];
     for argument in arguments.members() {
@@ -205,18 +207,18 @@ fn integer(number: &str) -> Option<i64> {
         _ if digits % power == 0 => digits / power,
         _ => return None,
     };
-    (integer.unsigned_abs() <= LARGEST_INTEGER).then_some(integer)
+    (integer.unsigned_abs() <= MAX_SAFE_INTEGER).then_some(integer)
 }
 
 /// Returns the mirrored arguments of a tool with this `inputSchema`.
-fn mirrors(schema: Object<'_>) -> Result<Vec<Mirror>, SchemaRefusal> {
-    if !hints_at_annotation(schema.as_str()) {
+fn mirrors(schema: Object<'_>) -> Result<Vec<MirroredProperty>, SchemaRefusal> {
+    if !may_contain_annotation(schema.as_str()) {
         return Ok(Vec::new());
     }
     if schema.get(ANNOTATION).is_some() {
         return Err(SchemaRefusal::Invalid("it is not on a property"));
     }
-    Schema::default().properties(schema, DEEPEST)
+    Schema::default().properties(schema, MAX_DEPTH)
 }
 
 /// State while a tool's schema is read.
@@ -229,19 +231,19 @@ struct Schema {
 impl Schema {
     /// Returns the annotated properties of a schema that is reached through `properties` only. An annotation elsewhere
     /// in it is invalid.
-    fn properties(&mut self, schema: Object<'_>, depth: usize) -> Result<Vec<Mirror>, SchemaRefusal> {
+    fn properties(&mut self, schema: Object<'_>, depth: usize) -> Result<Vec<MirroredProperty>, SchemaRefusal> {
         let depth = depth.checked_sub(1).ok_or(SchemaRefusal::TooMuch)?;
         let mut mirrors = Vec::new();
-        for keyword in schema.members().filter(|keyword| hints_at_annotation(keyword.value)) {
+        for keyword in schema.members().filter(|keyword| may_contain_annotation(keyword.value)) {
             if keyword.is("properties")
                 && let Some(properties) = Object::of(keyword.value)
             {
-                for property in properties.members().filter(|property| hints_at_annotation(property.value)) {
+                for property in properties.members().filter(|property| may_contain_annotation(property.value)) {
                     let Some(schema) = Object::of(property.value) else { continue };
                     let header = schema.get(ANNOTATION).map(|name| self.header(name, schema)).transpose()?;
                     let inner = self.properties(schema, depth)?;
                     if header.is_some() || !inner.is_empty() {
-                        mirrors.push(Mirror { property: property.name(), header, inner });
+                        mirrors.push(MirroredProperty { property: property.name(), header, inner });
                     }
                 }
             } else if is_annotated_within(&keyword, depth)? {
@@ -270,7 +272,7 @@ impl Schema {
         if !self.headers.insert(header.clone()) {
             return Err(SchemaRefusal::Invalid("another property has the same"));
         }
-        if self.headers.len() > MOST_HEADERS {
+        if self.headers.len() > MAX_HEADERS {
             return Err(SchemaRefusal::TooMuch);
         }
         Ok(header)
@@ -298,7 +300,7 @@ fn is_annotated_within(keyword: &splice::Member<'_>, depth: usize) -> Result<boo
 
 /// True if a schema, or one in it, has an annotation. `json` can also be a list of schemas.
 fn is_annotated(json: &str, depth: usize) -> Result<bool, SchemaRefusal> {
-    if !hints_at_annotation(json) {
+    if !may_contain_annotation(json) {
         return Ok(false);
     }
     let depth = depth.checked_sub(1).ok_or(SchemaRefusal::TooMuch)?;
@@ -317,7 +319,7 @@ fn is_annotated(json: &str, depth: usize) -> Result<bool, SchemaRefusal> {
 
 /// True if a text may contain the annotation. Most texts do not, and need no closer look. The second needle finds names
 /// that are written with escapes.
-fn hints_at_annotation(json: &str) -> bool {
+fn may_contain_annotation(json: &str) -> bool {
     [ANNOTATION, "\\u00"].iter().any(|part| memmem::find(json.as_bytes(), part.as_bytes()).is_some())
 }
 
@@ -380,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn r63_designated_arguments_are_mirrored_and_no_others() {
+    fn r63_only_annotated_arguments_are_mirrored_to_headers() {
         let tools = listed(
             r#"{"region":{"type":"string","x-mcp-header":"Region"},"query":{"type":"string"},
                 "priority":{"type":"integer","x-mcp-header":"Priority"},
@@ -398,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn r66_how_an_argument_becomes_text() {
+    fn r66_argument_values_are_encoded_as_header_values() {
         let tools = listed(r#"{"a":{"type":"string","x-mcp-header":"A"}}"#);
         for (value, expected) in [
             (r#""us-west1""#, Some("us-west1")),
@@ -466,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn r65_every_kind_of_invalid_annotation() {
+    fn r65_invalid_header_annotations_are_refused() {
         let on = |property: &str| format!(r#"{{"type":"object","properties":{{"a":{property}}}}}"#);
         let named = |name: &str| on(&format!(r#"{{"type":"string","x-mcp-header":{name}}}"#));
         let typed = |kind: &str| on(&format!(r#"{{"type":{kind},"x-mcp-header":"A"}}"#));
@@ -540,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn r65_what_only_looks_like_an_invalid_annotation() {
+    fn r65_schemas_resembling_invalid_annotations_are_accepted() {
         for schema in [
             r#"{"properties":{"x-mcp-header":{"type":"object"}}}"#,
             r#"{"properties":{"x-mcp-header":{"type":"string","x-mcp-header":"x-mcp-header"}}}"#,
@@ -559,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn r65_only_the_invalid_tools_are_dropped_and_all_else_stays() {
+    fn r65_only_tools_with_invalid_annotations_are_removed() {
         let good = r#"{ "name":"t", "big":9007199254740993, "huge":1e400,"s":"\ud800",
             "inputSchema":{"properties":{"a":{"type":"string","x-mcp-header":"A"}}}, "outputSchema":{"x-mcp-header":""}}"#;
         let bad = r#"{"inputSchema":{"properties":{"a":{"type":"number","x-mcp-header":"A"}}},"name":"bad\u001b[2J"}"#;
@@ -580,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_left_alone() {
+    fn answers_without_annotated_tools_are_unchanged() {
         for text in [
             r#"{"id":1,"error":{"code":-32601,"message":"tools"}}"#,
             r#"{"id":1,"result":{}}"#,
@@ -593,7 +595,7 @@ mod tests {
     }
 
     #[test]
-    fn r63_pages_add_up_and_a_tool_listed_again_is_replaced() {
+    fn r63_tool_list_pages_accumulate_and_relisted_tools_are_replaced() {
         let annotated = |name: &str, header: &str| {
             list(&format!(
                 r#"[{{"name":"{name}","inputSchema":{{"properties":{{"a":{{"type":"string","x-mcp-header":"{header}"}}}}}}}}]"#
@@ -618,14 +620,14 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_whatever_is_listed() {
+    fn remembered_tools_use_bounded_memory() {
         let mut tools = Tools::default();
         let long = "x".repeat(1024 * 1024);
         for page in 0..12 {
             let answer = list(&format!(r#"[{{"name":"{page}{long}"}},{{"name":"t{page}"}}]"#));
             assert_eq!(tools.learn(answer.clone()).bytes(), answer.bytes());
         }
-        assert!(tools.size <= MOST_BYTES && tools.known.len() == 7 + 12);
+        assert!(tools.size <= MAX_BYTES && tools.known.len() == 7 + 12);
         let size = tools.size;
         tools.learn(list(r#"[{"name":"t0"},{"name":"t1"}]"#));
         assert_eq!(tools.size, size, "the same tools take no more room");
@@ -634,16 +636,16 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_beyond_a_limit_is_shown_and_forgotten() {
+    fn tool_over_a_limit_is_listed_but_not_remembered() {
         let wants = |count: usize| {
             let property = |number| format!(r#""{number}":{{"type":"string","x-mcp-header":"H{number}"}}"#);
             let properties = (0..count).map(property).collect::<Vec<_>>().join(",");
             list(&format!(r#"[{{"name":"t","inputSchema":{{"properties":{{{properties}}}}}}}]"#))
         };
         let mut tools = Tools::default();
-        tools.learn(wants(MOST_HEADERS));
+        tools.learn(wants(MAX_HEADERS));
         assert_eq!(param(&tools, r#"{"99":"x"}"#).as_deref(), Some("h99: x"));
-        let answer = wants(MOST_HEADERS + 1);
+        let answer = wants(MAX_HEADERS + 1);
         assert_eq!(tools.learn(answer.clone()).bytes(), answer.bytes());
         assert!(!tools.know(&call("{}")));
         assert_eq!((tools.size, param(&tools, r#"{"99":"x"}"#)), (0, None));
@@ -652,12 +654,12 @@ mod tests {
     }
 
     #[test]
-    fn no_depth_is_too_much() {
+    fn deeply_nested_tool_schemas_are_handled() {
         let annotated = r#"{"type":"string","x-mcp-header":"A"}"#;
         for (open, close) in [(r#"{"properties":{"a":"#, "}}"), (r#"{"not":"#, "}"), ("[", "]")] {
             let nested =
                 |depth| format!(r#"{{"properties":{{"a":{}{annotated}{}}}}}"#, open.repeat(depth), close.repeat(depth));
-            assert_ne!(refusal(&nested(DEEPEST / 2)), Some(SchemaRefusal::TooMuch), "{open}");
+            assert_ne!(refusal(&nested(MAX_DEPTH / 2)), Some(SchemaRefusal::TooMuch), "{open}");
             assert!(matches!(refusal(&nested(1_000)), Some(SchemaRefusal::TooMuch) | None), "{open}");
         }
         let deep = r#"{"a":"#.repeat(60) + "\"x\"" + &"}".repeat(60);
@@ -687,7 +689,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn r65_whatever_is_listed_the_rest_is_as_it_was(schemas in prop::collection::vec(json(), 0..4), pretty: bool) {
+        fn r65_valid_tools_of_any_list_are_unchanged(schemas in prop::collection::vec(json(), 0..4), pretty: bool) {
             let tools: Vec<_> = schemas.iter().map(|schema| json!({"name": "t", "inputSchema": schema})).collect();
             let answer = json!({"id": 1, "result": {"tools": tools, "ttlMs": 0}});
             let text = if pretty { serde_json::to_string_pretty(&answer) } else { serde_json::to_string(&answer) };
@@ -703,7 +705,7 @@ mod tests {
         }
 
         #[test]
-        fn r63_any_path_of_properties_is_found(path in prop::collection::vec("\\PC{0,5}", 1..6), text in "[a-z]{1,5}") {
+        fn r63_arguments_at_any_property_path_are_mirrored(path in prop::collection::vec("\\PC{0,5}", 1..6), text in "[a-z]{1,5}") {
             let (mut schema, mut arguments) = (json!({"type": "string", "x-mcp-header": "A"}), json!(text));
             for name in path.iter().rev() {
                 schema = json!({"type": "object", "properties": {name: schema}});
@@ -715,8 +717,8 @@ mod tests {
         }
 
         #[test]
-        fn r66_an_integer_is_what_it_is(number: i64, zeros in "0{1,4}") {
-            let expected = (number.unsigned_abs() <= LARGEST_INTEGER).then_some(number);
+        fn r66_safe_integers_are_parsed_exactly(number: i64, zeros in "0{1,4}") {
+            let expected = (number.unsigned_abs() <= MAX_SAFE_INTEGER).then_some(number);
             prop_assert_eq!(integer(&number.to_string()), expected);
             prop_assert_eq!(integer(&format!("{number}.{zeros}")), expected);
         }

@@ -13,9 +13,9 @@ use crate::{
     json::{scanner::JsonFault, splice},
     wire::{
         id::Id,
-        message::{Batch, Invalid, LONGEST_BATCH, Message, Parsed},
+        message::{Batch, Invalid, MAX_BATCH_LENGTH, Message, Parsed},
         responses,
-        spool::{GivenUp, ScannedPayload, Spooler, Storage, Unkept},
+        spool::{RejectedPayload, ScannedPayload, SpoolError, Spooler, Storage},
     },
 };
 use std::{mem, sync::Arc, time::Duration};
@@ -23,18 +23,18 @@ use std::{mem, sync::Arc, time::Duration};
 use bytes::{Buf as _, Bytes, BytesMut};
 
 #[cfg(any(test, feature = "internals"))]
-pub(crate) use self::sse::LONGEST_CARRIED;
+pub(crate) use self::sse::MAX_CARRIED_LINE_BYTES;
 pub(crate) use self::{
     lines::Lines,
-    pieces::{Gather, Plain},
+    pieces::{PieceJoiner, Plain},
     sse::{EventPart, Sse},
 };
 
 /// How much of a payload that is not a message an error gets, in bytes. The error cuts it further.
-const BEGINNING: usize = 2048;
+const EXCERPT_BYTES: usize = 2048;
 
 /// If this many bytes do not show the kind of a body, its label decides.
-const LONGEST_BEGINNING: usize = 1024;
+const MAX_PREFIX_BYTES: usize = 1024;
 
 /// The decoder of one body.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(crate) struct Decoder {
     /// The rest of the last payload.
     rest: BodyRest,
     rejected: Option<Error>,
-    lost: Vec<Lost>,
+    lost: Vec<LostResponse>,
     /// The URL that an `endpoint` event named (R50).
     endpoint: Option<Bytes>,
 }
@@ -65,7 +65,7 @@ enum BodyRest {
 
 /// A possible response that could not be kept.
 #[derive(Debug)]
-pub(crate) struct Lost {
+pub(crate) struct LostResponse {
     pub(crate) error: Error,
     /// The id of the response, if that was known in time.
     pub(crate) id: Option<Id>,
@@ -129,7 +129,7 @@ impl Decoder {
     ///
     /// # Errors
     /// As for [`Self::feed`].
-    pub(crate) async fn take_in(&mut self, chunk: Bytes) -> Result<(), Error> {
+    pub(crate) async fn feed_async(&mut self, chunk: Bytes) -> Result<(), Error> {
         if !self.writes_slowly() {
             return self.feed(chunk);
         }
@@ -224,7 +224,7 @@ impl Decoder {
         }
     }
 
-    /// Like [`Self::next`], but for a client: an invalid response is not returned, but [lost](Self::take_lost).
+    /// Like [`Self::next`], but for a client: an invalid response is not returned, but [lost](Self::take_lost_responses).
     pub(crate) fn next_valid(&mut self) -> Option<Message> {
         loop {
             match responses::valid(self.next()?) {
@@ -274,7 +274,7 @@ impl Decoder {
 
     /// Returns the responses that could not be kept since the last call. Their callers need not wait for the end of the
     /// stream, which may never come.
-    pub(crate) fn take_lost(&mut self) -> Vec<Lost> {
+    pub(crate) fn take_lost_responses(&mut self) -> Vec<LostResponse> {
         mem::take(&mut self.lost)
     }
 
@@ -371,7 +371,7 @@ impl Decoder {
         }
     }
 
-    /// Reads a whole body: one document, or at most [`LONGEST_BATCH`] in a row. Takes all of them or none (R21).
+    /// Reads a whole body: one document, or at most [`MAX_BATCH_LENGTH`] in a row. Takes all of them or none (R21).
     fn open_whole(&mut self, body: &ScannedPayload) {
         self.open(body);
         let (BodyRest::Nothing, Some(text)) = (&self.rest, body.in_memory()) else { return };
@@ -381,19 +381,19 @@ impl Decoder {
         };
         let documents = Documents(text);
         let mut count = 0;
-        let mut first = documents.clone().take(LONGEST_BATCH + 1).inspect(|_| count += 1);
-        if first.all(|document| Message::one(document).is_some()) && (1..=LONGEST_BATCH).contains(&count) {
+        let mut first = documents.clone().take(MAX_BATCH_LENGTH + 1).inspect(|_| count += 1);
+        if first.all(|document| Message::one(document).is_some()) && (1..=MAX_BATCH_LENGTH).contains(&count) {
             self.rejected = None;
             self.rest = BodyRest::Documents(documents);
         }
     }
 
-    fn give_up(&mut self, given_up: GivenUp) {
+    fn give_up(&mut self, given_up: RejectedPayload) {
         let error = unkept(given_up.error);
         if given_up.has_method {
             return self.reject(error);
         }
-        self.lost.push(Lost { error, id: given_up.id.and_then(Id::read) });
+        self.lost.push(LostResponse { error, id: given_up.id.and_then(Id::read) });
     }
 
     fn reject(&mut self, error: Error) {
@@ -419,7 +419,7 @@ impl Iterator for Documents {
 
 /// Returns the part of a payload for an error.
 fn beginning_of(payload: &ScannedPayload) -> Bytes {
-    payload.in_memory().map(|text| text.slice(..text.len().min(BEGINNING))).unwrap_or_default()
+    payload.in_memory().map(|text| text.slice(..text.len().min(EXCERPT_BYTES))).unwrap_or_default()
 }
 
 /// The kind of a body.
@@ -449,8 +449,8 @@ impl Content {
     fn judged(self, bytes: &[u8]) -> Option<Self> {
         const FIELDS: [&[u8]; 4] = [b"event:", b"data:", b"id:", b"retry:"];
         const MARK: &[u8] = b"\xef\xbb\xbf";
-        let is_enough = bytes.len() >= LONGEST_BEGINNING;
-        let bytes = bytes.get(..LONGEST_BEGINNING).unwrap_or(bytes);
+        let is_enough = bytes.len() >= MAX_PREFIX_BYTES;
+        let bytes = bytes.get(..MAX_PREFIX_BYTES).unwrap_or(bytes);
         let text = bytes.strip_prefix(MARK).unwrap_or(bytes).trim_ascii_start();
         let Some(first) = text.first() else { return is_enough.then_some(self) };
         match first {
@@ -501,11 +501,11 @@ fn invalid_answer(beginning: &[u8], cause: Error) -> Error {
     .with_source(cause)
 }
 
-fn unkept(error: Unkept) -> Error {
+fn unkept(error: SpoolError) -> Error {
     let summary = format!("the server's message is {error}");
     let told = match error {
-        Unkept::TooLong { .. } => Error::new(ErrorKind::TooLarge, summary).with_hint(Hint::MessageSize),
-        Unkept::NoFile(_) | Unkept::NoMoreFiles => Error::new(ErrorKind::Storage, summary),
+        SpoolError::TooLong { .. } => Error::new(ErrorKind::TooLarge, summary).with_hint(Hint::MessageSize),
+        SpoolError::NoFile(_) | SpoolError::NoMoreFiles => Error::new(ErrorKind::Storage, summary),
     };
     told.with_source(error)
 }
@@ -531,7 +531,7 @@ mod tests {
     const TWO: &str = r#"{"method":"x"}"#;
 
     #[test]
-    fn r21_content_types() {
+    fn r21_body_is_decoded_by_its_content_type() {
         let sse = format!("data: {TWO}\n\nevent: ping\ndata: {TWO}\n\ndata: {ONE}\n\n");
         let lines = format!("{TWO}\n\n{ONE}");
         for (content_type, body, expected) in [
@@ -553,14 +553,14 @@ mod tests {
     }
 
     #[test]
-    fn r16_a_batch_leaves_as_single_messages() {
+    fn r16_response_batch_is_split_into_single_messages() {
         let batch = format!("[{TWO},{ONE}]");
         assert_eq!(decode(Some("application/json"), &[&batch], true), [TWO, ONE]);
         assert_eq!(decode(Some("text/event-stream"), &["data: ", &batch, "\n\n"], true), [TWO, ONE]);
     }
 
     #[test]
-    fn r34_a_priming_event_moves_the_cursor_and_is_no_message() {
+    fn r34_priming_event_sets_the_last_event_id_without_a_message() {
         let mut decoder = Decoder::new(Some("text/event-stream"), 100, &storage());
         decoder.feed(Bytes::from_static(b"id: 7\ndata: \n\nevent: endpoint\ndata:\n\n")).unwrap();
         assert!(decoder.next().is_none() && decoder.take_rejected().is_none() && decoder.take_endpoint().is_none());
@@ -568,7 +568,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_connection_drops_what_is_unfinished() {
+    fn broken_connection_drops_an_unfinished_message() {
         let event = format!("data: {TWO}\n\ndata: {ONE}");
         assert_eq!(decode(Some("text/event-stream"), &[&event], true), [TWO, ONE]);
         assert_eq!(decode(Some("text/event-stream"), &[&event], false), [TWO]);
@@ -577,23 +577,23 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_errors_that_say_so() {
+    fn messages_over_the_size_limit_are_too_large_errors() {
         let mut decoder = Decoder::new(None, 10, &storage());
         assert!(decoder.feed(Bytes::from_static(&[b'x'; 11])).unwrap_err().is_too_large());
         let mut decoder = Decoder::new(Some("text/event-stream"), 20, &storage());
         decoder.feed(Bytes::from(format!("data: {}\n\ndata: {TWO}\n\n", "x".repeat(21)))).unwrap();
         assert_eq!(decoder.next().unwrap().bytes(), TWO);
-        let [lost] = decoder.take_lost().try_into().unwrap();
+        let [lost] = decoder.take_lost_responses().try_into().unwrap();
         assert!(lost.error.is_too_large() && lost.id.is_none());
         // The same for an event at the end of the stream.
         decoder.feed(Bytes::from(format!("data: {}", "x".repeat(21)))).unwrap();
         assert!(decoder.next().is_none());
         decoder.finish(true);
-        assert!(decoder.next().is_none() && decoder.take_lost().len() == 1);
+        assert!(decoder.next().is_none() && decoder.take_lost_responses().len() == 1);
     }
 
     #[test]
-    fn bytes_that_are_not_utf8_are_replaced() {
+    fn invalid_utf8_in_events_is_replaced() {
         let mut decoder = Decoder::new(Some("text/event-stream"), 100, &storage());
         decoder.feed(Bytes::from_static(b"data: {\"method\":\"\xff\"}\n\n")).unwrap();
         assert_eq!(decoder.next().unwrap().method(), "\u{fffd}");
@@ -601,7 +601,7 @@ mod tests {
 
     /// On a slow disk, only the first write to the file delays the thread that all calls share.
     #[tokio::test]
-    async fn a_slow_disk_is_written_on_another_thread() {
+    async fn spool_writes_to_a_slow_disk_run_on_another_thread() {
         let text = format!(r#"{{"jsonrpc":"2.0","id":1,"result":"{}"}}"#, "x".repeat(3 << 20));
         for (content_type, body) in [
             ("application/json", text.clone()),
@@ -612,7 +612,7 @@ mod tests {
             let mut decoder = Decoder::new(Some(content_type), u64::MAX, &storage);
             let mut found = Vec::new();
             for chunk in body.as_bytes().chunks(100_000) {
-                decoder.take_in(Bytes::copy_from_slice(chunk)).await.unwrap();
+                decoder.feed_async(Bytes::copy_from_slice(chunk)).await.unwrap();
                 found.extend(std::iter::from_fn(|| decoder.next()));
             }
             decoder.end(true).await;

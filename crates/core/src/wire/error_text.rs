@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_are_found_where_servers_put_them() {
+    fn error_message_is_extracted_from_common_body_formats() {
         for (body, words) in [
             ("Access is only allowed at localhost:6274", Some("Access is only allowed at localhost:6274")),
             (" first\r\nsecond ", Some("first")),

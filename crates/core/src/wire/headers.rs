@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn r66_values_that_are_not_safe_are_in_base64() {
+    fn r66_unsafe_header_values_are_base64_encoded() {
         // They include the table of the specification.
         for case in crate::vectors::read("headers") {
             let text = String::from_utf8(case.input).unwrap();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_alone_says_what_its_headers_are() {
+    fn message_headers_are_derived_from_the_message() {
         let names = |text: &'static str| {
             let headers = message_headers(&Bytes::from_static(text.as_bytes()))?;
             Ok::<_, Error>(headers.keys().map(ToString::to_string).collect::<Vec<_>>())
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn r60_r61_each_message_tells_its_own_version_and_its_method() {
+    fn r60_r61_version_and_method_headers_come_from_the_message() {
         for (text, version) in [
             (
                 r#"{"id":1,"method":"x","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2027-01-01"}}}"#,
@@ -195,14 +195,14 @@ mod tests {
     }
 
     #[test]
-    fn r61_no_method_can_put_in_a_header() {
+    fn r61_method_cannot_inject_a_header() {
         assert_eq!(value(r#"{"method":"a\r\nX: y"}"#, "mcp-method").unwrap(), "=?base64?YQ0KWDogeQ==?=");
         assert_eq!(value(r#"{"id":1,"method":"日本"}"#, "mcp-method").unwrap(), "=?base64?5pel5pys?=");
         assert_eq!(value(r#"{"id":1,"method":""}"#, "mcp-method"), None);
     }
 
     #[test]
-    fn r62_what_a_request_is_about() {
+    fn r62_mcp_name_header_holds_the_name_uri_or_task_id() {
         for (method, params, expected) in [
             ("tools/call", r#""name":"get_weather""#, Some("get_weather")),
             ("tools/call", r#""name":"日本""#, Some("=?base64?5pel5pys?=")),
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn r63_given_parameters_stand_in_the_place_of_the_users_headers() {
+    fn r63_mirrored_parameters_replace_configured_headers() {
         let param = (HeaderName::from_static("mcp-param-region"), HeaderValue::from_static("us-west1"));
         let mut headers = HeaderMap::from_iter([
             (param.0.clone(), HeaderValue::from_static("mine")),
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn more_headers_than_fit_end_nothing() {
+    fn too_many_param_headers_do_not_panic() {
         let param =
             |number| (HeaderName::try_from(format!("mcp-param-{number}")).unwrap(), HeaderValue::from_static(""));
         let mut headers = HeaderMap::new();
@@ -253,7 +253,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn r66_every_text_is_read_as_it_was(
+        fn r66_encoded_header_text_decodes_to_the_original(
             text in prop_oneof![any::<String>(), "[ \t=?a\\n]{0,4}", "(=\\?base64\\?)?[ -~]{0,8}(\\?=)?"],
         ) {
             let value = encoded(&text);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_in_both_forms() {
+    fn retry_after_is_parsed_as_seconds_or_http_date() {
         let wait = |value: &str| {
             retry_after(&HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_str(value).unwrap())]))
         };

@@ -34,7 +34,7 @@ enum OpenedRest {
 impl OpenedMessage {
     /// Opens a message without its long values, if it has any.
     pub(crate) fn new(message: Message) -> Self {
-        match LongValues::take_out(&message) {
+        match LongValues::extract_long_values(&message) {
             Some((message, values)) => Self { message, rest: OpenedRest::Long(Box::new(values)) },
             None => Self { message, rest: OpenedRest::Nothing },
         }
@@ -63,7 +63,7 @@ impl OpenedMessage {
     pub(crate) async fn close(&self, changed: Message) -> Message {
         match &self.rest {
             OpenedRest::Nothing => changed,
-            OpenedRest::Long(values) => values.put_back(&changed),
+            OpenedRest::Long(values) => values.restore_long_values(&changed),
             OpenedRest::Lent { storage, .. } => {
                 // The disk may be slow, and the message is large.
                 let (storage, copy) = (Arc::clone(storage), changed.clone());

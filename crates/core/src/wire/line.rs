@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::spool::Spooled;
 
 /// The cost of a line whose bytes are in a file: a descriptor, and one block in memory while it is written.
-const SPOOLED: usize = 64 << 10;
+const SPOOLED_LINE_COST: usize = 64 << 10;
 
 /// One line, without its line end.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ impl Line {
     pub(crate) fn cost(&self) -> usize {
         match self {
             Self::Memory { bytes, .. } => bytes.len(),
-            Self::Spooled { .. } => SPOOLED,
+            Self::Spooled { .. } => SPOOLED_LINE_COST,
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 /// Values longer than this, in bytes of JSON, are replaced. URIs, tokens and names are shorter.
 const LONG: usize = 16 << 10;
 /// The longest text that may remain, in bytes. A message with too many short values passes unchanged.
-const MOST_LEFT: usize = 1 << 20;
+const MAX_CONDENSED_BYTES: usize = 1 << 20;
 
 /// The long values taken out of a message.
 #[derive(Debug)]
@@ -38,8 +38,8 @@ struct LongValue {
 impl LongValues {
     /// Returns a message with stand-ins for its long values, and the values. `None` if its text is still too long, if
     /// its file cannot be read, or if it is in memory.
-    pub(crate) fn take_out(message: &Message) -> Option<(Message, Self)> {
-        let mut condenser = Condenser::default();
+    pub(crate) fn extract_long_values(message: &Message) -> Option<(Message, Self)> {
+        let mut condenser = LongValueExtractor::default();
         for block in message.spooled()?.blocks() {
             let block =
                 block.inspect_err(|error| tracing::warn!(%error, "a large message cannot be read back")).ok()?;
@@ -50,7 +50,7 @@ impl LongValues {
     }
 
     /// Returns a message made from the text, with the values back in their places.
-    pub(crate) fn put_back(&self, changed: &Message) -> Message {
+    pub(crate) fn restore_long_values(&self, changed: &Message) -> Message {
         self.spooled(changed).unwrap_or_else(|| {
             tracing::warn!("a large message passes unchanged, as it cannot be put together again");
             self.message.clone()
@@ -65,14 +65,14 @@ impl LongValues {
             let number = text.get(place + mark().len()..)?.first_chunk::<DIGITS>()?;
             let number = usize::from_str_radix(std::str::from_utf8(number).ok()?, 16).ok()?;
             let value = self.values.get(number)?;
-            let stand_in = value.stand_in(number);
-            let start = place.checked_sub(memmem::find(&stand_in, mark())?)?;
-            let end = start + stand_in.len();
-            if text.get(start..end)? != stand_in || start < done {
+            let placeholder_bytes = value.placeholder_bytes(number);
+            let start = place.checked_sub(memmem::find(&placeholder_bytes, mark())?)?;
+            let end = start + placeholder_bytes.len();
+            if text.get(start..end)? != placeholder_bytes || start < done {
                 return None;
             }
             if (start as u64) < changed.id_at() {
-                id_at = id_at + (value.range.end - value.range.start) - stand_in.len() as u64;
+                id_at = id_at + (value.range.end - value.range.start) - placeholder_bytes.len() as u64;
             }
             append(&mut whole, text.slice(done..start), source.slice(value.range.clone()));
             done = end;
@@ -91,7 +91,7 @@ fn append(whole: &mut Spooled, bytes: Bytes, value: Spooled) {
 }
 
 impl LongValue {
-    fn stand_in(&self, number: usize) -> Vec<u8> {
+    fn placeholder_bytes(&self, number: usize) -> Vec<u8> {
         let name = format!("\"{}{number:0DIGITS$x}\"", String::from_utf8_lossy(mark()));
         match self.kind {
             b'{' => format!("{{{name}:0}}"),
@@ -113,7 +113,7 @@ fn mark() -> &'static [u8] {
 
 /// Reads valid JSON, and copies it with stand-ins for its long values.
 #[derive(Default)]
-struct Condenser {
+struct LongValueExtractor {
     text: Vec<u8>,
     values: Vec<LongValue>,
     /// The number of bytes read.
@@ -147,7 +147,7 @@ struct OpenValue {
     is_long: bool,
 }
 
-impl Condenser {
+impl LongValueExtractor {
     /// Takes the next bytes. `None` if too much text remains.
     fn read(&mut self, mut bytes: &[u8]) -> Option<()> {
         while let Some((byte, rest)) = bytes.split_first() {
@@ -161,7 +161,7 @@ impl Condenser {
                 bytes = rest;
             }
         }
-        (self.text.len() <= MOST_LEFT).then_some(())
+        (self.text.len() <= MAX_CONDENSED_BYTES).then_some(())
     }
 
     fn read_byte(&mut self, byte: u8) {
@@ -246,7 +246,7 @@ impl Condenser {
     fn end_value(&mut self) {
         if let Some(OpenValue { start, kind, is_long: true, .. }) = self.value.take() {
             let value = LongValue { range: start..self.at, kind };
-            self.text.extend(value.stand_in(self.values.len()));
+            self.text.extend(value.placeholder_bytes(self.values.len()));
             self.values.push(value);
         }
     }
@@ -320,21 +320,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_changed_in_the_text_is_changed_in_the_whole() {
+    fn edits_of_the_condensed_text_apply_to_the_whole_message() {
         let long = "x\\\"]}é".repeat(20_000);
         let text = format!(
             r#" {{"result" : {{ "content":[{{"text":"{long}"}}], "n":1e5 ,"structuredContent":{{"a\"":["{long}"]}},"\u005fmeta":{{"k":"{long}","small":[1]}},"s":"{long}","d":{}}},"jsonrpc":"2.0", "id":7}}"#,
             "0.".to_owned() + &"1".repeat(100_000)
         );
         let message = in_file(&text);
-        let (condensed, long_values) = LongValues::take_out(&message).unwrap();
+        let (condensed, long_values) = LongValues::extract_long_values(&message).unwrap();
         assert!(condensed.bytes().len() < 1000, "{}", condensed.text());
         assert_eq!(condensed.id().unwrap().as_str(), "7");
         let result = condensed.result().unwrap();
         let kinds = ["content", "structuredContent", "s", "d"].map(|name| result.get(name).unwrap().as_bytes()[0]);
         assert_eq!(kinds, *b"[{\"\"");
         assert_eq!(result.object("_meta").unwrap().get("small"), Some("[1]"));
-        assert_eq!(text_of(&long_values.put_back(&condensed)), text.trim());
+        assert_eq!(text_of(&long_values.restore_long_values(&condensed)), text.trim());
 
         let mut splice = Splice::new(condensed.text());
         splice.edit(result, &[("resultType", "\"complete\"")], |member| member.is("s"));
@@ -343,7 +343,7 @@ mod tests {
             format!("[{}]", result.get("structuredContent").unwrap()),
         );
         let changed = Message::one(splice.finish()).unwrap();
-        let whole = long_values.put_back(&changed);
+        let whole = long_values.restore_long_values(&changed);
         assert!(whole.is_spooled());
         let (mut expected, found): (Json, Json) =
             (serde_json::from_str(&text).unwrap(), serde_json::from_str(&text_of(&whole)).unwrap());
@@ -360,37 +360,37 @@ mod tests {
     }
 
     #[test]
-    fn a_stand_in_that_was_touched_leaves_the_message_as_it_was() {
+    fn modified_placeholder_restores_the_original_message() {
         let text = format!(r#"{{"id":1,"result":{{"a":{{"b":"{}"}}}}}}"#, "x".repeat(200_000));
         let message = in_file(&text);
-        let (condensed, long_values) = LongValues::take_out(&message).unwrap();
+        let (condensed, long_values) = LongValues::extract_long_values(&message).unwrap();
         let mut splice = Splice::new(condensed.text());
         let a = condensed.result().and_then(|result| result.object("a")).unwrap();
         splice.edit(a, &[("c", "1")], |_| false);
         let changed = Message::one(splice.finish()).unwrap();
-        assert!(text_of(&long_values.put_back(&changed)) == text);
+        assert!(text_of(&long_values.restore_long_values(&changed)) == text);
         let gone = Message::one(r#"{"id":1,"result":{}}"#).unwrap();
-        assert_eq!(text_of(&long_values.put_back(&gone)), r#"{"id":1,"result":{}}"#);
+        assert_eq!(text_of(&long_values.restore_long_values(&gone)), r#"{"id":1,"result":{}}"#);
     }
 
     #[test]
-    fn too_many_short_values_are_left_alone() {
+    fn messages_without_long_values_are_not_condensed() {
         let members: Vec<_> = (0..200_000).map(|number| format!(r#""m{number}":{number}"#)).collect();
         let message = in_file(&format!(r#"{{"id":1,"result":{{{}}}}}"#, members.join(",")));
-        assert!(LongValues::take_out(&message).is_none());
-        assert!(LongValues::take_out(&Message::one(r#"{"id":1,"result":{}}"#).unwrap()).is_none());
+        assert!(LongValues::extract_long_values(&message).is_none());
+        assert!(LongValues::extract_long_values(&Message::one(r#"{"id":1,"result":{}}"#).unwrap()).is_none());
     }
 
     #[test]
-    fn values_of_any_length_pass_at_every_length() {
+    fn condensed_values_of_any_length_are_restored() {
         for length in [0, 1, LONG - 3, LONG - 2, LONG - 1, LONG, LONG + 1, 3 * LONG] {
             for value in
                 [format!("\"{}\"", "y".repeat(length)), format!("[{}]", " ".repeat(length)), "1".repeat(length.max(1))]
             {
                 let padding = "z".repeat(100_000);
                 let text = format!(r#"{{"method":"n","params":{{"a":{value},"b":{value} ,"p":"{padding}"}}}}"#);
-                let (condensed, long_values) = LongValues::take_out(&in_file(&text)).unwrap();
-                assert!(text_of(&long_values.put_back(&condensed)) == text, "{length}");
+                let (condensed, long_values) = LongValues::extract_long_values(&in_file(&text)).unwrap();
+                assert!(text_of(&long_values.restore_long_values(&condensed)) == text, "{length}");
             }
         }
     }

@@ -25,7 +25,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// The most messages in one payload. Each costs memory in addition to its bytes, which the byte limits do not count.
-pub(crate) const LONGEST_BATCH: usize = 10_000;
+pub(crate) const MAX_BATCH_LENGTH: usize = 10_000;
 
 /// The size of the pieces in which a message is written to its file, in bytes.
 const LARGE_PIECE: usize = 64 << 10;
@@ -415,10 +415,10 @@ impl Batch {
     fn read(mut array: Bytes) -> Result<Self, Invalid> {
         array.advance(1.min(array.len()));
         let batch = Self { length: array.len(), rest: array };
-        match batch.places().take(LONGEST_BATCH + 1).count() {
+        match batch.places().take(MAX_BATCH_LENGTH + 1).count() {
             0 => Err(Invalid::message("the batch is empty", None)),
-            1..=LONGEST_BATCH => Ok(batch),
-            _ => Err(Invalid::message(&format!("the batch has more than {LONGEST_BATCH} messages"), None)),
+            1..=MAX_BATCH_LENGTH => Ok(batch),
+            _ => Err(Invalid::message(&format!("the batch has more than {MAX_BATCH_LENGTH} messages"), None)),
         }
     }
 
@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn r28_kind_is_told_by_the_members() {
+    fn r28_message_kind_is_determined_by_its_members() {
         for (text, kind) in [
             (r#"{"id":1,"method":"ping"}"#, Kind::Request),
             (r#"{"id":null,"method":"ping"}"#, Kind::Request),
@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn r81_the_era_is_told_by_each_request() {
+    fn r81_era_is_determined_by_each_message() {
         let meta = r#"{"_meta":{"progressToken":1,"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#;
         for (text, era) in [
             (format!(r#"{{"id":1,"method":"tools/call","params":{meta}}}"#), Era::Modern),
@@ -574,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn r14_what_is_no_message_is_told_apart() {
+    fn r14_invalid_messages_get_parse_or_invalid_request_codes() {
         for (text, code, id) in [
             ("x", -32700, None),
             ("{", -32700, None),
@@ -599,7 +599,7 @@ mod tests {
     }
 
     #[test]
-    fn r3_nesting_does_not_matter() {
+    fn r3_deeply_nested_messages_are_parsed() {
         let deep = |open: &str, close: &str| {
             format!(r#"{{"params":{}{},"id":1,"method":"x"}}"#, open.repeat(100_000), close.repeat(100_000))
         };
@@ -622,13 +622,13 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_two_keys_counts() {
+    fn last_of_duplicate_keys_is_used() {
         let twice = message(r#"{"id":1,"id":2,"method":"a","method":"b"}"#);
         assert_eq!((twice.id().unwrap().as_str(), twice.method()), ("2", "b"));
     }
 
     #[test]
-    fn r16_a_batch_is_taken_apart() {
+    fn r16_batch_is_split_into_its_elements() {
         let batch = Message::parse(&Bytes::from_static(br#" [{"id":1,"method":"a"} , 5,{"method":"b"}]"#)).unwrap();
         let Parsed::Batch(batch) = batch else { panic!("{batch:?}") };
         let elements: Vec<_> = batch.collect();
@@ -638,11 +638,11 @@ mod tests {
     }
 
     #[test]
-    fn r16_a_batch_has_a_limit() {
+    fn r16_batch_length_is_limited() {
         let batch = |length: usize| Bytes::from(format!("[{}1]", "1,".repeat(length - 1)));
-        assert!(Message::parse(&batch(LONGEST_BATCH)).is_ok());
-        assert_eq!(invalid(&batch(LONGEST_BATCH + 1)), (-32600, None));
-        assert_eq!(invalid(&batch(LONGEST_BATCH * 3)), (-32600, None));
+        assert!(Message::parse(&batch(MAX_BATCH_LENGTH)).is_ok());
+        assert_eq!(invalid(&batch(MAX_BATCH_LENGTH + 1)), (-32600, None));
+        assert_eq!(invalid(&batch(MAX_BATCH_LENGTH * 3)), (-32600, None));
     }
 
     #[test]
@@ -659,7 +659,7 @@ mod tests {
     }
 
     #[test]
-    fn r7_an_id_is_put_in_or_replaced() {
+    fn r7_message_id_is_inserted_or_replaced() {
         let id = Id(Bytes::from_static(b"\"q\""));
         for (text, expected) in [
             (r#"{"jsonrpc":"2.0","error":{}}"#, r#"{"id":"q","jsonrpc":"2.0","error":{}}"#),
@@ -672,7 +672,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_on_demand() {
+    fn message_accessors_read_offer_error_uri_and_cancelled_id() {
         let cancelled = message(r#"{"method":"notifications/cancelled","params":{"requestId":"7"}}"#);
         assert_eq!(cancelled.cancelled_id().unwrap().as_str(), "\"7\"");
         assert!(message(r#"{"method":"notifications/cancelled"}"#).cancelled_id().is_none());

@@ -10,18 +10,18 @@ use crate::{
     error::{Error, ErrorKind},
     json::scanner::{MemberKind, ResponseOutline, Version},
     wire::{
-        body::Lost,
+        body::LostResponse,
         error_text,
         message::{Kind, Message},
     },
 };
 
 /// The longest number that is read as an error's code, in bytes.
-const LONGEST_CODE: u64 = 40;
+const MAX_CODE_BYTES: u64 = 40;
 /// JavaScript has no exact integers beyond this.
-const LARGEST_CODE: f64 = 9_007_199_254_740_991.0;
+const MAX_CODE: f64 = 9_007_199_254_740_991.0;
 /// How much of an invalid response is searched for the server's words, in bytes.
-const BEGINNING: u64 = 16 << 10;
+const EXCERPT_BYTES: u64 = 16 << 10;
 
 /// True if the message is a valid response.
 pub(crate) fn is_valid(message: &Message) -> bool {
@@ -37,7 +37,7 @@ pub(crate) fn is_valid(message: &Message) -> bool {
 ///
 /// # Errors
 /// Fails if it is an invalid response that cannot be repaired.
-pub(crate) fn valid(message: Message) -> Result<Message, Lost> {
+pub(crate) fn valid(message: Message) -> Result<Message, LostResponse> {
     let Some(answer) = message.outline().filter(|_| message.kind() == Kind::Response) else { return Ok(message) };
     let has_version = answer.version == Version::Two;
     let may_be_mended = match (answer.result, answer.error) {
@@ -78,21 +78,21 @@ fn has_integer_code(message: &Message, answer: &ResponseOutline) -> bool {
         .places
         .as_ref()
         .and_then(|places| places.code)
-        .and_then(|at| message.bytes_at(at, LONGEST_CODE).ok())
+        .and_then(|at| message.bytes_at(at, MAX_CODE_BYTES).ok())
         .unwrap_or_default();
     let end = text.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'));
     let number = text.get(..end.unwrap_or(text.len())).and_then(|text| std::str::from_utf8(text).ok());
     let code = number.and_then(|number| number.parse::<f64>().ok());
-    code.is_some_and(|code| code.fract() == 0.0 && code.abs() <= LARGEST_CODE)
+    code.is_some_and(|code| code.fract() == 0.0 && code.abs() <= MAX_CODE)
 }
 
 /// Returns an error that replaces an invalid response, with the server's words.
-fn foreign(message: &Message) -> Lost {
-    let text = message.bytes_at(0, BEGINNING).unwrap_or_default();
+fn foreign(message: &Message) -> LostResponse {
+    let text = message.bytes_at(0, EXCERPT_BYTES).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let said = error_text::of(&text).map(|said| format!(": {said}")).unwrap_or_default();
     let summary = format!("the server's answer is not a JSON-RPC response{said}");
-    Lost { error: Error::new(ErrorKind::InvalidAnswer, summary).with_detail(&text), id: message.id().cloned() }
+    LostResponse { error: Error::new(ErrorKind::InvalidAnswer, summary).with_detail(&text), id: message.id().cloned() }
 }
 
 #[cfg(test)]
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_stays_and_what_lacks_only_its_form_is_mended() {
+    fn valid_responses_are_unchanged_and_formal_faults_are_repaired() {
         for (text, mended) in [
             (r#"{"jsonrpc":"2.0","id":1,"result":{"error":null}}"#, None),
             (r#"{"jsonrpc":"2.0","id":1,"result":null}"#, None),
@@ -157,14 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_mended_keeps_its_id_where_it_is() {
+    fn id_can_be_replaced_in_a_repaired_response() {
         let message = valid(Message::one(r#"{"error":null,"id":"abc","result":{}}"#).unwrap()).unwrap();
         let id = Message::one(r#"{"id":7,"method":"x"}"#).unwrap().id().cloned().unwrap();
         assert_eq!(message.with_id(&id).text(), r#"{"jsonrpc":"2.0","id":7,"result":{}}"#);
     }
 
     #[test]
-    fn what_is_no_response_is_told_in_its_own_words() {
+    fn invalid_responses_are_reported_with_the_servers_message() {
         for (text, words) in [
             (
                 r#"{"error":{"code":403,"message":"The caller may not","status":"PERMISSION_DENIED"}}"#,

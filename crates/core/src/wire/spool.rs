@@ -51,7 +51,7 @@ pub(crate) struct Storage {
 
 /// Why a payload cannot be kept.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub(crate) enum Unkept {
+pub(crate) enum SpoolError {
     /// It is larger than its reader's limit.
     #[error("longer than the limit of {}", size(*.limit))]
     TooLong {
@@ -68,8 +68,8 @@ pub(crate) enum Unkept {
 
 /// A payload that is not kept: the reason, and what is known of its message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct GivenUp {
-    pub(crate) error: Unkept,
+pub(crate) struct RejectedPayload {
+    pub(crate) error: SpoolError,
     /// Its id in JSON, if that had arrived.
     pub(crate) id: Option<Bytes>,
     /// True if it has a method, so it is not a response.
@@ -199,7 +199,7 @@ impl Storage {
         Ok(file)
     }
 
-    fn write(&self, file: &mut File, block: &[u8]) -> Result<(), Unkept> {
+    fn write(&self, file: &mut File, block: &[u8]) -> Result<(), SpoolError> {
         let begun = Instant::now();
         #[cfg(test)]
         {
@@ -255,7 +255,7 @@ impl Spooler {
     /// # Errors
     /// Fails if the payload would exceed the limit or there is no place for it. The payload is given up, and the next
     /// piece begins another.
-    pub(crate) fn push(&mut self, piece: Bytes) -> Result<(), GivenUp> {
+    pub(crate) fn push(&mut self, piece: Bytes) -> Result<(), RejectedPayload> {
         // The end reports faults. The id is of use even if the rest is not.
         let _ = self.scanner.feed(&piece);
         let length = self.length + piece.len() as u64;
@@ -267,19 +267,19 @@ impl Spooler {
         self.hold(piece).map_err(|error| self.give_up(error))
     }
 
-    fn give_up(&mut self, error: Unkept) -> GivenUp {
+    fn give_up(&mut self, error: SpoolError) -> RejectedPayload {
         let id = self.scanner.id().and_then(text_of_id);
         let has_method = self.scanner.has_method();
         self.length = 0;
         self.held = HeldBytes::Nothing;
         self.scanner.reset();
-        GivenUp { error, id, has_method }
+        RejectedPayload { error, id, has_method }
     }
 
-    fn hold(&mut self, piece: Bytes) -> Result<(), Unkept> {
+    fn hold(&mut self, piece: Bytes) -> Result<(), SpoolError> {
         let length = self.length + piece.len() as u64;
         if length > self.limit {
-            return Err(Unkept::TooLong { limit: self.limit });
+            return Err(SpoolError::TooLong { limit: self.limit });
         }
         self.held = match std::mem::take(&mut self.held) {
             HeldBytes::Nothing => HeldBytes::One(piece),
@@ -313,16 +313,16 @@ impl Spooler {
     ///
     /// # Errors
     /// Fails if its rest cannot be written to its file, or if it had to stay in memory and is over the limit.
-    pub(crate) fn take(&mut self) -> Result<ScannedPayload, GivenUp> {
+    pub(crate) fn take(&mut self) -> Result<ScannedPayload, RejectedPayload> {
         if self.length > self.limit {
-            return Err(self.give_up(Unkept::TooLong { limit: self.limit }));
+            return Err(self.give_up(SpoolError::TooLong { limit: self.limit }));
         }
         let payload = self.take_payload().map_err(|error| self.give_up(error))?;
         self.length = 0;
         Ok(ScannedPayload { payload, outline: self.scanner.finish() })
     }
 
-    fn take_payload(&mut self) -> Result<Payload, Unkept> {
+    fn take_payload(&mut self) -> Result<Payload, SpoolError> {
         Ok(match std::mem::take(&mut self.held) {
             HeldBytes::Nothing => Payload::Memory(Bytes::new()),
             HeldBytes::One(piece) => Payload::Memory(piece),
@@ -336,12 +336,12 @@ impl Spooler {
         })
     }
 
-    fn write(&self, file: &mut File, block: &[u8]) -> Result<(), Unkept> {
+    fn write(&self, file: &mut File, block: &[u8]) -> Result<(), SpoolError> {
         // Without a storage there is no file.
         self.storage.as_ref().map_or(Ok(()), |storage| storage.write(file, block))
     }
 
-    fn add(&self, held: HeldBytes, piece: &Bytes) -> Result<HeldBytes, Unkept> {
+    fn add(&self, held: HeldBytes, piece: &Bytes) -> Result<HeldBytes, SpoolError> {
         match held {
             HeldBytes::Many(mut many, mut share) => {
                 let length = many.len() + piece.len();
@@ -548,8 +548,8 @@ fn size(bytes: u64) -> String {
     format!("{bytes} bytes")
 }
 
-fn no_file(error: &io::Error) -> Unkept {
-    if open_files::are_used_up(error) { Unkept::NoMoreFiles } else { Unkept::NoFile(error.kind()) }
+fn no_file(error: &io::Error) -> SpoolError {
+    if open_files::are_used_up(error) { SpoolError::NoMoreFiles } else { SpoolError::NoFile(error.kind()) }
 }
 
 #[cfg(test)]
@@ -576,7 +576,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_payload_is_what_was_pushed_whatever_its_size() {
+    fn payload_equals_the_pushed_bytes_at_any_size() {
         let storage = storage();
         let mut store = Spooler::new(u64::MAX, &storage);
         for size in [0, 1, 100, SMALL - 20, SMALL + 1, LARGE, LARGE + 1, 3 * LARGE + 77] {
@@ -593,7 +593,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn memory_for_all_has_a_limit() {
+    fn total_spool_memory_is_limited() {
         let storage = storage();
         let json = format!("\"{}\"", "x".repeat(LARGE / 2));
         let kept: Vec<_> = (0..TOGETHER / LARGE * 4)
@@ -607,7 +607,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_part_can_be_patched() {
+    fn part_of_a_spooled_payload_can_be_patched() {
         let text = [b" ".to_vec(), vec![b'a'; 2 * LARGE], b"ID".to_vec(), vec![b'b'; 100]].concat();
         let mut store = Spooler::new(u64::MAX, &storage());
         let ScannedPayload { payload, outline } = gather(&mut store, &text, 5000);
@@ -630,22 +630,22 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_cannot_be_kept_is_an_error_and_the_next_one_is_kept() {
+    fn failed_payload_is_an_error_and_the_next_one_is_stored() {
         let mut store = Spooler::new(10, &storage());
         store.push(Bytes::from_static(b"12345678")).unwrap();
-        let why = |pushed: Result<(), GivenUp>| pushed.unwrap_err().error;
-        assert_eq!(why(store.push(Bytes::from_static(b"901"))), Unkept::TooLong { limit: 10 });
+        let why = |pushed: Result<(), RejectedPayload>| pushed.unwrap_err().error;
+        assert_eq!(why(store.push(Bytes::from_static(b"901"))), SpoolError::TooLong { limit: 10 });
         assert_eq!(text(&gather(&mut store, b"12", 1).payload), b"12");
 
         let nowhere = Storage::new("/no/such/folder".into());
         let mut store = Spooler::new(u64::MAX, &nowhere);
         store.push(Bytes::from(vec![b' '; LARGE])).unwrap();
-        assert_eq!(why(store.push(Bytes::from_static(b"x"))), Unkept::NoFile(io::ErrorKind::NotFound));
+        assert_eq!(why(store.push(Bytes::from_static(b"x"))), SpoolError::NoFile(io::ErrorKind::NotFound));
         assert_eq!(text(&gather(&mut store, b"12", 1).payload), b"12");
     }
 
     #[test]
-    fn what_is_known_of_a_message_is_known_when_it_is_given_up() {
+    fn id_and_method_read_so_far_are_reported_for_a_dropped_payload() {
         let mut store = Spooler::new(30, &storage());
         for (text, id, has_method) in [
             (r#"{"id":"a","result":"0123456789"}"#, Some(r#""a""#), false),
@@ -659,14 +659,14 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_payload_for_memory_is_given_up_when_all_is_known_of_it() {
+    fn in_memory_payload_over_the_limit_is_dropped_but_its_id_is_read() {
         let mut store = Spooler::in_memory(10);
         for piece in [r#"{"method":"x","#, r#""params":[],"#, r#""id":7}"#] {
             store.push(Bytes::from_static(piece.as_bytes())).unwrap();
             assert!(matches!(store.held, HeldBytes::Nothing));
         }
         let given_up = store.take().unwrap_err();
-        assert_eq!((given_up.error, given_up.id.as_deref()), (Unkept::TooLong { limit: 10 }, Some(&b"7"[..])));
+        assert_eq!((given_up.error, given_up.id.as_deref()), (SpoolError::TooLong { limit: 10 }, Some(&b"7"[..])));
         assert_eq!(text(&gather(&mut store, b"12", 1).payload), b"12");
     }
 

@@ -65,7 +65,7 @@ async fn r20_a_connection_that_closes_while_idle_is_not_used_again() {
 }
 
 #[tokio::test]
-async fn r21_each_content_type_that_carries_messages() {
+async fn r21_messages_are_read_from_each_supported_content_type() {
     let (mut server, mut client) = dialogue().await;
     let messages = [progress("1", 1), notification("x", "[]"), response("1", r#"{"n":1e400}"#)];
     let json = messages[2].clone();
@@ -100,7 +100,7 @@ async fn r21_each_content_type_that_carries_messages() {
 }
 
 #[tokio::test]
-async fn r1_what_is_no_message_never_reaches_stdout() {
+async fn r1_a_body_that_is_not_json_rpc_never_reaches_stdout() {
     let (mut server, mut client) = dialogue().await;
     for (content_type, body) in [
         ("text/html", HTML),
@@ -206,7 +206,7 @@ async fn r7_the_servers_own_error_passes_under_any_status() {
 }
 
 #[tokio::test]
-async fn r7_an_error_without_an_id_gets_that_of_the_request() {
+async fn r7_an_error_without_an_id_gets_the_id_of_the_request() {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Line<'a> {
@@ -257,7 +257,7 @@ async fn r5_retry_after_reaches_the_client() {
 }
 
 #[tokio::test]
-async fn r5_a_success_without_an_answer() {
+async fn r5_a_success_status_without_a_response_fails_the_request() {
     let (mut server, mut client) = dialogue().await;
     for (status, content_type, body) in [
         (202, "", ""),
@@ -314,7 +314,7 @@ async fn r5_a_stream_that_ends_without_the_answer() {
 }
 
 #[tokio::test]
-async fn r5_an_answer_to_another_request_is_no_answer() {
+async fn r5_a_response_with_a_foreign_id_does_not_answer_the_request() {
     let (mut server, mut client) = dialogue().await;
     client.send(call("1")).await;
     let mut stream = server.post().await;
@@ -332,7 +332,7 @@ async fn r5_an_answer_to_another_request_is_no_answer() {
 }
 
 #[tokio::test]
-async fn r6_r26_nothing_comes_back_for_a_notification() {
+async fn r6_r26_a_notification_or_response_gets_no_answer_and_no_error() {
     let (mut server, mut client) = dialogue().await;
     let reply = response("5", r#"{"roots":[]}"#);
     for message in [notification("notifications/roots/list_changed", "{}"), reply] {
@@ -387,7 +387,7 @@ async fn r22_progress_leaves_before_the_result() {
 }
 
 #[tokio::test]
-async fn r22_an_event_is_out_at_the_byte_that_ends_it() {
+async fn r22_an_event_is_forwarded_as_soon_as_its_last_byte_arrives() {
     let (mut server, mut client) = dialogue().await;
     client.send(call("1")).await;
     let mut stream = server.post().await;
@@ -434,7 +434,7 @@ const STREAMS: &[(&str, &[&str])] = &[
 ];
 
 #[tokio::test]
-async fn r34_r46_the_grammar_of_events_byte_by_byte() {
+async fn r34_r46_sse_events_are_parsed_when_sent_byte_by_byte() {
     let (mut server, mut client) = dialogue().await;
     let message = |name: &str| notification(name, "\"é日本🦀\u{2028}\u{85}\"");
     for (stream, names) in STREAMS {
@@ -457,7 +457,7 @@ async fn r34_r46_the_grammar_of_events_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn r46_data_over_several_lines() {
+async fn r46_an_event_with_several_data_lines_is_joined() {
     let (mut server, mut client) = dialogue().await;
     client.send(call("1")).await;
     let events =
@@ -468,7 +468,7 @@ async fn r46_data_over_several_lines() {
 }
 
 #[tokio::test]
-async fn r46_an_event_that_the_end_of_the_body_cuts() {
+async fn r46_an_unterminated_last_event_is_delivered_if_its_message_is_complete() {
     let (mut server, mut client) = dialogue().await;
     // At the clean end of a body, a whole message counts. Otherwise the request would lose its answer.
     for end in ["", "\n", "\r\n", "\r", "\nid: 1\n"] {
@@ -510,7 +510,7 @@ async fn r36_a_second_answer_is_dropped() {
 }
 
 #[tokio::test]
-async fn r5_what_happens_after_the_answer_is_no_failure() {
+async fn r5_a_connection_lost_after_the_response_causes_no_error() {
     let (mut server, mut client) = dialogue().await;
     for id in ["1", "2"] {
         client.send(call(id)).await;
@@ -529,7 +529,7 @@ async fn r5_what_happens_after_the_answer_is_no_failure() {
 }
 
 #[tokio::test]
-async fn r43_what_nobody_knows_passes() {
+async fn r43_unknown_methods_are_forwarded_unchanged() {
     let (mut server, mut client) = dialogue().await;
     let asked = request("1", "foo/bar", r#"{"experimental":[{"x":1e400}]}"#);
     client.send(&asked).await;
@@ -553,7 +553,7 @@ async fn r43_what_nobody_knows_passes() {
 }
 
 #[tokio::test]
-async fn r15_an_answer_over_the_limit() {
+async fn r15_a_response_over_the_limit_becomes_a_too_large_error() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.limits.incoming = 10_000;
@@ -577,7 +577,7 @@ async fn r15_an_answer_over_the_limit() {
 }
 
 #[tokio::test]
-async fn r15_a_request_over_the_limit() {
+async fn r15_a_request_over_the_limit_gets_a_too_large_error() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.limits.outgoing = 10_000;

@@ -71,7 +71,7 @@ async fn a_request_is_repeated_with_new_credentials_once() {
 /// A call with a result has run, even if a gateway changes the status. A challenge takes precedence over an error under
 /// the request's id.
 #[tokio::test]
-async fn a_result_in_a_refusal_is_the_answer_and_an_error_beside_a_challenge_is_not() {
+async fn a_401_with_a_result_is_forwarded_and_one_with_error_and_challenge_is_retried() {
     const CHALLENGE: (&str, &str) = ("WWW-Authenticate", "Bearer error=\"invalid_token\"");
     let body = |member: &str| format!(r#"{{"jsonrpc":"2.0","id":1,{member}}}"#);
     for (headers, member, is_answer) in [
@@ -93,7 +93,7 @@ async fn a_result_in_a_refusal_is_the_answer_and_an_error_beside_a_challenge_is_
 }
 
 #[tokio::test]
-async fn a_stream_is_taken_up_again_with_new_credentials() {
+async fn a_stream_is_resumed_with_new_credentials() {
     let mut server = Server::start().await;
     let (config, asked) = config(&server, true);
     let mut client = Client::start(config);
@@ -127,7 +127,7 @@ async fn a_stream_is_taken_up_again_with_new_credentials() {
 }
 
 #[tokio::test]
-async fn a_source_that_fails_fails_the_request_and_not_the_bridge() {
+async fn a_failing_header_source_fails_the_request_but_not_the_bridge() {
     let mut server = Server::start().await;
     let mut config = server.config();
     let works = Arc::new(AtomicUsize::new(0));

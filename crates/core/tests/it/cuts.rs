@@ -261,22 +261,22 @@ async fn break_everywhere(ask: Ask) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r96_a_call_with_a_json_answer() {
+async fn r96_a_call_with_a_json_response_cut_at_any_byte_runs_at_most_once() {
     break_everywhere(Ask::Call("json")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r96_a_call_with_a_stream() {
+async fn r96_a_call_with_a_stream_response_cut_at_any_byte_runs_at_most_once() {
     break_everywhere(Ask::Call("stream")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r32_r36_a_call_with_a_stream_that_can_be_resumed() {
+async fn r32_r36_a_call_is_answered_when_its_resumable_stream_is_cut() {
     break_everywhere(Ask::Call("resumable")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r32_r36_a_call_with_a_stream_that_must_be_resumed() {
+async fn r32_r36_a_call_is_answered_when_its_polled_stream_is_cut() {
     break_everywhere(Ask::Call("polled")).await;
 }
 
@@ -286,7 +286,7 @@ async fn r96_a_list_is_always_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r44_silence_from_each_byte_on() {
+async fn r44_a_stalled_exchange_ends_in_a_timeout_or_a_result() {
     let mut all = Vec::new();
     for ask in FORMS.map(Ask::Call).into_iter().chain([Ask::List]) {
         let recorded = Lane::ready(|_| {}).await.recorded(ask).await;
@@ -312,7 +312,7 @@ async fn r44_silence_from_each_byte_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r38_a_lost_session_whose_successor_breaks() {
+async fn r38_a_cut_during_session_recovery_leaves_the_bridge_working() {
     let lane = Lane::ready(|_| {}).await;
     lane.model.forget();
     let recorded = lane.recorded(Ask::Call("stream")).await;
@@ -349,7 +349,7 @@ async fn r38_a_lost_session_whose_successor_breaks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r5_a_handshake_that_breaks() {
+async fn r5_a_handshake_succeeds_after_its_connection_is_cut() {
     let mut lane = Lane::start(|_| {}).await;
     lane.proxy.record();
     lane.shake_hands().await;

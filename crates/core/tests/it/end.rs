@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn r8_with_nothing_open_the_end_is_at_once() {
+async fn r8_without_open_requests_shutdown_is_immediate() {
     let (mut server, client) = dialogue().await;
     client.finish(&mut server).await;
 
@@ -45,7 +45,7 @@ async fn r8_open_calls_are_drained() {
 }
 
 #[tokio::test]
-async fn r8_a_whole_dialogue_that_ends_at_once() {
+async fn r8_a_session_whose_stdin_closes_at_once_is_fully_answered() {
     let (mut server, mut client) = dialogue().await;
     client.initialize().await;
     client.send(INITIALIZED).await;
@@ -64,7 +64,7 @@ async fn r8_a_whole_dialogue_that_ends_at_once() {
 }
 
 #[tokio::test]
-async fn r8_what_is_open_too_long_is_answered_with_errors() {
+async fn r8_requests_open_past_the_drain_timeout_get_shutdown_errors() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.timeouts.drain = Duration::from_millis(300);
@@ -83,7 +83,7 @@ async fn r8_what_is_open_too_long_is_answered_with_errors() {
 }
 
 #[tokio::test]
-async fn r8_nobody_waits_for_what_was_cancelled() {
+async fn r8_a_cancelled_request_does_not_delay_shutdown() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.timeouts.drain = Duration::from_mins(1);
@@ -97,7 +97,7 @@ async fn r8_nobody_waits_for_what_was_cancelled() {
 }
 
 #[tokio::test]
-async fn r8_what_was_said_before_the_end_is_delivered() {
+async fn r8_messages_sent_before_stdin_closes_are_delivered() {
     let (mut server, mut client) = dialogue().await;
     client.send(notification("notifications/roots/list_changed", "{}")).await;
     client.send(response("9", "{}")).await;
@@ -114,7 +114,7 @@ async fn r8_what_was_said_before_the_end_is_delivered() {
 }
 
 #[tokio::test]
-async fn r8_a_silent_reply_to_a_notification_does_not_hold_the_end() {
+async fn r8_an_unanswered_notification_does_not_delay_shutdown() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.timeouts.drain = Duration::from_millis(300);
@@ -126,7 +126,7 @@ async fn r8_a_silent_reply_to_a_notification_does_not_hold_the_end() {
 }
 
 #[tokio::test]
-async fn r8_an_open_stream_after_its_answer_does_not_hold_the_end() {
+async fn r8_a_stream_left_open_after_its_response_does_not_delay_shutdown() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.timeouts.drain = Duration::from_mins(1);
@@ -140,7 +140,7 @@ async fn r8_an_open_stream_after_its_answer_does_not_hold_the_end() {
 }
 
 #[tokio::test]
-async fn r8_to_stop_answers_what_is_pending() {
+async fn r8_a_stop_answers_pending_requests_with_shutdown_errors() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.limits.concurrency = 2;
@@ -165,7 +165,7 @@ async fn r8_to_stop_answers_what_is_pending() {
 }
 
 #[tokio::test]
-async fn r8_to_stop_with_nothing_open() {
+async fn r8_a_stop_without_open_requests_ends_the_bridge_silently() {
     let (mut server, mut client) = dialogue().await;
     client.stop();
     assert!(matches!(client.end().await, End::Stopped));
@@ -174,7 +174,7 @@ async fn r8_to_stop_with_nothing_open() {
 }
 
 #[tokio::test]
-async fn settings_that_cannot_be_used_are_an_error() {
+async fn an_invalid_ca_certificate_is_a_configuration_error() {
     let mut config = Server::start().await.config();
     config.tls.ca_certificates = vec![b"no certificate".to_vec()];
     let error =
@@ -183,7 +183,7 @@ async fn settings_that_cannot_be_used_are_an_error() {
 }
 
 #[tokio::test]
-async fn r8_to_stop_while_draining_ends_the_drain() {
+async fn r8_a_stop_while_draining_ends_the_drain() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.timeouts.drain = Duration::from_mins(1);
@@ -220,7 +220,7 @@ fn large_event() -> String {
 }
 
 #[tokio::test]
-async fn r15_a_stuck_reader_is_back_pressure() {
+async fn r15_a_client_that_stops_reading_causes_back_pressure_on_the_server() {
     let (mut server, mut client) = dialogue().await;
     client.send(call("1")).await;
     let mut stream = server.post().await;
@@ -251,7 +251,7 @@ async fn r15_a_stuck_reader_is_back_pressure() {
 }
 
 #[tokio::test]
-async fn r15_a_stuck_server_is_back_pressure() {
+async fn r15_a_server_that_stops_reading_causes_back_pressure_on_the_client() {
     // The kernel accepts the connections, and no server reads from them.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = Client::to(&format!("http://{}/mcp", listener.local_addr().unwrap()));
@@ -263,7 +263,7 @@ async fn r15_a_stuck_server_is_back_pressure() {
 }
 
 #[tokio::test]
-async fn r15_a_stuck_reader_stops_neither_requests_nor_cancels_nor_the_end() {
+async fn r15_a_client_that_stops_reading_blocks_no_requests_cancels_or_shutdown() {
     for by_stop in [false, true] {
         let mut server = Server::start().await;
         let mut config = server.config();
@@ -347,7 +347,7 @@ async fn r8_a_slow_reader_loses_nothing() {
 }
 
 #[tokio::test]
-async fn r8_who_does_not_read_is_told_that_something_is_lost() {
+async fn r8_a_client_that_does_not_read_causes_a_stdio_error_at_shutdown() {
     let (bridge, output) = answered_at_the_end(Duration::from_secs(2)).await;
     let error = bridge.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), "stdio", "{error}");
@@ -356,7 +356,7 @@ async fn r8_who_does_not_read_is_told_that_something_is_lost() {
 }
 
 #[tokio::test]
-async fn no_time_is_too_long() {
+async fn timeouts_of_maximum_duration_are_accepted() {
     let mut server = Server::start().await;
     let mut config = server.config();
     let times = &mut config.timeouts;

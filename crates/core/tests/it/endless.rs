@@ -31,7 +31,7 @@ async fn expect_too_large(client: &mut Client) {
 }
 
 #[tokio::test]
-async fn r5_an_answer_that_never_ends_is_an_error_at_once() {
+async fn r5_an_endless_response_is_refused_at_the_limit() {
     const JSON: &str = "application/json";
     const SSE: &str = "text/event-stream";
     const LINES: &str = "application/x-ndjson";
@@ -77,7 +77,7 @@ async fn r5_an_answer_that_never_ends_is_an_error_at_once() {
 }
 
 #[tokio::test]
-async fn r15_what_is_no_message_may_go_on_for_ever() {
+async fn r15_stream_data_without_a_message_may_exceed_the_limit() {
     let (mut server, mut client) = limited().await;
     for (content_type, again) in [
         ("text/event-stream", ":\n"),
@@ -122,7 +122,7 @@ async fn r15_what_is_no_message_may_go_on_for_ever() {
 }
 
 #[tokio::test]
-async fn r5_what_is_too_large_and_no_answer_fails_no_request() {
+async fn r5_a_too_large_message_that_is_no_response_fails_no_request() {
     let (mut server, mut client) = limited().await;
     let text = "x".repeat(2 * LIMIT);
     for content_type in ["text/event-stream", "application/x-ndjson"] {
@@ -149,7 +149,7 @@ async fn r5_what_is_too_large_and_no_answer_fails_no_request() {
 }
 
 #[tokio::test]
-async fn r5_an_answer_over_the_limit_on_a_stream_for_all() {
+async fn r5_a_too_large_response_on_the_shared_stream_fails_only_its_request() {
     let mut server = Server::start().await;
     server.expect_get();
     let mut config = server.config();
@@ -178,7 +178,7 @@ async fn r5_an_answer_over_the_limit_on_a_stream_for_all() {
 }
 
 #[tokio::test]
-async fn trailers_without_end_do_no_harm() {
+async fn endless_trailers_do_not_prevent_the_response() {
     let (mut server, mut client) = limited().await;
     for content_type in ["application/json", "text/event-stream"] {
         client.send(call("1")).await;
@@ -197,7 +197,7 @@ async fn trailers_without_end_do_no_harm() {
 }
 
 #[tokio::test]
-async fn headers_without_end_over_http2_end_with_their_connection() {
+async fn endless_http2_headers_fail_only_their_request() {
     let authority = Authority::new();
     let server = RawH2::start(authority.server_config("localhost")).await;
     let mut config = Config::new(&server.url()).unwrap();
@@ -222,7 +222,7 @@ async fn headers_without_end_over_http2_end_with_their_connection() {
 }
 
 #[tokio::test]
-async fn r15_members_without_end_are_messages_all_the_same() {
+async fn r15_long_member_names_pass_and_long_ids_and_methods_are_refused() {
     let (mut server, mut client) = dialogue().await;
     let long = "x".repeat(LIMIT);
     // From the server: in members that the bridge reads, and in members that it does not.
@@ -254,7 +254,7 @@ async fn r15_members_without_end_are_messages_all_the_same() {
 }
 
 #[tokio::test]
-async fn r5_a_request_over_the_limit_is_refused_by_its_id() {
+async fn r5_a_request_over_the_limit_gets_an_error_with_its_id() {
     let (mut server, mut client) = limited().await;
     let text = "x".repeat(2 * LIMIT);
     for (line, id) in [
@@ -281,7 +281,7 @@ async fn r5_a_request_over_the_limit_is_refused_by_its_id() {
 }
 
 #[tokio::test]
-async fn r90_a_small_body_that_expands_without_end() {
+async fn r90_a_decompression_bomb_is_refused_at_the_limit() {
     const EXPANDED: usize = 8 << 20;
     let zeros = " ".repeat(1 << 20);
     for content_type in ["application/json", "text/event-stream", "application/x-ndjson"] {
@@ -309,7 +309,7 @@ async fn r90_a_small_body_that_expands_without_end() {
 }
 
 #[tokio::test]
-async fn r90_a_body_that_refers_far_back_is_refused() {
+async fn r90_a_zstd_body_with_too_large_a_window_is_refused() {
     let (mut server, mut client) = dialogue().await;
     let answer = response("1", &format!("\"{}\"", "x".repeat(10 << 20)));
     for (window, is_taken) in [(23, true), (24, false)] {
@@ -346,7 +346,7 @@ async fn r90_a_body_that_refers_far_back_is_refused() {
 }
 
 #[tokio::test]
-async fn r11_others_do_not_wait_while_a_body_expands() {
+async fn r11_other_requests_do_not_wait_while_a_body_is_decompressed() {
     // Within the limits: a large answer that only keeps the bridge busy for a while.
     const EXPANDED: usize = 16 << 20;
     let mut server = Server::start().await;

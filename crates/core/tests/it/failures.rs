@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use crate::support::{Client, Server, call, closed_port, dialogue, progress, request, response};
 
 #[tokio::test]
-async fn r5_a_connection_that_breaks_before_the_reply() {
+async fn r5_a_connection_lost_before_the_reply_fails_the_call() {
     for by_reset in [true, false] {
         let (mut server, mut client) = dialogue().await;
         client.send(call("1")).await;
@@ -28,7 +28,7 @@ async fn r5_a_connection_that_breaks_before_the_reply() {
 }
 
 #[tokio::test]
-async fn r96_a_kept_connection_that_breaks_does_not_run_a_tool_twice() {
+async fn r96_a_tool_call_is_not_repeated_when_its_kept_connection_is_reset() {
     let (mut server, mut client) = dialogue().await;
     client.expect_nothing(&mut server).await;
     client.send(call("1")).await;
@@ -40,7 +40,7 @@ async fn r96_a_kept_connection_that_breaks_does_not_run_a_tool_twice() {
 }
 
 #[tokio::test]
-async fn r5_a_head_that_breaks() {
+async fn r5_a_truncated_or_invalid_response_head_fails_the_request() {
     let (mut server, mut client) = dialogue().await;
     for head in ["HTTP/1.1 200 OK\r\nContent-Ty", "HTTP/1.1 2", "HELO\r\n\r\n", "220 smtp ready\r\n"] {
         client.send(call("1")).await;
@@ -55,7 +55,7 @@ async fn r5_a_head_that_breaks() {
 }
 
 #[tokio::test]
-async fn r5_a_body_that_breaks() {
+async fn r5_a_body_cut_off_by_a_lost_connection_fails_the_request() {
     let (mut server, mut client) = dialogue().await;
     let half = r#"{"jsonrpc":"2.0","id":1,"result":{"te"#;
     let lines = format!("{}\n{half}", progress("1", 1));
@@ -102,7 +102,7 @@ async fn r5_a_body_that_breaks() {
 }
 
 #[tokio::test]
-async fn r5_a_failure_whose_body_never_ends() {
+async fn r5_a_failure_status_is_reported_without_waiting_for_its_body() {
     let (mut server, mut client) = dialogue().await;
     client.send(call("1")).await;
     let mut post = server.post().await;
@@ -123,7 +123,7 @@ async fn r5_a_failure_whose_body_never_ends() {
 }
 
 #[tokio::test]
-async fn r5_half_an_answer_up_to_the_close() {
+async fn r5_a_truncated_json_body_fails_the_request() {
     let (mut server, mut client) = dialogue().await;
     client.send(call("1")).await;
     let mut post = server.post().await;
@@ -135,7 +135,7 @@ async fn r5_half_an_answer_up_to_the_close() {
 }
 
 #[tokio::test]
-async fn r5_an_answer_that_is_whole_though_its_body_is_not() {
+async fn r5_a_complete_response_in_a_truncated_body_is_delivered() {
     let (mut server, mut client) = dialogue().await;
     for by_reset in [true, false] {
         client.send(call("1")).await;
@@ -162,7 +162,7 @@ async fn r5_an_answer_that_is_whole_though_its_body_is_not() {
 }
 
 #[tokio::test]
-async fn r46_an_event_that_a_broken_connection_cuts_is_dropped() {
+async fn r46_an_incomplete_event_at_a_lost_connection_is_dropped() {
     let (mut server, mut client) = dialogue().await;
     client.send(call("1")).await;
     let mut stream = server.post().await;
@@ -174,7 +174,7 @@ async fn r46_an_event_that_a_broken_connection_cuts_is_dropped() {
 }
 
 #[tokio::test]
-async fn r9_a_server_that_is_down_and_comes_up() {
+async fn r9_requests_fail_while_the_server_is_down_and_work_once_it_is_up() {
     let (port, address) = closed_port();
     let mut client = Client::to(&format!("http://{address}/mcp"));
     for id in ["1", "\"\"", "0"] {
@@ -198,7 +198,7 @@ async fn r9_a_server_that_is_down_and_comes_up() {
 }
 
 #[tokio::test]
-async fn r9_initialize_fails_and_is_tried_again_by_the_client() {
+async fn r9_the_client_can_repeat_a_failed_initialize() {
     let (port, address) = closed_port();
     let mut client = Client::to(&format!("http://{address}/mcp"));
     client.initialize().await;
@@ -209,7 +209,7 @@ async fn r9_initialize_fails_and_is_tried_again_by_the_client() {
 }
 
 #[tokio::test]
-async fn r5_a_host_without_an_address() {
+async fn r5_an_unresolvable_host_is_a_dns_error() {
     let mut client = Client::to("http://no-such-host.invalid/mcp");
     client.send(call("1")).await;
     let failure = client.expect_error("1").await;
@@ -218,7 +218,7 @@ async fn r5_a_host_without_an_address() {
 }
 
 #[tokio::test]
-async fn r44_a_connection_that_is_not_accepted() {
+async fn r44_a_connection_that_is_not_accepted_fails_the_request() {
     // A listener with a full queue leaves further connections unanswered.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -240,7 +240,7 @@ async fn r44_a_connection_that_is_not_accepted() {
 }
 
 #[tokio::test]
-async fn r44_a_tls_handshake_without_an_answer() {
+async fn r44_a_tls_handshake_without_a_reply_fails_the_request() {
     // The kernel accepts the connection, and no server speaks.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut config = Server::start().await.config();
@@ -255,7 +255,7 @@ async fn r44_a_tls_handshake_without_an_answer() {
 }
 
 #[tokio::test]
-async fn r44_silence_before_the_reply() {
+async fn r44_silence_before_the_reply_times_out_and_cancels_the_request() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.timeouts.idle = Duration::from_millis(300);
@@ -277,7 +277,7 @@ async fn r44_silence_before_the_reply() {
 }
 
 #[tokio::test]
-async fn r44_silence_within_a_stream() {
+async fn r44_silence_within_a_body_times_out_and_cancels_the_request() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.timeouts.idle = Duration::from_millis(300);
@@ -299,7 +299,7 @@ async fn r44_silence_within_a_stream() {
 }
 
 #[tokio::test]
-async fn r44_any_traffic_is_a_sign_of_life() {
+async fn r44_any_traffic_resets_the_idle_timeout() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.timeouts.idle = Duration::from_secs(2);
@@ -337,7 +337,7 @@ async fn r44_initialize_is_never_cancelled() {
 }
 
 #[tokio::test]
-async fn r44_the_whole_time_of_a_request() {
+async fn r44_traffic_does_not_extend_the_total_timeout() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.timeouts.total = Some(Duration::from_millis(500));
@@ -364,7 +364,7 @@ async fn r44_the_whole_time_of_a_request() {
 }
 
 #[tokio::test]
-async fn r44_the_whole_time_includes_the_wait_for_a_place() {
+async fn r44_the_total_timeout_includes_the_wait_for_a_free_slot() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.timeouts.total = Some(Duration::from_millis(500));
@@ -394,7 +394,7 @@ async fn r44_the_whole_time_includes_the_wait_for_a_place() {
 }
 
 #[tokio::test]
-async fn r44_silence_while_the_bridge_drains() {
+async fn r44_the_idle_timeout_applies_while_the_bridge_drains() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.timeouts.idle = Duration::from_millis(300);
@@ -410,7 +410,7 @@ async fn r44_silence_while_the_bridge_drains() {
 }
 
 #[tokio::test]
-async fn a_refusal_in_the_form_of_oauth_is_no_answer() {
+async fn an_oauth_error_body_becomes_an_http_status_error() {
     let (mut server, mut client) = dialogue().await;
     client.send(call("1")).await;
     let post = server.post().await;

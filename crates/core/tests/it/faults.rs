@@ -442,7 +442,7 @@ async fn busy(post: Exchange, seconds: &str) {
 }
 
 #[tokio::test]
-async fn r11_who_waits_for_another_try_holds_no_place() {
+async fn r11_a_request_waiting_for_its_retry_frees_its_slot() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.limits.concurrency = 1;
@@ -463,7 +463,7 @@ async fn r11_who_waits_for_another_try_holds_no_place() {
 }
 
 #[tokio::test]
-async fn r95_another_try_is_the_same_request() {
+async fn r95_a_retry_sends_the_same_body_and_headers() {
     let (mut server, mut client) = dialogue().await;
     client.handshake(&mut server, Some("session-1")).await;
     client.send(call("1")).await;
@@ -478,7 +478,7 @@ async fn r95_another_try_is_the_same_request() {
 }
 
 #[tokio::test]
-async fn r95_notifications_are_tried_again_as_well_and_never_answered() {
+async fn r95_notifications_and_responses_are_retried_and_never_answered() {
     let (mut server, mut client) = dialogue().await;
     for message in [r#"{"jsonrpc":"2.0","method":"x"}"#.to_owned(), response("7", "{}")] {
         client.send(&message).await;
@@ -507,7 +507,7 @@ async fn r37_a_cancelled_request_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn r44_the_whole_time_of_a_request_includes_its_tries() {
+async fn r44_the_total_timeout_includes_retries() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.timeouts.total = Some(Duration::from_millis(500));
@@ -522,7 +522,7 @@ async fn r44_the_whole_time_of_a_request_includes_its_tries() {
 }
 
 #[tokio::test]
-async fn r8_who_waits_for_another_try_does_not_hold_the_end() {
+async fn r8_a_request_waiting_for_its_retry_does_not_delay_shutdown() {
     for by_stop in [false, true] {
         let mut server = Server::start().await;
         let mut config = server.config();
@@ -544,7 +544,7 @@ async fn r8_who_waits_for_another_try_does_not_hold_the_end() {
 }
 
 #[tokio::test]
-async fn r96_only_what_reads_is_repeated() {
+async fn r96_only_read_only_methods_are_repeated() {
     #[rustfmt::skip]
     let methods = [
         ("tools/list", true), ("prompts/list", true), ("resources/list", true), ("resources/templates/list", true),

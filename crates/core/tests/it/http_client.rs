@@ -28,7 +28,7 @@ fn direct() -> HttpSettings {
 }
 
 #[tokio::test]
-async fn a_body_as_it_came_and_expanded() {
+async fn a_body_can_be_read_raw_or_decompressed() {
     let mut server = Server::start().await;
     let client = HttpClient::new(direct()).unwrap();
     for (name, mut encoder) in Encoder::all() {
@@ -57,7 +57,7 @@ async fn a_body_as_it_came_and_expanded() {
 }
 
 #[tokio::test]
-async fn what_a_request_says_itself_is_left_alone() {
+async fn headers_set_on_a_request_are_not_overwritten() {
     let mut server = Server::start().await;
     let client = HttpClient::new(direct()).unwrap();
     let mut request = post(&format!("{}/mcp", server.origin()));
@@ -77,7 +77,7 @@ async fn what_a_request_says_itself_is_left_alone() {
 }
 
 #[tokio::test]
-async fn the_version_that_is_asked_for() {
+async fn the_configured_http_version_is_used() {
     let authority = Authority::new();
     let mut server = H2Server::start(authority.server_config("localhost")).await;
     let (url, mut settings) = (server.url(), direct());
@@ -96,7 +96,7 @@ async fn the_version_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn connections_are_kept_as_long_as_is_wanted() {
+async fn connections_are_reused_unless_renewed_or_disabled() {
     let mut server = Server::start().await;
     let mut settings = direct();
     let url = format!("{}/mcp", server.origin());
@@ -133,7 +133,7 @@ async fn a_connection_that_was_idle_for_too_long_is_closed() {
 }
 
 #[tokio::test]
-async fn a_connection_with_tls_ends_as_tls_has_it() {
+async fn a_tls_connection_is_closed_with_close_notify() {
     let authority = Authority::new();
     let tls = TlsAcceptor::from(Arc::new(authority.server_config("localhost")));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -148,7 +148,7 @@ async fn a_connection_with_tls_ends_as_tls_has_it() {
 }
 
 #[tokio::test]
-async fn a_connection_that_the_server_closed_while_it_was_idle_is_closed_here_too() {
+async fn an_idle_connection_closed_by_the_server_is_closed_by_the_client() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mcp", listener.local_addr().unwrap());
     let client = HttpClient::new(direct()).unwrap();
@@ -166,7 +166,7 @@ async fn a_connection_that_the_server_closed_while_it_was_idle_is_closed_here_to
 }
 
 #[tokio::test]
-async fn a_connection_that_gets_free_serves_who_waits_for_another() {
+async fn a_freed_connection_serves_a_request_waiting_for_a_new_one() {
     // A proxy that connects once, and ignores all further connections.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut settings = direct();
@@ -190,7 +190,7 @@ async fn a_connection_that_gets_free_serves_who_waits_for_another() {
 }
 
 #[tokio::test]
-async fn an_empty_body_need_not_be_read_for_its_connection_to_be_kept() {
+async fn a_connection_is_reused_after_an_unread_empty_body() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mcp", listener.local_addr().unwrap());
     let client = HttpClient::new(direct()).unwrap();
@@ -213,7 +213,7 @@ async fn an_empty_body_need_not_be_read_for_its_connection_to_be_kept() {
 }
 
 #[tokio::test]
-async fn requests_that_come_together_share_a_connection_of_http_2() {
+async fn concurrent_requests_share_one_http2_connection() {
     let authority = Authority::new();
     let mut server = H2Server::start(authority.server_config("localhost")).await;
     let mut settings = direct();
@@ -252,7 +252,7 @@ async fn accept_until_the_end(mut connection: impl AsyncRead + AsyncWrite + Unpi
 }
 
 #[tokio::test]
-async fn nobody_there() {
+async fn a_connect_error_names_the_server_without_its_secrets() {
     let (_port, address) = closed_port();
     let client = HttpClient::new(direct()).unwrap();
     let error = client.send(post(&format!("http://user:hunter2@{address}/?hunter2"))).await.unwrap_err();

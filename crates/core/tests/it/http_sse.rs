@@ -41,7 +41,7 @@ pub(crate) async fn handshake(server: &mut Server, client: &mut Client, stream: 
 }
 
 #[tokio::test]
-async fn r50_r52_answers_come_on_the_stream() {
+async fn r50_r52_messages_are_posted_to_the_endpoint_and_answered_on_the_stream() {
     for (endpoint, target) in [("/messages?session=1", "/messages?session=1"), ("m", "/m"), ("?s=1", "/mcp?s=1")] {
         let mut server = Server::start().await;
         let mut client = bridge(&server, TransportMode::Sse);
@@ -80,7 +80,7 @@ async fn r51_an_endpoint_on_another_origin_is_refused() {
 }
 
 #[tokio::test]
-async fn r53_a_lost_stream_answers_what_is_open_and_is_opened_again() {
+async fn r53_a_lost_stream_fails_open_requests_and_is_reopened() {
     let mut server = Server::start().await;
     let mut client = bridge(&server, TransportMode::Sse);
     client.initialize().await;
@@ -110,7 +110,7 @@ async fn r53_a_lost_stream_answers_what_is_open_and_is_opened_again() {
 }
 
 #[tokio::test]
-async fn r54_an_old_server_is_found_without_a_flag() {
+async fn r54_auto_mode_falls_back_to_an_sse_server() {
     for (status, content_type, body) in
         [(405, "text/plain", "Method Not Allowed"), (404, "text/html", "<html>"), (400, "", "")]
     {
@@ -127,7 +127,7 @@ async fn r54_an_old_server_is_found_without_a_flag() {
 }
 
 #[tokio::test]
-async fn r54_r55_other_refusals_say_nothing_about_the_transport() {
+async fn r54_r55_other_refusals_cause_no_fallback_to_sse() {
     for (status, body) in [
         (401, ""),
         (403, ""),
@@ -152,7 +152,7 @@ async fn r54_r55_other_refusals_say_nothing_about_the_transport() {
 }
 
 #[tokio::test]
-async fn r54_no_old_server_either() {
+async fn r54_auto_mode_reports_a_404_when_both_transports_fail() {
     let mut server = Server::start().await;
     let mut client = bridge(&server, TransportMode::Auto);
     client.initialize().await;
@@ -191,7 +191,7 @@ async fn http_only_does_not_look_for_an_old_server() {
 }
 
 #[tokio::test]
-async fn r56_a_server_that_was_upgraded_in_place_is_found_out() {
+async fn r56_a_server_upgraded_from_sse_to_streamable_http_is_detected() {
     let mut server = Server::start().await;
     let mut client = bridge(&server, TransportMode::Auto);
     client.initialize().await;

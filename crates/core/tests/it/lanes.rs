@@ -19,7 +19,7 @@ async fn limited_to(count: usize) -> (Server, Client) {
 }
 
 #[tokio::test]
-async fn r11_twenty_slow_calls_and_a_ping() {
+async fn r11_a_ping_passes_while_twenty_slow_calls_are_open() {
     let (mut server, mut client) = dialogue().await;
     let mut calls = Vec::new();
     for id in 0..20 {
@@ -38,7 +38,7 @@ async fn r11_twenty_slow_calls_and_a_ping() {
 }
 
 #[tokio::test]
-async fn r11_the_limit_is_kept_and_each_end_lets_one_more_go() {
+async fn r11_the_concurrency_limit_holds_and_each_finished_request_frees_a_slot() {
     let (mut server, mut client) = limited_to(2).await;
     for id in 1..=6 {
         client.send(call(&id.to_string())).await;
@@ -69,7 +69,7 @@ async fn r11_the_limit_is_kept_and_each_end_lets_one_more_go() {
 }
 
 #[tokio::test]
-async fn r11_an_answered_request_holds_no_place() {
+async fn r11_an_answered_request_frees_its_slot_while_its_stream_is_open() {
     let (mut server, mut client) = limited_to(1).await;
     client.send(call("1")).await;
     let mut stream = server.post().await;
@@ -87,7 +87,7 @@ async fn r11_an_answered_request_holds_no_place() {
 }
 
 #[tokio::test]
-async fn r11_all_but_requests_pass_when_no_place_is_free() {
+async fn r11_notifications_responses_and_cancels_pass_when_no_slot_is_free() {
     let (mut server, mut client) = limited_to(1).await;
     client.send(call("1")).await;
     let held = server.post().await;
@@ -128,7 +128,7 @@ async fn r11_slow_notifications_hold_nothing_up() {
 }
 
 #[tokio::test]
-async fn r73_a_subscription_holds_no_place() {
+async fn r73_an_open_subscription_does_not_count_toward_the_limit() {
     let (mut server, mut client) = limited_to(1).await;
     client.send(request("\"s\"", "subscriptions/listen", "{}")).await;
     let mut stream = server.post().await;
@@ -145,7 +145,7 @@ async fn r73_a_subscription_holds_no_place() {
 }
 
 #[tokio::test]
-async fn r13_a_stream_keeps_its_order() {
+async fn r13_messages_of_each_concurrent_stream_keep_their_order() {
     let (mut server, mut client) = dialogue().await;
     client.send(call("1")).await;
     client.send(call("2")).await;
@@ -176,7 +176,7 @@ async fn r13_a_stream_keeps_its_order() {
 }
 
 #[tokio::test]
-async fn r37_a_cancel_is_posted_and_the_stream_goes_on() {
+async fn r37_a_cancel_is_posted_and_the_stream_is_still_forwarded() {
     let (mut server, mut client) = dialogue().await;
     client.send(call("1")).await;
     let mut stream = server.post().await;
@@ -197,7 +197,7 @@ async fn r37_a_cancel_is_posted_and_the_stream_goes_on() {
 }
 
 #[tokio::test]
-async fn r37_no_error_is_made_up_for_what_was_cancelled() {
+async fn r37_a_cancelled_request_gets_no_error_from_the_bridge() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.timeouts.idle = Duration::from_millis(500);
@@ -227,7 +227,7 @@ async fn r37_no_error_is_made_up_for_what_was_cancelled() {
 }
 
 #[tokio::test]
-async fn r37_what_never_left_needs_no_cancel() {
+async fn r37_a_request_cancelled_in_the_queue_is_never_sent_nor_its_cancel() {
     let (mut server, mut client) = limited_to(1).await;
     client.send(call("1")).await;
     let held = server.post().await;
@@ -244,7 +244,7 @@ async fn r37_what_never_left_needs_no_cancel() {
 }
 
 #[tokio::test]
-async fn r4_r37_the_cancel_of_a_text_is_not_that_of_the_number() {
+async fn r4_r37_a_cancel_of_a_string_id_does_not_cancel_the_number_id() {
     let (mut server, mut client) = limited_to(1).await;
     client.send(call("1")).await;
     let held = server.post().await;

@@ -11,7 +11,7 @@ fn text() -> String {
 }
 
 #[tokio::test]
-async fn r3_an_answer_that_is_too_large_for_memory() {
+async fn r3_a_large_response_passes_unchanged_except_for_its_id() {
     for content_type in ["application/json", "text/event-stream", "application/x-ndjson"] {
         let (mut server, mut client) = dialogue().await;
         client.send(call("7")).await;
@@ -70,7 +70,7 @@ async fn r11_others_do_not_wait_for_a_large_answer() {
 }
 
 #[tokio::test]
-async fn r13_messages_of_one_stream_keep_their_order_whatever_their_size() {
+async fn r13_messages_of_any_size_on_one_stream_keep_their_order() {
     for content_type in ["text/event-stream", "application/x-ndjson"] {
         let (mut server, mut client) = dialogue().await;
         client.send(call("1")).await;
@@ -100,7 +100,7 @@ async fn r13_messages_of_one_stream_keep_their_order_whatever_their_size() {
 }
 
 #[tokio::test]
-async fn no_place_for_a_large_answer_is_an_error_of_that_request_only() {
+async fn an_unusable_spool_folder_fails_only_the_request_with_a_large_response() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.spool_folder = "/no/such/folder".into();

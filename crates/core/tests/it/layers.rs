@@ -22,7 +22,7 @@ const APART: [(&str, &str); 2] = [("client", "server"), ("server", "client")];
 const OUTSIDE: [&str; 4] = ["internals", "lib", "vectors", "worst"];
 
 #[test]
-fn imports_run_one_way() {
+fn modules_import_only_from_lower_or_equal_layers() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut wrong = Vec::new();
     let mut imports = 0;

@@ -58,7 +58,7 @@ async fn opened(server: &mut Server, line: &str) -> Exchange {
 }
 
 #[tokio::test]
-async fn r73_two_subscriptions_whose_ids_differ_by_type() {
+async fn r73_subscriptions_with_a_number_and_a_string_id_are_kept_apart() {
     let (mut server, mut client) = modern_dialogue().await;
     let mut number = listen(&mut server, &mut client, "1").await;
     let mut string = listen(&mut server, &mut client, r#""1""#).await;
@@ -75,7 +75,7 @@ async fn r73_two_subscriptions_whose_ids_differ_by_type() {
 }
 
 #[tokio::test]
-async fn r73_nothing_but_comments_for_longer_than_others_may_be_silent() {
+async fn r73_a_quiet_subscription_outlasts_the_idle_timeout() {
     let (mut server, mut client) = modern_dialogue_with(|config| config.timeouts.idle = Duration::from_secs(1)).await;
     let mut stream = listen(&mut server, &mut client, "1").await;
     let mut silent = listen(&mut server, &mut client, "2").await;
@@ -96,7 +96,7 @@ async fn r73_nothing_but_comments_for_longer_than_others_may_be_silent() {
 }
 
 #[tokio::test]
-async fn r73_a_subscription_takes_the_place_of_no_request() {
+async fn r73_modern_subscriptions_do_not_count_toward_the_concurrency_limit() {
     let (mut server, mut client) = modern_dialogue_with(|config| config.limits.concurrency = 1).await;
     let mut first = listen(&mut server, &mut client, "1").await;
     client.send(modern("2", "prompts/list", "")).await;
@@ -123,7 +123,7 @@ async fn r73_a_subscription_that_is_refused_is_answered() {
 }
 
 #[tokio::test]
-async fn r73_a_subscription_that_nobody_acknowledges_has_an_end() {
+async fn r73_a_subscription_without_an_acknowledgement_times_out() {
     for begun in [false, true] {
         let (mut server, mut client) =
             modern_dialogue_with(|config| config.timeouts.idle = Duration::from_secs(1)).await;
@@ -139,7 +139,7 @@ async fn r73_a_subscription_that_nobody_acknowledges_has_an_end() {
 }
 
 #[tokio::test]
-async fn r74_a_dropped_stream_is_opened_again_and_what_may_be_missed_is_said() {
+async fn r74_a_lost_stream_is_reopened_and_possibly_missed_changes_are_announced() {
     let (mut server, mut client) = modern_dialogue().await;
     let line = modern("1", "subscriptions/listen", WANTED);
     let mut stream = listen(&mut server, &mut client, "1").await;
@@ -164,7 +164,7 @@ async fn r74_a_dropped_stream_is_opened_again_and_what_may_be_missed_is_said() {
 }
 
 #[tokio::test]
-async fn r74_a_subscription_that_was_quiet_for_long_is_waited_for_as_long_as_others() {
+async fn r74_a_subscription_quiet_past_the_idle_timeout_is_still_reopened() {
     let (mut server, mut client) = modern_dialogue_with(|config| config.timeouts.idle = Duration::from_secs(1)).await;
     let line = modern("1", "subscriptions/listen", WANTED);
     let stream = listen(&mut server, &mut client, "1").await;
@@ -188,7 +188,7 @@ async fn r74_a_subscription_that_was_quiet_for_long_is_waited_for_as_long_as_oth
 }
 
 #[tokio::test]
-async fn r74_another_acknowledgement_is_news() {
+async fn r74_a_changed_acknowledgement_after_reopening_is_forwarded() {
     let (mut server, mut client) = modern_dialogue().await;
     listen(&mut server, &mut client, "1").await.reset();
     let mut stream = server.modern_post().await;
@@ -205,7 +205,7 @@ async fn r74_another_acknowledgement_is_news() {
 }
 
 #[tokio::test]
-async fn r74_a_refusal_of_the_stream_that_broke_is_the_answer() {
+async fn r74_the_refusal_of_a_reopened_stream_ends_the_subscription() {
     let (mut server, mut client) = modern_dialogue().await;
     for (status, code) in [(400, -32_022), (404, -32_601), (400, -32_602), (200, -32_603)] {
         listen(&mut server, &mut client, "1").await.reset();
@@ -220,7 +220,7 @@ async fn r74_a_refusal_of_the_stream_that_broke_is_the_answer() {
 }
 
 #[tokio::test]
-async fn r74_a_server_that_stays_away_ends_the_subscription() {
+async fn r74_a_subscription_that_cannot_be_reopened_ends_with_an_error() {
     #[derive(Clone, Copy, Debug)]
     enum Away {
         Busy,
@@ -263,7 +263,7 @@ async fn r74_a_server_that_stays_away_ends_the_subscription() {
 }
 
 #[tokio::test]
-async fn r74_new_credentials_in_between_are_the_bridges_business() {
+async fn r74_a_401_on_reopening_is_solved_with_new_credentials() {
     let (mut server, mut client) = modern_dialogue_with(|config| {
         let load = || {
             let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static("Bearer 2"))]);
@@ -286,7 +286,7 @@ async fn r74_new_credentials_in_between_are_the_bridges_business() {
 }
 
 #[tokio::test]
-async fn r69_r74_what_is_cancelled_while_it_is_away_is_not_opened_again() {
+async fn r69_r74_a_subscription_cancelled_between_streams_is_not_reopened() {
     let (mut server, mut client) =
         modern_dialogue_with(|config| config.timeouts.reconnect = Duration::from_hours(1)).await;
     let mut stream = listen(&mut server, &mut client, "1").await;

@@ -41,7 +41,7 @@ async fn own_list(server: &mut Server) -> Exchange {
 }
 
 #[tokio::test]
-async fn r60_r61_each_request_names_its_own_version_and_its_method() {
+async fn r60_r61_headers_carry_the_protocol_version_and_method_of_each_request() {
     let (mut server, mut client) = modern_dialogue().await;
     for (id, version, method) in [("1", "2026-07-28", "prompts/list"), ("2", "2027-01-01", "x/y")] {
         let meta = format!(r#"{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"{version}"}}}}"#);
@@ -59,7 +59,7 @@ async fn r60_r61_each_request_names_its_own_version_and_its_method() {
 }
 
 #[tokio::test]
-async fn r62_names_that_are_no_header_are_in_base64() {
+async fn r62_names_that_are_not_valid_header_values_are_sent_in_base64() {
     let (mut server, mut client) = modern_dialogue().await;
     for (method, subject, header) in [
         ("prompts/get", r#""name":"plain name""#, "plain name"),
@@ -81,7 +81,7 @@ async fn r62_names_that_are_no_header_are_in_base64() {
 }
 
 #[tokio::test]
-async fn r63_arguments_are_in_headers_after_a_list_in_two_pages() {
+async fn r63_arguments_are_sent_in_headers_after_a_two_page_tool_list() {
     let (mut server, mut client) = modern_dialogue().await;
     list_tools(&mut server, &mut client, r#"{"tools":[{"name":"u"}],"nextCursor":"c","resultType":"complete"}"#).await;
     let second = modern("2", "tools/list", r#""cursor":"c""#);
@@ -106,7 +106,7 @@ async fn r63_arguments_are_in_headers_after_a_list_in_two_pages() {
 }
 
 #[tokio::test]
-async fn r64_a_blind_call_is_preceded_by_one_list_of_all_pages() {
+async fn r64_a_call_before_any_list_fetches_all_pages_of_the_list_once() {
     let (mut server, mut client) = modern_dialogue().await;
     client.send(modern_call("1", REGION)).await;
     let list = own_list(&mut server).await;
@@ -131,7 +131,7 @@ async fn r64_a_blind_call_is_preceded_by_one_list_of_all_pages() {
 }
 
 #[tokio::test]
-async fn r64_many_blind_calls_at_once_need_one_list() {
+async fn r64_concurrent_calls_before_any_list_share_one_list() {
     let (mut server, mut client) = modern_dialogue().await;
     for id in 0..64 {
         client.send(modern_call(&id.to_string(), REGION)).await;
@@ -189,7 +189,7 @@ async fn r64_a_call_of_a_known_tool_does_not_wait_for_a_list() {
 }
 
 #[tokio::test]
-async fn r64_headers_that_the_server_finds_missing_are_looked_up_once() {
+async fn r64_a_call_refused_for_missing_headers_is_repeated_after_a_list() {
     let (mut server, mut client) = after_list(PLAIN_TOOLS).await;
     let line = modern_call("1", REGION);
     client.send(&line).await;
@@ -205,7 +205,7 @@ async fn r64_headers_that_the_server_finds_missing_are_looked_up_once() {
 }
 
 #[tokio::test]
-async fn r64_what_a_list_does_not_mend_is_the_answer() {
+async fn r64_a_header_refusal_that_persists_after_a_list_is_forwarded() {
     let (mut server, mut client) = after_list(TOOLS).await;
     for id in ["1", "2"] {
         client.send(modern_call(id, REGION)).await;
@@ -222,7 +222,7 @@ async fn r64_what_a_list_does_not_mend_is_the_answer() {
 }
 
 #[tokio::test]
-async fn r64_many_calls_whose_headers_are_wrong_need_one_list() {
+async fn r64_concurrent_calls_refused_for_their_headers_share_one_list() {
     let (mut server, mut client) = after_list(PLAIN_TOOLS).await;
     for id in 0..64 {
         client.send(modern_call(&id.to_string(), REGION)).await;
@@ -246,7 +246,7 @@ async fn r64_many_calls_whose_headers_are_wrong_need_one_list() {
 }
 
 #[tokio::test]
-async fn r64_what_is_cancelled_while_its_list_is_under_way_is_not_sent() {
+async fn r64_a_call_cancelled_during_its_list_is_not_sent() {
     let (mut server, mut client) = modern_dialogue().await;
     client.send(modern_call("1", REGION)).await;
     let list = own_list(&mut server).await;
@@ -262,7 +262,7 @@ async fn r64_what_is_cancelled_while_its_list_is_under_way_is_not_sent() {
 }
 
 #[tokio::test]
-async fn r65_invalid_tools_are_left_out_and_nothing_else_changes() {
+async fn r65_invalid_tools_are_removed_and_the_list_is_otherwise_unchanged() {
     let (mut server, mut client) = modern_dialogue().await;
     let invalid = r#"{"name":"bad","inputSchema":{"properties":{"x":{"type":"string","x-mcp-header":"a b"}}}}"#;
     let valid = r#"{ "name" : "t" , "x":1e400, "inputSchema":{"properties":{"x":{"type":"string","x-mcp-header":"X"}}},"y":"\ud800"}"#;
@@ -275,7 +275,7 @@ async fn r65_invalid_tools_are_left_out_and_nothing_else_changes() {
 }
 
 #[tokio::test]
-async fn r67_r68_the_servers_refusals_are_answers() {
+async fn r67_r68_json_rpc_errors_of_the_server_are_forwarded() {
     let (mut server, mut client) = after_list(TOOLS).await;
     for (status, code) in [(400, -32_021), (400, -32_022), (400, -32_602), (404, -32_601), (400, 17), (422, -32_603)] {
         for id in ["0", "\"\"", "\"\\u0041\"", "7"] {
@@ -288,7 +288,7 @@ async fn r67_r68_the_servers_refusals_are_answers() {
 }
 
 #[tokio::test]
-async fn r7_r67_a_refusal_without_an_id_gets_the_requests() {
+async fn r7_r67_a_refusal_without_an_id_gets_the_id_of_the_request() {
     let (mut server, mut client) = after_list(TOOLS).await;
     client.send(modern(r#""\u0041""#, "prompts/list", "")).await;
     let body = refusal("null", -32_022);
@@ -298,7 +298,7 @@ async fn r7_r67_a_refusal_without_an_id_gets_the_requests() {
 }
 
 #[tokio::test]
-async fn r69_to_cancel_is_to_close_the_stream() {
+async fn r69_a_cancellation_closes_the_stream_of_the_request() {
     let (mut server, mut client) = after_list(TOOLS).await;
     for begun in [false, true] {
         client.send(modern_call("1", REGION)).await;
@@ -316,7 +316,7 @@ async fn r69_to_cancel_is_to_close_the_stream() {
 }
 
 #[tokio::test]
-async fn r45_r69_after_a_cancellation_nothing_more_is_said() {
+async fn r45_r69_no_message_is_forwarded_after_a_cancellation() {
     let (mut server, mut client) = after_list(TOOLS).await;
     client.send(modern_call("1", REGION)).await;
     let mut post = server.modern_post().await;
@@ -332,7 +332,7 @@ async fn r45_r69_after_a_cancellation_nothing_more_is_said() {
 }
 
 #[tokio::test]
-async fn r69_what_is_cancelled_before_its_turn_is_never_sent() {
+async fn r69_a_request_cancelled_in_the_queue_is_never_sent() {
     let (mut server, mut client) = modern_dialogue_with(|config| config.limits.concurrency = 1).await;
     client.send(modern("1", "prompts/list", "")).await;
     let held = server.modern_post().await;
@@ -350,7 +350,7 @@ async fn r69_what_is_cancelled_before_its_turn_is_never_sent() {
 }
 
 #[tokio::test]
-async fn r69_a_cancellation_of_nothing_does_nothing() {
+async fn r69_a_cancellation_without_an_open_request_is_ignored() {
     let (mut server, mut client) = after_list(TOOLS).await;
     for id in ["1", r#""list""#] {
         client.send(cancel(id)).await;
@@ -360,7 +360,7 @@ async fn r69_a_cancellation_of_nothing_does_nothing() {
 }
 
 #[tokio::test]
-async fn r69_a_request_that_ran_out_of_time_is_closed_and_not_told() {
+async fn r69_a_timed_out_request_is_closed_without_a_cancel_notification() {
     let (mut server, mut client) = modern_dialogue_with(|config| config.timeouts.idle = Duration::from_secs(1)).await;
     list_tools(&mut server, &mut client, TOOLS).await;
     client.send(modern_call("1", REGION)).await;
@@ -373,7 +373,7 @@ async fn r69_a_request_that_ran_out_of_time_is_closed_and_not_told() {
 }
 
 #[tokio::test]
-async fn r70_the_end_of_stdin_closes_what_is_open() {
+async fn r70_a_closed_stdin_ends_open_requests_after_the_drain_timeout() {
     let (mut server, mut client) =
         modern_dialogue_with(|config| config.timeouts.drain = Duration::from_millis(300)).await;
     client.send(modern("1", "prompts/list", "")).await;
@@ -387,7 +387,7 @@ async fn r70_the_end_of_stdin_closes_what_is_open() {
 }
 
 #[tokio::test]
-async fn r71_a_stream_that_breaks_before_its_answer_loses_the_request() {
+async fn r71_a_stream_lost_before_its_response_fails_the_request() {
     let (mut server, mut client) = after_list(TOOLS).await;
     for by_reset in [true, false] {
         for ask in [modern_call("1", REGION), modern("1", "tools/list", "")] {
@@ -411,7 +411,7 @@ async fn r71_a_stream_that_breaks_before_its_answer_loses_the_request() {
 }
 
 #[tokio::test]
-async fn r71_what_only_reads_is_repeated_as_long_as_no_reply_has_begun() {
+async fn r71_a_list_without_a_reply_is_repeated_and_a_tool_call_is_not() {
     let (mut server, mut client) = after_list(TOOLS).await;
     client.send(modern("1", "tools/list", "")).await;
     server.modern_post().await.reset();
@@ -426,7 +426,7 @@ async fn r71_what_only_reads_is_repeated_as_long_as_no_reply_has_begun() {
 }
 
 #[tokio::test]
-async fn r72_a_session_that_a_modern_server_names_is_none() {
+async fn r72_a_session_id_from_a_modern_server_is_ignored() {
     let (mut server, mut client) = modern_dialogue().await;
     for id in ["1", "2"] {
         client.send(modern(id, "server/discover", "")).await;
@@ -440,7 +440,7 @@ async fn r72_a_session_that_a_modern_server_names_is_none() {
 }
 
 #[tokio::test]
-async fn r75_requests_for_input_and_its_return_pass_as_they_are() {
+async fn r75_input_requests_and_input_responses_pass_unchanged() {
     let (mut server, mut client) = after_list(TOOLS).await;
     client.send(modern_call("1", REGION)).await;
     let needed = r#"{ "resultType":"input_required","requestState":"q\u00e9\/ 9","inputRequests":{"b":{"method":"elicitation/create","params":{"x":1e400}},"a":{"method":"roots/list"}}}"#;
@@ -473,7 +473,7 @@ async fn r76_r78_a_servers_request_is_dropped() {
 }
 
 #[tokio::test]
-async fn r78_errors_of_the_bridge_are_nobody_elses() {
+async fn r78_the_bridge_reports_failures_with_its_own_error_codes() {
     let (mut server, mut client) = after_list(TOOLS).await;
     for (status, kind) in [(500, "http_status"), (200, "invalid_answer"), (401, "http_status"), (413, "http_status")] {
         client.send(modern_call("1", REGION)).await;
@@ -507,7 +507,7 @@ async fn r3_modern_messages_pass_as_they_are() {
 }
 
 #[tokio::test]
-async fn r2_an_answer_on_many_lines_leaves_on_one() {
+async fn r2_a_multi_line_response_is_written_as_one_line() {
     let (mut server, mut client) = modern_dialogue().await;
     let pretty = "{\r\n  \"jsonrpc\": \"2.0\",\n  \"id\": 1,\n  \"result\": {\n    \"resultType\": \"\", \"x\": [1e400,\n 2]\r\n  }\n}\n";
     let one_line = "{  \"jsonrpc\": \"2.0\",  \"id\": 1,  \"result\": {    \"resultType\": \"\", \"x\": [1e400, 2]  }}";
@@ -542,7 +542,7 @@ async fn r13_progress_and_result_leave_in_the_order_of_their_stream() {
 }
 
 #[tokio::test]
-async fn r64_a_list_is_asked_for_on_behalf_of_the_client_alone() {
+async fn r64_the_bridges_own_list_hides_progress_and_logs_from_the_client() {
     let (mut server, mut client) = modern_dialogue().await;
     let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"x":1e400},"io.modelcontextprotocol/clientInfo":{"name":"c"},"progressToken":1,"io.modelcontextprotocol/logLevel":"debug"}"#;
     client.send(request("1", "tools/call", &format!(r#"{{"name":"t",{meta}}}"#))).await;
@@ -563,7 +563,7 @@ async fn r64_a_list_is_asked_for_on_behalf_of_the_client_alone() {
 }
 
 #[tokio::test]
-async fn r96_a_page_in_place_of_an_answer_runs_no_tool_again() {
+async fn r96_a_call_answered_by_an_html_page_is_not_repeated_if_it_may_have_run() {
     // Gateways send such pages. They may have forwarded the call to a server that accepts modern requests.
     for (status, method, goes_again) in [
         (404, "tools/call", false),

@@ -8,7 +8,9 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::support::{Authority, Client, H2Server, Manner, Proxy, Server, call, closed_port, dialogue, response};
+use crate::support::{
+    Authority, Client, H2Server, Proxy, ProxyBehavior, Server, call, closed_port, dialogue, response,
+};
 
 /// Adds this authority to the trusted ones.
 fn trusting(mut config: Config, authority: &Authority) -> Config {
@@ -43,7 +45,7 @@ async fn expect_failure(config: Config, kind: &str) -> String {
 // Certificates.
 
 #[tokio::test]
-async fn r93_a_server_that_asks_for_a_client_certificate() {
+async fn r93_a_server_that_requires_a_client_certificate_gets_it() {
     let authority = Authority::new();
     let host = || CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     let mut server = Server::start_tls(authority.server_config_of(&host(), Some(&authority))).await;
@@ -72,7 +74,7 @@ async fn r93_a_server_that_asks_for_a_client_certificate() {
 }
 
 #[tokio::test]
-async fn r93_a_client_certificate_over_http2() {
+async fn r93_a_client_certificate_is_presented_over_http2() {
     let authority = Authority::new();
     let host = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     let mut server = H2Server::start(authority.server_config_of(&host, Some(&authority))).await;
@@ -85,7 +87,7 @@ async fn r93_a_client_certificate_over_http2() {
 }
 
 #[tokio::test]
-async fn r92_a_redirect_elsewhere_is_shown_no_client_certificate() {
+async fn r92_a_redirect_to_another_origin_gets_no_client_certificate() {
     let authority = Authority::new();
     let host = || CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     let mut server = Server::start_tls(authority.server_config_of(&host(), Some(&authority))).await;
@@ -103,7 +105,7 @@ async fn r92_a_redirect_elsewhere_is_shown_no_client_certificate() {
 }
 
 #[tokio::test]
-async fn r93_each_fault_of_a_certificate_is_named() {
+async fn r93_the_error_names_each_fault_of_a_server_certificate() {
     let authority = Authority::new();
     let params = |host: &str| CertificateParams::new(vec![host.to_owned()]).unwrap();
     let mut expired = params("localhost");
@@ -134,7 +136,7 @@ async fn r93_each_fault_of_a_certificate_is_named() {
 }
 
 #[tokio::test]
-async fn r93_a_server_whose_certificate_is_an_authoritys_own() {
+async fn r93_a_ca_certificate_as_server_certificate_is_accepted_only_if_trusted() {
     let own = |host: &str| CertificateParams::new(vec![host.to_owned()]).unwrap();
     let authority = Authority::with(own("localhost"));
     let mut server = Server::start_tls(authority.own_server_config()).await;
@@ -158,7 +160,7 @@ async fn r93_a_server_whose_certificate_is_an_authoritys_own() {
 }
 
 #[tokio::test]
-async fn r93_what_is_no_tls_or_an_old_one() {
+async fn r93_the_error_names_why_the_tls_handshake_failed() {
     for (reply, kind, said) in [
         (&b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"[..], "tls", "speaks no TLS"),
         (b"SSH-2.0-OpenSSH\r\n", "tls", "speaks no TLS"),
@@ -191,7 +193,7 @@ async fn r93_what_is_no_tls_or_an_old_one() {
 }
 
 #[tokio::test]
-async fn r93_a_plain_url_for_a_server_with_tls() {
+async fn r93_a_plain_http_url_for_a_tls_server_fails_the_request() {
     let authority = Authority::new();
     let server = Server::start_tls(authority.server_config("localhost")).await;
     let mut client = Client::to(&server.origin().replace("https", "http"));
@@ -203,15 +205,15 @@ async fn r93_a_plain_url_for_a_server_with_tls() {
 // Proxies.
 
 #[tokio::test]
-async fn r93_the_ways_through_a_proxy() {
+async fn r93_http_and_socks5h_proxies_forward_plain_and_tls_requests() {
     let authority = Authority::new();
     // Only the proxy can resolve this host.
     let mut secure = Server::start_tls(authority.server_config("mcp.invalid")).await;
     let mut plain = Server::start().await;
     let basic = "Basic dXNlcjpwQHNzOg==";
-    for manner in [Manner::Open, Manner::Wants("user", "p@ss:")] {
+    for manner in [ProxyBehavior::Open, ProxyBehavior::Wants("user", "p@ss:")] {
         let proxy = Proxy::start(manner).await;
-        let is_open = matches!(manner, Manner::Open);
+        let is_open = matches!(manner, ProxyBehavior::Open);
         let user = if is_open { "" } else { "user:p%40ss%3A@" };
         for scheme in ["http", "socks5h"] {
             for server in [&mut secure, &mut plain] {
@@ -241,9 +243,9 @@ async fn r93_the_ways_through_a_proxy() {
 }
 
 #[tokio::test]
-async fn r93_the_ways_through_a_proxy_behind_tls() {
+async fn r93_an_https_proxy_forwards_requests_and_needs_a_trusted_certificate() {
     let authority = Authority::new();
-    let proxy = Proxy::start_tls(Manner::Wants("user", "right"), authority.server_config("127.0.0.1")).await;
+    let proxy = Proxy::start_tls(ProxyBehavior::Wants("user", "right"), authority.server_config("127.0.0.1")).await;
     let mut secure = Server::start_tls(authority.server_config("mcp.invalid")).await;
     let mut plain = Server::start().await;
     for server in [&mut secure, &mut plain] {
@@ -269,11 +271,11 @@ async fn r93_the_ways_through_a_proxy_behind_tls() {
 }
 
 #[tokio::test]
-async fn r93_a_proxy_is_shown_no_client_certificate() {
+async fn r93_a_proxy_gets_no_client_certificate() {
     let authority = Authority::new();
     let host = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
     // This proxy would accept the certificate if it were presented.
-    let proxy = Proxy::start_tls(Manner::Open, authority.server_config_of(&host, Some(&authority))).await;
+    let proxy = Proxy::start_tls(ProxyBehavior::Open, authority.server_config_of(&host, Some(&authority))).await;
     let config = trusting(proxy.config("https://mcp.invalid/mcp", "https", ""), &authority);
     let message = expect_failure(identified(config, &authority), "tls").await;
     assert!(message.contains("no secure connection to the proxy"), "{message}");
@@ -281,9 +283,9 @@ async fn r93_a_proxy_is_shown_no_client_certificate() {
 }
 
 #[tokio::test]
-async fn r93_socks5_looks_names_up_itself_and_exceptions_are_direct() {
+async fn r93_socks5_resolves_names_locally_and_excepted_hosts_bypass_the_proxy() {
     let mut server = Server::start().await;
-    let proxy = Proxy::start(Manner::Open).await;
+    let proxy = Proxy::start(ProxyBehavior::Open).await;
     let url = format!("http://localhost:{}/mcp", server.port());
     let mut config = proxy.config(&url, "socks5", "");
     let mut client = Client::start(config.clone());
@@ -302,7 +304,7 @@ async fn r93_socks5_looks_names_up_itself_and_exceptions_are_direct() {
 }
 
 #[tokio::test]
-async fn r93_a_proxy_that_does_not_want_is_named() {
+async fn r93_a_failure_at_the_proxy_names_the_proxy() {
     // Each failure takes its full timeout, so run them concurrently.
     tokio::join!(
         the_proxys_failures("http", "https://mcp.invalid/mcp?key=hunter2"),
@@ -314,8 +316,8 @@ async fn r93_a_proxy_that_does_not_want_is_named() {
 
 async fn the_proxys_failures(scheme: &str, url: &str) {
     let (_port, closed) = closed_port();
-    let refusing = Proxy::start(Manner::Refuses(403)).await;
-    let asking = Proxy::start(Manner::Wants("user", "right")).await;
+    let refusing = Proxy::start(ProxyBehavior::Refuses(403)).await;
+    let asking = Proxy::start(ProxyBehavior::Wants("user", "right")).await;
     let is_forwarded = scheme == "http" && url.starts_with("http:");
     // The proxy refuses connections.
     let mut config = refusing.config(url, scheme, "");
@@ -348,10 +350,10 @@ async fn the_proxys_failures(scheme: &str, url: &str) {
 }
 
 #[tokio::test]
-async fn r93_a_certificate_is_judged_behind_a_proxy_as_before_it() {
+async fn r93_the_server_certificate_is_verified_through_a_proxy() {
     let authority = Authority::new();
     let server = Server::start_tls(authority.server_config("mcp.invalid")).await;
-    let proxy = Proxy::start(Manner::Open).await;
+    let proxy = Proxy::start(ProxyBehavior::Open).await;
     for scheme in ["http", "socks5h"] {
         let url = format!("https://mcp.invalid:{}/mcp", server.port());
         let message = expect_failure(proxy.config(&url, scheme, ""), "tls").await;
@@ -400,7 +402,7 @@ async fn a_load_balancers_cookie_comes_back_to_its_origin_only() {
 }
 
 #[tokio::test]
-async fn the_users_own_cookie_is_left_alone() {
+async fn a_configured_cookie_header_is_not_replaced_by_set_cookie() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.set_header("Cookie", "mine=1").unwrap();
@@ -417,7 +419,7 @@ async fn the_users_own_cookie_is_left_alone() {
 }
 
 #[tokio::test]
-async fn r92_two_servers_that_send_each_other_the_request() {
+async fn r92_a_redirect_loop_between_two_servers_fails_the_request() {
     let (mut one, mut client) = dialogue().await;
     let mut two = Server::start().await;
     client.send(call("1")).await;
@@ -439,7 +441,7 @@ async fn r92_two_servers_that_send_each_other_the_request() {
 // Hostile texts.
 
 #[tokio::test]
-async fn endless_headers_end() {
+async fn too_large_response_headers_are_refused() {
     let (mut server, mut client) = dialogue().await;
     let many = "X: 1\r\n".repeat(1000);
     let long = format!("X: {}\r\n", "x".repeat(1 << 20));
@@ -463,7 +465,7 @@ async fn endless_headers_end() {
 }
 
 #[tokio::test]
-async fn endless_headers_end_over_http2() {
+async fn too_large_response_headers_are_refused_over_http2() {
     let authority = Authority::new();
     let mut server = H2Server::start(authority.server_config("localhost")).await;
     let mut config = trusting(Config::new(&server.url()).unwrap(), &authority);
@@ -480,7 +482,7 @@ async fn endless_headers_end_over_http2() {
 }
 
 #[tokio::test]
-async fn what_a_server_says_commands_no_terminal() {
+async fn control_characters_from_the_server_are_escaped_in_errors() {
     let (mut server, mut client) = dialogue().await;
     let body = "\u{1b}]0;title\u{7}\u{1b}[2J\u{9b}31mred\r\nINFO forged\u{202e}\u{0}";
     for content_type in ["text/plain", "text/plain\u{85}", ""] {

@@ -99,7 +99,7 @@ pub(crate) async fn answered_call(client: &mut Client, server: &mut Server, id: 
 }
 
 #[tokio::test]
-async fn the_message_waits_for_the_sign_in_and_is_sent_again() {
+async fn requests_wait_for_the_sign_in_and_are_sent_again_with_the_token() {
     let (mut server, issuer, config, mut prompts, folder) = scene().await;
     let mut client = Client::start(config.clone());
     client.send(call("1")).await;
@@ -147,7 +147,7 @@ async fn the_message_waits_for_the_sign_in_and_is_sent_again() {
 }
 
 #[tokio::test]
-async fn who_signs_out_has_the_tokens_revoked() {
+async fn signing_out_revokes_both_tokens_or_returns_the_failure() {
     for (endpoint, secret, fault) in [
         ("/revoke", None, None),
         ("/revoke", Some("hunter2"), None),
@@ -185,7 +185,7 @@ async fn who_signs_out_has_the_tokens_revoked() {
 }
 
 #[tokio::test]
-async fn a_credential_of_the_users_own_is_not_replaced() {
+async fn a_configured_authorization_header_is_not_replaced_by_a_sign_in() {
     let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
     config.set_authorization("Bearer own").unwrap();
     let mut client = Client::start(config);
@@ -197,7 +197,7 @@ async fn a_credential_of_the_users_own_is_not_replaced() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_to_the_user_and_to_the_client() {
+async fn a_denied_sign_in_is_reported_in_the_browser_and_to_the_client() {
     let (mut server, issuer, config, mut prompts, _folder) = scene().await;
     let mut client = Client::start(config);
     refused_call(&mut client, &mut server, &issuer, "1").await;
@@ -221,7 +221,7 @@ async fn a_refusal_is_told_to_the_user_and_to_the_client() {
 }
 
 #[tokio::test]
-async fn an_answer_of_another_issuer_is_not_used() {
+async fn an_authorization_response_without_the_right_issuer_is_refused() {
     for answer in
         [&[("code", "x"), ("iss", "https://evil.example")][..], &[("error", "hunter2"), ("iss", "")], &[("code", "x")]]
     {
@@ -237,7 +237,7 @@ async fn an_answer_of_another_issuer_is_not_used() {
 }
 
 #[tokio::test]
-async fn what_may_not_be_used_is_refused_with_a_reason() {
+async fn unusable_oauth_metadata_is_refused_with_a_reason() {
     let none = json!({});
     for (metadata, resource, reason) in [
         (json!({"code_challenge_methods_supported": null}), none.clone(), "PKCE"),
@@ -258,7 +258,7 @@ async fn what_may_not_be_used_is_refused_with_a_reason() {
 }
 
 #[tokio::test]
-async fn a_token_is_renewed_ahead_of_its_end_and_once_for_many_calls() {
+async fn a_token_is_renewed_before_it_expires_and_once_for_many_calls() {
     let (mut server, issuer, config, mut prompts, _folder) = scene().await;
     // A refresh is due after four fifths of the lifetime, so at once.
     issuer.state().life = 0;
@@ -338,7 +338,7 @@ async fn a_token_that_is_refused_after_its_renewal_leads_to_a_new_sign_in() {
 }
 
 #[tokio::test]
-async fn more_scope_is_asked_for_with_what_was_granted_and_three_times_at_most() {
+async fn further_sign_ins_add_to_the_granted_scopes_and_stop_after_three() {
     let (mut server, issuer, config, mut prompts, _folder) = scene().await;
     let mut client = Client::start(config);
     refused_call(&mut client, &mut server, &issuer, "1").await;
@@ -365,7 +365,7 @@ async fn more_scope_is_asked_for_with_what_was_granted_and_three_times_at_most()
 }
 
 #[tokio::test]
-async fn a_changed_authorization_server_means_a_new_client_and_no_old_token() {
+async fn a_new_authorization_server_gets_its_own_registration_and_sign_in() {
     let (mut server, issuer, config, mut prompts, _folder) = scene().await;
     let mut client = Client::start(config);
     refused_call(&mut client, &mut server, &issuer, "1").await;
@@ -380,7 +380,7 @@ async fn a_changed_authorization_server_means_a_new_client_and_no_old_token() {
 }
 
 #[tokio::test]
-async fn a_token_may_expire_while_a_tool_runs() {
+async fn a_token_refused_when_a_call_stream_is_resumed_is_renewed() {
     let (mut server, issuer, config, mut prompts, _folder) = scene().await;
     let mut client = Client::start(config);
     refused_call(&mut client, &mut server, &issuer, "1").await;
@@ -404,7 +404,7 @@ async fn a_token_may_expire_while_a_tool_runs() {
 }
 
 #[tokio::test]
-async fn two_bridges_ask_once() {
+async fn two_bridges_share_one_sign_in_and_one_renewal() {
     let (mut server, issuer, config, mut prompts, _folder) = scene().await;
     let (mut one, mut two) = (Client::start(config.clone()), Client::start(config));
     one.send(call("1")).await;
@@ -436,7 +436,7 @@ async fn two_bridges_ask_once() {
 }
 
 #[tokio::test]
-async fn a_request_waits_so_long_and_later_ones_are_told_where_to_sign_in() {
+async fn requests_that_time_out_during_a_sign_in_get_an_error_with_its_url() {
     let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
     config.oauth.as_mut().unwrap().login_wait = Duration::from_secs(2);
     let mut client = Client::start(config);
@@ -454,7 +454,7 @@ async fn a_request_waits_so_long_and_later_ones_are_told_where_to_sign_in() {
 }
 
 #[tokio::test]
-async fn a_device_code_needs_no_browser() {
+async fn the_device_grant_prompts_with_a_code_and_gets_a_token() {
     let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
     config.oauth.as_mut().unwrap().grant = Grant::Device;
     issuer.state().device_waits = 1;
@@ -473,7 +473,7 @@ async fn a_device_code_needs_no_browser() {
 }
 
 #[tokio::test]
-async fn a_client_can_be_its_own_user() {
+async fn the_client_credentials_grant_needs_no_registration_and_no_prompt() {
     let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
     for credential in [Credential::Secret(Secret::new("hunter2".into())), Credential::Key(Secret::new(key))] {
         let has_key = matches!(credential, Credential::Key(_));
@@ -501,7 +501,7 @@ async fn a_client_can_be_its_own_user() {
 }
 
 #[tokio::test]
-async fn a_key_signs_as_its_kind_does_and_the_server_takes() {
+async fn the_assertion_algorithm_fits_the_key_and_the_servers_list() {
     for (kind, taken, expected) in [
         (&rcgen::PKCS_ECDSA_P256_SHA256, json!(null), "ES256"),
         (&rcgen::PKCS_ECDSA_P384_SHA384, json!(null), "ES384"),
@@ -527,7 +527,7 @@ async fn a_key_signs_as_its_kind_does_and_the_server_takes() {
 }
 
 #[tokio::test]
-async fn a_registered_client_proves_itself_as_the_server_has_said() {
+async fn a_registered_client_uses_the_auth_method_of_its_registration() {
     for (method, in_header, in_form) in
         [("client_secret_basic", true, false), ("client_secret_post", false, true), ("none", false, false)]
     {
@@ -557,7 +557,7 @@ async fn a_registered_client_proves_itself_as_the_server_has_said() {
 }
 
 #[tokio::test]
-async fn the_users_wishes_are_in_the_requests() {
+async fn configured_oauth_settings_are_in_the_authorization_and_token_requests() {
     for (resource, expected) in [(Resource::This("urn:x:y".into()), Some("urn:x:y")), (Resource::None, None)] {
         let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
         let settings = config.oauth.as_mut().unwrap();
@@ -582,7 +582,7 @@ async fn the_users_wishes_are_in_the_requests() {
 }
 
 #[tokio::test]
-async fn who_waits_for_another_bridge_names_its_url_and_opens_nothing() {
+async fn a_second_bridge_reports_the_sign_in_url_of_the_first_and_does_not_prompt() {
     let (mut server, issuer, config, mut prompts, folder) = scene().await;
     let mut one = Client::start(config);
     one.send(call("1")).await;
@@ -620,7 +620,7 @@ async fn who_waits_for_another_bridge_names_its_url_and_opens_nothing() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_written_costs_no_sign_in() {
+async fn a_sign_in_works_if_the_token_folder_cannot_be_written() {
     let (mut server, issuer, mut config, mut prompts, folder) = scene().await;
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
@@ -686,7 +686,7 @@ async fn a_slow_sign_in_does_not_hold_up_the_handshake() {
 }
 
 #[tokio::test]
-async fn a_probe_is_answered_in_time() {
+async fn a_discover_request_gets_a_provisional_answer_during_a_sign_in() {
     let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
     config.oauth.as_mut().unwrap().login_wait = Duration::from_secs(2);
     let mut client = Client::start(config);
@@ -704,7 +704,7 @@ async fn a_probe_is_answered_in_time() {
 }
 
 #[tokio::test]
-async fn a_client_that_shows_where_to_sign_in_is_told_when_that_is_done() {
+async fn a_client_that_shows_the_sign_in_url_is_notified_of_its_completion() {
     let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
     config.oauth.as_mut().unwrap().login_wait = Duration::from_secs(2);
     let mut client = Client::start(config);
@@ -731,7 +731,7 @@ fn prompt_with_urls(id: &str, more: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_modern_client_shows_where_to_sign_in_and_asks_again() {
+async fn a_modern_client_gets_the_sign_in_url_as_an_input_request_and_retries() {
     let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
     config.oauth.as_mut().unwrap().login_wait = Duration::from_secs(2);
     let mut client = Client::start(config);
@@ -766,7 +766,7 @@ async fn a_modern_client_shows_where_to_sign_in_and_asks_again() {
 }
 
 #[tokio::test]
-async fn the_standing_stream_has_nobody_sign_in() {
+async fn a_401_for_the_push_stream_starts_no_sign_in() {
     let (mut server, issuer, config, mut prompts, _folder) = scene().await;
     server.expect_get();
     let mut client = Client::start(config);

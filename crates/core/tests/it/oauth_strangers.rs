@@ -48,7 +48,7 @@ async fn sign_in(
 }
 
 #[tokio::test]
-async fn a_client_of_the_users_is_for_one_authorization_server() {
+async fn a_configured_client_is_used_at_one_authorization_server_only() {
     for (grant, credential) in [
         (Grant::Browser, Some(secret())),
         (Grant::Browser, None),
@@ -101,7 +101,7 @@ async fn a_client_of_the_users_is_for_one_authorization_server() {
 }
 
 #[tokio::test]
-async fn the_issuer_that_the_user_names_is_the_only_one_to_the_letter() {
+async fn an_issuer_that_differs_from_the_configured_one_is_refused() {
     for named in ["https://login.example.com", "/", "/x"] {
         let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
         let named = if named.starts_with('/') { issuer.origin() + named } else { named.to_owned() };
@@ -118,7 +118,7 @@ async fn the_issuer_that_the_user_names_is_the_only_one_to_the_letter() {
 }
 
 #[tokio::test]
-async fn why_a_stream_gets_no_token_is_told_to_who_needs_it() {
+async fn the_error_of_a_request_whose_get_got_no_token_names_the_issuer() {
     // The stream of HTTP+SSE, and the resumption of a broken stream.
     for is_old in [true, false] {
         let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
@@ -144,7 +144,7 @@ async fn why_a_stream_gets_no_token_is_told_to_who_needs_it() {
 
 /// A document at another URL than its issuer's may claim any issuer.
 #[tokio::test]
-async fn nobody_speaks_for_another_issuer() {
+async fn authorization_server_metadata_at_a_foreign_url_is_refused() {
     for (path, named) in [
         ("/a/.well-known/x", Some(true)),
         ("/a/.well-known/x", None),
@@ -179,7 +179,7 @@ async fn nobody_speaks_for_another_issuer() {
 }
 
 #[tokio::test]
-async fn a_forbidden_address_is_told_as_what_it_is() {
+async fn oauth_urls_at_forbidden_addresses_are_refused_with_the_address() {
     for (metadata, resource, at) in [
         (json!({"token_endpoint": "https://[fec0::1]/token"}), json!({}), "fec0::1"),
         (json!({"token_endpoint": "https://[64:ff9b::a00:1]/token"}), json!({}), "64:ff9b::"),
@@ -209,7 +209,7 @@ async fn a_forbidden_address_is_told_as_what_it_is() {
 }
 
 #[tokio::test]
-async fn no_number_of_a_device_code_ends_or_hurries_the_wait() {
+async fn extreme_device_code_intervals_neither_end_nor_hurry_the_polling() {
     for (device, word) in [
         (json!({"interval": u64::MAX, "expires_in": u64::MAX}), "slow_down"),
         (json!({"interval": u64::MAX - 1, "expires_in": i64::MAX}), "slow_down"),
@@ -235,7 +235,7 @@ async fn no_number_of_a_device_code_ends_or_hurries_the_wait() {
 }
 
 #[tokio::test]
-async fn an_mcp_server_names_so_many_authorization_servers() {
+async fn a_list_of_20000_authorization_servers_causes_fewer_than_64_requests() {
     let (mut server, issuer, config, _prompts, _folder) = scene().await;
     let names: Vec<_> = (0..20_000).map(|count| format!("{}/{count}", issuer.origin())).collect();
     issuer.state().resource_metadata = json!({"authorization_servers": names});
@@ -266,7 +266,7 @@ fn canaries(issuer: &Issuer) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn no_secret_of_a_sign_in_is_shown_or_goes_elsewhere() {
+async fn sign_in_secrets_are_not_shown_or_logged_or_sent_to_another_server() {
     let log = Log::default();
     let _guard = log.record();
     let mut told = String::new();

@@ -61,7 +61,7 @@ async fn direct(server: &mut Server, client: &mut Client, id: &str) {
 }
 
 #[tokio::test]
-async fn r54_a_legacy_server_shows_itself_by_its_refusal() {
+async fn r54_refusing_a_modern_request_identifies_a_legacy_server() {
     for (status, body) in [
         (400, NO_SESSION),
         (400, "Bad Request"),
@@ -82,7 +82,7 @@ async fn r54_a_legacy_server_shows_itself_by_its_refusal() {
 }
 
 #[tokio::test]
-async fn r54_r96_a_first_call_is_sent_once_whatever_the_server_is() {
+async fn r54_r96_a_first_call_to_a_legacy_server_is_sent_once() {
     let (mut server, mut client) = dialogue().await;
     client.send(modern_call("1", "{}")).await;
     // The bridge first lists the tools for their headers. The refusal shows the server's era.
@@ -98,7 +98,7 @@ async fn r54_r96_a_first_call_is_sent_once_whatever_the_server_is() {
 }
 
 #[tokio::test]
-async fn r56_the_verdict_holds_for_the_process() {
+async fn r56_errors_do_not_change_the_era_of_a_known_modern_server() {
     let (mut server, mut client) = modern_dialogue().await;
     direct(&mut server, &mut client, "1").await;
     // From a server that is known to be modern, these are ordinary answers and failures.
@@ -117,7 +117,7 @@ async fn r56_the_verdict_holds_for_the_process() {
 }
 
 #[tokio::test]
-async fn r56_a_modern_server_that_turns_into_a_legacy_one() {
+async fn r56_a_modern_server_that_becomes_legacy_gets_translated_requests() {
     let (mut server, mut client) = dialogue().await;
     direct(&mut server, &mut client, "1").await;
     client.send(modern("2", "prompts/list", "")).await;
@@ -129,7 +129,7 @@ async fn r56_a_modern_server_that_turns_into_a_legacy_one() {
 }
 
 #[tokio::test]
-async fn r56_a_legacy_server_that_turns_into_a_modern_one() {
+async fn r56_a_legacy_server_that_becomes_modern_gets_modern_requests() {
     let (mut server, mut client) = dialogue().await;
     client.send(modern("1", "prompts/list", "")).await;
     server.modern_post().await.respond_as(400, "application/json", NO_SESSION).await;
@@ -151,7 +151,7 @@ async fn r56_a_legacy_server_that_turns_into_a_modern_one() {
 }
 
 #[tokio::test]
-async fn r68_a_refusal_that_may_mean_both_is_looked_into_once() {
+async fn r68_an_ambiguous_refusal_is_checked_with_one_initialize() {
     let (mut server, mut client) = modern_dialogue().await;
     // The era is not yet known, and legacy servers use this code as well.
     client.send(modern("1", "prompts/list", "")).await;
@@ -168,7 +168,7 @@ async fn r68_a_refusal_that_may_mean_both_is_looked_into_once() {
 }
 
 #[tokio::test]
-async fn r68_a_page_in_front_of_a_modern_server_changes_nothing_for_long() {
+async fn r68_a_modern_server_is_recognized_again_after_a_gateways_error_page() {
     let (mut server, mut client) = dialogue().await;
     direct(&mut server, &mut client, "1").await;
     // A gateway in front of the server answers everything.
@@ -200,7 +200,7 @@ async fn r79_a_probe_of_a_server_that_is_down_gets_an_error() {
 }
 
 #[tokio::test]
-async fn r79_a_probe_of_a_silent_server_gets_an_error_though_others_may_wait() {
+async fn r79_a_probe_of_a_silent_server_times_out_before_other_requests() {
     let (mut server, mut client) = modern_dialogue_with(|config| config.timeouts.idle = Duration::from_hours(1)).await;
     client.send(modern("0", "prompts/list", "")).await;
     let held = server.modern_post().await;
@@ -214,7 +214,7 @@ async fn r79_a_probe_of_a_silent_server_gets_an_error_though_others_may_wait() {
 }
 
 #[tokio::test]
-async fn r79_a_probe_is_answered_once_the_server_is_up() {
+async fn r79_a_probe_is_retried_until_the_server_is_up() {
     let (socket, address) = closed_port();
     let mut config = mcp_gangway_core::Config::new(&format!("http://{address}/mcp")).unwrap();
     config.proxy = mcp_gangway_core::Proxy::None;
@@ -230,7 +230,7 @@ async fn r79_a_probe_is_answered_once_the_server_is_up() {
 }
 
 #[tokio::test]
-async fn r81_both_protocols_on_one_stdin() {
+async fn r81_modern_and_legacy_requests_work_on_one_stdin() {
     let (mut server, mut client) = dialogue().await;
     client.send(modern("1", "server/discover", "")).await;
     let answer = server.modern_post().await.answer(DISCOVERED).await;
@@ -258,7 +258,7 @@ async fn r81_both_protocols_on_one_stdin() {
 }
 
 #[tokio::test]
-async fn r81_a_probe_at_an_old_server_and_then_a_handshake() {
+async fn r81_a_probe_of_a_legacy_server_is_refused_and_a_handshake_works() {
     for (status, body) in [(400, NO_SESSION), (404, ""), (405, ""), (500, ""), (200, UNKNOWN_METHOD)] {
         let (mut server, mut client) = dialogue().await;
         client.send(modern("1", "server/discover", "")).await;
@@ -280,7 +280,7 @@ async fn r81_a_probe_at_an_old_server_and_then_a_handshake() {
 }
 
 #[tokio::test]
-async fn a_client_that_began_without_a_probe_stays_what_it_is() {
+async fn a_client_that_starts_without_a_probe_stays_a_modern_client() {
     let (mut server, mut client) = dialogue().await;
     client.send(modern("1", "prompts/list", "")).await;
     server.modern_post().await.respond_as(400, "application/json", NO_SESSION).await;
@@ -293,7 +293,7 @@ async fn a_client_that_began_without_a_probe_stays_what_it_is() {
 }
 
 #[tokio::test]
-async fn what_a_client_speaks_can_be_set() {
+async fn the_client_era_setting_overrides_the_detection() {
     // Treats a client of both eras as a legacy one, at any server.
     let (mut server, mut client) = modern_dialogue_with(|config| config.client_era = ClientEra::Legacy).await;
     client.send(modern("1", "server/discover", "")).await;

@@ -23,7 +23,7 @@ async fn stream(server: &mut Server) -> Exchange {
 }
 
 #[tokio::test]
-async fn r29_what_the_server_pushes_arrives() {
+async fn r29_messages_on_the_push_stream_reach_the_client() {
     let (mut server, mut client) = listening(Some("s")).await;
     let mut get = server.get().await;
     assert_eq!(get.header("mcp-session-id"), Some("s"));
@@ -49,7 +49,7 @@ async fn r29_what_the_server_pushes_arrives() {
 }
 
 #[tokio::test]
-async fn r29_nothing_is_asked_for_before_initialized() {
+async fn r29_no_push_stream_is_requested_before_initialized() {
     let mut server = Server::start().await;
     server.expect_get();
     let mut client = Client::of(&server);
@@ -64,7 +64,7 @@ async fn r29_nothing_is_asked_for_before_initialized() {
 }
 
 #[tokio::test]
-async fn r29_a_request_comes_after_the_answer_to_the_get() {
+async fn r29_requests_wait_for_the_response_to_the_get() {
     for status in [200, 405, 503] {
         let (mut server, mut client) = listening(None).await;
         client.send(call("1")).await;
@@ -93,7 +93,7 @@ async fn r29_a_request_comes_after_the_answer_to_the_get() {
 }
 
 #[tokio::test]
-async fn r29_a_get_without_an_answer_holds_nothing_up_for_long() {
+async fn r29_an_unanswered_get_delays_requests_only_for_a_limited_time() {
     let (mut server, mut client) = listening(None).await;
     client.send(call("1")).await;
     let mut get = server.next("the GET before the call").await;
@@ -114,7 +114,7 @@ async fn r29_a_get_without_an_answer_holds_nothing_up_for_long() {
 }
 
 #[tokio::test]
-async fn r29_r39_the_stream_of_a_renewed_session_is_there_first_as_well() {
+async fn r29_r39_a_renewed_session_opens_its_push_stream_before_requests() {
     let (mut server, mut client) = listening(Some("old")).await;
     server.get().await.respond(405, &[], "").await;
     client.send(call("1")).await;
@@ -130,7 +130,7 @@ async fn r29_r39_the_stream_of_a_renewed_session_is_there_first_as_well() {
 }
 
 #[tokio::test]
-async fn r39_a_session_whose_loss_the_stream_finds_is_set_up_in_full() {
+async fn r39_a_session_loss_found_by_the_push_stream_restores_the_log_level() {
     let (mut server, mut client) = listening(Some("old")).await;
     let mut get = stream(&mut server).await;
     let level = request("1", "logging/setLevel", r#"{"level":"debug"}"#);
@@ -152,7 +152,7 @@ async fn r39_a_session_whose_loss_the_stream_finds_is_set_up_in_full() {
 }
 
 #[tokio::test]
-async fn r30_a_server_that_pushes_nothing_is_not_asked_again() {
+async fn r30_a_refused_push_stream_is_not_requested_again() {
     for (status, content_type, body) in
         [(405, "", ""), (404, "", ""), (400, "text/plain", "no"), (200, "text/html", "<html>")]
     {
@@ -166,7 +166,7 @@ async fn r30_a_server_that_pushes_nothing_is_not_asked_again() {
 }
 
 #[tokio::test]
-async fn r30_a_failure_that_passes_is_waited_out() {
+async fn r30_the_push_stream_is_retried_after_a_5xx_status() {
     let (mut server, mut client) = listening(None).await;
     for status in [500, 503] {
         server.get().await.respond_as(status, "text/plain", "not now").await;
@@ -178,7 +178,7 @@ async fn r30_a_failure_that_passes_is_waited_out() {
 }
 
 #[tokio::test]
-async fn r31_an_ended_stream_is_taken_up_after_its_last_event() {
+async fn r31_an_ended_push_stream_is_resumed_after_its_last_event() {
     let (mut server, mut client) = listening(None).await;
     let mut get = stream(&mut server).await;
     get.chunk(format!("retry: 10\nid: e1\ndata: {CHANGED}\n\n")).await;
@@ -198,7 +198,7 @@ async fn r31_an_ended_stream_is_taken_up_after_its_last_event() {
 }
 
 #[tokio::test]
-async fn r32_r35_broken_streams_go_on_each_with_its_own_cursor() {
+async fn r32_r35_each_broken_stream_is_resumed_from_its_own_event_id() {
     let (mut server, mut client) = listening(Some("s")).await;
     server.get().await.respond(405, &[], "").await;
     let mut streams = Vec::new();
@@ -232,7 +232,7 @@ async fn r32_r35_broken_streams_go_on_each_with_its_own_cursor() {
 }
 
 #[tokio::test]
-async fn r32_a_stream_may_break_again_and_again() {
+async fn r32_a_call_stream_is_resumed_after_every_break() {
     let (mut server, mut client) = listening(None).await;
     server.get().await.respond(405, &[], "").await;
     client.send(call("1")).await;
@@ -260,7 +260,7 @@ async fn r32_a_stream_may_break_again_and_again() {
 }
 
 #[tokio::test]
-async fn r33_the_wait_that_the_server_asked_for_holds_for_the_streams_that_follow() {
+async fn r33_the_servers_retry_time_applies_to_the_resumed_streams() {
     let mut server = Server::start().await;
     let mut config = server.config();
     // The test would never see the end of the bridge's own backoff.
@@ -286,7 +286,7 @@ async fn r33_the_wait_that_the_server_asked_for_holds_for_the_streams_that_follo
 }
 
 #[tokio::test]
-async fn r44_a_stream_that_is_taken_up_in_vain_has_an_end() {
+async fn r44_a_stream_resumed_without_any_event_times_out() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.timeouts.idle = Duration::from_millis(300);
@@ -320,7 +320,7 @@ async fn r44_a_stream_that_is_taken_up_in_vain_has_an_end() {
 }
 
 #[tokio::test]
-async fn r36_a_replayed_answer_is_given_once() {
+async fn r36_a_repeated_response_reaches_the_client_once() {
     let (mut server, mut client) = listening(None).await;
     let mut push = stream(&mut server).await;
     client.send(call("1")).await;
@@ -342,7 +342,7 @@ async fn r36_a_replayed_answer_is_given_once() {
 }
 
 #[tokio::test]
-async fn an_answer_on_another_stream_counts() {
+async fn a_response_on_the_push_stream_answers_an_open_request() {
     let (mut server, mut client) = listening(None).await;
     let mut push = stream(&mut server).await;
     client.send(call("1")).await;
@@ -356,7 +356,7 @@ async fn an_answer_on_another_stream_counts() {
 }
 
 #[tokio::test]
-async fn r32_a_server_that_does_not_resume_leaves_an_error() {
+async fn r32_a_call_gets_an_error_if_its_stream_cannot_be_resumed() {
     for status in [405, 404, 400] {
         let (mut server, mut client) = listening(None).await;
         server.get().await.respond(405, &[], "").await;
@@ -374,7 +374,7 @@ async fn r32_a_server_that_does_not_resume_leaves_an_error() {
 }
 
 #[tokio::test]
-async fn r37_a_cancelled_request_is_not_taken_up_again() {
+async fn r37_the_stream_of_a_cancelled_request_is_not_resumed() {
     let (mut server, mut client) = listening(None).await;
     server.get().await.respond(405, &[], "").await;
     client.send(call("1")).await;

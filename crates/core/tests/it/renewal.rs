@@ -54,7 +54,7 @@ fn assert_own_initialize(initialize: &Exchange) {
 }
 
 #[tokio::test]
-async fn r38_r40_a_lost_session_is_replaced_and_the_message_repeated() {
+async fn r38_r40_a_lost_session_is_renewed_and_the_request_sent_again() {
     for &(status, content_type, body) in LOST {
         let mut server = Server::start().await;
         let mut client = Client::of(&server);
@@ -74,7 +74,7 @@ async fn r38_r40_a_lost_session_is_replaced_and_the_message_repeated() {
 }
 
 #[tokio::test]
-async fn r39_many_calls_make_one_new_session() {
+async fn r39_many_calls_in_a_lost_session_renew_it_once() {
     const CALLS: usize = 10;
     let (mut server, mut client) = dialogue().await;
     client.handshake(&mut server, Some("old")).await;
@@ -101,7 +101,7 @@ async fn r39_many_calls_make_one_new_session() {
 }
 
 #[tokio::test]
-async fn r39_what_the_client_had_set_is_set_again() {
+async fn r39_log_level_and_subscriptions_are_restored_in_a_new_session() {
     let mut server = Server::start().await;
     let mut client = Client::of(&server);
     client.handshake(&mut server, Some("old")).await;
@@ -131,7 +131,7 @@ async fn r39_what_the_client_had_set_is_set_again() {
 }
 
 #[tokio::test]
-async fn r39_a_session_that_offers_less_is_an_error() {
+async fn r39_a_renewed_session_with_an_older_version_is_an_error() {
     let mut server = Server::start().await;
     let mut client = Client::of(&server);
     client.handshake(&mut server, Some("old")).await;
@@ -146,7 +146,7 @@ async fn r39_a_session_that_offers_less_is_an_error() {
 }
 
 #[tokio::test]
-async fn r39_a_server_that_cannot_renew_leaves_errors() {
+async fn r39_calls_get_errors_if_the_session_renewal_fails() {
     let mut server = Server::start().await;
     let mut client = Client::of(&server);
     client.handshake(&mut server, Some("old")).await;
@@ -181,7 +181,7 @@ async fn r40_without_a_session_a_404_is_an_error() {
 }
 
 #[tokio::test]
-async fn r38_a_server_that_loses_every_session_does_not_make_a_loop() {
+async fn r38_a_call_is_not_repeated_after_a_second_session_loss() {
     let mut server = Server::start().await;
     let mut client = Client::of(&server);
     client.handshake(&mut server, Some("old")).await;
@@ -194,7 +194,7 @@ async fn r38_a_server_that_loses_every_session_does_not_make_a_loop() {
 }
 
 #[tokio::test]
-async fn r38_notifications_are_repeated_and_stale_answers_are_not() {
+async fn r38_notifications_are_resent_in_a_new_session_but_responses_are_not() {
     let mut server = Server::start().await;
     let mut client = Client::of(&server);
     client.handshake(&mut server, Some("old")).await;
@@ -213,7 +213,7 @@ async fn r38_notifications_are_repeated_and_stale_answers_are_not() {
 }
 
 #[tokio::test]
-async fn r38_r96_what_may_have_run_is_not_repeated_in_another_session() {
+async fn r38_r96_a_call_that_may_have_run_is_not_repeated_in_a_new_session() {
     // A gateway's page, and the request's own errors.
     for (status, body, is_answer) in [
         (500, "Session not found", false),
@@ -244,7 +244,7 @@ async fn r38_r96_what_may_have_run_is_not_repeated_in_another_session() {
 }
 
 #[tokio::test]
-async fn r38_what_only_mentions_a_session_leaves_it_alone() {
+async fn r38_an_error_that_only_mentions_a_session_does_not_end_it() {
     for (status, code, text) in [
         (200, -32_000, "the browser session 7 has ended"),
         (200, -32_603, "Session not found"),

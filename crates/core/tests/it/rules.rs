@@ -36,7 +36,7 @@ fn numbers(text: &str, mark: char) -> impl Iterator<Item = u32> {
 }
 
 #[test]
-fn what_is_cited_stands_in_the_list_and_what_stands_there_is_tested() {
+fn cited_rules_are_listed_and_listed_rules_are_tested() {
     let listed: Vec<u32> = fs::read_to_string(repository().join("docs/rules.md"))
         .unwrap()
         .lines()

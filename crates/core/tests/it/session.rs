@@ -38,7 +38,7 @@ async fn r12_a_pipelined_handshake_keeps_its_order() {
 }
 
 #[tokio::test]
-async fn r12_a_handshake_whose_streams_stay_open() {
+async fn r12_messages_are_sent_while_the_stream_of_initialize_is_open() {
     let (mut server, mut client) = dialogue().await;
     client.initialize().await;
     client.send(INITIALIZED).await;
@@ -62,7 +62,7 @@ async fn r12_a_handshake_whose_streams_stay_open() {
 }
 
 #[tokio::test]
-async fn r12_a_failed_handshake_holds_nothing_up() {
+async fn r12_a_failed_initialize_does_not_block_later_messages() {
     for status in [400, 401, 500] {
         let (mut server, mut client) = dialogue().await;
         client.initialize().await;
@@ -82,7 +82,7 @@ async fn r12_a_failed_handshake_holds_nothing_up() {
 }
 
 #[tokio::test]
-async fn r25_the_version_is_the_one_that_was_agreed() {
+async fn r25_the_version_header_has_the_negotiated_version() {
     let (mut server, mut client) = dialogue().await;
     client.initialize().await;
     let answer = server.initialize(Some("session-1"), "2025-06-18").await;
@@ -106,7 +106,7 @@ async fn r25_the_version_is_the_one_that_was_agreed() {
 }
 
 #[tokio::test]
-async fn r23_r25_initialize_carries_neither_session_nor_version() {
+async fn r23_r25_initialize_has_no_session_header_and_no_version_header() {
     let (mut server, mut client) = dialogue().await;
     client.initialize().await;
     let post = server.post().await;
@@ -142,7 +142,7 @@ async fn r42_the_result_of_initialize_passes_unchanged() {
 }
 
 #[tokio::test]
-async fn r24_a_session_id_that_is_no_token_is_not_used() {
+async fn r24_an_invalid_session_id_is_not_sent() {
     for session in ["two words", "tab\there", "caf\u{e9}", ""] {
         let (mut server, mut client) = dialogue().await;
         client.initialize().await;
@@ -159,7 +159,7 @@ async fn r24_a_session_id_that_is_no_token_is_not_used() {
 }
 
 #[tokio::test]
-async fn r24_any_visible_ascii_is_a_session_id() {
+async fn r24_a_session_id_may_have_any_visible_ascii_character() {
     let session: String = ('!'..='~').collect();
     let (mut server, mut client) = dialogue().await;
     client.handshake(&mut server, Some(&session)).await;
@@ -167,7 +167,7 @@ async fn r24_any_visible_ascii_is_a_session_id() {
 }
 
 #[tokio::test]
-async fn r23_a_session_is_learnt_from_initialize_only() {
+async fn r23_the_session_id_is_taken_only_from_the_initialize_response() {
     let (mut server, mut client) = dialogue().await;
     client.handshake(&mut server, Some("session-1")).await;
     client.send(call("1")).await;
@@ -183,7 +183,7 @@ async fn r23_a_session_is_learnt_from_initialize_only() {
 }
 
 #[tokio::test]
-async fn r23_to_initialize_again_is_a_new_session() {
+async fn r23_a_second_initialize_starts_a_new_session() {
     let (mut server, mut client) = dialogue().await;
     client.handshake(&mut server, Some("session-1")).await;
     // `handshake` checks that the new `initialize` has no header of the old session, and later messages have all of the
@@ -198,7 +198,7 @@ async fn r23_to_initialize_again_is_a_new_session() {
 }
 
 #[tokio::test]
-async fn r27_a_call_that_asks_the_client_completes_with_one_permit() {
+async fn r27_server_requests_within_a_call_work_with_a_concurrency_of_one() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.limits.concurrency = 1;
@@ -248,7 +248,7 @@ async fn r27_a_ping_within_initialize_is_answered() {
 }
 
 #[tokio::test]
-async fn r28_the_two_sides_count_their_own_ids() {
+async fn r28_client_and_server_may_use_the_same_request_id() {
     let (mut server, mut client) = dialogue().await;
     client.send(call("1")).await;
     let mut stream = server.post().await;
@@ -274,7 +274,7 @@ async fn r28_the_two_sides_count_their_own_ids() {
 }
 
 #[tokio::test]
-async fn r41_whatever_the_server_says_to_the_delete() {
+async fn r41_the_bridge_exits_after_any_status_of_the_delete() {
     for status in [200, 202, 204, 400, 404, 405, 500] {
         let (mut server, mut client) = dialogue().await;
         client.handshake(&mut server, Some("session-1")).await;
@@ -289,7 +289,7 @@ async fn r41_whatever_the_server_says_to_the_delete() {
 }
 
 #[tokio::test]
-async fn r41_a_hanging_delete_does_not_hold_the_end() {
+async fn r41_a_hanging_delete_does_not_prevent_the_exit() {
     let (mut server, mut client) = dialogue().await;
     client.handshake(&mut server, Some("session-1")).await;
     client.close_stdin();
@@ -300,7 +300,7 @@ async fn r41_a_hanging_delete_does_not_hold_the_end() {
 }
 
 #[tokio::test]
-async fn r41_a_broken_delete_does_not_hold_the_end() {
+async fn r41_a_broken_delete_does_not_prevent_the_exit() {
     let (mut server, mut client) = dialogue().await;
     client.handshake(&mut server, Some("session-1")).await;
     client.close_stdin();
@@ -310,7 +310,7 @@ async fn r41_a_broken_delete_does_not_hold_the_end() {
 }
 
 #[tokio::test]
-async fn r47_the_users_headers_are_on_every_request() {
+async fn r47_configured_headers_are_on_every_request() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.set_authorization("Bearer t").unwrap();

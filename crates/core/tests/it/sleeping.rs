@@ -88,7 +88,7 @@ async fn shake_hands(client: &mut Client) {
 }
 
 #[tokio::test]
-async fn r96_connections_that_the_server_closed_unnoticed() {
+async fn r96_a_call_succeeds_if_the_server_has_just_closed_the_connection() {
     // The bridge sees the end of the connection and the next call at the same time, as after a sleep of the computer.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut client = Client::start(config(&format!("http://{}/mcp", listener.local_addr().unwrap())));
@@ -113,7 +113,7 @@ async fn r96_connections_that_the_server_closed_unnoticed() {
 }
 
 #[tokio::test]
-async fn r96_a_server_that_starts_anew_while_nothing_happens() {
+async fn r96_a_call_after_an_idle_server_restart_succeeds() {
     let mut host = Host::start().await;
     let mut client = Client::start(config(&format!("http://{}/mcp", host.address)));
     shake_hands(&mut client).await;
@@ -129,7 +129,7 @@ async fn r96_a_server_that_starts_anew_while_nothing_happens() {
 }
 
 #[tokio::test]
-async fn r44_a_connection_that_turns_deaf() {
+async fn r44_a_call_on_a_stalled_connection_times_out() {
     for side in [Side::Request, Side::Response] {
         let host = Host::start().await;
         let proxy = FaultProxy::before(host.address).await.unwrap();
@@ -149,7 +149,7 @@ async fn r44_a_connection_that_turns_deaf() {
 }
 
 #[tokio::test]
-async fn r44_an_http2_connection_that_turns_deaf() {
+async fn r44_a_stalled_http2_connection_is_replaced_for_the_next_request() {
     let authority = Authority::new();
     let server = RawH2::start(authority.server_config("localhost")).await;
     let proxy = FaultProxy::before(SocketAddr::from(([127, 0, 0, 1], server.port()))).await.unwrap();
@@ -181,7 +181,7 @@ async fn r44_an_http2_connection_that_turns_deaf() {
 }
 
 #[tokio::test]
-async fn r44_a_ping_finds_an_http2_connection_that_turned_deaf() {
+async fn r44_an_http2_ping_detects_a_stalled_connection() {
     let authority = Authority::new();
     let server = RawH2::start(authority.server_config("localhost")).await;
     let proxy = FaultProxy::before(SocketAddr::from(([127, 0, 0, 1], server.port()))).await.unwrap();
@@ -208,7 +208,7 @@ async fn r44_a_ping_finds_an_http2_connection_that_turned_deaf() {
 }
 
 #[tokio::test]
-async fn r94_a_server_that_moves_to_another_address() {
+async fn r94_requests_follow_a_server_between_ipv4_and_ipv6() {
     let mut host = Host::start().await;
     let port = host.address.port();
     let mut client = Client::start(config(&format!("http://localhost:{port}/mcp")));
@@ -226,7 +226,7 @@ async fn r94_a_server_that_moves_to_another_address() {
 }
 
 #[tokio::test]
-async fn r9_a_network_that_goes_and_comes_back() {
+async fn r9_calls_fail_while_the_network_is_down_and_work_again_after() {
     let mut host = Host::start().await;
     host.model.push();
     let mut config = config(&format!("http://{}/mcp", host.address));
@@ -254,7 +254,7 @@ async fn r9_a_network_that_goes_and_comes_back() {
 }
 
 #[tokio::test]
-async fn r39_a_server_that_starts_anew_under_load() {
+async fn r39_no_call_runs_twice_when_the_server_restarts_under_load() {
     const CALLS: usize = 40;
     const TURNS: usize = 3;
     let mut host = Host::start().await;
@@ -279,7 +279,7 @@ async fn r39_a_server_that_starts_anew_under_load() {
     client.close_stdin();
     client.end().await;
     client.expect_end_of_output().await;
-    let (calls, twice) = host.model.all_runs();
+    let (calls, twice) = host.model.run_counts();
     assert!(calls <= TURNS * (CALLS + 1) && twice == 0, "{twice} of {calls} calls ran twice");
     // The first session, and one per restart, however many calls found the old one lost.
     assert_eq!(host.model.sessions(), 1 + TURNS);
@@ -338,7 +338,7 @@ async fn far_away(keeps: Duration, announces: Option<u64>) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn r96_no_call_is_lost_with_a_connection_that_the_server_closes() {
+async fn r96_no_call_fails_when_the_server_closes_idle_connections() {
     // As uvicorn does after 5 s, and servers that announce a shorter time.
     let times = [(5000, None), (2000, Some(2)), (3000, Some(3))];
     let times = times.into_iter().flat_map(|server| [70_u64, 50, 30, 10, 0].map(|early| (server, early)));
@@ -363,7 +363,7 @@ async fn r96_no_call_is_lost_with_a_connection_that_the_server_closes() {
 }
 
 #[tokio::test]
-async fn what_the_server_keeps_is_used_for_as_long() {
+async fn a_connection_is_reused_for_the_announced_keep_alive_time() {
     let servers = [(None, 2), (Some("timeout=60, max=100"), 1), (Some("max=5,Timeout = 60"), 1)];
     let dialogues = servers.map(|(announces, connections)| async move {
         let mut server = crate::support::Server::start().await;

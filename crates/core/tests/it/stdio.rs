@@ -32,7 +32,7 @@ fn deep() -> String {
 }
 
 #[tokio::test]
-async fn r3_a_request_arrives_as_it_was_sent() {
+async fn r3_a_request_reaches_the_server_unchanged() {
     let (mut server, mut client) = dialogue().await;
     for (id, value) in DELICATE.iter().enumerate() {
         let line = request(&id.to_string(), "tools/call", value);
@@ -46,7 +46,7 @@ async fn r3_a_request_arrives_as_it_was_sent() {
 }
 
 #[tokio::test]
-async fn r3_an_answer_arrives_as_it_was_sent() {
+async fn r3_a_response_reaches_the_client_unchanged() {
     let (mut server, mut client) = dialogue().await;
     for value in DELICATE {
         let answer = response("1", value);
@@ -93,7 +93,7 @@ async fn r2_a_pretty_printed_answer_becomes_one_line() {
 }
 
 #[tokio::test]
-async fn r2_white_space_around_an_answer_makes_no_line() {
+async fn r2_white_space_around_a_response_makes_no_extra_line() {
     let (mut server, mut client) = dialogue().await;
     for (before, after) in [("", "\n"), ("\r\n", "\r\n\r\n"), ("  \n", "\t"), ("\u{feff}", "")] {
         client.send(call("1")).await;
@@ -106,7 +106,7 @@ async fn r2_white_space_around_an_answer_makes_no_line() {
 }
 
 #[tokio::test]
-async fn r4_each_id_gets_its_own_answer_in_its_own_type() {
+async fn r4_each_id_gets_its_own_response_with_the_same_type() {
     const IDS: &[&str] =
         &["0", r#""""#, r#""1""#, "1", "-5", "1152921504606846976", "1.5", r#""0""#, r#""\u0061""#, r#""é""#];
     let (mut server, mut client) = dialogue().await;
@@ -143,7 +143,7 @@ async fn r4_an_id_of_null_is_answered_with_null() {
 }
 
 #[tokio::test]
-async fn r4_an_id_that_the_server_spelled_anew_is_put_right() {
+async fn r4_a_respelled_response_id_is_restored_to_the_clients_spelling() {
     let (mut server, mut client) = dialogue().await;
     for (asked, answered) in [
         ("1.0", "1"),
@@ -176,7 +176,7 @@ async fn r4_an_id_that_the_server_spelled_anew_is_put_right() {
 }
 
 #[tokio::test]
-async fn r4_a_number_is_not_the_text_of_it() {
+async fn r4_a_string_response_id_matches_a_number_but_not_vice_versa() {
     let (mut server, mut client) = dialogue().await;
     // Exception: a string is accepted in the response to the request's own POST, because some servers turn every id
     // into a string, and the SDKs accept that.
@@ -193,7 +193,7 @@ async fn r4_a_number_is_not_the_text_of_it() {
 }
 
 #[tokio::test]
-async fn r14_garbage_between_two_requests() {
+async fn r14_garbage_between_two_requests_gets_a_parse_error() {
     let (mut server, mut client) = dialogue().await;
     for garbage in [
         "garbage",
@@ -221,7 +221,7 @@ async fn r14_garbage_between_two_requests() {
 }
 
 #[tokio::test]
-async fn r14_json_that_is_no_message() {
+async fn r14_json_that_is_not_a_message_gets_an_invalid_message_error() {
     let (mut server, mut client) = dialogue().await;
     for (line, id) in [
         ("42", "null"),
@@ -246,7 +246,7 @@ async fn r14_json_that_is_no_message() {
 }
 
 #[tokio::test]
-async fn r14_invalid_utf8_from_the_client() {
+async fn r14_invalid_utf8_from_the_client_gets_a_parse_error() {
     let (mut server, mut client) = dialogue().await;
     let cases: &[(&[u8], &str)] = &[
         (b"{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"a\",\"params\":\"\xff\"}", "3"),
@@ -283,7 +283,7 @@ async fn r1_invalid_utf8_from_the_server_is_replaced() {
 }
 
 #[tokio::test]
-async fn r15_a_bom_before_the_first_line() {
+async fn r15_a_bom_before_the_first_line_is_removed() {
     let (mut server, mut client) = dialogue().await;
     client.send(format!("\u{feff}{}", call("1"))).await;
     let post = server.post().await;
@@ -294,7 +294,7 @@ async fn r15_a_bom_before_the_first_line() {
 }
 
 #[tokio::test]
-async fn r15_blank_lines_are_nothing() {
+async fn r15_blank_lines_are_ignored() {
     let (mut server, mut client) = dialogue().await;
     client.send_bytes("\n\r\n  \n\t\r\n\n").await;
     client.expect_nothing(&mut server).await;
@@ -302,7 +302,7 @@ async fn r15_blank_lines_are_nothing() {
 }
 
 #[tokio::test]
-async fn r15_lines_that_end_in_crlf() {
+async fn r15_lines_may_end_in_crlf() {
     let (mut server, mut client) = dialogue().await;
     client.send_bytes(format!("{}\r\n{}\r\n", call("1"), call("2"))).await;
     for id in ["1", "2"] {
@@ -315,7 +315,7 @@ async fn r15_lines_that_end_in_crlf() {
 }
 
 #[tokio::test]
-async fn r15_a_last_line_without_its_end() {
+async fn r15_a_last_line_without_a_newline_is_sent() {
     let (mut server, mut client) = dialogue().await;
     client.send_bytes(call("1")).await;
     client.close_stdin();
@@ -325,7 +325,7 @@ async fn r15_a_last_line_without_its_end() {
 }
 
 #[tokio::test]
-async fn r14_a_last_line_that_was_cut() {
+async fn r14_a_truncated_last_line_gets_a_parse_error() {
     let (mut server, mut client) = dialogue().await;
     client.send_bytes(r#"{"jsonrpc":"2.0","id":1,"met"#).await;
     client.close_stdin();
@@ -334,7 +334,7 @@ async fn r14_a_last_line_that_was_cut() {
 }
 
 #[tokio::test]
-async fn r14_the_last_line_is_refused_before_the_end() {
+async fn r14_an_invalid_last_line_gets_an_error_before_the_exit() {
     for (line, id, code) in [("garbage\n", "null", -32700), ("{\"id\":5}", "5", -32600), ("[]\n", "null", -32600)] {
         let (mut server, mut client) = dialogue().await;
         client.send_bytes(line).await;
@@ -345,7 +345,7 @@ async fn r14_the_last_line_is_refused_before_the_end() {
 }
 
 #[tokio::test]
-async fn r4_an_id_that_stands_twice_gets_one_answer() {
+async fn r4_a_request_with_two_id_members_gets_one_response() {
     let (mut server, mut client) = dialogue().await;
     let line = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","id":2,"params":{"a":1,"a":2}}"#;
     client.send(line).await;
@@ -371,7 +371,7 @@ async fn r5_two_open_requests_with_the_same_id_get_two_answers() {
 }
 
 #[tokio::test]
-async fn r15_a_line_that_comes_byte_by_byte() {
+async fn r15_a_line_read_byte_by_byte_is_sent_unchanged() {
     let (mut server, mut client) = dialogue().await;
     let line = request("1", "tools/call", "\"é日本🦀\"");
     for byte in format!("{line}\n").bytes() {
@@ -386,7 +386,7 @@ async fn r15_a_line_that_comes_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn r15_an_answer_that_comes_byte_by_byte() {
+async fn r15_a_response_received_byte_by_byte_arrives_unchanged() {
     let (mut server, mut client) = dialogue().await;
     for content_type in ["application/json", "application/x-ndjson"] {
         client.send(call("1")).await;
@@ -404,7 +404,7 @@ async fn r15_an_answer_that_comes_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn r15_a_request_of_32_mib() {
+async fn r15_a_request_of_32_mib_is_sent_unchanged() {
     let (mut server, mut client) = dialogue().await;
     let line = request("1", "tools/call", &format!("\"{}\"", "é".repeat(16 << 20)));
     client.send(&line).await;
@@ -416,7 +416,7 @@ async fn r15_a_request_of_32_mib() {
 }
 
 #[tokio::test]
-async fn r15_answers_of_32_mib() {
+async fn r15_a_response_of_32_mib_arrives_unchanged() {
     let (mut server, mut client) = dialogue().await;
     let answer = response("1", &format!("\"{}\"", "é".repeat(16 << 20)));
     for content_type in ["application/json", "text/event-stream", "application/x-ndjson"] {
@@ -429,7 +429,7 @@ async fn r15_answers_of_32_mib() {
 }
 
 #[tokio::test]
-async fn r15_nesting_a_hundred_thousand_deep() {
+async fn r15_json_nested_100000_levels_deep_passes_unchanged() {
     let (mut server, mut client) = dialogue().await;
     let line = request("1", "tools/call", &deep());
     client.send(&line).await;
@@ -480,7 +480,7 @@ async fn r16_r17_a_batch_is_split_into_posts() {
 }
 
 #[tokio::test]
-async fn r16_batches_with_nothing_to_answer_or_to_send() {
+async fn r16_an_empty_batch_and_invalid_batch_elements_get_errors() {
     let (mut server, mut client) = dialogue().await;
     client.send(format!("[{}]", notification("x", "{}"))).await;
     server.post().await.accepted().await;
@@ -504,7 +504,7 @@ async fn r16_batches_with_nothing_to_answer_or_to_send() {
 }
 
 #[tokio::test]
-async fn r16_an_array_from_the_server_becomes_lines() {
+async fn r16_a_json_array_from_the_server_becomes_one_line_per_message() {
     let (mut server, mut client) = dialogue().await;
     let messages = [progress("1", 1), notification("x", "[1, [2]]"), response("1", "12345678901234567890")];
     let array = format!("[ {} ]", messages.join(" ,\n"));

@@ -39,7 +39,7 @@ fn successor(id: &str) -> String {
 }
 
 #[tokio::test]
-async fn r45_a_late_answer_to_a_cancelled_request_passes_once() {
+async fn r45_a_late_response_to_a_cancelled_request_is_passed_on_once() {
     for same_stream in [true, false] {
         let (mut server, mut client, mut push) = listening().await;
         client.send(call("1")).await;
@@ -62,7 +62,7 @@ async fn r45_a_late_answer_to_a_cancelled_request_passes_once() {
 }
 
 #[tokio::test]
-async fn r36_answers_to_what_is_finished_or_was_never_asked() {
+async fn r36_responses_to_finished_or_unknown_requests_are_dropped() {
     let (mut server, mut client, mut push) = listening().await;
     client.send(call("1")).await;
     let answer = server.post().await.answer("{}").await;
@@ -93,7 +93,7 @@ async fn r36_answers_to_what_is_finished_or_was_never_asked() {
 }
 
 #[tokio::test]
-async fn r45_the_answer_to_one_request_in_the_reply_to_another() {
+async fn r45_a_response_on_the_stream_of_another_request_is_delivered_once() {
     let (mut server, mut client) = dialogue().await;
     client.send(call("1")).await;
     client.send(call("2")).await;
@@ -114,7 +114,7 @@ async fn r45_the_answer_to_one_request_in_the_reply_to_another() {
 }
 
 #[tokio::test]
-async fn r39_a_client_whose_ids_look_like_the_bridges_own() {
+async fn r39_client_requests_with_ids_like_the_bridges_get_their_own_responses() {
     let (mut server, mut client) = dialogue().await;
     client.handshake(&mut server, Some("session-0")).await;
     client.send(call("1")).await;
@@ -158,7 +158,7 @@ async fn r39_a_client_whose_ids_look_like_the_bridges_own() {
 }
 
 #[tokio::test]
-async fn r39_a_server_that_answers_for_the_bridge() {
+async fn r39_repeated_responses_to_the_bridges_initialize_reach_no_client() {
     let (mut server, mut client, mut push) = listening().await;
     client.send(call("1")).await;
     server.post().await.respond(404, &[], "").await;
@@ -192,7 +192,7 @@ async fn r39_a_server_that_answers_for_the_bridge() {
 }
 
 #[tokio::test]
-async fn r28_a_server_whose_ids_look_like_the_bridges_own() {
+async fn r28_server_requests_with_ids_like_the_bridges_reach_the_client() {
     let (mut server, mut client) = dialogue().await;
     client.handshake(&mut server, Some("session-0")).await;
     client.send(call("1")).await;
@@ -220,7 +220,7 @@ async fn r28_a_server_whose_ids_look_like_the_bridges_own() {
 }
 
 #[tokio::test]
-async fn r13_a_flood_of_notifications_delays_no_other_answer() {
+async fn r13_a_flood_of_notifications_does_not_delay_other_responses() {
     const FLOOD: usize = 100_000;
     // More than the bridge and the pipes may buffer between the server and a client that reads.
     const HELD: usize = 24 << 20;

@@ -208,7 +208,7 @@ fn complete(id: &str, members: &str) -> String {
 // The first request.
 
 #[tokio::test]
-async fn first_modern_request_leads_to_a_handshake() {
+async fn a_refused_first_discover_request_leads_to_a_handshake() {
     let refusals = [
         (200, error(r#""d""#, NOT_FOUND, "Method not found")),
         (400, error("null", -32_000, "Bad Request: Server not initialized")),
@@ -250,7 +250,7 @@ async fn first_modern_request_leads_to_a_handshake() {
 }
 
 #[tokio::test]
-async fn first_modern_request_may_be_a_call() {
+async fn a_first_modern_request_that_is_a_call_leads_to_a_handshake() {
     let (mut server, mut client) = dialogue().await;
     client.send(ask("1")).await;
     let initialize = loop {
@@ -273,7 +273,7 @@ async fn first_modern_request_may_be_a_call() {
 }
 
 #[tokio::test]
-async fn first_modern_requests_make_one_session() {
+async fn many_first_modern_requests_create_one_session() {
     const COUNT: usize = 64;
     let (mut server, mut client) = dialogue().await;
     for id in 0..COUNT {
@@ -310,7 +310,7 @@ async fn first_modern_requests_make_one_session() {
 }
 
 #[tokio::test]
-async fn first_modern_request_at_a_server_with_http_sse() {
+async fn modern_requests_are_translated_for_an_http_sse_server() {
     let mut server = Server::start().await;
     server.expect_get();
     let mut config = server.config();
@@ -365,7 +365,7 @@ async fn first_modern_request_at_a_server_with_http_sse() {
 }
 
 #[tokio::test]
-async fn a_refused_handshake_is_the_answer_and_is_tried_again() {
+async fn a_refused_handshake_is_reported_and_tried_again_at_the_next_request() {
     let (mut server, mut client) = dialogue().await;
     client.send(modern("1", "server/discover", "{}", "")).await;
     server.post().await.respond(400, &[], "").await;
@@ -385,7 +385,7 @@ async fn a_refused_handshake_is_the_answer_and_is_tried_again() {
 }
 
 #[tokio::test]
-async fn r79_a_probe_while_the_server_is_down_and_after() {
+async fn r79_a_probe_fails_while_the_server_is_down_and_succeeds_after() {
     let (socket, address) = closed_port();
     let mut config = mcp_gangway_core::Config::new(&format!("http://{address}/mcp")).unwrap();
     config.proxy = mcp_gangway_core::Proxy::None;
@@ -400,7 +400,7 @@ async fn r79_a_probe_while_the_server_is_down_and_after() {
 }
 
 #[tokio::test]
-async fn r79_a_probe_is_answered_though_the_server_is_silent() {
+async fn r79_a_probe_of_a_silent_server_gets_a_timeout_error() {
     let (mut server, mut client) = dialogue().await;
     client.send(modern("1", "server/discover", "{}", "")).await;
     let probe = server.post().await;
@@ -412,7 +412,7 @@ async fn r79_a_probe_is_answered_though_the_server_is_silent() {
 }
 
 #[tokio::test]
-async fn r79_a_probe_is_answered_though_the_handshake_takes_long() {
+async fn r79_a_probe_times_out_while_the_handshake_continues() {
     let (mut server, mut client) = dialogue().await;
     client.send(modern("1", "server/discover", "{}", "")).await;
     server.post().await.respond(400, &[], "").await;
@@ -428,7 +428,7 @@ async fn r79_a_probe_is_answered_though_the_handshake_takes_long() {
 }
 
 #[tokio::test]
-async fn a_handshake_outlives_the_request_that_needed_it() {
+async fn cancelling_a_request_does_not_stop_its_handshake() {
     let (mut server, mut client) = dialogue().await;
     client.send(modern("1", "prompts/list", "{}", "")).await;
     server.post().await.respond(400, &[], "").await;
@@ -448,7 +448,7 @@ async fn a_handshake_outlives_the_request_that_needed_it() {
 // Requests and responses.
 
 #[tokio::test]
-async fn r3_r4_requests_are_stripped_and_answers_completed() {
+async fn r3_r4_modern_members_are_removed_from_requests_and_added_to_results() {
     let (mut server, mut client) = served().await;
     for id in ["0", r#""""#, "1e2", "9007199254740993", r#""0""#] {
         let list =
@@ -473,7 +473,7 @@ async fn r3_r4_requests_are_stripped_and_answers_completed() {
 }
 
 #[tokio::test]
-async fn errors_of_the_server_pass() {
+async fn errors_of_the_server_are_passed_on_with_the_clients_id() {
     let (mut server, mut client) = served().await;
     client.send(modern("1e0", "resources/read", "{}", r#","uri":"a:b""#)).await;
     let post = server.post().await;
@@ -489,7 +489,7 @@ async fn errors_of_the_server_pass() {
 }
 
 #[tokio::test]
-async fn wrong_version_is_refused_without_the_server() {
+async fn an_unsupported_version_is_refused_without_asking_the_server() {
     let (mut server, mut client) = served().await;
     client.send(modern("1", "tools/list", "{}", "").replace("2026-07-28", "2099-01-01")).await;
     let answer = refused(&mut client, "1", UNSUPPORTED).await;
@@ -500,7 +500,7 @@ async fn wrong_version_is_refused_without_the_server() {
 }
 
 #[tokio::test]
-async fn log_levels_are_set_once_and_messages_filtered() {
+async fn log_levels_are_set_once_and_log_messages_filtered() {
     let (mut server, mut client, mut get) = listening(r#"{"logging":{}}"#).await;
     let log = |level: &str| notification("notifications/message", &format!(r#"{{"level":"{level}","data":1e400}}"#));
     client.send(with_level(&ask("1"), "warning")).await;
@@ -544,7 +544,7 @@ async fn log_levels_are_set_once_and_messages_filtered() {
 // Questions of the server.
 
 #[tokio::test]
-async fn questions_become_a_result_and_the_same_stream_goes_on() {
+async fn server_requests_become_input_requests_and_the_call_stream_continues() {
     let (mut server, mut client) = served().await;
     client.send(ask("11")).await;
     let mut call = stream(&mut server).await;
@@ -598,7 +598,7 @@ async fn questions_become_a_result_and_the_same_stream_goes_on() {
 }
 
 #[tokio::test]
-async fn questions_while_the_server_has_not_done_with_the_last_response() {
+async fn a_new_server_request_does_not_wait_for_the_post_of_the_last_response() {
     let (mut server, mut client) = served().await;
     let (mut call, state) = parked(&mut server, &mut client, "1").await;
     client.send(again("2", &state, r#""r0":{"action":"accept"}"#)).await;
@@ -615,7 +615,7 @@ async fn questions_while_the_server_has_not_done_with_the_last_response() {
 }
 
 #[tokio::test]
-async fn questions_on_the_get_stream_belong_to_an_open_call() {
+async fn server_requests_on_the_push_stream_need_an_open_call() {
     let (mut server, mut client, mut get) = listening("{}").await;
     // Without a call, there is no client to ask.
     get.event(&elicitation("5")).await;
@@ -640,7 +640,7 @@ async fn questions_on_the_get_stream_belong_to_an_open_call() {
 }
 
 #[tokio::test]
-async fn questions_that_the_client_cannot_be_asked_are_refused() {
+async fn server_requests_that_cannot_go_to_the_client_are_refused() {
     let unable = modern("1", "tools/call", r#"{"sampling":{}}"#, r#","name":"t","arguments":{}"#);
     let cases = [
         (unable.clone(), elicitation("0")),
@@ -667,7 +667,7 @@ async fn questions_that_the_client_cannot_be_asked_are_refused() {
 }
 
 #[tokio::test]
-async fn questions_beside_a_request_of_the_bridge_reach_no_client() {
+async fn an_elicitation_during_a_request_of_the_bridge_is_refused() {
     let (mut server, mut client, _get) = listening(r#"{"logging":{}}"#).await;
     client.send(with_level(&ask("1"), "info")).await;
     let mut set = server.post().await;
@@ -685,7 +685,7 @@ async fn questions_beside_a_request_of_the_bridge_reach_no_client() {
 }
 
 #[tokio::test]
-async fn ping_of_the_server_is_answered() {
+async fn a_ping_of_the_server_is_answered_by_the_bridge() {
     let (mut server, mut client, mut get) = listening("{}").await;
     get.event(&request(r#""p""#, "ping", "{}")).await;
     given(&mut server, &response(r#""p""#, "{}")).await;
@@ -699,7 +699,7 @@ async fn ping_of_the_server_is_answered() {
 }
 
 #[tokio::test]
-async fn questions_that_a_retry_leaves_open_are_asked_again() {
+async fn input_requests_left_open_by_a_retry_are_sent_again() {
     let (mut server, mut client) = served().await;
     client.send(ask("1")).await;
     let mut call = stream(&mut server).await;
@@ -719,7 +719,7 @@ async fn questions_that_a_retry_leaves_open_are_asked_again() {
 }
 
 #[tokio::test]
-async fn a_state_that_stands_for_nothing_is_refused() {
+async fn an_unknown_or_used_request_state_is_refused() {
     let (mut server, mut client) = served().await;
     client.send(again("1", "foreign", "")).await;
     refused(&mut client, "1", INVALID).await;
@@ -739,7 +739,7 @@ async fn a_state_that_stands_for_nothing_is_refused() {
 }
 
 #[tokio::test]
-async fn a_call_lapses_if_no_input_comes() {
+async fn a_parked_call_is_cancelled_if_no_retry_comes_in_time() {
     let (mut server, mut client) = served_with(|config| config.timeouts.idle = Duration::from_millis(500)).await;
     let (call, state) = parked(&mut server, &mut client, "1").await;
     let id = call.id().unwrap();
@@ -752,7 +752,7 @@ async fn a_call_lapses_if_no_input_comes() {
 }
 
 #[tokio::test]
-async fn progress_of_a_parked_call_is_dropped_and_then_the_retrys() {
+async fn progress_of_a_parked_call_is_dropped_until_its_retry() {
     let (mut server, mut client, mut get) = listening(r#"{"logging":{}}"#).await;
     client.send(with_meta(&ask("1"), r#""progressToken":"a""#)).await;
     let mut call = stream(&mut server).await;
@@ -785,7 +785,7 @@ async fn progress_of_a_parked_call_is_dropped_and_then_the_retrys() {
 }
 
 #[tokio::test]
-async fn a_parked_call_holds_no_permit() {
+async fn a_parked_call_does_not_count_towards_the_concurrency_limit() {
     let (mut server, mut client) = served_with(|config| config.limits.concurrency = 1).await;
     let (call, state) = parked(&mut server, &mut client, "1").await;
     client.send(ask("2")).await;
@@ -821,17 +821,17 @@ async fn the_users_time_is_not_the_servers(settings: impl FnOnce(&mut mcp_gangwa
 }
 
 #[tokio::test]
-async fn a_parked_call_has_all_of_the_idle_time_after_the_retry() {
+async fn the_idle_timeout_of_a_parked_call_starts_again_at_the_retry() {
     the_users_time_is_not_the_servers(|config| config.timeouts.idle = Duration::from_secs(2)).await;
 }
 
 #[tokio::test]
-async fn a_parked_call_has_all_of_the_total_time_after_the_retry() {
+async fn the_total_timeout_of_a_parked_call_starts_again_at_the_retry() {
     the_users_time_is_not_the_servers(|config| config.timeouts.total = Some(Duration::from_secs(2))).await;
 }
 
 #[tokio::test]
-async fn a_server_that_is_silent_after_the_retry_is_given_up() {
+async fn a_call_times_out_if_the_server_is_silent_after_the_retry() {
     let (mut server, mut client) = served_with(|config| config.timeouts.idle = Duration::from_secs(1)).await;
     let (call, state) = parked(&mut server, &mut client, "1").await;
     let id = call.id().unwrap();
@@ -846,7 +846,7 @@ async fn a_server_that_is_silent_after_the_retry_is_given_up() {
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_while_the_client_thinks_is_kept() {
+async fn a_response_that_arrives_during_an_input_request_is_kept() {
     let (mut server, mut client) = served().await;
     let (mut call, state) = parked(&mut server, &mut client, "1").await;
     call.event(&elicitation("8")).await;
@@ -862,7 +862,7 @@ async fn an_answer_that_comes_while_the_client_thinks_is_kept() {
 }
 
 #[tokio::test]
-async fn r45_a_retried_call_is_cancelled_as_the_call_that_it_is() {
+async fn r45_cancelling_a_retry_cancels_the_original_call() {
     let (mut server, mut client) = served().await;
     let (mut call, state) = parked(&mut server, &mut client, "1").await;
     let id = call.id().unwrap();
@@ -876,7 +876,7 @@ async fn r45_a_retried_call_is_cancelled_as_the_call_that_it_is() {
 }
 
 #[tokio::test]
-async fn r8_a_parked_call_keeps_no_bridge_from_its_end() {
+async fn r8_a_parked_call_does_not_prevent_the_exit() {
     for signal in [false, true] {
         let (mut server, mut client) = served().await;
         let (_call, _) = parked(&mut server, &mut client, "1").await;
@@ -895,7 +895,7 @@ async fn r8_a_parked_call_keeps_no_bridge_from_its_end() {
 }
 
 #[tokio::test]
-async fn r96_a_translated_call_that_is_open_at_the_end_may_have_run() {
+async fn r96_a_translated_call_open_at_shutdown_is_reported_as_may_have_run() {
     for is_retry in [false, true] {
         let (mut server, mut client) = served().await;
         let _call = if is_retry {
@@ -926,7 +926,7 @@ async fn r96_a_translated_call_that_is_open_at_the_end_may_have_run() {
 // URLs that the user must visit first.
 
 #[tokio::test]
-async fn a_url_that_is_required_first_is_asked_for_and_the_call_made_again() {
+async fn a_required_url_becomes_an_input_request_and_the_call_is_sent_again() {
     let (mut server, mut client) = served().await;
     let elicitations = r#"{"elicitations":[{"mode":"url","elicitationId":"e","url":"https://x/","message":"m"}]}"#;
     for (accepts, retry) in [(true, "2"), (false, "3")] {
@@ -1002,7 +1002,7 @@ async fn told_to_both(client: &mut Client, method: &str) {
 }
 
 #[tokio::test]
-async fn subscriptions_are_told_apart_and_counted() {
+async fn each_subscription_gets_the_notifications_that_it_asked_for() {
     let (mut server, mut client, mut get) = listening(WATCHING).await;
     // Without a subscription, the client receives no such notification.
     get.event(CHANGED).await;
@@ -1047,7 +1047,7 @@ async fn subscriptions_are_told_apart_and_counted() {
 
 /// `FastMCP` 1.x says that its lists do not change, and nevertheless notifies of changes.
 #[tokio::test]
-async fn what_a_server_does_counts_and_not_what_it_says_of_itself() {
+async fn subscriptions_work_whatever_capabilities_the_server_declares() {
     for capabilities in ["{}", r#"{"tools":{"listChanged":false},"resources":{"subscribe":false}}"#] {
         let (mut server, mut client, mut get) = listening(capabilities).await;
         client.send(listen("1", r#""toolsListChanged":true,"resourceSubscriptions":["a:1","a:2"]"#)).await;
@@ -1087,7 +1087,7 @@ async fn what_a_server_does_counts_and_not_what_it_says_of_itself() {
 }
 
 #[tokio::test]
-async fn a_subscription_that_takes_the_place_of_another_is_served() {
+async fn a_new_subscription_waits_for_the_unsubscribe_of_the_old_one() {
     let (mut server, mut client, mut get) = listening(WATCHING).await;
     client.send(listen("1", r#""resourceSubscriptions":["a:1"]"#)).await;
     told(&mut server, "resources/subscribe", "a:1").await;
@@ -1106,7 +1106,7 @@ async fn a_subscription_that_takes_the_place_of_another_is_served() {
 }
 
 #[tokio::test]
-async fn r39_subscriptions_outlive_the_session() {
+async fn r39_subscriptions_are_restored_in_a_new_session() {
     let (mut server, mut client, get) = listening(WATCHING).await;
     client.send(listen("1", r#""toolsListChanged":true,"resourceSubscriptions":["a:1"]"#)).await;
     told(&mut server, "resources/subscribe", "a:1").await;
@@ -1128,7 +1128,7 @@ async fn r39_subscriptions_outlive_the_session() {
 }
 
 #[tokio::test]
-async fn r38_what_a_request_wants_of_the_session_survives_its_loss() {
+async fn r38_a_resource_subscription_is_repeated_after_a_session_loss() {
     let (mut server, mut client, _get) = listening(r#"{"logging":{},"resources":{"subscribe":true}}"#).await;
     client.send(listen("1", r#""resourceSubscriptions":["a:1"]"#)).await;
     let lost = server.post().await;
@@ -1146,7 +1146,7 @@ async fn r38_what_a_request_wants_of_the_session_survives_its_loss() {
 // The session.
 
 #[tokio::test]
-async fn r38_a_lost_session_is_nothing_to_ten_modern_calls() {
+async fn r38_ten_modern_calls_succeed_after_a_session_loss() {
     let (mut server, mut client) = served().await;
     for id in 0..10 {
         client.send(ask(&id.to_string())).await;
@@ -1176,7 +1176,7 @@ async fn r38_a_lost_session_is_nothing_to_ten_modern_calls() {
 }
 
 #[tokio::test]
-async fn r38_a_renewal_outlives_the_request_that_needed_it() {
+async fn r38_cancelling_a_request_does_not_stop_its_session_renewal() {
     let (mut server, mut client) = served().await;
     client.send(ask("1")).await;
     server.post().await.respond(404, &[], "").await;
@@ -1208,7 +1208,7 @@ async fn r38_a_renewal_outlives_the_request_that_needed_it() {
 }
 
 #[tokio::test]
-async fn r96_a_broken_translated_call_is_not_made_twice() {
+async fn r96_a_translated_call_is_not_repeated_after_a_broken_connection() {
     let (mut server, mut client) = served().await;
     for id in ["1", "2"] {
         client.send(ask(id)).await;
@@ -1230,7 +1230,7 @@ async fn r96_a_broken_translated_call_is_not_made_twice() {
 }
 
 #[tokio::test]
-async fn r45_a_translated_call_is_cancelled_under_its_own_id() {
+async fn r45_a_translated_call_is_cancelled_under_its_upstream_id() {
     let (mut server, mut client) = served().await;
     client.send(ask("1")).await;
     let mut call = stream(&mut server).await;
@@ -1244,7 +1244,7 @@ async fn r45_a_translated_call_is_cancelled_under_its_own_id() {
 }
 
 #[tokio::test]
-async fn a_silent_server_is_told_once_that_nobody_waits() {
+async fn a_timed_out_call_is_cancelled_at_the_server_once() {
     let (mut server, mut client) = served_with(|config| config.timeouts.idle = Duration::from_millis(500)).await;
     client.send(ask("1")).await;
     let call = stream(&mut server).await;
@@ -1257,7 +1257,7 @@ async fn a_silent_server_is_told_once_that_nobody_waits() {
 // Both eras on one stdin, and servers that change their era.
 
 #[tokio::test]
-async fn r81_a_client_that_probes_and_then_shakes_hands_itself() {
+async fn r81_a_client_handshake_after_a_probe_replaces_the_bridges_session() {
     let (mut server, mut client, get) = listening("{}").await;
     client.initialize().await;
     let answer = server.initialize(Some("own"), VERSION).await;
@@ -1298,7 +1298,7 @@ async fn r81_a_client_that_probes_and_then_shakes_hands_itself() {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_the_handshake_as_modern_ones_do_is_modern() {
+async fn a_server_that_refuses_initialize_as_unsupported_is_modern() {
     for with_body in [true, false] {
         let (mut server, mut client) = dialogue().await;
         client.send(modern("1", "prompts/list", "{}", "")).await;
@@ -1325,7 +1325,7 @@ async fn a_server_that_refuses_the_handshake_as_modern_ones_do_is_modern() {
 }
 
 #[tokio::test]
-async fn a_legacy_server_that_becomes_modern_is_found_out() {
+async fn a_legacy_server_that_becomes_modern_is_recognized() {
     let (mut server, mut client) = served().await;
     // By refusing the protocol version.
     client.send(ask("1")).await;
@@ -1373,7 +1373,7 @@ async fn modern_answer(server: &mut Server, client: &mut Client, id: &str) {
 }
 
 #[tokio::test]
-async fn a_subscription_that_is_refused_under_its_own_id_is_translated() {
+async fn a_subscription_refused_under_its_own_id_leads_to_initialize() {
     let mut server = Server::start().await;
     server.expect_get();
     let mut client = start(server.config());

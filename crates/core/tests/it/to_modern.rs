@@ -63,7 +63,7 @@ async fn watching(server: &mut Server, client: &mut Client, uri: &str) -> Exchan
 // The handshake.
 
 #[tokio::test]
-async fn initialize_is_refused_and_discover_stands_for_it() {
+async fn a_refused_initialize_is_answered_from_server_discover() {
     for (status, code, is_stream) in [
         (400, -32_020, false),
         (400, -32_022, false),
@@ -110,7 +110,7 @@ async fn initialize_is_refused_and_discover_stands_for_it() {
 }
 
 #[tokio::test]
-async fn what_the_server_says_of_itself_reaches_the_client() {
+async fn the_discover_result_becomes_the_initialize_result() {
     let (mut server, mut client) = dialogue().await;
     client.initialize_as("\"a\"", "{}").await;
     server.post().await.refuse(400, -32_022).await;
@@ -142,7 +142,7 @@ async fn what_the_server_says_of_itself_reaches_the_client() {
 }
 
 #[tokio::test]
-async fn a_legacy_server_that_refuses_initialize_is_not_taken_for_another() {
+async fn a_legacy_server_that_refuses_initialize_is_not_treated_as_modern() {
     for (status, code, fails) in
         [(200, -32_602, (200, -32_601)), (400, -32_602, (400, -32_000)), (404, -32_601, (404, -32_601))]
     {
@@ -167,7 +167,7 @@ async fn a_legacy_server_that_refuses_initialize_is_not_taken_for_another() {
 }
 
 #[tokio::test]
-async fn r81_a_legacy_pair_costs_no_round_trip() {
+async fn r81_a_legacy_client_and_server_need_no_extra_request() {
     let (mut server, mut client) = dialogue().await;
     client.handshake(&mut server, None).await;
     client.send(request("1", "tools/list", "{}")).await;
@@ -182,7 +182,7 @@ async fn r81_a_legacy_pair_costs_no_round_trip() {
 }
 
 #[tokio::test]
-async fn r12_a_client_that_does_not_wait() {
+async fn r12_a_pipelined_handshake_with_a_modern_server_keeps_its_order() {
     let (mut server, mut client) = dialogue().await;
     let initialize = request("1", "initialize", &format!(r#"{{"protocolVersion":"{VERSION}","capabilities":{{}}}}"#));
     let list = request("2", "tools/list", "{}");
@@ -198,7 +198,7 @@ async fn r12_a_client_that_does_not_wait() {
 }
 
 #[tokio::test]
-async fn r9_a_server_that_comes_later() {
+async fn r9_a_handshake_succeeds_once_the_server_is_up() {
     let (socket, address) = closed_port();
     let mut client = Client::to(&format!("http://{address}/mcp"));
     client.initialize_as("1", "{}").await;
@@ -210,7 +210,7 @@ async fn r9_a_server_that_comes_later() {
 }
 
 #[tokio::test]
-async fn a_second_initialize_is_another_client() {
+async fn a_second_initialize_replaces_the_client_and_ends_its_subscription() {
     let (mut server, mut client) = connected("{}", WATCHED).await;
     let old = watching(&mut server, &mut client, "a:b").await;
     // The bridge does not ask again about what it knows of the server.
@@ -230,7 +230,7 @@ async fn a_second_initialize_is_another_client() {
 }
 
 #[tokio::test]
-async fn a_second_initialize_finds_a_legacy_server() {
+async fn a_second_initialize_recognizes_a_server_that_became_legacy() {
     let (mut server, mut client) = connected("{}", "{}").await;
     client.initialize_as("2", "{}").await;
     server.modern("server/discover").await.refuse(400, -32_000).await;
@@ -249,7 +249,7 @@ async fn a_second_initialize_finds_a_legacy_server() {
 // Requests.
 
 #[tokio::test]
-async fn r60_r62_any_request_says_who_asks_and_what() {
+async fn r60_r62_requests_carry_client_info_and_capabilities_and_mcp_name() {
     let (mut server, mut client) = connected(ABLE, "{}").await;
     for (method, params, name) in [
         ("resources/read", r#"{"uri":"a:日本"}"#, Some("=?base64?YTrml6XmnKw=?=")),
@@ -274,7 +274,7 @@ async fn r60_r62_any_request_says_who_asks_and_what() {
 }
 
 #[tokio::test]
-async fn r4_every_id_comes_back_as_it_was_spelt() {
+async fn r4_every_response_id_is_spelled_as_in_the_request() {
     const IDS: [&str; 9] = [
         "0",
         "\"0\"",
@@ -308,7 +308,7 @@ async fn r4_every_id_comes_back_as_it_was_spelt() {
 }
 
 #[tokio::test]
-async fn r67_errors_are_answers() {
+async fn r67_errors_of_the_server_are_passed_to_the_client() {
     let (mut server, mut client) = connected("{}", "{}").await;
     for (status, code) in [(200, -32_602), (400, -32_602), (404, -32_601), (400, -32_020), (200, 7)] {
         client.send(request("1", "prompts/get", GET)).await;
@@ -330,7 +330,7 @@ async fn r67_errors_are_answers() {
 }
 
 #[tokio::test]
-async fn r13_progress_passes_before_the_answer_and_a_question_outside_of_it_does_not() {
+async fn r13_progress_precedes_the_response_and_server_requests_are_dropped() {
     let (mut server, mut client) = connected(ABLE, "{}").await;
     client.send(request("1", "prompts/get", r#"{"name":"p","_meta":{"progressToken":1e2}}"#)).await;
     let mut post = server.modern("prompts/get").await;
@@ -356,7 +356,7 @@ async fn r13_progress_passes_before_the_answer_and_a_question_outside_of_it_does
 }
 
 #[tokio::test]
-async fn r63_r65_what_tools_want_in_headers_is_learnt_from_the_clients_list() {
+async fn r63_r65_tool_parameter_headers_are_learned_from_the_tools_list() {
     const TOOL: &str =
         r#"{"name":"t","inputSchema":{"type":"object","properties":{"env":{"type":"string","x-mcp-header":"Env"}}}}"#;
     const BAD: &str =
@@ -374,7 +374,7 @@ async fn r63_r65_what_tools_want_in_headers_is_learnt_from_the_clients_list() {
 }
 
 #[tokio::test]
-async fn r64_a_tool_that_was_not_listed_is_looked_up_and_the_client_sees_nothing_of_it() {
+async fn r64_an_unlisted_tool_is_looked_up_without_showing_the_client() {
     let (mut server, mut client) = connected("{}", r#"{"tools":{}}"#).await;
     client.send(call("1")).await;
     let list = server.modern("tools/list").await;
@@ -386,7 +386,7 @@ async fn r64_a_tool_that_was_not_listed_is_looked_up_and_the_client_sees_nothing
 }
 
 #[tokio::test]
-async fn r64_headers_that_the_server_finds_wrong_are_looked_up_once() {
+async fn r64_tool_headers_that_the_server_refuses_are_looked_up_once() {
     let tool = |header: &str| {
         let schema =
             format!(r#"{{"type":"object","properties":{{"env":{{"type":"string","x-mcp-header":"{header}"}}}}}}"#);
@@ -413,7 +413,7 @@ async fn r64_headers_that_the_server_finds_wrong_are_looked_up_once() {
 }
 
 #[tokio::test]
-async fn what_a_modern_server_does_not_know_is_answered_or_goes_nowhere() {
+async fn legacy_messages_unknown_to_a_modern_server_are_answered_or_dropped() {
     let (mut server, mut client) = connected("{}", r#"{"logging":{}}"#).await;
     client.expect_pong().await;
     client.send(notification("notifications/roots/list_changed", "{}")).await;
@@ -445,7 +445,7 @@ async fn what_a_modern_server_does_not_know_is_answered_or_goes_nowhere() {
 }
 
 #[tokio::test]
-async fn r61_a_notification_of_an_unknown_kind_passes_with_the_headers_of_a_modern_one() {
+async fn r61_an_unknown_notification_is_sent_with_modern_headers() {
     let (mut server, mut client) = connected("{}", "{}").await;
     let own = notification("notifications/vendor", r#"{"x":1e400}"#);
     client.send(&own).await;
@@ -462,7 +462,7 @@ async fn r61_a_notification_of_an_unknown_kind_passes_with_the_headers_of_a_mode
 // Rounds of input.
 
 #[tokio::test]
-async fn r75_each_kind_of_question_in_one_round() {
+async fn r75_each_kind_of_input_request_is_answered_in_one_round() {
     let (mut server, mut client) = connected(ABLE, "{}").await;
     for (method, params, answer) in [
         ("elicitation/create", FORM, r#"{"action":"accept","content":{"n":9007199254740993,"x":1e400}}"#),
@@ -496,7 +496,7 @@ async fn r75_each_kind_of_question_in_one_round() {
 }
 
 #[tokio::test]
-async fn r75_several_rounds_with_what_the_server_said_last() {
+async fn r75_each_round_sends_back_the_last_request_state() {
     let (mut server, mut client) = connected(ABLE, "{}").await;
     client.send(call("0")).await;
     server.modern("tools/list").await.complete("", r#""tools":[]"#).await;
@@ -531,7 +531,7 @@ async fn r75_several_rounds_with_what_the_server_said_last() {
 }
 
 #[tokio::test]
-async fn two_questions_at_once_are_answered_in_any_order() {
+async fn two_input_requests_may_be_answered_in_any_order() {
     let (mut server, mut client) = connected(ABLE, "{}").await;
     client.send(request("1", "prompts/get", GET)).await;
     let mut post = server.modern("prompts/get").await;
@@ -561,7 +561,7 @@ async fn two_questions_at_once_are_answered_in_any_order() {
 }
 
 #[tokio::test]
-async fn a_server_that_only_wants_to_be_asked_again() {
+async fn a_result_with_only_a_request_state_repeats_the_request() {
     let (mut server, mut client) = connected("{}", "{}").await;
     client.send(request("1", "prompts/get", GET)).await;
     server.modern("prompts/get").await.ask(r#""requestState":"a""#).await;
@@ -577,7 +577,7 @@ async fn a_server_that_only_wants_to_be_asked_again() {
 }
 
 #[tokio::test]
-async fn a_client_that_refuses_a_question() {
+async fn a_refused_elicitation_becomes_a_cancel_and_other_refusals_an_error() {
     let (mut server, mut client) = connected(ABLE, "{}").await;
     let refused =
         |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-1,"message":"rejected by user"}}}}"#);
@@ -601,7 +601,7 @@ async fn a_client_that_refuses_a_question() {
 }
 
 #[tokio::test]
-async fn r45_a_call_that_is_cancelled_while_a_question_is_open() {
+async fn r45_cancelling_a_call_cancels_its_open_question() {
     let (mut server, mut client) = connected(ABLE, "{}").await;
     client.send(request("1", "prompts/get", GET)).await;
     let post = server.modern("prompts/get").await;
@@ -622,7 +622,7 @@ async fn r45_a_call_that_is_cancelled_while_a_question_is_open() {
 }
 
 #[tokio::test]
-async fn r11_others_run_while_the_user_thinks() {
+async fn r11_other_requests_run_while_the_user_answers_a_question() {
     let (mut server, mut client) = connected_with(ABLE, "{}", |config| config.limits.concurrency = 1).await;
     client.send(request("1", "prompts/get", GET)).await;
     client.send(request("2", "prompts/get", GET)).await;
@@ -646,7 +646,7 @@ async fn r11_others_run_while_the_user_thinks() {
 }
 
 #[tokio::test]
-async fn r8_the_end_of_stdin_while_a_question_is_open() {
+async fn r8_a_call_with_an_open_question_gets_an_error_at_the_end_of_stdin() {
     let set = |config: &mut Config| config.timeouts.drain = Duration::from_millis(100);
     let (mut server, mut client) = connected_with(ABLE, "{}", set).await;
     client.send(request("1", "prompts/get", GET)).await;
@@ -662,7 +662,7 @@ async fn r8_the_end_of_stdin_while_a_question_is_open() {
 }
 
 #[tokio::test]
-async fn r44_the_whole_time_includes_the_users() {
+async fn r44_the_total_timeout_includes_the_time_of_an_open_question() {
     let set = |config: &mut Config| config.timeouts.total = Some(Duration::from_millis(300));
     let (mut server, mut client) = connected_with(ABLE, "{}", set).await;
     client.send(request("1", "prompts/get", GET)).await;
@@ -679,7 +679,7 @@ async fn r44_the_whole_time_includes_the_users() {
 }
 
 #[tokio::test]
-async fn r5_a_server_that_never_has_enough() {
+async fn r5_endless_input_requests_end_with_an_error() {
     let (mut server, mut client) = connected(ABLE, "{}").await;
     client.send(request("1", "prompts/get", GET)).await;
     let mut rounds = 0;
@@ -703,7 +703,7 @@ async fn r5_a_server_that_never_has_enough() {
 // Cancellation.
 
 #[tokio::test]
-async fn r69_a_cancelled_request_loses_its_connection_and_nobody_is_told() {
+async fn r69_cancelling_a_request_closes_its_connection_without_a_notification() {
     let (mut server, mut client) = connected("{}", "{}").await;
     client.send(request("1", "prompts/get", GET)).await;
     client.send(request("2", "prompts/get", GET)).await;
@@ -721,7 +721,7 @@ async fn r69_a_cancelled_request_loses_its_connection_and_nobody_is_told() {
 }
 
 #[tokio::test]
-async fn r69_a_request_that_takes_too_long_is_given_up_without_a_notification() {
+async fn r69_a_timed_out_request_closes_its_connection_without_a_notification() {
     for is_silent in [true, false] {
         let set = |config: &mut Config| {
             let limit = Duration::from_millis(200);
@@ -746,7 +746,7 @@ async fn r69_a_request_that_takes_too_long_is_given_up_without_a_notification() 
 // Subscriptions.
 
 #[tokio::test]
-async fn a_client_listens_to_what_the_server_offers() {
+async fn the_bridge_subscribes_to_the_list_changes_that_the_server_offers() {
     let (mut server, mut client) = connected("{}", ALL_LISTS).await;
     let mut listen = server.modern("subscriptions/listen").await;
     assert_eq!(
@@ -765,7 +765,7 @@ async fn a_client_listens_to_what_the_server_offers() {
 }
 
 #[tokio::test]
-async fn a_client_does_not_listen_where_there_is_nothing_to_hear() {
+async fn no_subscription_is_opened_if_the_server_offers_no_list_changes() {
     for offered in ["{}", r#"{"tools":{},"prompts":{"listChanged":false}}"#, WATCHED] {
         let (mut server, mut client) = connected("{}", offered).await;
         client.expect_quiet(&mut server).await;
@@ -774,7 +774,7 @@ async fn a_client_does_not_listen_where_there_is_nothing_to_hear() {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_to_be_listened_to_still_answers() {
+async fn a_refused_subscription_does_not_affect_other_requests() {
     let (mut server, mut client) = connected("{}", ALL_LISTS).await;
     server.modern("subscriptions/listen").await.refuse(404, -32_601).await;
     client.expect_quiet(&mut server).await;
@@ -782,7 +782,7 @@ async fn a_server_that_refuses_to_be_listened_to_still_answers() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_too_busy_to_be_listened_to_is_asked_again_later() {
+async fn a_subscription_is_retried_while_the_server_is_busy() {
     let (mut server, mut client) = connected("{}", WATCHED.replace("subscribe", "listChanged").as_str()).await;
     // More attempts than one request gets.
     for _ in 0..8 {
@@ -796,7 +796,7 @@ async fn a_server_that_is_too_busy_to_be_listened_to_is_asked_again_later() {
 }
 
 #[tokio::test]
-async fn a_new_subscription_stands_before_the_old_one_ends() {
+async fn a_new_subscription_is_acknowledged_before_the_old_one_ends() {
     let (mut server, mut client) = connected("{}", WATCHED).await;
     client.send(watch("1", "subscribe", "a:1")).await;
     let mut first = server.modern("subscriptions/listen").await;
@@ -832,7 +832,7 @@ async fn a_new_subscription_stands_before_the_old_one_ends() {
 }
 
 #[tokio::test]
-async fn a_refused_subscription_is_forgotten() {
+async fn a_refused_subscription_is_left_out_of_the_next_listen_request() {
     let (mut server, mut client) = connected("{}", WATCHED).await;
     let first = watching(&mut server, &mut client, "a:1").await;
     client.send(watch("1", "subscribe", "bad:")).await;
@@ -851,7 +851,7 @@ async fn a_refused_subscription_is_forgotten() {
 }
 
 #[tokio::test]
-async fn r74_a_subscription_that_ends_is_opened_again_and_the_client_told_once() {
+async fn r74_an_ended_subscription_is_reopened_and_the_client_notified_once() {
     let (mut server, mut client) =
         connected("{}", r#"{"tools":{"listChanged":true},"resources":{"subscribe":true}}"#).await;
     let mut first = server.modern("subscriptions/listen").await;
@@ -886,7 +886,7 @@ async fn r74_a_subscription_that_ends_is_opened_again_and_the_client_told_once()
 }
 
 #[tokio::test]
-async fn r11_r70_a_subscription_takes_no_place_and_does_not_hold_up_the_end() {
+async fn r11_r70_a_subscription_does_not_count_as_a_request_or_delay_the_exit() {
     let set = |config: &mut Config| config.limits.concurrency = 1;
     let (mut server, mut client) = connected_with("{}", ALL_LISTS, set).await;
     let mut listen = server.modern("subscriptions/listen").await;
@@ -900,7 +900,7 @@ async fn r11_r70_a_subscription_takes_no_place_and_does_not_hold_up_the_end() {
 // Failures.
 
 #[tokio::test]
-async fn r71_a_tool_call_whose_stream_breaks_is_not_made_again() {
+async fn r71_a_tool_call_is_not_repeated_after_its_stream_breaks() {
     let (mut server, mut client) = connected("{}", "{}").await;
     client.send(request("\"list\"", "tools/list", "{}")).await;
     let answer = server.modern("tools/list").await.complete("\"list\"", r#""tools":[{"name":"t"}]"#).await;
@@ -928,7 +928,7 @@ async fn r71_a_tool_call_whose_stream_breaks_is_not_made_again() {
 }
 
 #[tokio::test]
-async fn r96_a_server_that_cannot_be_reached_is_tried_within_limits() {
+async fn r96_an_unreachable_server_is_tried_six_times_per_request() {
     let (socket, address) = closed_port();
     let mut client = Client::to(&format!("http://{address}/mcp"));
     let mut server = Server::on(socket.listen(16).unwrap(), None);
@@ -948,7 +948,7 @@ async fn r96_a_server_that_cannot_be_reached_is_tried_within_limits() {
 }
 
 #[tokio::test]
-async fn r95_a_server_that_is_busy_is_asked_again_and_others_go_meanwhile() {
+async fn r95_a_busy_server_is_retried_while_other_requests_run() {
     let set = |config: &mut Config| config.limits.concurrency = 1;
     let (mut server, mut client) = connected_with("{}", "{}", set).await;
     client.send(call("1")).await;
@@ -965,7 +965,7 @@ async fn r95_a_server_that_is_busy_is_asked_again_and_others_go_meanwhile() {
 }
 
 #[tokio::test]
-async fn refused_credentials_are_read_anew() {
+async fn refused_credentials_are_loaded_again_from_the_header_source() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);
     let load = move || {
@@ -996,7 +996,7 @@ async fn refused_credentials_are_read_anew() {
 // The server changes its era.
 
 #[tokio::test]
-async fn r38_r39_a_session_goes_on_at_a_modern_server() {
+async fn r38_r39_a_legacy_session_continues_at_a_modern_server() {
     for (status, code) in [(400, -32_020), (400, -32_022), (404, -32_001)] {
         let (mut server, mut client) = dialogue().await;
         client.initialize().await;
@@ -1036,7 +1036,7 @@ async fn r38_r39_a_session_goes_on_at_a_modern_server() {
 }
 
 #[tokio::test]
-async fn r39_many_calls_find_one_modern_server() {
+async fn r39_many_refused_calls_cause_one_check_for_a_modern_server() {
     let (mut server, mut client) = dialogue().await;
     client.initialize().await;
     let answer = server.initialize(Some("old"), VERSION).await;
@@ -1071,7 +1071,7 @@ async fn r39_many_calls_find_one_modern_server() {
 }
 
 #[tokio::test]
-async fn r38_the_push_stream_finds_a_modern_server() {
+async fn r38_a_refused_push_stream_reveals_a_modern_server() {
     let mut server = Server::start().await;
     server.expect_get();
     let mut client = Client::of(&server);
@@ -1092,7 +1092,7 @@ async fn r38_the_push_stream_finds_a_modern_server() {
 }
 
 #[tokio::test]
-async fn r39_a_modern_server_that_offers_less_is_an_error() {
+async fn r39_a_modern_server_without_the_agreed_capabilities_is_an_error() {
     let (mut server, mut client) = dialogue().await;
     client.initialize().await;
     let initialize = server.post().await;
@@ -1116,7 +1116,7 @@ async fn r39_a_modern_server_that_offers_less_is_an_error() {
 // Bytes.
 
 #[tokio::test]
-async fn r2_r3_values_stay_as_they_were_written_both_ways() {
+async fn r2_r3_json_values_keep_their_spelling_in_both_directions() {
     let (mut server, mut client) = connected("{}", "{}").await;
     for value in
         ["1e400", "9007199254740993", "1.0", "-0", r#""\ud800\u2028/\/""#, r#"{"b":1,"a":{"\u0061":[ ]},"b":2}"#]

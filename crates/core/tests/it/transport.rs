@@ -70,7 +70,7 @@ impl Encoder {
 }
 
 #[tokio::test]
-async fn r90_compression_delays_no_event() {
+async fn r90_events_of_compressed_streams_are_not_delayed() {
     let (mut server, mut client) = dialogue().await;
     for (name, mut encoder) in Encoder::all() {
         client.send(call("1")).await;
@@ -91,7 +91,7 @@ async fn r90_compression_delays_no_event() {
 }
 
 #[tokio::test]
-async fn r90_compressed_bodies() {
+async fn r90_compressed_bodies_are_decoded() {
     let (mut server, mut client) = dialogue().await;
     let text = "é".repeat(100_000);
     for (name, mut encoder) in Encoder::all() {
@@ -143,7 +143,7 @@ async fn r92_a_redirect_keeps_method_and_body() {
 }
 
 #[tokio::test]
-async fn r92_another_origin_learns_no_secret() {
+async fn r92_a_redirect_to_another_origin_carries_no_secret_headers() {
     let mut server = Server::start().await;
     let mut other = Server::start().await;
     let mut config = server.config();
@@ -179,7 +179,7 @@ async fn r92_another_origin_learns_no_secret() {
 }
 
 #[tokio::test]
-async fn r92_redirects_that_lead_nowhere() {
+async fn r92_unusable_and_endless_redirects_are_errors() {
     let (mut server, mut client) = dialogue().await;
     // 303 asks the client to fetch the answer with GET, which this protocol does not do.
     client.send(call("1")).await;
@@ -213,7 +213,7 @@ async fn r92_redirects_that_lead_nowhere() {
 }
 
 #[tokio::test]
-async fn r93_a_certificate_of_a_private_authority() {
+async fn r93_a_certificate_of_a_configured_authority_is_accepted() {
     let authority = Authority::new();
     let mut server = Server::start_tls(authority.server_config("localhost")).await;
     let mut config = server.config();
@@ -232,7 +232,7 @@ async fn r93_a_certificate_of_a_private_authority() {
 }
 
 #[tokio::test]
-async fn r93_a_certificate_that_proves_nothing() {
+async fn r93_an_untrusted_certificate_is_refused_unless_insecure_is_set() {
     let authority = Authority::new();
     // An unknown authority, another authority, and another host.
     for (trusted, host) in
@@ -260,7 +260,7 @@ async fn r93_a_certificate_that_proves_nothing() {
 }
 
 #[tokio::test]
-async fn r93_a_server_that_speaks_no_tls() {
+async fn r93_a_server_without_tls_causes_a_tls_error() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = Client::to(&format!("https://{}/mcp", listener.local_addr().unwrap()));
     client.send(call("1")).await;
@@ -300,7 +300,7 @@ async fn r91_http2_by_alpn_shares_one_connection() {
 }
 
 #[tokio::test]
-async fn r94_localhost_on_either_address() {
+async fn r94_localhost_is_reached_over_ipv4_and_ipv6() {
     for address in ["127.0.0.1:0", "[::1]:0"] {
         let mut server = Server::on(TcpListener::bind(address).await.unwrap(), None);
         let mut client = Client::to(&format!("http://localhost:{}/mcp", server.port()));
@@ -312,7 +312,7 @@ async fn r94_localhost_on_either_address() {
 }
 
 #[tokio::test]
-async fn r91_many_open_streams_block_no_short_call() {
+async fn r91_many_open_streams_do_not_block_a_short_call() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.limits.concurrency = 100;

@@ -25,7 +25,7 @@ fn deep() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn nothing_is_too_deep_for_stdin() {
+async fn deeply_nested_input_lines_get_an_error() {
     let (mut server, mut client) = dialogue().await;
     for text in deep() {
         client.send(&text).await;
@@ -41,7 +41,7 @@ async fn nothing_is_too_deep_for_stdin() {
 }
 
 #[tokio::test]
-async fn nothing_is_too_deep_for_a_reply() {
+async fn deeply_nested_responses_get_an_error() {
     for (status, content_type) in [
         (200, "application/json"),
         (200, "text/event-stream"),
@@ -65,7 +65,7 @@ async fn nothing_is_too_deep_for_a_reply() {
 }
 
 #[tokio::test]
-async fn nothing_is_too_deep_for_the_handshake_and_the_standing_stream() {
+async fn deeply_nested_handshake_replies_and_push_events_do_no_harm() {
     let mut server = Server::start().await;
     server.expect_get();
     let mut client = Client::of(&server);
@@ -94,7 +94,7 @@ async fn nothing_is_too_deep_for_the_handshake_and_the_standing_stream() {
 }
 
 #[tokio::test]
-async fn r96_an_error_of_the_tools_own_is_an_answer_whatever_it_speaks_of() {
+async fn r96_an_error_of_a_tool_is_passed_on_whatever_its_text_says() {
     for (status, code, text) in [
         (400, -32_000, "the browser session 7 has ended"),
         (400, -32_000, "device not initialized"),
@@ -139,7 +139,7 @@ async fn r96_an_error_of_the_tools_own_is_an_answer_whatever_it_speaks_of() {
 }
 
 #[tokio::test]
-async fn r96_what_only_reads_goes_again_in_another_session() {
+async fn r96_a_read_only_request_is_repeated_in_a_new_session() {
     let mut server = Server::start().await;
     let mut client = Client::of(&server);
     client.handshake(&mut server, Some("old")).await;
@@ -154,7 +154,7 @@ async fn r96_what_only_reads_goes_again_in_another_session() {
 }
 
 #[tokio::test]
-async fn r44_a_refusal_that_changes_each_time_has_an_end() {
+async fn r44_a_call_is_sent_at_most_twice_if_every_session_is_lost() {
     let mut server = Server::start().await;
     let mut client = Client::of(&server);
     client.handshake(&mut server, Some("old")).await;
@@ -183,7 +183,7 @@ async fn r44_a_refusal_that_changes_each_time_has_an_end() {
 }
 
 #[tokio::test]
-async fn r33_no_stream_is_opened_a_thousand_times_a_second() {
+async fn r33_a_stream_that_keeps_ending_is_reopened_with_a_delay() {
     // The resumption of a call's stream, and the push stream.
     for pushes in [false, true] {
         let mut server = Server::start().await;
@@ -212,7 +212,7 @@ async fn r33_no_stream_is_opened_a_thousand_times_a_second() {
 }
 
 #[tokio::test]
-async fn r6_replies_to_what_wants_none_hold_nothing_up() {
+async fn r6_endless_replies_to_notifications_do_not_block_a_call() {
     for (status, content_type) in
         [(200, "text/event-stream"), (200, "application/json"), (202, "text/plain"), (400, "text/html")]
     {
@@ -234,7 +234,7 @@ async fn r6_replies_to_what_wants_none_hold_nothing_up() {
 }
 
 #[tokio::test]
-async fn what_may_not_wait_for_calls_opens_few_connections() {
+async fn notifications_pings_and_responses_use_few_connections() {
     for (kind, most) in [("notifications", 32), ("pings", 8), ("responses", 16)] {
         let (mut server, mut client) = dialogue().await;
         let line = |number: usize| match kind {
@@ -281,7 +281,7 @@ async fn what_may_not_wait_for_calls_opens_few_connections() {
 }
 
 #[tokio::test]
-async fn r92_what_comes_back_from_a_stranger_is_not_who_it_was() {
+async fn r92_a_redirect_back_from_another_origin_carries_no_credentials() {
     for (first, second) in [(307, 307), (308, 302), (301, 308)] {
         let (mut home, mut stranger) = (Server::start().await, Server::start().await);
         let mut config = home.config();
@@ -308,7 +308,7 @@ async fn r92_what_comes_back_from_a_stranger_is_not_who_it_was() {
 }
 
 #[tokio::test]
-async fn r92_what_is_secret_is_not_sent_in_clear() {
+async fn r92_credentials_are_not_sent_over_plain_http_after_a_redirect() {
     let authority = Authority::new();
     let mut server = Server::start_tls(authority.server_config("localhost")).await;
     let mut plain = Server::start().await;
@@ -337,7 +337,7 @@ async fn r92_what_is_secret_is_not_sent_in_clear() {
 }
 
 #[tokio::test]
-async fn r67_the_protocols_own_refusals_are_no_tools() {
+async fn r67_a_protocol_error_code_starts_a_new_session() {
     // Codes of the protocol itself lead to a new session, even under the request's own id.
     let mut server = Server::start().await;
     let mut client = Client::of(&server);

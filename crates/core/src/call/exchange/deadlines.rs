@@ -7,21 +7,21 @@ use tokio::time::{Instant, timeout_at};
 
 impl Exchange<'_> {
     /// Waits for the server, at most for the idle timeout and not beyond the request's deadline.
-    pub(super) fn in_time<F: Future>(&self, future: F) -> impl Future<Output = Result<F::Output, Error>> {
-        self.in_time_since(Instant::now(), future)
+    pub(super) fn with_idle_timeout<F: Future>(&self, future: F) -> impl Future<Output = Result<F::Output, Error>> {
+        self.with_idle_timeout_since(Instant::now(), future)
     }
 
-    /// Like [`Self::in_time`], but the idle timeout counts from `since`, when the server was last heard.
-    pub(super) fn in_time_since<F: Future>(
+    /// Like [`Self::with_idle_timeout`], but the idle timeout counts from `since`, when the server was last heard.
+    pub(super) fn with_idle_timeout_since<F: Future>(
         &self,
         since: Instant,
         future: F,
     ) -> impl Future<Output = Result<F::Output, Error>> {
-        self.until(move || self.silence_ends(since).into_iter().chain(self.deadline()).min(), future)
+        self.until(move || self.idle_deadline(since).into_iter().chain(self.deadline()).min(), future)
     }
 
     /// Waits for the bridge itself, not beyond the request's deadline.
-    pub(super) fn in_time_left<F: Future>(&self, future: F) -> impl Future<Output = Result<F::Output, Error>> {
+    pub(super) fn with_deadline<F: Future>(&self, future: F) -> impl Future<Output = Result<F::Output, Error>> {
         self.until(|| self.deadline(), future)
     }
 
@@ -36,14 +36,14 @@ impl Exchange<'_> {
             match timeout_at(now, &mut future).await {
                 Ok(output) => return Ok(output),
                 Err(_) if limit().is_none_or(|later| later > now) => {}
-                Err(_) => return Err(self.out_of_time()),
+                Err(_) => return Err(self.deadline_error()),
             }
         }
         Ok(future.await)
     }
 
     /// Returns the end of the idle timeout if the server was last heard at `since`.
-    pub(super) fn silence_ends(&self, since: Instant) -> Option<Instant> {
+    pub(super) fn idle_deadline(&self, since: Instant) -> Option<Instant> {
         let since = self.client_took_until().map_or(since, |until| since.max(until));
         since.checked_add(self.bridge.timeouts.idle)
     }
@@ -71,7 +71,7 @@ impl Exchange<'_> {
         self.deadline().is_none_or(|deadline| Instant::now().checked_add(wait).is_some_and(|then| then < deadline))
     }
 
-    pub(super) fn out_of_time(&self) -> Error {
+    pub(super) fn deadline_error(&self) -> Error {
         let timeouts = &self.bridge.timeouts;
         let is_probe = !self.pending.is_own() && self.message.method() == "server/discover";
         let is_probe = is_probe && timeouts.total.is_none_or(|total| total > PROBE_TIME);

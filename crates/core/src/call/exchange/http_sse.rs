@@ -2,7 +2,7 @@
 
 use super::{Exchange, Next};
 use crate::{
-    call::exchange::refusals::AtSending,
+    call::exchange::refusals::StateWhenSent,
     error::{Error, ErrorKind},
     server::transport_choice::Transport,
     wire::message::Kind,
@@ -14,7 +14,7 @@ impl Exchange<'_> {
     pub(super) async fn attempt_sse(&mut self) -> Result<Next, Error> {
         let bridge = self.bridge;
         let (endpoint, stream) =
-            match self.in_time_left(bridge.server.push_stream.endpoint(bridge.timeouts.idle)).await? {
+            match self.with_deadline(bridge.server.push_stream.endpoint(bridge.timeouts.idle)).await? {
                 Ok(endpoint) => endpoint,
                 // The server does not speak HTTP+SSE, or has stopped (R56): use Streamable HTTP.
                 Err(error) if error.is_refusal() && bridge.server.transport.give_up_sse() => return Ok(Next::Again),
@@ -32,15 +32,15 @@ impl Exchange<'_> {
         let since = Instant::now();
         let reply = self.post(&endpoint).await?;
         if !reply.status().is_success() {
-            return self.refused(reply, AtSending::in_session(epoch)).await;
+            return self.refused(reply, StateWhenSent::in_session(epoch)).await;
         }
         self.received();
         if self.message.kind() != Kind::Request {
-            self.read_remains(reply).await;
+            self.drain_reply(reply).await;
             return Ok(Next::Done);
         }
         let remains = async {
-            self.read_remains(reply).await;
+            self.drain_reply(reply).await;
             std::future::pending::<()>().await;
         };
         let is_answered = tokio::select! {
@@ -67,7 +67,7 @@ impl Exchange<'_> {
                     () = listener.ended(stream) => self.pending.is_answered() || self.pending.is_cancelled(),
                 }
             };
-            match self.in_time_since(quiet_since, answered).await {
+            match self.with_idle_timeout_since(quiet_since, answered).await {
                 Ok(answered) => return Ok(answered),
                 Err(_) if listener.last_traffic() > quiet_since => {}
                 Err(error) => return Err(error),
@@ -76,9 +76,9 @@ impl Exchange<'_> {
     }
 
     /// Tries HTTP+SSE. Returns the error if the server does not speak it.
-    pub(super) async fn speak_sse(&self) -> Result<Option<Error>, Error> {
+    pub(super) async fn try_sse(&self) -> Result<Option<Error>, Error> {
         let bridge = self.bridge;
-        let opened = self.in_time_left(bridge.server.push_stream.endpoint(bridge.timeouts.idle)).await?;
+        let opened = self.with_deadline(bridge.server.push_stream.endpoint(bridge.timeouts.idle)).await?;
         match opened {
             Ok(_) => {
                 tracing::info!("the server speaks HTTP+SSE (2024-11-05)");

@@ -1,7 +1,7 @@
 //! Sends modern requests to a modern server. The headers of each request replace a session (R60-R78).
 
 use crate::{
-    call::{exchange::refusals::AtSending, incoming, tool_list},
+    call::{exchange::refusals::StateWhenSent, incoming, tool_list},
     error::{Error, ErrorKind, Fate},
     random::random,
     server::{reply::Reply, retry},
@@ -29,7 +29,7 @@ impl Exchange<'_> {
                 return Ok(Next::Again);
             }
         }
-        let sent = AtSending {
+        let sent = StateWhenSent {
             epoch: bridge.server.session().epoch(),
             listings: bridge.calls.tool_list.tries(),
             to_modern_server: bridge.server.protocol().is_modern(),
@@ -45,7 +45,7 @@ impl Exchange<'_> {
         if self.message.kind() == Kind::Request {
             self.follow(reply).await?;
         } else {
-            self.hear_out(reply).await;
+            self.forward_and_drain(reply).await;
         }
         Ok(self.step())
     }
@@ -69,24 +69,28 @@ impl Exchange<'_> {
             let mut is_live = false;
             let broken = loop {
                 // An acknowledged subscription may be silent without limit (R73).
-                let chunk = if is_live { reply.chunk().await } else { self.in_time_since(lost, reply.chunk()).await? };
+                let chunk = if is_live {
+                    reply.chunk().await
+                } else {
+                    self.with_idle_timeout_since(lost, reply.chunk()).await?
+                };
                 match chunk {
-                    Ok(Some(chunk)) => decoder.take_in(chunk).await?,
+                    Ok(Some(chunk)) => decoder.feed_async(chunk).await?,
                     Ok(None) => break None,
                     Err(error) => break Some(error),
                 }
                 while let Some(message) = decoder.next_valid() {
-                    is_live |= self.hand_on_event(message).await;
+                    is_live |= self.forward_event(message).await;
                 }
-                for lost in decoder.take_lost() {
-                    if let Some(error) = incoming::hand_on_lost(bridge, lost, Some(self.pending)).await {
+                for lost in decoder.take_lost_responses() {
+                    if let Some(error) = incoming::fail_lost_call(bridge, lost, Some(self.pending)).await {
                         return Err(error);
                     }
                 }
             };
             decoder.end(broken.is_none()).await;
             while let Some(message) = decoder.next_valid() {
-                is_live |= self.hand_on_event(message).await;
+                is_live |= self.forward_event(message).await;
             }
             if self.pending.is_answered() || self.refusal.is_some() {
                 return Ok(self.step());
@@ -106,7 +110,7 @@ impl Exchange<'_> {
                 // Reopening a subscription runs nothing at the server.
                 Err(refusal) => {
                     let sent =
-                        AtSending { epoch: bridge.server.session().epoch(), listings: 0, to_modern_server: false };
+                        StateWhenSent { epoch: bridge.server.session().epoch(), listings: 0, to_modern_server: false };
                     return self.refused(refusal, sent).await;
                 }
             };
@@ -114,24 +118,24 @@ impl Exchange<'_> {
     }
 
     /// Hands on one message of a subscription's stream. Returns true for the acknowledgement.
-    async fn hand_on_event(&mut self, message: Message) -> bool {
+    async fn forward_event(&mut self, message: Message) -> bool {
         let bridge = self.bridge;
         if self.speaks_another_era(StatusCode::OK, &message) {
             self.refusal = Some(message);
             return false;
         }
         if message.method() != "notifications/subscriptions/acknowledged" {
-            incoming::hand_on(bridge, message, Some(self.pending)).await;
+            incoming::forward_message(bridge, message, Some(self.pending)).await;
             return false;
         }
-        bridge.server.protocol().modern_is(true);
+        bridge.server.protocol().set_modern(true);
         let before = self.acknowledged.replace(message.clone());
         if before.as_ref().is_none_or(|before| before.bytes() != message.bytes()) {
-            incoming::hand_on(bridge, message.clone(), Some(self.pending)).await;
+            incoming::forward_message(bridge, message.clone(), Some(self.pending)).await;
         }
         if before.is_some() {
             for event in missed(&message) {
-                incoming::hand_on(bridge, event, Some(self.pending)).await;
+                incoming::forward_message(bridge, event, Some(self.pending)).await;
             }
         }
         true

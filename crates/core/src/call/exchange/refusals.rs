@@ -22,7 +22,7 @@ const HEADER_MISMATCH: i64 = -32_020;
 
 /// The state when a message was sent, by which its refusal is judged.
 #[derive(Clone, Copy)]
-pub(super) struct AtSending {
+pub(super) struct StateWhenSent {
     /// The session's epoch.
     pub(super) epoch: u64,
     /// How often the server's tools had been listed.
@@ -31,7 +31,7 @@ pub(super) struct AtSending {
     pub(super) to_modern_server: bool,
 }
 
-impl AtSending {
+impl StateWhenSent {
     /// Returns the state for a legacy message in this session.
     pub(super) fn in_session(epoch: u64) -> Self {
         Self { epoch, listings: 0, to_modern_server: false }
@@ -56,7 +56,7 @@ struct Refused {
 impl Exchange<'_> {
     /// Handles a reply with an error status. The cause is stale credentials, a lost session, a server of another era
     /// or transport, or the reply holds the response (R7, R67).
-    pub(super) async fn refused(&mut self, mut reply: Reply, sent: AtSending) -> Result<Next, Error> {
+    pub(super) async fn refused(&mut self, mut reply: Reply, sent: StateWhenSent) -> Result<Next, Error> {
         let bridge = self.bridge;
         let page = reply.page(&bridge.server.storage, self.message.kind() == Kind::Request).await;
         let error = reply.failure(&page.text);
@@ -85,7 +85,7 @@ impl Exchange<'_> {
     }
 
     /// Handles the refusal of a modern request: missing or wrong headers (R64), or an older server.
-    async fn refused_as_modern(&mut self, refused: &mut Refused, sent: AtSending) -> Option<Next> {
+    async fn refused_as_modern(&mut self, refused: &mut Refused, sent: StateWhenSent) -> Option<Next> {
         let bridge = self.bridge;
         let (status, error) = (refused.status, refused.answer.as_ref().and_then(Message::error));
         if error.as_ref().is_some_and(|(code, _)| *code == HEADER_MISMATCH)
@@ -101,7 +101,7 @@ impl Exchange<'_> {
         }
         let taken = bridge.server.protocol().judge(self.message.method(), status, error.as_ref());
         if let Some(taken) = taken.filter(|_| !self.has_tried(Remedy::OtherProtocol)) {
-            bridge.server.protocol().modern_is(taken);
+            bridge.server.protocol().set_modern(taken);
         }
         // The server is a modern one, so this may be a gateway's error page for a request that ran.
         let may_have_run =
@@ -128,7 +128,7 @@ impl Exchange<'_> {
         if self.bridge.server.transport.fallback(refused.status, &refused.page).is_none() {
             return Ok(None);
         }
-        match self.speak_sse().await? {
+        match self.try_sse().await? {
             None => Ok(Some(Next::Again)),
             #[cfg(feature = "oauth")]
             Some(other) if other.is_about_tokens() => Err(other.with_may_have_run(false)),
@@ -184,7 +184,7 @@ impl Exchange<'_> {
         let credentials = &self.bridge.server.requests.credentials;
         let remedy = if refusal.status == StatusCode::FORBIDDEN { Remedy::MoreScope } else { Remedy::NewCredentials };
         let tries = self.remedies.iter().filter(|tried| **tried == remedy).count();
-        if tries >= credentials.most_tries(refusal) {
+        if tries >= credentials.max_resends(refusal) {
             return Ok(None);
         }
         self.remedies.push(remedy);
@@ -211,7 +211,7 @@ impl Exchange<'_> {
             Err(error) if error.is_sign_in() && self.answer_provisionally().await => return Ok(Some(Next::Done)),
             renewed => renewed.map_err(|error| error.with_may_have_run(self.may_have_run))?,
         };
-        self.permit = self.in_time_left(self.bridge.calls.permits.acquire(self.lane.share)).await??;
+        self.permit = self.with_deadline(self.bridge.calls.permits.acquire(self.lane.share)).await??;
         Ok(renewed.then_some(Next::Again))
     }
 
@@ -232,7 +232,7 @@ impl Exchange<'_> {
             return Err(Error::new(ErrorKind::SessionLost, summary));
         }
         self.first(Remedy::NewSession);
-        self.in_time_left(renewal::renew(self.bridge, epoch)).await??;
+        self.with_deadline(renewal::renew(self.bridge, epoch)).await??;
         Ok(Next::Again)
     }
 
@@ -251,7 +251,7 @@ impl Exchange<'_> {
     /// Handles an error in a successful reply that says that the session is gone. Returns true if the message must be
     /// sent again in a new session, because the error does not have the request's id. An error with that id is the
     /// response; then the session is replaced for later messages.
-    pub(super) fn sees_session_lost(&self, message: &Message) -> bool {
+    pub(super) fn handle_session_loss(&self, message: &Message) -> bool {
         // Almost no message is an error.
         if message.outline().is_none()
             || self.era() == Era::Modern
@@ -300,7 +300,7 @@ impl Exchange<'_> {
                 // A response with the request's id may mean that the request ran. That does no harm if it only reads.
                 let taken = taken.filter(|taken| *taken || !status.is_success() || only_reads(self.message.method()));
                 if let Some(taken) = taken {
-                    protocol.modern_is(taken);
+                    protocol.set_modern(taken);
                 }
                 taken == Some(false)
             }
@@ -310,7 +310,7 @@ impl Exchange<'_> {
                     None => protocol::ignores_handshake(&self.message, response),
                 };
                 if refused {
-                    protocol.legacy_is(false);
+                    protocol.set_legacy(false);
                 }
                 refused
             }

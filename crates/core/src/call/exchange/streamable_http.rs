@@ -3,7 +3,7 @@
 use super::{Exchange, Next};
 use crate::{
     call::{
-        exchange::{no_answer, refusals::AtSending},
+        exchange::{no_answer, refusals::StateWhenSent},
         incoming, renewal,
     },
     error::{Error, ErrorKind, Fate},
@@ -25,11 +25,11 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 /// How long to wait for the end of a body that holds one complete JSON document.
-const REST_TIME: Duration = Duration::from_millis(250);
+const BODY_END_TIME: Duration = Duration::from_millis(250);
 /// The most bytes that are read of a finished reply so that its connection can be used again.
-const REMAINS: usize = 64 << 10;
+const DRAIN_LIMIT: usize = 64 << 10;
 /// Time limit for reading these bytes.
-const REMAINS_TIME: Duration = Duration::from_millis(500);
+const DRAIN_TIME: Duration = Duration::from_millis(500);
 
 impl Exchange<'_> {
     /// Sends the message by POST. The reply holds the response.
@@ -44,7 +44,7 @@ impl Exchange<'_> {
         self.sent_in = epoch;
         let reply = self.post(bridge.server.requests.url()).await?;
         if !reply.status().is_success() {
-            return self.refused(reply, AtSending::in_session(epoch)).await;
+            return self.refused(reply, StateWhenSent::in_session(epoch)).await;
         }
         if self.is_initialize() {
             if !self.pending.is_own() {
@@ -56,7 +56,7 @@ impl Exchange<'_> {
         }
         self.received();
         if self.message.kind() != Kind::Request {
-            self.hear_out(reply).await;
+            self.forward_and_drain(reply).await;
             return Ok(self.step());
         }
         self.follow(reply).await?;
@@ -69,7 +69,7 @@ impl Exchange<'_> {
         }
         // The server opened its HTTP+SSE stream without looking at the request.
         let summary = "the server answered with the stream of HTTP+SSE (2024-11-05)";
-        match self.speak_sse().await? {
+        match self.try_sse().await? {
             None => Ok(Next::Again),
             Some(other) => Err(Error::new(ErrorKind::InvalidAnswer, summary).with_other_way("and then", &other)),
         }
@@ -87,7 +87,7 @@ impl Exchange<'_> {
         let is_repeatable = only_reads(self.message.method());
         // Passing a future by value stores it twice in the caller's state machine, so pin it where it is made.
         let post = pin!(bridge.server.requests.post(target, body, is_repeatable, session, &self.pending.delivery));
-        let reply = self.in_time(post).await??;
+        let reply = self.with_idle_timeout(post).await??;
         tracing::debug!(method = self.message.method(), status = reply.status().as_u16(), "reply");
         Ok(reply)
     }
@@ -105,34 +105,34 @@ impl Exchange<'_> {
         }
     }
 
-    /// Hands on the messages in the reply to a notification or response. Reads at most [`REMAINS`] bytes for
-    /// [`REMAINS_TIME`], as the reply may never end. Releases the permit first, as the server has the message.
-    pub(super) async fn hear_out(&mut self, mut reply: Reply) {
+    /// Hands on the messages in the reply to a notification or response. Reads at most [`DRAIN_LIMIT`] bytes for
+    /// [`DRAIN_TIME`], as the reply may never end. Releases the permit first, as the server has the message.
+    pub(super) async fn forward_and_drain(&mut self, mut reply: Reply) {
         self.permit = None;
         let bridge = self.bridge;
-        let Some(_permit) = bridge.calls.permits.for_remains().filter(|_| !reply.is_over()) else { return };
+        let Some(_permit) = bridge.calls.permits.drain_permit().filter(|_| !reply.is_over()) else { return };
         let mut decoder = bridge.server.decoder(reply.content_type());
-        let mut left = REMAINS;
+        let mut left = DRAIN_LIMIT;
         let read = async {
             while let Some(chunk) = reply.chunk().await? {
                 left = left.saturating_sub(chunk.len());
-                decoder.take_in(chunk).await?;
-                self.hand_on(&mut decoder).await?;
+                decoder.feed_async(chunk).await?;
+                self.forward_message(&mut decoder).await?;
                 if left == 0 {
                     return Ok(());
                 }
             }
             decoder.end(true).await;
-            self.hand_on(&mut decoder).await.map(drop)
+            self.forward_message(&mut decoder).await.map(drop)
         };
-        let read: Result<Result<(), Error>, _> = timeout(REMAINS_TIME, read).await;
+        let read: Result<Result<(), Error>, _> = timeout(DRAIN_TIME, read).await;
         tracing::debug!(?read, "finished reading the reply to a notification or response");
     }
 
     /// Reads the rest of a reply without messages, within the same limits, so that its connection can be used again.
-    pub(super) async fn read_remains(&self, mut reply: Reply) {
-        let Some(_permit) = self.bridge.calls.permits.for_remains().filter(|_| !reply.is_over()) else { return };
-        let mut left = REMAINS;
+    pub(super) async fn drain_reply(&self, mut reply: Reply) {
+        let Some(_permit) = self.bridge.calls.permits.drain_permit().filter(|_| !reply.is_over()) else { return };
+        let mut left = DRAIN_LIMIT;
         let read = async {
             while left > 0
                 && let Ok(Some(chunk)) = reply.chunk().await
@@ -140,7 +140,7 @@ impl Exchange<'_> {
                 left = left.saturating_sub(chunk.len());
             }
         };
-        let _ = timeout(REMAINS_TIME, read).await;
+        let _ = timeout(DRAIN_TIME, read).await;
     }
 
     /// Hands on the messages of a successful reply as they arrive. Resumes the stream if it breaks before the
@@ -153,7 +153,7 @@ impl Exchange<'_> {
         self.heard = Instant::now();
         loop {
             let (broken, brought) = self.read(&mut reply, &mut decoder).await?;
-            let is_over = self.pending.is_answered() || self.pending.is_cancelled() || self.leads_elsewhere();
+            let is_over = self.pending.is_answered() || self.pending.is_cancelled() || self.needs_another_attempt();
             if self.message.kind() != Kind::Request || is_over {
                 return Ok(());
             }
@@ -198,7 +198,7 @@ impl Exchange<'_> {
         let broken = loop {
             let chunk = if decoder.is_whole() && !reply.is_over() {
                 // Some servers do not end a complete reply.
-                match timeout(REST_TIME, self.chunk(reply, timer.as_mut())).await {
+                match timeout(BODY_END_TIME, self.chunk(reply, timer.as_mut())).await {
                     Ok(chunk) => chunk?,
                     Err(_) => break None,
                 }
@@ -206,20 +206,20 @@ impl Exchange<'_> {
                 self.chunk(reply, timer.as_mut()).await?
             };
             match chunk {
-                Ok(Some(chunk)) => decoder.take_in(chunk).await?,
+                Ok(Some(chunk)) => decoder.feed_async(chunk).await?,
                 Ok(None) => break None,
                 Err(error) => break Some(error),
             }
             self.heard = Instant::now();
-            brought |= self.hand_on(decoder).await?;
+            brought |= self.forward_message(decoder).await?;
             self.names_endpoint =
                 decoder.take_endpoint().is_some() && self.is_initialize() && self.bridge.server.transport.is_open();
-            if self.leads_elsewhere() {
+            if self.needs_another_attempt() {
                 return Ok((None, brought));
             }
         };
         decoder.end(broken.is_none()).await;
-        brought |= self.hand_on(decoder).await?;
+        brought |= self.forward_message(decoder).await?;
         Ok((broken, brought))
     }
 
@@ -237,9 +237,9 @@ impl Exchange<'_> {
                 chunk = &mut chunk => return Ok(chunk),
                 () = &mut timer => {}
             }
-            match self.silence_ends(since).into_iter().chain(self.deadline()).min() {
+            match self.idle_deadline(since).into_iter().chain(self.deadline()).min() {
                 Some(end) if end > Instant::now() => timer.as_mut().reset(end),
-                Some(_) => return Err(self.out_of_time()),
+                Some(_) => return Err(self.deadline_error()),
                 None => return Ok(chunk.await),
             }
         }
@@ -247,20 +247,20 @@ impl Exchange<'_> {
 
     /// Hands on all messages that the decoder has. Returns true if there were any. A response that could not be stored
     /// is an error.
-    pub(super) async fn hand_on(&mut self, decoder: &mut Decoder) -> Result<bool, Error> {
+    pub(super) async fn forward_message(&mut self, decoder: &mut Decoder) -> Result<bool, Error> {
         let mut any = false;
         while let Some(message) = decoder.next_valid() {
             any = true;
             if self.speaks_another_era(StatusCode::OK, &message) {
                 self.refusal = Some(message);
-            } else if self.sees_session_lost(&message) {
+            } else if self.handle_session_loss(&message) {
                 self.lost_session = true;
             } else {
-                incoming::hand_on(self.bridge, message, Some(self.pending)).await;
+                incoming::forward_message(self.bridge, message, Some(self.pending)).await;
             }
         }
-        for lost in decoder.take_lost() {
-            let error = incoming::hand_on_lost(self.bridge, lost, Some(self.pending)).await;
+        for lost in decoder.take_lost_responses() {
+            let error = incoming::fail_lost_call(self.bridge, lost, Some(self.pending)).await;
             if let Some(error) = error.filter(|_| !self.pending.is_answered()) {
                 return Err(error);
             }
@@ -280,10 +280,10 @@ impl Exchange<'_> {
         let since = self.heard;
         let mut pause = wait;
         for failures in 0.. {
-            self.in_time_since(since, sleep(pause)).await?;
+            self.with_idle_timeout_since(since, sleep(pause)).await?;
             let session = |headers: &mut HeaderMap| bridge.server.session().apply(headers);
             let get = pin!(bridge.server.requests.get(true, session, Some(last_event_id)));
-            let error = match self.in_time_since(since, get).await? {
+            let error = match self.with_idle_timeout_since(since, get).await? {
                 Ok(reply) if reply.status().is_success() => return Ok(Ok(reply)),
                 Ok(mut reply) => {
                     let error = reply.failure(b"");
@@ -305,6 +305,6 @@ impl Exchange<'_> {
             let backoff = retry::backoff(bridge.timeouts.retry, failures, random());
             pause = backoff.max(wait).max(error.retry_after().unwrap_or_default());
         }
-        Err(self.out_of_time())
+        Err(self.deadline_error())
     }
 }

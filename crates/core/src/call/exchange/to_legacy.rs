@@ -12,7 +12,7 @@ use crate::{
     },
     error::{Error, ErrorKind},
     json::splice::{Object, elements},
-    server::protocol::{self, Road},
+    server::protocol::{self, TranslationRoute},
     translate::modern_to_legacy::{self, Answered, FromModern, LegacyServer, Subscription},
     wire::{
         id::Id,
@@ -28,7 +28,7 @@ use tokio::time::timeout;
 use super::{Exchange, Next, Remedy};
 
 /// Server requests that arrive within this time go to the client in one result.
-const GATHERING: Duration = Duration::from_millis(20);
+const QUESTION_BATCH_TIME: Duration = Duration::from_millis(20);
 
 impl Exchange<'_> {
     pub(super) async fn attempt_to_legacy(&mut self) -> Result<Next, Error> {
@@ -69,7 +69,7 @@ impl Exchange<'_> {
             None => return Ok(Next::Again),
             Some(FromModern::Answer(answer)) => incoming::answer(bridge, self.pending, answer).await,
             Some(FromModern::Listen(subscription)) => self.subscribe(subscription).await,
-            Some(FromModern::Retry { state, responses }) => return self.go_on(&state, &responses).await,
+            Some(FromModern::Retry { state, responses }) => return self.resume_call(&state, &responses).await,
             Some(FromModern::Send(message)) => return self.make(&message).await,
         }
         Ok(Next::Done)
@@ -82,16 +82,16 @@ impl Exchange<'_> {
         let greeting = {
             let (bridge, request) = (Arc::clone(bridge), self.message.clone());
             // All requests share the session, so finish even if this one is cancelled or times out.
-            self.bridge.calls.see_through(async move { greet(&bridge, &request).await })
+            self.bridge.calls.run_to_completion(async move { greet(&bridge, &request).await })
         };
-        Ok(match self.in_time_left(greeting).await??? {
-            Greeting::Session => None,
-            Greeting::Refused(answer) => {
+        Ok(match self.with_deadline(greeting).await??? {
+            HandshakeOutcome::Session => None,
+            HandshakeOutcome::Refused(answer) => {
                 incoming::answer(bridge, self.pending, answer).await;
                 Some(Next::Done)
             }
             // The server is a modern one, so its first refusal is the response.
-            Greeting::Modern => match self.refusal.take() {
+            HandshakeOutcome::Modern => match self.refusal.take() {
                 Some(refusal) => {
                     incoming::answer(bridge, self.pending, refusal).await;
                     Some(Next::Done)
@@ -127,7 +127,7 @@ impl Exchange<'_> {
         }
         let answer = match answer {
             Ok(answer) if shows_modern_server(&answer) => {
-                renewal::turn_modern(bridge);
+                renewal::switch_to_modern(bridge);
                 return Ok(Next::Again);
             }
             Ok(answer) => answer,
@@ -153,7 +153,7 @@ impl Exchange<'_> {
 
     /// Parks a call that needs input, until the client's next request resumes it.
     async fn park(&mut self, mut call: CallHandle) -> Result<Next, Error> {
-        while let Ok(Some(question)) = timeout(GATHERING, call.questions.recv()).await {
+        while let Ok(Some(question)) = timeout(QUESTION_BATCH_TIME, call.questions.recv()).await {
             call.asked.push(question);
         }
         let questions: Vec<_> = call.asked.iter().map(|question| question.request.clone()).collect();
@@ -164,7 +164,7 @@ impl Exchange<'_> {
     }
 
     /// Resumes the call for which the client brings input.
-    async fn go_on(&mut self, state: &str, responses: &[(String, String)]) -> Result<Next, Error> {
+    async fn resume_call(&mut self, state: &str, responses: &[(String, String)]) -> Result<Next, Error> {
         let bridge = self.bridge;
         let mut call = match bridge.calls.parked.take(state, self.message.method()) {
             Some(ParkedRequest::Call(call, _)) => call,
@@ -186,7 +186,7 @@ impl Exchange<'_> {
                 Some((_, input)) => {
                     let response = modern_to_legacy::response(&question.request, input);
                     // Do not wait for this: the server may ask more or answer the call before it accepts the response.
-                    own_requests::tell_beside(bridge, response, Purpose::session()).await;
+                    own_requests::send_in_background(bridge, response, Purpose::session()).await;
                 }
                 None => call.asked.push(question),
             }
@@ -202,7 +202,7 @@ impl Exchange<'_> {
         let mut refused = bridge.calls.log_level.lock().await;
         let epoch = bridge.server.session().epoch();
         let is_refused = refused.as_ref().is_some_and(|(at, other)| *at == epoch && *other == level);
-        if is_refused || bridge.server.session().logs_like(&request) {
+        if is_refused || bridge.server.session().has_log_level_of(&request) {
             return;
         }
         // Some servers support log levels without saying so.
@@ -221,7 +221,7 @@ impl Exchange<'_> {
         let turn = bridge.calls.subscriptions.turn.lock().await;
         let watched = subscription.uris().to_vec();
         let newly = bridge.calls.subscriptions.watch(&watched);
-        let mut guard = Subscribed { bridge, number: None, watched };
+        let mut guard = SubscriptionGuard { bridge, number: None, watched };
         let mut newly = newly.into_iter();
         let mut unwatched = HashSet::new();
         for uri in newly.by_ref() {
@@ -240,8 +240,8 @@ impl Exchange<'_> {
             }
         }
         unwatched.extend(newly);
-        guard.leave_out(&unwatched);
-        subscription.leave_out(&unwatched);
+        guard.remove_unwatched(&unwatched);
+        subscription.remove_unwatched(&unwatched);
         drop(turn);
         // The acknowledgement must come first, and no event after it may be lost: do not await in between.
         bridge.client.output.send_now(subscription.acknowledged().into_line());
@@ -252,7 +252,7 @@ impl Exchange<'_> {
 }
 
 /// The outcome of a handshake with the server.
-enum Greeting {
+enum HandshakeOutcome {
     /// There is a session.
     Session,
     /// The server refused one, with this response.
@@ -262,14 +262,14 @@ enum Greeting {
 }
 
 /// Sets up a session if there is none, with the client data of this request.
-async fn greet(bridge: &Arc<Bridge>, request: &Message) -> Result<Greeting, Error> {
+async fn greet(bridge: &Arc<Bridge>, request: &Message) -> Result<HandshakeOutcome, Error> {
     let failures = bridge.calls.renewal.failures();
     let _turn = bridge.calls.renewal.turn().await;
-    if bridge.road(request) == Road::Direct {
-        return Ok(Greeting::Modern);
+    if bridge.road(request) == TranslationRoute::Direct {
+        return Ok(HandshakeOutcome::Modern);
     }
     if bridge.server.protocol().legacy_server.is_some() && bridge.server.session().initialize().is_some() {
-        return Ok(Greeting::Session);
+        return Ok(HandshakeOutcome::Session);
     }
     if bridge.calls.renewal.failures() != failures {
         // An attempt for each request in turn would delay the last one for too long.
@@ -285,15 +285,15 @@ async fn greet(bridge: &Arc<Bridge>, request: &Message) -> Result<Greeting, Erro
         bridge.server.session().negotiated_for_modern(&initialize, offer);
         bridge.server.protocol().legacy_server = Some(server);
         renewal::begin_session(bridge).await;
-        return Ok(Greeting::Session);
+        return Ok(HandshakeOutcome::Session);
     }
     match answer.error() {
         None => Err(Error::new(ErrorKind::InvalidAnswer, "the server's answer to initialize is not a result")),
         Some((code, _)) if protocol::refuses_legacy(code) => {
-            renewal::turn_modern(bridge);
-            Ok(Greeting::Modern)
+            renewal::switch_to_modern(bridge);
+            Ok(HandshakeOutcome::Modern)
         }
-        Some(_) => Ok(Greeting::Refused(answer)),
+        Some(_) => Ok(HandshakeOutcome::Refused(answer)),
     }
 }
 
@@ -307,15 +307,15 @@ fn shows_modern_server(answer: &Message) -> bool {
 }
 
 /// An open subscription. Dropping it ends the subscription.
-struct Subscribed<'a> {
+struct SubscriptionGuard<'a> {
     bridge: &'a Arc<Bridge>,
     number: Option<u64>,
     watched: Vec<String>,
 }
 
-impl Subscribed<'_> {
+impl SubscriptionGuard<'_> {
     /// Removes resources that the server does not watch for anyone.
-    fn leave_out(&mut self, unwatched: &HashSet<String>) {
+    fn remove_unwatched(&mut self, unwatched: &HashSet<String>) {
         let (gone, watched) = std::mem::take(&mut self.watched).into_iter().partition(|uri| unwatched.contains(uri));
         self.watched = watched;
         let gone: Vec<String> = gone;
@@ -323,7 +323,7 @@ impl Subscribed<'_> {
     }
 }
 
-impl Drop for Subscribed<'_> {
+impl Drop for SubscriptionGuard<'_> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
             self.bridge.calls.subscriptions.remove(number);

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use super::{Exchange, Next, Remedy};
 
 /// The most times a server may ask for more input within one request.
-const MOST_ROUNDS: u32 = 100;
+const MAX_ROUNDS: u32 = 100;
 
 impl Exchange<'_> {
     pub(super) async fn attempt_to_modern(&mut self) -> Result<Next, Error> {
@@ -56,12 +56,12 @@ impl Exchange<'_> {
             }
             // The server does not describe itself as a modern one, so its refusal of the handshake is the response.
             (_, Some(refusal)) => {
-                bridge.takes_handshake();
+                bridge.record_handshake_accepted();
                 refusal
             }
             // The server was a modern one; it may accept the handshake now.
             (Ok(Err(_)), None) => {
-                bridge.takes_handshake();
+                bridge.record_handshake_accepted();
                 return Ok(Next::Again);
             }
             (Err(error), None) => return Err(error),
@@ -74,8 +74,11 @@ impl Exchange<'_> {
         let bridge = self.bridge;
         // One change at a time: each opens a stream that replaces the last one.
         let is_change = matches!(self.message.method(), "resources/subscribe" | "resources/unsubscribe");
-        let _turn =
-            if is_change { Some(self.in_time_left(bridge.calls.legacy_subscription.turn.lock()).await?) } else { None };
+        let _turn = if is_change {
+            Some(self.with_deadline(bridge.calls.legacy_subscription.turn.lock()).await?)
+        } else {
+            None
+        };
         let translated = bridge.client.legacy().as_mut().map(|client| client.take(&self.message));
         match translated {
             None => return Err(Error::new(ErrorKind::SessionLost, "the client has not sent initialize")),
@@ -94,7 +97,9 @@ impl Exchange<'_> {
                     legacy_subscription::begin(bridge);
                 }
             }
-            Some(FromLegacy::Send(message)) if message.kind() == Kind::Request => return self.go_rounds(message).await,
+            Some(FromLegacy::Send(message)) if message.kind() == Kind::Request => {
+                return self.run_rounds(message).await;
+            }
             Some(FromLegacy::Send(message)) => {
                 own_requests::tell(bridge, message, Purpose::legacy_client(), Lane::default()).await;
             }
@@ -103,13 +108,13 @@ impl Exchange<'_> {
     }
 
     /// Sends a request, again for each time the server asks for more input.
-    async fn go_rounds(&mut self, mut message: Message) -> Result<(), Error> {
+    async fn run_rounds(&mut self, mut message: Message) -> Result<(), Error> {
         let bridge = self.bridge;
-        for round in 0..MOST_ROUNDS {
+        for round in 0..MAX_ROUNDS {
             let purpose = Purpose::round(self.lane.share);
             // Sharing the delivery record tells the client's request how far this one has come.
             let (_, call) = own_requests::prepare(bridge, &message, purpose, Arc::clone(&self.pending.delivery));
-            let answer = self.in_time_left(call).await??;
+            let answer = self.with_deadline(call).await??;
             let opened = self.open(answer).await?;
             let answer = opened.message.clone();
             let answer = match &mut *bridge.client.legacy() {
@@ -124,15 +129,15 @@ impl Exchange<'_> {
                     return Ok(());
                 }
                 // No further round could use the client's input.
-                Translated::InputRequired(_) if round + 1 == MOST_ROUNDS => break,
+                Translated::InputRequired(_) if round + 1 == MAX_ROUNDS => break,
                 Translated::InputRequired(needed) => {
                     self.may_have_run = true;
-                    self.pending.has_acted();
+                    self.pending.record_side_effects();
                     message = self.input(&message, &needed, round).await?;
                 }
             }
         }
-        let summary = format!("the server asked for input {MOST_ROUNDS} times without answering the request");
+        let summary = format!("the server asked for input {MAX_ROUNDS} times without answering the request");
         Err(Error::new(ErrorKind::InvalidAnswer, summary))
     }
 
@@ -140,7 +145,7 @@ impl Exchange<'_> {
     async fn open(&self, answer: Message) -> Result<OpenedMessage, Error> {
         if self.message.method() == "tools/list" {
             return self
-                .in_time_left(OpenedMessage::whole(answer, &self.bridge.calls.loans, &self.bridge.server.storage))
+                .with_deadline(OpenedMessage::whole(answer, &self.bridge.calls.loans, &self.bridge.server.storage))
                 .await;
         }
         let opened = OpenedMessage::new(answer.clone());
@@ -148,7 +153,7 @@ impl Exchange<'_> {
             return Ok(opened);
         }
         let whole = self
-            .in_time_left(OpenedMessage::whole(answer, &self.bridge.calls.loans, &self.bridge.server.storage))
+            .with_deadline(OpenedMessage::whole(answer, &self.bridge.calls.loans, &self.bridge.server.storage))
             .await?;
         if whole.is_open() {
             return Ok(whole);
@@ -163,14 +168,14 @@ impl Exchange<'_> {
         if questions.is_empty() {
             // The server only wants to be asked again. That may go on for the idle timeout.
             if self.heard.elapsed() > bridge.timeouts.idle {
-                return Err(self.out_of_time());
+                return Err(self.deadline_error());
             }
-            self.in_time_left(sleep(retry::backoff(bridge.timeouts.retry, round, random()))).await?;
+            self.with_deadline(sleep(retry::backoff(bridge.timeouts.retry, round, random()))).await?;
             return needed.retry(sent, &[]);
         }
         self.heard = Instant::now();
         let requests: Vec<_> = questions.iter().map(|question| question.request.clone()).collect();
-        let responses = self.in_time_left(bridge.client.questions.ask(&requests, &bridge.client.output)).await?;
+        let responses = self.with_deadline(bridge.client.questions.ask(&requests, &bridge.client.output)).await?;
         let responses: Vec<_> = questions.iter().map(|question| question.key.clone()).zip(responses).collect();
         needed.retry(sent, &responses)
     }

@@ -14,12 +14,12 @@ use tokio::{
 use super::unreadable;
 
 /// The usual initial capacity of a pipe, in bytes.
-const NARROW: u64 = 64 << 10;
+const DEFAULT_PIPE_BYTES: u64 = 64 << 10;
 /// The capacity of a widened pipe, in bytes. All pipes of a user may hold 64 MiB (`pipe(7)`), which is about 250 wide
 /// ones.
-const WIDE: usize = 256 << 10;
+const LARGE_PIPE_BYTES: usize = 256 << 10;
 /// The most bytes that one call moves, which is the largest capacity that a reader can set (`fcntl(2)`).
-const MOST_SPLICED: usize = 1 << 20;
+const MAX_SPLICE_BYTES: usize = 1 << 20;
 
 pub(super) fn stdin() -> Option<Receiver> {
     OpenOptions::new().open_receiver("/proc/self/fd/0").ok()
@@ -38,7 +38,7 @@ impl Pipe {
 
     /// Writes as much as the pipe accepts at once, and returns how much that is.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.widen_for(bytes.len() as u64);
+        self.grow_pipe_for(bytes.len() as u64);
         self.end.write(bytes).await
     }
 
@@ -50,10 +50,10 @@ impl Pipe {
         mut range: Range<u64>,
         mut goes_on: impl FnMut(),
     ) -> io::Result<Range<u64>> {
-        self.widen_for(range.end - range.start);
+        self.grow_pipe_for(range.end - range.start);
         while !range.is_empty() {
             self.end.writable().await?;
-            let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX).min(MOST_SPLICED);
+            let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX).min(MAX_SPLICE_BYTES);
             let moved = self.end.try_io(|| {
                 let end = &self.end;
                 Ok(rustix::pipe::splice(file, Some(&mut range.start), end, None, length, SpliceFlags::NONBLOCK)?)
@@ -72,11 +72,11 @@ impl Pipe {
     }
 
     /// Widens the pipe for data that is longer than it holds. If that is refused, writing only takes longer.
-    fn widen_for(&mut self, length: u64) {
-        if length > NARROW && !self.was_widened {
+    fn grow_pipe_for(&mut self, length: u64) {
+        if length > DEFAULT_PIPE_BYTES && !self.was_widened {
             self.was_widened = true;
-            if fcntl_getpipe_size(&self.end).is_ok_and(|size| size < WIDE) {
-                let _ = fcntl_setpipe_size(&self.end, WIDE);
+            if fcntl_getpipe_size(&self.end).is_ok_and(|size| size < LARGE_PIPE_BYTES) {
+                let _ = fcntl_setpipe_size(&self.end, LARGE_PIPE_BYTES);
             }
         }
     }
@@ -95,8 +95,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_pipe_becomes_wider_when_there_is_more_for_it_but_never_narrower() {
-        for (own, after) in [(WIDE / 4, WIDE), (WIDE * 4, WIDE * 4)] {
+    async fn pipe_capacity_grows_for_large_writes_and_never_shrinks() {
+        for (own, after) in [(LARGE_PIPE_BYTES / 4, LARGE_PIPE_BYTES), (LARGE_PIPE_BYTES * 4, LARGE_PIPE_BYTES * 4)] {
             let (near, mut far) = pipe::pipe().unwrap();
             fcntl_setpipe_size(&near, own).unwrap();
             let mut pipe = Pipe::from(near);

@@ -24,6 +24,13 @@ impl Socket {
     }
 }
 
+/// A reader that is gone is an error, not a signal. Apple's systems have no such flag; Rust programs and Python ignore
+/// SIGPIPE anyway.
+#[cfg(target_vendor = "apple")]
+const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT;
+#[cfg(not(target_vendor = "apple"))]
+const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
@@ -41,8 +48,7 @@ impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut ready = ready!(self.0.poll_write_ready(cx))?;
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            if let Ok(written) = ready.try_io(|socket| Ok(send(socket, bytes, flags)?)) {
+            if let Ok(written) = ready.try_io(|socket| Ok(send(socket, bytes, SEND_FLAGS)?)) {
                 return Poll::Ready(written);
             }
         }

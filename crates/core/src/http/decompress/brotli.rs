@@ -22,7 +22,7 @@ use super::Decompressor;
 /// The size of the decoder's state, in bytes.
 const STATE: usize = size_of::<CountedState>();
 /// How much one step may add to the tables: codes for 256 block types in three categories.
-const MORE_TABLES: usize = 4 << 20;
+const MAX_TABLE_GROWTH: usize = 4 << 20;
 
 type CountedState = BrotliState<Counted, Counted, Counted>;
 
@@ -95,7 +95,7 @@ impl Decompressor for Brotli {
         // The decoder fills the window before it returns any of it.
         let touched =
             if self.state.rb_roundtrips > 0 { self.window } else { usize::try_from(self.state.pos).unwrap_or(0) };
-        (own + MORE_TABLES + self.window, own + touched.min(self.window))
+        (own + MAX_TABLE_GROWTH + self.window, own + touched.min(self.window))
     }
 }
 
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_window_is_read_from_the_first_byte() {
+    fn brotli_window_size_is_read_from_the_first_byte() {
         for bits in 10..=24 {
             let mut encoder = ::brotli::CompressorWriter::new(Vec::new(), 4096, 5, bits);
             // More than the window, because the library announces no larger window than it needs.

@@ -12,7 +12,7 @@ use super::Decompressor;
 
 /// The largest window, as a power of 2: 8 MiB, as in RFC 9659. The library would accept 128 MiB, and each open
 /// response could hold that much.
-const LARGEST_WINDOW: u32 = 23;
+const MAX_WINDOW_LOG: u32 = 23;
 /// The memory of the library without the window, in bytes: its tables, and one block before and one after
 /// decompression.
 const TABLES: usize = 320 << 10;
@@ -27,7 +27,7 @@ pub(super) struct Zstd {
 
 impl Zstd {
     pub(super) fn new() -> Self {
-        let decoder = ZstdDecoder::new_with_params(&[DParameter::window_log_max(LARGEST_WINDOW)]);
+        let decoder = ZstdDecoder::new_with_params(&[DParameter::window_log_max(MAX_WINDOW_LOG)]);
         Self { decoder, window: 0 }
     }
 }
@@ -53,7 +53,7 @@ impl DecodeV2 for Zstd {
 impl Decompressor for Zstd {
     fn begin(&mut self, input: &[u8]) {
         // An incomplete header counts as the largest window.
-        let window = announced(input).unwrap_or(u64::MAX).min(1 << LARGEST_WINDOW);
+        let window = announced(input).unwrap_or(u64::MAX).min(1 << MAX_WINDOW_LOG);
         self.window = self.window.max(usize::try_from(window).unwrap_or(usize::MAX));
     }
 
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_window_is_read_from_the_header() {
+    fn zstd_window_size_is_read_from_the_frame_header() {
         for log in [10, 17, 20, 23] {
             let mut encoder = ::zstd::Encoder::new(Vec::new(), 1).unwrap();
             encoder.window_log(log).unwrap();

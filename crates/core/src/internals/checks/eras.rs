@@ -19,17 +19,17 @@ use crate::{
 };
 
 /// The most bytes that a step adds.
-const MOST_ADDED: usize = 4096;
+const MAX_ADDED_BYTES: usize = 4096;
 /// The most times that input can be repeated in the output.
-const MOST_TIMES: usize = 6;
+const MAX_GROWTH_FACTOR: usize = 6;
 /// The most messages in one sequence.
-const MOST_MESSAGES: usize = 16;
+const MAX_MESSAGES: usize = 16;
 
 /// Checks that each translator turns any sequence of messages into valid messages.
 pub fn eras(input: &[u8]) {
     let input = Input::read(input);
     let text = String::from_utf8_lossy(&input.text);
-    let lines = text.lines().take(MOST_MESSAGES);
+    let lines = text.lines().take(MAX_MESSAGES);
     // The caller has given a response without an id that of its request.
     let has_id = |message: &Message| message.kind() != Kind::Response || message.id().is_some();
     let messages: Vec<_> = lines.filter_map(|line| Message::one(line.to_owned())).filter(has_id).collect();
@@ -54,12 +54,12 @@ impl Given {
         let mut client = LegacyClient::new(initialize);
         self.holds(&client.discover());
         let (Ok(answer) | Err(answer)) = client.initialized(initialize, discovered);
-        self.holds_with(&answer, initialize.id());
+        self.check_with_id(&answer, initialize.id());
         for (at, message) in rest.iter().enumerate() {
             match client.take(message) {
-                legacy_to_modern::FromLegacy::Send(sent) => self.holds_with(&sent, message.id()),
+                legacy_to_modern::FromLegacy::Send(sent) => self.check_with_id(&sent, message.id()),
                 legacy_to_modern::FromLegacy::Answer(answer) | legacy_to_modern::FromLegacy::Listen(answer) => {
-                    self.holds_with(&answer, message.id());
+                    self.check_with_id(&answer, message.id());
                 }
                 legacy_to_modern::FromLegacy::Nothing => {}
             }
@@ -67,7 +67,7 @@ impl Given {
             self.hold(LegacyClient::event(message.clone()));
             for answer in rest.iter().skip(at).filter(|answer| answer.kind() == Kind::Response).take(2) {
                 match client.answer(message, answer.clone()) {
-                    Translated::Final(last) => self.holds_with(&last, answer.id()),
+                    Translated::Final(last) => self.check_with_id(&last, answer.id()),
                     Translated::InputRequired(round) => {
                         self.hold(round.questions().iter().map(|question| question.request.clone()));
                         let keys = round.questions().iter().map(|question| question.key.clone());
@@ -89,16 +89,16 @@ impl Given {
         for request in messages.iter().filter(|message| message.kind() == Kind::Request) {
             self.holds(&modern_to_legacy::initialize(request));
             self.hold(modern_to_legacy::objection(request));
-            self.holds_with(&modern_to_legacy::forwarded(request), request.id());
+            self.check_with_id(&modern_to_legacy::forwarded(request), request.id());
             for answer in [modern_to_legacy::pong(request), modern_to_legacy::refusal(request)] {
-                self.holds_with(&answer, request.id());
+                self.check_with_id(&answer, request.id());
             }
             if let Some(level) = modern_to_legacy::log_level(request) {
                 self.holds(&modern_to_legacy::set_level(&level));
             }
             match server.take(request) {
-                FromModern::Send(sent) => self.holds_with(&sent, request.id()),
-                FromModern::Answer(answer) => self.holds_with(&answer, request.id()),
+                FromModern::Send(sent) => self.check_with_id(&sent, request.id()),
+                FromModern::Answer(answer) => self.check_with_id(&answer, request.id()),
                 FromModern::Retry { responses, .. } => {
                     self.hold(responses.iter().map(|(_, response)| modern_to_legacy::response(request, response)));
                     self.hold(modern_to_legacy::declined(request, &responses));
@@ -120,19 +120,19 @@ impl Given {
     fn answers(&self, server: &LegacyServer, request: &Message, message: &Message) {
         match message.kind() {
             Kind::Response => match server.answer(request, message.clone()) {
-                Answered::Final(last) => self.holds_with(&last, request.id()),
+                Answered::Final(last) => self.check_with_id(&last, request.id()),
                 Answered::InputRequired(questions) => {
-                    self.holds_with(&modern_to_legacy::input_required(request, "state", &questions), request.id());
+                    self.check_with_id(&modern_to_legacy::input_required(request, "state", &questions), request.id());
                 }
             },
             Kind::Notification => {
                 let passed = modern_to_legacy::notification(message.clone(), Some("info"));
-                let passed = passed.and_then(|passed| modern_to_legacy::taken_over(passed, request));
+                let passed = passed.and_then(|passed| modern_to_legacy::adapt_notification(passed, request));
                 self.hold(passed);
             }
             Kind::Request if modern_to_legacy::is_question(request, message) => {
                 let asked = modern_to_legacy::input_required(request, "state", std::slice::from_ref(message));
-                self.holds_with(&asked, request.id());
+                self.check_with_id(&asked, request.id());
             }
             Kind::Request => {}
         }
@@ -142,13 +142,17 @@ impl Given {
     fn to_tools(&self, messages: &[Message]) {
         let mut tools = Tools::default();
         for message in messages {
-            self.holds_with(&tools.learn(message.clone()), message.id());
+            self.check_with_id(&tools.learn(message.clone()), message.id());
         }
         for call in messages {
             let headers = tools.params(call);
             assert!(headers.is_empty() || tools.know(call));
             let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-            assert!(size <= MOST_TIMES * self.size + MOST_ADDED, "headers of {size} bytes from {}", self.size);
+            assert!(
+                size <= MAX_GROWTH_FACTOR * self.size + MAX_ADDED_BYTES,
+                "headers of {size} bytes from {}",
+                self.size
+            );
         }
     }
 
@@ -162,7 +166,7 @@ impl Given {
         is_message(made, made.id(), self.size);
     }
 
-    fn holds_with(&self, made: &Message, id: Option<&Id>) {
+    fn check_with_id(&self, made: &Message, id: Option<&Id>) {
         is_message(made, id, self.size);
     }
 }
@@ -175,5 +179,5 @@ fn is_message(made: &Message, id: Option<&Id>, size: usize) {
     assert_eq!((read.kind(), read.method()), (made.kind(), made.method()), "{text:.2000}");
     let ids = [&read, made].map(|message| message.id().map(Id::as_str));
     assert_eq!(ids, [id.map(Id::as_str); 2], "{text:.2000}");
-    assert!(text.len() <= MOST_TIMES * size + MOST_ADDED, "{} bytes from {size}: {text:.2000}", text.len());
+    assert!(text.len() <= MAX_GROWTH_FACTOR * size + MAX_ADDED_BYTES, "{} bytes from {size}: {text:.2000}", text.len());
 }

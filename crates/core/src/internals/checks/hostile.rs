@@ -89,7 +89,7 @@ async fn play(settings: &Settings, steps: Vec<client::Step>, server: &Arc<Server
         for step in steps {
             client.take(step).await;
         }
-        server.calm_down();
+        server.remove_delays();
         client.settle(patience).await;
     };
     tokio::select! {
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_does_what_is_right() {
+    fn well_behaved_servers_break_no_promise() {
         // Calls of both eras, at servers of either era and of both.
         for kind in 0..16 {
             let input = [0, kind, 6, 0, 0, 0, 1, 0, 1, 4, 0, 2, 9, 0, 0, 7, 0, 0, 0, 3, 0];
@@ -243,14 +243,14 @@ mod tests {
     ];
 
     #[test]
-    fn what_was_found_is_mended() {
+    fn inputs_of_past_failures_break_no_promise() {
         for (what, input) in FOUND {
             assert_eq!(broken_promise(input), None, "{what}");
         }
     }
 
     #[test]
-    fn whatever_happens() {
+    fn random_inputs_break_no_promise() {
         let broken: Vec<_> = (0..200)
             .filter_map(|seed| {
                 let input = arbitrary(seed, 20 + usize::try_from(seed).unwrap() % 200);

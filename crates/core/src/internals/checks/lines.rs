@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Input, text_of};
 use crate::wire::{
     body::Lines,
-    spool::{GivenUp, ScannedPayload, Spooler, Storage, Unkept},
+    spool::{RejectedPayload, ScannedPayload, SpoolError, Spooler, Storage},
 };
 
 /// Checks that any bytes give the same lines in chunks as in one piece.
@@ -19,9 +19,10 @@ pub fn lines(input: &[u8]) {
 }
 
 /// Returns the lines of a stream in these chunks, without their LF.
-pub(crate) fn lines_in(chunks: &[&[u8]], limit: u64) -> Vec<Result<Bytes, Unkept>> {
-    let text =
-        |line: Result<ScannedPayload, GivenUp>| line.map(|line| text_of(&line)).map_err(|given_up| given_up.error);
+pub(crate) fn lines_in(chunks: &[&[u8]], limit: u64) -> Vec<Result<Bytes, SpoolError>> {
+    let text = |line: Result<ScannedPayload, RejectedPayload>| {
+        line.map(|line| text_of(&line)).map_err(|given_up| given_up.error)
+    };
     let mut lines = Lines::new(Spooler::new(limit, &Storage::used_up()));
     let mut all = Vec::new();
     for chunk in chunks {
@@ -33,11 +34,11 @@ pub(crate) fn lines_in(chunks: &[&[u8]], limit: u64) -> Vec<Result<Bytes, Unkept
 }
 
 /// Splits lines as [`Lines`] does, in the simplest way.
-pub(crate) fn naive_lines(input: &[u8], limit: u64) -> Vec<Result<Bytes, Unkept>> {
+pub(crate) fn naive_lines(input: &[u8], limit: u64) -> Vec<Result<Bytes, SpoolError>> {
     let mut parts: Vec<&[u8]> = input.split(|byte| *byte == b'\n').collect();
     let last = parts.pop().filter(|last| !last.is_empty());
     let line = |part: &[u8]| {
-        if part.len() as u64 > limit { Err(Unkept::TooLong { limit }) } else { Ok(Bytes::copy_from_slice(part)) }
+        if part.len() as u64 > limit { Err(SpoolError::TooLong { limit }) } else { Ok(Bytes::copy_from_slice(part)) }
     };
     parts.into_iter().chain(last).map(line).collect()
 }

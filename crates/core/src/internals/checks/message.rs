@@ -8,12 +8,12 @@ use super::{
     members::{Members, place},
 };
 use crate::{
-    json::scanner::LONGEST_KEPT,
+    json::scanner::MAX_KEPT_BYTES,
     wire::reply::error_reply,
     wire::{
         id::Id,
         line::{Line, blank_line_breaks},
-        message::{Invalid, Kind, LONGEST_BATCH, Message, Parsed},
+        message::{Invalid, Kind, MAX_BATCH_LENGTH, Message, Parsed},
         revision::{self, Era},
         spool::{Spooler, Storage},
     },
@@ -28,7 +28,7 @@ pub fn message(input: &[u8]) {
         (None, Err(invalid)) => assert_eq!(invalid.error.code(), -32700),
         (Some(text), Ok(Parsed::Batch(batch))) => {
             let expected: Vec<&RawValue> = serde_json::from_str(text).expect("a batch is an array");
-            assert!((1..=LONGEST_BATCH).contains(&expected.len()));
+            assert!((1..=MAX_BATCH_LENGTH).contains(&expected.len()));
             let elements: Vec<_> = batch.clone().collect();
             assert_eq!(elements.len(), expected.len());
             for (element, expected) in elements.iter().zip(expected) {
@@ -82,8 +82,8 @@ struct Expected<'a> {
 fn expected(json: &str) -> Option<Expected<'_>> {
     let members = Members::of(json)?;
     let (id, method) = (members.get("id"), members.get("method"));
-    let is_id = |id: &str| id.len() <= LONGEST_KEPT && matches!(id.as_bytes()[0], b'"' | b'-' | b'0'..=b'9' | b'n');
-    let is_method = |method: &str| method.len() <= LONGEST_KEPT && method.starts_with('"');
+    let is_id = |id: &str| id.len() <= MAX_KEPT_BYTES && matches!(id.as_bytes()[0], b'"' | b'-' | b'0'..=b'9' | b'n');
+    let is_method = |method: &str| method.len() <= MAX_KEPT_BYTES && method.starts_with('"');
     if !id.is_none_or(is_id) || !method.is_none_or(is_method) {
         return None;
     }
@@ -114,7 +114,7 @@ fn check(json: &str, found: Result<&Message, &Invalid>) {
             assert!(memchr::memchr2(b'\n', b'\r', &line).is_none(), "{shown:?}");
             assert_eq!(line, json.replace(['\r', '\n'], " "), "{shown:?}");
             check_id(json, one);
-            check_looks(json, one);
+            check_lazy_members(json, one);
         }
         (None, Err(invalid)) => {
             assert_eq!(invalid.error.code(), -32600, "{shown:?}");
@@ -146,7 +146,7 @@ fn check_id(json: &str, one: &Message) {
 }
 
 /// Checks the members that are read on demand.
-fn check_looks(json: &str, one: &Message) {
+fn check_lazy_members(json: &str, one: &Message) {
     let object = |json: Option<&str>| json.filter(|json| json.starts_with('{')).map(str::to_owned);
     let members = Members::of(json).unwrap();
     let params = object(members.get("params"));

@@ -27,8 +27,8 @@ const HOME: &str = "http://127.0.0.1:1";
 /// The deadline for a sign-in. It has one hour, and each request its own timeout.
 const END: Duration = Duration::from_hours(2);
 /// The most requests of a sign-in: at once, and in a second.
-const MOST_AT_ONCE: u64 = 100;
-const MOST_A_SECOND: u64 = 2;
+const MAX_BURST: u64 = 100;
+const MAX_PER_SECOND: u64 = 2;
 
 /// Plays these bytes: two for the settings, then the reply to each request.
 pub fn oauth(input: &[u8]) {
@@ -97,7 +97,7 @@ impl Server {
     /// Makes the reply to a request for this path. Returns `None` if the connection closes.
     fn reply(&mut self, path: &str) -> Option<Vec<u8>> {
         self.requests += 1;
-        self.is_flooded |= self.requests > MOST_AT_ONCE + MOST_A_SECOND * self.began.elapsed().as_secs();
+        self.is_flooded |= self.requests > MAX_BURST + MAX_PER_SECOND * self.began.elapsed().as_secs();
         if self.is_flooded {
             return None;
         }
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_that_mean_well() {
+    fn sign_in_succeeds_with_well_behaved_servers() {
         for settings in 0..4 {
             sign_in(&[settings]).unwrap_or_else(|error| panic!("{settings}: {error} {:?}", error.detail()));
         }

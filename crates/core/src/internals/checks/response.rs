@@ -23,9 +23,9 @@ use crate::http::{HttpClient, HttpSettings, Proxy, in_memory::Network};
 /// The most bytes that are read, as a small body can expand to a very large one.
 const MOST: u64 = 8 << 20;
 /// The most pieces of a response.
-const MOST_CHUNKS: usize = 20_000;
+const MAX_CHUNKS: usize = 20_000;
 /// The largest piece: the size of one read from a connection.
-const LARGEST_PIECE: usize = 64 << 10;
+const MAX_CHUNK_BYTES: usize = 64 << 10;
 /// The deadline. A response waits only for its own bytes.
 const TIME: Duration = Duration::from_mins(1);
 
@@ -35,7 +35,7 @@ pub fn response(input: &[u8]) {
     let whole = Found::of(&wire(input.choice, &[&input.text]));
     for chunks in input.cuts() {
         // More of them take a second in the simulated network, and show nothing that fewer do not.
-        if chunks.len() > MOST_CHUNKS {
+        if chunks.len() > MAX_CHUNKS {
             continue;
         }
         let found = Found::of(&wire(input.choice, &chunks));
@@ -123,7 +123,7 @@ impl Found {
     async fn find(pieces: &[Vec<u8>]) -> Self {
         let pieces = pieces.to_vec();
         let _network = Network::new(move |_| {
-            let (near, mut far) = duplex(LARGEST_PIECE);
+            let (near, mut far) = duplex(MAX_CHUNK_BYTES);
             let pieces = pieces.clone();
             tokio::spawn(async move {
                 let mut request = [0; 1024];
@@ -149,7 +149,7 @@ impl Found {
         loop {
             match response.body_mut().chunk().await {
                 Ok(Some(piece)) => {
-                    assert!(piece.len() <= LARGEST_PIECE, "a piece of {} bytes", piece.len());
+                    assert!(piece.len() <= MAX_CHUNK_BYTES, "a piece of {} bytes", piece.len());
                     length += piece.len() as u64;
                     // FNV-1a, which does not depend on piece boundaries.
                     hash =
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_the_same_in_all_codings_and_framings() {
+    fn body_decodes_equally_in_all_codings_and_framings() {
         for choice in 0..32 {
             // In one piece, in pieces of 2 and 7 bytes, and stretched to 160 KiB in pieces of a few hundred.
             for form in [&[0, 0][..], &[2, 0, 1, 6], &[61 << 2 | 1, 0, 6]] {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_that_are_none() {
+    fn malformed_responses_give_the_same_result_at_every_cut() {
         for text in [
             "",
             "HTTP/1.1 200 OK\r\n",

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     json::scanner::{
-        Expected, JsonFault, KeptText, LONGEST_KEPT, MemberKind, Outline, Places, ResponseOutline, Scanner, Shape,
+        Expected, JsonFault, KeptText, MAX_KEPT_BYTES, MemberKind, Outline, Places, ResponseOutline, Scanner, Shape,
         Version,
     },
     wire::revision,
@@ -98,7 +98,7 @@ fn expected(text: &str, found: &Outline) -> Outline {
     let get = |name| members.as_ref().and_then(|members| members.get(name));
     let kept = |name| {
         let value: &str = get(name)?;
-        let kept = (value.len() <= LONGEST_KEPT).then(|| value.as_bytes().into());
+        let kept = (value.len() <= MAX_KEPT_BYTES).then(|| value.as_bytes().into());
         Some(KeptText { range: place(text, value), is_string: value.starts_with('"'), text: kept })
     };
     let meta = get("params").and_then(Members::of).and_then(|params| params.get("_meta")).and_then(Members::of);

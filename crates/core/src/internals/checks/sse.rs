@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Input, text_of};
 use crate::wire::{
-    body::{EventPart, LONGEST_CARRIED, Sse},
+    body::{EventPart, MAX_CARRIED_LINE_BYTES, Sse},
     spool::{Spooler, Storage},
 };
 
@@ -71,7 +71,7 @@ fn complete(sse: &mut Sse, data: &mut Spooler, too_long: &mut usize) -> Vec<(Byt
 /// limit, and so have the other fields that matter.
 pub(crate) fn naive_events(input: &[u8], limit: u64) -> Seen {
     let mut seen = Seen::default();
-    let mut event = Naive::default();
+    let mut event = ReferenceEvent::default();
     let mut rest = input;
     let mut is_first = true;
     while let Some(end) = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
@@ -94,16 +94,16 @@ pub(crate) fn naive_events(input: &[u8], limit: u64) -> Seen {
 }
 
 #[derive(Default)]
-struct Naive {
+struct ReferenceEvent {
     name: Bytes,
     data: Option<Vec<u8>>,
     id: Option<Bytes>,
     is_too_long: bool,
 }
 
-impl Naive {
+impl ReferenceEvent {
     fn take(&mut self, line: &[u8], is_first: bool, limit: u64, seen: &mut Seen) {
-        let is_long = line.len() > LONGEST_CARRIED;
+        let is_long = line.len() > MAX_CARRIED_LINE_BYTES;
         let line = if is_first { line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line) } else { line };
         let colon = line.iter().position(|byte| *byte == b':');
         let (field, value) = colon.map_or((line, &b""[..]), |colon| (&line[..colon], &line[colon + 1..]));

@@ -8,7 +8,7 @@ use std::mem;
 
 use bytes::Bytes;
 
-use super::pieces::Gather;
+use super::pieces::PieceJoiner;
 
 /// See the module. Call [`Lines::feed`], then [`Lines::next`] until it returns `None`; at the end call
 /// [`Lines::finish`].
@@ -21,7 +21,7 @@ pub(crate) struct Lines<G> {
     skipping: bool,
 }
 
-impl<G: Gather> Lines<G> {
+impl<G: PieceJoiner> Lines<G> {
     /// Creates a line cutter. `spooler` joins the parts of a line, and checks it.
     pub(crate) fn new(spooler: G) -> Self {
         Self { chunk: Bytes::new(), at: 0, carried: spooler, skipping: false }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
     use crate::{
         internals::checks::{lines_in, naive_lines},
-        wire::spool::{Spooler, Unkept, tests::storage},
+        wire::spool::{SpoolError, Spooler, tests::storage},
     };
 
     #[test]
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_line_over_the_limit_is_skipped_and_reported_once() {
-        let long = Err(Unkept::TooLong { limit: 4 });
+        let long = Err(SpoolError::TooLong { limit: 4 });
         assert_eq!(lines_in(&[b"123", b"45", b"67", b"8\nok\n"], 4), [long.clone(), Ok("ok".into())]);
         assert_eq!(lines_in(&[b"12345\nok"], 4), [long.clone(), Ok("ok".into())]);
         assert_eq!(lines_in(&[b"1234\n12345"], 4), [Ok("1234".into()), long]);
@@ -115,7 +115,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn equals_the_naive_cutter(
+        fn lines_match_a_naive_line_splitter(
             input in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b'a'), any::<u8>()], 0..60),
             cuts in proptest::collection::vec(0usize..60, 0..6),
             limit in 0u64..12,

@@ -2,10 +2,10 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::wire::spool::{GivenUp, ScannedPayload, Spooler, Unkept};
+use crate::wire::spool::{RejectedPayload, ScannedPayload, SpoolError, Spooler};
 
 /// Joins the pieces of texts, one text after another.
-pub(crate) trait Gather {
+pub(crate) trait PieceJoiner {
     /// A joined text.
     type Whole;
     /// Why a text is given up.
@@ -27,15 +27,15 @@ pub(crate) trait Gather {
     fn is_empty(&self) -> bool;
 }
 
-impl Gather for Spooler {
+impl PieceJoiner for Spooler {
     type Whole = ScannedPayload;
-    type Refusal = GivenUp;
+    type Refusal = RejectedPayload;
 
-    fn push(&mut self, piece: Bytes) -> Result<(), GivenUp> {
+    fn push(&mut self, piece: Bytes) -> Result<(), RejectedPayload> {
         self.push(piece)
     }
 
-    fn take(&mut self) -> Result<ScannedPayload, GivenUp> {
+    fn take(&mut self) -> Result<ScannedPayload, RejectedPayload> {
         self.take()
     }
 
@@ -57,20 +57,20 @@ impl Plain {
     }
 }
 
-impl Gather for Plain {
+impl PieceJoiner for Plain {
     type Whole = Bytes;
-    type Refusal = Unkept;
+    type Refusal = SpoolError;
 
-    fn push(&mut self, piece: Bytes) -> Result<(), Unkept> {
+    fn push(&mut self, piece: Bytes) -> Result<(), SpoolError> {
         if (self.pieces.len() + piece.len()) as u64 > self.limit {
             self.pieces.take();
-            return Err(Unkept::TooLong { limit: self.limit });
+            return Err(SpoolError::TooLong { limit: self.limit });
         }
         self.pieces.push(piece);
         Ok(())
     }
 
-    fn take(&mut self) -> Result<Bytes, Unkept> {
+    fn take(&mut self) -> Result<Bytes, SpoolError> {
         Ok(self.pieces.take())
     }
 

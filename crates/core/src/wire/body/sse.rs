@@ -3,7 +3,7 @@
 //! Lines end at LF, CR or CRLF, and one search over each chunk finds them. A small winnow parser reads a complete line;
 //! the lines that nearly all servers write do not need it. The data of an event is returned in parts as it arrives,
 //! each a slice of its chunk. An event is complete at its last byte: one that ends with CR does not wait for an LF that
-//! may follow. The beginning of a line that is cut by the end of a chunk is carried over, up to [`LONGEST_CARRIED`];
+//! may follow. The beginning of a line that is cut by the end of a chunk is carried over, up to [`MAX_CARRIED_LINE_BYTES`];
 //! nothing else is kept. So the caller has to limit the size of an event.
 //!
 //! The rules ask for decoded text, but this parser keeps bytes. It cuts data only at ASCII characters or at the end of
@@ -220,7 +220,7 @@ impl SseState {
     }
 
     /// Takes a piece of a line. Returns the value of a `data` line at once, if it is written as most servers do, or is
-    /// long. Other lines need no more than [`LONGEST_CARRIED`], so ignores the rest of long ones.
+    /// long. Other lines need no more than [`MAX_CARRIED_LINE_BYTES`], so ignores the rest of long ones.
     fn carry(&mut self, chunk: &Bytes, range: Range<usize>) -> Option<Found> {
         match self.rest {
             Some(EventRest::Data) => return more_data(Source::Chunk, range),
@@ -239,7 +239,7 @@ impl SseState {
             return self.add_data(Source::Chunk, range.end - value.len()..range.end);
         }
         self.carried.push(chunk.slice(range));
-        if self.carried.len() <= LONGEST_CARRIED {
+        if self.carried.len() <= MAX_CARRIED_LINE_BYTES {
             return None;
         }
         self.line = self.carried.take();
@@ -255,7 +255,7 @@ impl SseState {
 
     /// Reads one line that is not empty: "Otherwise … process the field".
     fn interpret(&mut self, text: &Bytes, line: Range<usize>, source: Source) -> Option<Found> {
-        let (end, is_long) = (line.end, line.len() > LONGEST_CARRIED);
+        let (end, is_long) = (line.end, line.len() > MAX_CARRIED_LINE_BYTES);
         let line = self.without_mark(text.get(line).unwrap_or_default());
         if self.skipping {
             return None;
@@ -311,7 +311,7 @@ impl SseState {
 }
 
 /// The longest line that is carried from chunk to chunk. Only `data` has a meaning for longer ones.
-pub(crate) const LONGEST_CARRIED: usize = 16 << 10;
+pub(crate) const MAX_CARRIED_LINE_BYTES: usize = 16 << 10;
 static LINE_FEED: Bytes = Bytes::from_static(b"\n");
 // The form of nearly all lines from nearly all servers: recognized without a search or the grammar.
 const DATA: &[u8; 6] = b"data: ";
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn r46_vectors_hold_at_every_cut() {
+    fn r46_test_vectors_pass_at_every_chunk_boundary() {
         for case in crate::vectors::read("sse") {
             let whole = events_in(&[&case.input], LIMIT);
             let events: Vec<_> =
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn r34_an_event_without_data_moves_the_cursor() {
+    fn r34_event_without_data_sets_the_last_event_id() {
         let seen = events_in(&[b"retry: 500\nid: 7\n\n"], LIMIT);
         let retry = Some(Duration::from_millis(500));
         assert_eq!(seen, Seen { last_event_id: Some("7".into()), retry, ..Seen::default() });
@@ -412,9 +412,14 @@ mod tests {
     }
 
     #[test]
-    fn r46_long_lines_are_read_like_short_ones() {
+    fn r46_long_lines_match_a_naive_parser() {
         let long = |length: usize| "x".repeat(length);
-        for length in [LONGEST_CARRIED - 10, LONGEST_CARRIED - 5, LONGEST_CARRIED, 3 * LONGEST_CARRIED] {
+        for length in [
+            MAX_CARRIED_LINE_BYTES - 10,
+            MAX_CARRIED_LINE_BYTES - 5,
+            MAX_CARRIED_LINE_BYTES,
+            3 * MAX_CARRIED_LINE_BYTES,
+        ] {
             let x = long(length);
             for input in [
                 format!("data: {x}\n\ndata: 1\n\n"),
@@ -423,7 +428,7 @@ mod tests {
                 format!("datax: {x}\ndata: 1\n\n:{x}\n\n"),
                 format!("event: {x}\ndata: 1\n\nid: {x}\ndata: 2\n\n"),
             ] {
-                for size in [997, LONGEST_CARRIED / 2, LONGEST_CARRIED, usize::MAX] {
+                for size in [997, MAX_CARRIED_LINE_BYTES / 2, MAX_CARRIED_LINE_BYTES, usize::MAX] {
                     let chunks: Vec<_> = input.as_bytes().chunks(size).collect();
                     assert!(
                         events_in(&chunks, LIMIT) == naive_events(input.as_bytes(), LIMIT),
@@ -436,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_event_is_known_at_a_clean_end() {
+    fn unfinished_event_is_returned_at_the_end_of_the_stream() {
         for (input, expected) in [
             ("data: 1", Some("1")),
             ("data: 1\n", Some("1")),
@@ -482,7 +487,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn r46_equals_the_standards_algorithm(
+        fn r46_sse_parser_matches_a_naive_parser(
             input in proptest::collection::vec(fragment(), 0..40).prop_map(|parts| parts.concat().into_bytes()),
             size in 1usize..20,
             limit in prop_oneof![Just(LIMIT), 0..8_u64],

@@ -10,7 +10,7 @@ const LINES: &str = "application/x-ndjson";
 const SSE: &str = "text/event-stream";
 
 #[tokio::test]
-async fn errors_of_gateways_and_clouds_are_told_in_their_own_words() {
+async fn errors_of_gateways_and_clouds_keep_their_message() {
     for (body, words) in [
         (
             r#"{"error":{"code":403,"message":"Caller lacks run.invoke","status":"PERMISSION_DENIED"}}"#,
@@ -55,7 +55,7 @@ async fn errors_of_gateways_and_clouds_are_told_in_their_own_words() {
 }
 
 #[tokio::test]
-async fn results_that_lack_their_form_are_mended() {
+async fn malformed_responses_are_repaired() {
     let right = response("1", r#"{"content":[]}"#);
     for (body, mended) in [
         (r#"{"id":1,"result":{"content":[]}}"#, right.as_str()),
@@ -83,7 +83,7 @@ async fn results_that_lack_their_form_are_mended() {
 }
 
 #[tokio::test]
-async fn what_stands_on_other_streams_is_mended_and_judged_as_well() {
+async fn malformed_responses_on_the_push_stream_are_repaired_or_become_errors() {
     let (mut server, mut client, mut push) = listening().await;
     for (body, is_answer) in [
         (r#"{"id":1,"result":{}}"#, true),
@@ -107,7 +107,7 @@ async fn what_stands_on_other_streams_is_mended_and_judged_as_well() {
 }
 
 #[tokio::test]
-async fn an_id_that_became_a_text_is_not_taken_from_another_request() {
+async fn an_id_changed_to_a_string_does_not_answer_another_request() {
     let (mut server, mut client) = dialogue().await;
     client.send(call("1")).await;
     let mut first = server.post().await;
@@ -125,7 +125,7 @@ async fn an_id_that_became_a_text_is_not_taken_from_another_request() {
 }
 
 #[tokio::test]
-async fn what_is_right_passes_as_it_is() {
+async fn valid_responses_pass_unchanged() {
     for body in [
         r#"{ "result" : {"error":null,"jsonrpc":null} , "id":1, "jsonrpc" : "2.0" }"#,
         r#"{"jsonrpc":"2.0","id":1,"result":null}"#,

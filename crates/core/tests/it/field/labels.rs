@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_stream_of_events_under_any_label_works_while_it_stays_open() {
+async fn an_event_stream_with_a_wrong_content_type_is_read_while_open() {
     for label in ["application/json", "text/plain", "application/octet-stream", "application/x-ndjson", ""] {
         for start in ["event: message\n", "", "id: 7\n", "retry: 1000\n", ": hello\n\n", "\n\n", "\u{feff}"] {
             let (mut server, mut client) = dialogue().await;
@@ -25,7 +25,7 @@ async fn a_stream_of_events_under_any_label_works_while_it_stays_open() {
 }
 
 #[tokio::test]
-async fn the_first_bytes_may_come_one_by_one() {
+async fn an_event_stream_labelled_text_plain_is_read_byte_by_byte() {
     let (mut server, mut client) = dialogue().await;
     client.send(call("1")).await;
     let mut post = server.post().await;
@@ -39,7 +39,7 @@ async fn the_first_bytes_may_come_one_by_one() {
 }
 
 #[tokio::test]
-async fn json_under_any_label_works_while_it_stays_open() {
+async fn json_with_a_wrong_content_type_is_read_while_the_body_is_open() {
     for label in ["text/event-stream", "application/json", "text/html", ""] {
         for text in [&response("1", "{}"), "\r\n{\n\"jsonrpc\":\"2.0\",\n\"id\":1,\"result\":{}\n}\n"] {
             let (mut server, mut client) = dialogue().await;
@@ -57,7 +57,7 @@ async fn json_under_any_label_works_while_it_stays_open() {
 }
 
 #[tokio::test]
-async fn an_event_of_another_name_may_hold_the_answer() {
+async fn a_response_in_an_event_of_another_name_is_delivered() {
     let refusal = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"no such tool"}}"#;
     let nameless = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32602,"message":"no such tool"}}"#;
     let answer = response("1", "{}");
@@ -82,7 +82,7 @@ async fn an_event_of_another_name_may_hold_the_answer() {
 }
 
 #[tokio::test]
-async fn an_error_event_without_an_answer_is_told() {
+async fn the_text_of_an_sse_error_event_is_in_the_error() {
     let (mut server, mut client) = dialogue().await;
     client.send(call("1")).await;
     let mut post = server.post().await;
@@ -95,7 +95,7 @@ async fn an_error_event_without_an_answer_is_told() {
 }
 
 #[tokio::test]
-async fn the_answer_to_what_was_accepted_comes_on_the_standing_stream() {
+async fn an_accepted_request_is_answered_on_the_push_stream() {
     let (mut server, mut client, mut push) = listening().await;
     client.send(call("1")).await;
     server.post().await.accepted().await;
@@ -118,7 +118,7 @@ async fn the_answer_to_what_was_accepted_comes_on_the_standing_stream() {
 }
 
 #[tokio::test]
-async fn without_a_standing_stream_nobody_waits_for_what_was_accepted() {
+async fn without_a_push_stream_an_accepted_request_fails_with_no_answer() {
     let (mut server, mut client) = dialogue().await;
     client.handshake(&mut server, None).await;
     client.send(call("1")).await;
@@ -128,7 +128,7 @@ async fn without_a_standing_stream_nobody_waits_for_what_was_accepted() {
 }
 
 #[tokio::test]
-async fn the_standing_stream_needs_no_label() {
+async fn the_push_stream_needs_no_event_stream_content_type() {
     for label in ["text/plain", "application/json", ""] {
         let (mut server, mut client) = push::listening(Some("s")).await;
         let mut push = server.get().await;
@@ -142,7 +142,7 @@ async fn the_standing_stream_needs_no_label() {
 }
 
 #[tokio::test]
-async fn a_compressed_body_of_the_wrong_length_gives_its_answer() {
+async fn a_gzip_body_with_a_wrong_length_is_still_read() {
     use std::io::Write as _;
     let answer = response("1", &format!(r#"{{"text":"{}"}}"#, "0123456789".repeat(100)));
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());

@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn an_old_server_is_recognised_however_it_refuses() {
+async fn an_sse_server_is_recognised_by_each_way_it_refuses_a_post() {
     for (status, body) in [
         (405, ""),
         (405, r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"Method not allowed."}}"#),
@@ -37,7 +37,7 @@ async fn an_old_server_is_recognised_however_it_refuses() {
 }
 
 #[tokio::test]
-async fn an_old_server_that_opens_its_stream_to_a_post() {
+async fn an_sse_server_that_answers_a_post_with_its_stream_is_recognised() {
     let mut server = Server::start().await;
     let mut client = bridge(&server, TransportMode::Auto);
     client.initialize().await;
@@ -55,7 +55,7 @@ async fn an_old_server_that_opens_its_stream_to_a_post() {
 }
 
 #[tokio::test]
-async fn where_both_ways_fail_both_are_told() {
+async fn when_both_transports_fail_the_error_names_both_failures() {
     let mut server = Server::start().await;
     let mut client = bridge(&server, TransportMode::Auto);
     client.initialize().await;
@@ -82,7 +82,7 @@ async fn an_old_server_may_be_slow_to_name_its_endpoint() {
 }
 
 #[tokio::test]
-async fn how_long_is_what_the_user_says() {
+async fn the_idle_timeout_limits_the_wait_for_the_sse_endpoint() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.timeouts.idle = Duration::from_millis(300);

@@ -3,7 +3,7 @@
 use crate::support::{Client, INITIALIZED, call, closed_port, dialogue, modern_call};
 
 #[tokio::test]
-async fn what_a_refusal_says_stands_in_its_message() {
+async fn the_error_message_contains_the_text_of_the_refusal() {
     for (status, content_type, body, words) in [
         (403, "text/plain", "Access is only allowed at localhost:6274", "Access is only allowed at localhost:6274"),
         (421, "text/plain", "Invalid Host header\n", "Invalid Host header"),
@@ -28,7 +28,7 @@ async fn what_a_refusal_says_stands_in_its_message() {
 }
 
 #[tokio::test]
-async fn at_the_end_of_input_what_never_reached_the_server_is_answered() {
+async fn after_stdin_closes_unsent_requests_get_connect_errors() {
     for modern in [false, true] {
         let (_port, address) = closed_port();
         let mut client = Client::to(&format!("http://{address}/mcp"));
@@ -54,7 +54,7 @@ async fn at_the_end_of_input_what_never_reached_the_server_is_answered() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_tried_beside_for_all() {
+async fn concurrent_calls_share_the_retries_to_an_unreachable_server() {
     // Otherwise each call would make its own attempts after those of the others, and each would also list the tools
     // with further attempts.
     let (_port, address) = closed_port();

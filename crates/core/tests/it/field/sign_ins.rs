@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_token_may_be_given_in_loose_words() {
+async fn a_loosely_typed_token_response_is_accepted() {
     for (token, scopes, refreshes) in [
         (json!({"expires_in": "3600", "scope": ["read", "write"], "token_type": null}), "read write", true),
         (json!({"expires_in": 3600.5, "scope": null, "id_token": null, "token_type": "BEARER"}), "read", true),
@@ -32,7 +32,7 @@ async fn a_token_may_be_given_in_loose_words() {
 }
 
 #[tokio::test]
-async fn metadata_may_be_written_in_loose_words() {
+async fn loosely_typed_oauth_metadata_is_accepted() {
     let (mut server, issuer, config, mut prompts, _folder) = scene().await;
     issuer.state().metadata = json!({
         "code_challenge_methods_supported": "plain S256",
@@ -54,7 +54,7 @@ async fn metadata_may_be_written_in_loose_words() {
 }
 
 #[tokio::test]
-async fn an_error_is_named_whatever_its_status_and_form() {
+async fn a_token_endpoint_error_of_any_status_and_form_is_in_the_message() {
     for (status, said, words) in [
         (200, json!({"error": "bad_verification_code", "error_description": "It is over"}), "It is over"),
         (200, json!({"error": {"code": "denied", "message": "Not for you"}}), "denied: Not for you"),
@@ -76,7 +76,7 @@ async fn an_error_is_named_whatever_its_status_and_form() {
 
 /// Some servers answer a device that polls too soon with 200, and send the error code as a number.
 #[tokio::test]
-async fn a_device_may_be_told_to_wait_with_a_success() {
+async fn authorization_pending_with_status_200_keeps_the_device_polling() {
     let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
     config.oauth.as_mut().unwrap().grant = Grant::Device;
     issuer.state().device = json!({"user_code": 4711, "interval": "1", "expires_in": null});
@@ -97,7 +97,7 @@ async fn a_device_may_be_told_to_wait_with_a_success() {
 }
 
 #[tokio::test]
-async fn a_registration_that_takes_only_one_name_of_this_machine_gets_it() {
+async fn registration_uses_the_redirect_host_that_the_issuer_accepts() {
     for only in ["localhost", "127.0.0.1"] {
         let (mut server, issuer, config, mut prompts, _folder) = scene().await;
         issuer.state().redirect_host = Some(only);
@@ -129,7 +129,7 @@ async fn a_registration_that_takes_only_one_name_of_this_machine_gets_it() {
 }
 
 #[tokio::test]
-async fn the_browser_comes_back_where_the_user_wants() {
+async fn the_redirect_uri_uses_the_configured_callback_host_and_path() {
     let (mut server, issuer, mut config, mut prompts, _folder) = scene().await;
     let settings = config.oauth.as_mut().unwrap();
     settings.callback_host = Some("localhost".into());
@@ -148,7 +148,7 @@ async fn the_browser_comes_back_where_the_user_wants() {
 
 /// A server with keys answers 401 to all requests without one, and names no authorization server.
 #[tokio::test]
-async fn a_server_with_keys_is_told_as_what_it_is() {
+async fn a_call_to_an_api_key_server_fails_with_the_advice_to_give_credentials() {
     for (document, registration) in
         [((401, "no key"), (401, "no key")), ((404, "{}"), (404, "<html>")), ((200, "<html>"), (200, "{}"))]
     {
@@ -174,7 +174,7 @@ async fn a_server_with_keys_is_told_as_what_it_is() {
         };
         assert_eq!((failure.kind(), failure.status()), ("http_status", Some(401)), "{failure:?}");
         assert!(
-            failure.message.contains("Missing API key") && failure.message.contains("give a key or a token"),
+            failure.message.contains("Missing API key") && failure.message.contains("give credentials"),
             "{failure:?}"
         );
         assert!(!failure.message.contains("register"), "{failure:?}");
@@ -184,7 +184,7 @@ async fn a_server_with_keys_is_told_as_what_it_is() {
 }
 
 #[tokio::test]
-async fn a_login_at_a_server_with_keys_says_so() {
+async fn a_login_at_an_api_key_server_says_to_give_a_key() {
     let (mut server, _issuer, config, _prompts, _folder) = scene().await;
     server.expect_get();
     let strict = async {
@@ -203,7 +203,7 @@ async fn a_login_at_a_server_with_keys_says_so() {
 
 /// Signing out removes everything, also where the client was registered under its other name.
 #[tokio::test]
-async fn a_client_with_the_other_name_signs_out() {
+async fn a_client_registered_under_its_other_redirect_host_signs_out() {
     let (mut server, issuer, config, mut prompts, _folder) = scene().await;
     issuer.state().redirect_host = Some("localhost");
     let mut client = Client::start(config.clone());

@@ -24,7 +24,7 @@ async fn serve(listener: &UnixListener, body: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_server_on_a_socket_is_reached_by_each_form_of_its_url() {
+async fn a_unix_socket_server_is_reached_by_each_form_of_its_url() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("a b.sock");
     let listener = UnixListener::bind(&socket).unwrap();
@@ -55,7 +55,7 @@ async fn a_server_on_a_socket_is_reached_by_each_form_of_its_url() {
 }
 
 #[tokio::test]
-async fn a_socket_stands_for_the_servers_host_alone() {
+async fn a_unix_socket_replaces_the_connection_but_not_the_host_header() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("sock");
     let listener = UnixListener::bind(&socket).unwrap();
@@ -81,7 +81,7 @@ async fn a_socket_stands_for_the_servers_host_alone() {
 }
 
 #[test]
-fn what_is_no_socket_is_a_mistake() {
+fn an_invalid_unix_socket_url_is_a_configuration_error() {
     for url in [
         "unix:",
         "unix:relative.sock",

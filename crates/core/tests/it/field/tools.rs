@@ -12,7 +12,7 @@ fn call_of(id: &str, tool: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_is_hidden_is_neither_listed_nor_called() {
+async fn a_hidden_tool_is_neither_listed_nor_called() {
     for (allow, deny) in [(&[][..], &["delete_*"][..]), (&["get_?", "list_*"], &[])] {
         let mut server = Server::start().await;
         let mut config = server.config();
@@ -45,7 +45,7 @@ async fn what_is_hidden_is_neither_listed_nor_called() {
 }
 
 #[tokio::test]
-async fn a_list_that_comes_through_a_file_is_filtered_too() {
+async fn a_large_tool_list_in_a_spool_file_is_filtered() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.tools = ToolFilter::new(&[], &["delete_*"]);
@@ -61,7 +61,7 @@ async fn a_list_that_comes_through_a_file_is_filtered_too() {
 }
 
 #[tokio::test]
-async fn a_modern_server_is_seen_in_the_same_way() {
+async fn the_tool_filter_applies_to_a_modern_server() {
     let (mut server, mut client) = modern_dialogue_with(|config| {
         config.tools = ToolFilter::new(&[], &["delete_*"]);
     })
@@ -80,7 +80,7 @@ async fn a_modern_server_is_seen_in_the_same_way() {
 }
 
 #[tokio::test]
-async fn without_a_filter_nothing_is_touched() {
+async fn without_a_filter_the_tool_list_passes_unchanged() {
     let mut server = Server::start().await;
     let mut client = Client::of(&server);
     client.handshake(&mut server, None).await;

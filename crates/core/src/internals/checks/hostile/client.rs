@@ -21,7 +21,7 @@ use super::{
 };
 
 /// The most steps of a client.
-const MOST_STEPS: u8 = 24;
+const MAX_STEPS: u8 = 24;
 /// The longest time that the bridge may leave stdin unread.
 const READ_TIME: Duration = Duration::from_mins(5);
 /// The `_meta` of a client of 2026-07-28.
@@ -43,8 +43,8 @@ enum What {
 
 /// Reads the client's steps.
 pub(super) fn steps(script: &mut Script, settings: &Settings) -> Vec<Step> {
-    let count = script.below(MOST_STEPS);
-    let mut maker = Maker { requests: 0 };
+    let count = script.below(MAX_STEPS);
+    let mut maker = StepGenerator { requests: 0 };
     let mut steps = Vec::new();
     if settings.shakes_hands {
         let hello = [maker.initialize(), INITIALIZED.to_owned()];
@@ -71,11 +71,11 @@ pub(super) fn handshakes(steps: &[Step]) -> u32 {
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 /// Makes lines. Each call has a number, by which the server recognises it.
-struct Maker {
+struct StepGenerator {
     requests: usize,
 }
 
-impl Maker {
+impl StepGenerator {
     fn step(&mut self, script: &mut Script) -> What {
         let line = match script.below(16) {
             0..=3 => self.call(script),
@@ -229,14 +229,14 @@ impl Client {
                     .await;
             }
             let changed = self.ledger.changed.notified();
-            if self.ledger.waits_for().is_none() {
+            if self.ledger.first_unanswered().is_none() {
                 return;
             }
             if timeout_at(limit, changed).await.is_err() {
                 break;
             }
         }
-        if let Some(id) = self.ledger.waits_for() {
+        if let Some(id) = self.ledger.first_unanswered() {
             self.promise.breaks(format!("request {id} was not answered within {patience:?}"));
         }
     }
@@ -251,7 +251,7 @@ impl Client {
         if (&mut self.reading).await.is_err() {
             self.promise.breaks("stdout could not be read");
         }
-        if let Some(id) = self.ledger.waits_for() {
+        if let Some(id) = self.ledger.first_unanswered() {
             self.promise.breaks(format!("request {id} was never answered"));
         }
     }
@@ -281,14 +281,14 @@ struct Ledger {
 
 #[derive(Default)]
 struct Entries {
-    asked: Vec<Asked>,
+    asked: Vec<SentRequest>,
     /// The lines and batch elements that were not messages. Each gets an error, with an id if it has one.
     odd: usize,
     /// The ids of the server's questions.
     questions: Vec<String>,
 }
 
-struct Asked {
+struct SentRequest {
     id: String,
     key: Option<usize>,
     /// It stays open until the client cancels it.
@@ -297,8 +297,8 @@ struct Asked {
     is_answered: bool,
 }
 
-impl Asked {
-    fn must_come(&self) -> bool {
+impl SentRequest {
+    fn must_be_answered(&self) -> bool {
         !self.is_answered && !self.is_cancelled && !self.is_subscription
     }
 }
@@ -313,7 +313,7 @@ impl Ledger {
             return;
         }
         match serde_json::from_str::<Vec<&RawValue>>(text) {
-            Ok(elements) if elements.is_empty() || elements.len() > crate::wire::message::LONGEST_BATCH => {
+            Ok(elements) if elements.is_empty() || elements.len() > crate::wire::message::MAX_BATCH_LENGTH => {
                 entries.odd += 1;
             }
             Ok(elements) => elements.into_iter().for_each(|element| {
@@ -328,8 +328,8 @@ impl Ledger {
     }
 
     /// Returns the first request that must still be answered.
-    fn waits_for(&self) -> Option<String> {
-        lock(&self.entries).asked.iter().find(|asked| asked.must_come()).map(|asked| asked.id.clone())
+    fn first_unanswered(&self) -> Option<String> {
+        lock(&self.entries).asked.iter().find(|asked| asked.must_be_answered()).map(|asked| asked.id.clone())
     }
 
     /// Takes a question of the server that has no response yet.
@@ -385,13 +385,15 @@ impl Entries {
                     self.cancelled(text);
                 }
             }
-            (Some(method), Some(id)) if is_valid(&id) && id.len().max(method.len()) < 100 => self.asked.push(Asked {
-                id: id.to_owned(),
-                key: key_in(text.as_bytes()),
-                is_subscription: method == "subscriptions/listen",
-                is_cancelled: false,
-                is_answered: false,
-            }),
+            (Some(method), Some(id)) if is_valid(&id) && id.len().max(method.len()) < 100 => {
+                self.asked.push(SentRequest {
+                    id: id.to_owned(),
+                    key: key_in(text.as_bytes()),
+                    is_subscription: method == "subscriptions/listen",
+                    is_cancelled: false,
+                    is_answered: false,
+                });
+            }
             _ if message.get("result").or(message.get("error")).is_some() && message.get("method").is_none() => {}
             _ => self.odd += 1,
         }
@@ -411,7 +413,7 @@ impl Entries {
         let same = self.asked.iter().filter(|asked| asked.id == id).count();
         let mut open: Vec<_> = self.asked.iter_mut().filter(|asked| asked.id == id && !asked.is_answered).collect();
         // If several requests have this id, prefer one that must be answered.
-        open.sort_by_key(|asked| !asked.must_come());
+        open.sort_by_key(|asked| !asked.must_be_answered());
         let Some(asked) = open.into_iter().next() else {
             if self.odd > 0 {
                 self.odd -= 1;

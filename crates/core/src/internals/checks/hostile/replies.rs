@@ -416,7 +416,7 @@ fn windows(request: &Request, state: &mut State) -> (Plan, Fate) {
 
 /// The same, cut at some byte.
 fn cut(plan: Plan, state: &mut State) -> Plan {
-    let bytes = all_of(plan);
+    let bytes = plan_bytes(plan);
     let end = bytes.len() * usize::from(state.script.byte()) / 256;
     Plan { acts: vec![Act::Send(bytes.slice(..end))], ending: state.script.pick(&ENDINGS[1..]) }
 }
@@ -424,7 +424,7 @@ fn cut(plan: Plan, state: &mut State) -> Plan {
 /// The same in small pieces.
 fn slowly(plan: Plan, state: &mut State) -> Plan {
     let ending = plan.ending;
-    let bytes = all_of(plan);
+    let bytes = plan_bytes(plan);
     let size = bytes.len() / (1 + usize::from(state.script.below(8))) + 1;
     let pieces = bytes.chunks(size).map(|piece| Act::Send(bytes.slice_ref(piece)));
     let acts = pieces.flat_map(|piece| [piece, Act::Wait(state.script.wait())]).collect();
@@ -432,7 +432,7 @@ fn slowly(plan: Plan, state: &mut State) -> Plan {
 }
 
 /// Returns the bytes that a plan sends.
-fn all_of(plan: Plan) -> Bytes {
+fn plan_bytes(plan: Plan) -> Bytes {
     let sent = plan.acts.into_iter().filter_map(|act| match act {
         Act::Send(bytes) => Some(bytes),
         Act::Wait(_) | Act::Pushes(_) => None,

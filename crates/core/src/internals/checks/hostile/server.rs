@@ -33,9 +33,9 @@ use crate::http::in_memory::Wire;
 const ROOM: usize = 64 << 10;
 /// How often a stream may be opened: at once, for each message of the client (each of its tries looks for the stream of
 /// HTTP+SSE), and in a second.
-const MOST_AT_ONCE: u64 = 60;
-const MOST_FOR_EACH: u64 = 12;
-const MOST_A_SECOND: u64 = 25;
+const MAX_BURST: u64 = 60;
+const MAX_PER_MESSAGE: u64 = 12;
+const MAX_PER_SECOND: u64 = 25;
 
 pub(super) struct Server {
     state: Mutex<State>,
@@ -171,7 +171,7 @@ impl Server {
     }
 
     /// Removes all delays from now on, and closes silent connections.
-    pub(super) fn calm_down(&self) {
+    pub(super) fn remove_delays(&self) {
         lock(&self.state).is_calm = true;
     }
 
@@ -269,7 +269,7 @@ impl Server {
             let stream = request.cursor();
             let opened = state.opened.entry(stream).or_default();
             *opened += 1;
-            if *opened > MOST_AT_ONCE + MOST_FOR_EACH * state.told + MOST_A_SECOND * state.began.elapsed().as_secs() {
+            if *opened > MAX_BURST + MAX_PER_MESSAGE * state.told + MAX_PER_SECOND * state.began.elapsed().as_secs() {
                 self.promise
                     .breaks(format!("stream {stream:?} was opened {opened} times in {:?}", state.began.elapsed()));
             }

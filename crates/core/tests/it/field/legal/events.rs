@@ -83,7 +83,7 @@ const STREAMS: &[(&str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn the_grammar_around_an_answer() {
+async fn sse_syntax_variants_around_a_response_are_parsed() {
     let (answer, news) = messages();
     let (mut server, mut client) = dialogue().await;
     for (stream, messages) in STREAMS {
@@ -107,7 +107,7 @@ async fn the_grammar_around_an_answer() {
 }
 
 #[tokio::test]
-async fn an_answer_over_several_lines_of_data() {
+async fn a_response_split_over_several_data_lines_is_joined() {
     let (mut server, mut client) = dialogue().await;
     for (stream, line) in [
         (
@@ -138,7 +138,7 @@ async fn an_answer_over_several_lines_of_data() {
 }
 
 #[tokio::test]
-async fn the_grammar_of_the_standing_stream() {
+async fn sse_syntax_variants_of_the_push_stream_are_parsed() {
     let (_, news) = messages();
     let gzip = |text: &str| {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
@@ -174,7 +174,7 @@ async fn the_grammar_of_the_standing_stream() {
 }
 
 #[tokio::test]
-async fn a_stream_of_all_that_may_come() {
+async fn a_stream_with_long_fields_requests_progress_and_notifications_is_read() {
     let (mut server, mut client) = dialogue().await;
     client.send(call("1")).await;
     let mut stream = server.post().await;

@@ -18,7 +18,7 @@ async fn becomes(status: u16, content_type: &str, body: &str, line: &str) {
 }
 
 #[tokio::test]
-async fn texts_that_pass_byte_for_byte() {
+async fn valid_responses_pass_byte_for_byte() {
     let deep = |open: &str, close: &str, levels| response("1", &(open.repeat(levels) + &close.repeat(levels)));
     for text in [
         // White space and order.
@@ -73,7 +73,7 @@ async fn texts_that_pass_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn white_space_around_and_within() {
+async fn white_space_is_trimmed_and_line_breaks_become_spaces() {
     let answer = response("1", r#"{"text":"\r\n"}"#);
     let pretty = "{\n  \"jsonrpc\": \"2.0\",\n\t\"id\": 1,\n  \"result\": [\n    1,\n    {}\n  ]\n}";
     // Each line break becomes a space.
@@ -95,7 +95,7 @@ async fn white_space_around_and_within() {
 }
 
 #[tokio::test]
-async fn arrays_and_several_messages() {
+async fn batches_and_concatenated_messages_are_split() {
     let (answer, news) = (response("1", r#"{"a":[1]}"#), notification("notifications/message", "{}"));
     let (question, other) = (request("1", "ping", "{}"), response("99", "{}"));
     for (body, lines) in [
@@ -122,7 +122,7 @@ async fn arrays_and_several_messages() {
 }
 
 #[tokio::test]
-async fn ids_in_any_spelling() {
+async fn a_response_id_matches_in_any_spelling() {
     let long = format!("\"{}\"", "x".repeat(2000));
     let (mut server, mut client) = dialogue().await;
     for (id, theirs) in [
@@ -167,7 +167,7 @@ async fn ids_in_any_spelling() {
 }
 
 #[tokio::test]
-async fn answers_under_any_status() {
+async fn responses_are_delivered_under_any_http_status() {
     let error = |code: &str, message: &str| {
         format!(r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":{code},"message":"{message}","data":[1.0]}}}}"#)
     };
@@ -209,7 +209,7 @@ async fn answers_under_any_status() {
 }
 
 #[tokio::test]
-async fn requests_of_a_server_in_any_form() {
+async fn requests_of_the_server_are_forwarded_in_any_form() {
     let (mut server, mut client) = dialogue().await;
     client.send(call("1")).await;
     let mut post = server.post().await;

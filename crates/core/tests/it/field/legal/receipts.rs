@@ -52,7 +52,7 @@ fn receipts() -> Vec<Vec<u8>> {
 }
 
 #[tokio::test]
-async fn of_notifications_and_responses() {
+async fn replies_to_notifications_and_responses_produce_no_output() {
     for message in [notification("notifications/roots/list_changed", "{}"), response("5", r#"{"roots":[]}"#)] {
         let (mut server, mut client) = dialogue().await;
         for receipt in receipts() {
@@ -66,7 +66,7 @@ async fn of_notifications_and_responses() {
 }
 
 #[tokio::test]
-async fn of_the_end_of_the_handshake() {
+async fn any_reply_to_the_initialized_notification_completes_the_handshake() {
     for receipt in receipts() {
         println!("{}", String::from_utf8_lossy(&receipt));
         let (mut server, mut client) = dialogue().await;
@@ -84,7 +84,7 @@ async fn of_the_end_of_the_handshake() {
 }
 
 #[tokio::test]
-async fn with_news_in_them() {
+async fn notifications_in_the_reply_to_a_notification_are_forwarded() {
     let news = notification("notifications/message", "{}");
     let (mut server, mut client) = dialogue().await;
     for (content_type, body) in [
@@ -104,7 +104,7 @@ async fn with_news_in_them() {
 }
 
 #[tokio::test]
-async fn of_a_server_that_pushes_nothing() {
+async fn a_server_without_a_push_stream_is_not_asked_again() {
     for reply in [
         sized("HTTP/1.1 405 Method Not Allowed\r\nAllow: POST, DELETE", ""),
         sized("HTTP/1.1 405 Method Not Allowed\r\nContent-Type: application/json", refusal("null", -32_000)),
@@ -130,7 +130,7 @@ async fn of_a_server_that_pushes_nothing() {
 }
 
 #[tokio::test]
-async fn of_a_stream_that_ends_before_it_brings_anything() {
+async fn a_push_stream_that_ends_without_a_message_is_reopened() {
     let news = notification("notifications/message", "{}");
     for reply in [
         sized(EVENTS, ""),
@@ -151,7 +151,7 @@ async fn of_a_stream_that_ends_before_it_brings_anything() {
 }
 
 #[tokio::test]
-async fn of_the_end_of_a_session() {
+async fn any_reply_to_the_session_delete_ends_the_bridge_cleanly() {
     for reply in [
         sized(OK, ""),
         sized(JSON, r#"{"status":"ok"}"#),

@@ -3,7 +3,7 @@
 use crate::support::{VERSION, call, dialogue, framed, notification, request, response};
 
 #[tokio::test]
-async fn the_session_is_the_one_of_the_handshake() {
+async fn the_session_id_comes_only_from_the_initialize_response() {
     let longest = "x".repeat(1000);
     for (name, session) in [
         ("mcp-session-id", "s"),
@@ -73,7 +73,7 @@ async fn handshakes() {
 }
 
 #[tokio::test]
-async fn cookies_in_several_headers() {
+async fn cookies_set_in_several_headers_are_sent_back() {
     let (mut server, mut client) = dialogue().await;
     client.send(call("1")).await;
     let headers = [
@@ -99,7 +99,7 @@ async fn cookies_in_several_headers() {
 }
 
 #[tokio::test]
-async fn what_only_speaks_of_a_session_is_the_answer() {
+async fn responses_that_merely_mention_a_session_are_delivered() {
     let error = |code: i64, message: &str| {
         format!(
             r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":{code},"message":"{message}","data":{{"session":null}}}}}}"#

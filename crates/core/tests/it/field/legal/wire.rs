@@ -55,7 +55,7 @@ fn reply(status: &str, headers: &str) -> String {
 }
 
 #[tokio::test]
-async fn status_lines() {
+async fn unusual_status_lines_are_accepted() {
     for (form, status) in [
         ("an empty reason", "HTTP/1.1 200 "),
         ("no reason at all", "HTTP/1.1 200"),
@@ -71,7 +71,7 @@ async fn status_lines() {
 }
 
 #[tokio::test]
-async fn types_and_lengths() {
+async fn content_type_and_length_headers_in_unusual_forms_are_read() {
     for (form, headers) in [
         ("names in any case", "CONTENT-TYPE: application/json\r\ncontent-LENGTH: <length>"),
         ("no blank after the colon", "Content-Type:application/json\r\nContent-Length:<length>"),
@@ -96,7 +96,7 @@ async fn types_and_lengths() {
 }
 
 #[tokio::test]
-async fn other_headers() {
+async fn replies_with_unusual_headers_are_read() {
     let many = |number: usize| format!("X-{number}: {}", "x".repeat(500));
     for (form, status, headers) in [
         ("no value", OK, "X-Empty:\r\nX-Blank: \t "),
@@ -121,7 +121,7 @@ async fn other_headers() {
 }
 
 #[tokio::test]
-async fn replies_that_end_with_their_connection() {
+async fn replies_that_end_with_their_connection_are_read() {
     for (form, status, headers) in [
         ("HTTP/1.0", "HTTP/1.0 200 OK", "Content-Type: application/json"),
         ("HTTP/1.0 with a length", "HTTP/1.0 200 OK", "Content-Type: application/json\r\nContent-Length: <length>"),
@@ -138,7 +138,7 @@ async fn replies_that_end_with_their_connection() {
 }
 
 #[tokio::test]
-async fn what_comes_before_the_reply() {
+async fn interim_responses_and_empty_lines_before_the_reply_are_skipped() {
     let last = reply(OK, "Content-Type: application/json\r\nContent-Length: <length>");
     for (form, before) in [
         ("continue", "HTTP/1.1 100 Continue\r\n\r\n"),
@@ -169,7 +169,7 @@ fn chunked(headers: &str, size: usize, line: impl Fn(usize) -> String, trailer: 
 }
 
 #[tokio::test]
-async fn bodies_in_chunks() {
+async fn chunked_bodies_in_unusual_forms_are_read() {
     const HEADERS: &str = "Content-Type: application/json\r\nTransfer-Encoding: chunked";
     let plain = |size: usize| format!("{size:x}");
     for (form, reply) in [
@@ -196,7 +196,7 @@ async fn bodies_in_chunks() {
 }
 
 #[tokio::test]
-async fn replies_byte_by_byte() {
+async fn replies_sent_byte_by_byte_are_read() {
     for reply in [
         reply(OK, "Content-Type: application/json\r\nContent-Length: <length>").into_bytes(),
         chunked("Transfer-Encoding: chunked", 5, |size| format!("{size:x};x"), "0\r\nX: y\r\n\r\n"),
@@ -216,7 +216,7 @@ async fn replies_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn an_empty_line_after_a_reply_costs_no_more_than_its_connection() {
+async fn an_empty_line_after_a_reply_does_not_disturb_the_next_request() {
     let (mut server, mut client) = dialogue().await;
     for id in ["1", "2", "3"] {
         client.send(call(id)).await;
@@ -234,7 +234,7 @@ fn gzip(text: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn compressed_bodies() {
+async fn compressed_bodies_in_unusual_forms_are_read() {
     let answer = answer();
     let (head, tail) = answer.as_bytes().split_at(answer.len() / 2);
     let stored = {
@@ -277,7 +277,7 @@ async fn compressed_bodies() {
 }
 
 #[tokio::test]
-async fn redirects_within_the_origin() {
+async fn redirects_within_the_origin_are_followed() {
     let (mut server, mut client) = dialogue().await;
     let (address, origin) = (server.address(), server.origin());
     for (location, target) in [
@@ -321,7 +321,7 @@ async fn redirects_within_the_origin() {
 type Frame = (u8, u8, Vec<u8>);
 
 #[tokio::test]
-async fn replies_over_http2() {
+async fn http2_replies_in_unusual_framing_are_read() {
     const DATA: u8 = 0;
     const HEADERS: u8 = 1;
     const PRIORITY: u8 = 2;
