@@ -16,11 +16,12 @@ use tokio::{
 use crate::{
     call::{Bridge, call_table::Pending, exchange, lane::Lane, permits::PermitKind, shutdown},
     client::{hidden_tools, stdin::Incoming},
+    error::Error,
     gate::Gate,
     memory::{self, Budget, Taken},
     wire::{
         id::Id,
-        message::{Invalid, Kind, Message},
+        message::{Kind, Message},
     },
 };
 
@@ -94,8 +95,9 @@ impl Intake {
         match message {
             Ok(message) => self.start(message, room),
             Err(invalid) => {
-                tracing::warn!(error = %invalid.error, "a line from the client is no message");
-                self.refuse(&invalid, room);
+                let error = invalid.error();
+                tracing::warn!(%error, "a line from the client is no message");
+                self.refuse(invalid.id.as_ref(), &error, room);
             }
         }
     }
@@ -111,8 +113,8 @@ impl Intake {
     }
 
     /// Sends an error response for a message that must not be sent.
-    fn refuse(&mut self, invalid: &Invalid, room: Room) {
-        let reply = self.bridge.client.error_reply(invalid.id.as_ref(), &invalid.error);
+    fn refuse(&mut self, id: Option<&Id>, error: &Error, room: Room) {
+        let reply = self.bridge.client.error_reply(id, error);
         let pending = self.bridge.calls.table.insert_receipt();
         let bridge = Arc::clone(&self.bridge);
         self.exchanges.spawn(async move {
@@ -128,8 +130,8 @@ impl Intake {
         }
         if let Some(error) = hidden_tools::objection(&self.bridge.client.tools, &message) {
             tracing::warn!(%error, "a tool call of the client is not sent");
-            if let Some(id) = message.id().cloned() {
-                self.refuse(&Invalid { error, id: Some(id) }, room);
+            if message.id().is_some() {
+                self.refuse(message.id(), &error, room);
             }
             return;
         }

@@ -93,7 +93,7 @@ impl<R: AsyncRead + Unpin> Input<R> {
                 let is_too_long = matches!(error, SpoolError::TooLong { .. });
                 let error = Error::new(ErrorKind::TooLarge, format!("the client's message is {error}"));
                 let error = if is_too_long { error.with_hint(Hint::RequestSize) } else { error };
-                Some(Err(Invalid { error, id: id.and_then(Id::read) }))
+                Some(Err(Invalid::not_kept(error, id.and_then(Id::read))))
             }
         }
     }

@@ -44,7 +44,7 @@ pub(crate) struct Decoder {
     decoded: Vec<Message>,
     /// The rest of the last payload.
     rest: BodyRest,
-    rejected: Option<Error>,
+    rejected: Option<Rejected>,
     lost: Vec<LostResponse>,
     /// The URL that an `endpoint` event named (R50).
     endpoint: Option<Bytes>,
@@ -147,7 +147,7 @@ impl Decoder {
         };
         let done = self.elsewhere(finish).await;
         if let Err(error) = done {
-            self.rejected = Some(error);
+            self.rejected = Some(Rejected::Error(error));
         }
     }
 
@@ -269,7 +269,7 @@ impl Decoder {
 
     /// Returns why the last rejected payload is not a message, for the request that gets no answer because of it.
     pub(crate) fn take_rejected(&mut self) -> Option<Error> {
-        self.rejected.take()
+        self.rejected.take().map(|rejected| rejected.error())
     }
 
     /// Returns the responses that could not be kept since the last call. Their callers need not wait for the end of the
@@ -307,7 +307,7 @@ impl Decoder {
     /// Returns the next message of the last payload.
     fn next_of_rest(&mut self) -> Option<Message> {
         loop {
-            let (error, beginning) = match &mut self.rest {
+            let (invalid, beginning) = match &mut self.rest {
                 BodyRest::Nothing => return None,
                 BodyRest::One(_) => {
                     let BodyRest::One(message) = mem::take(&mut self.rest) else { return None };
@@ -322,14 +322,14 @@ impl Decoder {
                 }
                 BodyRest::Batch(batch, beginning) => match batch.next() {
                     Some(Ok(message)) => return Some(message),
-                    Some(Err(invalid)) => (invalid.error, beginning.clone()),
+                    Some(Err(invalid)) => (invalid, beginning.clone()),
                     None => {
                         self.rest = BodyRest::Nothing;
                         return None;
                     }
                 },
             };
-            self.reject(invalid_answer(&beginning, error));
+            self.reject(Rejected::Payload(beginning, invalid));
         }
     }
 
@@ -353,7 +353,7 @@ impl Decoder {
             {
                 self.rest = BodyRest::One(message);
             }
-            _ if is_error => self.reject(invalid_answer(&beginning_of(data), unnamed())),
+            _ if is_error => self.reject(Rejected::ErrorEvent(beginning_of(data))),
             _ => {}
         }
     }
@@ -363,11 +363,10 @@ impl Decoder {
         if payload.is_blank() {
             return;
         }
-        let beginning = beginning_of(payload);
         match repaired(payload) {
             Ok(Parsed::One(message)) => self.rest = BodyRest::One(message),
-            Ok(Parsed::Batch(batch)) => self.rest = BodyRest::Batch(batch, beginning),
-            Err(invalid) => self.reject(invalid_answer(&beginning, invalid.error)),
+            Ok(Parsed::Batch(batch)) => self.rest = BodyRest::Batch(batch, beginning_of(payload)),
+            Err(invalid) => self.reject(Rejected::Payload(beginning_of(payload), invalid)),
         }
     }
 
@@ -391,14 +390,43 @@ impl Decoder {
     fn give_up(&mut self, given_up: RejectedPayload) {
         let error = unkept(given_up.error);
         if given_up.has_method {
-            return self.reject(error);
+            return self.reject(Rejected::Error(error));
         }
         self.lost.push(LostResponse { error, id: given_up.id.and_then(Id::read) });
     }
 
-    fn reject(&mut self, error: Error) {
-        tracing::debug!(error = %error, "the server sent something that is no message; dropped");
-        self.rejected = Some(error);
+    fn reject(&mut self, rejected: Rejected) {
+        tracing::debug!(error = %rejected.error(), "the server sent something that is no message; dropped");
+        self.rejected = Some(rejected);
+    }
+}
+
+/// Content that is not a message: the error, or what it is made from if it is reported.
+#[derive(Debug)]
+enum Rejected {
+    /// The beginning of a payload, and why it is not a message.
+    Payload(Bytes, Invalid),
+    /// The beginning of the data of an event named `error` that is not a response.
+    ErrorEvent(Bytes),
+    Error(Error),
+}
+
+impl Rejected {
+    fn error(&self) -> Error {
+        let (beginning, cause) = match self {
+            Self::Payload(beginning, invalid) => (beginning, invalid.error()),
+            Self::ErrorEvent(beginning) => {
+                let what = "it is an event named error, but not a response";
+                (beginning, Error::new(ErrorKind::InvalidMessage, what))
+            }
+            Self::Error(error) => return error.clone(),
+        };
+        Error::new(
+            ErrorKind::InvalidAnswer,
+            "the server's reply is not a JSON-RPC message; check that the URL is its MCP endpoint",
+        )
+        .with_detail(&String::from_utf8_lossy(beginning))
+        .with_source(cause)
     }
 }
 
@@ -418,8 +446,10 @@ impl Iterator for Documents {
 }
 
 /// Returns the part of a payload for an error.
+/// Copies it, so that it does not keep the rest.
 fn beginning_of(payload: &ScannedPayload) -> Bytes {
-    payload.in_memory().map(|text| text.slice(..text.len().min(EXCERPT_BYTES))).unwrap_or_default()
+    let text = payload.in_memory().map(|text| text.get(..EXCERPT_BYTES).unwrap_or(text));
+    text.map(Bytes::copy_from_slice).unwrap_or_default()
 }
 
 /// The kind of a body.
@@ -485,20 +515,6 @@ fn repaired(payload: &ScannedPayload) -> Result<Parsed, Invalid> {
         }
         _ => Message::read(payload),
     }
-}
-
-/// Returns why an event named `error` is rejected if it is not a response.
-fn unnamed() -> Error {
-    Error::new(ErrorKind::InvalidMessage, "it is an event named error, but not a response")
-}
-
-fn invalid_answer(beginning: &[u8], cause: Error) -> Error {
-    Error::new(
-        ErrorKind::InvalidAnswer,
-        "the server's reply is not a JSON-RPC message; check that the URL is its MCP endpoint",
-    )
-    .with_detail(&String::from_utf8_lossy(beginning))
-    .with_source(cause)
 }
 
 fn unkept(error: SpoolError) -> Error {

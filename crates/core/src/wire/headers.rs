@@ -43,7 +43,7 @@ pub(crate) fn post(user: &HeaderMap) -> HeaderMap {
 /// Fails if the bytes are not a JSON-RPC message.
 pub fn message_headers(message: &Bytes) -> Result<HeaderMap, Error> {
     let mut headers = post(&HeaderMap::new());
-    match Message::parse(message).map_err(|invalid| invalid.error)? {
+    match Message::parse(message).map_err(|invalid| invalid.error())? {
         Parsed::One(message) if message.era() == Era::Modern => modern(&message, Vec::new(), &mut headers),
         // A batch has no headers of its own.
         _ => {}

@@ -7,7 +7,7 @@
 use crate::{
     error::{Error, ErrorKind, Hint},
     json::{
-        scanner::{self, Outline, ResponseOutline, Scanner, Shape},
+        scanner::{JsonFault, Outline, ResponseOutline, Scanner, Shape},
         splice::{self, Object},
     },
     wire::{
@@ -88,8 +88,19 @@ pub(crate) struct ServerOffer {
 /// Bytes that are not a message: the reason, and the id for an error reply.
 #[derive(Debug)]
 pub(crate) struct Invalid {
-    pub(crate) error: Error,
+    reason: InvalidReason,
     pub(crate) id: Option<Id>,
+}
+
+/// Why bytes are not a message.
+#[derive(Debug)]
+enum InvalidReason {
+    NotUtf8,
+    NotJson(JsonFault),
+    NotMessage(&'static str),
+    BatchTooLong,
+    /// They were not kept.
+    NotKept(Error),
 }
 
 impl Message {
@@ -106,14 +117,14 @@ impl Message {
         let ScannedPayload { payload, outline } = gathered;
         let outline = match outline {
             Ok(outline) => outline,
-            Err(scanner::JsonFault::NotUtf8 { .. }) => {
+            Err(JsonFault::NotUtf8 { .. }) => {
                 let id = match payload {
                     Payload::Memory(bytes) => id_of_broken_text(bytes),
                     Payload::File(_) => None,
                 };
-                return Err(Invalid { error: not_json("it is not UTF-8"), id });
+                return Err(Invalid { reason: InvalidReason::NotUtf8, id });
             }
-            Err(fault) => return Err(Invalid { error: not_json(&fault.to_string()), id: None }),
+            Err(fault) => return Err(Invalid { reason: InvalidReason::NotJson(*fault), id: None }),
         };
         match outline.shape {
             Shape::Object => Self::of(payload, outline).map(Parsed::One),
@@ -418,7 +429,7 @@ impl Batch {
         match batch.places().take(MAX_BATCH_LENGTH + 1).count() {
             0 => Err(Invalid::message("the batch is empty", None)),
             1..=MAX_BATCH_LENGTH => Ok(batch),
-            _ => Err(Invalid::message(&format!("the batch has more than {MAX_BATCH_LENGTH} messages"), None)),
+            _ => Err(Invalid { reason: InvalidReason::BatchTooLong, id: None }),
         }
     }
 
@@ -492,13 +503,28 @@ impl Method {
 }
 
 impl Invalid {
-    fn message(why: &str, id: Option<Id>) -> Self {
-        Self { error: Error::new(ErrorKind::InvalidMessage, format!("this is no JSON-RPC message: {why}")), id }
+    /// For a message that could not be kept.
+    pub(crate) fn not_kept(error: Error, id: Option<Id>) -> Self {
+        Self { reason: InvalidReason::NotKept(error), id }
     }
-}
 
-fn not_json(why: &str) -> Error {
-    Error::new(ErrorKind::Parse, format!("this is no JSON: {why}"))
+    fn message(why: &'static str, id: Option<Id>) -> Self {
+        Self { reason: InvalidReason::NotMessage(why), id }
+    }
+
+    /// Makes the error, which costs far more than reading a short line: a server can send a million of them.
+    pub(crate) fn error(&self) -> Error {
+        let not_json = |why: String| Error::new(ErrorKind::Parse, format!("this is no JSON: {why}"));
+        let not_message =
+            |why: &str| Error::new(ErrorKind::InvalidMessage, format!("this is no JSON-RPC message: {why}"));
+        match &self.reason {
+            InvalidReason::NotUtf8 => not_json("it is not UTF-8".into()),
+            InvalidReason::NotJson(fault) => not_json(fault.to_string()),
+            InvalidReason::NotMessage(why) => not_message(why),
+            InvalidReason::BatchTooLong => not_message(&format!("the batch has more than {MAX_BATCH_LENGTH} messages")),
+            InvalidReason::NotKept(error) => error.clone(),
+        }
+    }
 }
 
 /// Returns the id of a request with invalid UTF-8, so that its error reply names it.
@@ -536,7 +562,7 @@ mod tests {
 
     fn invalid(bytes: &[u8]) -> (i32, Option<String>) {
         let invalid = Message::parse(&Bytes::copy_from_slice(bytes)).unwrap_err();
-        (invalid.error.code(), invalid.id.map(|id| id.as_str().to_owned()))
+        (invalid.error().code(), invalid.id.map(|id| id.as_str().to_owned()))
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub fn message(input: &[u8]) {
     let bytes = Bytes::copy_from_slice(&input.text);
     let parsed = Message::parse(&bytes);
     match (json(&bytes), &parsed) {
-        (None, Err(invalid)) => assert_eq!(invalid.error.code(), -32700),
+        (None, Err(invalid)) => assert_eq!(invalid.error().code(), -32700),
         (Some(text), Ok(Parsed::Batch(batch))) => {
             let expected: Vec<&RawValue> = serde_json::from_str(text).expect("a batch is an array");
             assert!((1..=MAX_BATCH_LENGTH).contains(&expected.len()));
@@ -117,8 +117,8 @@ fn check(json: &str, found: Result<&Message, &Invalid>) {
             check_lazy_members(json, one);
         }
         (None, Err(invalid)) => {
-            assert_eq!(invalid.error.code(), -32600, "{shown:?}");
-            let reply = error_reply(invalid.id.as_ref(), &invalid.error, crate::Hint::as_str);
+            assert_eq!(invalid.error().code(), -32600, "{shown:?}");
+            let reply = error_reply(invalid.id.as_ref(), &invalid.error(), crate::Hint::as_str);
             assert!(Message::one(reply).is_some_and(|reply| reply.kind() == Kind::Response), "{shown:?}");
         }
         (expected, found) => panic!("{shown:?}: {:?}, but {found:?}", expected.map(|expected| expected.kind)),

@@ -50,6 +50,9 @@ const INITIALIZED: &str = r#"{"protocolVersion":"2025-11-25","capabilities":{"to
 const RESULT: &str = r#""content":[],"tools":[{"name":"t","inputSchema":{"type":"object","properties":{"key":{"type":"string","x-mcp-header":"Key"}}}}],"contents":[],"messages":[],"completion":{"values":[]}"#;
 const WANTS_INPUT: &str = r#"{"resultType":"input_required","requestState":"s","inputRequests":{"a":{"method":"elicitation/create","params":{"mode":"form","message":"?","requestedSchema":{"type":"object","properties":{}}}}}}"#;
 
+/// How much the server sends before it has only short replies for messages without an id, in bytes.
+const MAX_SENT: usize = 8 << 20;
+
 /// A mebibyte.
 static PAD: LazyLock<Bytes> = LazyLock::new(|| vec![b'x'; 1 << 20].into());
 
@@ -66,9 +69,18 @@ impl Plan {
         }
     }
 
+    /// Returns the number of bytes that it sends.
+    pub(super) fn size(&self) -> usize {
+        self.acts.iter().map(|act| if let Act::Send(bytes) = act { bytes.len() } else { 0 }).sum()
+    }
+
     /// Decides the reply to this request, and the fate of the call if it is one.
     pub(super) fn after(request: &Request, state: &mut State) -> (Self, Fate) {
         let mut kind = state.script.below(20);
+        if state.sent > MAX_SENT && request.id.is_none() {
+            // A client may send thousands of notifications, and the work for each page is that of its bytes.
+            kind = 0;
+        }
         if state.is_calm && (request.verb == "GET" || request.method.is_empty()) {
             // Otherwise each resumed stream could lead to another, and each response to two more questions.
             kind = 0;

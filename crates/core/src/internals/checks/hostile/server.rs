@@ -56,6 +56,8 @@ pub(super) struct State {
     pub(super) pushes: Option<mpsc::UnboundedSender<Bytes>>,
     /// The number of messages that the client wrote.
     told: u64,
+    /// The number of bytes that the server sent.
+    pub(super) sent: usize,
     began: Instant,
     opened: BTreeMap<Option<usize>, u64>,
     calls: BTreeMap<usize, Fate>,
@@ -143,6 +145,7 @@ impl Server {
             streams: Vec::new(),
             pushes: None,
             told: 0,
+            sent: 0,
             began: Instant::now(),
             opened: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -275,6 +278,7 @@ impl Server {
             }
         }
         let (plan, fate) = Plan::after(request, state);
+        state.sent += plan.size();
         if let Some(key) = key {
             state.calls.insert(key, fate);
         }
