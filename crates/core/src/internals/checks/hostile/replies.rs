@@ -69,16 +69,18 @@ impl Plan {
         }
     }
 
-    /// Returns the number of bytes that it sends.
-    pub(super) fn size(&self) -> usize {
-        self.acts.iter().map(|act| if let Act::Send(bytes) = act { bytes.len() } else { 0 }).sum()
+    /// Returns the number of bytes that it sends, with as many again as take the time of a request.
+    pub(super) fn cost(&self) -> usize {
+        const REQUEST: usize = 16 << 10;
+        REQUEST + self.acts.iter().map(|act| if let Act::Send(bytes) = act { bytes.len() } else { 0 }).sum::<usize>()
     }
 
     /// Decides the reply to this request, and the fate of the call if it is one.
     pub(super) fn after(request: &Request, state: &mut State) -> (Self, Fate) {
         let mut kind = state.script.below(20);
-        if state.sent > MAX_SENT && request.id.is_none() {
-            // A client may send thousands of notifications, and the work for each page is that of its bytes.
+        if state.sent > MAX_SENT && (request.id.is_none() || request.method.is_empty()) {
+            // A client may send thousands of notifications, and a response may lead to another ping without end. Both
+            // cost the bridge no more than the server.
             kind = 0;
         }
         if state.is_calm && (request.verb == "GET" || request.method.is_empty()) {

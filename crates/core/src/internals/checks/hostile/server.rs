@@ -56,7 +56,7 @@ pub(super) struct State {
     pub(super) pushes: Option<mpsc::UnboundedSender<Bytes>>,
     /// The number of messages that the client wrote.
     told: u64,
-    /// The number of bytes that the server sent.
+    /// What the server sent, by its cost in bytes.
     pub(super) sent: usize,
     began: Instant,
     opened: BTreeMap<Option<usize>, u64>,
@@ -278,7 +278,7 @@ impl Server {
             }
         }
         let (plan, fate) = Plan::after(request, state);
-        state.sent += plan.size();
+        state.sent += plan.cost();
         if let Some(key) = key {
             state.calls.insert(key, fate);
         }
