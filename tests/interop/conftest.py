@@ -63,8 +63,7 @@ def keep_log(request: pytest.FixtureRequest) -> Any:
 
 
 class Running:
-    """Servers by name, started when first needed. The part of a name after a + selects a dialogue with the same server.
-    """
+    """Servers by name, started when first needed. The part of a name after a + selects a dialogue with the same server."""
 
     def __init__(self, stack: contextlib.ExitStack, folder: Path) -> None:
         self.stack = stack

@@ -92,7 +92,8 @@ PAIRS = [
     (client, server)
     for client, server in EVERY_PAIR
     if os.environ.get("EVERY_PAIR") == "1"
-    or (client in SDK_CLIENTS or client.endswith("-auto")) and server in SDK_SERVERS
+    or (client in SDK_CLIENTS or client.endswith("-auto"))
+    and server in SDK_SERVERS
     or (OTHERS.index(client) + list(SERVERS).index(server)) % 4 == 0
 ]
 
@@ -246,8 +247,7 @@ def failed(step: dict[str, Any]) -> bool:
 
 
 def ended(launch: Launch) -> bool:
-    """Waits for the bridge to end after its client. True if it ended in time; another process may have its pid by then.
-    """
+    """Waits for the bridge to end after its client. True if it ended in time; another process may have its pid by then."""
     number = (launch.folder / "pid").read_text().strip()
     deadline = time.monotonic() + END_LIMIT
     while not (launch.folder / "status").exists():

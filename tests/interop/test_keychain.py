@@ -49,7 +49,9 @@ class User:
     def sign_in(self, *args: str) -> str:
         """Runs `login`, with the user's consent. Returns the log."""
         line = [self.binary, "login", "--no-browser", "--log-level", "info", *args, self.server.url]
-        with subprocess.Popen(line, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as login:
+        with subprocess.Popen(
+            line, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as login:
             log = ""
             for text in login.stderr:
                 log += text
@@ -112,8 +114,7 @@ def user(binary: str, running: Any, tmp_path: Path) -> Iterator[User]:
 
 @needs_keyring
 def test_a_sign_in_is_kept_in_the_keychain(user: User) -> None:
-    """The record is not in a file. The next bridge finds it, `status` reports it, and `logout` removes and revokes it.
-    """
+    """The record is not in a file. The next bridge finds it, `status` reports it, and `logout` removes and revokes it."""
     user.start_keyring()
     user.sign_in()
     assert user.files() == []

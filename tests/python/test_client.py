@@ -135,7 +135,9 @@ async def test_a_response_to_head_has_no_body(api: ModuleType) -> None:
         ({"data": "raw"}, b"raw", None),
     ],
 )
-async def test_request_bodies_and_their_content_types(api: ModuleType, arguments: dict[str, Any], body: bytes, content_type: str | None) -> None:
+async def test_request_bodies_and_their_content_types(
+    api: ModuleType, arguments: dict[str, Any], body: bytes, content_type: str | None
+) -> None:
     if content_type == "form":
         content_type = "application/x-www-form-urlencoded"
     async with serving(echo) as server, api.AsyncClient() as client:
@@ -1289,7 +1291,9 @@ async def test_an_untrusted_certificate_raises_connect_error(api: ModuleType, au
 
 
 @pytest.mark.parametrize("how", ["path", "text", "folder", "context", "nobody"])
-async def test_ways_to_configure_certificate_verification(api: ModuleType, authority: Authority, how: str, tmp_path: Path) -> None:
+async def test_ways_to_configure_certificate_verification(
+    api: ModuleType, authority: Authority, how: str, tmp_path: Path
+) -> None:
     (tmp_path / "one.pem").write_bytes(authority.path.read_bytes())
     verify: Any = {
         "path": authority.path,

@@ -576,7 +576,9 @@ def on_stdio(program: Path, seconds: float | None) -> tuple[bytes, bytes, int]:
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(0.1, 0), (None, 1)], ids=["slow", "not at all"])
-async def test_a_slow_reader_of_stdout_loses_nothing_before_the_drain_timeout(tmp_path: Path, seconds: float | None, status: int) -> None:
+async def test_a_slow_reader_of_stdout_loses_nothing_before_the_drain_timeout(
+    tmp_path: Path, seconds: float | None, status: int
+) -> None:
     async with serving(large) as server:
         program = tmp_path / "bridge.py"
         program.write_text(ON_STDIO.replace('"URL"', f'"{server.url}", drain_timeout=3'))

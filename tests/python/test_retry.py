@@ -161,9 +161,7 @@ async def test_other_status_codes_are_not_retried(status: int, naps: list[float]
 
 
 @pytest.mark.asyncio
-async def test_an_unreachable_server_is_retried_for_any_method(
-    client_class: Any, naps: list[float]
-) -> None:
+async def test_an_unreachable_server_is_retried_for_any_method(client_class: Any, naps: list[float]) -> None:
     async with serving([]) as server:
         url = server.url
     async with ResilientHttpClient(client_class=client_class) as client:

@@ -609,9 +609,7 @@ async def test_replies_of_all_types_arrive_as_parsed_objects(
         (Reply(NDJSON, b"no\n"), -32700),
     ],
 )
-async def test_errors_have_the_requests_id_or_the_default_id_bridge(
-    reply: Reply, code: int, sent: list[Any]
-) -> None:
+async def test_errors_have_the_requests_id_or_the_default_id_bridge(reply: Reply, code: int, sent: list[Any]) -> None:
     await forward(reply)
     await forward(reply, call("x"))
     await forward(reply, json.dumps(call("text")))
@@ -885,7 +883,9 @@ async def test_a_read_only_request_is_repeated(payload: Any, sent: list[Any], mo
 
 
 @pytest.mark.asyncio
-async def test_no_request_is_retried_after_the_http_client_gave_up(sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_request_is_retried_after_the_http_client_gave_up(
+    sent: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     refused = retry.RetriesExhausted("x", 503)
     assert await request(monkeypatch, call(1, "tools/list"), refused) == 1
     assert ids_and_codes(sent) == [(1, -32000)]
@@ -1098,7 +1098,9 @@ async def test_the_worker_checks_for_the_shutdown_before_each_request(
 
 
 @pytest.mark.asyncio
-async def test_the_client_gets_the_configured_timeouts_and_verification(intake: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_client_gets_the_configured_timeouts_and_verification(
+    intake: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     await wrapper.main_async(wrapper.Settings("u", None, 3, 4))
     arguments = Idle.made.arguments["client_args"]
     assert arguments["verify"] is True
@@ -1130,7 +1132,9 @@ async def test_the_client_gets_the_configured_timeouts_and_verification(intake: 
 
 
 @pytest.mark.asyncio
-async def test_the_stdin_reader_task_may_be_a_finished_future(intake: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_stdin_reader_task_may_be_a_finished_future(
+    intake: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def create_task(coroutine: Any) -> asyncio.Future[None]:
         coroutine.close()
         future = asyncio.get_running_loop().create_future()
