@@ -103,7 +103,8 @@ impl StepGenerator {
             }
             12 => {
                 let id = self.id(script);
-                let pad = "x".repeat(script.pick(&[1_000, 70_000, 1 << 20]));
+                // The server of this check and the bridge each hold the message, of which there may be two dozen.
+                let pad = "x".repeat(script.pick(&[1_000, 70_000, 1 << 19]));
                 format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"prompts/get","params":{{"name":"{pad}"}}}}"#)
             }
             13 => {
