@@ -77,8 +77,8 @@ pub(crate) struct Calls {
 
 impl Bridge {
     /// Returns how a client message reaches the server: directly or translated.
-    pub(crate) fn road(&self, message: &Message) -> TranslationRoute {
-        self.server.protocol().road(message, || self.client.is_translated())
+    pub(crate) fn translation_route(&self, message: &Message) -> TranslationRoute {
+        self.server.protocol().translation_route(message, || self.client.is_translated())
     }
 
     /// Records that a modern server has described itself to this legacy client. From now on the client's messages are

@@ -229,7 +229,7 @@ pub struct Exchange {
     /// The server's number for this connection, starting at 0.
     pub connection: usize,
     wire: Wire,
-    desk: DeliveryQueue,
+    deliveries: DeliveryQueue,
     /// Bytes of the response that the bridge has not taken yet.
     unsent: BytesMut,
 }
@@ -512,15 +512,15 @@ impl Exchange {
     }
 
     fn serve_next_request(self) {
-        tokio::spawn(serve(self.wire, self.connection, self.desk));
+        tokio::spawn(serve(self.wire, self.connection, self.deliveries));
     }
 }
 
-async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, desk: DeliveryQueue) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, deliveries: DeliveryQueue) {
     for connection in 0.. {
         let (stream, _) = listener.accept().await.expect("a connection");
         stream.set_nodelay(true).expect("an open socket");
-        let (tls, desk) = (tls.clone(), desk.clone());
+        let (tls, deliveries) = (tls.clone(), deliveries.clone());
         tokio::spawn(async move {
             let socket: Box<dyn Socket> = match tls {
                 None => Box::new(stream),
@@ -534,13 +534,13 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, desk: DeliveryQ
                     }
                 },
             };
-            serve(Wire { socket, surplus: BytesMut::new() }, connection, desk).await;
+            serve(Wire { socket, surplus: BytesMut::new() }, connection, deliveries).await;
         });
     }
 }
 
 /// Reads one request and delivers it. The exchange calls this again after a whole response.
-async fn serve(mut wire: Wire, connection: usize, desk: DeliveryQueue) {
+async fn serve(mut wire: Wire, connection: usize, deliveries: DeliveryQueue) {
     let read = loop {
         match wire.read_request().await {
             Ok(None) => return,
@@ -548,21 +548,21 @@ async fn serve(mut wire: Wire, connection: usize, desk: DeliveryQueue) {
                 let mut words = line.split(' ').map(str::to_owned);
                 let verb = words.next().unwrap_or_default();
                 let target = words.next().unwrap_or_default();
-                if verb == "GET" && !desk.gets.load(Ordering::Acquire) {
+                if verb == "GET" && !deliveries.gets.load(Ordering::Acquire) {
                     let refusal = head(405, &[("Allow", "POST, DELETE"), ("Content-Length", "0")]);
                     if wire.socket.write_all(refusal.as_bytes()).await.is_err() || wire.socket.flush().await.is_err() {
                         return;
                     }
                     continue;
                 }
-                let (unsent, again) = (BytesMut::new(), desk.clone());
-                break Ok(Exchange { verb, target, headers, body, connection, wire, desk: again, unsent });
+                let (unsent, again) = (BytesMut::new(), deliveries.clone());
+                break Ok(Exchange { verb, target, headers, body, connection, wire, deliveries: again, unsent });
             }
             Err(fault) => break Err(fault),
         }
     };
     // The test may have ended.
-    let _ = desk.arrived.send(read);
+    let _ = deliveries.arrived.send(read);
 }
 
 impl Wire {

@@ -25,7 +25,7 @@ const IDLE: &str = "2";
 /// Longer than any request takes once the faults have stopped: a few retries, `Retry-After` waits, one idle timeout.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest duration of a call at the server, in milliseconds.
-const LONGEST_WAIT: u64 = 400;
+const MAX_WAIT: u64 = 400;
 
 /// The bridge's credentials: a new value each time the command runs. It must not appear in any line of stdout.
 const CREDENTIALS: &str = "date '+Bearer soak-secret-%s%N'";
@@ -174,7 +174,7 @@ impl Ledger {
             let form = FORMS[id % FORMS.len()];
             let mut arguments = json!({"key": id.to_string()});
             if random.below(2) == 0 {
-                arguments["wait"] = random.below(LONGEST_WAIT).into();
+                arguments["wait"] = random.below(MAX_WAIT).into();
             }
             let meta = json!({"progressToken": id.to_string()});
             ("tools/call", json!({"name": form, "arguments": arguments, "_meta": meta}))

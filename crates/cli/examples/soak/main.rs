@@ -53,7 +53,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How much longer than requested the test may take.
 const OVERTIME: Duration = Duration::from_mins(1);
 /// The maximum number of mistakes of one kind to print.
-const MOST_SHOWN: usize = 10;
+const MAX_SHOWN: usize = 10;
 
 /// Keeps calls outstanding while it breaks connections and restarts the server, and checks every outcome
 #[derive(Parser)]
@@ -212,8 +212,8 @@ fn summarise(ledger: &Ledger, trouble: &Trouble, calms: &[Calm]) {
 
 fn broken_rules(ledger: &Ledger, model: &Model, rest: &Calm, calms: &[Calm]) -> Vec<String> {
     let mut wrong = ledger.mistakes(model);
-    let unshown = wrong.len().saturating_sub(MOST_SHOWN);
-    wrong.truncate(MOST_SHOWN);
+    let unshown = wrong.len().saturating_sub(MAX_SHOWN);
+    wrong.truncate(MAX_SHOWN);
     if unshown > 0 {
         wrong.push(format!("and {unshown} more"));
     }

@@ -291,12 +291,13 @@ impl Exchange<'_> {
     /// Makes one attempt: sends the message and follows the reply.
     async fn attempt(&mut self) -> Result<Next, Error> {
         let bridge = self.bridge;
-        let road = if self.pending.is_own() { TranslationRoute::Direct } else { bridge.road(&self.message) };
-        if self.is_refused_probe(road) {
+        let translation_route =
+            if self.pending.is_own() { TranslationRoute::Direct } else { bridge.translation_route(&self.message) };
+        if self.is_refused_probe(translation_route) {
             incoming::answer(bridge, self.pending, modern_to_legacy::no_discovery(&self.message)).await;
             return Ok(Next::Done);
         }
-        match road {
+        match translation_route {
             TranslationRoute::Direct if self.era() == Era::Modern => return self.attempt_modern().await,
             TranslationRoute::Direct => {}
             TranslationRoute::ToModern => return self.attempt_to_modern().await,
@@ -431,11 +432,13 @@ impl Exchange<'_> {
     /// True if this is a client's probe for the modern protocol that should fail because the server speaks the legacy
     /// one. The client then speaks it too, and loses no features in translation. A client that has used the modern
     /// protocol keeps it.
-    fn is_refused_probe(&self, road: TranslationRoute) -> bool {
+    fn is_refused_probe(&self, translation_route: TranslationRoute) -> bool {
         let is_probe = !self.pending.is_own() && self.message.method() == "server/discover";
         is_probe
             && match self.bridge.client.era {
-                ClientEra::Auto => road == TranslationRoute::ToLegacy && !self.bridge.server.session().is_for_modern(),
+                ClientEra::Auto => {
+                    translation_route == TranslationRoute::ToLegacy && !self.bridge.server.session().is_for_modern()
+                }
                 ClientEra::Legacy => true,
                 ClientEra::Modern => false,
             }
@@ -456,12 +459,12 @@ impl Exchange<'_> {
 
     /// True if the message would now be sent untranslated.
     fn is_direct(&self) -> bool {
-        self.bridge.road(&self.message) == TranslationRoute::Direct
+        self.bridge.translation_route(&self.message) == TranslationRoute::Direct
     }
 
     /// True if the server has become a modern one since this legacy message was read.
     fn is_behind(&self) -> bool {
-        !self.pending.is_own() && self.bridge.road(&self.message) == TranslationRoute::ToModern
+        !self.pending.is_own() && self.bridge.translation_route(&self.message) == TranslationRoute::ToModern
     }
 
     /// Returns the protocol that the message is sent in. A notification does not name its protocol, so the purpose can

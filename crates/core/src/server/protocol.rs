@@ -42,7 +42,11 @@ pub(crate) enum TranslationRoute {
 impl Protocol {
     /// Returns how a request or notification of the client is sent. `is_translated` returns true if a legacy client
     /// has completed a handshake with the modern server.
-    pub(crate) fn road(&self, message: &Message, is_translated: impl FnOnce() -> bool) -> TranslationRoute {
+    pub(crate) fn translation_route(
+        &self,
+        message: &Message,
+        is_translated: impl FnOnce() -> bool,
+    ) -> TranslationRoute {
         match message.era() {
             Era::Modern if self.modern == Some(false) => TranslationRoute::ToLegacy,
             Era::Legacy if self.legacy == Some(false) && (message.method() == "initialize" || is_translated()) => {
@@ -234,7 +238,7 @@ mod tests {
         let discover = message(r#"{"id":3,"method":"server/discover"}"#);
         let mut protocol = Protocol::default();
         let roads = |protocol: &Protocol, is_translated: bool| {
-            [&initialize, &list, &discover].map(|message| protocol.road(message, || is_translated))
+            [&initialize, &list, &discover].map(|message| protocol.translation_route(message, || is_translated))
         };
         assert_eq!(roads(&protocol, false), [TranslationRoute::Direct; 3]);
         protocol.set_modern(false);

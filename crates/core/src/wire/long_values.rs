@@ -39,14 +39,14 @@ impl LongValues {
     /// Returns a message with stand-ins for its long values, and the values. `None` if its text is still too long, if
     /// its file cannot be read, or if it is in memory.
     pub(crate) fn extract_long_values(message: &Message) -> Option<(Message, Self)> {
-        let mut condenser = LongValueExtractor::default();
+        let mut extractor = LongValueExtractor::default();
         for block in message.spooled()?.blocks() {
             let block =
                 block.inspect_err(|error| tracing::warn!(%error, "a large message cannot be read back")).ok()?;
-            condenser.read(&block)?;
+            extractor.read(&block)?;
         }
-        let text = Message::one(condenser.text)?;
-        Some((text, Self { message: message.clone(), values: condenser.values }))
+        let text = Message::one(extractor.text)?;
+        Some((text, Self { message: message.clone(), values: extractor.values }))
     }
 
     /// Returns a message made from the text, with the values back in their places.

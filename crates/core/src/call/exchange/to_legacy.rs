@@ -265,7 +265,7 @@ enum HandshakeOutcome {
 async fn greet(bridge: &Arc<Bridge>, request: &Message) -> Result<HandshakeOutcome, Error> {
     let failures = bridge.calls.renewal.failures();
     let _turn = bridge.calls.renewal.turn().await;
-    if bridge.road(request) == TranslationRoute::Direct {
+    if bridge.translation_route(request) == TranslationRoute::Direct {
         return Ok(HandshakeOutcome::Modern);
     }
     if bridge.server.protocol().legacy_server.is_some() && bridge.server.session().initialize().is_some() {
