@@ -333,9 +333,17 @@ async fn http_sse(audience: &Arc<impl Audience>) {
                     }
                     std::future::pending::<()>().await;
                 };
+                // A stream that names no endpoint in time may stay open for ever, but is of no use.
+                let unnamed = async {
+                    sleep(audience.timeouts().idle).await;
+                    if !matches!(*listener.stream.borrow(), SseStream::Opening) {
+                        std::future::pending::<()>().await;
+                    }
+                };
                 tokio::select! {
                     () = reading => {}
                     () = renewing => {}
+                    () = unnamed => {}
                 }
                 if matches!(*listener.stream.borrow(), SseStream::Down(_)) {
                     listener.close();

@@ -481,6 +481,9 @@ impl Content {
         const MARK: &[u8] = b"\xef\xbb\xbf";
         let is_enough = bytes.len() >= MAX_PREFIX_BYTES;
         let bytes = bytes.get(..MAX_PREFIX_BYTES).unwrap_or(bytes);
+        if bytes.len() < MARK.len() && MARK.starts_with(bytes) {
+            return None;
+        }
         let text = bytes.strip_prefix(MARK).unwrap_or(bytes).trim_ascii_start();
         let Some(first) = text.first() else { return is_enough.then_some(self) };
         match first {
@@ -490,7 +493,7 @@ impl Content {
             b':' => Some(Self::Events),
             _ if self == Self::Events => Some(Self::Events),
             _ if FIELDS.iter().any(|field| text.starts_with(field)) => Some(Self::Events),
-            _ if !is_enough && FIELDS.iter().chain(&[MARK]).any(|field| field.starts_with(text)) => None,
+            _ if !is_enough && FIELDS.iter().any(|field| field.starts_with(text)) => None,
             _ => Some(self),
         }
     }
@@ -531,11 +534,11 @@ mod tests {
     use super::*;
     use crate::wire::spool::tests::storage;
 
-    fn decode(content_type: Option<&str>, chunks: &[&str], clean: bool) -> Vec<String> {
+    fn decode(content_type: Option<&str>, chunks: &[impl AsRef<[u8]>], clean: bool) -> Vec<String> {
         let mut decoder = Decoder::new(content_type, 1000, &storage());
         let mut messages = Vec::new();
         for chunk in chunks {
-            decoder.feed(Bytes::copy_from_slice(chunk.as_bytes())).unwrap();
+            decoder.feed(Bytes::copy_from_slice(chunk.as_ref())).unwrap();
             messages.extend(std::iter::from_fn(|| decoder.next()));
         }
         decoder.finish(clean);
@@ -565,6 +568,35 @@ mod tests {
             assert_eq!(decode(content_type, &[body], true), expected, "{content_type:?} {body}");
             let bytes: Vec<_> = body.split_inclusive(|_| true).collect();
             assert_eq!(decode(content_type, &bytes, true), expected, "{content_type:?} {body} byte by byte");
+        }
+    }
+
+    /// The first bytes may come one by one, also those of a byte order mark.
+    #[test]
+    fn bodies_are_judged_alike_however_their_first_bytes_are_cut() {
+        let labels = [None, Some("application/json"), Some("application/x-ndjson"), Some("text/event-stream")];
+        for (content_type, mark, space) in labels
+            .into_iter()
+            .flat_map(|label| ["", "\u{feff}"].map(|mark| (label, mark)))
+            .flat_map(|(label, mark)| ["", " ", "\r\n"].map(|space| (label, mark, space)))
+        {
+            for (body, expected) in [
+                (TWO.to_owned(), &[TWO][..]),
+                (format!("[{TWO}]"), &[TWO]),
+                (format!("data: {TWO}\n\n"), &[TWO]),
+                (format!(": comment\ndata: {TWO}\n\n"), &[TWO]),
+            ] {
+                // An event stream's field names stand at the beginning of a line.
+                if space == " " && !body.starts_with(['{', '[', ':']) {
+                    continue;
+                }
+                let body = format!("{mark}{space}{body}");
+                for cut in 0..body.len().min(12) {
+                    let (before, after) = body.as_bytes().split_at(cut);
+                    let found = decode(content_type, &[before, after], true);
+                    assert_eq!(found, expected, "{content_type:?} {body:?} cut at {cut}");
+                }
+            }
         }
     }
 

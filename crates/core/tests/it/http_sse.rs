@@ -1,5 +1,7 @@
 //! HTTP+SSE, the transport of 2024-11-05, and its detection (R50–R56).
 
+use std::time::Duration;
+
 use mcp_gangway_core::TransportMode;
 
 use crate::support::{Client, Exchange, INITIALIZED, Server, call, cancel, request, response};
@@ -106,6 +108,28 @@ async fn r53_a_lost_stream_fails_open_requests_and_is_reopened() {
     assert_eq!(taken(&mut server, "/two").await, call("2"));
     second.event(&response("2", "{}")).await;
     client.expect(response("2", "{}")).await;
+    client.finish(&mut server).await;
+}
+
+/// Such a stream may stay open and busy for ever, so it must not be the last one.
+#[tokio::test]
+async fn r50_a_stream_that_names_no_endpoint_in_time_is_replaced() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.transport = TransportMode::Sse;
+    config.timeouts.idle = Duration::from_millis(500);
+    config.timeouts.reconnect = Duration::from_millis(1);
+    server.expect_get();
+    let mut client = Client::start(config);
+    client.initialize().await;
+    let mut nameless = server.get().await;
+    nameless.sse().await;
+    nameless.chunk(": hello\n\n").await;
+    let failure = client.expect_error(r#""init""#).await;
+    assert!(failure.kind() == "timeout" && !failure.may_have_run(), "{failure:?}");
+    let mut stream = stream(&mut server, "/m").await;
+    client.initialize().await;
+    handshake(&mut server, &mut client, &mut stream, "/m").await;
     client.finish(&mut server).await;
 }
 

@@ -42,8 +42,8 @@ use crate::{Config, HeaderSource, Proxy, TransportMode, http::in_memory::Network
 
 /// The longest time that the bridge waits for a silent server.
 const IDLE: Duration = Duration::from_secs(10);
-/// The deadline for responses once the server has no more delays. It covers the waits between retries, once in a
-/// handshake and once for the messages that waited for it. Each further handshake adds the same time.
+/// The time for responses once the server has no more delays, if none waits for another: the waits between retries, once
+/// in a handshake and once for the messages that waited for it. See [`client::patience`].
 const PATIENCE: Duration = Duration::from_secs(150);
 /// The deadline for the bridge to end after the end of stdin.
 const END: Duration = Duration::from_secs(15);
@@ -84,7 +84,7 @@ async fn play(settings: &Settings, steps: Vec<client::Step>, server: &Arc<Server
     let mut bridge = tokio::spawn(crate::run(settings.config(), input, output, stopped));
     let mut client = Client::new(stdin, stdout, Arc::clone(server), Arc::clone(promise));
 
-    let patience = PATIENCE * (1 + client::handshakes(&steps));
+    let patience = client::patience(&steps, settings);
     let ask = async {
         for step in steps {
             client.take(step).await;
@@ -240,6 +240,8 @@ mod tests {
             &[0x01, 0x00, 0x03, 0x00, 0x2d, 0x2d, 0x32, 0x00, 0x00, 0x00, 0xd7, 0xd7, 0xd7, 0xd7, 0x22, 0x75, 0x72, 0x69, 0x22, 0x3a, 0x00, 0x02, 0x00, 0x03, 0x00, 0x00]),
         ("a call is sent again although a gateway's refusal has its result in it",
             &[0xff, 0xfe, 0x02, 0x00, 0x00, 0x02, 0xfa, 0x63, 0x61, 0x70, 0x61, 0x62, 0x69, 0x6c, 0x69, 0x74, 0x69, 0x00, 0x04]),
+        ("all requests wait one after another for a stream that names no endpoint, one permit for all",
+            b"\xef\x00\x14\x00rrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrr\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x8b\xfa\xff\xff\xd5\xff\x00\x00\x14\x00\x00\x00"),
     ];
 
     #[test]

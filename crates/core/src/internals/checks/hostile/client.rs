@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     super::members::Members,
-    Promise, SECRET, Settings, lock,
+    IDLE, PATIENCE, Promise, SECRET, Settings, lock,
     script::Script,
     server::{Server, key_in},
 };
@@ -57,15 +57,21 @@ pub(super) fn steps(script: &mut Script, settings: &Settings) -> Vec<Step> {
     steps
 }
 
-/// Counts the handshakes. Later messages wait for each.
-pub(super) fn handshakes(steps: &[Step]) -> u32 {
-    let is_handshake = |step: &&Step| {
-        let What::Line(line) = &step.what else { return false };
-        [&b"\"initialize\""[..], b"notifications/initialized"]
-            .iter()
-            .any(|name| memchr::memmem::find(line, name).is_some())
-    };
-    u32::try_from(steps.iter().filter(is_handshake).count()).unwrap_or(u32::MAX)
+/// Returns the deadline for the responses to these steps: [`PATIENCE`] once, and again for each handshake, as later
+/// messages wait for it. Each request may also wait for all before it, if as many are open as may be.
+pub(super) fn patience(steps: &[Step], settings: &Settings) -> Duration {
+    let lines = steps.iter().filter_map(|step| match &step.what {
+        What::Line(line) => Some(line.as_slice()),
+        What::Cancel(_) | What::Answer => None,
+    });
+    let count = |line: &[u8], name: &str| memchr::memmem::find_iter(line, name).count();
+    let (mut handshakes, mut requests) = (0, 0);
+    for line in lines {
+        handshakes += count(line, "\"initialize\"") + count(line, "notifications/initialized");
+        requests += count(line, "\"id\":");
+    }
+    let times = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    PATIENCE * times(1 + handshakes) + IDLE * times(requests / settings.concurrency)
 }
 
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
