@@ -46,13 +46,38 @@ pub(crate) fn read(from: &str, path: &Path, time: Time) -> Result<Vec<u8>, Error
     read.map_err(|error| Error::config(format!("{from}: cannot read {}: {error}", path.display())))
 }
 
-/// Reads a text file.
+/// Reads a text file in UTF-8, or in UTF-16 with a byte order mark, as PowerShell writes it.
 ///
 /// # Errors
-/// As for [`read`], or the text is not UTF-8.
+/// As for [`read`], or the text is neither.
 pub(crate) fn read_text(from: &str, path: &Path, time: Time) -> Result<String, Error> {
-    let no_text = |_| Error::config(format!("{from}: cannot read {}: it is not UTF-8 text", path.display()));
-    String::from_utf8(read(from, path, time)?).map_err(no_text)
+    text(read(from, path, time)?)
+        .ok_or_else(|| Error::config(format!("{from}: cannot read {}: it is not UTF-8 or UTF-16 text", path.display())))
+}
+
+/// Reads a file in PEM form. The text around the certificates may be in any encoding that contains ASCII.
+///
+/// # Errors
+/// As for [`read`].
+pub(crate) fn read_pem(from: &str, path: &Path) -> Result<Vec<u8>, Error> {
+    let bytes = read(from, path, Time::First)?;
+    Ok(text(bytes.clone()).map_or(bytes, String::into_bytes))
+}
+
+/// Returns the text without its byte order mark.
+fn text(bytes: Vec<u8>) -> Option<String> {
+    let utf16 = |unit: fn([u8; 2]) -> u16| {
+        let (units, rest) = bytes.get(2..)?.as_chunks();
+        rest.is_empty().then(|| String::from_utf16(&units.iter().copied().map(unit).collect::<Vec<_>>()).ok())?
+    };
+    match *bytes {
+        [0xff, 0xfe, ..] => utf16(u16::from_le_bytes),
+        [0xfe, 0xff, ..] => utf16(u16::from_be_bytes),
+        _ => {
+            let text = String::from_utf8(bytes).ok()?;
+            Some(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+        }
+    }
 }
 
 fn read_now(path: &PathBuf, time: Time) -> io::Result<Vec<u8>> {
@@ -95,6 +120,30 @@ mod tests {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
+
+    #[test]
+    fn text_files_may_be_utf_8_or_utf_16_with_a_byte_order_mark() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        let utf16 =
+            |unit: fn(u16) -> [u8; 2]| "\u{feff}A: \u{fc}\r\n".encode_utf16().flat_map(unit).collect::<Vec<u8>>();
+        for bytes in [
+            "A: \u{fc}\r\n".as_bytes().to_vec(),
+            "\u{feff}A: \u{fc}\r\n".as_bytes().to_vec(),
+            utf16(u16::to_le_bytes),
+            utf16(u16::to_be_bytes),
+        ] {
+            fs::write(&file, &bytes).unwrap();
+            assert_eq!(read_text("x", &file, Time::First).unwrap(), "A: \u{fc}\r\n", "{bytes:?}");
+            assert_eq!(read_pem("x", &file).unwrap(), "A: \u{fc}\r\n".as_bytes(), "{bytes:?}");
+        }
+        for bytes in [&b"\xff"[..], b"\xff\xfeA", b"\xff\xfe\x00\xd8"] {
+            fs::write(&file, bytes).unwrap();
+            let line = read_text("x", &file, Time::First).unwrap_err().to_string();
+            assert!(line.contains("not UTF-8 or UTF-16"), "{line}");
+            assert_eq!(read_pem("x", &file).unwrap(), bytes);
+        }
+    }
 
     fn fifo(folder: &tempfile::TempDir) -> PathBuf {
         let path = folder.path().join("fifo");

@@ -106,7 +106,7 @@ impl Settings {
         }
 
         if let Some((from, path)) = path_or(typed.ca_cert, "--ca-cert", env, "TLS_CERT") {
-            config.tls.ca_certificates.push(files::read(from, &path, files::Time::First)?);
+            config.tls.ca_certificates.push(files::read_pem(from, &path)?);
         }
         config.tls.client = client_identity(typed.client_cert, typed.client_key, env)?;
         config.tls.insecure = typed.insecure || is_set(env, "INSECURE")?;
@@ -160,7 +160,7 @@ fn client_identity(
 ) -> Result<Option<ClientIdentity>, Error> {
     let certificate = path_or(certificate, "--client-cert", env, "TLS_CLIENT_CERT");
     let key = path_or(key, "--client-key", env, "TLS_CLIENT_KEY");
-    let read = |(from, path): (&str, PathBuf)| files::read(from, &path, files::Time::First);
+    let read = |(from, path): (&str, PathBuf)| files::read_pem(from, &path);
     match (certificate, key) {
         (Some(certificate), None) => {
             let both = read(certificate)?;

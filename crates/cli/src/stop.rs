@@ -5,11 +5,18 @@
 //! watch the bridge would then never end (R8). Rule: waiting costs nothing while nothing happens, if the system
 //! allows that.
 
-use std::io;
+use std::{io, time::Duration};
+
+use tokio::time::Instant;
+
+/// A launcher passes on a signal that the terminal sends to this process too. Within this time the same signal is such
+/// a copy.
+const COPY_TIME: Duration = Duration::from_millis(500);
 
 /// Starts to watch, and returns a future that resolves when the bridge should end soon.
 ///
-/// After it resolves, the next signal ends the process immediately. Call it on the runtime.
+/// After it resolves, the next signal ends the process immediately, unless it is a copy of the first. Call it on the
+/// runtime.
 ///
 /// # Errors
 /// The system does not let signals be watched.
@@ -17,17 +24,31 @@ pub(crate) fn requested() -> io::Result<impl Future<Output = ()>> {
     let mut signals = signals::Signals::watch()?;
     let parent = parent::Parent::watch();
     Ok(async move {
-        tokio::select! {
-            signal = signals.next() => tracing::info!("signal {signal} asks the bridge to end"),
-            () = parent.death() => tracing::info!("the parent process is gone; the bridge ends"),
-        }
-        tokio::spawn(async move { exit_at_once(signals.next().await) });
+        let first = tokio::select! {
+            signal = signals.next() => {
+                tracing::info!("signal {signal} asks the bridge to end");
+                Some(signal)
+            }
+            () = parent.death() => {
+                tracing::info!("the parent process is gone; the bridge ends");
+                None
+            }
+        };
+        let copies_end = Instant::now() + COPY_TIME;
+        tokio::spawn(async move {
+            loop {
+                let next = signals.next().await;
+                if Some(next) != first || Instant::now() > copies_end {
+                    exit_at_once(next);
+                }
+            }
+        });
     })
 }
 
 /// Ends the process as a signal would. A second signal means that the user does not want to wait for open requests.
 #[expect(clippy::exit, clippy::disallowed_methods, reason = "nothing may delay this exit, not even a stuck stdout")]
-fn exit_at_once(signal: i32) {
+fn exit_at_once(signal: i32) -> ! {
     std::process::exit(128 + signal)
 }
 

@@ -14,9 +14,11 @@ mod http1;
 pub(crate) mod in_memory;
 mod pool;
 mod proxy;
+mod proxy_exceptions;
 mod server_url;
 mod settings;
 mod ssrf_guard;
+mod system_proxy;
 mod tls;
 
 use std::{

@@ -57,17 +57,31 @@ fn r8_signal_cuts_the_drain_short() {
 
 #[test]
 fn second_signal_ends_the_process_with_the_signal_status() {
-    for (second, status) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+    for (first, second, status) in [(Signal::INT, Signal::TERM, 143), (Signal::TERM, Signal::INT, 130)] {
         let server = Server::start();
         let mut bridge = Bridge::start([&server.url("/mcp"), "--log-level", "info"]);
         bridge.ask(INITIALIZE);
         bridge.send(&request(7, "hang"));
         server.wait_for(|request| request.calls("hang"));
-        bridge.signal(Signal::TERM);
+        bridge.signal(first);
         bridge.wait_for_log("asks the bridge to end");
         bridge.signal(second);
         assert_eq!(bridge.end(LIMIT).status.code(), Some(status));
     }
+}
+
+/// A launcher passes on a signal that the terminal has sent to the bridge too.
+#[test]
+fn copy_of_a_signal_is_not_a_second_signal() {
+    let server = Server::start();
+    let mut bridge = Bridge::start([&server.url("/mcp"), "--log-level", "info"]);
+    bridge.ask(INITIALIZE);
+    bridge.send(&request(7, "hang"));
+    server.wait_for(|request| request.calls("hang"));
+    bridge.signal(Signal::INT);
+    bridge.wait_for_log("asks the bridge to end");
+    bridge.signal(Signal::INT);
+    assert_eq!(bridge.end(GRACE).status.code(), Some(0));
 }
 
 #[test]

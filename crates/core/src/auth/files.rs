@@ -16,15 +16,20 @@ use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
+    thread,
     time::Duration,
 };
 
+use tempfile::NamedTempFile;
 use tokio::{task::spawn_blocking, time::timeout};
 
 /// The largest file that is read, in bytes. No record is larger.
 const MAX_SIZE: u64 = 4 << 20;
 /// The longest wait for a file system.
 const LONGEST: Duration = Duration::from_secs(5);
+/// How often a file is replaced until the system permits it, and the time between the tries.
+const REPLACE_TRIES: u32 = 50;
+const REPLACE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The folder, which may not exist yet.
 #[derive(Clone, Debug)]
@@ -86,15 +91,10 @@ impl Folder {
         self.within(name, move |path| {
             folder.make()?;
             // tempfile makes files that only their owner can access.
-            let mut file = tempfile::NamedTempFile::new_in(&folder.0.path)?;
+            let mut file = NamedTempFile::new_in(&folder.0.path)?;
             file.write_all(&text)?;
             file.as_file().sync_all()?;
-            if replaces {
-                file.persist(path)?
-            } else {
-                file.persist_noclobber(path)?
-            };
-            Ok(())
+            if replaces { replace(file, path) } else { file.persist_noclobber(path).map(drop).map_err(Into::into) }
         })
         .await
     }
@@ -199,6 +199,21 @@ impl Folder {
     }
 }
 
+/// Moves a complete file into its place. Windows refuses that while another process has the old file open, so it is
+/// tried again for a short time.
+fn replace(mut file: NamedTempFile, path: &Path) -> io::Result<()> {
+    for _ in 1..REPLACE_TRIES {
+        match file.persist(path) {
+            Err(refused) if cfg!(windows) && refused.error.kind() == io::ErrorKind::PermissionDenied => {
+                file = refused.file;
+                thread::sleep(REPLACE_PAUSE);
+            }
+            ended => return ended.map(drop).map_err(Into::into),
+        }
+    }
+    file.persist(path).map(drop).map_err(Into::into)
+}
+
 /// Opens a regular file of the user, and nothing else.
 fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     #[cfg(unix)]
@@ -247,7 +262,7 @@ mod tests {
     #[tokio::test]
     async fn non_regular_files_are_neither_read_nor_followed() {
         let (home, folder) = folder();
-        let outside = tempfile::NamedTempFile::new().unwrap();
+        let outside = NamedTempFile::new().unwrap();
         fs::write(outside.path(), "another's").unwrap();
         let at = |name: &str| home.path().join(name);
         mknodat(CWD, at("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();

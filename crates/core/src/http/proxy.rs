@@ -27,6 +27,8 @@ use tower_service::Service;
 use super::{
     USER_AGENT,
     connect::{ConnectFailure, Direct, Names, NetworkStream, NoAddress, bare_host},
+    proxy_exceptions::ProxyExceptions,
+    system_proxy,
 };
 use crate::{http::Proxy, secrets::Concealed};
 
@@ -39,6 +41,7 @@ type SocksError = <SocksV5<Direct> as Service<Uri>>::Error;
 #[derive(Debug)]
 pub(super) struct Proxies {
     matcher: Matcher,
+    exceptions: ProxyExceptions,
     /// The credentials of the proxies used for `http` and for `https` servers.
     to_http: OnceLock<Concealed>,
     to_https: OnceLock<Concealed>,
@@ -46,19 +49,23 @@ pub(super) struct Proxies {
 
 impl Proxies {
     pub(super) fn new(proxy: &Proxy) -> Self {
-        let matcher = match proxy {
-            Proxy::System => Matcher::from_system(),
-            Proxy::None => Matcher::builder().build(),
+        let (matcher, exceptions) = match proxy {
+            Proxy::System => {
+                let (proxy, exceptions) = system_proxy::read();
+                (Matcher::builder().http(proxy.http).https(proxy.https).all(proxy.all), exceptions)
+            }
+            Proxy::None => (Matcher::builder(), ProxyExceptions::default()),
             Proxy::Url { url, except } => {
-                Matcher::builder().all(url.as_url().as_str()).no(except.as_deref().unwrap_or_default()).build()
+                let exceptions = ProxyExceptions::parse(except.as_deref().unwrap_or_default());
+                (Matcher::builder().all(url.as_url().as_str()), exceptions)
             }
         };
-        Self { matcher, to_http: OnceLock::new(), to_https: OnceLock::new() }
+        Self { matcher: matcher.build(), exceptions, to_http: OnceLock::new(), to_https: OnceLock::new() }
     }
 
     /// Returns the route to this URI, if it goes through a proxy.
     pub(super) fn between(&self, uri: &Uri) -> Option<ProxyRoute> {
-        let proxy = self.matcher.intercept(uri)?;
+        let proxy = self.matcher.intercept(uri).filter(|_| !self.exceptions.contain(uri))?;
         let concealed = if uri.scheme() == Some(&Scheme::HTTP) { &self.to_http } else { &self.to_https };
         concealed.get_or_init(|| concealed_of(&proxy));
         Some(match proxy.uri().scheme_str() {

@@ -9,6 +9,7 @@ use crate::{
     http::{ClientIdentity, Tls as Settings, UriWithoutQuery},
 };
 use std::{
+    io,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -30,7 +31,12 @@ use rustls::{
     sign::CertifiedKey,
 };
 use rustls_platform_verifier::Verifier;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    runtime::Handle,
+    sync::oneshot,
+    task::spawn_blocking,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::connect::BoxError;
@@ -56,11 +62,16 @@ impl TlsSetup {
     /// The host is not a valid name or address for TLS, or the handshake failed.
     pub(super) async fn secure<S>(&self, host: &str, stream: S) -> Result<TlsStream<S>, BoxError>
     where
-        S: AsyncRead + AsyncWrite + Unpin,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let name = ServerName::try_from(host.to_owned())?;
         let connector = self.connector.get_or_init(|| self.connector()).as_ref().map_err(Clone::clone)?;
-        Ok(connector.connect(name, stream).await?)
+        let handshake = connector.connect(name, stream);
+        Ok(if SYSTEM_VERIFIER_BLOCKS && matches!(*self.trust, Trust::System { .. }) {
+            on_another_thread(handshake).await?
+        } else {
+            handshake.await?
+        })
     }
 
     fn connector(&self) -> Result<TlsConnector, TlsError> {
@@ -74,6 +85,27 @@ impl TlsSetup {
         config.alpn_protocols = self.versions.iter().map(|version| version.to_vec()).collect();
         Ok(Arc::new(config).into())
     }
+}
+
+/// True if the system's verifier may ask the network during a handshake, for example whether a certificate was revoked,
+/// and blocks its thread for seconds meanwhile.
+const SYSTEM_VERIFIER_BLOCKS: bool = cfg!(any(windows, target_os = "macos"));
+
+/// Runs a future on a thread of its own. Stops it if the returned future is dropped.
+async fn on_another_thread<T: Send + 'static>(
+    future: impl Future<Output = io::Result<T>> + Send + 'static,
+) -> io::Result<T> {
+    let (_caller, caller_left) = oneshot::channel::<()>();
+    let runtime = Handle::current();
+    let work = move || {
+        runtime.block_on(async {
+            tokio::select! {
+                done = future => done,
+                _ = caller_left => Err(io::ErrorKind::Interrupted.into()),
+            }
+        })
+    };
+    spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -438,5 +470,46 @@ impl ServerCertVerifier for CertificateVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{thread, time::Instant};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn blocking_handshake_on_another_thread_leaves_this_one_free() {
+        let is_free = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&is_free);
+        let handshake = on_another_thread(async move {
+            let begun = Instant::now();
+            while !seen.load(Ordering::Relaxed) {
+                if begun.elapsed() > Duration::from_secs(30) {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        });
+        let other_work = async { is_free.store(true, Ordering::Relaxed) };
+        tokio::join!(handshake, other_work).0.unwrap();
+    }
+
+    #[tokio::test]
+    async fn handshake_on_another_thread_ends_with_its_caller() {
+        let (held, mut gone) = oneshot::channel::<()>();
+        let handshake = on_another_thread(async move {
+            std::future::pending::<()>().await;
+            drop(held);
+            Ok(())
+        });
+        tokio::select! {
+            _ = handshake => unreachable!("it never ends"),
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+        }
+        // The channel closes when the handshake's future is dropped.
+        (&mut gone).await.unwrap_err();
     }
 }
