@@ -1,5 +1,6 @@
 //! Defines the command line. `settings` interprets it.
 
+mod bundle;
 #[cfg(feature = "oauth")]
 mod sign_in;
 
@@ -10,17 +11,33 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+pub(crate) use self::bundle::BundleArgs;
 #[cfg(feature = "oauth")]
 pub(crate) use self::sign_in::SignInArgs;
 
-const USAGE: &str = if cfg!(feature = "oauth") {
-    "mcp-gangway [OPTIONS] URL
-       mcp-gangway login|logout|status [OPTIONS] URL"
-} else {
-    "mcp-gangway [OPTIONS] URL"
-};
+/// The command that shows this help.
+pub(crate) const HELP: &str = "mcp-gangway --help";
 
-const EXAMPLES: &str = r#"Examples:
+#[cfg(feature = "oauth")]
+pub(crate) const USAGE: &str = "mcp-gangway [OPTIONS] URL
+       mcp-gangway login|logout|status [OPTIONS] URL
+       mcp-gangway bundle [OPTIONS] [URL]
+       mcp-gangway completions SHELL
+       mcp-gangway man";
+#[cfg(not(feature = "oauth"))]
+pub(crate) const USAGE: &str = "mcp-gangway [OPTIONS] URL
+       mcp-gangway bundle [OPTIONS] [URL]
+       mcp-gangway completions SHELL
+       mcp-gangway man";
+
+/// The rest of the help, as sections: a title with a colon, then indented lines. The manual page has them too.
+pub(crate) const SECTIONS: &str = r#"Commands:
+  login, logout, status  sign in ahead of time, sign out, show the sign-in; same options
+  bundle                 write an extension for Claude Desktop (.mcpb); see bundle --help
+  completions            print completions for bash, zsh, fish, powershell or elvish
+  man                    print the manual page
+
+Examples:
   mcp-gangway https://example.com/mcp
   mcp-gangway --header 'Authorization: Bearer ${TOKEN}' https://example.com/mcp
   MCP_AUTH='Bearer eyJhb…' mcp-gangway http://localhost:4444/servers/UUID/mcp
@@ -32,6 +49,7 @@ In an MCP client's configuration:
 
 Environment:
   A variable above, like [$MCP_AUTH], applies if its option is not given; empty means unset.
+  MCP_BEARER_TOKEN                    a token; sent as 'Authorization: Bearer TOKEN'
   MCP_HEADERS                         headers for the server, one per line, as for --header
   HTTPS_PROXY, HTTP_PROXY, ALL_PROXY  the proxy, if --proxy is not given
   NO_PROXY                            hosts to reach without a proxy
@@ -51,7 +69,7 @@ Exit status:
     name = "mcp-gangway",
     version,
     override_usage = USAGE,
-    after_help = EXAMPLES,
+    after_help = SECTIONS,
     args_override_self = true,
     max_term_width = 100
 )]
@@ -186,24 +204,29 @@ pub(crate) struct Args {
     pub(crate) sign_in: SignInArgs,
 }
 
-/// Describes a clap error in one line. Clap's own text is longer and quotes the arguments, for example the second
-/// half of an unquoted `--auth Bearer TOKEN`.
-pub(crate) fn explain(error: &clap::Error) -> String {
+/// Returns the argument that a clap error is about, without a value.
+pub(crate) fn culprit(error: &clap::Error) -> &str {
     let culprit = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(text)) => text.as_str(),
         _ => "an argument",
     };
     // The text after the equals sign is a value.
-    let option = culprit.split('=').next().unwrap_or_default();
+    culprit.split('=').next().unwrap_or_default()
+}
+
+/// Describes a clap error in one line, which names the command that shows the help. Clap's own text is longer and
+/// quotes the arguments, for example the second half of an unquoted `--auth Bearer TOKEN`.
+pub(crate) fn explain(error: &clap::Error, help: &str) -> String {
+    let option = culprit(error);
     let what = match error.kind() {
         ErrorKind::UnknownArgument if option.starts_with('-') => format!("there is no option {option}"),
         ErrorKind::UnknownArgument => {
             "one argument too many; put quotes around a value that contains a space, as in --auth 'Bearer TOKEN'".into()
         }
-        ErrorKind::InvalidValue => format!("{culprit} needs a value"),
+        ErrorKind::InvalidValue => format!("{option} needs a value"),
         ErrorKind::TooManyValues => format!("{option} takes no value"),
         ErrorKind::InvalidUtf8 => "an argument is not UTF-8 text".into(),
         kind => format!("{option}: {kind}"),
     };
-    format!("{what} (see mcp-gangway --help)")
+    format!("{what} (see {help})")
 }

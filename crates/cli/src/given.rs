@@ -37,9 +37,11 @@ impl Given {
     }
 }
 
-/// Returns the variable's value, unless it is empty.
+/// Returns the variable's value, unless it is empty. Some hosts of bundles leave `${user_config.NAME}` in place of a
+/// setting that the user did not make, which counts as empty too.
 pub(crate) fn variable(env: &Environment, name: &str) -> Option<OsString> {
-    env(name).filter(|value| !value.is_empty())
+    let is_unset = |value: &str| value.starts_with("${user_config.") && value.ends_with('}');
+    env(name).filter(|value| !value.is_empty() && !value.to_str().is_some_and(is_unset))
 }
 
 pub(crate) fn text_variable(env: &Environment, name: &str) -> Result<Option<Given>, Error> {

@@ -116,11 +116,16 @@ impl Headers {
         if let Some(given) = text_variable(&self.env, "MCP_HEADERS")? {
             collector.set_lines(&given)?;
         }
-        if self.auth.is_none()
-            && self.command.is_none()
-            && let Some(given) = text_variable(&self.env, "MCP_AUTH")?
-        {
-            collector.set_whole_authorization(&given)?;
+        if self.auth.is_none() && self.command.is_none() {
+            if let Some(given) = text_variable(&self.env, "MCP_AUTH")? {
+                collector.set_whole_authorization(&given)?;
+            } else if let Some(mut given) = text_variable(&self.env, "MCP_BEARER_TOKEN")? {
+                // Many users paste the scheme too.
+                let token = unquoted(&given.text);
+                let has_scheme = token.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("bearer "));
+                given.text = if has_scheme { token.to_owned() } else { format!("Bearer {token}") };
+                collector.set_whole_authorization(&given)?;
+            }
         }
         if let Some(given) = given.as_ref().filter(|_| !self.is_command_typed) {
             collector.set_authorization(given)?;
@@ -397,6 +402,30 @@ mod tests {
         }
         assert_eq!(config(&["--header", "If-Match: \"a\""], &[]).unwrap().headers()["if-match"], "\"a\"");
         assert_eq!(config(&[], &[("MCP_AUTH", "\"Bearer t\"")]).unwrap().headers()["authorization"], "Bearer t");
+    }
+
+    #[test]
+    fn bearer_token_is_sent_with_its_scheme_unless_there_is_another_authorization() {
+        const NAME: &str = "MCP_BEARER_TOKEN";
+
+        let sent = |args: &[&str], env: &[(&str, &str)]| {
+            let config = config(args, env).unwrap();
+            config.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned())
+        };
+        for (value, expected) in [
+            ("t", Some("Bearer t")),
+            (" 't' ", Some("Bearer t")),
+            ("Bearer t", Some("Bearer t")),
+            ("bearer t", Some("bearer t")),
+            ("", None),
+            ("${user_config.token}", None),
+        ] {
+            assert_eq!(sent(&[], &[(NAME, value)]).as_deref(), expected, "{value}");
+        }
+        assert_eq!(sent(&[], &[(NAME, "t"), ("MCP_AUTH", "Basic u")]).unwrap(), "Basic u");
+        assert_eq!(sent(&["--auth", "Basic u"], &[(NAME, "t")]).unwrap(), "Basic u");
+        let error = config(&[], &[(NAME, "${TOKEN}")]).unwrap_err().to_string();
+        assert!(error.starts_with(NAME), "{error}");
     }
 
     #[test]

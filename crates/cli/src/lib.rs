@@ -11,27 +11,39 @@
 //! - the log (`logging`)
 //! - signals and the parent's death (`stop`)
 //! - the exit status
+//! - subcommands without a server: bundles for Claude Desktop (`bundle`), shell completions (`completions`), the manual
+//!   page (`manual`)
 //!
-//! Rules: stdout carries only JSON-RPC, apart from `--help` and `--version`; a user's mistake is one line on stderr
+//! Rules: the bridge's stdout carries only JSON-RPC, apart from `--help` and `--version`; a user's mistake is one line on stderr
 //! and exit status 2; an unusable stderr can neither end nor block the bridge.
 
 mod args;
 #[cfg(feature = "oauth")]
 mod browser;
+mod bundle;
 mod command;
+mod completions;
 pub mod embedded;
 mod files;
 mod given;
 mod headers;
 mod hints;
 mod logging;
+mod manual;
 mod peers;
 mod settings;
 #[cfg(feature = "oauth")]
 mod sign_in;
 mod stop;
 
-use std::{env, ffi::OsString, io, panic, process::ExitCode, sync::Arc};
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, Write as _},
+    panic,
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::Parser;
 use mcp_gangway_core::{stdio, text::shown};
@@ -49,9 +61,12 @@ use crate::{args::Args, settings::Settings};
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     #[cfg_attr(not(feature = "oauth"), expect(unused_mut, reason = "there are no subcommands"))]
     let mut args: Vec<_> = args.into_iter().collect();
+    report_panics();
+    if let Some(done) = run_without_server(&args) {
+        return done.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS);
+    }
     #[cfg(feature = "oauth")]
     let command = Command::take(&mut args);
-    report_panics();
     let translated = match peers::translated(args) {
         Ok(translated) => translated,
         Err(mistake) => return Failure::usage(mistake).report(),
@@ -64,7 +79,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             let _ = page.print();
             return ExitCode::SUCCESS;
         }
-        Err(error) => return Failure::usage(args::explain(&error)).report(),
+        Err(error) => return Failure::usage(args::explain(&error, args::HELP)).report(),
     };
     let environment: Environment = Arc::new(move |name| {
         let own = variables.iter().find(|(own, _)| *own == name);
@@ -85,7 +100,30 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Runs a subcommand instead of the bridge.
+/// Runs a subcommand that needs no server, if one directly follows the program's name.
+fn run_without_server(args: &[OsString]) -> Option<Result<(), Failure>> {
+    let [_, name, rest @ ..] = args else { return None };
+    Some(match (name.to_str()?, rest) {
+        ("bundle", rest) => bundle::run(rest),
+        ("completions", rest) => completions::run(rest),
+        ("complete", rest) => completions::complete(rest),
+        ("man", []) => print(&manual::page()),
+        ("man", _) => Err(Failure::usage("man takes no arguments; run 'mcp-gangway man | man -l -'".to_owned())),
+        _ => return None,
+    })
+}
+
+/// Prints a page. Its reader may stop early.
+fn print(page: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(page.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::system("cannot write to stdout", &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Runs a subcommand for a server instead of the bridge.
 #[cfg(feature = "oauth")]
 fn follow(command: Command, settings: &Settings) -> Result<(), Failure> {
     logging::start(&settings.log)?;

@@ -310,7 +310,7 @@ mod tests {
     use mcp_gangway_core::Timeouts;
 
     use super::*;
-    use crate::args::explain;
+    use crate::args::{HELP, explain};
 
     const SERVER: &str = "http://localhost/mcp";
     const ID: &str = "0b6e4a1c9f5d4c2e8a7b3d1f5e9c8a70";
@@ -672,7 +672,7 @@ mod tests {
             (&["--insecure=hunter2"], "--insecure takes no value"),
         ] {
             let error = Args::try_parse_from([&["mcp-gangway"], args].concat()).err().unwrap();
-            let line = explain(&error);
+            let line = explain(&error, HELP);
             assert!(line.contains(part) && !line.contains("hunter2") && !line.contains('\n'), "{line}");
         }
     }

@@ -23,8 +23,8 @@ pub(crate) fn parsed<'py>(
     text: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    // Short texts repeat, such as names of members and methods, so they are made once.
-    let parser = PythonParse { allow_inf_nan: true, cache_mode: StringCacheMode::All, ..PythonParse::default() };
+    // Names of members repeat and are cached. Values are not, because they may be secrets.
+    let parser = PythonParse { allow_inf_nan: true, cache_mode: StringCacheMode::Keys, ..PythonParse::default() };
     match parser.python_parse(py, bytes) {
         Ok(value) => Ok(value),
         Err(_) => LOADS.import(py, "json", "loads")?.call1((text()?,)),

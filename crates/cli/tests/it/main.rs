@@ -11,10 +11,12 @@
     reason = "in a test, a panic is the report"
 )]
 
+mod bundle;
 mod log;
 #[cfg(target_os = "linux")]
 mod memory;
 mod mistakes;
+mod pages;
 mod reach;
 mod said;
 #[cfg(feature = "oauth")]

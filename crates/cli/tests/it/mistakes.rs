@@ -35,6 +35,9 @@ fn help() {
 
     Usage: mcp-gangway [OPTIONS] URL
            mcp-gangway login|logout|status [OPTIONS] URL
+           mcp-gangway bundle [OPTIONS] [URL]
+           mcp-gangway completions SHELL
+           mcp-gangway man
 
     Arguments:
       [URL]  Address of the MCP server, like https://example.com/mcp or unix:/run/mcp.sock:/mcp
@@ -139,6 +142,12 @@ fn help() {
           --state-folder <PATH>           Folder for stored sign-ins [$MCP_STATE_FOLDER] [default: in
                                           the user's folder for program state]
 
+    Commands:
+      login, logout, status  sign in ahead of time, sign out, show the sign-in; same options
+      bundle                 write an extension for Claude Desktop (.mcpb); see bundle --help
+      completions            print completions for bash, zsh, fish, powershell or elvish
+      man                    print the manual page
+
     Examples:
       mcp-gangway https://example.com/mcp
       mcp-gangway --header 'Authorization: Bearer ${TOKEN}' https://example.com/mcp
@@ -151,6 +160,7 @@ fn help() {
 
     Environment:
       A variable above, like [$MCP_AUTH], applies if its option is not given; empty means unset.
+      MCP_BEARER_TOKEN                    a token; sent as 'Authorization: Bearer TOKEN'
       MCP_HEADERS                         headers for the server, one per line, as for --header
       HTTPS_PROXY, HTTP_PROXY, ALL_PROXY  the proxy, if --proxy is not given
       NO_PROXY                            hosts to reach without a proxy
