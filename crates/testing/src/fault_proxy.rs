@@ -20,6 +20,7 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{ReadHalf, WriteHalf},
     },
+    sync::watch,
     task::{JoinHandle, JoinSet},
 };
 
@@ -56,8 +57,15 @@ pub struct Cut {
 /// The proxy. Dropping it ends it and all of its connections.
 pub struct FaultProxy {
     address: SocketAddr,
-    plan: Arc<Mutex<Plan>>,
+    state: Arc<State>,
     listening: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct State {
+    plan: Mutex<Plan>,
+    /// The number of connections that a fault ends and that are not closed yet.
+    closing: watch::Sender<usize>,
 }
 
 #[derive(Default)]
@@ -82,9 +90,9 @@ impl FaultProxy {
 
     /// Starts a proxy for a server, on the caller's listener.
     pub fn on(listener: TcpListener, server: SocketAddr) -> io::Result<Self> {
-        let (address, plan) = (listener.local_addr()?, Arc::<Mutex<Plan>>::default());
-        let listening = tokio::spawn(listen(listener, server, Arc::clone(&plan)));
-        Ok(Self { address, plan, listening })
+        let (address, state) = (listener.local_addr()?, Arc::<State>::default());
+        let listening = tokio::spawn(listen(listener, server, Arc::clone(&state)));
+        Ok(Self { address, state, listening })
     }
 
     /// Stops the proxy. When this returns, its port refuses connections.
@@ -100,22 +108,26 @@ impl FaultProxy {
 
     /// Starts to count bytes for this cut.
     pub fn arm(&self, cut: Cut) {
-        lock(&self.plan).follow(Plan { cut: Some(cut), ..Plan::default() });
+        self.state.plan().follow(Plan { cut: Some(cut), ..Plan::default() });
     }
 
-    /// Disarms the proxy. True if the fault had not yet occurred.
-    pub fn disarm(&self) -> bool {
-        lock(&self.plan).cut.take().is_some()
+    /// Disarms the proxy. True if the fault had not yet occurred. If it had, its connection is closed on return, so that
+    /// it does not hit the next request.
+    pub async fn disarm(&self) -> bool {
+        let is_armed = self.state.plan().cut.take().is_some();
+        // Cannot fail, because `self` owns the sender.
+        let _ = self.state.closing.subscribe().wait_for(|closing| *closing == 0).await;
+        is_armed
     }
 
     /// Starts to record the bytes that pass.
     pub fn record(&self) {
-        lock(&self.plan).follow(Plan { records: true, ..Plan::default() });
+        self.state.plan().follow(Plan { records: true, ..Plan::default() });
     }
 
     /// Returns the bytes that have passed since [`Self::record`]: requests, responses.
     pub fn recorded(&self) -> (Vec<u8>, Vec<u8>) {
-        let plan = lock(&self.plan).follow(Plan::default());
+        let plan = self.state.plan().follow(Plan::default());
         (plan.requests, plan.responses)
     }
 }
@@ -156,20 +168,34 @@ impl Plan {
     }
 }
 
-fn lock(plan: &Mutex<Plan>) -> MutexGuard<'_, Plan> {
-    plan.lock().unwrap_or_else(PoisonError::into_inner)
+impl State {
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts bytes as [`Plan::pass`] does, and a connection that the fault ends.
+    fn pass(&self, side: Side, bytes: &[u8], asked: &AtomicUsize) -> Option<(usize, Fault)> {
+        let mut plan = self.plan();
+        let cut = plan.pass(side, bytes, asked);
+        if matches!(cut, Some((_, Fault::Close | Fault::Reset))) {
+            self.closing.send_modify(|closing| *closing += 1);
+        }
+        cut
+    }
 }
 
-async fn listen(listener: TcpListener, server: SocketAddr, plan: Arc<Mutex<Plan>>) {
+async fn listen(listener: TcpListener, server: SocketAddr, state: Arc<State>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => if let Ok((bridge, _)) = accepted {
-                let plan = Arc::clone(&plan);
+                let state = Arc::clone(&state);
                 connections.spawn(async move {
                     // An unreachable server looks like one that hangs up at once.
-                    if let Ok(server) = TcpStream::connect(server).await {
-                        let _ = relay(bridge, server, &plan).await;
+                    if let Ok(server) = TcpStream::connect(server).await
+                        && relay(bridge, server, &state).await.is_err()
+                    {
+                        state.closing.send_modify(|closing| *closing -= 1);
                     }
                 });
             },
@@ -178,21 +204,22 @@ async fn listen(listener: TcpListener, server: SocketAddr, plan: Arc<Mutex<Plan>
     }
 }
 
-async fn relay(mut bridge: TcpStream, mut server: TcpStream, plan: &Mutex<Plan>) -> io::Result<()> {
-    bridge.set_nodelay(true)?;
-    server.set_nodelay(true)?;
+/// Relays both directions of a connection until they end, and closes it. The error is the fault that ended them.
+async fn relay(mut bridge: TcpStream, mut server: TcpStream, state: &State) -> Result<(), Fault> {
+    // Without it, the connection is only slower.
+    let _ = bridge.set_nodelay(true).and_then(|()| server.set_nodelay(true));
     let (from_bridge, to_bridge) = bridge.split();
     let (from_server, to_server) = server.split();
     let asked = AtomicUsize::default();
     let ended = tokio::try_join!(
-        pump(from_bridge, to_server, Side::Request, plan, &asked),
-        pump(from_server, to_bridge, Side::Response, plan, &asked),
+        pump(from_bridge, to_server, Side::Request, state, &asked),
+        pump(from_server, to_bridge, Side::Response, state, &asked),
     );
     if matches!(ended, Err(Fault::Reset)) {
-        bridge.set_zero_linger()?;
-        server.set_zero_linger()?;
+        let lingers = bridge.set_zero_linger().and_then(|()| server.set_zero_linger());
+        assert!(lingers.is_ok(), "the connection cannot be reset: {lingers:?}");
     }
-    Ok(())
+    ended.map(drop)
 }
 
 /// Forwards the bytes of one side until its end. The error is a fault that ends both directions.
@@ -200,7 +227,7 @@ async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     side: Side,
-    plan: &Mutex<Plan>,
+    state: &State,
     asked: &AtomicUsize,
 ) -> Result<(), Fault> {
     let mut buffer = vec![0; 16 << 10];
@@ -210,7 +237,7 @@ async fn pump(
         if !open {
             continue;
         }
-        let cut = lock(plan).pass(side, bytes, asked);
+        let cut = state.pass(side, bytes, asked);
         let (first, rest) = bytes.split_at(cut.map_or(count, |(passes, _)| passes));
         open = to.write_all(first).await.is_ok();
         match cut {

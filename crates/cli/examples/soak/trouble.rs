@@ -149,7 +149,7 @@ impl Trouble {
         let Place::Open { proxy, .. } = &self.place else { return };
         proxy.arm(Cut { side, after, fault });
         sleep(pause).await;
-        let happened = !proxy.disarm();
+        let happened = !proxy.disarm().await;
         if happened {
             self.count(format!("{fault:?}").to_lowercase());
         }

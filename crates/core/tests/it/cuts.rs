@@ -123,7 +123,7 @@ impl Lane {
         self.progress.clear();
         self.client.send(ask.line(&key)).await;
         let answer = self.answer(&key).await;
-        let broke = !self.proxy.disarm();
+        let broke = !self.proxy.disarm().await;
         Outcome { answer, runs: self.model.runs(&key), progress: std::mem::take(&mut self.progress), broke }
     }
 
