@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 INSTALLED = HERE.parents[1] / "target" / "interop"
 EVERYTHING = INSTALLED / "node_modules/@modelcontextprotocol/server-everything/dist"
 
-START_LIMIT = 45.0
+START_LIMIT = 240.0
 
 
 @dataclass

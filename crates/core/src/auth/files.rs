@@ -157,7 +157,11 @@ impl Folder {
         builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&self.0.path)
+        // A file in the place of a folder is not a file of that name in the folder.
+        builder.create(&self.0.path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => io::ErrorKind::NotADirectory.into(),
+            _ => error,
+        })
     }
 
     /// Checks that the folder is the user's, and removes write access of others. A folder that does not exist passes.

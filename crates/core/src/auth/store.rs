@@ -411,9 +411,12 @@ mod tests {
     async fn client_stays_bound_to_its_issuer_until_rebinding_is_requested() {
         let home = tempfile::tempdir().unwrap();
         let nowhere = tempfile::NamedTempFile::new().unwrap();
-        for (folder, outlives) in
-            [(None, false), (Some(nowhere.path().join("folder")), false), (Some(home.path().join("folder")), true)]
-        {
+        for (folder, outlives) in [
+            (None, false),
+            (Some(nowhere.path().to_owned()), false),
+            (Some(nowhere.path().join("folder")), false),
+            (Some(home.path().join("folder")), true),
+        ] {
             let store = Store::new(None, folder.clone());
             for (issuer, anew, bound) in [("a", false, "a"), ("b", false, "a"), ("b", true, "b"), ("a", false, "b")] {
                 assert_eq!(store.bind(&binding(issuer), anew).await.unwrap(), bound);
