@@ -78,7 +78,9 @@ class Bundle(NamedTuple):
         assert command
         # Hosts add the variables to a few of their own.
         env = {name: value for name, value in without_proxies().items() if not name.startswith("MCP_")}
-        return converse([command["command"], *command["args"]], server, env=env | command["env"], cwd=self.folder.parent)
+        return converse(
+            [command["command"], *command["args"]], server, env=env | command["env"], cwd=self.folder.parent
+        )
 
 
 def tool(mcpb: Path, *args: str | Path) -> str:
@@ -230,9 +232,9 @@ def test_programs_of_one_system_are_joined(mcpb: Path, tmp_path: Path) -> None:
     programs = {
         "darwin-x64/mcp-gangway": x64,
         "darwin-arm64/mcp-gangway": arm64,
-        "linux-x64/mcp-gangway": b"#!/bin/sh\necho x64 \"$@\"\n",
+        "linux-x64/mcp-gangway": b'#!/bin/sh\necho x64 "$@"\n',
         "linux-x64-musl/mcp-gangway": b"unused",
-        "linux-arm64-musl/mcp-gangway": b"#!/bin/sh\necho arm64 \"$@\"\n",
+        "linux-arm64-musl/mcp-gangway": b'#!/bin/sh\necho arm64 "$@"\n',
         "win32-x64/mcp-gangway.exe": b"MZ x64",
         "win32-arm64/mcp-gangway.exe": b"unused",
     }
@@ -271,7 +273,9 @@ def test_programs_of_one_system_are_joined(mcpb: Path, tmp_path: Path) -> None:
 
 
 def test_secrets_in_the_environment_are_not_written(tmp_path: Path) -> None:
-    env = os.environ | {name: "hunter2" for name in ("MCP_AUTH", "MCP_HEADERS", "MCP_BEARER_TOKEN", "MCP_CLIENT_SECRET")}
+    env = os.environ | {
+        name: "hunter2" for name in ("MCP_AUTH", "MCP_HEADERS", "MCP_BEARER_TOKEN", "MCP_CLIENT_SECRET")
+    }
     subprocess.run([PROGRAM, "bundle", URL], cwd=tmp_path, env=env, check=True, stdin=subprocess.DEVNULL, timeout=LIMIT)
     with zipfile.ZipFile(tmp_path / "mcp-example-com.mcpb") as archive:
         assert b"hunter2" not in archive.read("manifest.json")

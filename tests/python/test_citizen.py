@@ -415,14 +415,18 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+# Where the project's Python code is, with the scripts that pyproject.toml names.
+FOLDERS = ("python", "tests/python", "tests/packages", "bench/python", "packaging", "scripts")
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "arguments",
     [
         ("mypy", "--strict", str(REPOSITORY / "python" / "mcp_gangway")),
         ("mypy.stubtest", "mcp_gangway._native"),
-        ("ruff", "check", "python", "tests/python", "bench/python"),
-        ("ruff", "format", "--check", "python", "tests/python", "bench/python"),
+        ("ruff", "check", *FOLDERS),
+        ("ruff", "format", "--check", *FOLDERS),
     ],
     ids=["types", "stubs", "lints", "format"],
 )
