@@ -16,6 +16,7 @@ mod log;
 #[cfg(target_os = "linux")]
 mod memory;
 mod mistakes;
+#[cfg(unix)]
 mod pages;
 mod reach;
 mod said;

@@ -38,7 +38,6 @@ const LINES: &[(&[&str], &[&str])] = &[
     (&["completions", "e"], &["elvish"]),
 ];
 
-#[cfg(unix)]
 #[test]
 fn bash_completes_words_of_the_command_line() {
     let script = printed(&["completions", "bash"]);
@@ -58,7 +57,6 @@ fn bash_completes_words_of_the_command_line() {
 }
 
 /// `_describe` and `_files` need the line editor, so functions take their place.
-#[cfg(unix)]
 #[test]
 fn zsh_describes_words_of_the_command_line() {
     if !is_installed("zsh") {
@@ -81,7 +79,6 @@ fn zsh_describes_words_of_the_command_line() {
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn fish_completes_words_of_the_command_line() {
     if !is_installed("fish") {
@@ -112,7 +109,6 @@ fn completions_need_the_name_of_a_shell() {
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn manual_page_has_all_options_and_sections_and_groff_accepts_it() {
     let page = printed(&["man"]);
