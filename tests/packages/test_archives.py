@@ -198,7 +198,7 @@ def test_the_licences_cover_all_that_is_linked(platform: Platform, tmp_path: Pat
     named = {crate for head in heads for crate in head.partition(": ")[2].split(", ")}
     assert documents.linked(platform) <= named
     assert "The Rust standard library" in heads and ("musl libc" in heads) == (platform.libc == "musl")
-    # The build's own record in the binary misses nothing. It also has crates that only write code or that only the tests
+    # The build's own record in the binary misses nothing. It also has crates that only write code, or that only tests
     # use.
     recorded = audited(platform.binary)
     assert not recorded or documents.linked(platform) <= recorded
