@@ -14,8 +14,8 @@
 //! - subcommands without a server: bundles for Claude Desktop (`bundle`), shell completions (`completions`), the manual
 //!   page (`manual`)
 //!
-//! Rules: the bridge's stdout carries only JSON-RPC, apart from `--help` and `--version`; a user's mistake is one line on stderr
-//! and exit status 2; an unusable stderr can neither end nor block the bridge.
+//! Rules: the bridge's stdout carries only JSON-RPC, apart from `--help` and `--version`; a user's mistake is one line
+//! on stderr and exit status 2; an unusable stderr can neither end nor block the bridge.
 
 mod args;
 #[cfg(feature = "oauth")]
