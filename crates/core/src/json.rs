@@ -4,4 +4,6 @@
 pub(crate) mod nesting;
 pub(crate) mod scanner;
 pub(crate) mod splice;
+#[cfg(test)]
+pub(crate) mod values;
 mod wide;

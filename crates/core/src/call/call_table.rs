@@ -70,7 +70,7 @@ impl Pending {
 
     /// Returns the modern client's call that the message stands for.
     pub(crate) fn held(&self) -> Option<&Arc<OpenCall>> {
-        match &self.purpose.beside {
+        match &self.purpose.side_messages {
             SideMessageRecipient::Call(call) => Some(call),
             _ => None,
         }

@@ -87,7 +87,7 @@ async fn forward_notification(bridge: &Arc<Bridge>, message: Message, own: Optio
     if own.is_some_and(|own| own.is_answered()) && message.method() == "notifications/progress" {
         return;
     }
-    match own.map(|own| &own.purpose.beside) {
+    match own.map(|own| &own.purpose.side_messages) {
         Some(SideMessageRecipient::Subscription(acknowledged)) => {
             if message.method() == "notifications/subscriptions/acknowledged" {
                 acknowledged.notify_one();
@@ -137,7 +137,7 @@ async fn forward_to_modern(bridge: &Bridge, message: Message, held: Option<&Arc<
 
 /// Hands on a server request, if the client's protocol has server requests (R76).
 async fn forward_server_request(bridge: &Arc<Bridge>, message: Message, own: Option<&Arc<Pending>>) {
-    let held = match own.map(|own| (own.era(), &own.purpose.beside)) {
+    let held = match own.map(|own| (own.era(), &own.purpose.side_messages)) {
         Some((Era::Modern, _)) => {
             tracing::warn!(method = message.method(), "a modern server sent a request; dropped");
             return;

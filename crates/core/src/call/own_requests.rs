@@ -68,13 +68,13 @@ pub(crate) async fn tell(bridge: &Arc<Bridge>, message: Message, purpose: Purpos
 /// Sends a message in the background, once there is a place for it. If the server accepts messages slowly, the caller
 /// waits. Sending has a time limit.
 pub(crate) async fn send_in_background(bridge: &Arc<Bridge>, message: Message, purpose: Purpose) {
-    let place = bridge.calls.permits.beside().acquire_owned().await;
+    let place = bridge.calls.permits.background().acquire_owned().await;
     spawn_send(bridge, message, purpose, place.ok());
 }
 
 /// Like [`send_in_background`], but does not wait. If there is no place, the message is dropped.
 pub(crate) fn try_send_in_background(bridge: &Arc<Bridge>, message: Message, purpose: Purpose) {
-    if let Ok(place) = bridge.calls.permits.beside().try_acquire_owned() {
+    if let Ok(place) = bridge.calls.permits.background().try_acquire_owned() {
         spawn_send(bridge, message, purpose, Some(place));
     } else {
         tracing::warn!(method = message.method(), "the server takes no notifications; dropped");

@@ -44,7 +44,7 @@ pub(crate) struct Permits {
     notifications: Semaphore,
     responses: Semaphore,
     subscriptions: Semaphore,
-    beside: Arc<Semaphore>,
+    background: Arc<Semaphore>,
     remains: Semaphore,
 }
 
@@ -57,7 +57,7 @@ impl Permits {
             notifications: Semaphore::new(NOTIFICATIONS),
             responses: Semaphore::new(RESPONSES),
             subscriptions: Semaphore::new(SUBSCRIPTIONS),
-            beside: Arc::new(Semaphore::new(MAX_BACKGROUND_MESSAGES)),
+            background: Arc::new(Semaphore::new(MAX_BACKGROUND_MESSAGES)),
             remains: Semaphore::new(DRAIN_LIMIT),
         }
     }
@@ -87,8 +87,8 @@ impl Permits {
     }
 
     /// Returns the limit on notifications and responses of the bridge.
-    pub(crate) fn beside(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.beside)
+    pub(crate) fn background(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.background)
     }
 
     /// Returns a permit to read the rest of a reply, if there is one.

@@ -22,7 +22,7 @@ pub(crate) struct Purpose {
     /// The limit that it counts against.
     pub(crate) permit: PermitKind,
     /// Who gets the other messages in its reply.
-    pub(crate) beside: SideMessageRecipient,
+    pub(crate) side_messages: SideMessageRecipient,
 }
 
 /// Who gets the notifications and requests in the reply to a request.
@@ -82,14 +82,14 @@ impl Purpose {
         Self::own(SideMessageRecipient::Call(call))
     }
 
-    fn own(beside: SideMessageRecipient) -> Self {
+    fn own(side_messages: SideMessageRecipient) -> Self {
         Self {
             is_own: true,
             waits_for_session: true,
             is_modern: false,
             is_retried: true,
             permit: PermitKind::Nobody,
-            beside,
+            side_messages,
         }
     }
 }

@@ -285,6 +285,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::json::values::{short_names, values, written};
 
     fn edited(text: &str, set: &[(&str, &str)], without: &[&str]) -> String {
         let mut splice = Splice::new(text);
@@ -352,26 +353,10 @@ mod tests {
         }
     }
 
-    fn json() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            "[\\PC\"\\\\\n,:{}]{0,6}".prop_map(Value::from),
-        ];
-        leaf.prop_recursive(3, 24, 4, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::vec(("[abc\"\\\\é]{0,2}", inner), 0..4)
-                    .prop_map(|members| Value::Object(members.into_iter().collect())),
-            ]
-        })
-    }
-
     proptest! {
         #[test]
-        fn members_and_elements_match_those_of_serde_json(value in json(), pretty: bool) {
-            let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
+        fn members_and_elements_match_those_of_serde_json(value in values(short_names()), pretty: bool) {
+            let text = written(&value, pretty);
             match &value {
                 Value::Object(expected) => {
                     let members: Vec<_> = Object::of(&text).unwrap().members().collect();
@@ -390,10 +375,10 @@ mod tests {
         }
 
         #[test]
-        fn edited_text_parses_to_the_edited_object(value in json(), pretty: bool) {
+        fn edited_text_parses_to_the_edited_object(value in values(short_names()), pretty: bool) {
             let Value::Object(mut expected) = value else { return Ok(()) };
-            let text = if pretty { serde_json::to_string_pretty(&expected) } else { serde_json::to_string(&expected) };
-            let changed: Value = serde_json::from_str(&edited(&text.unwrap(), &[("a", "[7]")], &["b", "\""])).unwrap();
+            let text = written(&Value::Object(expected.clone()), pretty);
+            let changed: Value = serde_json::from_str(&edited(&text, &[("a", "[7]")], &["b", "\""])).unwrap();
             expected.insert("a".into(), serde_json::json!([7]));
             expected.remove("b");
             expected.remove("\"");

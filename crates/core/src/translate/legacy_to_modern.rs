@@ -805,6 +805,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::json::values::{short_names, values, written};
 
     fn message(text: &str) -> Message {
         Message::one(text.to_owned()).unwrap_or_else(|| panic!("{text}"))
@@ -1489,36 +1490,30 @@ mod tests {
         assert!(odd.retry(&message(r#"{"id":1,"method":"x","params":[]}"#), &[]).is_err());
     }
 
-    fn json() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            "[\\PC\"\\\\\n,:{}]{0,6}".prop_map(Value::from),
-        ];
-        leaf.prop_recursive(3, 24, 4, |inner| {
-            let name = prop_oneof![
-                4 => "[abc\"\\\\é]{0,2}",
-                1 => prop::sample::select(vec![
-                    "_meta", "method", "params", "inputRequests", "resultType", "tools", "name", "outputSchema", "$ref", "uri",
-                    "structuredContent", "requestState", "capabilities", "io.modelcontextprotocol/serverInfo",
-                ]).prop_map(str::to_owned),
-            ];
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::vec((name, inner), 0..4)
-                    .prop_map(|members| Value::Object(members.into_iter().collect())),
-            ]
-        })
-    }
-
-    fn written(value: &Value, pretty: bool) -> String {
-        if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) }.unwrap()
+    /// Values in which the members that the translators look at are common.
+    fn messages() -> impl Strategy<Value = Value> {
+        let known = prop::sample::select(vec![
+            "_meta",
+            "method",
+            "params",
+            "inputRequests",
+            "resultType",
+            "tools",
+            "name",
+            "outputSchema",
+            "$ref",
+            "uri",
+            "structuredContent",
+            "requestState",
+            "capabilities",
+            "io.modelcontextprotocol/serverInfo",
+        ]);
+        values(prop_oneof![4 => short_names(), 1 => known.prop_map(str::to_owned)])
     }
 
     proptest! {
         #[test]
-        fn added_meta_is_the_only_change_to_request_params(params in json(), pretty: bool) {
+        fn added_meta_is_the_only_change_to_request_params(params in messages(), pretty: bool) {
             let Value::Object(mut params) = params else { return Ok(()) };
             if params.get("_meta").is_some_and(|meta| !meta.is_object()) {
                 params.remove("_meta");
@@ -1536,7 +1531,7 @@ mod tests {
         }
 
         #[test]
-        fn modern_result_members_are_removed_from_any_result(result in json(), pretty: bool) {
+        fn modern_result_members_are_removed_from_any_result(result in messages(), pretty: bool) {
             let Value::Object(mut plain) = result else { return Ok(()) };
             for name in ["resultType", "ttlMs", "cacheScope", "_meta"] {
                 plain.remove(name);
@@ -1557,7 +1552,7 @@ mod tests {
                 "initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe", "tools/list",
                 "tools/call", "tasks/get", "x",
             ]),
-            said in json(),
+            said in messages(),
             kind in prop::sample::select(vec!["complete", "input_required", "task"]),
             pretty: bool,
         ) {
