@@ -143,10 +143,10 @@ def output(*command: str | Path, **options) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, **options).stdout
 
 
-def bash(script: str, *arguments: str) -> str:
+def bash(script: str, *arguments: str, **options) -> str:
     """Runs a shell script of the repository and returns what it prints."""
     # Windows would take its own bash, which is that of another system.
-    return output(shutil.which("bash") or "bash", script, *arguments)
+    return output(shutil.which("bash") or "bash", script, *arguments, **options)
 
 
 def tool(name: str) -> str:
