@@ -221,6 +221,44 @@ def test_random_documents() -> None:
             assert same(_native.loads(text), expected), text
 
 
+def test_names_of_any_length_and_number() -> None:
+    # Names that begin, end and are in the middle alike, and those of a JSON-RPC message with values of any type.
+    names = ["", "a", "aa", "aba", "é", "é" * 40, "n" * 63, "n" * 64, "n" * 65, "n" * 1000, "\ud800", "\0"]
+    names += [f"a{i}b{i}c" for i in range(2000)]
+    for name in names * 2:
+        text = json.dumps({name: 1, "x": {name: {name: name}}, f"{name}x": 2}).encode()
+        assert same(_native.loads(text), json.loads(text)), name
+    for name in ("jsonrpc", "method"):
+        for value in ["2.0", "2.0", "tools/call", "", "é\ud800", "x" * 100, 1, None, True, ["2.0"], {"method": "x"}]:
+            text = json.dumps({name: value, "params": {name: value}}).encode()
+            assert same(_native.loads(text), json.loads(text)), value
+
+
+def test_finalizers_that_parse_json_during_parsing(run_python: Run) -> None:
+    # CPython 3.10 and 3.11 collect garbage, and so run finalizers, while a parser makes objects.
+    program = """
+import gc, json
+from mcp_gangway import _native
+class Garbage:
+    def __del__(self):
+        self.me = None
+        found.append(_native.loads(b'{"name":{"name":[1]}}'))
+found = []
+gc.set_threshold(1)
+text = json.dumps([{"name": {f"name{i}": [i]}} for i in range(100)]).encode()
+for _ in range(100):
+    garbage = Garbage()
+    garbage.me = garbage
+    del garbage
+    assert _native.loads(text) == json.loads(text)
+gc.collect()
+assert found == [{"name": {"name": [1]}}] * 100, found
+print("equal")
+"""
+    done = run_python(program)
+    assert (done.stdout, done.returncode) == ("equal\n", 0), done
+
+
 @pytest.mark.parametrize("text", ["[" * 1_000_000, "[" * 500_000 + "]" * 500_000, '{"a":' * 200_000])
 def test_deep_nesting_raises_and_does_not_crash_the_interpreter(text: str) -> None:
     for way in WAYS.values():
