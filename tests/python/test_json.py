@@ -228,10 +228,27 @@ def test_names_of_any_length_and_number() -> None:
     for name in names * 2:
         text = json.dumps({name: 1, "x": {name: {name: name}}, f"{name}x": 2}).encode()
         assert same(_native.loads(text), json.loads(text)), name
-    for name in ("jsonrpc", "method"):
-        for value in ["2.0", "2.0", "tools/call", "", "é\ud800", "x" * 100, 1, None, True, ["2.0"], {"method": "x"}]:
-            text = json.dumps({name: value, "params": {name: value}}).encode()
-            assert same(_native.loads(text), json.loads(text)), value
+    # Texts that are alike only as they are written.
+    words = [
+        "jsonrpc",
+        "method",
+        "2.0",
+        "",
+        "a\\b",
+        "a\b",
+        'a"b',
+        'a\\"b',
+        "a\nb",
+        "\\u0061",
+        "é",
+        "\\u00e9",
+        "\ud800",
+        "x" * 100,
+    ]
+    for name in words:
+        for value in [*words, 1, None, True, ["2.0"], {"method": "x"}]:
+            for text in (json.dumps({"method": value, name: value, "x": {"jsonrpc": name}}), json.dumps({name: name})):
+                assert same(_native.loads(text.encode()), json.loads(text)), text
 
 
 def test_finalizers_that_parse_json_during_parsing(run_python: Run) -> None:

@@ -80,14 +80,14 @@ fn value<'py>(
     match first {
         Peek::Object => {
             let object = PyDict::new(py);
-            let mut member = tokens.known_object()?.map(|name| (has_word(name), names.get(py, name)));
-            while let Some((is_word, name)) = member {
+            let mut member = tokens.next_object_bytes()?.map(|name| names.member(py, name)).transpose()?;
+            while let Some((name, has_word)) = member {
                 let value = match tokens.peek()? {
-                    Peek::String if is_word => names.get(py, tokens.known_str()?).into_any(),
+                    Peek::String if has_word => names.word(py, tokens.known_str()?).into_any(),
                     first => value(py, tokens, names, first, depth)?,
                 };
                 object.set_item(name, value)?;
-                member = tokens.next_key()?.map(|name| (has_word(name), names.get(py, name)));
+                member = tokens.next_key_bytes()?.map(|name| names.member(py, name)).transpose()?;
             }
             Ok(object.into_any())
         }
@@ -112,12 +112,8 @@ fn value<'py>(
     }
 }
 
-/// Returns whether the values of a member of a JSON-RPC message repeat like names.
-fn has_word(name: &str) -> bool {
-    matches!(name, "jsonrpc" | "method")
-}
-
-/// The names of members that were seen last. They repeat, while values may be secrets, which must not be kept.
+/// The names of members that were seen last, and words that repeat like them. Other values may be secrets, which must
+/// not be kept.
 struct Names([Option<(Box<str>, Py<PyString>)>; Self::SLOTS]);
 
 impl Names {
@@ -129,26 +125,42 @@ impl Names {
         Self([const { None }; Self::SLOTS])
     }
 
-    fn get<'py>(&mut self, py: Python<'py>, name: &str) -> Bound<'py, PyString> {
-        match self.slot(name) {
-            Some(Some((known, object))) if **known == *name => object.bind(py).clone(),
-            Some(slot) if name.len() <= Self::MAX_LENGTH => {
-                let object = PyString::new(py, name);
-                *slot = Some((name.into(), object.clone().unbind()));
+    /// Returns the name of a member from its text between the quotes, and whether the values of this member are words.
+    fn member<'py>(&mut self, py: Python<'py>, written: &[u8]) -> Result<(Bound<'py, PyString>, bool), Unread> {
+        let has_word = matches!(written, b"jsonrpc" | b"method");
+        if let Some(Some((known, name))) = self.slot(written)
+            && known.as_bytes() == written
+        {
+            return Ok((name.bind(py).clone(), has_word));
+        }
+        if written.contains(&b'\\') {
+            let quoted = [b"\"", written, b"\""].concat();
+            return Ok((PyString::new(py, Jiter::new(&quoted).next_str()?), has_word));
+        }
+        let name = str::from_utf8(written).map_err(|_| Unread)?;
+        Ok((self.word(py, name), has_word))
+    }
+
+    fn word<'py>(&mut self, py: Python<'py>, word: &str) -> Bound<'py, PyString> {
+        match self.slot(word.as_bytes()) {
+            Some(Some((known, object))) if **known == *word => object.bind(py).clone(),
+            // A name is looked for as it is written, so no text is kept that would be written with an escape.
+            Some(slot) if word.len() <= Self::MAX_LENGTH && !word.contains('\\') => {
+                let object = PyString::new(py, word);
+                *slot = Some((word.into(), object.clone().unbind()));
                 object
             }
-            _ => PyString::new(py, name),
+            _ => PyString::new(py, word),
         }
     }
 
-    /// Returns the place for a name. A few of its bytes tell the names of a message apart. Names that share a place
+    /// Returns the place for a text. A few of its bytes tell the names of a message apart. Texts that share a place
     /// replace each other.
-    fn slot(&mut self, name: &str) -> Option<&mut Option<(Box<str>, Py<PyString>)>> {
-        let bytes = name.as_bytes();
-        let hash = [0, bytes.len() / 2, bytes.len().saturating_sub(1)]
+    fn slot(&mut self, text: &[u8]) -> Option<&mut Option<(Box<str>, Py<PyString>)>> {
+        let hash = [0, text.len() / 2, text.len().saturating_sub(1)]
             .iter()
-            .filter_map(|&at| bytes.get(at))
-            .fold(bytes.len(), |hash, &byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
+            .filter_map(|&at| text.get(at))
+            .fold(text.len(), |hash, &byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
         self.0.get_mut(hash % Self::SLOTS)
     }
 }
