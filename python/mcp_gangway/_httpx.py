@@ -70,21 +70,19 @@ class AsyncHTTPTransport(AsyncBaseTransport):
         """Sends an httpx request, and opens its response."""
         package = sys.modules[type(request).__module__.partition(".")[0]]
         times = request.extensions.get("timeout", {})
-        # The native client derives host and length from URL and body, but not the length of a streamed body.
-        follows = {b"transfer-encoding", b"connection"}
         content: Any
         try:
             content = request.content
-            follows.add(b"content-length")
         except package.RequestNotRead:
             content = request.stream
-        own_host = (b"host", request.url.netloc)
+        # httpx adds both to every request, and the native client does the same.
+        own = ((b"host", request.url.netloc), (b"connection", b"keep-alive"))
         headers = [(name.lower(), value) for name, value in request.headers.raw]
         try:
             sent = Request(
                 request.method,
                 str(request.url),
-                headers=[pair for pair in headers if pair[0] not in follows and pair != own_host],
+                headers=[pair for pair in headers if pair not in own],
                 content=content,
             )
             response = await self._client._send(

@@ -30,7 +30,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header, uri::Authority};
 use http_body::{Body as _, Frame};
 use hyper::{body::Incoming, client::conn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -205,6 +205,18 @@ fn add_defaults(headers: &mut HeaderMap) {
     headers.entry(header::ACCEPT_ENCODING).or_insert(ENCODINGS);
 }
 
+/// Moves a `Host` header into the URI, which becomes `:authority` in HTTP/2 (RFC 9113, 8.3.1).
+fn move_host<B>(request: &mut Request<B>) {
+    let Some(host) = request.headers_mut().remove(header::HOST) else { return };
+    let mut parts = request.uri().clone().into_parts();
+    if let Ok(authority) = Authority::try_from(host.as_bytes()) {
+        parts.authority = Some(authority);
+    }
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+}
+
 impl<B: RequestBody> ClientInner<B> {
     async fn exchange(
         self: Arc<Self>,
@@ -213,6 +225,7 @@ impl<B: RequestBody> ClientInner<B> {
         connected: impl FnOnce(),
     ) -> Result<Response<Body>, Error> {
         let uri = request.uri().clone();
+        let host = request.headers().get(header::HOST).cloned();
         let mut connected = Some(connected);
         loop {
             let connection = self.connection(&uri, is_repeatable).await;
@@ -226,6 +239,7 @@ impl<B: RequestBody> ClientInner<B> {
                     sent.map(|response| Body::of(response, Some(http1), &self.settings.expanding))
                 }
                 Connection::Http2(mut sender) => {
+                    move_host(&mut request);
                     let sent = sender.try_send_request(request).await;
                     sent.map(|response| Body::of(response, None, &self.settings.expanding))
                 }
@@ -239,6 +253,9 @@ impl<B: RequestBody> ClientInner<B> {
                 Some(unsent) if !is_new => {
                     request = unsent;
                     *request.uri_mut() = uri.clone();
+                    if let Some(host) = &host {
+                        request.headers_mut().insert(header::HOST, host.clone());
+                    }
                 }
                 unsent => {
                     let error = RequestFailure::Broken { error: error.into_error(), is_unsent: unsent.is_some() };

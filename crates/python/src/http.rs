@@ -11,7 +11,6 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header, response::Parts};
-use http_body::Body as _;
 use http_body_util::{Either, Full};
 use mcp_gangway_core::{
     ClientIdentity, Proxy, ProxyUrl, Tls,
@@ -33,6 +32,7 @@ use crate::{
     chunks::{Chunks, Taken},
     completions::{Finish, Operation, Waiter, lock},
     failure::Failure,
+    framing,
     runtime::{self, Process},
     upload::{Consumed, Pieces, Upload},
 };
@@ -141,12 +141,17 @@ impl HttpClient {
         let (body, consumed) = match body {
             Some(Given::Made(upload)) => {
                 let (pieces, consumed) = upload.get().body()?;
-                (Either::Right(pieces), Some(consumed))
+                (Either::Right(pieces), Some((upload, consumed)))
             }
             Some(Given::Whole(bytes)) => (Either::Left(Full::new(Bytes::copy_from_slice(&bytes))), None),
             None => (Either::Left(Full::default()), None),
         };
-        let request = request(method, url, headers, body).map_err(|failure| failure.into_exception(py))?;
+        let mut request = request(method, url, headers, body).map_err(|failure| failure.into_exception(py))?;
+        let declared = framing::framed(&mut request).map_err(|failure| failure.into_exception(py))?;
+        let consumed = consumed.map(|(upload, consumed)| {
+            upload.get().declare(declared);
+            consumed
+        });
         let (connect, read, pool) = timeout;
         let limits = Limits { pool: seconds(pool)?, connect: seconds(connect)?, read: seconds(read)? };
         let connections = Arc::clone(&self.connections);
@@ -189,7 +194,6 @@ fn request(
     body: Content,
 ) -> Result<Request<Content>, Failure> {
     let invalid = |what: &str| Failure::new("invalid_request", format!("{what} cannot be sent in HTTP"));
-    let is_empty = body.is_end_stream();
     let mut request = Request::new(body);
     *request.method_mut() = Method::from_bytes(method.as_bytes()).map_err(|_| invalid("the method"))?;
     *request.uri_mut() = Uri::try_from(url).map_err(|_| Failure::new("invalid_url", "the URL cannot be used"))?;
@@ -198,14 +202,19 @@ fn request(
         // A value may be a secret, so it is not in the message.
         let shown = || format!("the header {:?}", String::from_utf8_lossy(&name));
         let key = HeaderName::from_bytes(&name).map_err(|_| invalid(&shown()))?;
-        let value = HeaderValue::from_bytes(&value).map_err(|_| invalid(&format!("the value of {}", shown())))?;
+        // Spaces around a value do not belong to it (RFC 9110, 5.5), and HTTP/2 forbids them.
+        let value = without_blanks(&value);
+        let value = HeaderValue::from_bytes(value).map_err(|_| invalid(&format!("the value of {}", shown())))?;
         map.append(key, value);
     }
-    // For these methods, some servers wait for a body unless its length is given (RFC 9110, 8.6).
-    if is_empty && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
-        request.headers_mut().entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
-    }
     Ok(request)
+}
+
+fn without_blanks(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }
 
 /// Sends the request and waits for the head of its response. While Python produces the body, the read timeout does

@@ -9,6 +9,7 @@ mod bridge;
 mod chunks;
 mod completions;
 mod failure;
+mod framing;
 mod hints;
 mod http;
 mod json;

@@ -6,7 +6,7 @@
 use std::{
     io,
     pin::Pin,
-    sync::Mutex,
+    sync::{Arc, Mutex},
     task::{Context, Poll, ready},
 };
 
@@ -30,6 +30,17 @@ pub(crate) struct Upload {
     begun: Mutex<Option<oneshot::Receiver<()>>>,
     /// None once it is sent.
     body: Mutex<Option<(Pieces, Consumed)>>,
+    declared: Arc<Mutex<Declared>>,
+}
+
+/// What is left of the length that the request's `Content-Length` declares, if it has one.
+///
+/// Rule: the bytes that complete the length are kept until the body ends. So a longer body never becomes a complete
+/// request.
+#[derive(Default)]
+struct Declared {
+    left: Option<u64>,
+    last: Option<Bytes>,
 }
 
 /// Ready when a body has been consumed to its end, or is no longer wanted.
@@ -47,6 +58,7 @@ impl Upload {
             sender: Mutex::new(Some(sender)),
             begun: Mutex::new(Some(begun)),
             body: Mutex::new(Some((pieces, consumed))),
+            declared: Arc::default(),
         }
     }
 
@@ -65,11 +77,16 @@ impl Upload {
             return Err(PyRuntimeError::new_err("the body was closed"));
         };
         let begun = lock(&self.begun).take();
+        let declared = Arc::clone(&self.declared);
         waiter.spawn(future, async move {
             if let Some(begun) = begun {
                 let _ = begun.await;
             }
-            let is_wanted = within(limit, "write_timeout", sender.send(piece)).await?.is_ok();
+            let mut is_wanted = true;
+            let pieces = lock(&declared).accept(piece)?;
+            for piece in pieces.into_iter().flatten() {
+                is_wanted = within(limit, "write_timeout", sender.send(piece)).await?.is_ok();
+            }
             Ok::<Finish, Failure>(Box::new(move |py| Ok(is_wanted.into_pyobject(py)?.to_owned().into_any().unbind())))
         })
     }
@@ -87,6 +104,36 @@ impl Upload {
     /// It was sent already.
     pub(crate) fn body(&self) -> PyResult<(Pieces, Consumed)> {
         lock(&self.body).take().ok_or_else(|| PyRuntimeError::new_err("the body was sent already"))
+    }
+
+    /// Sets the length that the request's headers declare. Call it before the request is sent.
+    pub(crate) fn declare(&self, length: Option<u64>) {
+        lock(&self.declared).left = length;
+    }
+}
+
+impl Declared {
+    /// Returns what to send now, for the next piece or for the end (None).
+    ///
+    /// # Errors
+    /// The body has another length than declared.
+    fn accept(&mut self, piece: Option<Bytes>) -> Result<[Option<Option<Bytes>>; 2], Failure> {
+        let wrong = |than: &str| {
+            Failure::new("invalid_request", format!("the request's body is {than} than its Content-Length says"))
+        };
+        let Some(left) = &mut self.left else { return Ok([Some(piece), None]) };
+        let Some(piece) = piece else {
+            return if *left == 0 { Ok([self.last.take().map(Some), Some(None)]) } else { Err(wrong("shorter")) };
+        };
+        *left = left.checked_sub(piece.len() as u64).ok_or_else(|| wrong("longer"))?;
+        if piece.is_empty() {
+            return Ok([None, None]);
+        }
+        if *left > 0 {
+            return Ok([Some(Some(piece)), None]);
+        }
+        self.last = Some(piece);
+        Ok([None, None])
     }
 }
 
