@@ -47,10 +47,11 @@ if TYPE_CHECKING:
         WriteTimeout,
     )
     from ._httpx import AsyncHTTPTransport as AsyncHTTPTransport
-    from ._models import URL, Headers, Limits, Request, Timeout
+    from ._models import Headers, Limits, Request, Timeout
     from ._native import VERSION as __version__
     from ._native import Event, MessageParser, NdjsonParser, SseParser
     from ._response import Response
+    from ._urls import URL, QueryParams
 
 __all__ = [
     "URL",
@@ -78,6 +79,7 @@ __all__ = [
     "PoolTimeout",
     "ProtocolError",
     "ProxyError",
+    "QueryParams",
     "ReadError",
     "ReadTimeout",
     "RemoteProtocolError",
@@ -113,7 +115,6 @@ _MODULES = {
     "run": "_bridge",
     "AsyncClient": "_client",
     "Client": "_client",
-    "URL": "_models",
     "Headers": "_models",
     "Limits": "_models",
     "Request": "_models",
@@ -123,6 +124,8 @@ _MODULES = {
     "NdjsonParser": "_native",
     "SseParser": "_native",
     "Response": "_response",
+    "QueryParams": "_urls",
+    "URL": "_urls",
     # It needs httpx, which is optional, so it is not in __all__.
     "AsyncHTTPTransport": "_httpx",
 }

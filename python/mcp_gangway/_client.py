@@ -20,23 +20,21 @@ from ._exceptions import RequestError
 from ._loop import complete
 from ._models import (
     UNSET,
-    URL,
     Headers,
     HeaderTypes,
     Limits,
-    ParamTypes,
     Request,
     RequestContent,
     RequestData,
     Timeout,
     TimeoutTypes,
     _Unset,
-    is_relative,
 )
 from ._native import HttpClient, Upload
 from ._response import Response
 from ._threads import Pending
 from ._upload import UploadTask, upload
+from ._urls import URL, ParamTypes, is_relative
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import _exceptions
 from ._client import DEFAULT_LIMITS, AsyncClient, CertTypes, VerifyTypes
 from ._models import Limits, Request, Timeout
+from ._urls import URL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -79,9 +80,11 @@ class AsyncHTTPTransport(AsyncBaseTransport):
         own = ((b"host", request.url.netloc), (b"connection", b"keep-alive"))
         headers = [(name.lower(), value) for name, value in request.headers.raw]
         try:
+            # Exactly as httpx has encoded it.
+            url = b"%b://%b%b" % (request.url.raw_scheme, request.url.netloc, request.url.raw_path)
             sent = Request(
                 request.method,
-                str(request.url),
+                URL.encoded(url.decode("ascii")),
                 headers=[pair for pair in headers if pair not in own],
                 content=content,
             )
@@ -91,6 +94,8 @@ class AsyncHTTPTransport(AsyncBaseTransport):
                 Timeout(**{name: times.get(name) for name in ("connect", "read", "write", "pool")}),
                 whole=False,
             )
+        except _exceptions.InvalidURL as error:
+            raise package.InvalidURL(str(error)) from error
         except _exceptions.RequestError as error:
             raise _translated(error, request, package) from error
         answer: httpx.Response = package.Response(

@@ -1,4 +1,4 @@
-"""The parts of requests and responses: URLs, headers, timeouts, limits.
+"""The parts of requests and responses: headers, timeouts, limits.
 
 Rule: they behave like the httpx classes of the same name, as far as a client of JSON-RPC or of streams uses those.
 """
@@ -6,12 +6,10 @@ Rule: they behave like the httpx classes of the same name, as far as a client of
 from __future__ import annotations
 
 import json as _json
-import re
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Union
-from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit, urlunsplit
 
-from ._exceptions import InvalidURL, UnsupportedProtocol
+from ._urls import URL, ParamTypes, Primitive, QueryParams
 
 HeaderTypes = Union[
     "Headers",
@@ -22,156 +20,8 @@ HeaderTypes = Union[
     None,
 ]
 TimeoutTypes = Union["Timeout", float, tuple[float | None, ...], None]
-#: Values of a query or a form.
-Primitive = str | int | float | bool | None
-ParamTypes = Mapping[str, Primitive | Iterable[Primitive]] | Iterable[tuple[str, Primitive]] | str | bytes | None
 RequestContent = bytes | str | AsyncIterable[bytes] | Iterable[bytes]
 RequestData = bytes | str | Mapping[str, Primitive | Iterable[Primitive]]
-
-
-class URL(str):
-    """An absolute ``http`` or ``https`` URL: a string with attributes.
-
-    >>> url = URL("https://example.com:8443/mcp?a=1")
-    >>> url.scheme, url.host, url.port, url.path, url.query
-    ('https', 'example.com', 8443, '/mcp', b'a=1')
-    """
-
-    __slots__ = ()
-
-    def __new__(cls, url: str, params: ParamTypes = None) -> URL:
-        """Parses a URL, and adds ``params`` to its query.
-
-        Raises:
-            InvalidURL: The text is not an absolute URL.
-            UnsupportedProtocol: The URL has another scheme.
-        """
-        if not isinstance(url, str):
-            raise TypeError(f"a URL is a str, not {type(url).__name__}")
-        parts = _split(url)
-        query = "&".join(filter(None, (parts.query, encoded(params))))
-        path = quote(parts.path or "/", safe=_SAFE)
-        return str.__new__(
-            cls,
-            urlunsplit((parts.scheme.lower(), _ascii(parts), path, quote(query, safe=_SAFE), parts.fragment)),
-        )
-
-    @property
-    def _parts(self) -> SplitResult:
-        return urlsplit(self)
-
-    @property
-    def scheme(self) -> str:
-        """``http`` or ``https``."""
-        return self._parts.scheme
-
-    @property
-    def host(self) -> str:
-        """The host's name or address, without port."""
-        return self._parts.hostname or ""
-
-    @property
-    def port(self) -> int | None:
-        """The port, if it is not the scheme's own."""
-        port = self._parts.port
-        return None if port == {"http": 80, "https": 443}[self.scheme] else port
-
-    @property
-    def path(self) -> str:
-        """The path, decoded."""
-        return unquote(self._parts.path)
-
-    @property
-    def query(self) -> bytes:
-        """The query, encoded as sent."""
-        return self._parts.query.encode("ascii")
-
-    @property
-    def fragment(self) -> str:
-        """The fragment, which is not sent."""
-        return self._parts.fragment
-
-    @property
-    def userinfo(self) -> tuple[str, str] | None:
-        """The user and password, if the URL has them."""
-        parts = self._parts
-        return None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
-
-    def sent(self) -> str:
-        """Returns the URL as sent in the request: without user, password and fragment."""
-        parts = self._parts
-        host = parts.netloc.rpartition("@")[2]
-        return urlunsplit((parts.scheme, host, parts.path, parts.query, ""))
-
-    def __repr__(self) -> str:
-        return f"URL({str.__repr__(self)})" if self.userinfo is None else f"URL({self.sent()!r}, with a user)"
-
-
-#: Characters that are not encoded in a path or query: the reserved ones, and `%` of existing encodings.
-_SAFE = "/?:@!$&'()*+,;=-._~%[]"
-
-
-#: Characters that are invalid in a URL, and further ones in a host. The standard library's parser ignores some of them.
-_NOT_PRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
-_NO_HOST = re.compile(r"""[\s"<>\\^`{|}]""")
-
-
-def _split(url: str) -> SplitResult:
-    if _NOT_PRINTABLE.search(url):
-        raise InvalidURL("the URL has a character that cannot be printed")
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018  Reading it checks it.
-    except ValueError as error:
-        raise InvalidURL(f"{url!r} is not a URL: {error}") from None
-    if not parts.scheme or not parts.netloc:
-        raise UnsupportedProtocol(
-            "Request URL is missing an 'http://' or 'https://' protocol: give it like https://example.com/mcp"
-        )
-    if parts.scheme.lower() not in ("http", "https"):
-        raise UnsupportedProtocol(f"Request URL has an unsupported protocol {parts.scheme + '://'!r}.")
-    if not parts.hostname:
-        raise InvalidURL("the URL has no host")
-    if _NO_HOST.search(parts.hostname):
-        raise InvalidURL("the URL's host has an invalid character")
-    return parts
-
-
-def is_relative(url: str) -> bool:
-    """True if a URL has neither scheme nor host."""
-    return "://" not in url.partition("?")[0].partition("#")[0]
-
-
-def _ascii(parts: SplitResult) -> str:
-    """Returns the authority in ASCII, as DNS and HTTP require it."""
-    userinfo, at, authority = parts.netloc.rpartition("@")
-    if not authority.isascii():
-        try:
-            authority = authority.encode("idna").decode("ascii")
-        except UnicodeError as error:
-            raise InvalidURL(f"the URL's host cannot be looked up: {error}") from None
-    return f"{quote(userinfo, safe=_SAFE)}{at}{authority.lower()}"
-
-
-def encoded(values: ParamTypes) -> str:
-    """Encodes a query or form. None becomes empty, and True becomes ``true``."""
-    if values is None:
-        return ""
-    if isinstance(values, (str, bytes)):
-        return values.decode("ascii") if isinstance(values, bytes) else values
-    if not isinstance(values, Iterable):
-        raise TypeError(f"params and data are a mapping, pairs or text, not {type(values).__name__}")
-    pairs: list[tuple[str, str]] = []
-    for key, value in values.items() if isinstance(values, Mapping) else values:
-        several = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
-        pairs.extend((str(key), _primitive(one)) for one in several)
-    return urlencode(pairs)
-
-
-def _primitive(value: Primitive) -> str:
-    if value is None:
-        return ""
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class Headers(MutableMapping[str, str]):
@@ -404,6 +254,8 @@ class Request:
         data: RequestData | None = None,
         json: Any = None,
     ) -> None:
+        if not isinstance(method, str):
+            raise TypeError(f"a method is a str, not {type(method).__name__}")
         self.method = method.upper()
         self.url = URL(url, params)
         self.headers = Headers(headers)
@@ -412,7 +264,7 @@ class Request:
             self.headers["Content-Type"] = kind
 
     def __repr__(self) -> str:
-        return f"<Request({self.method!r}, {self.url.sent()!r})>"
+        return f"<Request({self.method!r}, {self.url.shown()!r})>"
 
 
 #: Created once; ``json.dumps`` with these options would create one for every call.
@@ -432,10 +284,10 @@ def _body(
         if isinstance(pieces, (AsyncIterable, Iterable)) and not isinstance(pieces, Mapping):
             return pieces, None
         raise TypeError(f"content is bytes, str or an iterable of bytes, not {type(content).__name__}")
-    if isinstance(data, (bytes, str)):
+    if isinstance(data, (bytes, bytearray, memoryview, str, AsyncIterable)):
         return _body(data, None, None)
     if data:
-        return encoded(data).encode("ascii"), "application/x-www-form-urlencoded"
+        return str(QueryParams(data)).encode("ascii"), "application/x-www-form-urlencoded"
     if json is not None:
         return _JSON.encode(json).encode("utf-8"), "application/json"
     return None, None

@@ -24,12 +24,14 @@ __all__ = [
     "Upload",
     "loads",
     "message_headers",
+    "normalized_url",
     "shown",
 ]
 
 VERSION: str
 
 def message_headers(message: bytes) -> list[tuple[bytes, bytes]]: ...
+def normalized_url(url: str, base: str | None = None) -> str: ...
 def shown(text: str) -> str: ...
 def loads(document: bytes) -> Any: ...
 

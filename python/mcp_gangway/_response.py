@@ -21,9 +21,10 @@ from ._exceptions import (
     StreamClosed,
     StreamConsumed,
 )
-from ._models import URL, Headers, Request
+from ._models import Headers, Request
 from ._native import Event, HttpResponse, MessageParser, NdjsonParser, SseParser, loads
 from ._stages import Lines, Pieces, Stage, Text
+from ._urls import URL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator
@@ -135,7 +136,7 @@ class Response:
             kind = "Client error"
         elif self.is_server_error:
             kind = "Server error"
-        message = f"{kind} '{self.status_code} {self.reason_phrase}' for url '{self.url.sent()}'"
+        message = f"{kind} '{self.status_code} {self.reason_phrase}' for url '{self.url.shown()}'"
         if self.has_redirect_location:
             message += f"\nRedirect location: {self.headers['location']!r}"
         raise HTTPStatusError(message, request=self.request, response=self)

@@ -45,7 +45,7 @@ use self::{
     pool::{Connection, Pool, PoolKey},
 };
 pub use self::{
-    server_url::ServerUrl,
+    server_url::{ServerUrl, normalized_url},
     settings::{ClientIdentity, HttpSettings, HttpVersion, Proxy, ProxyUrl, Tls, UnixSocket},
     ssrf_guard::Addresses,
 };

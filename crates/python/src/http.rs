@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header, response::Parts};
 use http_body_util::{Either, Full};
 use mcp_gangway_core::{
-    ClientIdentity, Proxy, ProxyUrl, Tls,
+    ClientIdentity, Proxy, ProxyUrl, ServerUrl, Tls,
     http::{Body, HttpClient as Client, HttpSettings, HttpVersion},
 };
 use pyo3::{
@@ -32,7 +32,7 @@ use crate::{
     chunks::{Chunks, Taken},
     completions::{Finish, Operation, Waiter, lock},
     failure::Failure,
-    framing,
+    framing, hints,
     runtime::{self, Process},
     upload::{Consumed, Pieces, Upload},
 };
@@ -172,6 +172,16 @@ impl HttpClient {
     fn close(&self) {
         lock(&self.client).take();
     }
+}
+
+/// Returns a URL in its normal form, resolved against `base` if there is one.
+#[pyfunction]
+#[pyo3(signature = (url, base = None))]
+pub(crate) fn normalized_url(py: Python<'_>, url: &str, base: Option<&str>) -> PyResult<String> {
+    let base = base.map(ServerUrl::parse).transpose();
+    let normal = base.and_then(|base| mcp_gangway_core::http::normalized_url(url, base.as_ref()));
+    // Without the cause, which could quote the URL and the secrets in it.
+    normal.map_err(|error| Failure::new("invalid_url", error.worded(hints::words)).into_exception(py))
 }
 
 /// Returns the headers of the POST for this JSON-RPC message.

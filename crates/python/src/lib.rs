@@ -28,7 +28,7 @@ mod native {
         bridge::Bridge,
         completions::{Completions, Operation},
         failure::shown,
-        http::{HttpClient, HttpResponse, message_headers},
+        http::{HttpClient, HttpResponse, message_headers, normalized_url},
         json::loads,
         parsers::{Event, MessageParser, NdjsonParser, SseParser},
         threads::Call,

@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::Uri;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use url::{Position, Url};
 
 use crate::error::Error;
@@ -85,6 +85,41 @@ impl ServerUrl {
     }
 }
 
+/// What is encoded in a query. WHATWG also encodes `'`, which other programs do not, and which signatures may cover.
+const QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>');
+/// What is encoded in a fragment.
+const FRAGMENT: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'`');
+
+/// Returns a URL in its normal form, with user, password and fragment: the host in ASCII, no dot segments, no default
+/// port, everything encoded that HTTP does not allow. Resolves it against `base`, if there is one. For programs that
+/// keep URLs as texts; the host is the one that [`ServerUrl::parse`] finds.
+///
+/// # Errors
+/// It is not an `http` or `https` URL with a host, or contains control characters.
+pub fn normalized_url(text: &str, base: Option<&ServerUrl>) -> Result<String, Error> {
+    if text.contains(|character: char| character.is_ascii_control()) {
+        return Err(Error::config("the URL has a character that cannot be printed"));
+    }
+    let (text, fragment) = text.split_once('#').map_or((text, None), |(text, fragment)| (text, Some(fragment)));
+    let (head, query) = text.split_once('?').map_or((text, None), |(head, query)| (head, Some(query)));
+    // WHATWG drops spaces at the end, which belong to the path here.
+    let head = head.trim_start_matches(' ').replace(' ', "%20");
+    let ServerUrl { url, .. } = match base {
+        Some(base) => base.join(&head).ok_or_else(|| Error::config("the URL cannot be used"))?,
+        None => ServerUrl::parse(&head)?,
+    };
+    // A reference without a path keeps the base's query.
+    let query = query.or_else(|| url.query().filter(|_| head.is_empty()));
+    let mut normal = url[..Position::AfterPath].to_owned();
+    for (mark, part, encoded) in [("?", query, QUERY), ("#", fragment, FRAGMENT)] {
+        if let Some(part) = part {
+            normal.push_str(mark);
+            normal.extend(utf8_percent_encode(part, encoded));
+        }
+    }
+    Ok(normal)
+}
+
 /// Returns the path of the socket and the URL to request on it, if the text is the URL of a Unix socket.
 pub(crate) fn socket_url(text: &str) -> Result<Option<(PathBuf, String)>, Error> {
     const HINT: &str = "write unix:/path/of/socket:/mcp";
@@ -138,5 +173,45 @@ impl fmt::Display for UriWithoutQuery<'_> {
 impl fmt::Debug for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn normalized_urls_have_the_hosts_that_the_parser_finds() {
+        for (text, normal) in [
+            ("http://faß.de", "http://xn--fa-hia.de/"),
+            ("HTTP://EXAMPLE.com:80/a/../b/./c?x='y'#z`", "http://example.com/b/c?x='y'#z%60"),
+            ("http://user:pa%3Ass@0x7f.1:8080", "http://user:pa%3Ass@127.0.0.1:8080/"),
+            ("https://h:443/a b?c d#e f", "https://h/a%20b?c%20d#e%20f"),
+            ("http://h/ ", "http://h/%20"),
+            ("http://h?", "http://h/?"),
+            ("http://[::0:1]/ż?ż", "http://[::1]/%C5%BC?%C5%BC"),
+            (r"http:\\h\a", "http://h/a"),
+        ] {
+            assert_eq!(normalized_url(text, None).unwrap(), normal, "{text}");
+        }
+        for bad in ["http://a b", "http://a\tb", "ftp://a", "http://", "/a", "http://a:99999", "http://a:-1"] {
+            assert!(normalized_url(bad, None).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn references_are_resolved() {
+        let base = ServerUrl::parse("https://user@h:8443/a/b?c#d").unwrap();
+        for (reference, normal) in [
+            ("", "https://user@h:8443/a/b?c"),
+            ("#e", "https://user@h:8443/a/b?c#e"),
+            ("?e", "https://user@h:8443/a/b?e"),
+            ("../e?f='", "https://user@h:8443/e?f='"),
+            ("//i/e", "https://i/e"),
+            ("http://i/", "http://i/"),
+        ] {
+            assert_eq!(normalized_url(reference, Some(&base)).unwrap(), normal, "{reference}");
+        }
+        assert!(normalized_url("ftp://i/", Some(&base)).is_err());
     }
 }
