@@ -35,7 +35,7 @@ DEFAULT_TIMEOUT = Timeout(connect=15.0, read=300.0, write=300.0, pool=None)
 
 def forward_request(
     url: str,
-    payload: Mapping[str, Any] | Sequence[Any] | bytes | str,
+    payload: Mapping[str, Any] | Sequence[Any] | bytes | bytearray | memoryview | str,
     *,
     headers: HeaderTypes = None,
     auth: str | None = None,
@@ -60,8 +60,10 @@ def forward_request(
         ValueError: The payload is not a JSON-RPC message.
         RequestError: No response arrived. A response with an error status is not an error here.
     """
-    body = payload if isinstance(payload, (bytes, str)) else json.dumps(payload, separators=(",", ":"))
-    content = body.encode() if isinstance(body, str) else body
+    if isinstance(payload, (bytes, bytearray, memoryview)):
+        content = bytes(payload)
+    else:
+        content = (payload if isinstance(payload, str) else json.dumps(payload, separators=(",", ":"))).encode()
     sent = Headers(message_headers(content))
     sent.update(headers)
     if auth is not None:
@@ -152,11 +154,12 @@ class SignIn:
     client_id: str | None = None
     client_secret: str | None = field(default=None, repr=False)
     client_private_key: str | None = field(default=None, repr=False)
-    issuer: str | None = None
-    client_metadata_url: str | None = None
+    # The URLs may have a password or a query.
+    issuer: str | None = field(default=None, repr=False)
+    client_metadata_url: str | None = field(default=None, repr=False)
     scopes: Sequence[str] = ()
-    resource: str | None = None
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    resource: str | None = field(default=None, repr=False)
+    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
     callback_port: int | None = None
     callback_host: str | None = None
     callback_path: str | None = None
@@ -202,7 +205,7 @@ class BridgeSettings:
     The log belongs to the process: the first bridge sets it up.
     """
 
-    url: str
+    url: str = field(repr=False)
     auth: str | None = field(default=None, repr=False)
     _: KW_ONLY
     auth_command: str | None = field(default=None, repr=False)

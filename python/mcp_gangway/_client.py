@@ -34,7 +34,7 @@ from ._native import HttpClient, Upload
 from ._response import Response
 from ._threads import Pending
 from ._upload import UploadTask, upload
-from ._urls import URL, ParamTypes, is_relative
+from ._urls import URL, ParamTypes, is_relative, utf8
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
         timeout: TimeoutTypes | _Unset
 
 
-AuthTypes = tuple[str, str] | Callable[[Request], Request] | None
+AuthTypes = tuple[str | bytes, str | bytes] | Callable[[Request], Request] | None
 #: A PEM file with a certificate and its key, or two files, one for each.
 CertTypes = str | PathLike[str] | tuple[str | PathLike[str], str | PathLike[str]] | None
 VerifyTypes = bool | str | PathLike[str] | ssl.SSLContext
@@ -108,14 +108,16 @@ class BaseClient:
         self.headers.update(headers)
         self.auth = auth
         self.timeout = Timeout(timeout)
-        self.base_url = base_url
+        self.base_url = URL(base_url) if base_url != "" else ""
         self._is_closed = False
+        if not isinstance(proxy, str | None):
+            raise TypeError(f"proxy is the URL of a proxy, not {type(proxy).__name__}")
         trusted, authorities = _trust(verify)
         self._native = HttpClient(
             verify=trusted,
             authorities=authorities,
             identity=_identity(cert),
-            proxy=None if proxy is None else str(proxy),
+            proxy=None if proxy is None else utf8(proxy, "proxy").decode(),
             trust_env=trust_env,
             http1=http1,
             http2=http2,
@@ -258,14 +260,14 @@ class AsyncClient(BaseClient):
         finally:
             response.close()
 
-    async def send(self, request: Request, *, stream: bool = False) -> Response:
+    async def send(self, request: Request, *, stream: bool = False, auth: AuthTypes | _Unset = UNSET) -> Response:
         """Sends a request from :meth:`build_request`. With ``stream`` the body is streamed, and the caller must close
-        the response.
+        the response. ``auth`` replaces the client's.
 
         Raises:
             RequestError: No response arrived, or only a part.
         """
-        return await self._send(request, UNSET, UNSET, whole=not stream)
+        return await self._send(request, auth, UNSET, whole=not stream)
 
     async def aclose(self) -> None:
         """Refuses further requests. Open streams go on."""
@@ -376,14 +378,14 @@ class Client(BaseClient):
         finally:
             response.close()
 
-    def send(self, request: Request, *, stream: bool = False) -> Response:
+    def send(self, request: Request, *, stream: bool = False, auth: AuthTypes | _Unset = UNSET) -> Response:
         """Sends a request from :meth:`build_request`. With ``stream`` the body is streamed, and the caller must close
-        the response.
+        the response. ``auth`` replaces the client's.
 
         Raises:
             RequestError: No response arrived, or only a part.
         """
-        return self._send(request, UNSET, UNSET, whole=not stream)
+        return self._send(request, auth, UNSET, whole=not stream)
 
     def close(self) -> None:
         """Refuses further requests. Open streams go on."""
@@ -431,12 +433,19 @@ def _signed(request: Request, auth: AuthTypes) -> Request:
             return request
     if callable(auth):
         return auth(request)
-    if not isinstance(auth, tuple):
+    if not isinstance(auth, tuple) or len(auth) != 2:
         raise TypeError(f"auth is (user, password) or a function, not {type(auth).__name__}")
-    user, password = auth
-    token = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+    token = base64.b64encode(b":".join(map(_credential, auth))).decode("ascii")
     request.headers["Authorization"] = f"Basic {token}"
     return request
+
+
+def _credential(value: str | bytes) -> bytes:
+    if isinstance(value, str):
+        return utf8(value, "auth")
+    if isinstance(value, bytes):
+        return value
+    raise TypeError(f"user and password of auth are str or bytes, not {type(value).__name__}")
 
 
 def _trust(verify: VerifyTypes) -> tuple[bool, list[bytes]]:

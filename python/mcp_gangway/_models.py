@@ -9,7 +9,7 @@ import json as _json
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Union
 
-from ._urls import URL, ParamTypes, Primitive, QueryParams
+from ._urls import URL, ParamTypes, Primitive, QueryParams, utf8
 
 HeaderTypes = Union[
     "Headers",
@@ -44,7 +44,7 @@ class Headers(MutableMapping[str, str]):
             raise TypeError(f"headers are a mapping, or pairs of names and values, not {type(headers).__name__}")
         else:
             pairs: Any = headers.items() if isinstance(headers, Mapping) else headers
-            self._pairs = [(_bytes(name, "ascii"), _bytes(value, "utf-8")) for name, value in pairs]
+            self._pairs = [(_bytes(name, is_name=True), _bytes(value)) for name, value in pairs]
 
     @property
     def raw(self) -> list[tuple[bytes, bytes]]:
@@ -107,22 +107,37 @@ class Headers(MutableMapping[str, str]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def without_secrets(self) -> Headers:
+        """Returns the headers whose values are known to be no secrets: keys and tokens have names of all kinds."""
+        return Headers([pair for pair in self._pairs if pair[0].lower() in _OPEN])
+
     def __repr__(self) -> str:
-        secret = ("authorization", "proxy-authorization", "cookie", "set-cookie")
-        shown = [(name, "[secure]" if name in secret else value) for name, value in self.multi_items()]
+        shown = [(name, value if name.encode() in _OPEN else "[secure]") for name, value in self.multi_items()]
         return f"Headers({shown!r})"
+
+
+#: Headers whose values are no secrets.
+_OPEN = frozenset(
+    b"""accept accept-charset accept-encoding accept-language accept-ranges age allow cache-control connection
+    content-disposition content-encoding content-language content-length content-range content-type date etag expect
+    expires host if-match if-modified-since if-none-match if-range if-unmodified-since keep-alive last-modified
+    mcp-method mcp-protocol-version origin pragma proxy-connection range retry-after server te trailer
+    transfer-encoding upgrade user-agent vary via""".split()
+)
 
 
 def _comparable(pairs: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     return sorted((name.lower(), value) for name, value in pairs)
 
 
-def _bytes(text: str | bytes, encoding: str) -> bytes:
+def _bytes(text: str | bytes, *, is_name: bool = False) -> bytes:
     if isinstance(text, bytes):
         return text
     if not isinstance(text, str):
         raise TypeError(f"Header value must be str or bytes, not {type(text)}")
-    return text.encode(encoding)
+    if is_name and not text.isascii():
+        raise ValueError("the name of a header has a character that is not ASCII")
+    return utf8(text, "the value of a header")
 
 
 def _text(value: bytes) -> str:
@@ -277,7 +292,7 @@ def _body(
     """Returns the body as bytes or as an iterable of bytes, and the content type that its argument implies."""
     if content is not None:
         if isinstance(content, str):
-            return content.encode("utf-8"), None
+            return utf8(content, "content"), None
         if isinstance(content, (bytes, bytearray, memoryview)):
             return bytes(content), None
         pieces: Any = content
@@ -289,5 +304,5 @@ def _body(
     if data:
         return str(QueryParams(data)).encode("ascii"), "application/x-www-form-urlencoded"
     if json is not None:
-        return _JSON.encode(json).encode("utf-8"), "application/json"
+        return utf8(_JSON.encode(json), "json"), "application/json"
     return None, None

@@ -138,7 +138,7 @@ class Response:
             kind = "Server error"
         message = f"{kind} '{self.status_code} {self.reason_phrase}' for url '{self.url.shown()}'"
         if self.has_redirect_location:
-            message += f"\nRedirect location: {self.headers['location']!r}"
+            message += f"\nRedirect location: {_shown_location(self.headers['location'])!r}"
         raise HTTPStatusError(message, request=self.request, response=self)
 
     async def aread(self) -> bytes:
@@ -374,3 +374,12 @@ class Response:
         finally:
             # Also if the reader stops early.
             self.close()
+
+
+def _shown_location(location: str) -> str:
+    """Returns a location without user, password and query, as far as it is a URL."""
+    path, mark, _ = location.partition("#")[0].partition("?")
+    scheme, separator, rest = path.partition("//")
+    authority, slash, target = rest.partition("/")
+    shown = f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{target}" if separator else path
+    return shown + ("?…" if mark else "")

@@ -203,13 +203,28 @@ def is_relative(url: str) -> bool:
     return (found is None or found[1].lower() not in _PORTS) and "://" not in text.partition("?")[0].partition("#")[0]
 
 
+def utf8(text: str, what: str) -> bytes:
+    """Encodes a text that may be a secret.
+
+    Raises:
+        ValueError: It has lone surrogates. Python's own exception would show the text.
+    """
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} has a character without a UTF-8 form (a lone surrogate)") from None
+
+
 def _text(url: object) -> str:
-    if isinstance(url, str):
-        return url
-    # httpx.URL, pydantic's and yarl's.
-    if hasattr(url, "scheme") and hasattr(url, "host"):
-        return str(url)
-    raise TypeError(f"a URL is a str, not {type(url).__name__}")
+    # httpx.URL, pydantic's and yarl's have these attributes.
+    if not isinstance(url, str) and not (hasattr(url, "scheme") and hasattr(url, "host")):
+        raise TypeError(f"a URL is a str, not {type(url).__name__}")
+    text = str(url)
+    try:
+        utf8(text, "the URL")
+    except ValueError as error:
+        raise InvalidURL(str(error)) from None
+    return text
 
 
 def _check_scheme(url: str) -> None:
@@ -304,7 +319,7 @@ def _pairs(params: Any) -> list[tuple[str | bytes, str | bytes]]:
         return [(key, value) for key, values in params._values.items() for value in values]
     if isinstance(params, (str, bytes)):
         text = params if isinstance(params, str) else params.decode("ascii")
-        return list(parse_qsl(text.removeprefix("?"), keep_blank_values=True))
+        return [(_primitive(key), _primitive(value)) for key, value in parse_qsl(text.removeprefix("?"), True)]
     if not isinstance(params, Iterable) or isinstance(params, (bytearray, memoryview)):
         raise TypeError(f"params and data are a mapping, pairs or text, not {type(params).__name__}")
     found = []
@@ -318,11 +333,13 @@ def _primitive(value: Any) -> str | bytes:
     if value is None:
         return ""
     if isinstance(value, str):
-        return value
+        return utf8(value, "a value of params or data") if not value.isascii() else value
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
-    if isinstance(value, (Mapping, Iterable)):
-        raise TypeError(f"a value of params or data is a text, bytes or number, not {type(value).__name__}")
+    # A list, a mapping, or an object that would only be sent as its address.
+    kind = type(value)
+    if isinstance(value, Iterable) or (kind.__repr__ is object.__repr__ and kind.__str__ is object.__str__):
+        raise TypeError(f"a value of params or data is a text, bytes or number, not {kind.__name__}")
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -330,4 +347,4 @@ def _decoded(text: str | bytes) -> str:
     return text if isinstance(text, str) else text.decode("utf-8", "replace")
 
 
-__all__ = ["URL", "InvalidURL", "ParamTypes", "Primitive", "QueryParams", "is_relative"]
+__all__ = ["URL", "InvalidURL", "ParamTypes", "Primitive", "QueryParams", "is_relative", "utf8"]

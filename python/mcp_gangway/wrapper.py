@@ -145,8 +145,9 @@ class Settings:
         log_level: As for `setup_logging`.
     """
 
-    server_url: str
-    auth_header: str | None
+    # Either may contain a secret.
+    server_url: str = field(repr=False)
+    auth_header: str | None = field(repr=False)
     connect_timeout: float = DEFAULT_CONNECT_TIMEOUT
     response_timeout: float = DEFAULT_RESPONSE_TIMEOUT
     concurrency: int = DEFAULT_CONCURRENCY
