@@ -14,11 +14,12 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from ._client import AsyncClient, CertTypes, VerifyTypes, _identity, _trust
+from ._client import AsyncClient
 from ._loop import complete
 from ._models import UNSET, Headers, HeaderTypes, Limits, Request, Timeout, TimeoutTypes
 from ._native import Bridge as _NativeBridge
 from ._native import message_headers
+from ._tls import CertTypes, VerifyTypes, identity, trust
 
 if TYPE_CHECKING:
     from ._response import Response
@@ -245,9 +246,9 @@ class Bridge:
 
     def __init__(self, settings: BridgeSettings) -> None:
         self.settings = settings
-        trusted, authorities = _read("verify", partial(_trust, settings.verify))
-        identity = _read("cert", partial(_identity, settings.cert))
-        self._native = _NativeBridge(settings, (not trusted, authorities, identity))
+        trusted, authorities = _read("verify", partial(trust, settings.verify))
+        identified = _read("cert", partial(identity, settings.cert))
+        self._native = _NativeBridge(settings, (not trusted, authorities, identified))
         #: The number of bytes that the client's writer has accepted.
         self._written = 0
 

@@ -7,12 +7,9 @@ two clients differ only in how they wait.
 from __future__ import annotations
 
 import base64
-import ssl
 from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from os import PathLike
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +30,7 @@ from ._models import (
 from ._native import HttpClient, Upload
 from ._response import Response
 from ._threads import Pending
+from ._tls import CertTypes, VerifyTypes, identity, trust
 from ._upload import UploadTask, upload
 from ._urls import URL, ParamTypes, is_relative, utf8
 
@@ -57,9 +55,6 @@ if TYPE_CHECKING:
 
 
 AuthTypes = tuple[str | bytes, str | bytes] | Callable[[Request], Request] | None
-#: A PEM file with a certificate and its key, or two files, one for each.
-CertTypes = str | PathLike[str] | tuple[str | PathLike[str], str | PathLike[str]] | None
-VerifyTypes = bool | str | PathLike[str] | ssl.SSLContext
 
 DEFAULT_TIMEOUT = Timeout(5.0)
 DEFAULT_LIMITS = Limits(max_connections=100, max_keepalive_connections=20)
@@ -72,7 +67,7 @@ _ARGUMENTS = """
             By default the user and password of the URL are used.
         timeout: A :class:`Timeout`, or seconds for each of its timeouts. None means no limit.
         verify: False accepts any certificate. The certificates of a path or of an ``ssl.SSLContext`` are trusted in
-            addition to the system's.
+            addition to the system's. A context with other settings than these is refused.
         cert: A client certificate: the path of a PEM file with its key, or the paths of both files.
         proxy: A proxy's URL (``http``, ``https``, ``socks5``, ``socks5h``) for all requests.
         http1: Whether HTTP/1.1 is allowed.
@@ -112,11 +107,11 @@ class BaseClient:
         self._is_closed = False
         if not isinstance(proxy, str | None):
             raise TypeError(f"proxy is the URL of a proxy, not {type(proxy).__name__}")
-        trusted, authorities = _trust(verify)
+        trusted, authorities = trust(verify)
         self._native = HttpClient(
             verify=trusted,
             authorities=authorities,
-            identity=_identity(cert),
+            identity=identity(cert),
             proxy=None if proxy is None else utf8(proxy, "proxy").decode(),
             trust_env=trust_env,
             http1=http1,
@@ -446,28 +441,6 @@ def _credential(value: str | bytes) -> bytes:
     if isinstance(value, bytes):
         return value
     raise TypeError(f"user and password of auth are str or bytes, not {type(value).__name__}")
-
-
-def _trust(verify: VerifyTypes) -> tuple[bool, list[bytes]]:
-    """Returns whether to check certificates, and the PEM certificates to trust in addition to the system's."""
-    if isinstance(verify, bool):
-        return verify, []
-    if isinstance(verify, ssl.SSLContext):
-        authorities = [ssl.DER_cert_to_PEM_cert(der).encode() for der in verify.get_ca_certs(binary_form=True)]
-        return verify.verify_mode != ssl.CERT_NONE, authorities
-    path = Path(verify)
-    files = sorted(path.glob("*.pem")) if path.is_dir() else [path]
-    return True, [file.read_bytes() for file in files]
-
-
-def _identity(cert: CertTypes) -> tuple[bytes, bytes] | None:
-    if cert is None:
-        return None
-    if isinstance(cert, tuple):
-        certificates, key = cert[:2]
-        return Path(certificates).read_bytes(), Path(key).read_bytes()
-    both = Path(cert).read_bytes()
-    return both, both
 
 
 __all__ = ["URL", "AsyncClient", "AuthTypes", "CertTypes", "Client", "VerifyTypes"]

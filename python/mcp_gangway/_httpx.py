@@ -11,8 +11,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from . import _exceptions
-from ._client import DEFAULT_LIMITS, AsyncClient, CertTypes, VerifyTypes
+from ._client import DEFAULT_LIMITS, AsyncClient
 from ._models import Limits, Request, Timeout
+from ._tls import CertTypes, VerifyTypes
 from ._urls import URL
 
 if TYPE_CHECKING:

@@ -84,7 +84,7 @@ impl Upload {
             }
             let mut is_wanted = true;
             let pieces = lock(&declared).accept(piece)?;
-            for piece in pieces.into_iter().flatten() {
+            for piece in pieces {
                 is_wanted = within(limit, "write_timeout", sender.send(piece)).await?.is_ok();
             }
             Ok::<Finish, Failure>(Box::new(move |py| Ok(is_wanted.into_pyobject(py)?.to_owned().into_any().unbind())))
@@ -117,23 +117,23 @@ impl Declared {
     ///
     /// # Errors
     /// The body has another length than declared.
-    fn accept(&mut self, piece: Option<Bytes>) -> Result<[Option<Option<Bytes>>; 2], Failure> {
+    fn accept(&mut self, piece: Option<Bytes>) -> Result<Vec<Option<Bytes>>, Failure> {
         let wrong = |than: &str| {
             Failure::new("invalid_request", format!("the request's body is {than} than its Content-Length says"))
         };
-        let Some(left) = &mut self.left else { return Ok([Some(piece), None]) };
+        let Some(left) = &mut self.left else { return Ok(vec![piece]) };
         let Some(piece) = piece else {
-            return if *left == 0 { Ok([self.last.take().map(Some), Some(None)]) } else { Err(wrong("shorter")) };
+            return if *left == 0 { Ok(vec![self.last.take(), None]) } else { Err(wrong("shorter")) };
         };
         *left = left.checked_sub(piece.len() as u64).ok_or_else(|| wrong("longer"))?;
         if piece.is_empty() {
-            return Ok([None, None]);
+            return Ok(Vec::new());
         }
         if *left > 0 {
-            return Ok([Some(Some(piece)), None]);
+            return Ok(vec![Some(piece)]);
         }
         self.last = Some(piece);
-        Ok([None, None])
+        Ok(Vec::new())
     }
 }
 
