@@ -9,16 +9,18 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ._client import AsyncClient
+from ._exceptions import HTTPStatusError, RequestError
 from ._loop import complete
 from ._models import UNSET, Headers, HeaderTypes, Limits, Request, Timeout, TimeoutTypes
 from ._native import Bridge as _NativeBridge
-from ._native import message_headers
+from ._native import loads, message_headers
 from ._tls import CertTypes, VerifyTypes, identity, trust
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def forward_request(
 
     Await the result, or open it with ``async with``, which frees the connection at the end of the block. Both give a
     :class:`Response` whose :meth:`~Response.aiter_messages` streams the server's messages, with any content type.
+    The result is a coroutine, for ``asyncio.gather`` or a ``TaskGroup``.
 
     Args:
         url: The endpoint.
@@ -59,7 +62,11 @@ def forward_request(
 
     Raises:
         ValueError: The payload is not a JSON-RPC message.
-        RequestError: No response arrived. A response with an error status is not an error here.
+        HTTPStatusError: The server refused the message, or redirects. The exception says what the server said, and its
+            ``response`` has been read, unless it is longer than 64 KiB.
+        InvalidMessage: The server accepted a request, but its response has no message. If that shows only at the end of
+            a stream, the iterator raises it.
+        RequestError: No response arrived.
     """
     if isinstance(payload, (bytes, bytearray, memoryview)):
         content = bytes(payload)
@@ -69,19 +76,47 @@ def forward_request(
     sent.update(headers)
     if auth is not None:
         sent["Authorization"] = auth
-    return ForwardedRequest(client, Request("POST", url, headers=sent, content=content), Timeout(timeout))
+    request = Request("POST", url, headers=sent, content=content)
+    return ForwardedRequest(client, request, Timeout(timeout), _is_request(loads(content)))
 
 
-class ForwardedRequest:
+def _is_request(message: Any) -> bool:
+    """True if a message, or one of a batch, wants a response."""
+    if isinstance(message, list):
+        return any(map(_is_request, message))
+    return "method" in message and message.get("id") is not None
+
+
+class ForwardedRequest(Coroutine[Any, Any, "Response"]):
     """A request of :func:`forward_request`. Await or open it once."""
 
-    def __init__(self, client: AsyncClient | None, request: Request, timeout: Timeout) -> None:
+    def __init__(self, client: AsyncClient | None, request: Request, timeout: Timeout, expects_message: bool) -> None:
         self._client = client
         self._request = request
         self._timeout = timeout
+        self._expects_message = expects_message
+        self._running: Coroutine[Any, Any, Response] | None = None
 
-    def __await__(self) -> Generator[Any, None, Response]:
-        return self._send().__await__()
+    def __await__(self) -> Generator[Any, Any, Response]:
+        return self._started().__await__()
+
+    def send(self, value: Any, /) -> Any:
+        """As for every coroutine."""
+        return self._started().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """As for every coroutine."""
+        return self._started().throw(*error)
+
+    def close(self) -> None:
+        """As for every coroutine."""
+        if self._running is not None:
+            self._running.close()
+
+    def _started(self) -> Coroutine[Any, Any, Response]:
+        if self._running is None:
+            self._running = self._send()
+        return self._running
 
     async def __aenter__(self) -> Response:
         self._response = await self._send()
@@ -95,8 +130,32 @@ class ForwardedRequest:
         headers = client.headers.copy()
         headers.update(self._request.headers)
         self._request.headers = headers
-        return await client._send(self._request, UNSET, self._timeout, whole=False)
+        response = await client._send(self._request, UNSET, self._timeout, whole=False)
+        try:
+            await self._check(response)
+        except BaseException:
+            response.close()
+            raise
+        return response
 
+    async def _check(self, response: Response) -> None:
+        """Raises the exception of a response that cannot have the answer."""
+        try:
+            response.raise_for_status()
+        except HTTPStatusError as error:
+            with suppress(RequestError):
+                await response._aread_short(_LONGEST_REFUSAL)
+            said = response.said()
+            text = f"{error}; the server says: {said}" if said else str(error)
+            raise HTTPStatusError(text, request=response.request, response=response) from None
+        response._expects_message = self._expects_message
+        is_empty = response.status_code in (202, 204) or response.headers.get("content-length") == "0"
+        if is_empty and self._expects_message:
+            raise response._without_message()
+
+
+#: The longest body of a refusal that is read, in bytes.
+_LONGEST_REFUSAL = 64 << 10
 
 _clients: dict[int, AsyncClient] = {}
 

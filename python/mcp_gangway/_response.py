@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import json as _json
 from contextlib import closing
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,14 +17,15 @@ from . import _loop, _threads
 from ._exceptions import (
     DecodingError,
     HTTPStatusError,
+    InvalidMessage,
     RequestError,
     ResponseNotRead,
     StreamClosed,
     StreamConsumed,
 )
 from ._models import Headers, Request
-from ._native import Event, HttpResponse, MessageParser, NdjsonParser, SseParser, loads
-from ._stages import Lines, Pieces, Stage, Text
+from ._native import Event, HttpResponse, MessageParser, NdjsonParser, SseParser, loads, shown
+from ._stages import Expected, Lines, Pieces, Stage, Text, checked_size
 from ._urls import URL
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ class Response:
         self._native = native
         self._upload = upload
         self._is_async = is_async
+        #: True if a body without a JSON-RPC message is an error.
+        self._expects_message = False
         self._content = native.content
         self._is_consumed = self._content is not None
         self._is_closed = self._is_consumed
@@ -182,10 +186,8 @@ class Response:
     @property
     def encoding(self) -> str:
         """The charset for decoding the body: UTF-8 unless the server names a known one."""
-        try:
-            return codecs.lookup(self.charset_encoding or "utf-8").name
-        except LookupError:
-            return "utf-8"
+        charset = self.charset_encoding
+        return "utf-8" if charset is None else _known_encoding(charset)
 
     @property
     def text(self) -> str:
@@ -229,25 +231,31 @@ class Response:
         """Like :meth:`aiter_text`, for a ``Client``."""
         return self._iter(Text(self.encoding, chunk_size))
 
-    def aiter_lines(self) -> AsyncIterator[str]:
-        """Streams the lines of the body, without line breaks (LF, CRLF or CR)."""
-        return self._aiter(Lines(self.encoding))
+    def aiter_lines(self, *, max_line_bytes: int = 4 << 30) -> AsyncIterator[str]:
+        """Streams the lines of the body, without line breaks (LF, CRLF or CR).
 
-    def iter_lines(self) -> Iterator[str]:
+        Raises:
+            MessageTooLarge: A line exceeds ``max_line_bytes``.
+        """
+        return self._aiter(Lines(self.encoding, max_line_bytes))
+
+    def iter_lines(self, *, max_line_bytes: int = 4 << 30) -> Iterator[str]:
         """Like :meth:`aiter_lines`, for a ``Client``."""
-        return self._iter(Lines(self.encoding))
+        return self._iter(Lines(self.encoding, max_line_bytes))
 
     def aiter_sse(self, *, max_event_bytes: int = 4 << 30) -> AsyncIterator[Event]:
         """Streams the body's Server-Sent Events, parsed by the WHATWG rules.
 
         Raises:
+            DecodingError: The response is not an event stream. A response of status 200 without a content type counts
+                as one.
             MessageTooLarge: The data of an event exceeds ``max_event_bytes``.
         """
-        return self._aiter(SseParser(max_event_bytes=max_event_bytes))
+        return self._aiter(self._events(max_event_bytes))
 
     def iter_sse(self, *, max_event_bytes: int = 4 << 30) -> Iterator[Event]:
         """Like :meth:`aiter_sse`, for a ``Client``."""
-        return self._iter(SseParser(max_event_bytes=max_event_bytes))
+        return self._iter(self._events(max_event_bytes))
 
     def aiter_ndjson(self, *, max_line_bytes: int = 4 << 30) -> AsyncIterator[bytes]:
         """Streams the lines of an NDJSON body as bytes, without blank lines.
@@ -255,11 +263,11 @@ class Response:
         Raises:
             MessageTooLarge: A line exceeds ``max_line_bytes``.
         """
-        return self._aiter(NdjsonParser(max_line_bytes=max_line_bytes))
+        return self._aiter(NdjsonParser(max_line_bytes=checked_size("max_line_bytes", max_line_bytes)))
 
     def iter_ndjson(self, *, max_line_bytes: int = 4 << 30) -> Iterator[bytes]:
         """Like :meth:`aiter_ndjson`, for a ``Client``."""
-        return self._iter(NdjsonParser(max_line_bytes=max_line_bytes))
+        return self._iter(NdjsonParser(max_line_bytes=checked_size("max_line_bytes", max_line_bytes)))
 
     def aiter_messages(self, *, max_message_bytes: int = 4 << 30) -> AsyncIterator[bytes]:
         """Streams the body's JSON-RPC messages as bytes, from any content type: Server-Sent Events, NDJSON, or JSON
@@ -304,8 +312,49 @@ class Response:
     def __repr__(self) -> str:
         return f"<Response [{self.status_code} {self.reason_phrase}]>"
 
-    def _messages(self, limit: int, *, parsed: bool) -> MessageParser:
-        return MessageParser(self.headers.get("content-type"), max_message_bytes=limit, parsed=parsed)
+    async def _aread_short(self, limit: int) -> None:
+        """Reads the body if it is short. Otherwise closes the response, whose body stays unread."""
+        content = bytearray()
+        async for piece in self.aiter_bytes():
+            content += piece
+            if len(content) > limit:
+                self.close()
+                return
+        self._content = bytes(content)
+
+    def said(self) -> str:
+        """Returns what the server says in a body that was read: the message of JSON, or the first line of plain text.
+        Nothing of other bodies.
+        """
+        if not self._content:
+            return ""
+        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        try:
+            found = _message_of(loads(self._content))
+        except (ValueError, RecursionError):
+            found = self.text.strip().partition("\n")[0].strip() if kind in ("", "text/plain") else ""
+        return shown(found[:_LONGEST_SAID])
+
+    def _events(self, limit: int) -> Stage:
+        parser = SseParser(max_event_bytes=checked_size("max_event_bytes", limit))
+        kind = self.headers.get("content-type", "")
+        essence = kind.partition(";")[0].strip().lower()
+        if essence != "text/event-stream" and (essence or self.status_code != HTTPStatus.OK):
+            about = f"with the content type {shown(kind)}" if kind else "without a content type"
+            raise DecodingError(
+                f"the response is not an event stream: HTTP {self.status_code} {about}", request=self.request
+            )
+        return parser
+
+    def _messages(self, limit: int, *, parsed: bool) -> Stage:
+        limit = checked_size("max_message_bytes", limit)
+        parser = MessageParser(self.headers.get("content-type"), max_message_bytes=limit, parsed=parsed)
+        return Expected(parser, self._without_message) if self._expects_message else parser
+
+    def _without_message(self) -> InvalidMessage:
+        return InvalidMessage(
+            f"the server answered a request with HTTP {self.status_code} and no message", request=self.request
+        )
 
     async def _aiter(self, stage: Stage, *, raw: bool = False) -> AsyncIterator[Any]:
         self._check_kind(is_async=True)
@@ -374,6 +423,33 @@ class Response:
         finally:
             # Also if the reader stops early.
             self.close()
+
+
+#: The most characters of a server's text in an exception.
+_LONGEST_SAID = 512
+
+
+def _message_of(document: Any) -> str:
+    """Returns the message of a JSON error: of JSON-RPC, OAuth, problem details (RFC 9457) or another usual form."""
+    if isinstance(document, str):
+        return document
+    if isinstance(document, dict):
+        for name in ("error_description", "error", "message", "detail", "title"):
+            if found := _message_of(document.get(name)):
+                return found
+    return ""
+
+
+@lru_cache(maxsize=64)
+def _known_encoding(charset: str) -> str:
+    """Returns the name of a charset's decoder, or UTF-8 if there is none that can decode any bytes as text."""
+    try:
+        name = codecs.lookup(charset).name
+        b"a\xff".decode(name, errors="replace")
+        Text(name).feed(b"a\xff")
+    except (LookupError, ValueError, TypeError, AttributeError, AssertionError):
+        return "utf-8"
+    return name
 
 
 def _shown_location(location: str) -> str:

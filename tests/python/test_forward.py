@@ -13,10 +13,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import anyio
 import mcp_gangway
 import pytest
 from conftest import PACKAGE, Authority, Run
-from http_server import HANG, Answer, Pause, Request, chunked, event, raw, serving, whole
+from http_server import CUT, HANG, Answer, Pause, Request, chunked, event, raw, serving, whole
 from mcp_gangway import Bridge, BridgeSettings, SignIn, forward_request, run
 
 pytestmark = pytest.mark.asyncio
@@ -126,13 +127,100 @@ async def test_given_headers_and_client_are_used() -> None:
     assert "authorization" not in second
 
 
-async def test_any_status_is_a_response() -> None:
-    async with serving(whole(b'{"detail":"no"}', status=503, content_type=JSON)) as server:
-        response = await forward_request(server.url, message(1, "ping"))
-        assert response.status_code == 503
-        assert await response.aread() == b'{"detail":"no"}'
+REFUSALS: list[tuple[int, bytes, str | None, str]] = [
+    (503, b'{"detail":"not now"}', JSON, "503 Service Unavailable.*; the server says: not now$"),
+    (
+        404,
+        b'{"jsonrpc":"2.0","id":1,"error":{"code":-32001,"message":"no such session"}}',
+        JSON,
+        "says: no such session",
+    ),
+    (401, b'{"error":"invalid_token","error_description":"it expired"}', JSON, "401.*says: it expired"),
+    (400, b"Bad header\nmore", "text/plain", "400.*says: Bad header$"),
+    (502, b"<html><h1>Bad Gateway</h1></html>", "text/html", "502 Bad Gateway' for url '[^;]*$"),
+    (500, b"", None, "500"),
+    (500, b'{"message": 1}', JSON, "500"),
+    (500, b"x" * 100_000, "text/plain", "500"),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "content_type", "text"), REFUSALS, ids=[str(case[0]) for case in REFUSALS])
+async def test_a_refusal_is_an_exception_with_what_the_server_said(
+    status: int, body: bytes, content_type: str | None, text: str
+) -> None:
+    async with serving(whole(body, status=status, content_type=content_type)) as server:
+        with pytest.raises(mcp_gangway.HTTPStatusError, match=text) as caught:
+            await forward_request(server.url, message(1, "ping"))
+        assert caught.value.response.status_code == status
+        if len(body) < 65536:
+            assert caught.value.response.content == body
         with pytest.raises(mcp_gangway.HTTPStatusError):
-            response.raise_for_status()
+            async with forward_request(server.url, message(1, "ping")):
+                raise AssertionError
+
+
+async def test_a_redirect_is_an_exception_without_the_query() -> None:
+    for status in (301, 302, 303, 307, 308):
+        answer = whole(status=status, headers=[("Location", "https://u:hunter2@h/mcp?key=hunter2")])
+        async with serving(answer) as server:
+            with pytest.raises(mcp_gangway.HTTPStatusError, match="https://h/mcp") as caught:
+                await forward_request(server.url, message(1, "ping"))
+        assert "hunter2" not in str(caught.value)
+
+
+async def test_a_refusal_that_breaks_off_is_an_exception() -> None:
+    async with serving(chunked(b"half", CUT, status=500)) as server:
+        with pytest.raises(mcp_gangway.HTTPStatusError, match="500"):
+            await forward_request(server.url, message(1, "ping"))
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+async def test_an_empty_success_is_an_exception_for_a_request_only(status: int) -> None:
+    notice = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    async with serving(whole(status=status)) as server:
+        for payload in (message(1, "ping"), [notice, message("a", "ping")], message(0, "ping")):
+            with pytest.raises(mcp_gangway.InvalidMessage, match=f"HTTP {status} and no message"):
+                await forward_request(server.url, payload)
+        for payload in (notice, {"jsonrpc": "2.0", "id": 1, "result": {}}):
+            async with forward_request(server.url, payload) as response:
+                assert [item async for item in response.aiter_messages()] == []
+
+
+@pytest.mark.parametrize("how", ["aiter_messages", "aiter_json"])
+async def test_a_stream_without_a_message_is_an_exception_at_its_end(how: str) -> None:
+    async with serving(chunked(b": nothing\n\n", content_type=SSE)) as server:
+        async with forward_request(server.url, message(1, "ping")) as response:
+            with pytest.raises(mcp_gangway.InvalidMessage, match="HTTP 200 and no message"):
+                [item async for item in getattr(response, how)()]
+
+
+async def test_requests_are_awaited_in_every_way() -> None:
+    answer = whole(b'{"jsonrpc":"2.0","id":1,"result":{}}', content_type=JSON)
+
+    def request() -> Any:
+        return forward_request(server.url, message(1, "ping"))
+
+    async with serving(answer) as server:
+        tasks = [asyncio.create_task(request()), asyncio.ensure_future(request())]
+        responses = [
+            await request(),
+            await asyncio.wait_for(request(), 5),
+            *await asyncio.gather(request(), request(), *tasks),
+        ]
+        if sys.version_info >= (3, 11):
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(request())
+            responses.append(task.result())
+        async with anyio.create_task_group() as anyio_group:
+            anyio_group.start_soon(request)
+        for response in responses:
+            assert [item["id"] async for item in response.aiter_json()] == [1]
+        request().close()  # It was never started, and nothing is said about it.
+        task = asyncio.create_task(request())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 async def test_a_silent_server_raises_read_timeout() -> None:

@@ -7,7 +7,7 @@ use std::{iter, sync::OnceLock, time::Duration};
 use bytes::Bytes;
 use mcp_gangway_core::streams::{self, Messages, SseEvents, TextLines};
 use pyo3::{
-    exceptions::{PyTypeError, PyUnicodeDecodeError},
+    exceptions::{PyTypeError, PyUnicodeDecodeError, PyValueError},
     intern,
     prelude::*,
     pybacked::PyBackedBytes,
@@ -180,9 +180,9 @@ pub(crate) struct SseParser {
 #[pymethods]
 impl SseParser {
     #[new]
-    #[pyo3(signature = (*, max_event_bytes = LIMIT, parsed = false))]
-    fn new(max_event_bytes: u64, parsed: bool) -> Self {
-        Self { events: SseEvents::new(max_event_bytes), texts: Texts::default(), parsed }
+    #[pyo3(signature = (*, max_event_bytes = Limit::DEFAULT, parsed = false))]
+    fn new(max_event_bytes: Limit, parsed: bool) -> Self {
+        Self { events: SseEvents::new(max_event_bytes.0), texts: Texts::default(), parsed }
     }
 
     fn feed<'py>(&mut self, py: Python<'py>, chunk: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
@@ -231,9 +231,9 @@ pub(crate) struct NdjsonParser {
 #[pymethods]
 impl NdjsonParser {
     #[new]
-    #[pyo3(signature = (*, max_line_bytes = LIMIT, parsed = false))]
-    fn new(max_line_bytes: u64, parsed: bool) -> Self {
-        Self { lines: TextLines::new(max_line_bytes), parsed }
+    #[pyo3(signature = (*, max_line_bytes = Limit::DEFAULT, parsed = false))]
+    fn new(max_line_bytes: Limit, parsed: bool) -> Self {
+        Self { lines: TextLines::new(max_line_bytes.0), parsed }
     }
 
     fn feed<'py>(&mut self, py: Python<'py>, chunk: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
@@ -261,9 +261,9 @@ pub(crate) struct MessageParser {
 #[pymethods]
 impl MessageParser {
     #[new]
-    #[pyo3(signature = (content_type, *, max_message_bytes = LIMIT, parsed = false))]
-    fn new(content_type: Option<&str>, max_message_bytes: u64, parsed: bool) -> Self {
-        Self { messages: Messages::new(content_type, max_message_bytes), parsed }
+    #[pyo3(signature = (content_type, *, max_message_bytes = Limit::DEFAULT, parsed = false))]
+    fn new(content_type: Option<&str>, max_message_bytes: Limit, parsed: bool) -> Self {
+        Self { messages: Messages::new(content_type, max_message_bytes.0), parsed }
     }
 
     fn feed<'py>(&mut self, py: Python<'py>, chunk: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
@@ -297,8 +297,24 @@ fn given<'py>(py: Python<'py>, message: &[u8], is_parsed: bool) -> PyResult<Boun
     if is_parsed { parsed(py, message, || Ok(bytes())) } else { Ok(bytes()) }
 }
 
-/// The default limit of all parsers, in bytes, the same as the bridge's.
-const LIMIT: u64 = 4 << 30;
+/// The limit of a parser, in bytes.
+struct Limit(u64);
+
+impl Limit {
+    /// The default of all parsers, the same as the bridge's.
+    const DEFAULT: Self = Self(4 << 30);
+}
+
+impl<'py> FromPyObject<'_, 'py> for Limit {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        match value.extract::<u64>()? {
+            0 => Err(PyValueError::new_err("a limit is a number of bytes, 1 or more")),
+            limit => Ok(Self(limit)),
+        }
+    }
+}
 
 /// Returns the list of a parser's items after a chunk of this length. If one item fails, the exception carries the
 /// others, so that they are not lost.
