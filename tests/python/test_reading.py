@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
+import zlib
 from typing import Any
 
+import brotli
 import mcp_gangway
 import pytest
 from http_server import Answer, chunked, raw, serving, whole
@@ -202,3 +205,80 @@ async def test_utf_16_may_lack_a_byte_order_mark() -> None:
     body = "aé\n".encode("utf-16-le")
     answer = chunked(*[bytes([byte]) for byte in body], headers=[("Content-Type", "text/plain; charset=utf-16")])
     assert "".join(await read(answer, "aiter_text", chunk_size=1)) == "aé\n"
+
+
+# Codings and headers
+
+
+def bare(text: bytes) -> bytes:
+    encoder = zlib.compressobj(wbits=-15)
+    return encoder.compress(text) + encoder.flush()
+
+
+TEXT = b"an event, and an event, and another one"
+
+
+@pytest.mark.parametrize(
+    ("codings", "body"),
+    [
+        (["deflate"], bare(TEXT)),
+        (["deflate"], zlib.compress(TEXT)),
+        (["gzip, br"], brotli.compress(gzip.compress(TEXT))),
+        (["br,gzip"], gzip.compress(brotli.compress(TEXT))),
+        (["gzip", "deflate"], bare(gzip.compress(TEXT))),
+        (["gzip, identity", "identity", "BR"], brotli.compress(gzip.compress(TEXT))),
+        (["identity"], TEXT),
+        ([""], TEXT),
+        ([" , gzip ,"], gzip.compress(TEXT)),
+        (["x-gzip"], gzip.compress(TEXT)),
+    ],
+    ids=str,
+)
+async def test_codings(codings: list[str], body: bytes) -> None:
+    answer = whole(body, headers=[("Content-Encoding", coding) for coding in codings])
+    assert b"".join(await read(answer, "aiter_bytes")) == TEXT
+    async with serving(answer) as server, mcp_gangway.AsyncClient() as client:
+        async with client.stream("GET", server.url) as response:
+            assert b"".join([piece async for piece in response.aiter_raw()]) == body
+
+
+@pytest.mark.parametrize("coding", ["compress", "foo", "gzip, foo", "foo, gzip", "utf-8", "gzip, gzip, gzip, gzip"])
+async def test_a_body_with_an_unknown_coding_is_refused(coding: str) -> None:
+    answer = whole(b"body", headers=[("Content-Encoding", coding)])
+    async with serving(answer) as server, mcp_gangway.AsyncClient() as client:
+        with pytest.raises(mcp_gangway.DecodingError, match="coding"):
+            await client.get(server.url)
+        async with client.stream("GET", server.url) as response:
+            with pytest.raises(mcp_gangway.DecodingError, match="coding"):
+                await response.aread()
+        async with client.stream("GET", server.url) as response:
+            assert b"".join([piece async for piece in response.aiter_raw()]) == b"body"
+        # Nothing to decode.
+        assert (await client.request("HEAD", server.url)).content == b""
+
+
+async def test_an_unknown_coding_of_an_empty_body_is_no_error() -> None:
+    async with serving(whole(headers=[("Content-Encoding", "foo")])) as server, mcp_gangway.AsyncClient() as client:
+        assert (await client.get(server.url)).content == b""
+
+
+async def test_a_folded_header_is_one_value() -> None:
+    head = b"HTTP/1.1 200 OK\r\nX-A: a\r\n b\r\n\tc\r\nX-B:\r\n d\r\nContent-Length: 1\r\n\r\nx"
+    async with serving(raw(head)) as server, mcp_gangway.AsyncClient() as client:
+        headers = (await client.get(server.url)).headers
+    assert (headers["x-a"].split(), headers["x-b"]) == (["a", "b", "c"], "d")
+
+
+@pytest.mark.parametrize("count", [101, 200, 250])
+async def test_more_than_100_headers_are_read(count: int) -> None:
+    async with serving(whole(b"x", headers=[(f"X-{n}", str(n)) for n in range(count)])) as server:
+        async with mcp_gangway.AsyncClient() as client:
+            assert (await client.get(server.url)).headers[f"x-{count - 1}"] == str(count - 1)
+
+
+@pytest.mark.parametrize("headers", [[("X", "a")] * 300, [("X", "a" * 2_000_000)]], ids=["many", "long"])
+async def test_too_many_headers_are_named_as_the_cause(headers: list[tuple[str, str]]) -> None:
+    async with serving(whole(b"x", headers=headers)) as server, mcp_gangway.AsyncClient() as client:
+        with pytest.raises(mcp_gangway.RemoteProtocolError, match="256 headers or 64 KiB") as caught:
+            await client.get(server.url)
+    assert "port" not in str(caught.value)

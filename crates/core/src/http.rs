@@ -62,8 +62,10 @@ const ENCODINGS: HeaderValue = HeaderValue::from_static("zstd,gzip,deflate,br");
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// The longest interval between two pings. A larger one could overflow the clock.
 const MAX_PING_INTERVAL: Duration = Duration::from_hours(24);
-/// The limit for the headers of one response, in bytes. HTTP/1.1 also has a limit of 100 headers.
+/// The limit for the headers of one response, in bytes.
 const MAX_HEADERS: u32 = 64 << 10;
+/// The limit on the number of headers over HTTP/1.1. hyper reserves room for as many each time.
+const MAX_HEADER_COUNT: usize = 256;
 /// How many headers most requests have in addition to the user's: those of HTTP and of a session.
 const OTHER_HEADERS: usize = 6;
 /// The largest read buffer of an HTTP/1.1 connection, and so the memory that each open response may hold. A larger
@@ -120,7 +122,10 @@ impl<B: RequestBody> HttpClient<B> {
         let mut http1 = conn::http1::Builder::new();
         // Allow header values on several lines: servers must no longer send them, but clients must still read them
         // (RFC 9112, 5.2).
-        http1.max_buf_size(READ_BUFFER).allow_obsolete_multiline_headers_in_responses(true);
+        http1
+            .max_buf_size(READ_BUFFER)
+            .max_headers(MAX_HEADER_COUNT)
+            .allow_obsolete_multiline_headers_in_responses(true);
         let mut http2 = conn::http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())
@@ -423,5 +428,8 @@ fn broke_off(error: hyper::Error) -> Error {
 }
 
 fn decompression_error(error: std::io::Error) -> Error {
+    if error.kind() == std::io::ErrorKind::Unsupported {
+        return Error::new(ErrorKind::InvalidAnswer, format!("the server's reply has {error}")).with_source(error);
+    }
     Error::new(ErrorKind::Broken, "the server's reply cannot be decompressed").with_source(error)
 }

@@ -4,7 +4,7 @@
 
 use crate::{
     error::{Error, ErrorKind, Fate, Hint},
-    http::UriWithoutQuery,
+    http::{MAX_HEADER_COUNT, MAX_HEADERS, UriWithoutQuery},
     open_files,
 };
 use std::{error::Error as StdError, io, path::Path};
@@ -137,9 +137,16 @@ impl RouteContext<'_> {
             return Error::new(ErrorKind::InvalidAnswer, summary);
         }
         match find::<hyper::Error>(error) {
+            Some(error) if error.is_parse_too_large() => Error::new(
+                ErrorKind::InvalidAnswer,
+                format!(
+                    "the response of {url} has more than {MAX_HEADER_COUNT} headers or {} KiB of them",
+                    MAX_HEADERS >> 10
+                ),
+            ),
             Some(error) if error.is_parse() => Error::new(
                 ErrorKind::InvalidAnswer,
-                format!("the response of {url} is not HTTP, or its headers are too large; check its scheme and port"),
+                format!("the response of {url} is not HTTP; check its scheme and port"),
             ),
             _ if self.asked == CertificateRequest::InVain => {
                 let summary = format!("the connection to {url} broke after it asked for a client certificate");

@@ -9,20 +9,24 @@
 //! touched, because untouched memory costs nothing.
 
 mod brotli;
+mod deflate;
 mod zstd;
 
 use std::{io, time::Duration};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use compression_codecs::{
-    DecodeV2, GzipDecoder, ZlibDecoder,
+    DecodeV2, GzipDecoder,
     core::util::{PartialBuffer, WriteBuffer},
 };
 use http::{HeaderMap, HeaderValue, header};
 use tokio::time::timeout;
 
-use self::{brotli::Brotli, zstd::Zstd};
-use crate::memory::{Budget, Taken};
+use self::{brotli::Brotli, deflate::Deflate, zstd::Zstd};
+use crate::{
+    memory::{Budget, Taken},
+    text::excerpt,
+};
 
 /// The size of an output block, in bytes.
 const BLOCK: usize = 16 << 10;
@@ -30,6 +34,10 @@ const BLOCK: usize = 16 << 10;
 const MIN_FREE_BLOCK_BYTES: usize = 4 << 10;
 /// The memory of a deflate decoder, in bytes.
 const DEFLATE: usize = 64 << 10;
+/// The most codings of one body. Servers use one, and proxies may add another.
+const MAX_CODINGS: usize = 3;
+/// The longest name of a coding in an error, in bytes.
+const MAX_NAME: usize = 64;
 /// Limits on texts, because starting one costs as much as decompressing a thousand bytes. A body may have 64 empty
 /// texts. All other texts must have 16 bytes on average.
 const MAX_EMPTY_FRAMES: usize = 64;
@@ -39,6 +47,16 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A body that is being decompressed.
 pub(super) struct BodyDecompressor {
+    /// One for each coding of the body, in the order of decompression.
+    layers: Vec<Layer>,
+    /// Why it cannot be read, if it has a coding that is not known.
+    unknown: Option<String>,
+    /// True if there is a body that cannot be read.
+    is_unreadable: bool,
+}
+
+/// The decompression of one coding.
+struct Layer {
     decoder: Box<dyn Decompressor>,
     input: Bytes,
     /// The free space for output.
@@ -72,12 +90,6 @@ impl Decompressor for GzipDecoder {
     }
 }
 
-impl Decompressor for ZlibDecoder {
-    fn weight(&self, _expanded: usize) -> (usize, usize) {
-        (DEFLATE, DEFLATE)
-    }
-}
-
 impl std::fmt::Debug for BodyDecompressor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BodyDecompressor").finish_non_exhaustive()
@@ -85,36 +97,91 @@ impl std::fmt::Debug for BodyDecompressor {
 }
 
 impl BodyDecompressor {
-    /// Returns a decompressor for a response with these headers if exactly one known coding compresses its body.
-    /// Takes its memory from this budget.
+    /// Returns a decompressor for a response with these headers, if its body has a coding. Takes its memory from this
+    /// budget.
     pub(super) fn of(headers: &HeaderMap, budget: &Budget) -> Option<Self> {
         let lines = headers.get_all(header::CONTENT_ENCODING).iter().map(HeaderValue::as_bytes);
         let codings = lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
         // The header is a list, and some servers put `identity` in it.
-        let mut codings = codings.filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"));
-        let coding = codings.next().filter(|_| codings.next().is_none())?.to_ascii_lowercase();
-        let decoder: Box<dyn Decompressor> = match coding.as_slice() {
-            b"zstd" => Box::new(Zstd::new()),
-            b"gzip" | b"x-gzip" => Box::new(GzipDecoder::new()),
-            b"deflate" => Box::new(ZlibDecoder::new()),
-            b"br" => Box::new(Brotli::new()),
-            _ => return None,
-        };
-        let (input, block, held) = (Bytes::new(), BytesMut::new(), budget.nothing());
-        Some(Self { decoder, input, block, is_full: false, is_whole: true, failed: None, expanded: 0, texts: 0, held })
+        let codings = codings.filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"));
+        let mut body = Self { layers: Vec::new(), unknown: None, is_unreadable: false };
+        for coding in codings {
+            let decoder: Box<dyn Decompressor> = match coding.to_ascii_lowercase().as_slice() {
+                _ if body.layers.len() == MAX_CODINGS => {
+                    body.unknown = Some(format!("more than {MAX_CODINGS} content codings"));
+                    break;
+                }
+                b"zstd" => Box::new(Zstd::new()),
+                b"gzip" | b"x-gzip" => Box::new(GzipDecoder::new()),
+                b"deflate" => Box::new(Deflate::new()),
+                b"br" => Box::new(Brotli::new()),
+                _ => {
+                    let name = excerpt(&String::from_utf8_lossy(coding), MAX_NAME);
+                    body.unknown = Some(format!("the unknown content coding {name:?}"));
+                    break;
+                }
+            };
+            // The last one was applied last.
+            body.layers.insert(0, Layer::new(decoder, budget));
+        }
+        if body.layers.is_empty() && body.unknown.is_none() { None } else { Some(body) }
     }
 
     /// Takes the next bytes of the body. All earlier ones must have been decompressed.
     pub(super) fn feed(&mut self, input: Bytes) {
-        self.input = input;
+        match (&self.unknown, self.layers.first_mut()) {
+            (None, Some(first)) => first.feed(input),
+            _ => self.is_unreadable |= !input.is_empty(),
+        }
     }
 
-    /// Returns the next decompressed bytes, or `None` if more input is needed. Waits for the memory that the decoder
+    /// Returns the next decompressed bytes, or `None` if more input is needed. Waits for the memory that the decoders
     /// may need.
     ///
     /// # Errors
-    /// The body is not what its header says, or other responses hold the memory for too long.
+    /// The body is not what its header says, other responses hold the memory for too long, or a coding is unknown
+    /// (`Unsupported`).
     pub(super) async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        if let Some(unknown) = self.unknown.as_ref().filter(|_| self.is_unreadable) {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, unknown.clone()));
+        }
+        // From the last layer back to the first that has output, which becomes the input of the one after it.
+        let mut position = self.layers.len();
+        while let Some(layer) = position.checked_sub(1).and_then(|position| self.layers.get_mut(position)) {
+            let Some(output) = layer.next().await? else {
+                position -= 1;
+                continue;
+            };
+            let Some(following) = self.layers.get_mut(position) else { return Ok(Some(output)) };
+            following.feed(output);
+            position += 1;
+            // It may go on for a long time without output for the caller.
+            tokio::task::coop::consume_budget().await;
+        }
+        Ok(None)
+    }
+
+    /// Checks that the body is complete.
+    ///
+    /// # Errors
+    /// The last text is incomplete.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        self.layers.iter_mut().try_for_each(Layer::finish)
+    }
+}
+
+impl Layer {
+    fn new(decoder: Box<dyn Decompressor>, budget: &Budget) -> Self {
+        let (input, block, held) = (Bytes::new(), BytesMut::new(), budget.nothing());
+        Self { decoder, input, block, is_full: false, is_whole: true, failed: None, expanded: 0, texts: 0, held }
+    }
+
+    fn feed(&mut self, input: Bytes) {
+        self.input = input;
+    }
+
+    /// As `BodyDecompressor::next`, for this coding.
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
@@ -182,11 +249,8 @@ impl BodyDecompressor {
         Ok(None)
     }
 
-    /// Checks that the body is complete.
-    ///
-    /// # Errors
-    /// The last text is incomplete.
-    pub(super) fn finish(&mut self) -> io::Result<()> {
+    /// As `BodyDecompressor::finish`, for this coding.
+    fn finish(&mut self) -> io::Result<()> {
         // If the end of the text had to wait for free space after all input was read, only the decoder knows that it
         // is complete.
         let is_whole =
@@ -208,35 +272,54 @@ mod tests {
     use super::*;
     use crate::memory;
 
-    const CODINGS: [&str; 4] = ["gzip", "deflate", "br", "zstd"];
+    const CODINGS: [&str; 8] =
+        ["gzip", "deflate", "br", "zstd", "raw deflate", "gzip, br", "zstd, deflate", "br, gzip, raw deflate"];
 
-    /// Compresses `text` with this coding. Returns the bytes up to a flush, and the rest.
-    fn compressed(coding: &str, text: &[u8]) -> (Vec<u8>, Vec<u8>) {
-        fn parts<W: Write>(mut encoder: W, text: &[u8], taken: impl Fn(&mut W) -> Vec<u8>) -> (Vec<u8>, W) {
-            encoder.write_all(text).unwrap();
+    /// Compresses `text` with these codings. Returns the bytes up to a flush, and the rest.
+    fn compressed(codings: &str, text: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let parts = (text.to_vec(), Vec::new());
+        codings.split(", ").fold(parts, |(head, rest), coding| encoded(coding, &head, &rest))
+    }
+
+    /// Encodes `head`, flushes, and encodes `rest`.
+    fn encoded(coding: &str, head: &[u8], rest: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        fn parts<W: Write>(
+            mut encoder: W,
+            head: &[u8],
+            rest: &[u8],
+            taken: impl Fn(&mut W) -> Vec<u8>,
+        ) -> (Vec<u8>, W) {
+            encoder.write_all(head).unwrap();
             encoder.flush().unwrap();
-            (taken(&mut encoder), encoder)
+            let flushed = taken(&mut encoder);
+            encoder.write_all(rest).unwrap();
+            (flushed, encoder)
         }
         let level = flate2::Compression::default();
         match coding {
             "gzip" => {
                 let encoder = flate2::write::GzEncoder::new(Vec::new(), level);
-                let (head, encoder) = parts(encoder, text, |encoder| std::mem::take(encoder.get_mut()));
+                let (head, encoder) = parts(encoder, head, rest, |encoder| std::mem::take(encoder.get_mut()));
+                (head, encoder.finish().unwrap())
+            }
+            "raw deflate" => {
+                let encoder = flate2::write::DeflateEncoder::new(Vec::new(), level);
+                let (head, encoder) = parts(encoder, head, rest, |encoder| std::mem::take(encoder.get_mut()));
                 (head, encoder.finish().unwrap())
             }
             "deflate" => {
                 let encoder = flate2::write::ZlibEncoder::new(Vec::new(), level);
-                let (head, encoder) = parts(encoder, text, |encoder| std::mem::take(encoder.get_mut()));
+                let (head, encoder) = parts(encoder, head, rest, |encoder| std::mem::take(encoder.get_mut()));
                 (head, encoder.finish().unwrap())
             }
             "br" => {
                 let encoder = ::brotli::CompressorWriter::new(Vec::new(), 4096, 5, 22);
-                let (head, encoder) = parts(encoder, text, |encoder| std::mem::take(encoder.get_mut()));
+                let (head, encoder) = parts(encoder, head, rest, |encoder| std::mem::take(encoder.get_mut()));
                 (head, encoder.into_inner())
             }
             _ => {
                 let encoder = ::zstd::Encoder::new(Vec::new(), 3).unwrap();
-                let (head, encoder) = parts(encoder, text, |encoder| std::mem::take(encoder.get_mut()));
+                let (head, encoder) = parts(encoder, head, rest, |encoder| std::mem::take(encoder.get_mut()));
                 (head, encoder.finish().unwrap())
             }
         }
@@ -247,7 +330,10 @@ mod tests {
     }
 
     fn within(coding: &str, budget: &Budget) -> BodyDecompressor {
-        let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_str(coding).unwrap())]);
+        let headers = HeaderMap::from_iter([(
+            header::CONTENT_ENCODING,
+            HeaderValue::from_str(&coding.replace("raw ", "")).unwrap(),
+        )]);
         BodyDecompressor::of(&headers, budget).unwrap()
     }
 
@@ -366,11 +452,30 @@ mod tests {
             body.extend(b"{\"id\":1}");
             assert!(whole(coding, &[&body]).is_err(), "{coding} with more after it");
         }
-        for unknown in ["", "identity", "compress", "gzip, br"] {
-            let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(unknown))]);
-            assert!(BodyDecompressor::of(&headers, &Budget::new(1)).is_none(), "{unknown}");
-        }
         assert_eq!(whole(" X-GZIP ", &[]).unwrap(), b"");
+    }
+
+    #[test]
+    fn body_with_an_unknown_coding_is_an_error_unless_it_is_empty() {
+        for unknown in ["compress", "gzip, foo", "foo, gzip", "gzip, gzip, gzip, gzip", "utf-8", "\"gzip\""] {
+            let error = whole(unknown, &[b"text"]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::Unsupported, "{unknown}: {error}");
+            assert_eq!(whole(unknown, &[b""]).unwrap(), b"", "{unknown}");
+        }
+        for none in ["", "identity", ",", "identity, Identity"] {
+            let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(none))]);
+            assert!(BodyDecompressor::of(&headers, &Budget::new(1)).is_none(), "{none}");
+        }
+    }
+
+    #[test]
+    fn codings_may_be_on_several_header_lines() {
+        let lines = ["gzip, identity", "br"].map(|line| (header::CONTENT_ENCODING, HeaderValue::from_static(line)));
+        let budget = Budget::new(memory::DECOMPRESSION);
+        let mut expander = BodyDecompressor::of(&HeaderMap::from_iter(lines), &budget).unwrap();
+        let (head, rest) = compressed("gzip, br", b"text");
+        assert_eq!(expand(&mut expander, &[head, rest].concat()).unwrap(), b"text");
+        expander.finish().unwrap();
     }
 
     /// Returns a text that fills any window, compressed with the largest window that the coding allows.
@@ -411,7 +516,7 @@ mod tests {
                 }
                 open.push(expander);
             }
-            let fits = memory::DECOMPRESSION / open[0].decoder.weight(40 << 20).0;
+            let fits = memory::DECOMPRESSION / open[0].layers[0].decoder.weight(40 << 20).0;
             assert_eq!(open.len() - refused, fits, "{coding}: each has filled its window");
             // A response with little text holds little memory, even if it announces a large window.
             drop(open);
