@@ -14,8 +14,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._auth import Auth, BasicAuth
     from ._bridge import Bridge, BridgeSettings, ForwardedRequest, SignIn, forward_request, run
     from ._client import AsyncClient, Client
+    from ._cookies import CookieConflict, Cookies
     from ._exceptions import (
         CloseError,
         ConnectError,
@@ -47,21 +49,28 @@ if TYPE_CHECKING:
         WriteTimeout,
     )
     from ._httpx import AsyncHTTPTransport as AsyncHTTPTransport
-    from ._models import Headers, Limits, Request, Timeout
+    from ._models import Headers, Limits, Proxy, Request, Timeout
     from ._native import VERSION as __version__
     from ._native import Event, MessageParser, NdjsonParser, SseParser
     from ._response import Response
+    from ._transports import AsyncBaseTransport, BaseTransport, MockTransport
     from ._urls import URL, QueryParams
 
 __all__ = [
     "URL",
+    "AsyncBaseTransport",
     "AsyncClient",
+    "Auth",
+    "BaseTransport",
+    "BasicAuth",
     "Bridge",
     "BridgeSettings",
     "Client",
     "CloseError",
     "ConnectError",
     "ConnectTimeout",
+    "CookieConflict",
+    "Cookies",
     "DecodingError",
     "Event",
     "ForwardedRequest",
@@ -74,10 +83,12 @@ __all__ = [
     "LocalProtocolError",
     "MessageParser",
     "MessageTooLarge",
+    "MockTransport",
     "NdjsonParser",
     "NetworkError",
     "PoolTimeout",
     "ProtocolError",
+    "Proxy",
     "ProxyError",
     "QueryParams",
     "ReadError",
@@ -107,6 +118,14 @@ __all__ = [
 #: The module of each name. Modules are imported on first use, so that `python -m mcp_gangway`, which becomes another
 #: program, starts fast.
 _MODULES = {
+    "Proxy": "_models",
+    "CookieConflict": "_cookies",
+    "Cookies": "_cookies",
+    "BasicAuth": "_auth",
+    "Auth": "_auth",
+    "MockTransport": "_transports",
+    "BaseTransport": "_transports",
+    "AsyncBaseTransport": "_transports",
     "Bridge": "_bridge",
     "BridgeSettings": "_bridge",
     "ForwardedRequest": "_bridge",

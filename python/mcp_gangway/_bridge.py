@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from ._client import AsyncClient
 from ._exceptions import HTTPStatusError, RequestError
 from ._loop import complete
-from ._models import UNSET, Headers, HeaderTypes, Limits, Request, Timeout, TimeoutTypes
+from ._models import Headers, HeaderTypes, Limits, Request, Timeout, TimeoutTypes
 from ._native import Bridge as _NativeBridge
 from ._native import loads, message_headers
 from ._tls import CertTypes, VerifyTypes, identity, trust
@@ -130,7 +130,8 @@ class ForwardedRequest(Coroutine[Any, Any, "Response"]):
         headers = client.headers.copy()
         headers.update(self._request.headers)
         self._request.headers = headers
-        response = await client._send(self._request, UNSET, self._timeout, whole=False)
+        self._request.extensions["timeout"] = self._timeout.as_dict()
+        response = await client.send(self._request, stream=True)
         try:
             await self._check(response)
         except BaseException:

@@ -1,25 +1,30 @@
 """The HTTP clients: the interfaces of ``httpx.AsyncClient`` and ``httpx.Client`` on the bridge's connections.
 
-Rule: nothing here takes long; the native module does the work, on its own thread. Common code is in the base class. The
-two clients differ only in how they wait.
+Rule: nothing here takes long; the native module does the work, on its own thread. What a request goes through (hooks,
+authentication, redirects, cookies) is written once, in the base class, as a generator of steps. The two clients differ
+only in how they execute a step.
 """
 
 from __future__ import annotations
 
-import base64
-from collections.abc import AsyncIterable, Callable, Iterable
+import logging
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
+from functools import partial
+from os import PathLike
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ._exceptions import RequestError
+from ._auth import Auth, AuthTypes, BasicAuth, made_auth
+from ._exceptions import InvalidURL, RemoteProtocolError, RequestError, TooManyRedirects, UnsupportedProtocol
 from ._loop import complete
 from ._models import (
     UNSET,
     Headers,
     HeaderTypes,
     Limits,
+    Proxy,
     Request,
     RequestContent,
     RequestData,
@@ -31,8 +36,9 @@ from ._native import HttpClient, Upload
 from ._response import Response
 from ._threads import Pending
 from ._tls import CertTypes, VerifyTypes, identity, trust
+from ._transports import AsyncBaseTransport, BaseTransport, checked
 from ._upload import UploadTask, upload
-from ._urls import URL, ParamTypes, is_relative, utf8
+from ._urls import URL, ParamTypes, QueryParams, is_relative
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -40,6 +46,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, TypedDict, Unpack
 
+    from ._cookies import Cookies, CookieTypes
     from ._native import Call, Completions, Operation
 
     class RequestOptions(TypedDict, total=False):
@@ -50,34 +57,53 @@ if TYPE_CHECKING:
         json: Any
         params: ParamTypes
         headers: HeaderTypes
+        cookies: CookieTypes
         auth: AuthTypes | _Unset
+        follow_redirects: bool | _Unset
         timeout: TimeoutTypes | _Unset
+        extensions: Mapping[str, Any] | None
 
 
-AuthTypes = tuple[str | bytes, str | bytes] | Callable[[Request], Request] | None
+#: Functions to call with each request and each response.
+EventHooks = Mapping[str, Iterable[Callable[[Any], Any]]]
+#: A step of a request: a function without arguments, whose result an ``AsyncClient`` awaits.
+Steps = Generator[Callable[[], Any], Any, Response]
 
 DEFAULT_TIMEOUT = Timeout(5.0)
 DEFAULT_LIMITS = Limits(max_connections=100, max_keepalive_connections=20)
+DEFAULT_MAX_REDIRECTS = 20
+
+logger = logging.getLogger("mcp_gangway")
 
 
 _ARGUMENTS = """
     Args:
         headers: Headers of every request. By default any content type is accepted.
-        auth: ``(user, password)`` for Basic, or a function that gets the :class:`Request`, adds to it and returns it.
-            By default the user and password of the URL are used.
+        params: Parameters of every request's query.
+        cookies: Cookies to send. The cookies that servers set are added to them.
+        auth: ``(user, password)`` for Basic, a function that gets the :class:`Request`, adds to it and returns it, or
+            an :class:`Auth`. By default the user and password of the URL are used.
+        follow_redirects: Whether to follow redirects. Credentials stay on the origin: a request to another one has
+            only headers that are known to be no secrets. ``https`` is never redirected to ``http``.
+        max_redirects: The most redirects to follow for a request.
+        event_hooks: ``{"request": [function], "response": [function]}``, called with each request before it is sent
+            and with each response before its body is read.
         timeout: A :class:`Timeout`, or seconds for each of its timeouts. None means no limit.
         verify: False accepts any certificate. The certificates of a path or of an ``ssl.SSLContext`` are trusted in
             addition to the system's. A context with other settings than these is refused.
         cert: A client certificate: the path of a PEM file with its key, or the paths of both files.
-        proxy: A proxy's URL (``http``, ``https``, ``socks5``, ``socks5h``) for all requests.
+        proxy: A proxy's URL (``http``, ``https``, ``socks5``, ``socks5h``) or :class:`Proxy`, for all requests.
+        uds: The path of a Unix socket, for all requests.
         http1: Whether HTTP/1.1 is allowed.
         http2: Whether HTTP/2 is allowed. If it is the only one, it is used even without TLS.
         limits: Limits on connections.
         trust_env: Whether to use the proxies of the environment or the system.
         base_url: The prefix of relative URLs.
+        transport: What sends the requests instead of the native core, such as a :class:`MockTransport`.
+        default_encoding: The charset of responses that name none.
 
     Raises:
-        ValueError: Certificates or a proxy cannot be used.
+        ValueError: Certificates, a context or a proxy cannot be used.
 """
 
 
@@ -88,43 +114,137 @@ class BaseClient:
         self,
         *,
         headers: HeaderTypes = None,
+        params: ParamTypes = None,
+        cookies: CookieTypes = None,
         auth: AuthTypes = None,
+        follow_redirects: bool = False,
+        max_redirects: int = DEFAULT_MAX_REDIRECTS,
+        event_hooks: EventHooks | None = None,
         timeout: TimeoutTypes = DEFAULT_TIMEOUT,
         verify: VerifyTypes = True,
         cert: CertTypes = None,
-        proxy: str | None = None,
+        proxy: str | Proxy | None = None,
+        uds: str | PathLike[str] | None = None,
         http1: bool = True,
         http2: bool = False,
         limits: Limits = DEFAULT_LIMITS,
         trust_env: bool = True,
         base_url: str = "",
+        transport: Any = None,
+        default_encoding: str = "utf-8",
     ) -> None:
-        self.headers = Headers({"Accept": "*/*"})
-        self.headers.update(headers)
+        self.headers = headers
+        self.params = params
         self.auth = auth
-        self.timeout = Timeout(timeout)
-        self.base_url = URL(base_url) if base_url != "" else ""
+        self.timeout = timeout
+        self.base_url = base_url
+        self.event_hooks = event_hooks or {}
+        #: Whether redirects are followed, and the most for a request.
+        self.follow_redirects = follow_redirects
+        self.max_redirects = max_redirects
+        self._cookies: Cookies | None = None
+        if cookies is not None:
+            self.cookies = cookies
+        self._default_encoding = default_encoding
+        self._transport = transport
+        self._is_opened = False
         self._is_closed = False
-        if not isinstance(proxy, str | None):
-            raise TypeError(f"proxy is the URL of a proxy, not {type(proxy).__name__}")
         trusted, authorities = trust(verify)
         self._native = HttpClient(
             verify=trusted,
             authorities=authorities,
             identity=identity(cert),
-            proxy=None if proxy is None else utf8(proxy, "proxy").decode(),
+            proxy=None if proxy is None else Proxy.of(proxy).full_url(),
             trust_env=trust_env,
             http1=http1,
             http2=http2,
             keepalive_connections=limits.max_keepalive_connections,
             keepalive_expiry=limits.keepalive_expiry,
             connections=limits.max_connections,
+            unix_socket=uds,
         )
 
     @property
     def is_closed(self) -> bool:
         """True if the client accepts no more requests."""
         return self._is_closed
+
+    @property
+    def headers(self) -> Headers:
+        """The headers of every request."""
+        return self._headers
+
+    @headers.setter
+    def headers(self, headers: HeaderTypes) -> None:
+        self._headers = Headers({"Accept": "*/*"})
+        self._headers.update(headers)
+
+    @property
+    def params(self) -> QueryParams:
+        """The parameters of every request."""
+        return self._params
+
+    @params.setter
+    def params(self, params: ParamTypes) -> None:
+        self._params = QueryParams(params)
+
+    @property
+    def cookies(self) -> Cookies:
+        """The cookies, which responses add to."""
+        if self._cookies is None:
+            from ._cookies import Cookies
+
+            self._cookies = Cookies()
+        return self._cookies
+
+    @cookies.setter
+    def cookies(self, cookies: CookieTypes) -> None:
+        from ._cookies import Cookies
+
+        self._cookies = Cookies(cookies)
+
+    @property
+    def auth(self) -> Auth | None:
+        """How requests are authenticated."""
+        return self._auth
+
+    @auth.setter
+    def auth(self, auth: AuthTypes) -> None:
+        self._auth = made_auth(auth)
+
+    @property
+    def timeout(self) -> Timeout:
+        """The timeouts of requests."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, timeout: TimeoutTypes) -> None:
+        self._timeout = Timeout(timeout)
+
+    @property
+    def base_url(self) -> str:
+        """The prefix of relative URLs, with a slash at the end, or nothing."""
+        return self._base_url
+
+    @base_url.setter
+    def base_url(self, url: str) -> None:
+        self._base_url = ""
+        if url != "":
+            parsed = URL(url)
+            ended = parsed.raw_path if parsed.raw_path.endswith(b"/") else parsed.raw_path + b"/"
+            self._base_url = parsed.copy_with(raw_path=ended, fragment=None)
+
+    @property
+    def event_hooks(self) -> dict[str, list[Callable[[Any], Any]]]:
+        """The functions that are called with each request and each response."""
+        return self._event_hooks
+
+    @event_hooks.setter
+    def event_hooks(self, hooks: EventHooks) -> None:
+        unknown = hooks.keys() - {"request", "response"}
+        if unknown:
+            raise ValueError(f"event_hooks are for request and response, not {min(unknown)!r}")
+        self._event_hooks = {name: list(hooks.get(name, ())) for name in ("request", "response")}
 
     def build_request(
         self,
@@ -136,6 +256,9 @@ class BaseClient:
         json: Any = None,
         params: ParamTypes = None,
         headers: HeaderTypes = None,
+        cookies: CookieTypes = None,
+        timeout: TimeoutTypes | _Unset = UNSET,
+        extensions: Mapping[str, Any] | None = None,
     ) -> Request:
         """Builds the request that the other methods would send.
 
@@ -143,22 +266,168 @@ class BaseClient:
             InvalidURL: The text is not a URL.
             UnsupportedProtocol: Its scheme is neither http nor https.
         """
-        if self.base_url and is_relative(url):
-            url = f"{self.base_url.rstrip('/')}/{url.lstrip('/')}"
-        merged = Headers(self.headers)
+        if self._base_url and is_relative(url):
+            url = f"{self._base_url}{url.lstrip('/')}"
+        if self._params:
+            params = self._params.merge(params)
+        merged = Headers(self._headers)
         merged.update(headers)
-        return Request(method, url, params=params, headers=merged, content=content, data=data, json=json)
+        if self._cookies and not cookies:
+            cookies = self._cookies
+        elif self._cookies:
+            from ._cookies import Cookies
+
+            both = Cookies(self._cookies)
+            both.update(cookies)
+            cookies = both
+        more = dict(extensions or {})
+        if "timeout" not in more:
+            more["timeout"] = (self._timeout if isinstance(timeout, _Unset) else Timeout(timeout)).as_dict()
+        return Request(
+            method,
+            url,
+            params=params,
+            headers=merged,
+            cookies=cookies,
+            content=content,
+            data=data,
+            json=json,
+            extensions=more,
+        )
+
+    def _open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError("Cannot reopen a client instance, once it has been closed.")
+        if self._is_opened:
+            raise RuntimeError("Cannot open a client instance more than once.")
+        self._is_opened = True
 
     def _close(self) -> None:
         self._is_closed = True
         self._native.close()
 
-    def _prepared(
-        self, request: Request, auth: AuthTypes | _Unset, timeout: TimeoutTypes | _Unset
-    ) -> tuple[Request, Timeout]:
-        """Returns the request with its credentials, and its timeouts."""
-        request = _signed(request, self.auth if isinstance(auth, _Unset) else auth)
-        return request, self.timeout if isinstance(timeout, _Unset) else Timeout(timeout)
+    def _steps(
+        self,
+        request: Request,
+        *,
+        auth: AuthTypes | _Unset = UNSET,
+        follow_redirects: bool | _Unset = UNSET,
+        whole: bool,
+    ) -> Steps:
+        """Yields the steps of a request, and returns its response."""
+        if self._is_closed:
+            raise RuntimeError("Cannot send a request, as the client has been closed.")
+        follow = self.follow_redirects if isinstance(follow_redirects, _Unset) else follow_redirects
+        chosen = self._auth if isinstance(auth, _Unset) else made_auth(auth)
+        userinfo = request.url.userinfo if chosen is None else None
+        if userinfo is not None and "Authorization" not in request.headers:
+            chosen = BasicAuth(*userinfo)
+        if chosen is None:
+            return (yield from self._redirected(request, [], follow, whole))
+        flow = self._flow(chosen, request)
+        try:
+            history: list[Response] = []
+            request = yield partial(self._advance, flow, None)
+            while True:
+                response = yield from self._redirected(request, history, follow, whole)
+                try:
+                    following = yield partial(self._advance, flow, response)
+                except BaseException:
+                    response.close()
+                    raise
+                if following is None:
+                    return response
+                response.history = list(history)
+                yield partial(self._read, response)
+                history.append(response)
+                request = following
+        finally:
+            yield partial(self._end, flow)
+
+    def _redirected(self, request: Request, history: list[Response], follow: bool, whole: bool) -> Steps:
+        """Sends a request, and the requests that its redirects lead to if they are followed."""
+        history = list(history)
+        begun = len(history)
+        while True:
+            if len(history) - begun > self.max_redirects:
+                raise TooManyRedirects("Exceeded maximum allowed redirects.", request=request)
+            for hook in self._event_hooks["request"]:
+                yield partial(self._call, hook, request)
+            response = yield partial(self._send_once, request, whole)
+            try:
+                self._note(response)
+                for hook in self._event_hooks["response"]:
+                    yield partial(self._call, hook, response)
+                response.history = list(history)
+                if response.has_redirect_location and not follow:
+                    response.next_request = self._next_request(response)
+                if not (response.has_redirect_location and follow):
+                    return response  # type: ignore[no-any-return]
+                request = self._redirect(response)
+                yield partial(self._read, response)
+            except BaseException:
+                response.close()
+                raise
+            history.append(response)
+
+    def _note(self, response: Response) -> None:
+        """Takes the cookies of a response, and logs it."""
+        if "set-cookie" in response.headers:
+            self.cookies.extract_cookies(response)
+        if logger.isEnabledFor(logging.INFO):
+            logger.info(
+                'HTTP Request: %s %s "%s %d %s"',
+                response.request.method,
+                response.url.shown(),
+                response.http_version,
+                response.status_code,
+                response.reason_phrase,
+            )
+
+    def _next_request(self, response: Response) -> Request | None:
+        """Returns the request that a redirect leads to, or None if it cannot be followed."""
+        try:
+            return self._redirect(response)
+        except RequestError:
+            return None
+
+    def _redirect(self, response: Response) -> Request:
+        """Returns the request that a redirect leads to.
+
+        Raises:
+            RemoteProtocolError: The location is no URL, or less secure.
+            UnsupportedProtocol: The location has another scheme.
+        """
+        old = response.request
+        try:
+            url = old.url.join(response.headers["location"])
+        except InvalidURL as error:
+            raise RemoteProtocolError(f"the location of a redirect cannot be used: {error}", request=old) from None
+        except UnsupportedProtocol as error:
+            error.request = old
+            raise
+        if old.url.scheme == "https" and url.scheme == "http":
+            raise RemoteProtocolError("the server redirects from https to http, which is not followed", request=old)
+        if old.url.fragment and not url.fragment:
+            url = url.copy_with(fragment=old.url.fragment)
+        method = old.method
+        is_seen = response.status_code in (302, 303) and method != "HEAD"
+        if is_seen or (response.status_code == 301 and method == "POST"):
+            method = "GET"
+        headers = old.headers.copy() if _may_keep_credentials(old.url, url) else old.headers.without_secrets()
+        gone = ["cookie"]
+        if old.url.origin != url.origin:
+            gone.append("host")
+        if method != old.method:
+            gone += ["content-length", "content-type", "content-encoding", "transfer-encoding"]
+        for name in gone:
+            headers.pop(name, None)
+        content = b"" if method != old.method else old.content
+        return Request(method, url, headers=headers, cookies=self._cookies, content=content, extensions=old.extensions)
+
+    def _timeout_of(self, request: Request) -> Timeout:
+        times = request.extensions.get("timeout")
+        return self._timeout if times is None else Timeout(None, **times)
 
     def _sending(
         self, request: Request, times: Timeout, body: bytes | Upload | None, *, whole: bool
@@ -174,6 +443,39 @@ class BaseClient:
             (times.connect, times.read, times.pool),
             whole,
         )
+
+    def _finished(self, response: Response, request: Request, begun: float) -> Response:
+        response.request = request
+        response.elapsed = timedelta(seconds=perf_counter() - begun)
+        response._default_encoding = self._default_encoding
+        return response
+
+    # What the two clients do in their own ways.
+
+    def _flow(self, auth: Auth, request: Request) -> Any:
+        raise NotImplementedError
+
+    def _advance(self, flow: Any, response: Response | None) -> Any:
+        """Returns the next request of an authentication, or None at its end."""
+        raise NotImplementedError
+
+    def _end(self, flow: Any) -> Any:
+        raise NotImplementedError
+
+    def _call(self, hook: Callable[[Any], Any], argument: Any) -> Any:
+        raise NotImplementedError
+
+    def _read(self, response: Response) -> Any:
+        raise NotImplementedError
+
+    def _send_once(self, request: Request, whole: bool) -> Any:
+        raise NotImplementedError
+
+
+def _may_keep_credentials(old: URL, new: URL) -> bool:
+    """True for the same origin, or the same host if only TLS is added."""
+    is_secured = (old.scheme, old.port, new.scheme, new.port) == ("http", None, "https", None)
+    return old.origin == new.origin or (is_secured and old.host == new.host)
 
 
 class AsyncClient(BaseClient):
@@ -192,8 +494,11 @@ class AsyncClient(BaseClient):
         json: Any = None,
         params: ParamTypes = None,
         headers: HeaderTypes = None,
+        cookies: CookieTypes = None,
         auth: AuthTypes | _Unset = UNSET,
+        follow_redirects: bool | _Unset = UNSET,
         timeout: TimeoutTypes | _Unset = UNSET,
+        extensions: Mapping[str, Any] | None = None,
     ) -> Response:
         """Sends a request, and reads the whole response.
 
@@ -202,21 +507,41 @@ class AsyncClient(BaseClient):
                 encoding unless the headers give its length.
             data: A form, or a body that is sent unchanged.
             json: A body to encode as JSON.
-            params: Parameters added to the URL's query.
+            params: The URL's query, instead of its own. The client's are added.
             headers: Headers in addition to the client's. A header of the same name replaces the client's.
-            auth: Replaces the client's.
-            timeout: Replaces the client's.
+            cookies: Cookies in addition to the client's.
+            auth, follow_redirects, timeout: Replace the client's.
+            extensions: More about the request: see :class:`Request`.
 
         Raises:
             RequestError: No response arrived, or only a part (see the subclasses).
             RuntimeError: The client is closed, or there is no asyncio event loop.
         """
-        request = self.build_request(method, url, content=content, data=data, json=json, params=params, headers=headers)
-        return await self._send(request, auth, timeout, whole=True)
+        request = self.build_request(
+            method,
+            url,
+            content=content,
+            data=data,
+            json=json,
+            params=params,
+            headers=headers,
+            cookies=cookies,
+            timeout=timeout,
+            extensions=extensions,
+        )
+        return await self.send(request, auth=auth, follow_redirects=follow_redirects)
 
     async def get(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """``request("GET", …)``"""
         return await self.request("GET", url, **options)
+
+    async def head(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """``request("HEAD", …)``"""
+        return await self.request("HEAD", url, **options)
+
+    async def options(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """``request("OPTIONS", …)``"""
+        return await self.request("OPTIONS", url, **options)
 
     async def post(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """``request("POST", …)``"""
@@ -225,6 +550,10 @@ class AsyncClient(BaseClient):
     async def put(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """``request("PUT", …)``"""
         return await self.request("PUT", url, **options)
+
+    async def patch(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """``request("PATCH", …)``"""
+        return await self.request("PATCH", url, **options)
 
     async def delete(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """``request("DELETE", …)``"""
@@ -241,34 +570,64 @@ class AsyncClient(BaseClient):
         json: Any = None,
         params: ParamTypes = None,
         headers: HeaderTypes = None,
+        cookies: CookieTypes = None,
         auth: AuthTypes | _Unset = UNSET,
+        follow_redirects: bool | _Unset = UNSET,
         timeout: TimeoutTypes | _Unset = UNSET,
+        extensions: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[Response]:
         """Sends a request, and streams the response: ``async with client.stream(…) as response``.
 
         The end of the block frees the connection. For arguments and exceptions see :meth:`request`.
         """
-        request = self.build_request(method, url, content=content, data=data, json=json, params=params, headers=headers)
-        response = await self._send(request, auth, timeout, whole=False)
+        request = self.build_request(
+            method,
+            url,
+            content=content,
+            data=data,
+            json=json,
+            params=params,
+            headers=headers,
+            cookies=cookies,
+            timeout=timeout,
+            extensions=extensions,
+        )
+        response = await self.send(request, stream=True, auth=auth, follow_redirects=follow_redirects)
         try:
             yield response
         finally:
             response.close()
 
-    async def send(self, request: Request, *, stream: bool = False, auth: AuthTypes | _Unset = UNSET) -> Response:
+    async def send(
+        self,
+        request: Request,
+        *,
+        stream: bool = False,
+        auth: AuthTypes | _Unset = UNSET,
+        follow_redirects: bool | _Unset = UNSET,
+    ) -> Response:
         """Sends a request from :meth:`build_request`. With ``stream`` the body is streamed, and the caller must close
-        the response. ``auth`` replaces the client's.
+        the response. ``auth`` and ``follow_redirects`` replace the client's.
 
         Raises:
             RequestError: No response arrived, or only a part.
         """
-        return await self._send(request, auth, UNSET, whole=not stream)
+        steps = self._steps(request, auth=auth, follow_redirects=follow_redirects, whole=not stream)
+        response = await self._execute(steps)
+        if stream:
+            response._send_again = partial(self.send, stream=True, auth=auth, follow_redirects=follow_redirects)
+        else:
+            await self._read(response)
+        return response
 
     async def aclose(self) -> None:
         """Refuses further requests. Open streams go on."""
+        if not self._is_closed and isinstance(self._transport, AsyncBaseTransport):
+            await self._transport.aclose()
         self._close()
 
     async def __aenter__(self) -> Self:
+        self._open()
         return self
 
     async def __aexit__(
@@ -279,17 +638,50 @@ class AsyncClient(BaseClient):
     ) -> None:
         await self.aclose()
 
-    async def _send(
-        self, request: Request, auth: AuthTypes | _Unset, timeout: TimeoutTypes | _Unset, *, whole: bool
-    ) -> Response:
-        request, times = self._prepared(request, auth, timeout)
+    async def _execute(self, steps: Steps) -> Response:
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    result = await step()
+                except BaseException as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(result)
+        except StopIteration as end:
+            response: Response = end.value
+            return response
+
+    def _flow(self, auth: Auth, request: Request) -> Any:
+        return auth.async_auth_flow(request)
+
+    async def _advance(self, flow: Any, response: Response | None) -> Any:
+        try:
+            return await flow.asend(response)
+        except StopAsyncIteration:
+            return None
+
+    async def _end(self, flow: Any) -> None:
+        await flow.aclose()
+
+    async def _call(self, hook: Callable[[Any], Any], argument: Any) -> None:
+        await hook(argument)
+
+    async def _read(self, response: Response) -> None:
+        await response.aread()
+
+    async def _send_once(self, request: Request, whole: bool) -> Response:
+        begun = perf_counter()
+        if self._transport is not None:
+            response = checked(await self._transport.handle_async_request(request))
+            return self._finished(response, request, begun)
+        times = self._timeout_of(request)
         content: Any = request.content
         task = UploadTask(content, times.write) if isinstance(content, AsyncIterable) else None
-        if task is None and content is not None and not isinstance(content, bytes):
+        if task is None and not isinstance(content, bytes):
             raise RuntimeError(
                 "an AsyncClient sends bytes, str and async iterables of bytes: this iterable is for a Client"
             )
-        begun = perf_counter()
         sending = complete(self._sending(request, times, task.native if task is not None else content, whole=whole))
         try:
             native = await (sending if task is None else task.beside(sending))
@@ -298,7 +690,7 @@ class AsyncClient(BaseClient):
             raise
         if task is not None and whole:
             task.stop()
-        return Response(native, request, timedelta(seconds=perf_counter() - begun), task)
+        return self._finished(Response._received(native, request, task), request, begun)
 
 
 class Client(BaseClient):
@@ -317,8 +709,11 @@ class Client(BaseClient):
         json: Any = None,
         params: ParamTypes = None,
         headers: HeaderTypes = None,
+        cookies: CookieTypes = None,
         auth: AuthTypes | _Unset = UNSET,
+        follow_redirects: bool | _Unset = UNSET,
         timeout: TimeoutTypes | _Unset = UNSET,
+        extensions: Mapping[str, Any] | None = None,
     ) -> Response:
         """Sends a request, and reads the whole response.
 
@@ -329,12 +724,31 @@ class Client(BaseClient):
             RequestError: No response arrived, or only a part (see the subclasses).
             RuntimeError: The client is closed.
         """
-        request = self.build_request(method, url, content=content, data=data, json=json, params=params, headers=headers)
-        return self._send(request, auth, timeout, whole=True)
+        request = self.build_request(
+            method,
+            url,
+            content=content,
+            data=data,
+            json=json,
+            params=params,
+            headers=headers,
+            cookies=cookies,
+            timeout=timeout,
+            extensions=extensions,
+        )
+        return self.send(request, auth=auth, follow_redirects=follow_redirects)
 
     def get(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """``request("GET", …)``"""
         return self.request("GET", url, **options)
+
+    def head(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """``request("HEAD", …)``"""
+        return self.request("HEAD", url, **options)
+
+    def options(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """``request("OPTIONS", …)``"""
+        return self.request("OPTIONS", url, **options)
 
     def post(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """``request("POST", …)``"""
@@ -343,6 +757,10 @@ class Client(BaseClient):
     def put(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """``request("PUT", …)``"""
         return self.request("PUT", url, **options)
+
+    def patch(self, url: str, **options: Unpack[RequestOptions]) -> Response:
+        """``request("PATCH", …)``"""
+        return self.request("PATCH", url, **options)
 
     def delete(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """``request("DELETE", …)``"""
@@ -359,34 +777,64 @@ class Client(BaseClient):
         json: Any = None,
         params: ParamTypes = None,
         headers: HeaderTypes = None,
+        cookies: CookieTypes = None,
         auth: AuthTypes | _Unset = UNSET,
+        follow_redirects: bool | _Unset = UNSET,
         timeout: TimeoutTypes | _Unset = UNSET,
+        extensions: Mapping[str, Any] | None = None,
     ) -> Iterator[Response]:
         """Sends a request, and streams the response: ``with client.stream(…) as response``.
 
         The end of the block frees the connection. For arguments and exceptions see :meth:`request`.
         """
-        request = self.build_request(method, url, content=content, data=data, json=json, params=params, headers=headers)
-        response = self._send(request, auth, timeout, whole=False)
+        request = self.build_request(
+            method,
+            url,
+            content=content,
+            data=data,
+            json=json,
+            params=params,
+            headers=headers,
+            cookies=cookies,
+            timeout=timeout,
+            extensions=extensions,
+        )
+        response = self.send(request, stream=True, auth=auth, follow_redirects=follow_redirects)
         try:
             yield response
         finally:
             response.close()
 
-    def send(self, request: Request, *, stream: bool = False, auth: AuthTypes | _Unset = UNSET) -> Response:
+    def send(
+        self,
+        request: Request,
+        *,
+        stream: bool = False,
+        auth: AuthTypes | _Unset = UNSET,
+        follow_redirects: bool | _Unset = UNSET,
+    ) -> Response:
         """Sends a request from :meth:`build_request`. With ``stream`` the body is streamed, and the caller must close
-        the response. ``auth`` replaces the client's.
+        the response. ``auth`` and ``follow_redirects`` replace the client's.
 
         Raises:
             RequestError: No response arrived, or only a part.
         """
-        return self._send(request, auth, UNSET, whole=not stream)
+        steps = self._steps(request, auth=auth, follow_redirects=follow_redirects, whole=not stream)
+        response = self._execute(steps)
+        if stream:
+            response._send_again = partial(self.send, stream=True, auth=auth, follow_redirects=follow_redirects)
+        else:
+            self._read(response)
+        return response
 
     def close(self) -> None:
         """Refuses further requests. Open streams go on."""
+        if not self._is_closed and isinstance(self._transport, BaseTransport):
+            self._transport.close()
         self._close()
 
     def __enter__(self) -> Self:
+        self._open()
         return self
 
     def __exit__(
@@ -397,17 +845,49 @@ class Client(BaseClient):
     ) -> None:
         self.close()
 
-    def _send(
-        self, request: Request, auth: AuthTypes | _Unset, timeout: TimeoutTypes | _Unset, *, whole: bool
-    ) -> Response:
-        request, times = self._prepared(request, auth, timeout)
+    def _execute(self, steps: Steps) -> Response:
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    result = step()
+                except BaseException as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(result)
+        except StopIteration as end:
+            response: Response = end.value
+            return response
+
+    def _flow(self, auth: Auth, request: Request) -> Any:
+        return auth.sync_auth_flow(request)
+
+    def _advance(self, flow: Any, response: Response | None) -> Any:
+        try:
+            return flow.send(response)
+        except StopIteration:
+            return None
+
+    def _end(self, flow: Any) -> None:
+        flow.close()
+
+    def _call(self, hook: Callable[[Any], Any], argument: Any) -> None:
+        hook(argument)
+
+    def _read(self, response: Response) -> None:
+        response.read()
+
+    def _send_once(self, request: Request, whole: bool) -> Response:
+        begun = perf_counter()
+        if self._transport is not None:
+            return self._finished(checked(self._transport.handle_request(request)), request, begun)
+        times = self._timeout_of(request)
         content: Any = request.content
         if isinstance(content, AsyncIterable) and not isinstance(content, Iterable):
             raise RuntimeError(
                 "a Client sends bytes, str and iterables of bytes: this async iterable is for an AsyncClient"
             )
-        body = content if content is None or isinstance(content, bytes) else Upload()
-        begun = perf_counter()
+        body = content if isinstance(content, bytes) else Upload()
         pending = Pending(self._sending(request, times, body, whole=whole))
         try:
             if isinstance(body, Upload):
@@ -418,29 +898,7 @@ class Client(BaseClient):
             if isinstance(error, RequestError):
                 error.request = request
             raise
-        return Response(native, request, timedelta(seconds=perf_counter() - begun), is_async=False)
-
-
-def _signed(request: Request, auth: AuthTypes) -> Request:
-    if auth is None:
-        auth = request.url.userinfo
-        if auth is None or "authorization" in request.headers:
-            return request
-    if callable(auth):
-        return auth(request)
-    if not isinstance(auth, tuple) or len(auth) != 2:
-        raise TypeError(f"auth is (user, password) or a function, not {type(auth).__name__}")
-    token = base64.b64encode(b":".join(map(_credential, auth))).decode("ascii")
-    request.headers["Authorization"] = f"Basic {token}"
-    return request
-
-
-def _credential(value: str | bytes) -> bytes:
-    if isinstance(value, str):
-        return utf8(value, "auth")
-    if isinstance(value, bytes):
-        return value
-    raise TypeError(f"user and password of auth are str or bytes, not {type(value).__name__}")
+        return self._finished(Response._received(native, request, is_async=False), request, begun)
 
 
 __all__ = ["URL", "AsyncClient", "AuthTypes", "CertTypes", "Client", "VerifyTypes"]

@@ -46,12 +46,26 @@ __all__ = [
 ]
 
 
+def _reduced(exception: Exception) -> Any:
+    """Lets an exception be pickled and copied, whatever arguments it is made of."""
+    return _restored, (type(exception), exception.args, exception.__dict__)
+
+
+def _restored(kind: type[Exception], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> Exception:
+    exception = kind.__new__(kind, *arguments)
+    exception.args = arguments
+    exception.__dict__.update(attributes)
+    return exception
+
+
 class HTTPError(Exception):
     """A failed request, or a response with a status other than success."""
 
     def __init__(self, message: str, *, request: Request | None = None) -> None:
         super().__init__(message)
         self._request = request
+
+    __reduce__ = _reduced
 
     @property
     def request(self) -> Request:
@@ -171,6 +185,8 @@ class InvalidURL(Exception):
 
 class StreamError(RuntimeError):
     """The program reads a response in an invalid way."""
+
+    __reduce__ = _reduced
 
 
 class StreamConsumed(StreamError):

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from . import _exceptions
 from ._client import DEFAULT_LIMITS, AsyncClient
-from ._models import Limits, Request, Timeout
+from ._models import Limits, Proxy, Request
 from ._tls import CertTypes, VerifyTypes
 from ._urls import URL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from os import PathLike
     from types import ModuleType
 
     import httpx
@@ -36,7 +37,7 @@ class AsyncHTTPTransport(AsyncBaseTransport):
     """``httpx.AsyncClient(transport=mcp_gangway.AsyncHTTPTransport())``.
 
     Args:
-        verify, cert, http1, http2, limits, trust_env, proxy: As for :class:`mcp_gangway.AsyncClient`. As always in
+        verify, cert, http1, http2, limits, trust_env, proxy, uds: As for :class:`mcp_gangway.AsyncClient`. As always in
             httpx, a client with a transport ignores its own arguments of these names.
     """
 
@@ -49,7 +50,8 @@ class AsyncHTTPTransport(AsyncBaseTransport):
         http2: bool = False,
         limits: Limits | httpx.Limits = DEFAULT_LIMITS,
         trust_env: bool = True,
-        proxy: str | None = None,
+        proxy: str | Proxy | httpx.Proxy | None = None,
+        uds: str | PathLike[str] | None = None,
     ) -> None:
         self._client = AsyncClient(
             verify=verify,
@@ -62,7 +64,8 @@ class AsyncHTTPTransport(AsyncBaseTransport):
                 keepalive_expiry=limits.keepalive_expiry,
             ),
             trust_env=trust_env,
-            proxy=proxy,
+            proxy=None if proxy is None else Proxy.of(proxy),
+            uds=uds,
         )
 
     async def __aenter__(self) -> Self:
@@ -88,13 +91,9 @@ class AsyncHTTPTransport(AsyncBaseTransport):
                 URL.encoded(url.decode("ascii")),
                 headers=[pair for pair in headers if pair not in own],
                 content=content,
+                extensions={"timeout": {name: times.get(name) for name in ("connect", "read", "write", "pool")}},
             )
-            response = await self._client._send(
-                sent,
-                None,
-                Timeout(**{name: times.get(name) for name in ("connect", "read", "write", "pool")}),
-                whole=False,
-            )
+            response = await self._client._send_once(sent, whole=False)
         except _exceptions.InvalidURL as error:
             raise package.InvalidURL(str(error)) from error
         except _exceptions.RequestError as error:

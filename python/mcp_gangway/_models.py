@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import json as _json
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
+from urllib.parse import quote, unquote
 
 from ._urls import URL, ParamTypes, Primitive, QueryParams, utf8
+
+if TYPE_CHECKING:
+    from ._cookies import CookieTypes
 
 HeaderTypes = Union[
     "Headers",
@@ -67,9 +71,11 @@ class Headers(MutableMapping[str, str]):
         """Returns an independent copy."""
         return Headers(self)
 
-    def update(self, headers: HeaderTypes = None, /, **_: str) -> None:  # type: ignore[override]
-        """Sets ``headers``, which replace all current values of their names."""
+    def update(self, headers: HeaderTypes = None, /, **more: str) -> None:  # type: ignore[override]
+        """Sets ``headers`` and the named ones, which replace all current values of their names."""
         other = Headers(headers)
+        if more:
+            other.update(more)
         gone = {name.lower() for name, _value in other._pairs}
         self._pairs = [pair for pair in self._pairs if pair[0].lower() not in gone] + other._pairs
 
@@ -203,6 +209,10 @@ class Timeout:
         chosen = [old if isinstance(new, _Unset) else new for old, new in zip(values, given, strict=True)]
         self.connect, self.read, self.write, self.pool = chosen
 
+    def as_dict(self) -> dict[str, float | None]:
+        """Returns the four timeouts by name."""
+        return {name: getattr(self, name) for name in ("connect", "read", "write", "pool")}
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Timeout):
             return NotImplemented
@@ -253,10 +263,71 @@ class Limits:
         )
 
 
-class Request:
-    """A request: method, URL, headers and body."""
+class Proxy:
+    """A proxy and its credentials.
 
-    __slots__ = ("content", "headers", "method", "url")
+    Args:
+        url: Its URL (``http``, ``https``, ``socks5``, ``socks5h``), perhaps with user and password.
+        auth: ``(user, password)``, instead of those in the URL.
+    """
+
+    __slots__ = ("auth", "url")
+
+    def __init__(self, url: str, *, auth: tuple[str, str] | None = None) -> None:
+        if not isinstance(url, str):
+            raise TypeError(f"proxy is the URL of a proxy, not {type(url).__name__}")
+        utf8(url, "proxy")
+        scheme, separator, rest = url.rpartition("://")
+        userinfo, _, address = rest.rpartition("@")
+        user, _, password = userinfo.partition(":")
+        #: The URL without user and password.
+        self.url = f"{scheme}{separator}{address}"
+        #: The user and password, if there are any.
+        self.auth = (unquote(user), unquote(password)) if auth is None and userinfo else auth
+
+    @classmethod
+    def of(cls, proxy: Any) -> Proxy:
+        """Takes a URL, or a proxy object of httpx.
+
+        Raises:
+            TypeError: It is another object.
+            ValueError: The object has settings that cannot be used.
+        """
+        if isinstance(proxy, cls):
+            return proxy
+        if hasattr(proxy, "scheme") and hasattr(proxy, "host"):
+            return cls(str(proxy))
+        if not (hasattr(proxy, "url") and hasattr(proxy, "auth")):
+            return cls(proxy)
+        if getattr(proxy, "headers", None) or getattr(proxy, "ssl_context", None):
+            raise ValueError("proxy: its headers and ssl_context cannot be used")
+        return cls(str(proxy.url), auth=proxy.auth)
+
+    def full_url(self) -> str:
+        """Returns the URL with user and password."""
+        if self.auth is None:
+            return self.url
+        scheme, separator, address = self.url.rpartition("://")
+        user, password = (quote(part, safe="") for part in self.auth)
+        return f"{scheme}{separator}{user}:{password}@{address}"
+
+    def __repr__(self) -> str:
+        return f"Proxy({self.url!r}{', with a user' if self.auth else ''})"
+
+
+class Request:
+    """A request: method, URL, headers and body.
+
+    Args:
+        extensions: More about the request: ``{"timeout": {"connect": 5.0, …}}``.
+
+    For the others see :meth:`AsyncClient.request`.
+    """
+
+    __slots__ = ("content", "extensions", "headers", "method", "url")
+
+    #: The body: bytes, or an iterable that has not been read.
+    content: bytes | AsyncIterable[bytes] | Iterable[bytes]
 
     def __init__(
         self,
@@ -265,18 +336,44 @@ class Request:
         *,
         params: ParamTypes = None,
         headers: HeaderTypes = None,
+        cookies: CookieTypes = None,
         content: RequestContent | None = None,
         data: RequestData | None = None,
         json: Any = None,
+        extensions: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(method, str):
             raise TypeError(f"a method is a str, not {type(method).__name__}")
         self.method = method.upper()
         self.url = URL(url, params)
         self.headers = Headers(headers)
+        self.extensions = dict(extensions or {})
         self.content, kind = _body(content, data, json)
         if kind is not None and "Content-Type" not in self.headers:
             self.headers["Content-Type"] = kind
+        if cookies:
+            from ._cookies import Cookies
+
+            Cookies(cookies).set_cookie_header(self)
+
+    def read(self) -> bytes:
+        """Returns the body. An iterable is read, and the request has its bytes from then on."""
+        if not isinstance(self.content, bytes):
+            if not isinstance(self.content, Iterable):
+                raise RuntimeError("this request's body is an async iterable: read it with aread")
+            self.content = b"".join(self.content)
+        return self.content
+
+    async def aread(self) -> bytes:
+        """Like :meth:`read`, also for an async iterable."""
+        if isinstance(self.content, AsyncIterable):
+            self.content = b"".join([piece async for piece in self.content])
+        return self.read()
+
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        # An iterable can be neither pickled nor copied.
+        content = self.content if isinstance(self.content, bytes) else b""
+        return None, {name: getattr(self, name) for name in self.__slots__} | {"content": content}
 
     def __repr__(self) -> str:
         return f"<Request({self.method!r}, {self.url.shown()!r})>"
@@ -288,7 +385,7 @@ _JSON = _json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=F
 
 def _body(
     content: RequestContent | None, data: RequestData | None, json: Any
-) -> tuple[bytes | AsyncIterable[bytes] | Iterable[bytes] | None, str | None]:
+) -> tuple[bytes | AsyncIterable[bytes] | Iterable[bytes], str | None]:
     """Returns the body as bytes or as an iterable of bytes, and the content type that its argument implies."""
     if content is not None:
         if isinstance(content, str):
@@ -305,4 +402,4 @@ def _body(
         return str(QueryParams(data)).encode("ascii"), "application/x-www-form-urlencoded"
     if json is not None:
         return utf8(_JSON.encode(json), "json"), "application/json"
-    return None, None
+    return b"", None

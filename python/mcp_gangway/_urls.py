@@ -147,7 +147,7 @@ class URL(str):
         url, mark, _ = self.sent().partition("?")
         return url + ("?…" if mark else "")
 
-    def join(self, url: str) -> URL:
+    def join(self, url: str) -> URL:  # type: ignore[override]
         """Resolves a reference against this URL.
 
         Raises:
@@ -176,7 +176,12 @@ class URL(str):
             parts["path"] = quote(parts["path"] or "/", safe="/:@!$&'()*+,;=~%")
         old = self._parts
         query = old.query.encode() if "?" in self.partition("#")[0] else None
-        new = {"username": self.username, "password": self.password, "host": self.host, "port": self.port}
+        new: dict[str, Any] = {
+            "username": self.username,
+            "password": self.password,
+            "host": self.host,
+            "port": self.port,
+        }
         new |= {"scheme": self.scheme, "path": old.path, "query": query, "fragment": old.fragment or None} | parts
         host = f"[{new['host']}]" if ":" in new["host"] and not new["host"].startswith("[") else new["host"]
         user = quote(new["username"] or "", safe="")
@@ -322,7 +327,7 @@ def _pairs(params: Any) -> list[tuple[str | bytes, str | bytes]]:
         return [(_primitive(key), _primitive(value)) for key, value in parse_qsl(text.removeprefix("?"), True)]
     if not isinstance(params, Iterable) or isinstance(params, (bytearray, memoryview)):
         raise TypeError(f"params and data are a mapping, pairs or text, not {type(params).__name__}")
-    found = []
+    found: list[tuple[str | bytes, str | bytes]] = []
     for key, value in params.items() if isinstance(params, Mapping) else params:
         several = isinstance(value, Iterable) and not isinstance(value, (str, bytes, bytearray, memoryview, Mapping))
         found.extend((_primitive(key), _primitive(one)) for one in (value if several else [value]))
@@ -337,7 +342,7 @@ def _primitive(value: Any) -> str | bytes:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     # A list, a mapping, or an object that would only be sent as its address.
-    kind = type(value)
+    kind: Any = type(value)
     if isinstance(value, Iterable) or (kind.__repr__ is object.__repr__ and kind.__str__ is object.__str__):
         raise TypeError(f"a value of params or data is a text, bytes or number, not {kind.__name__}")
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -94,6 +94,13 @@ impl Chunks {
         }
     }
 
+    /// Adds a chunk, even if there is no room.
+    pub(crate) fn put(&self, chunk: Bytes) {
+        let mut state = lock(&self.0);
+        state.length += chunk.len();
+        state.ready.push_back(chunk);
+    }
+
     /// Waits for room, then adds a chunk.
     pub(crate) async fn push(&self, chunk: Bytes) {
         let mut chunk = Some(chunk);

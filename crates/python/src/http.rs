@@ -5,7 +5,8 @@
 use std::{
     error::Error as _,
     io,
-    sync::{Arc, Mutex, OnceLock},
+    path::PathBuf,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -14,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, V
 use http_body_util::{Either, Full};
 use mcp_gangway_core::{
     ClientIdentity, Proxy, ProxyUrl, ServerUrl, Tls,
-    http::{Body, HttpClient as Client, HttpSettings, HttpVersion},
+    http::{Body, HttpClient as Client, HttpSettings, HttpVersion, UnixSocket},
 };
 use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
@@ -39,6 +40,8 @@ use crate::{
 
 /// Longer than any connection takes: only the requests' own timeouts count.
 const NO_LIMIT: Duration = Duration::from_hours(24);
+/// A longer body than this is not passed to Python at once, in bytes.
+const LONG: usize = 1 << 20;
 
 /// A client with connections to any number of servers.
 #[pyclass(frozen, module = "mcp_gangway._native")]
@@ -78,7 +81,7 @@ impl HttpClient {
     /// a proxy, `trust_env` uses the system's proxies.
     #[new]
     #[pyo3(signature = (*, verify, authorities, identity, proxy, trust_env, http1, http2, keepalive_connections,
-                        keepalive_expiry, connections))]
+                        keepalive_expiry, connections, unix_socket))]
     #[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools, reason = "keyword arguments in Python")]
     fn new(
         verify: bool,
@@ -91,6 +94,7 @@ impl HttpClient {
         keepalive_connections: Option<usize>,
         keepalive_expiry: Option<f64>,
         connections: Option<usize>,
+        unix_socket: Option<PathBuf>,
     ) -> PyResult<Self> {
         let mut tls = Tls::default();
         tls.insecure = !verify;
@@ -103,6 +107,7 @@ impl HttpClient {
             None if trust_env => Proxy::System,
             None => Proxy::None,
         };
+        settings.unix_socket = unix_socket.map(|path| UnixSocket::for_all(&path));
         settings.connect = NO_LIMIT;
         settings.version = match (http1, http2) {
             (true, false) => HttpVersion::Http1,
@@ -160,7 +165,7 @@ impl HttpClient {
             let permit = permit.map_err(|_| Failure::closed())?;
             let response = sent(&client, request, consumed, &limits).await?;
             let response = if whole {
-                HttpResponse::whole(response, limits.read).await?
+                HttpResponse::whole(response, limits.read, permit).await?
             } else {
                 HttpResponse::streaming(response, limits.read, permit)
             };
@@ -270,7 +275,8 @@ pub(crate) struct HttpResponse {
     /// The unread body. It can be read raw or decompressed.
     unread: Mutex<Option<Unread>>,
     reading: Mutex<Option<AbortHandle>>,
-    content: OnceLock<Vec<u8>>,
+    /// The whole body, until Python takes it.
+    content: Mutex<Option<Vec<u8>>>,
     process: Process,
 }
 
@@ -302,10 +308,11 @@ impl HttpResponse {
         pairs(py, &self.head.headers)
     }
 
-    /// The whole body, if it was requested with the head.
-    #[getter]
-    fn content<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
-        self.content.get().map(|content| PyBytes::new(py, content))
+    /// Returns the whole body once, if it was requested with the head and is not long. Otherwise it is read like a
+    /// stream.
+    fn take_content<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        let content = lock(&self.content).take();
+        content.map(|content| PyBytes::new(py, &content))
     }
 
     /// Starts to read the body: unchanged if `raw`, otherwise decompressed. Does nothing if the body is not
@@ -353,20 +360,30 @@ impl HttpResponse {
             chunks: Arc::default(),
             unread: Mutex::new(unread),
             reading: Mutex::default(),
-            content: OnceLock::new(),
+            content: Mutex::default(),
             process: Process::current(),
         }
     }
 
-    /// Reads the whole body.
-    async fn whole(response: Response<Body>, limit: Option<Duration>) -> Result<Self, Failure> {
+    /// Reads the whole body, or the beginning of a long one, of which Python then makes its own object as it arrives:
+    /// so no second copy exists.
+    async fn whole(
+        response: Response<Body>,
+        limit: Option<Duration>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Self, Failure> {
         let (head, mut body) = response.into_parts();
+        let response = Self::new(head, None);
         let mut content = Vec::new();
         while let Some(chunk) = within(limit, "read_timeout", body.chunk()).await?.map_err(broken)? {
             content.extend_from_slice(&chunk);
+            if content.len() > LONG {
+                response.chunks.put(content.into());
+                response.read(Unread { body, limit, permit }, false);
+                return Ok(response);
+            }
         }
-        let response = Self::new(head, None);
-        let _ = response.content.set(content);
+        *lock(&response.content) = Some(content);
         Ok(response)
     }
 
@@ -379,9 +396,14 @@ impl HttpResponse {
             return Self::new(head, Some(unread));
         }
         let response = Self::new(head, None);
-        let task = tokio::spawn(unread.read(false, Arc::clone(&response.chunks)));
-        *lock(&response.reading) = Some(task.abort_handle());
+        response.read(unread, false);
         response
+    }
+
+    /// Starts to read on the runtime that runs this.
+    fn read(&self, unread: Unread, raw: bool) {
+        let task = tokio::spawn(unread.read(raw, Arc::clone(&self.chunks)));
+        *lock(&self.reading) = Some(task.abort_handle());
     }
 }
 

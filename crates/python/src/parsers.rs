@@ -298,6 +298,7 @@ fn given<'py>(py: Python<'py>, message: &[u8], is_parsed: bool) -> PyResult<Boun
 }
 
 /// The limit of a parser, in bytes.
+#[derive(Clone, Copy)]
 struct Limit(u64);
 
 impl Limit {

@@ -33,7 +33,7 @@ pub struct HttpSettings {
     pub version: HttpVersion,
     /// The addresses to connect to.
     pub addresses: Addresses,
-    /// The Unix socket of one server on this machine.
+    /// The Unix socket of a server on this machine.
     pub unix_socket: Option<UnixSocket>,
     /// The memory budget for decompressing responses.
     pub(crate) expanding: Budget,
@@ -56,21 +56,28 @@ impl Default for HttpSettings {
     }
 }
 
-/// A Unix socket that serves one origin. Requests to other origins do not use it.
+/// A Unix socket that serves one origin, or all. Requests to other origins do not use it.
 #[derive(Clone, Debug)]
 pub struct UnixSocket {
-    origin: Uri,
+    /// `None` for all.
+    origin: Option<Uri>,
     path: Arc<Path>,
 }
 
 impl UnixSocket {
     /// Uses the socket at `path` for requests with the scheme, host and port of `origin`.
     pub fn new(origin: Uri, path: &Path) -> Self {
-        Self { origin, path: path.into() }
+        Self { origin: Some(origin), path: path.into() }
+    }
+
+    /// Uses the socket at `path` for all requests.
+    pub fn for_all(path: &Path) -> Self {
+        Self { origin: None, path: path.into() }
     }
 
     pub(super) fn is_for(&self, uri: &Uri) -> bool {
-        self.origin.scheme() == uri.scheme() && self.origin.authority() == uri.authority()
+        let is_same = |origin: &Uri| origin.scheme() == uri.scheme() && origin.authority() == uri.authority();
+        self.origin.as_ref().is_none_or(is_same)
     }
 
     pub(super) fn path(&self) -> &Path {
