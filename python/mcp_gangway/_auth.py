@@ -67,6 +67,7 @@ class BasicAuth(Auth):
         self._header = f"Basic {token}"
 
     def auth_flow(self, request: Request) -> Generator[Request, Response, None]:
+        """Adds the header."""
         request.headers["Authorization"] = self._header
         yield request
 
@@ -78,6 +79,7 @@ class FunctionAuth(Auth):
         self._function = function
 
     def auth_flow(self, request: Request) -> Generator[Request, Response, None]:
+        """Calls the function."""
         yield self._function(request)
 
 

@@ -7,6 +7,9 @@ which the loop watches like any socket.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -56,6 +59,16 @@ def running_loop() -> asyncio.AbstractEventLoop:
 
 
 def _watch(loop: asyncio.AbstractEventLoop) -> Completions:
+    # Loops on Windows cannot watch pipes.
+    completions = None if sys.platform == "win32" else _watched_by_itself(loop)
+    if completions is None:
+        completions = _watched_by_a_thread(loop)
+    _completions[loop] = completions
+    return completions
+
+
+def _watched_by_itself(loop: asyncio.AbstractEventLoop) -> Completions | None:
+    """Returns None if the loop cannot do that."""
     completions = Completions()
 
     def take_and_deliver() -> None:
@@ -65,16 +78,41 @@ def _watch(loop: asyncio.AbstractEventLoop) -> Completions:
     try:
         loop.add_reader(completions.fileno(), take_and_deliver)
     except NotImplementedError:
-        # The default loop on Windows cannot watch pipes.
-        threading.Thread(target=_wait, args=(loop, completions), daemon=True).start()
-    _completions[loop] = completions
+        return None
     return completions
 
 
-def _wait(loop: asyncio.AbstractEventLoop, completions: Completions) -> None:
+#: The loops that one thread watches, the signal that it waits for, and the process that the thread belongs to.
+_threaded: WeakKeyDictionary[asyncio.AbstractEventLoop, Completions] = WeakKeyDictionary()
+_signal: Completions | None = None
+_process = 0
+_lock = threading.Lock()
+
+
+def _watched_by_a_thread(loop: asyncio.AbstractEventLoop) -> Completions:
+    """Adds the loop to those that the process's one thread watches. So no loop leaves a thread or a pipe behind."""
+    global _signal, _process
+    with _lock:
+        if _signal is None or _process != os.getpid():
+            _signal, _process = Completions(), os.getpid()
+            _threaded.clear()
+            threading.Thread(target=_deliver, args=(_signal,), name="mcp_gangway", daemon=True).start()
+        completions = Completions(_signal)
+        _threaded[loop] = completions
+    return completions
+
+
+def _deliver(signal: Completions) -> None:
     while True:
-        completions.take_signal()
-        try:
+        signal.take_signal()
+        # In a function of its own: while it waits, the thread must keep no loop.
+        _wake()
+
+
+def _wake() -> None:
+    with _lock:
+        ready = [item for item in _threaded.items() if item[1].has_complete()]
+    for loop, completions in ready:
+        # It may be closed.
+        with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(completions.deliver)
-        except RuntimeError:
-            return  # The loop is closed.

@@ -46,10 +46,12 @@ class MockTransport(BaseTransport, AsyncBaseTransport):
         self.handler = handler
 
     def handle_request(self, request: Request) -> Response:
+        """Reads the request's body, and returns what the function returns."""
         request.read()
         return checked(self.handler(request))
 
     async def handle_async_request(self, request: Request) -> Response:
+        """Reads the request's body, and returns what the function returns."""
         await request.aread()
         response = self.handler(request)
         return checked(await response if inspect.isawaitable(response) else response)

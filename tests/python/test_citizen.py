@@ -147,16 +147,66 @@ class WithoutReaders(asyncio.SelectorEventLoop):
         raise NotImplementedError
 
 
+def run_without_readers() -> None:
+    loop = WithoutReaders()
+    try:
+        assert loop.run_until_complete(ask_once()) == b"answer"
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
 def test_an_event_loop_without_add_reader_works() -> None:
-    before = threading.active_count()
+    run_without_readers()
+    threads = threading.active_count()
     for _ in range(3):
-        loop = WithoutReaders()
-        try:
-            assert loop.run_until_complete(ask_once()) == b"answer"
-        finally:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
-    assert threading.active_count() <= before + 3
+        run_without_readers()
+    # One thread serves all of them.
+    assert threading.active_count() == threads
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts in /proc")
+def test_event_loops_without_add_reader_leave_nothing_behind(run_python: Run) -> None:
+    program = """
+import asyncio, gc, os, threading, weakref
+import mcp_gangway
+from test_citizen import WithoutReaders, ask_once
+
+async def many():
+    await asyncio.gather(*[ask_once() for _ in range(5)])
+
+def one():
+    loop = WithoutReaders()
+    loop.run_until_complete(many())
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+    return weakref.ref(loop)
+
+def resources():
+    gc.collect()
+    return threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+one()
+before = resources()
+loops = [one() for _ in range(50)]
+assert resources() == before, (resources(), before)
+assert not any(loop() for loop in loops)
+
+# Several at once, in threads, and after a fork.
+threads = [threading.Thread(target=one) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert resources() == before, (resources(), before)
+child = os.fork()
+if child == 0:
+    one()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    done = run_python(program, "-W", "ignore")
+    assert (done.stderr, done.returncode) == ("", 0)
 
 
 # Forks

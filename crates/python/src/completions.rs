@@ -45,11 +45,16 @@ pub(crate) struct Completions {
 
 struct Queue {
     complete: Mutex<Vec<(u64, Outcome)>>,
-    /// True if the signal was given and not taken yet.
-    is_signalled: AtomicBool,
-    /// Both ends are kept here, because writing to a pipe without a reader could end the process.
-    signal: (PipeReader, PipeWriter),
+    signal: Arc<Signal>,
     next: AtomicU64,
+}
+
+/// Tells a loop, or a thread for several loops, that there are results.
+struct Signal {
+    /// True if it was given and not taken yet.
+    is_given: AtomicBool,
+    /// Both ends are kept here, because writing to a pipe without a reader could end the process.
+    pipe: (PipeReader, PipeWriter),
 }
 
 /// An operation in the background.
@@ -74,30 +79,36 @@ enum Recipient {
 
 #[pymethods]
 impl Completions {
+    /// `beside` gives its signal to the new one too, for loops that cannot wait for a signal of their own.
     #[new]
-    fn new() -> PyResult<Self> {
-        let queue = Queue {
-            complete: Mutex::default(),
-            is_signalled: AtomicBool::new(false),
-            signal: pipe()?,
-            next: AtomicU64::new(0),
+    #[pyo3(signature = (beside = None))]
+    fn new(beside: Option<&Bound<'_, Self>>) -> PyResult<Self> {
+        let signal = match beside {
+            Some(other) => Arc::clone(&other.get().queue.signal),
+            None => Arc::new(Signal { is_given: AtomicBool::new(false), pipe: pipe()? }),
         };
+        let queue = Queue { complete: Mutex::default(), signal, next: AtomicU64::new(0) };
         Ok(Self { queue: Arc::new(queue), waiting: Mutex::default(), process: Process::current() })
     }
 
     /// Returns the descriptor that is readable when `take_signal` will not block.
     #[cfg(unix)]
     fn fileno(&self) -> i32 {
-        std::os::fd::AsRawFd::as_raw_fd(&self.queue.signal.0)
+        std::os::fd::AsRawFd::as_raw_fd(&self.queue.signal.pipe.0)
     }
 
     /// Waits until an operation is finished.
     fn take_signal(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| {
-            (&self.queue.signal.0).read_exact(&mut [0])?;
-            self.queue.is_signalled.store(false, Ordering::Release);
+            (&self.queue.signal.pipe.0).read_exact(&mut [0])?;
+            self.queue.signal.is_given.store(false, Ordering::Release);
             Ok(())
         })
+    }
+
+    /// Returns true if there is something to deliver.
+    fn has_complete(&self) -> bool {
+        !lock(&self.queue.complete).is_empty()
     }
 
     /// Sets the futures of finished operations. Call it only on the event loop's thread.
@@ -198,8 +209,8 @@ impl Drop for Promise {
 impl Queue {
     fn put(&self, token: u64, outcome: Outcome) {
         lock(&self.complete).push((token, outcome));
-        if !self.is_signalled.swap(true, Ordering::AcqRel) {
-            let _ = (&self.signal.1).write_all(&[0]);
+        if !self.signal.is_given.swap(true, Ordering::AcqRel) {
+            let _ = (&self.signal.pipe.1).write_all(&[0]);
         }
     }
 }
