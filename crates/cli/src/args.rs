@@ -83,6 +83,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL", help_heading = "Server")]
     pub(crate) url: Option<String>,
 
+    /// File with this address, or only its port; read again while the server cannot be reached [$MCP_URL_FILE]
+    #[arg(long, value_name = "PATH", help_heading = "Server")]
+    pub(crate) url_file: Option<PathBuf>,
+
+    /// Command that prints the same; run without a shell, at start and while the server cannot be reached
+    /// [$MCP_URL_COMMAND]
+    #[arg(long, value_name = "COMMAND", help_heading = "Server")]
+    pub(crate) url_command: Option<String>,
+
     /// auto, http (Streamable HTTP), sse (HTTP+SSE) or sse-first [$MCP_TRANSPORT] [default: auto]
     #[arg(long, value_name = "NAME", help_heading = "Server")]
     pub(crate) transport: Option<String>,
@@ -141,6 +150,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", help_heading = "Times", allow_negative_numbers = true)]
     pub(crate) connect_timeout: Option<String>,
 
+    /// Longest time until the client's handshake is answered, even if the server is not there yet; 0 turns that off
+    /// [$MCP_ATTACH_WAIT] [default: 3]
+    #[arg(long, value_name = "SECONDS", help_heading = "Times", allow_negative_numbers = true)]
+    pub(crate) attach_wait: Option<String>,
+
+    /// Longest time that a request waits for a server that cannot be reached [$MCP_HOLD] [default: 20]
+    #[arg(long, value_name = "SECONDS", help_heading = "Times", allow_negative_numbers = true)]
+    pub(crate) hold: Option<String>,
+
     /// Longest time for open requests after stdin ends [default: 5]
     #[arg(long, value_name = "SECONDS", help_heading = "Times", allow_negative_numbers = true)]
     pub(crate) drain_timeout: Option<String>,
@@ -186,6 +204,14 @@ pub(crate) struct Args {
         allow_negative_numbers = true
     )]
     pub(crate) pool_idle: Option<String>,
+
+    /// Do not keep the server's lists for a start without the server [$MCP_NO_CACHE]
+    #[arg(long, help_heading = "State")]
+    pub(crate) no_cache: bool,
+
+    /// Folder for these lists and for sign-ins [$MCP_STATE_FOLDER] [default: in the user's folder for program state]
+    #[arg(long, value_name = "PATH", help_heading = "State")]
+    pub(crate) state_folder: Option<PathBuf>,
 
     /// off, error, warn, info, debug or trace [$MCP_WRAPPER_LOG_LEVEL, $LOG_LEVEL] [default: warn]
     #[arg(long, value_name = "LEVEL", help_heading = "Log")]

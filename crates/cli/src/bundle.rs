@@ -50,6 +50,8 @@ const FIXABLE: &[&str] = &[
     "timeout",
     "max_time",
     "connect_timeout",
+    "attach_wait",
+    "hold",
     "drain_timeout",
     "http2",
     "pool_size",
@@ -69,6 +71,7 @@ const FIXABLE: &[&str] = &[
     "callback_path",
     "login_wait",
     "no_keychain",
+    "no_cache",
 ];
 /// Headers that are always secret.
 const SECRET_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];

@@ -1,4 +1,5 @@
-//! Runs the command of `--auth-command`, which prints the value of the Authorization header.
+//! Runs the commands of the user that print one line: `--auth-command` the value of the Authorization header,
+//! `--url-command` the address of the server.
 //!
 //! Rules: no shell; its output, including its stderr, never reaches the client, the log or an error; it cannot read
 //! the client's input; it has 30 s.
@@ -18,14 +19,14 @@ const LIMIT: Duration = Duration::from_secs(30);
 const LONGEST: u64 = 64 << 10;
 
 /// A command line, split into words.
-pub(crate) struct AuthCommand {
+pub(crate) struct UserCommand {
     /// The option or variable that gave it.
     from: String,
     program: String,
     arguments: Vec<String>,
 }
 
-impl AuthCommand {
+impl UserCommand {
     /// Parses a command line.
     ///
     /// # Errors
@@ -168,14 +169,14 @@ mod tests {
         #[cfg(windows)]
         assert_eq!(words(r#""C:\Program Files\x.exe" C:\y"#).unwrap(), [r"C:\Program Files\x.exe", r"C:\y"]);
         for open in ["'", "a 'b", "a \"b", "\"'"] {
-            assert!(AuthCommand::new("--auth-command", open).is_err(), "{open}");
+            assert!(UserCommand::new("--auth-command", open).is_err(), "{open}");
         }
-        assert!(AuthCommand::new("--auth-command", " ").is_err());
+        assert!(UserCommand::new("--auth-command", " ").is_err());
     }
 
     #[cfg(unix)]
     async fn output_of(script: &str) -> Result<String, String> {
-        let command = AuthCommand::new("--auth-command", &format!("/bin/sh -c '{script}'")).unwrap();
+        let command = UserCommand::new("--auth-command", &format!("/bin/sh -c '{script}'")).unwrap();
         command.run().await.map_err(|error| {
             assert!(error.is_config() && error.detail().is_none(), "{error:?}");
             error.to_string()
@@ -206,7 +207,7 @@ mod tests {
             assert!(line.starts_with("--auth-command: the command ") && line.contains(part), "{line}");
             assert!(!line.contains("hunter2"), "{line}");
         }
-        let missing = AuthCommand::new("MCP_AUTH_COMMAND", "/hunter2/does/not/exist x").unwrap();
+        let missing = UserCommand::new("MCP_AUTH_COMMAND", "/hunter2/does/not/exist x").unwrap();
         let line = missing.run().await.unwrap_err().to_string();
         assert!(line.starts_with("MCP_AUTH_COMMAND: the command cannot be started: ") && !line.contains("hunter2"));
     }
@@ -214,7 +215,7 @@ mod tests {
     #[cfg(unix)]
     #[tokio::test(start_paused = true)]
     async fn auth_command_times_out_after_30_seconds() {
-        let command = AuthCommand::new("--auth-command", "sleep 3600").unwrap();
+        let command = UserCommand::new("--auth-command", "sleep 3600").unwrap();
         assert!(command.run().await.unwrap_err().to_string().contains("longer than 30 s"));
     }
 }

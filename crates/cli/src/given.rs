@@ -69,6 +69,19 @@ pub(crate) fn path_or<'a>(
     typed.map(|path| (option, path)).or_else(|| variable(env, name).map(|path| (name, path.into())))
 }
 
+/// Returns this program's state folder on this system.
+pub(crate) fn state_folder(env: &Environment) -> Option<PathBuf> {
+    let absolute = |name| variable(env, name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = if cfg!(windows) {
+        absolute("LOCALAPPDATA")?
+    } else if cfg!(target_os = "macos") {
+        absolute("HOME")?.join("Library/Application Support")
+    } else {
+        absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?
+    };
+    Some(base.join("mcp-gangway"))
+}
+
 pub(crate) fn count(given: &Given) -> Result<usize, Error> {
     (given.text.trim().parse().ok())
         .filter(|count| (1..=MAX_CONCURRENT).contains(count))

@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     args::Args,
-    command::AuthCommand,
+    command::UserCommand,
     files::{self, Time},
     given::{Environment, Given, text_variable, variable},
 };
@@ -37,7 +37,7 @@ pub(crate) struct Headers {
     file: Option<PathBuf>,
     /// The content of a file that can be read only once, such as a pipe.
     once: OnceLock<String>,
-    command: Option<AuthCommand>,
+    command: Option<UserCommand>,
     /// True if the command was typed; its value then overrides all others.
     is_command_typed: bool,
     /// An embedding program's headers, sent unchanged. If set, header variables are ignored.
@@ -56,11 +56,11 @@ impl Headers {
             (Some(_), Some(_)) => {
                 return Err(Error::config("--auth-command: there is --auth as well; give only one of the two"));
             }
-            (Some(text), None) => Some(AuthCommand::new("--auth-command", &text)?),
+            (Some(text), None) => Some(UserCommand::new("--auth-command", &text)?),
             // What was typed wins.
             (None, Some(_)) => None,
             (None, None) => text_variable(env, "MCP_AUTH_COMMAND")?
-                .map(|given| AuthCommand::new(&given.from, &given.text))
+                .map(|given| UserCommand::new(&given.from, &given.text))
                 .transpose()?,
         };
         let (header, file) = (std::mem::take(&mut typed.header), typed.header_file.take());
@@ -83,7 +83,7 @@ impl Headers {
             typed: Vec::new(),
             file,
             once: OnceLock::new(),
-            command: command.map(|text| AuthCommand::new("auth_command", &text)).transpose()?,
+            command: command.map(|text| UserCommand::new("auth_command", &text)).transpose()?,
             is_command_typed: true,
             of_program: Some(headers),
         })

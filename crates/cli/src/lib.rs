@@ -4,7 +4,7 @@
 //! This crate wraps [`mcp_gangway_core`]:
 //!
 //! - arguments and environment (`args`, `given`, `settings`)
-//! - headers, and the command that prints one (`headers`, `command`)
+//! - headers, the address of the server, and the commands that print them (`headers`, `address`, `command`)
 //! - the same for embedding programs (`embedded`)
 //! - other bridges' options (`peers`)
 //! - files that the user names (`files`)
@@ -17,6 +17,7 @@
 //! Rules: the bridge's stdout carries only JSON-RPC, apart from `--help` and `--version`; a user's mistake is one line
 //! on stderr and exit status 2; an unusable stderr can neither end nor block the bridge.
 
+mod address;
 mod args;
 #[cfg(feature = "oauth")]
 mod browser;

@@ -11,10 +11,10 @@ use crate::{
 };
 
 const FILES: &str = "
-  ~/.local/state/mcp-gangway                          stored sign-ins (Linux; or in $XDG_STATE_HOME)
+  ~/.local/state/mcp-gangway                          the state folder (Linux; or in $XDG_STATE_HOME)
   ~/Library/Application Support/mcp-gangway           the same on macOS
   %LOCALAPPDATA%\\mcp-gangway                          the same on Windows
-  Sign-ins are there if there is no keychain. --state-folder names another folder.";
+  It has what servers said about themselves, and sign-ins if there is no keychain. --state-folder names another folder.";
 
 /// Returns the page.
 pub(crate) fn page() -> String {

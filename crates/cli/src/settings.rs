@@ -12,13 +12,20 @@ use tracing::level_filters::LevelFilter;
 use url::{Host, Url};
 
 use crate::{
+    address::{self, AddressSource},
     args::Args,
     files,
-    given::{Environment, Given, count, is_set, nonzero_duration, option_or, path_or, size, text_variable, time},
+    given::{
+        Environment, Given, count, is_set, nonzero_duration, option_or, path_or, size, state_folder, text_variable,
+        time,
+    },
     headers::{Headers, unquoted},
     hints,
     logging::{self, LogSettings},
 };
+
+const NO_URL: &str =
+    "the server's URL is missing; run it like 'mcp-gangway https://example.com/mcp' or set MCP_SERVER_URL";
 
 /// The settings of the command.
 #[derive(Debug)]
@@ -40,15 +47,30 @@ impl Settings {
         let mut warnings = Vec::new();
 
         let unix_socket = path_or(typed.unix_socket.take(), "--unix-socket", env, "MCP_UNIX_SOCKET");
-        let mut given = server_url(&mut typed, unix_socket.is_some(), env)?;
-        given.text = unquoted(&given.text).to_owned();
+        let source = AddressSource::new(typed.url_file.take(), typed.url_command.take(), env)?;
+        let given = server_url(&mut typed, unix_socket.is_some(), env)?;
+        if source.is_some() && unix_socket.is_some() {
+            return Err(Error::config(
+                "a Unix socket and a source of the URL exclude each other; let it give unix:/PATH",
+            ));
+        }
         let transport = match option_or(typed.transport.take(), "--transport", env, "MCP_TRANSPORT")? {
             Some(name) => transport(&name)?,
             None => TransportMode::default(),
         };
+        let given = match (given, &source) {
+            (Some(given), _) => given,
+            (None, Some(_)) => Given::new("URL", address::NOWHERE.to_owned()),
+            (None, None) => return Err(Error::config(NO_URL)),
+        };
+        let (given, url_source) = match source {
+            Some(source) => source.into_parts(given, transport)?,
+            None => (given, None),
+        };
         let completed = endpoint(&given.text, transport);
         let mut config =
             Config::new(completed.as_ref().unwrap_or(&given.text)).map_err(|error| given.mistake(error))?;
+        config.url_source = url_source;
         config.transport = transport;
         config.hint_words = hints::words;
         if let Some((from, path)) = unix_socket {
@@ -83,6 +105,7 @@ impl Settings {
         headers.set_all(&mut config, None, &mut warnings, files::Time::First)?;
         config.header_source = headers.into_source(blank, &warnings);
 
+        set_times(&mut typed, &mut config, env)?;
         if let Some(given) = option_or(typed.concurrency, "--concurrency", env, "CONCURRENCY")? {
             config.limits.concurrency = count(&given)?;
         }
@@ -92,32 +115,13 @@ impl Settings {
         if let Some(given) = option_or(typed.max_request_size, "--max-request-size", env, "MCP_MAX_REQUEST_SIZE")? {
             config.limits.outgoing = size(&given)?;
         }
-        if let Some(given) = option_or(typed.timeout, "--timeout", env, "MCP_TOOL_CALL_TIMEOUT")? {
-            config.timeouts.idle = nonzero_duration(&given)?;
-        }
-        if let Some(text) = typed.max_time {
-            config.timeouts.total = Some(nonzero_duration(&Given::new("--max-time", text))?);
-        }
-        if let Some(text) = typed.connect_timeout {
-            config.timeouts.connect = nonzero_duration(&Given::new("--connect-timeout", text))?;
-        }
-        if let Some(text) = typed.drain_timeout {
-            config.timeouts.drain = time(&Given::new("--drain-timeout", text))?;
-        }
-
         if let Some((from, path)) = path_or(typed.ca_cert, "--ca-cert", env, "TLS_CERT") {
             config.tls.ca_certificates.push(files::read_pem(from, &path)?);
         }
         config.tls.client = client_identity(typed.client_cert, typed.client_key, env)?;
         config.tls.insecure = typed.insecure || is_set(env, "INSECURE")?;
         if let Some(text) = typed.proxy {
-            let given = Given::new("--proxy", text);
-            let url = ProxyUrl::parse(&given.text).map_err(|error| given.mistake(error))?;
-            let except = match text_variable(env, "NO_PROXY")? {
-                Some(hosts) => Some(hosts),
-                None => text_variable(env, "no_proxy")?,
-            };
-            config.proxy = Proxy::Url { url, except: except.map(|hosts| hosts.text) };
+            config.proxy = proxy(&Given::new("--proxy", text), env)?;
         }
 
         if typed.http2 || is_set(env, "HTTP2")? {
@@ -130,11 +134,16 @@ impl Settings {
             config.idle_for = time(&given)?;
         }
 
+        let folder = path_or(typed.state_folder, "--state-folder", env, "MCP_STATE_FOLDER").map(|(_, path)| path);
+        let folder = folder.or_else(|| state_folder(env));
+        let keeps = !(typed.no_cache || is_set(env, "MCP_NO_CACHE")?);
+        config.state_folder = folder.clone().filter(|_| keeps);
+
         warnings.extend(remarks(&config));
         let log = log_settings(typed.log_level, typed.log_file, typed.log_format, env)?;
         #[cfg(feature = "oauth")]
         {
-            config.oauth = crate::sign_in::settings(typed.sign_in, config.url.to_string(), env)?;
+            config.oauth = crate::sign_in::settings(typed.sign_in, config.url.to_string(), folder, env)?;
         }
         Ok(Self { config, log, warnings, notes })
     }
@@ -151,6 +160,38 @@ impl Settings {
         let headers: Vec<_> = self.config.headers().keys().collect();
         tracing::debug!(%url, ?transport, ?timeouts, ?limits, ?proxy, ?headers, "settings");
     }
+}
+
+fn set_times(typed: &mut Args, config: &mut Config, env: &Environment) -> Result<(), Error> {
+    let timeouts = &mut config.timeouts;
+    if let Some(given) = option_or(typed.timeout.take(), "--timeout", env, "MCP_TOOL_CALL_TIMEOUT")? {
+        timeouts.idle = nonzero_duration(&given)?;
+    }
+    if let Some(text) = typed.max_time.take() {
+        timeouts.total = Some(nonzero_duration(&Given::new("--max-time", text))?);
+    }
+    if let Some(text) = typed.connect_timeout.take() {
+        timeouts.connect = nonzero_duration(&Given::new("--connect-timeout", text))?;
+    }
+    if let Some(given) = option_or(typed.attach_wait.take(), "--attach-wait", env, "MCP_ATTACH_WAIT")? {
+        timeouts.attach = Some(time(&given)?).filter(|wait| !wait.is_zero());
+    }
+    if let Some(given) = option_or(typed.hold.take(), "--hold", env, "MCP_HOLD")? {
+        timeouts.hold = time(&given)?;
+    }
+    if let Some(text) = typed.drain_timeout.take() {
+        timeouts.drain = time(&Given::new("--drain-timeout", text))?;
+    }
+    Ok(())
+}
+
+fn proxy(given: &Given, env: &Environment) -> Result<Proxy, Error> {
+    let url = ProxyUrl::parse(&given.text).map_err(|error| given.mistake(error))?;
+    let except = match text_variable(env, "NO_PROXY")? {
+        Some(hosts) => Some(hosts),
+        None => text_variable(env, "no_proxy")?,
+    };
+    Ok(Proxy::Url { url, except: except.map(|hosts| hosts.text) })
 }
 
 fn client_identity(
@@ -205,8 +246,8 @@ fn patterns(typed: &[String], option: &str, env: &Environment, name: &str) -> Re
     Ok(patterns)
 }
 
-/// With a Unix socket, the URL is optional.
-fn server_url(typed: &mut Args, is_on_socket: bool, env: &Environment) -> Result<Given, Error> {
+/// Returns the URL that the user gave, without quotes. With a Unix socket, there is a default.
+fn server_url(typed: &mut Args, is_on_socket: bool, env: &Environment) -> Result<Option<Given>, Error> {
     let url = match (typed.server.take(), typed.url.take()) {
         (Some(one), Some(other)) if one.trim() != other.trim() => {
             return Err(Error::config("the URL is given twice, with different values; leave out --url or the other"));
@@ -216,11 +257,8 @@ fn server_url(typed: &mut Args, is_on_socket: bool, env: &Environment) -> Result
         (None, None) => text_variable(env, "MCP_SERVER_URL")?.or(text_variable(env, "SSE_URL")?),
     };
     let url = url.or_else(|| is_on_socket.then(|| Given::new("URL", "http://localhost/mcp".to_owned())));
-    url.filter(|given| !given.text.trim().is_empty()).ok_or_else(|| {
-        Error::config(
-            "the server's URL is missing; run it like 'mcp-gangway https://example.com/mcp' or set MCP_SERVER_URL",
-        )
-    })
+    let url = url.filter(|given| !given.text.trim().is_empty());
+    Ok(url.map(|given| Given::new(given.from, unquoted(&given.text).to_owned())))
 }
 
 /// Returns warnings about valid settings, both the command's and an embedding program's.
@@ -377,6 +415,8 @@ mod tests {
             ("--max-time", &["0", "-2"]),
             ("--connect-timeout", &["0", "1e10"]),
             ("--drain-timeout", &["-0.5", "x"]),
+            ("--attach-wait", &["-1", "soon"]),
+            ("--hold", &["-1", "inf"]),
             ("--concurrency", &["0", "1.5", "65537", "many", ""]),
             (
                 "--max-message-size",
@@ -391,6 +431,24 @@ mod tests {
         }
         assert!(mistake(&[SERVER], &[("CONCURRENCY", "many")]).starts_with("CONCURRENCY: "));
         assert!(settings(&[SERVER, "--drain-timeout", "0"], &[]).unwrap().config.timeouts.drain.is_zero());
+    }
+
+    #[test]
+    fn waits_for_a_server_and_its_lists_are_set_by_option_or_variable() {
+        let set = |args: &[&str], env: &[(&str, &str)]| {
+            let config = settings(&[&[SERVER], args].concat(), env).unwrap().config;
+            let folder = config.state_folder.map(|folder| folder.display().to_string());
+            (config.timeouts.attach.map(|wait| wait.as_millis()), config.timeouts.hold.as_secs(), folder)
+        };
+        assert_eq!(set(&[], &[]), (Some(3000), 20, None));
+        let env = [("MCP_ATTACH_WAIT", "1.5"), ("MCP_HOLD", "7"), ("MCP_STATE_FOLDER", "/s")];
+        assert_eq!(set(&[], &env), (Some(1500), 7, Some("/s".to_owned())));
+        let args = ["--attach-wait", "0", "--hold", "0", "--state-folder", "/t"];
+        assert_eq!(set(&args, &env), (None, 0, Some("/t".to_owned())));
+        assert_eq!(set(&["--no-cache"], &env).2, None);
+        assert_eq!(set(&[], &[env[2], ("MCP_NO_CACHE", "true")]).2, None);
+        #[cfg(all(unix, not(target_os = "macos")))]
+        assert_eq!(set(&[], &[("HOME", "/h")]).2, Some("/h/.local/state/mcp-gangway".to_owned()));
     }
 
     #[test]
@@ -434,6 +492,27 @@ mod tests {
         assert_eq!(era(&["--era", "legacy"], &[("MCP_ERA", "modern")]), ClientEra::Legacy);
         assert_eq!(era(&[], &[("MCP_ERA", "modern")]), ClientEra::Modern);
         assert!(mistake(&[SERVER, "--era", "2026"], &[]).starts_with("--era: "));
+    }
+
+    #[test]
+    fn the_address_may_come_from_a_file_or_a_command() {
+        let known = file("8080");
+        let path = known.path().to_str().unwrap();
+        let url = |args: &[&str], env: &[(&str, &str)]| {
+            let config = settings(args, env).unwrap().config;
+            (config.url.to_string(), config.url_source.is_some())
+        };
+        assert_eq!(url(&["--url-file", path], &[]), ("http://127.0.0.1:8080/mcp".into(), true));
+        assert_eq!(url(&["http://h/x", "--url-file", path], &[]), ("http://h:8080/x".into(), true));
+        assert_eq!(url(&[], &[("MCP_URL_FILE", path)]), ("http://127.0.0.1:8080/mcp".into(), true));
+        // There is no address yet.
+        assert_eq!(url(&["--url-file", "/does/not/exist"], &[]), (address::NOWHERE.into(), true));
+        assert_eq!(url(&["--url-command", "port"], &[("MCP_URL_FILE", path)]), (address::NOWHERE.into(), true));
+        assert_eq!(url(&["http://h/x"], &[]), ("http://h/x".into(), false));
+        assert!(mistake(&["--url-file", path, "--url-command", "x"], &[]).contains("only one of the two"));
+        assert!(mistake(&["--url-command", "'"], &[]).starts_with("--url-command: "));
+        assert!(mistake(&["--url-file", file("hunter2").path().to_str().unwrap()], &[]).starts_with("--url-file: "));
+        assert!(mistake(&["--url-file", path, "--unix-socket", "/s"], &[]).contains("exclude each other"));
     }
 
     #[cfg(unix)]
@@ -689,6 +768,8 @@ mod tests {
             ("max_request_size", format!("{}M", defaults.limits.outgoing >> 20)),
             ("timeout", defaults.timeouts.idle.as_secs().to_string()),
             ("connect_timeout", defaults.timeouts.connect.as_secs().to_string()),
+            ("attach_wait", defaults.timeouts.attach.unwrap().as_secs().to_string()),
+            ("hold", defaults.timeouts.hold.as_secs().to_string()),
             ("drain_timeout", defaults.timeouts.drain.as_secs().to_string()),
         ] {
             let option = command.get_arguments().find(|option| option.get_id() == id).unwrap();

@@ -22,7 +22,7 @@ use url::Url;
 use crate::{
     args::SignInArgs,
     browser,
-    given::{Environment, Given, is_set, nonzero_duration, option_or, text_variable, variable},
+    given::{Environment, Given, is_set, nonzero_duration, option_or, state_folder, text_variable, variable},
     hints, logging,
 };
 
@@ -38,11 +38,17 @@ const RESERVED_PARAMETERS: [&str; 8] = [
     "state",
 ];
 
-/// Returns the settings for sign-in, or None if it is turned off. `server` is shown to the user.
+/// Returns the settings for sign-in, or None if it is turned off. `server` is shown to the user. `folder`
+/// is the state folder.
 ///
 /// # Errors
 /// A value cannot be used.
-pub(crate) fn settings(typed: SignInArgs, server: String, env: &Environment) -> Result<Option<OAuth>, Error> {
+pub(crate) fn settings(
+    typed: SignInArgs,
+    server: String,
+    folder: Option<PathBuf>,
+    env: &Environment,
+) -> Result<Option<OAuth>, Error> {
     if typed.no_oauth || is_set(env, "MCP_NO_OAUTH")? {
         return Ok(None);
     }
@@ -98,8 +104,7 @@ pub(crate) fn settings(typed: SignInArgs, server: String, env: &Environment) -> 
     if typed.no_keychain || is_set(env, "MCP_NO_KEYCHAIN")? {
         oauth.keychain = None;
     }
-    let folder = typed.state_folder.or_else(|| variable(env, "MCP_STATE_FOLDER").map(PathBuf::from));
-    oauth.folder = folder.or(oauth.folder);
+    oauth.folder = folder;
     Ok(Some(oauth))
 }
 
@@ -217,19 +222,6 @@ fn parameter(text: String) -> Result<(String, String), Error> {
     };
     checked_parameter(name).map_err(|what| given.mistake(what))?;
     Ok((name.to_owned(), value.to_owned()))
-}
-
-/// Returns this program's state folder on this system.
-fn state_folder(env: &Environment) -> Option<PathBuf> {
-    let absolute = |name| variable(env, name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = if cfg!(windows) {
-        absolute("LOCALAPPDATA")?
-    } else if cfg!(target_os = "macos") {
-        absolute("HOME")?.join("Library/Application Support")
-    } else {
-        absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?
-    };
-    Some(base.join("mcp-gangway"))
 }
 
 /// Prompts the user to sign in.
@@ -386,7 +378,7 @@ mod tests {
         let env: HashMap<_, _> = env.iter().map(|(name, value)| (name.to_string(), OsString::from(value))).collect();
         let env: Environment = Arc::new(move |name| env.get(name).cloned());
         let typed = Typed::try_parse_from([&["x"], args].concat()).unwrap();
-        settings(typed.options, "server".into(), &env).map_err(|error| {
+        settings(typed.options, "server".into(), Some("/h".into()), &env).map_err(|error| {
             assert!(error.is_config());
             error.to_string()
         })
@@ -396,7 +388,7 @@ mod tests {
     fn oauth_options_override_their_variables() {
         assert!(meaning(&["--no-oauth"], &[]).unwrap().is_none());
         assert!(meaning(&[], &[("MCP_NO_OAUTH", "1")]).unwrap().is_none());
-        let env = [("MCP_CLIENT_ID", "a"), ("MCP_CLIENT_SECRET", "hunter2"), ("MCP_SCOPE", "x"), ("HOME", "/h")];
+        let env = [("MCP_CLIENT_ID", "a"), ("MCP_CLIENT_SECRET", "hunter2"), ("MCP_SCOPE", "x")];
         let args = ["--client-id", "b", "--scope", "r  w", "--resource", "none", "--callback-port", "7777"];
         let args = [&args[..], &["--login-wait", "1.5", "--authorize-param", "audience=a=b"]].concat();
         let args = [&args[..], &["--issuer", "https://login.example.com/a/"]].concat();
@@ -407,8 +399,7 @@ mod tests {
         assert_eq!((oauth.callback_port, oauth.login_wait), (Some(7777), Duration::from_millis(1500)));
         assert_eq!(oauth.parameters, [("audience".to_owned(), "a=b".to_owned())]);
         assert!(!format!("{oauth:?}").contains("hunter2"));
-        #[cfg(target_os = "linux")]
-        assert_eq!(oauth.folder, Some("/h/.local/state/mcp-gangway".into()));
+        assert_eq!(oauth.folder, Some("/h".into()));
     }
 
     #[test]

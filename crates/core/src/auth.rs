@@ -18,7 +18,6 @@ mod binding;
 mod callback;
 mod challenge;
 mod device;
-mod files;
 mod keychain;
 mod lock;
 mod register;

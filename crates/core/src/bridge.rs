@@ -135,7 +135,8 @@ async fn connect(
     }
     // Stdout is written while the session is ended; both share the time.
     let deadline = Instant::now() + SESSION_END_TIME;
-    let _ = timeout_at(deadline, bridge.server.end_session()).await;
+    let last = async { tokio::join!(bridge.server.end_session(), bridge.server.kept.write()) };
+    let _ = timeout_at(deadline, last).await;
     let patience = (end == End::InputClosed).then_some(bridge.timeouts.drain);
     let progress = bridge.client.output.progress();
     drop(intake);

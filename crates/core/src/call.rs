@@ -4,6 +4,7 @@
 //! `exchange` sends it and follows the reply, and `incoming` hands on each message in the reply. `own_requests` does
 //! the same for messages of the bridge.
 
+pub(crate) mod attachment;
 pub(crate) mod call_table;
 pub(crate) mod exchange;
 pub(crate) mod incoming;
@@ -13,6 +14,7 @@ pub(crate) mod legacy_subscription;
 pub(crate) mod own_requests;
 pub(crate) mod parked_calls;
 pub(crate) mod permits;
+pub(crate) mod provisional;
 pub(crate) mod purpose;
 pub(crate) mod renewal;
 #[cfg(feature = "oauth")]
@@ -28,6 +30,7 @@ use tokio::{
 };
 
 use self::{
+    attachment::Attachment,
     call_table::{CallTable, Pending},
     legacy_subscription::LegacySubscription,
     parked_calls::ParkedCalls,
@@ -62,6 +65,7 @@ pub(crate) struct Calls {
     pub(crate) permits: Permits,
     tasks: Mutex<JoinSet<()>>,
     pub(crate) renewal: Renewal,
+    pub(crate) attachment: Attachment,
     pub(crate) tool_list: ToolList,
     pub(crate) legacy_subscription: LegacySubscription,
     pub(crate) subscriptions: Subscriptions,
@@ -133,6 +137,7 @@ impl Calls {
             permits: Permits::new(concurrency),
             tasks: Mutex::default(),
             renewal: Renewal::default(),
+            attachment: Attachment::default(),
             tool_list: ToolList::default(),
             legacy_subscription: LegacySubscription::default(),
             subscriptions: Subscriptions::default(),

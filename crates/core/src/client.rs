@@ -67,6 +67,11 @@ impl Client {
         let _ = self.input_over.set(());
     }
 
+    /// True if the client sends no more.
+    pub(crate) fn has_ended_input(&self) -> bool {
+        self.input_over.initialized()
+    }
+
     /// Waits until the client sends no more.
     pub(crate) async fn input_over(&self) {
         self.input_over.wait().await;

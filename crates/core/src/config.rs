@@ -71,6 +71,11 @@ pub struct Config {
     /// The folder for large messages in transit: unlinked files that only this process can read. By default the
     /// system's folder for temporary files.
     pub spool_folder: PathBuf,
+    /// The folder in which the bridge keeps what the server says about itself: its answer to the handshake and its
+    /// lists. A client that starts before the server gets them. `None`, the default, keeps nothing.
+    pub state_folder: Option<PathBuf>,
+    /// The source of the server's URL, if that may change while the bridge runs.
+    pub url_source: Option<UrlSource>,
     /// The source of headers that may change while the bridge runs.
     pub header_source: Option<HeaderSource>,
     /// How to sign in if the server asks for it and `headers` have no `Authorization`. `None`, the default, turns
@@ -115,6 +120,8 @@ impl Config {
             client_era: ClientEra::default(),
             hint_words: Hint::as_str,
             spool_folder: std::env::temp_dir(),
+            state_folder: None,
+            url_source: None,
             header_source: None,
             #[cfg(feature = "oauth")]
             oauth: None,
@@ -205,6 +212,12 @@ pub struct Timeouts {
     pub idle: Duration,
     /// The time for a whole request, from stdin to its response (no limit: the client sets it, R44).
     pub total: Option<Duration>,
+    /// How long a client waits for the answer to its handshake (3 s). If the server cannot be reached or has not
+    /// answered by then, the bridge answers it provisionally, and makes the handshake when the server is there. `None`
+    /// waits as long as the server takes, and reports that it cannot be reached as an error.
+    pub attach: Option<Duration>,
+    /// How long a request waits for a server that cannot be reached (20 s).
+    pub hold: Duration,
     /// How long open requests may continue after the end of stdin (5 s).
     pub drain: Duration,
     /// The backoff before a failed request is sent again (100 ms). It doubles four times before the request fails,
@@ -223,6 +236,8 @@ impl Default for Timeouts {
             connect: Duration::from_secs(15),
             idle: Duration::from_mins(5),
             total: None,
+            attach: Some(Duration::from_secs(3)),
+            hold: Duration::from_secs(20),
             drain: Duration::from_secs(5),
             retry: Duration::from_millis(100),
             reconnect: Duration::from_secs(1),
@@ -276,6 +291,37 @@ pub enum TransportMode {
     Sse,
     /// HTTP+SSE, or Streamable HTTP if the server has no such stream.
     SseFirst,
+}
+
+/// Finds the server's URL, for servers that write down where they listen. It is called when the server cannot be
+/// reached, at most once a second, and once before the first request if `before_first` is set.
+#[derive(Clone)]
+pub struct UrlSource {
+    load: Arc<dyn Fn() -> LoadedUrl + Send + Sync>,
+    pub(crate) before_first: bool,
+    /// Identifies the server, whatever its URL is.
+    pub(crate) name: String,
+}
+
+/// The result of a [`UrlSource`]: a URL as [`Config::new`] takes it.
+pub type LoadedUrl = Pin<Box<dyn Future<Output = Result<String, Error>> + Send>>;
+
+impl UrlSource {
+    /// Creates a source that calls `load`. `name` identifies the server, whatever its URL is. Set `before_first` if the
+    /// URL in the [`Config`] is not the server's. A user and password in a loaded URL are not used.
+    pub fn new(name: String, load: impl Fn() -> LoadedUrl + Send + Sync + 'static, before_first: bool) -> Self {
+        Self { load: Arc::new(load), before_first, name }
+    }
+
+    pub(crate) fn load(&self) -> LoadedUrl {
+        (self.load)()
+    }
+}
+
+impl fmt::Debug for UrlSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UrlSource").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// Reloads the user's headers, for credentials that expire or rotate. It is called once before the first request if

@@ -297,6 +297,32 @@ impl Error {
         }
     }
 
+    /// True if the server is not there, so that waiting may help. All other failures are certain: a setting or the server
+    /// must change.
+    pub(crate) fn is_absence(&self) -> bool {
+        match self.0.kind {
+            ErrorKind::Dns | ErrorKind::Connect | ErrorKind::Broken | ErrorKind::Timeout => true,
+            // Gateways say with these that the server behind them is not there. 520 to 530 are those of Cloudflare.
+            ErrorKind::Status => {
+                self.0.status.is_some_and(|status| matches!(status, 408 | 429 | 502..=504 | 520..=524 | 530))
+            }
+            _ => false,
+        }
+    }
+
+    /// True if no connection to the server was made.
+    pub(crate) fn is_unreached(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Dns | ErrorKind::Connect)
+    }
+
+    /// Says that the request has waited this long for the server, which this error kept away.
+    pub(crate) fn after_waiting(mut self, waited: Duration) -> Self {
+        let seconds = waited.as_secs();
+        let summary = format!("waited {seconds} s for the server, which is not there yet: {}", self.0.summary);
+        self.0.summary = excerpt(&summary, SUMMARY_LIMIT).into();
+        self
+    }
+
     /// True if there is no token yet because the user has not signed in.
     #[cfg(feature = "oauth")]
     pub(crate) fn is_sign_in(&self) -> bool {

@@ -8,8 +8,8 @@ use tokio::sync::Semaphore;
 #[derive(Clone, Debug)]
 pub(crate) struct Gate(Arc<Semaphore>);
 
-/// Keeps its [`Gate`] shut until it is dropped.
-#[derive(Debug)]
+/// Keeps its [`Gate`] shut until it, or a copy of it, is dropped.
+#[derive(Clone, Debug)]
 pub(crate) struct GateGuard(Arc<Semaphore>);
 
 impl Gate {

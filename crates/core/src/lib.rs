@@ -7,6 +7,7 @@ mod call;
 mod client;
 mod config;
 mod error;
+mod folder;
 mod gate;
 pub mod http;
 #[cfg(any(test, feature = "internals"))]
@@ -30,7 +31,9 @@ mod worst;
 
 pub use bridge::{End, run};
 pub use client::stdio;
-pub use config::{ClientEra, Config, HeaderSource, Limits, LoadedHeaders, Timeouts, ToolFilter, TransportMode};
+pub use config::{
+    ClientEra, Config, HeaderSource, Limits, LoadedHeaders, LoadedUrl, Timeouts, ToolFilter, TransportMode, UrlSource,
+};
 pub use error::{Error, Hint, HintWords};
 pub use http::{ClientIdentity, Proxy, ProxyUrl, ServerUrl, Tls};
 pub use wire::headers::message_headers;

@@ -5,7 +5,7 @@
 //! such pages use.
 //!
 //! There is one table per process, as there is one log. A value is in it while its [`Concealed`] lives, so the owner of
-//! the value keeps both. Only [`crate::text`] reads the table, when it shows a text. So forwarding a message costs
+//! the value keeps both. Only [`crate::text`] reads the table, when it shows a text or one is to be stored. So forwarding a message costs
 //! nothing, and every text that is shown is covered.
 //!
 //! Rule: text that is not secret is shown. Values of less than [`MIN_VALUE_BYTES`] bytes occur in ordinary words and are not

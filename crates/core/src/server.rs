@@ -1,8 +1,10 @@
 //! The server side of the bridge: sends requests to the server and keeps what is known about it.
 
+pub(crate) mod address;
 pub(crate) mod cookies;
 pub(crate) mod credentials;
 pub(crate) mod delivery;
+pub(crate) mod kept;
 pub(crate) mod protocol;
 pub(crate) mod push_stream;
 pub(crate) mod refusals;
@@ -15,7 +17,7 @@ pub(crate) mod transport_choice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::{
-    protocol::Protocol, push_stream::PushStream, requests::Requests, session::Session,
+    kept::Kept, protocol::Protocol, push_stream::PushStream, requests::Requests, session::Session,
     transport_choice::TransportChoice,
 };
 use crate::{
@@ -32,6 +34,7 @@ pub(crate) struct Server {
     pub(crate) transport: TransportChoice,
     pub(crate) push_stream: PushStream,
     protocol: Mutex<Protocol>,
+    pub(crate) kept: Kept,
     /// Stores large messages.
     pub(crate) storage: Arc<Storage>,
     /// Maximum size of a message, in bytes.
@@ -50,6 +53,7 @@ impl Server {
             transport: TransportChoice::new(config.transport),
             push_stream: PushStream::new(),
             protocol: Mutex::default(),
+            kept: Kept::new(config),
             storage: Storage::new(config.spool_folder.clone()),
             largest: config.limits.incoming,
         })

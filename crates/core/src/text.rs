@@ -45,6 +45,11 @@ pub const fn excerpt_read_limit(limit: usize) -> usize {
     limit.saturating_add(secrets::MAX_PREFIX_BYTES)
 }
 
+/// True if a text holds a secret that this process knows.
+pub(crate) fn repeats_secret(text: &str) -> bool {
+    !secrets::places_in(text).is_empty()
+}
+
 /// Returns the text before `end` without the secrets that begin there; `None` if there are none.
 fn blanked(text: &str, end: usize) -> Option<String> {
     let places = secrets::places_in(text);

@@ -77,6 +77,13 @@ impl Client {
         Self::start(super::server::config(url))
     }
 
+    /// Like [`Self::to`]. The bridge never answers a handshake provisionally.
+    pub fn to_without_promises(url: &str) -> Self {
+        let mut config = super::server::config(url);
+        config.timeouts.attach = None;
+        Self::start(config)
+    }
+
     // Sending.
 
     /// Writes one line.

@@ -14,6 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -216,6 +217,9 @@ pub(crate) fn config(url: &str) -> Config {
     config.proxy = Proxy::None;
     config.timeouts.retry = SOON;
     config.timeouts.reconnect = SOON;
+    // A slow machine does not make a server late, and a request to a closed port fails soon.
+    config.timeouts.attach = Some(Duration::from_mins(1));
+    config.timeouts.hold = Duration::ZERO;
     config
 }
 

@@ -1,7 +1,5 @@
 //! Defines the options for sign-in.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
 /// The sign-in options.
@@ -73,8 +71,4 @@ pub(crate) struct SignInArgs {
     /// Store sign-ins in files, not in a keychain [$MCP_NO_KEYCHAIN]
     #[arg(long)]
     pub(crate) no_keychain: bool,
-
-    /// Folder for stored sign-ins [$MCP_STATE_FOLDER] [default: in the user's folder for program state]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) state_folder: Option<PathBuf>,
 }

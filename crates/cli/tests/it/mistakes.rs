@@ -49,6 +49,10 @@ fn help() {
 
     Server:
           --url <URL>               Address of the MCP server, as an option
+          --url-file <PATH>         File with this address, or only its port; read again while the
+                                    server cannot be reached [$MCP_URL_FILE]
+          --url-command <COMMAND>   Command that prints the same; run without a shell, at start and
+                                    while the server cannot be reached [$MCP_URL_COMMAND]
           --transport <NAME>        auto, http (Streamable HTTP), sse (HTTP+SSE) or sse-first
                                     [$MCP_TRANSPORT] [default: auto]
           --era <NAME>              Protocol for a client that supports both eras of MCP: auto (as the
@@ -80,6 +84,11 @@ fn help() {
           --max-time <SECONDS>         Longest total time of a request, even while data arrives
                                        [default: no limit]
           --connect-timeout <SECONDS>  Longest time to connect: DNS, TCP and TLS [default: 15]
+          --attach-wait <SECONDS>      Longest time until the client's handshake is answered, even if
+                                       the server is not there yet; 0 turns that off [$MCP_ATTACH_WAIT]
+                                       [default: 3]
+          --hold <SECONDS>             Longest time that a request waits for a server that cannot be
+                                       reached [$MCP_HOLD] [default: 20]
           --drain-timeout <SECONDS>    Longest time for open requests after stdin ends [default: 5]
 
     Network:
@@ -100,6 +109,12 @@ fn help() {
                                  no limit]
           --pool-idle <SECONDS>  How long to keep idle connections [$HTTP_POOL_IDLE_TIMEOUT] [default:
                                  50]
+
+    State:
+          --no-cache             Do not keep the server's lists for a start without the server
+                                 [$MCP_NO_CACHE]
+          --state-folder <PATH>  Folder for these lists and for sign-ins [$MCP_STATE_FOLDER] [default:
+                                 in the user's folder for program state]
 
     Log:
           --log-level <LEVEL>    off, error, warn, info, debug or trace [$MCP_WRAPPER_LOG_LEVEL,
@@ -139,8 +154,6 @@ fn help() {
           --login-wait <SECONDS>          How long a request waits for the user to sign in
                                           [$MCP_LOGIN_WAIT] [default: 20]
           --no-keychain                   Store sign-ins in files, not in a keychain [$MCP_NO_KEYCHAIN]
-          --state-folder <PATH>           Folder for stored sign-ins [$MCP_STATE_FOLDER] [default: in
-                                          the user's folder for program state]
 
     Commands:
       login, logout, status  sign in ahead of time, sign out, show the sign-in; same options

@@ -193,7 +193,8 @@ fn r93_proxy_is_used_except_for_no_proxy_hosts() {
 #[test]
 fn r9_requests_fail_while_the_server_is_down_and_work_once_it_starts() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut bridge = Bridge::start([format!("http://{free}/mcp")]);
+    let url = format!("http://{free}/mcp");
+    let mut bridge = Bridge::start([&url, "--attach-wait", "0", "--hold", "0"]);
     for line in [INITIALIZE, &request(1, "tools/list"), &request(2, "tools/call")] {
         let error = &bridge.ask(line)["error"];
         assert_eq!((&error["code"], &error["data"]["kind"]), (&(-32603).into(), &"connect".into()), "{error}");
@@ -201,6 +202,53 @@ fn r9_requests_fail_while_the_server_is_down_and_work_once_it_starts() {
     let _server = Server::start_at(free);
     assert!(bridge.ask(INITIALIZE)["result"].is_object());
     assert!(bridge.ask(&request(1, "tools/list"))["result"].is_object());
+    assert!(bridge.finish().status.success());
+}
+
+#[test]
+fn a_bridge_that_starts_before_its_server_is_attached_when_the_server_comes() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (url, folder) = (format!("http://{free}/mcp"), tempfile::tempdir().unwrap());
+    let args = [&url, "--attach-wait", "0.2", "--state-folder", folder.path().to_str().unwrap()];
+    let name_of = |answer: &serde_json::Value| answer["result"]["serverInfo"]["name"].clone();
+    let mut bridge = Bridge::start(args);
+    assert_eq!(name_of(&bridge.ask(INITIALIZE)), "mcp-gangway");
+    assert_eq!(bridge.ask(&request(1, "tools/list"))["result"]["tools"], serde_json::json!([]));
+    // The call waits for the server.
+    bridge.send(&request(2, "tools/call"));
+    let _server = Server::start_at(free);
+    let answer = loop {
+        let line = bridge.answer();
+        if line["method"].is_null() {
+            break line;
+        }
+        assert!(line["method"].as_str().unwrap().ends_with("/list_changed"), "{line}");
+    };
+    assert!(answer["id"] == 2 && answer["result"].is_object(), "{answer}");
+    assert!(bridge.ask(&request(3, "tools/list"))["result"].is_object());
+    assert!(bridge.finish().status.success());
+    let kept = || std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(kept(), 1, "what the server said is kept for the next start");
+    std::fs::remove_dir_all(folder.path()).unwrap();
+    std::fs::create_dir(folder.path()).unwrap();
+    let mut bridge = Bridge::start(args.into_iter().chain(["--no-cache"]));
+    assert_eq!(name_of(&bridge.ask(INITIALIZE)), "initialize");
+    assert!(bridge.finish().status.success());
+    assert_eq!(kept(), 0);
+}
+
+#[test]
+fn a_server_that_writes_down_its_port_is_found_again_at_another_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("port");
+    let mut bridge = Bridge::start(["--url-file", file.to_str().unwrap(), "--attach-wait", "0.2"]);
+    // There is no such file yet.
+    bridge.send(INITIALIZE);
+    assert_eq!(bridge.answer()["result"]["serverInfo"]["name"], "mcp-gangway");
+    let one = Server::start();
+    std::fs::write(&file, one.url("/mcp").rsplit_once(':').unwrap().1.trim_end_matches("/mcp")).unwrap();
+    bridge.send(&request(1, "tools/call"));
+    one.wait_for(|request| request.calls("tools/call"));
     assert!(bridge.finish().status.success());
 }
 
@@ -258,7 +306,8 @@ fn proxy_connect_error_names_the_proxy_without_credentials() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let proxy = format!("http://user:hunter2@{closed}");
     for url in ["http://mcp.invalid/mcp", "https://mcp.invalid/mcp"] {
-        let mut bridge = Bridge::spawn(&mut command([url, "--log-level", "trace", "--proxy", &proxy]));
+        let mut bridge =
+            Bridge::spawn(&mut command([url, "--log-level", "trace", "--proxy", &proxy, "--attach-wait", "0"]));
         let error = bridge.ask(INITIALIZE)["error"].clone();
         assert_eq!(error["data"]["kind"], "connect", "{error}");
         assert!(error["message"].as_str().unwrap().contains(&format!("the proxy http://{closed}")), "{error}");

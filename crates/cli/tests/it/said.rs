@@ -340,7 +340,7 @@ mod signing_in {
         let mut bridge = spawn(&origin, folder.path(), &["--device", "--login-wait", "0.5", "--log-level", "trace"]);
         // The bridge answers the handshake instead of the server.
         assert_eq!(bridge.ask(INITIALIZE)["result"]["serverInfo"]["name"], "mcp-gangway");
-        let error = bridge.ask(&request(1, "tools/list"))["error"].to_string();
+        let error = bridge.ask(&request(1, "tools/call"))["error"].to_string();
         assert!(error.contains("type in the code"), "{error}");
         check("the error", &[error]);
         let log = bridge.finish().stderr;

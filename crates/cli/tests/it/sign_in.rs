@@ -45,6 +45,8 @@ impl Guarded {
         let mut command = command([args, &[&self.url(), "--state-folder", folder.to_str().unwrap()]].concat());
         // The keychain of the user who runs the tests stays untouched.
         command.env("MCP_NO_BROWSER", "1").env("MCP_NO_KEYCHAIN", "1");
+        // A slow machine does not make a sign-in late.
+        command.env("MCP_ATTACH_WAIT", "60");
         command
     }
 }

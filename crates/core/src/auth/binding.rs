@@ -38,7 +38,7 @@ impl Place<'_> {
         let binding = Binding { server: without_secrets(server).into(), client, issuer: named.clone() };
         let bound = store.bind(&binding, wanted.is_some()).await.map_err(|error| {
             let summary = format!(
-                "cannot read from the folder for sign-ins which authorization server the client belongs to; the server \
+                "cannot read from the state folder which authorization server the client belongs to; the server \
                  names {named}"
             );
             Error::new(ErrorKind::Storage, summary).with_hint(Hint::Issuer).with_source(error)

@@ -12,7 +12,8 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::{Prompt, files::Folder};
+use super::Prompt;
+use crate::folder::Folder;
 
 /// How often to try the lock again. Waiting for a notification would need a thread that cannot be stopped.
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(100);

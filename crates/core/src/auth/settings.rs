@@ -39,7 +39,7 @@ pub struct OAuth {
     pub login_wait: Duration,
     /// The keychain that stores sign-ins; tried before the folder.
     pub keychain: Option<Keychain>,
-    /// The folder for sign-ins that no keychain stores. If not set, they are lost when the process ends.
+    /// The state folder, for sign-ins that no keychain stores. If not set, they are lost when the process ends.
     pub folder: Option<PathBuf>,
     pub(super) show: Arc<dyn Fn(&Prompt) + Send + Sync>,
 }

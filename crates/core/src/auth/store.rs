@@ -15,18 +15,16 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use oauth2::TokenResponse;
 use rmcp::transport::auth::StoredCredentials;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::{
     Prompt,
-    files::Folder,
     keychain::{Keychain, KeychainFailure},
     lock,
 };
+use crate::folder::{Folder, name_of};
 
 /// The extension of a record's file.
 const RECORD: &str = ".json";
@@ -50,18 +48,6 @@ impl Key {
     fn file(&self) -> String {
         self.name() + RECORD
     }
-}
-
-/// Returns a name that is unique for these parts.
-fn name_of(parts: impl IntoIterator<Item = Option<impl AsRef<str>>>) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        let part = part.as_ref().map(AsRef::as_ref);
-        // The length separates the parts.
-        hash.update(part.map_or(u64::MAX, |part: &str| part.len() as u64).to_le_bytes());
-        hash.update(part.unwrap_or_default());
-    }
-    URL_SAFE_NO_PAD.encode(hash.finalize())
 }
 
 /// The authorization server that a client of the user is bound to, for one MCP server.

@@ -42,6 +42,7 @@ const STARTED: u8 = 1;
 const CANCELLED: u8 = 2;
 const ANSWERED: u8 = 4;
 const ACTED: u8 = 8;
+const PROMISED: u8 = 16;
 
 impl Pending {
     /// Returns the id of a request.
@@ -109,11 +110,30 @@ impl Pending {
         self.withdrawn.notified().await;
     }
 
-    /// Returns true to the first caller only, which then must send the response (R5, R36).
+    /// Returns true to the first caller only, which then must send the response (R5, R36). Returns false for a request
+    /// with a provisional response, because the client has its one response.
     pub(crate) fn claim_answer(&self) -> bool {
-        let first = self.raise(ANSWERED) & ANSWERED == 0;
+        let first = self.raise_without(ANSWERED, ANSWERED | PROMISED);
         self.settled.notify_one();
         first
+    }
+
+    /// Returns true if the caller must send a provisional response, because there is none of any kind. The exchange may
+    /// go on, and the server's response is for the bridge.
+    pub(crate) fn claim_promise(&self) -> bool {
+        self.raise_without(PROMISED, ANSWERED | PROMISED | CANCELLED)
+    }
+
+    /// Like [`Self::claim_answer`], for the server's response to a request with a provisional one.
+    pub(crate) fn settle_promise(&self) -> bool {
+        let first = self.is_promised() && self.raise(ANSWERED) & ANSWERED == 0;
+        self.settled.notify_one();
+        first
+    }
+
+    /// True if the client has a provisional response.
+    pub(crate) fn is_promised(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & PROMISED != 0
     }
 
     /// Waits until the response has come, on any stream.
@@ -129,6 +149,12 @@ impl Pending {
 
     pub(crate) fn is_cancelled(&self) -> bool {
         self.flags.load(Ordering::Acquire) & CANCELLED != 0
+    }
+
+    /// Raises a flag unless one of `others` is raised. Returns true if it did.
+    fn raise_without(&self, flag: u8, others: u8) -> bool {
+        let raised = |flags| (flags & others == 0).then_some(flags | flag);
+        self.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, raised).is_ok()
     }
 
     fn raise(&self, flag: u8) -> u8 {
@@ -223,7 +249,7 @@ impl CallTable {
     /// requests do not count.
     pub(crate) fn most_urgent_wait(&self) -> Option<AwaitedReply> {
         let wanted = |one: &Arc<Pending>| match (one.id(), one.is_cancelled()) {
-            _ if one.is_own() || one.is_subscription() => None,
+            _ if one.is_own() || one.is_subscription() || one.is_promised() => None,
             (Some(_), true) => None,
             (Some(_), false) => Some(AwaitedReply::Answer),
             (None, _) => Some(AwaitedReply::Receipt),
@@ -236,7 +262,7 @@ impl CallTable {
         self.lock()
             .iter()
             .filter(|one| {
-                let ends_unsaid = one.is_own() || one.is_cancelled() || one.is_subscription();
+                let ends_unsaid = one.is_own() || one.is_cancelled() || one.is_subscription() || one.is_promised();
                 one.id().is_some() && !ends_unsaid
             })
             .cloned()

@@ -30,6 +30,7 @@
 //! Rules: Each request gets exactly one response, if need be an error from the bridge (R5). A silent server delays it
 //! for a limited time only (R44, `deadlines`).
 
+mod attach;
 mod deadlines;
 mod http_sse;
 mod modern;
@@ -51,7 +52,7 @@ use tokio::{
 #[cfg(feature = "oauth")]
 use crate::call::sign_in_prompt;
 use crate::{
-    call::{Bridge, call_table::Pending, incoming, lane::Lane, renewal},
+    call::{Bridge, call_table::Pending, incoming, lane::Lane},
     config::ClientEra,
     error::{Error, ErrorKind, Fate},
     random::random,
@@ -103,6 +104,7 @@ pub(crate) async fn run(bridge: &Arc<Bridge>, message: Message, pending: &Arc<Pe
         names_endpoint: false,
         sent_in: 0,
         lost_session: false,
+        unreached_since: None,
     };
     let guard = Guard { bridge, pending };
     let outcome = exchange.carry().await;
@@ -168,6 +170,8 @@ struct Exchange<'a> {
     sent_in: u64,
     /// The reply says that this session is gone.
     lost_session: bool,
+    /// When the server could not be reached for the first time.
+    unreached_since: Option<Instant>,
 }
 
 /// A remedy for a refusal, tried before the message is sent again.
@@ -199,12 +203,24 @@ impl Exchange<'_> {
         if !self.wait_for_turn().await? {
             return Ok(());
         }
-        let pending = self.pending;
+        let (bridge, pending) = (self.bridge, self.pending);
+        let ends_when_cancelled = self.ends_when_cancelled();
+        let delivery = async {
+            match self.message.method() {
+                "initialize" | "server/discover" if !pending.is_own() => Box::pin(self.deliver_handshake()).await,
+                "notifications/initialized" if !pending.is_own() && bridge.calls.attachment.takes_initialized() => {
+                    #[cfg(feature = "oauth")]
+                    sign_in_prompt::show(bridge);
+                    Ok(())
+                }
+                _ => self.deliver().await,
+            }
+        };
         tokio::select! {
             biased;
             // In the modern protocol, ending the exchange cancels the request (R69).
-            () = pending.withdrawn(), if self.ends_when_cancelled() => Ok(()),
-            outcome = self.deliver() => outcome,
+            () = pending.withdrawn(), if ends_when_cancelled => Ok(()),
+            outcome = delivery => outcome,
         }
     }
 
@@ -234,13 +250,19 @@ impl Exchange<'_> {
                 self.may_have_run = true;
             }
             let method = self.message.method();
-            let wait = self.tries.next_wait(&error, method, random()).filter(|wait| self.has_time_for(*wait));
             let is_unreached = error.is_connect();
+            if error.is_unreached() {
+                self.unreached_since.get_or_insert_with(Instant::now);
+            }
+            let usual = self.tries.next_wait(&error, method, random());
+            let wait = usual.or_else(|| self.held_pause(&error)).filter(|wait| self.has_time_for(*wait));
             // A `tools/list` for a call is not retried here: the call retries and lists again.
             let is_anothers = is_unreached && !self.pending.purpose.is_retried;
             let is_wanted = self.message.kind() == Kind::Request || error.fate() == Fate::Unread;
-            let Some(wait) = wait.filter(|_| is_wanted && !is_anothers) else { return Err(error) };
-            tracing::debug!(method, error = %error, ?wait, "tried again");
+            let Some(wait) = wait.filter(|_| is_wanted && !is_anothers) else {
+                return Err(self.after_hold(error));
+            };
+            tracing::debug!(method = self.message.method(), error = %error, ?wait, "tried again");
             self.permit = None;
             if is_unreached && self.message.kind() != Kind::Request {
                 // Later messages meet the same failure, and need not wait for this one.
@@ -298,6 +320,9 @@ impl Exchange<'_> {
             return Ok(Next::Done);
         }
         match translation_route {
+            TranslationRoute::Direct if self.is_provisional_list() => {
+                return Box::pin(self.attempt_modern_list()).await;
+            }
             TranslationRoute::Direct if self.era() == Era::Modern => return self.attempt_modern().await,
             TranslationRoute::Direct => {}
             TranslationRoute::ToModern => return self.attempt_to_modern().await,
@@ -311,7 +336,7 @@ impl Exchange<'_> {
         }
         if self.pending.purpose.waits_for_session && !self.is_initialize() {
             if bridge.server.session().is_provisional() {
-                return self.attempt_handshake().await;
+                return Box::pin(self.attempt_provisionally()).await;
             }
             if bridge.calls.renewal.is_under_way() {
                 self.with_deadline(bridge.calls.renewal.over()).await?;
@@ -324,21 +349,6 @@ impl Exchange<'_> {
             Transport::Http => self.attempt_http().await,
             Transport::Sse => Box::pin(self.attempt_sse()).await,
         }
-    }
-
-    /// Sets up the real session of a client that so far has a provisional one, unknown to the server. Only a request
-    /// needs that; any other message has no receiver and is dropped.
-    async fn attempt_handshake(&mut self) -> Result<Next, Error> {
-        if self.message.kind() != Kind::Request {
-            #[cfg(feature = "oauth")]
-            sign_in_prompt::show(self.bridge);
-            return Ok(Next::Done);
-        }
-        let epoch = self.bridge.server.session().epoch();
-        self.with_deadline(renewal::renew(self.bridge, epoch))
-            .await?
-            .map_err(|error| error.with_may_have_run(false))?;
-        Ok(Next::Again)
     }
 
     /// Returns the outcome of an attempt after its reply has ended.
@@ -413,11 +423,15 @@ impl Exchange<'_> {
         let (bridge, Some(id)) = (self.bridge, self.pending.id()) else { return };
         let cancel = async {
             let target = match bridge.server.transport.current() {
-                Transport::Http => bridge.server.requests.url().clone(),
-                Transport::Sse => bridge.server.push_stream.endpoint(CANCELLATION_TIME).await?.0,
+                Transport::Http => None,
+                Transport::Sse => Some(bridge.server.push_stream.endpoint(CANCELLATION_TIME).await?.0),
             };
             let session = |headers: &mut HeaderMap| bridge.server.session().apply(headers);
-            bridge.server.requests.post(&target, cancellation(id, "timed out"), false, session, &pending.delivery).await
+            bridge
+                .server
+                .requests
+                .post(target.as_ref(), cancellation(id, "timed out"), false, session, &pending.delivery)
+                .await
         };
         if !matches!(timeout(CANCELLATION_TIME, cancel).await, Ok(Ok(_))) {
             tracing::debug!(id = ?id, "the cancellation of a request that timed out was not accepted");

@@ -2,7 +2,7 @@
 
 use crate::{
     call::{
-        Bridge,
+        Bridge, attachment,
         call_table::Pending,
         own_requests,
         parked_calls::{CallQuestion, OpenCall},
@@ -17,6 +17,7 @@ use crate::{
     },
     wire::{
         body::LostResponse,
+        id::Id,
         large_message::OpenedMessage,
         message::{Kind, Message},
         revision::Era,
@@ -171,10 +172,14 @@ async fn forward_server_request(bridge: &Arc<Bridge>, message: Message, own: Opt
 
 /// Sends the response to a request, unless it already has one (R36). The response gets the request's id, in the same
 /// spelling.
-pub(crate) async fn answer(bridge: &Bridge, target: &Arc<Pending>, answer: Message) {
+pub(crate) async fn answer(bridge: &Arc<Bridge>, target: &Arc<Pending>, answer: Message) {
     let Some((request, id)) = target.request().and_then(|request| Some((request, request.id()?))) else { return };
     if !target.claim_answer() {
-        tracing::debug!(id = ?id, "a second answer to the same request; dropped");
+        if target.settle_promise() {
+            attachment::settle(bridge, request.clone(), answer);
+        } else {
+            tracing::debug!(id = ?id, "a second answer to the same request; dropped");
+        }
         return;
     }
     let answer = if request.era() == Era::Modern && request.method() == "tools/list" {
@@ -196,22 +201,34 @@ pub(crate) async fn answer(bridge: &Bridge, target: &Arc<Pending>, answer: Messa
         }
     } else {
         learn(bridge, request, &answer);
-        let answer = if bridge.client.tools.is_empty() || request.method() != "tools/list" {
-            answer
-        } else {
-            match without_hidden_tools(bridge, answer).await {
-                Ok(answer) => answer,
-                Err(error) => {
-                    bridge.client.output.send(bridge.client.error_reply(Some(id), &error)).await;
-                    return bridge.calls.table.remove(target);
-                }
-            }
-        };
-        let spelled_alike = answer.id().is_some_and(|theirs| theirs.identical(id));
-        let answer = if spelled_alike { answer } else { answer.with_id(id) };
-        bridge.client.output.send(answer.into_line()).await;
+        send_to_client(bridge, request, id, answer).await;
     }
     bridge.calls.table.remove(target);
+}
+
+/// Sends an answer of the bridge that stands in for the server's, unless the request already has one. Nothing is learnt
+/// from it.
+pub(crate) async fn answer_provisionally(bridge: &Bridge, target: &Arc<Pending>, answer: Message) {
+    let Some((request, id)) = target.request().and_then(|request| Some((request, request.id()?))) else { return };
+    if target.claim_answer() {
+        send_to_client(bridge, request, id, answer).await;
+        bridge.calls.table.remove(target);
+    }
+}
+
+/// Sends an answer to the client, without the tools that the settings hide, and with the id in the client's spelling.
+async fn send_to_client(bridge: &Bridge, request: &Message, id: &Id, answer: Message) {
+    let answer = if bridge.client.tools.is_empty() || request.method() != "tools/list" {
+        answer
+    } else {
+        match without_hidden_tools(bridge, answer).await {
+            Ok(answer) => answer,
+            Err(error) => return bridge.client.output.send(bridge.client.error_reply(Some(id), &error)).await,
+        }
+    };
+    let spelled_alike = answer.id().is_some_and(|theirs| theirs.identical(id));
+    let answer = if spelled_alike { answer } else { answer.with_id(id) };
+    bridge.client.output.send(answer.into_line()).await;
 }
 
 async fn without_hidden_tools(bridge: &Bridge, answer: Message) -> Result<Message, Error> {
@@ -226,10 +243,11 @@ async fn without_hidden_tools(bridge: &Bridge, answer: Message) -> Result<Messag
     })
 }
 
-/// Records what a response says about the session, before the client can act on it.
-fn learn(bridge: &Bridge, request: &Message, answer: &Message) {
+/// Records what a response says about the server and the session, before the client can act on it.
+pub(crate) fn learn(bridge: &Arc<Bridge>, request: &Message, answer: &Message) {
     match request.method() {
         "initialize" => {
+            keep(bridge, request, answer);
             if let Some(offer) = answer.offer().filter(|_| !bridge.client.is_translated()) {
                 bridge.server.session().negotiated(request, offer);
                 bridge.record_handshake_accepted();
@@ -239,6 +257,16 @@ fn learn(bridge: &Bridge, request: &Message, answer: &Message) {
         "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" if answer.error().is_none() => {
             bridge.server.session().answered(request);
         }
+        "server/discover" | "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
+            keep(bridge, request, answer);
+        }
         _ => {}
+    }
+}
+
+/// Keeps what the server says about itself for the next start.
+pub(crate) fn keep(bridge: &Arc<Bridge>, request: &Message, answer: &Message) {
+    if bridge.server.kept.learn(request, answer) {
+        attachment::write_soon(bridge);
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Purpose {
     pub(crate) is_modern: bool,
     /// It is tried again if the server cannot be reached.
     pub(crate) is_retried: bool,
+    /// It waits for a server that cannot be reached, as long as the settings allow.
+    pub(crate) is_held: bool,
     /// The limit that it counts against.
     pub(crate) permit: PermitKind,
     /// Who gets the other messages in its reply.
@@ -48,7 +50,7 @@ impl Purpose {
 
     /// A message that sets up a session or belongs to one, and is lost with it.
     pub(crate) fn session() -> Self {
-        Self { waits_for_session: false, ..Self::own(SideMessageRecipient::Session) }
+        Self { waits_for_session: false, is_held: false, ..Self::own(SideMessageRecipient::Session) }
     }
 
     /// A message that tells a legacy server what modern clients want, in the session that there is.
@@ -74,7 +76,12 @@ impl Purpose {
     /// A `tools/list` that finds out which headers the tools of a modern server want. The call that needs it is
     /// retried instead.
     pub(crate) fn tool_list() -> Self {
-        Self { is_retried: false, ..Self::own(SideMessageRecipient::Nobody) }
+        Self { is_retried: false, is_held: false, ..Self::own(SideMessageRecipient::Nobody) }
+    }
+
+    /// A request for a list that the client may already have. Only the bridge needs the answer.
+    pub(crate) fn recheck() -> Self {
+        Self { is_held: false, ..Self::own(SideMessageRecipient::Nobody) }
     }
 
     /// A message that stands for a modern client's request at a legacy server.
@@ -88,6 +95,7 @@ impl Purpose {
             waits_for_session: true,
             is_modern: false,
             is_retried: true,
+            is_held: true,
             permit: PermitKind::Nobody,
             side_messages,
         }

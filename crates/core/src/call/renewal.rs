@@ -5,7 +5,7 @@
 //! server has become a modern one, the translator for legacy clients replaces the session.
 
 use crate::{
-    call::{Bridge, lane::Lane, legacy_subscription, own_requests, purpose::Purpose},
+    call::{Bridge, attachment, incoming, lane::Lane, legacy_subscription, own_requests, purpose::Purpose},
     error::{Error, ErrorKind},
     gate::Gate,
     server::protocol,
@@ -22,9 +22,6 @@ use tokio::{
     sync::{Mutex, MutexGuard},
     time::timeout,
 };
-
-#[cfg(feature = "oauth")]
-use crate::call::sign_in_prompt;
 
 /// The lock for setting up a session, and the number of failures.
 #[derive(Debug, Default)]
@@ -75,19 +72,21 @@ pub(crate) async fn renew(bridge: &Arc<Bridge>, epoch: u64) -> Result<(), Error>
 
 async fn renew_in_turn(bridge: &Arc<Bridge>, epoch: u64) -> Result<(), Error> {
     let failures = bridge.calls.renewal.failures();
-    let _turn = bridge.calls.renewal.turn().await;
-    if bridge.server.session().epoch() != epoch {
-        return Ok(());
-    }
     let is_provisional = bridge.server.session().is_provisional();
+    let _turn = bridge.calls.renewal.turn().await;
+    {
+        let session = bridge.server.session();
+        if session.epoch() != epoch || session.is_provisional() != is_provisional {
+            return Ok(());
+        }
+    }
     if bridge.calls.renewal.failures() != failures && !is_provisional {
         // It failed while this one waited. An attempt for each in turn would delay the last one for too long.
         return Err(Error::new(ErrorKind::SessionLost, "the server has lost the session, and a new one failed"));
     }
     set_up_session(bridge).await.inspect_err(|_| bridge.calls.renewal.failed())?;
-    #[cfg(feature = "oauth")]
     if is_provisional {
-        sign_in_prompt::notify_lists_changed(bridge).await;
+        attachment::attached(bridge);
     }
     Ok(())
 }
@@ -96,12 +95,16 @@ async fn set_up_session(bridge: &Arc<Bridge>) -> Result<(), Error> {
     let Some(initialize) = bridge.server.session().initialize().cloned() else {
         return Err(Error::new(ErrorKind::SessionLost, "the server has lost the session"));
     };
-    if !bridge.server.session().is_provisional() {
+    let is_provisional = bridge.server.session().is_provisional();
+    if !is_provisional {
         tracing::info!("the server has lost the session; a new one is set up");
     }
     let replay = bridge.server.session().replay();
     let answer = own_requests::call(bridge, &initialize, Purpose::session()).await?;
     let failed = |why: &str| {
+        if is_provisional {
+            return Err(attachment::refused(why));
+        }
         let summary = format!("the server has lost the session, and the new one cannot replace it: {why}");
         Err(Error::new(ErrorKind::SessionLost, summary))
     };
@@ -111,6 +114,7 @@ async fn set_up_session(bridge: &Arc<Bridge>) -> Result<(), Error> {
             if let Err(why) = renewed {
                 return failed(&why);
             }
+            incoming::keep(bridge, &initialize, &answer);
         }
         (None, Some((code, why))) => {
             if protocol::refuses_legacy(code) {

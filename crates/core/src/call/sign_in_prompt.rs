@@ -1,16 +1,9 @@
-//! Builds what a client gets while its user signs in, because clients have a time limit for the handshake and for each
-//! call.
-//!
-//! The bridge answers the handshake provisionally, with lists that can change, so that the client looks again later.
-//! Later requests get an error that says where to sign in. Once there is a token, the bridge makes the real handshake,
-//! as it does for a lost session, and tells the client that all lists have changed.
+//! Asks the user of a client to sign in. The handshake is answered provisionally meanwhile ([`super::attachment`]), and
+//! other requests get an error that says where to sign in.
 //!
 //! A client that can show URLs is asked to show the one for the sign-in: in a session by a request of the bridge, in
 //! the modern protocol by a result that asks for input (MRTR). After such a result the client repeats its request, as
 //! often as needed.
-//!
-//! Rule: the provisional answer promises only what the bridge can keep. The bridge speaks every version itself, and
-//! the client learns which lists are empty or missing when it asks for them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,19 +12,15 @@ use serde_json::{Value, json};
 
 use crate::{
     auth::{Prompt, SignIn},
-    call::{Bridge, renewal},
+    call::Bridge,
     json::splice::{Object, Splice},
     translate::modern_to_legacy::{declines_or_cancels, input_required, is_question},
     wire::{id::own_id, message::Message, revision::Era},
 };
 
 const NAME: &str = "mcp-gangway";
-const LATER: &str = "The user has to sign in first. Until then, requests fail and say where.";
 /// The `requestState` that a modern client brings back when it repeats a request. The bridge stores nothing for it.
 const STATE: &str = "mcp-gangway: signing in";
-/// The lists that may differ from what the client believes.
-const LISTS: [&str; 3] = ["tools", "resources", "prompts"];
-
 /// The sign-in URL that the client last showed its user.
 #[derive(Debug, Default)]
 pub(crate) struct ShownSignIns(Mutex<Option<String>>);
@@ -42,39 +31,6 @@ impl ShownSignIns {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         last.replace(url.to_owned()).as_deref() != Some(url)
     }
-}
-
-/// Returns the provisional answer to a handshake of either era, or `None` if the request is no handshake.
-pub(crate) fn answer(request: &Message) -> Option<Message> {
-    let capabilities = json!({
-        "tools": {"listChanged": true},
-        "resources": {"listChanged": true},
-        "prompts": {"listChanged": true},
-    });
-    let info = json!({"name": NAME, "version": env!("CARGO_PKG_VERSION")});
-    let result = match request.method() {
-        "initialize" => json!({
-            "protocolVersion": request.params()?.string("protocolVersion")?,
-            "capabilities": capabilities,
-            "serverInfo": info,
-            "instructions": LATER,
-        }),
-        "server/discover" => json!({
-            "resultType": "complete",
-            "supportedVersions": ["2026-07-28"],
-            "capabilities": capabilities,
-            "instructions": LATER,
-            "ttlMs": 0,
-            "cacheScope": "private",
-            "_meta": {"io.modelcontextprotocol/serverInfo": info},
-        }),
-        _ => return None,
-    };
-    response(request, &result)
-}
-
-fn response(request: &Message, result: &Value) -> Option<Message> {
-    Message::one(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, request.id()?.as_str()))
 }
 
 /// Returns the result that asks a modern client to show its user where to sign in, if it can. A request with a
@@ -129,34 +85,6 @@ fn can_show_urls(initialize: &Message) -> bool {
     elicitation.is_some_and(|elicitation| elicitation.get("url").is_some())
 }
 
-/// Waits in the background for the sign-in after a provisional answer, then makes the real handshake.
-pub(crate) fn await_sign_in(bridge: &Arc<Bridge>) {
-    bridge.calls.spawn({
-        let bridge = Arc::clone(bridge);
-        async move {
-            let epoch = bridge.server.session().epoch();
-            let Some(sign_in) = bridge.server.requests.credentials.sign_in() else { return };
-            // If a sign-in fails, the client's requests report that; the next one may succeed.
-            while !sign_in.is_done().await {
-                sign_in.wait_for_next_sign_in().await;
-            }
-            if let Err(error) = renewal::renew(&bridge, epoch).await {
-                tracing::warn!(error = %error, detail = error.detail(), "signed in, but the handshake failed");
-            }
-        }
-    });
-}
-
-/// Tells the client that all lists have changed, because the real handshake has replaced the provisional one.
-pub(crate) async fn notify_lists_changed(bridge: &Bridge) {
-    for list in LISTS {
-        let told = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{list}/list_changed"}}"#);
-        if let Some(told) = Message::one(told) {
-            bridge.client.output.send(told.into_line()).await;
-        }
-    }
-}
-
 /// Asks the client to show its user the URL to sign in at, if it has said that it can. Shows each URL once, and not
 /// during the handshake, when clients accept no requests.
 pub(crate) fn show(bridge: &Arc<Bridge>) {
@@ -204,20 +132,6 @@ mod tests {
 
     fn message(text: &str) -> Message {
         Message::one(text.to_owned()).unwrap()
-    }
-
-    #[test]
-    fn handshakes_of_both_eras_get_a_provisional_answer() {
-        let initialize =
-            message(r#"{"jsonrpc":"2.0","id":"a","method":"initialize","params":{"protocolVersion":"2025-06-18"}}"#);
-        let answered: Value = serde_json::from_str(answer(&initialize).unwrap().text()).unwrap();
-        assert_eq!((&answered["id"], &answered["result"]["protocolVersion"]), (&json!("a"), &json!("2025-06-18")));
-        assert_eq!(answered["result"]["capabilities"]["tools"]["listChanged"], true);
-        let discover = message(r#"{"jsonrpc":"2.0","id":1e0,"method":"server/discover","params":{}}"#);
-        let answered = answer(&discover).unwrap();
-        assert!(answered.text().contains(r#""id":1e0,"#) && answered.text().contains("2026-07-28"));
-        assert!(answer(&message(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#)).is_none());
-        assert!(answer(&message(r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#)).is_none());
     }
 
     #[test]

@@ -21,12 +21,11 @@ const LONGEST: usize = 4096;
 
 /// The cookies of one origin.
 pub(crate) struct Cookies {
-    home: ServerUrl,
     kept: Mutex<KeptCookies>,
 }
 
-#[derive(Default)]
 struct KeptCookies {
+    home: ServerUrl,
     store: CookieStore,
     /// Name and path of each cookie that is or was in the store. The store itself has no limit.
     seen: HashSet<(Vec<u8>, Vec<u8>)>,
@@ -40,20 +39,34 @@ impl std::fmt::Debug for Cookies {
     }
 }
 
+impl KeptCookies {
+    fn new(home: ServerUrl) -> Self {
+        Self { home, store: CookieStore::default(), seen: HashSet::new(), concealed: Concealed::default() }
+    }
+}
+
 impl Cookies {
     /// Creates an empty store for the origin of `home`.
     pub(crate) fn new(home: ServerUrl) -> Self {
-        Self { home, kept: Mutex::default() }
+        Self { kept: Mutex::new(KeptCookies::new(home)) }
+    }
+
+    /// Forgets all cookies, because the server is at another origin now.
+    pub(crate) fn move_to(&self, home: ServerUrl) {
+        *self.kept() = KeptCookies::new(home);
     }
 
     /// Stores the cookies that a response from `url` sets.
     pub(crate) fn learn(&self, headers: &HeaderMap, url: &ServerUrl) {
         let mut set = headers.get_all(header::SET_COOKIE).iter().filter(|set| set.len() <= LONGEST).peekable();
-        if set.peek().is_none() || !self.home.is_origin_of(url) {
+        if set.peek().is_none() {
+            return;
+        }
+        let mut kept = self.kept();
+        if !kept.home.is_origin_of(url) {
             return;
         }
         let url = url.as_url();
-        let mut kept = self.kept();
         for cookie in set {
             let Some(raw) = cookie.to_str().ok().and_then(|text| RawCookie::parse(text.to_owned()).ok()) else {
                 continue;
@@ -61,7 +74,7 @@ impl Cookies {
             kept.seen.insert(name_and_path(cookie.as_bytes(), url));
             if kept.seen.len() > MOST {
                 // No benign server does this. A server sets the cookies that it still needs again.
-                *kept = KeptCookies::default();
+                *kept = KeptCookies::new(kept.home.clone());
                 kept.seen.insert(name_and_path(cookie.as_bytes(), url));
             }
             kept.store.store_response_cookies(std::iter::once(raw), url);
@@ -72,7 +85,7 @@ impl Cookies {
     /// Returns the `Cookie` header for a request to `url`, if there is one to send.
     pub(crate) fn header(&self, url: &ServerUrl) -> Option<HeaderValue> {
         let kept = self.kept();
-        if kept.seen.is_empty() || !self.home.is_origin_of(url) {
+        if kept.seen.is_empty() || !kept.home.is_origin_of(url) {
             return None;
         }
         let mut text = String::new();

@@ -314,7 +314,7 @@ async fn http_sse(audience: &Arc<impl Audience>) {
                 failures = 0;
                 let number = listener.streams.fetch_add(1, Ordering::Relaxed) + 1;
                 let reading = read(audience, reply, &mut cursor, |text| {
-                    let endpoint = endpoint(audience.server().requests.url(), text);
+                    let endpoint = endpoint(&audience.server().requests.url(), text);
                     let stream = match endpoint {
                         Ok(endpoint) => {
                             SseStream::Open { concealed: Concealed::url(endpoint.as_url()), endpoint, number }

@@ -19,6 +19,7 @@ use crate::{
     http::{Body, HttpClient, HttpSettings, ServerUrl},
     secrets::Concealed,
     server::{
+        address::Address,
         cookies::Cookies,
         credentials::{Credentials, UserHeaders},
         delivery::{Delivery, DeliveryBody},
@@ -37,7 +38,9 @@ pub(crate) struct Requests {
     clients: Mutex<Arc<ServerClients>>,
     cookies: Cookies,
     last_used: Mutex<(Instant, SystemTime)>,
-    url: ServerUrl,
+    address: Address,
+    /// The settings of the clients, for those of a new address.
+    settings: HttpSettings,
     pub(crate) credentials: Credentials,
     #[expect(dead_code, reason = "conceals the secrets of the settings while they are used")]
     concealed: Concealed,
@@ -49,34 +52,37 @@ impl Requests {
     /// # Errors
     /// The TLS settings cannot be used.
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        let settings = http_settings(config);
         Ok(Self {
-            clients: Mutex::new(Arc::new(ServerClients::new(config)?)),
+            clients: Mutex::new(Arc::new(ServerClients::new(settings.clone())?)),
             cookies: Cookies::new(config.url.clone()),
             last_used: Mutex::new((Instant::now(), SystemTime::now())),
-            url: config.url.clone(),
+            address: Address::new(config),
+            settings,
             credentials: Credentials::new(config),
             concealed: config.concealed(),
         })
     }
 
     /// Returns the server's URL.
-    pub(crate) fn url(&self) -> &ServerUrl {
-        &self.url
+    pub(crate) fn url(&self) -> Arc<ServerUrl> {
+        self.address.url()
     }
 
-    /// Posts one message to `target`. `session` adds the headers of the session; `delivery` records when the body is
+    /// Posts one message to `target`, or to the server's URL if it is `None`. `session` adds the headers of the session; `delivery` records when the body is
     /// written. A message that is not repeatable never uses a connection that the server may be about to close.
     ///
     /// # Errors
     /// No HTTP response came. A response with any status code is not an error.
     pub(crate) async fn post(
         &self,
-        target: &ServerUrl,
+        target: Option<&ServerUrl>,
         body: Bytes,
         is_repeatable: bool,
         session: impl Fn(&mut HeaderMap),
         delivery: &Arc<Delivery>,
     ) -> Result<Reply, Error> {
+        self.locate().await?;
         let user = self.credentials.current().await?;
         delivery.begin();
         let headers = |user: Option<&UserHeaders>| {
@@ -119,6 +125,7 @@ impl Requests {
     }
 
     async fn get_once(&self, session: impl Fn(&mut HeaderMap), last_event_id: Option<&Bytes>) -> Result<Reply, Error> {
+        self.locate().await?;
         let user = self.credentials.current().await?;
         let headers = |user: Option<&UserHeaders>| {
             let Some(user) = user else { return headers::get(&HeaderMap::new(), None) };
@@ -126,7 +133,7 @@ impl Requests {
             session(&mut headers);
             headers
         };
-        self.follow(Method::GET, &self.url, true, user, headers, DeliveryBody::default).await
+        self.follow(Method::GET, None, true, user, headers, DeliveryBody::default).await
     }
 
     /// Ends the session (R41). Accepts any status code: 405 means that the server does not let clients end sessions.
@@ -140,7 +147,7 @@ impl Requests {
         let mut request = Request::new(DeliveryBody::default());
         *request.method_mut() = Method::DELETE;
         *request.headers_mut() = headers;
-        Ok(self.send(&self.clients(), &self.url, true, request, Some(&user)).await?.status())
+        Ok(self.send(&self.clients(), &self.url(), true, request, Some(&user)).await?.status())
     }
 
     /// Abandons all open connections, so that the next request opens a new one. Requests in flight go on.
@@ -161,37 +168,53 @@ impl Requests {
         Arc::clone(&lock(&self.clients))
     }
 
-    /// Sends a request to a URL and follows redirects. `headers` returns the headers for the user's server, or for any
+    /// Finds out where the server is now, if it could not be reached where it was.
+    async fn locate(&self) -> Result<(), Error> {
+        let install = |url: &ServerUrl, unix_socket| {
+            let clients = ServerClients::new(HttpSettings { unix_socket, ..self.settings.clone() })?;
+            *lock(&self.clients) = Arc::new(clients);
+            self.cookies.move_to(url.clone());
+            Ok(())
+        };
+        self.address.refresh(install).await
+    }
+
+    /// Sends a request to a URL, or to the server's if it is `None`, and follows redirects. `headers` returns the headers for the user's server, or for any
     /// other server if its argument is `None`.
     async fn follow(
         &self,
         method: Method,
-        target: &ServerUrl,
+        target: Option<&ServerUrl>,
         is_repeatable: bool,
         user: Arc<UserHeaders>,
         headers: impl Fn(Option<&UserHeaders>) -> HeaderMap,
         body: impl Fn() -> DeliveryBody,
     ) -> Result<Reply, Error> {
         let clients = self.clients();
-        let mut url = target.clone();
+        let home = self.url();
+        let mut url = target.unwrap_or(&home).clone();
         // After a redirect through another origin, the user's headers are not sent again, even to the server itself.
-        let mut is_home = self.url.is_origin_of(&url);
+        let mut is_home = home.is_origin_of(&url);
         for _ in 0..=MAX_REDIRECTS {
             let known = is_home.then_some(&*user);
             let mut request = Request::new(body());
             *request.method_mut() = method.clone();
             *request.headers_mut() = headers(known);
-            let response = self.send(&clients, &url, is_repeatable, request, known).await?;
+            let response = self.send(&clients, &url, is_repeatable, request, known).await.inspect_err(|error| {
+                if error.is_unreached() {
+                    self.address.was_unreachable(&url);
+                }
+            })?;
             match redirect_target(&response, &url)? {
                 None => return Ok(Reply { response, user, why: None, begun: None }),
                 Some(target) => {
                     tracing::debug!(status = response.status().as_u16(), "redirected");
                     url = target;
-                    is_home &= self.url.is_origin_of(&url);
+                    is_home &= home.is_origin_of(&url);
                 }
             }
         }
-        Err(Error::new(ErrorKind::Status, format!("{} redirects in circles; check the URL", self.url)))
+        Err(Error::new(ErrorKind::Status, format!("{home} redirects in circles; check the URL")))
     }
 
     /// Sends one request. Without `user`, sends no cookies and no client certificate.
@@ -233,18 +256,7 @@ struct ServerClients {
 }
 
 impl ServerClients {
-    fn new(config: &Config) -> Result<Self, Error> {
-        let mut settings = HttpSettings {
-            unix_socket: config.socket(),
-            tls: config.tls.clone(),
-            proxy: config.proxy.clone(),
-            connect: config.timeouts.connect,
-            ping: config.timeouts.ping,
-            idle_for: config.idle_for,
-            idle_connections: config.idle_connections,
-            version: config.http_version,
-            ..HttpSettings::default()
-        };
+    fn new(mut settings: HttpSettings) -> Result<Self, Error> {
         let here = HttpClient::new(settings.clone())?;
         // Without a client certificate, one connection pool is enough.
         let elsewhere = match settings.tls.client.take() {
@@ -256,6 +268,20 @@ impl ServerClients {
 
     fn renewed(&self) -> Self {
         Self { here: self.here.renewed(), elsewhere: self.elsewhere.renewed() }
+    }
+}
+
+fn http_settings(config: &Config) -> HttpSettings {
+    HttpSettings {
+        unix_socket: config.socket(),
+        tls: config.tls.clone(),
+        proxy: config.proxy.clone(),
+        connect: config.timeouts.connect,
+        ping: config.timeouts.ping,
+        idle_for: config.idle_for,
+        idle_connections: config.idle_connections,
+        version: config.http_version,
+        ..HttpSettings::default()
     }
 }
 

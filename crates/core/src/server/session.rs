@@ -62,12 +62,14 @@ impl Session {
         *self = Self { epoch: epoch + 1, ..Self::default() };
     }
 
-    /// Records that the bridge answered the client's `initialize` instead of the server, which does not know of it
-    /// yet.
-    #[cfg(feature = "oauth")]
-    pub(crate) fn promised(&mut self, initialize: &Message) {
-        self.close();
+    /// Records that the bridge answered the client's `initialize` instead of the server, which may not know of it yet.
+    /// A session that was opened after `epoch` belongs to this `initialize`.
+    pub(crate) fn promised(&mut self, initialize: &Message, epoch: u64) {
+        if self.epoch == epoch {
+            self.close();
+        }
         self.initialize = Some(initialize.clone());
+        self.offer = None;
     }
 
     /// True if the client has a session that the server does not know of.

@@ -200,7 +200,7 @@ async fn r9_requests_fail_while_the_server_is_down_and_work_once_it_is_up() {
 #[tokio::test]
 async fn r9_the_client_can_repeat_a_failed_initialize() {
     let (port, address) = closed_port();
-    let mut client = Client::to(&format!("http://{address}/mcp"));
+    let mut client = Client::to_without_promises(&format!("http://{address}/mcp"));
     client.initialize().await;
     assert_eq!(client.expect_error(r#""init""#).await.kind(), "connect");
     let mut server = Server::on(port.listen(100).unwrap(), None);
@@ -327,6 +327,7 @@ async fn r44_initialize_is_never_cancelled() {
     let mut server = Server::start().await;
     let mut config = server.config();
     config.timeouts.idle = Duration::from_millis(300);
+    config.timeouts.attach = None;
     let mut client = Client::start(config);
     client.initialize().await;
     let post = server.post().await;

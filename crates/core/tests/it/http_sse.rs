@@ -119,6 +119,7 @@ async fn r50_a_stream_that_names_no_endpoint_in_time_is_replaced() {
     config.transport = TransportMode::Sse;
     config.timeouts.idle = Duration::from_millis(500);
     config.timeouts.reconnect = Duration::from_millis(1);
+    config.timeouts.attach = None;
     server.expect_get();
     let mut client = Client::start(config);
     client.initialize().await;

@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -179,6 +180,7 @@ pub(crate) fn signing_in(server: &Server, folder: &Path) -> (Config, mpsc::Unbou
     });
     oauth.folder = Some(folder.to_owned());
     let mut config = server.config();
+    config.timeouts.hold = Duration::from_secs(20);
     config.oauth = Some(oauth);
     (config, prompts)
 }

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 /// The folders and files of `src`, from the lowest layer to the highest. A file imports from its own layer and from
 /// lower ones.
 const LAYERS: [&[&str]; 10] = [
-    &["error", "gate", "memory", "open_files", "random", "secrets", "task", "text"],
+    &["error", "folder", "gate", "memory", "open_files", "random", "secrets", "task", "text"],
     &["json"],
     &["wire"],
     &["http", "streams"],

@@ -8,6 +8,8 @@ use mcp_gangway_testing as support;
 
 /// Server responses: status codes, content types, event streams and the messages in them.
 mod answers;
+/// Servers that are not there yet when the client starts.
+mod attach;
 /// Headers that are read again when the server refuses them.
 mod credentials;
 /// Connections that break at each byte.

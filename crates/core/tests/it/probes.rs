@@ -192,7 +192,7 @@ async fn r68_a_modern_server_is_recognized_again_after_a_gateways_error_page() {
 #[tokio::test]
 async fn r79_a_probe_of_a_server_that_is_down_gets_an_error() {
     let (_socket, address) = closed_port();
-    let mut client = Client::to(&format!("http://{address}/mcp"));
+    let mut client = Client::to_without_promises(&format!("http://{address}/mcp"));
     client.send(modern("1", "server/discover", "")).await;
     let failure = client.expect_error("1").await;
     assert_eq!((failure.kind(), failure.may_have_run()), ("connect", false), "{failure:?}");

@@ -389,6 +389,7 @@ async fn r79_a_probe_fails_while_the_server_is_down_and_succeeds_after() {
     let (socket, address) = closed_port();
     let mut config = mcp_gangway_core::Config::new(&format!("http://{address}/mcp")).unwrap();
     config.proxy = mcp_gangway_core::Proxy::None;
+    config.timeouts.attach = None;
     let mut client = start(config);
     client.send(modern("1", "server/discover", "{}", "")).await;
     let failure = client.expect_error("1").await;

@@ -200,7 +200,7 @@ async fn r12_a_pipelined_handshake_with_a_modern_server_keeps_its_order() {
 #[tokio::test]
 async fn r9_a_handshake_succeeds_once_the_server_is_up() {
     let (socket, address) = closed_port();
-    let mut client = Client::to(&format!("http://{address}/mcp"));
+    let mut client = Client::to_without_promises(&format!("http://{address}/mcp"));
     client.initialize_as("1", "{}").await;
     assert_eq!(client.expect_error("1").await.kind(), "connect");
     let mut server = Server::on(socket.listen(16).unwrap(), None);

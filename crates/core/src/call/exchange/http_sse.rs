@@ -30,7 +30,7 @@ impl Exchange<'_> {
             return self.renew(epoch).await;
         }
         let since = Instant::now();
-        let reply = self.post(&endpoint).await?;
+        let reply = self.post(Some(&endpoint)).await?;
         if !reply.status().is_success() {
             return self.refused(reply, StateWhenSent::in_session(epoch)).await;
         }

@@ -34,10 +34,11 @@ impl Exchange<'_> {
             listings: bridge.calls.tool_list.tries(),
             to_modern_server: bridge.server.protocol().is_modern(),
         };
-        let reply = self.post(bridge.server.requests.url()).await?;
+        let reply = self.post(None).await?;
         if !reply.status().is_success() {
             return self.refused(reply, sent).await;
         }
+        bridge.calls.attachment.has_answered_modern();
         self.received();
         if self.message.method() == "subscriptions/listen" {
             return self.follow_events(reply).await;
@@ -133,7 +134,9 @@ impl Exchange<'_> {
         if before.as_ref().is_none_or(|before| before.bytes() != message.bytes()) {
             incoming::forward_message(bridge, message.clone(), Some(self.pending)).await;
         }
-        if before.is_some() {
+        // The lists may have changed while the server was away.
+        let was_away = self.unreached_since.is_some() | bridge.calls.attachment.takes_owed_changes();
+        if before.is_some() || was_away {
             for event in missed(&message) {
                 incoming::forward_message(bridge, event, Some(self.pending)).await;
             }
@@ -155,7 +158,7 @@ impl Exchange<'_> {
                 _ => retry::backoff(bridge.timeouts.retry, failures + 2, random()),
             };
             sleep(wait).await;
-            match self.post(bridge.server.requests.url()).await {
+            match self.post(None).await {
                 Ok(reply) if reply.status().is_success() => return Ok(Ok(reply)),
                 Ok(mut reply) if matches!(reply.status().as_u16(), 408 | 425 | 429 | 500 | 502..=504) => {
                     failure = Some(reply.failure(b""));

@@ -206,11 +206,7 @@ impl Exchange<'_> {
             () = self.pending.withdrawn() => return Ok(Some(Next::Done)),
             renewed = credentials.renew(refusal, self.time_left()) => renewed,
         };
-        let renewed = match renewed {
-            #[cfg(feature = "oauth")]
-            Err(error) if error.is_sign_in() && self.answer_provisionally().await => return Ok(Some(Next::Done)),
-            renewed => renewed.map_err(|error| error.with_may_have_run(self.may_have_run))?,
-        };
+        let renewed = renewed.map_err(|error| error.with_may_have_run(self.may_have_run))?;
         self.permit = self.with_deadline(self.bridge.calls.permits.acquire(self.lane.share)).await??;
         Ok(renewed.then_some(Next::Again))
     }

@@ -1,5 +1,4 @@
-//! Answers requests while the user signs in: a handshake provisionally, and a modern request with the question to sign
-//! in at a URL, if the client can show one.
+//! Answers a modern request while the user signs in with the question to sign in at a URL, if the client can show one.
 //!
 //! Rule: the bridge stores nothing for such a request. The client sends it again.
 
@@ -15,22 +14,6 @@ use crate::{
 };
 
 impl Exchange<'_> {
-    /// Answers a handshake instead of the server, because the sign-in takes too long. Returns false if the message is
-    /// not a handshake.
-    pub(super) async fn answer_provisionally(&self) -> bool {
-        let Some(answer) = sign_in_prompt::answer(&self.message).filter(|_| !self.pending.is_own()) else {
-            return false;
-        };
-        if self.pending.claim_answer() {
-            if self.is_initialize() {
-                self.bridge.server.session().promised(&self.message);
-                sign_in_prompt::await_sign_in(self.bridge);
-            }
-            self.bridge.client.output.send(answer.into_line()).await;
-        }
-        true
-    }
-
     /// Makes a request that the client repeats after such a question wait for the sign-in, as long as other requests
     /// do. Returns false if it must not be sent, because it was answered here or cancelled.
     ///

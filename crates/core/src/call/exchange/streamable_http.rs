@@ -42,7 +42,7 @@ impl Exchange<'_> {
             return self.renew(epoch).await;
         }
         self.sent_in = epoch;
-        let reply = self.post(bridge.server.requests.url()).await?;
+        let reply = self.post(None).await?;
         if !reply.status().is_success() {
             return self.refused(reply, StateWhenSent::in_session(epoch)).await;
         }
@@ -75,7 +75,7 @@ impl Exchange<'_> {
         }
     }
 
-    pub(super) async fn post(&self, target: &ServerUrl) -> Result<Reply, Error> {
+    pub(super) async fn post(&self, target: Option<&ServerUrl>) -> Result<Reply, Error> {
         let bridge = self.bridge;
         let bare = self.is_initialize();
         let session = |headers: &mut HeaderMap| match self.era() {

@@ -1,4 +1,4 @@
-//! The files in the folder for sign-ins: records, bindings, locks and notes.
+//! The files in the state folder: records of sign-ins, bindings, locks and notes, and what servers said last time.
 //!
 //! Rules:
 //! - Opening a path never blocks and never follows a link. Only a regular file of the user counts, and it is read up
@@ -20,6 +20,8 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use tokio::{task::spawn_blocking, time::timeout};
 
@@ -33,7 +35,7 @@ const REPLACE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The folder, which may not exist yet.
 #[derive(Clone, Debug)]
-pub(super) struct Folder(Arc<FolderState>);
+pub(crate) struct Folder(Arc<FolderState>);
 
 #[derive(Debug)]
 struct FolderState {
@@ -44,12 +46,12 @@ struct FolderState {
 }
 
 impl Folder {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf) -> Self {
         Self(Arc::new(FolderState { path, is_told: AtomicBool::new(false) }))
     }
 
     /// Returns the path of the file with this name.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path.join(name)
     }
 
@@ -57,7 +59,7 @@ impl Folder {
     ///
     /// # Errors
     /// It does not exist, is not a regular file of the user, or is too large.
-    pub(super) async fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+    pub(crate) async fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         self.within(name, |path| {
             let mut options = OpenOptions::new();
             let mut text = Vec::new();
@@ -74,16 +76,8 @@ impl Folder {
     ///
     /// # Errors
     /// It cannot be written.
-    pub(super) async fn write(&self, name: &str, text: Vec<u8>) -> io::Result<()> {
+    pub(crate) async fn write(&self, name: &str, text: Vec<u8>) -> io::Result<()> {
         self.put(name, text, true).await
-    }
-
-    /// Creates a file. If several processes try, one succeeds.
-    ///
-    /// # Errors
-    /// It exists (`AlreadyExists`), or it cannot be written.
-    pub(super) async fn create(&self, name: &str, text: Vec<u8>) -> io::Result<()> {
-        self.put(name, text, false).await
     }
 
     async fn put(&self, name: &str, text: Vec<u8>, replaces: bool) -> io::Result<()> {
@@ -99,44 +93,23 @@ impl Folder {
         .await
     }
 
-    /// Opens a file for its lock, and creates it if it does not exist.
-    ///
-    /// # Errors
-    /// It cannot be created, or is not a regular file of the user.
-    pub(super) async fn open_lock(&self, name: &str) -> io::Result<File> {
-        let folder = self.clone();
-        self.within(name, move |path| {
-            folder.make()?;
-            let mut options = OpenOptions::new();
-            options.write(true).create(true).truncate(false);
-            #[cfg(unix)]
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            open(path, &mut options)
-        })
-        .await
-    }
-
-    /// Removes a file, if there is one.
-    ///
-    /// # Errors
-    /// It cannot be removed.
-    pub(super) async fn remove(&self, name: &str) -> io::Result<()> {
-        self.within(name, |path| match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        })
-        .await
-    }
-
-    /// Returns the names of the files.
+    /// Removes the oldest files with this extension, except the newest `most`.
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub(super) async fn names(&self) -> io::Result<Vec<String>> {
-        self.within("", |path| {
-            fs::read_dir(path)?
-                .filter_map(|entry| entry.map(|entry| entry.file_name().into_string().ok()).transpose())
-                .collect()
+    pub(crate) async fn prune(&self, extension: &'static str, most: usize) -> io::Result<()> {
+        self.within("", move |path| {
+            let mut files = Vec::new();
+            for entry in fs::read_dir(path)? {
+                let entry = entry?;
+                if entry.path().extension().is_some_and(|own| own == extension) {
+                    files.push((entry.metadata()?.modified()?, entry.path()));
+                }
+            }
+            files.sort_unstable_by(|one, other| other.cmp(one));
+            // Another process may remove them at the same time.
+            files.into_iter().skip(most).for_each(|(_, file)| drop(fs::remove_file(file)));
+            Ok(())
         })
         .await
     }
@@ -178,12 +151,12 @@ impl Folder {
             return Err(io::ErrorKind::NotADirectory.into());
         }
         if !is_ours(&metadata) {
-            self.tell("the folder for sign-ins belongs to another user and is not used; choose another");
+            self.tell("the state folder belongs to another user and is not used; choose another");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the folder belongs to another user"));
         }
         if metadata.mode() & 0o022 != 0 {
             fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-            self.tell("others could write to the folder for sign-ins; now only its owner can access it (0700)");
+            self.tell("others could write to the state folder; now only its owner can access it (0700)");
         }
         Ok(())
     }
@@ -201,6 +174,72 @@ impl Folder {
             tracing::warn!(folder = %self.0.path.display(), "{what}");
         }
     }
+}
+
+/// What sign-ins need beyond that.
+#[cfg(feature = "oauth")]
+impl Folder {
+    /// Creates a file. If several processes try, one succeeds.
+    ///
+    /// # Errors
+    /// It exists (`AlreadyExists`), or it cannot be written.
+    pub(crate) async fn create(&self, name: &str, text: Vec<u8>) -> io::Result<()> {
+        self.put(name, text, false).await
+    }
+
+    /// Opens a file for its lock, and creates it if it does not exist.
+    ///
+    /// # Errors
+    /// It cannot be created, or is not a regular file of the user.
+    pub(crate) async fn open_lock(&self, name: &str) -> io::Result<File> {
+        let folder = self.clone();
+        self.within(name, move |path| {
+            folder.make()?;
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(false);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            open(path, &mut options)
+        })
+        .await
+    }
+
+    /// Removes a file, if there is one.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub(crate) async fn remove(&self, name: &str) -> io::Result<()> {
+        self.within(name, |path| match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        })
+        .await
+    }
+
+    /// Returns the names of the files.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub(crate) async fn names(&self) -> io::Result<Vec<String>> {
+        self.within("", |path| {
+            fs::read_dir(path)?
+                .filter_map(|entry| entry.map(|entry| entry.file_name().into_string().ok()).transpose())
+                .collect()
+        })
+        .await
+    }
+}
+
+/// Returns a file name without extension that is unique for these parts, and does not reveal them.
+pub(crate) fn name_of(parts: impl IntoIterator<Item = Option<impl AsRef<str>>>) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        let part = part.as_ref().map(AsRef::as_ref);
+        // The length separates the parts.
+        hash.update(part.map_or(u64::MAX, |part: &str| part.len() as u64).to_le_bytes());
+        hash.update(part.unwrap_or_default());
+    }
+    URL_SAFE_NO_PAD.encode(hash.finalize())
 }
 
 /// Moves a complete file into its place. Windows refuses that while another process has the old file open, so it is
@@ -246,7 +285,7 @@ fn is_ours(metadata: &fs::Metadata) -> bool {
 }
 
 #[cfg(test)]
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "oauth"))]
 mod tests {
     use std::os::unix::{
         fs::{PermissionsExt, symlink},
@@ -334,6 +373,22 @@ mod tests {
         assert_eq!(folder.read("x").await.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
         assert_eq!(folder.write("y", b"y".to_vec()).await.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
         assert!(!home.path().join("y").exists() && folder.0.is_told.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test]
+    async fn only_the_newest_files_of_an_extension_are_kept() {
+        let (home, folder) = folder();
+        for name in ["a.kept", "b.kept", "c.kept", "d.json"] {
+            folder.write(name, b"x".to_vec()).await.unwrap();
+        }
+        for (name, age) in [("a.kept", 1), ("b.kept", 3), ("c.kept", 2)] {
+            let file = File::options().write(true).open(home.path().join(name)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - Duration::from_hours(age)).unwrap();
+        }
+        folder.prune("kept", 2).await.unwrap();
+        let mut names = folder.names().await.unwrap();
+        names.sort();
+        assert_eq!(names, ["a.kept", "c.kept", "d.json"]);
     }
 
     #[tokio::test]
