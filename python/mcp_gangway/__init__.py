@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         WriteTimeout,
     )
     from ._httpx import AsyncHTTPTransport as AsyncHTTPTransport
+    from ._httpx import HTTPTransport as HTTPTransport
     from ._models import Headers, Limits, Proxy, Request, Timeout
     from ._native import VERSION as __version__
     from ._native import Event, MessageParser, NdjsonParser, SseParser
@@ -145,8 +146,9 @@ _MODULES = {
     "Response": "_response",
     "QueryParams": "_urls",
     "URL": "_urls",
-    # It needs httpx, which is optional, so it is not in __all__.
+    # They need httpx, which is optional, so they are not in __all__.
     "AsyncHTTPTransport": "_httpx",
+    "HTTPTransport": "_httpx",
 }
 
 

@@ -36,7 +36,7 @@ from ._native import HttpClient, Upload
 from ._response import Response
 from ._threads import Pending
 from ._tls import CertTypes, VerifyTypes, identity, trust
-from ._transports import AsyncBaseTransport, BaseTransport, checked
+from ._transports import checked
 from ._upload import UploadTask, upload
 from ._urls import URL, ParamTypes, QueryParams, is_relative
 
@@ -100,7 +100,7 @@ _ARGUMENTS = """
         trust_env: Whether to use the proxies of the environment or the system.
         base_url: The prefix of relative URLs.
         transport: What sends the requests instead of the native core, such as a :class:`MockTransport`.
-        default_encoding: The charset of responses that name none.
+        default_encoding: The charset of responses that name none, or a function that finds it in the body.
 
     Raises:
         ValueError: Certificates, a context or a proxy cannot be used.
@@ -131,7 +131,7 @@ class BaseClient:
         trust_env: bool = True,
         base_url: str = "",
         transport: Any = None,
-        default_encoding: str = "utf-8",
+        default_encoding: str | Callable[[bytes], str] = "utf-8",
     ) -> None:
         self.headers = headers
         self.params = params
@@ -146,6 +146,7 @@ class BaseClient:
         if cookies is not None:
             self.cookies = cookies
         self._default_encoding = default_encoding
+        self._trust_env = trust_env
         self._transport = transport
         self._is_opened = False
         self._is_closed = False
@@ -168,6 +169,11 @@ class BaseClient:
     def is_closed(self) -> bool:
         """True if the client accepts no more requests."""
         return self._is_closed
+
+    @property
+    def trust_env(self) -> bool:
+        """Whether the proxies of the environment or the system are used."""
+        return self._trust_env
 
     @property
     def headers(self) -> Headers:
@@ -622,12 +628,14 @@ class AsyncClient(BaseClient):
 
     async def aclose(self) -> None:
         """Refuses further requests. Open streams go on."""
-        if not self._is_closed and isinstance(self._transport, AsyncBaseTransport):
+        if not self._is_closed and self._transport is not None:
             await self._transport.aclose()
         self._close()
 
     async def __aenter__(self) -> Self:
         self._open()
+        if self._transport is not None:
+            await self._transport.__aenter__()
         return self
 
     async def __aexit__(
@@ -636,7 +644,10 @@ class AsyncClient(BaseClient):
         error: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        await self.aclose()
+        is_open = not self._is_closed
+        self._close()
+        if is_open and self._transport is not None:
+            await self._transport.__aexit__(kind, error, traceback)
 
     async def _execute(self, steps: Steps) -> Response:
         try:
@@ -829,12 +840,14 @@ class Client(BaseClient):
 
     def close(self) -> None:
         """Refuses further requests. Open streams go on."""
-        if not self._is_closed and isinstance(self._transport, BaseTransport):
+        if not self._is_closed and self._transport is not None:
             self._transport.close()
         self._close()
 
     def __enter__(self) -> Self:
         self._open()
+        if self._transport is not None:
+            self._transport.__enter__()
         return self
 
     def __exit__(
@@ -843,7 +856,10 @@ class Client(BaseClient):
         error: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        self.close()
+        is_open = not self._is_closed
+        self._close()
+        if is_open and self._transport is not None:
+            self._transport.__exit__(kind, error, traceback)
 
     def _execute(self, steps: Steps) -> Response:
         try:

@@ -119,7 +119,7 @@ class Headers(MutableMapping[str, str]):
 
     def __repr__(self) -> str:
         shown = [(name, value if name.encode() in _OPEN else "[secure]") for name, value in self.multi_items()]
-        return f"Headers({shown!r})"
+        return f"Headers({(dict(shown) if len(dict(shown)) == len(shown) else shown)!r})"
 
 
 #: Headers whose values are no secrets.
@@ -351,10 +351,27 @@ class Request:
         self.content, kind = _body(content, data, json)
         if kind is not None and "Content-Type" not in self.headers:
             self.headers["Content-Type"] = kind
+        self._add_framing()
         if cookies:
             from ._cookies import Cookies
 
             Cookies(cookies).set_cookie_header(self)
+
+    def _add_framing(self) -> None:
+        """Adds the headers that say which host the request is for and where it ends."""
+        if "Host" not in self.headers:
+            self.headers["Host"] = self.url.netloc.decode("ascii")
+        if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
+            return
+        if not isinstance(self.content, bytes):
+            self.headers["Transfer-Encoding"] = "chunked"
+        elif self.content or self.method in ("POST", "PUT", "PATCH"):
+            self.headers["Content-Length"] = str(len(self.content))
+
+    @property
+    def stream(self) -> bytes | AsyncIterable[bytes] | Iterable[bytes]:
+        """The body, under httpx's other name for it."""
+        return self.content
 
     def read(self) -> bytes:
         """Returns the body. An iterable is read, and the request has its bytes from then on."""

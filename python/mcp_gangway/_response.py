@@ -57,17 +57,19 @@ class Response:
         status_code: The HTTP status.
         headers: The headers.
         content: The body: bytes, text, or an iterable of bytes (async or not), which is read as a stream.
+        stream: The same for iterables only. Its ``aclose`` or ``close`` is called when the response is closed.
         text, html, json: A body with its content type.
         request: The request. A client sets it.
         extensions: More about the response, such as ``{"http_version": b"HTTP/1.1"}``.
         history: The redirects that led here.
-        default_encoding: The charset of a body without one.
+        default_encoding: The charset of a body without one, or a function that finds it in the body.
     """
 
     #: A body made by hand that is read as a stream.
     _pieces: Iterable[bytes] | AsyncIterable[bytes] | None
     #: The redirects that led here, the first one first.
     history: list[Response]
+    _default_encoding: str | Callable[[bytes], str]
 
     def __init__(
         self,
@@ -75,13 +77,14 @@ class Response:
         *,
         headers: HeaderTypes = None,
         content: ResponseContent | None = None,
+        stream: Iterable[bytes] | AsyncIterable[bytes] | None = None,
         text: str | None = None,
         html: str | None = None,
         json: Any = None,
         request: Request | None = None,
         extensions: Mapping[str, Any] | None = None,
         history: list[Response] | None = None,
-        default_encoding: str = "utf-8",
+        default_encoding: str | Callable[[bytes], str] = "utf-8",
     ) -> None:
         given = Headers(headers)
         pieces: Iterable[bytes] | AsyncIterable[bytes] | None = None
@@ -94,6 +97,8 @@ class Response:
             content, kind = _json.dumps(json, ensure_ascii=False, separators=(",", ":")), "application/json"
         if kind is not None:
             given.setdefault("Content-Type", kind)
+        if stream is not None:
+            content = stream
         if isinstance(content, str):
             content = utf8(content, "content")
         if content is None or isinstance(content, (bytes, bytearray, memoryview)):
@@ -327,7 +332,12 @@ class Response:
         if self._encoding is None:
             charset = self.charset_encoding
             known = None if charset is None else _known_encoding(charset)
-            self._encoding = known or _known_encoding(self._default_encoding) or "utf-8"
+            default = self._default_encoding
+            if known is None and not isinstance(default, str):
+                if self._content is None:
+                    return "utf-8"
+                default = default(self._content)
+            self._encoding = known or _known_encoding(str(default)) or "utf-8"
         return self._encoding
 
     @encoding.setter
@@ -628,6 +638,14 @@ class Response:
             raise StreamClosed
         self._is_consumed = True
 
+    def _given_pieces(self) -> Iterator[bytes]:
+        pieces: Any = self._pieces
+        try:
+            yield from pieces
+        finally:
+            if hasattr(pieces, "close"):
+                pieces.close()
+
     def _chunks(self, raw: bool) -> Generator[Any, None, None]:
         if self._content is not None and (not raw or self._native is None):
             if self._content:
@@ -637,8 +655,7 @@ class Response:
         native = self._native
         try:
             if native is None:
-                pieces: Any = self._pieces
-                yield from pieces
+                yield from self._given_pieces()
                 return
             native.start(raw)
             while (chunks := native.take()) is not None:
@@ -726,6 +743,8 @@ async def _own(pieces: AsyncIterable[bytes], close: Callable[[], None]) -> Async
             yield piece
     finally:
         close()
+        if hasattr(pieces, "aclose"):
+            await pieces.aclose()
 
 
 #: The most characters of a server's text in an exception.

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ._response import Response
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from ._models import Request
 
 __all__ = ["AsyncBaseTransport", "BaseTransport", "MockTransport"]
@@ -24,6 +26,12 @@ class BaseTransport:
     def close(self) -> None:
         """Is called when the client is closed."""
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
 
 class AsyncBaseTransport:
     """The base class of transports of an ``AsyncClient``."""
@@ -34,6 +42,12 @@ class AsyncBaseTransport:
 
     async def aclose(self) -> None:
         """Is called when the client is closed."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.aclose()
 
 
 class MockTransport(BaseTransport, AsyncBaseTransport):

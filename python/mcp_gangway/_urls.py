@@ -151,9 +151,12 @@ class URL(str):
         """Resolves a reference against this URL.
 
         Raises:
-            InvalidURL: The result is not an ``http`` or ``https`` URL.
+            InvalidURL: The result is not a URL.
+            UnsupportedProtocol: The reference has another scheme.
         """
         text = _text(url)
+        if _SCHEME.match(text):
+            _check_scheme(text)
         return str.__new__(URL, normalized_url(text, self.sent()))
 
     def copy_with(self, **parts: Any) -> URL:
@@ -234,12 +237,16 @@ def _text(url: object) -> str:
 
 def _check_scheme(url: str) -> None:
     found = _SCHEME.match(url)
-    if found is None:
+    if found is None or url[found.end() :].rstrip() == "//":
         raise UnsupportedProtocol(
             "Request URL is missing an 'http://' or 'https://' protocol: give it like https://example.com/mcp"
         )
     if found[1].lower() not in _PORTS:
-        raise UnsupportedProtocol("Request URL has an unsupported protocol: only http:// and https:// are supported.")
+        # Without slashes it may be a user, and what follows a password.
+        named = (
+            f" '{found[1]}://'" if url[found.end() :].startswith("//") else ": only http:// and https:// are supported"
+        )
+        raise UnsupportedProtocol(f"Request URL has an unsupported protocol{named}.")
 
 
 class QueryParams(Mapping[str, str]):

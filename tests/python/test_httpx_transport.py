@@ -256,3 +256,22 @@ async def test_the_official_sdk_works_with_the_transport(sdk_server: str) -> Non
     assert counted.content[0].text == "counted"
     assert progress == [1, 2, 3]
     assert asked.count("POST") >= 4
+
+
+async def test_the_synchronous_transport(package: ModuleType) -> None:
+    def work(url: str) -> list[Any]:
+        def pieces() -> Any:
+            yield b"a"
+            yield b"b"
+
+        with package.Client(transport=mcp_gangway.HTTPTransport()) as client:
+            whole_one = client.post(url, content=pieces(), headers={"X-A": "1"})
+            with client.stream("GET", url) as response:
+                parts = list(response.iter_bytes())
+            with pytest.raises(package.ConnectError):
+                client.get("http://127.0.0.1:9/")
+            return [whole_one.status_code, whole_one.http_version, whole_one.content, b"".join(parts)]
+
+    async with serving(chunked(b"one, ", b"two")) as server:
+        assert await asyncio.to_thread(work, server.url) == [200, "HTTP/1.1", b"one, two", b"one, two"]
+    assert [(request.method, request.body) for request in server.requests] == [("POST", b"ab"), ("GET", b"")]

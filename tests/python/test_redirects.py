@@ -139,7 +139,7 @@ async def test_the_host_header_is_not_sent_to_another_origin() -> None:
     for response in await both(
         transport, lambda client: client.get("http://h/a", headers={"Host": "x"}), follow_redirects=True
     ):
-        assert "host" not in response.json()["headers"]
+        assert response.json()["headers"]["host"] == "i"
     for response in await both(
         transport, lambda client: client.get("http://h/c", headers={"Host": "x"}), follow_redirects=True
     ):
@@ -168,9 +168,9 @@ async def test_too_many_redirects() -> None:
     ("location", "error"),
     [
         ("http://h:99999/?hunter2", mcp_gangway.RemoteProtocolError),
-        ("ftp://h/hunter2", mcp_gangway.RemoteProtocolError),
+        ("ftp://hunter2@h/hunter2", mcp_gangway.UnsupportedProtocol),
         ("http://i/", mcp_gangway.RemoteProtocolError),
-        ("http://", mcp_gangway.RemoteProtocolError),
+        ("http://", mcp_gangway.UnsupportedProtocol),
     ],
 )
 async def test_locations_that_are_not_followed(location: str, error: type[Exception]) -> None:

@@ -65,7 +65,6 @@ def test_the_host_is_that_of_the_standard(text: str) -> None:
         "http://a\x7f",
         "http://a/\x00",
         "http://a/\tb",
-        "https://",
         "http://@/",
         "http://:80",
     ],

@@ -156,7 +156,7 @@ def test_no_repr_shows_a_secret(name: str) -> None:
 def test_harmless_headers_are_shown() -> None:
     headers = Headers({"Content-Type": "text/plain", "MCP-Protocol-Version": "2025-06-18", "X-Key": SECRET})
     assert repr(headers) == (
-        "Headers([('content-type', 'text/plain'), ('mcp-protocol-version', '2025-06-18'), ('x-key', '[secure]')])"
+        "Headers({'content-type': 'text/plain', 'mcp-protocol-version': '2025-06-18', 'x-key': '[secure]'})"
     )
 
 
@@ -165,7 +165,6 @@ FAILING: dict[str, Callable[[], Any]] = {
     "port text": lambda: mcp_gangway.URL(f"http://h:{SECRET}/"),
     "host": lambda: mcp_gangway.URL(f"http://u:{SECRET}@a b/?{SECRET}"),
     "bracket": lambda: mcp_gangway.URL(f"http://u:{SECRET}@[::1"),
-    "scheme": lambda: mcp_gangway.URL(f"{SECRET}://h/"),
     "no scheme": lambda: mcp_gangway.URL(f"u:{SECRET}@h/"),
     "control": lambda: mcp_gangway.URL(f"http://u:{SECRET}\n@h/"),
     "surrogate": lambda: mcp_gangway.URL(f"http://u:{SECRET}\ud800@h/"),
