@@ -124,7 +124,36 @@ class Bench:
                     {way: self._alone(way, size) for way in ways.CLIENTS},
                 )
             )
+        for size in (1, 64):
+            tests.append(
+                report.Test(
+                    f"whole-{size}",
+                    f"A response of {size} MiB, read as a whole",
+                    ("peak memory over idle MiB", "MB/s"),
+                    {way: self._alone(way, size, "whole") for way in ways.CLIENTS if way != "raw socket"},
+                )
+            )
+        tests.append(
+            report.Test(
+                "import",
+                "The time to import the client in a new interpreter",
+                ("ms",),
+                {way: self._import(name) for way, name in ways.MODULES.items()},
+            )
+        )
         return tests
+
+    def _import(self, name: str) -> Measure:
+        module, _, attribute = name.rpartition(".")
+        program = (
+            "from time import perf_counter; begin = perf_counter()\n"
+            f"from {module} import {attribute}\nprint(1e3 * (perf_counter() - begin))"
+        )
+
+        def measured() -> list[float]:
+            return [float(subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True).stdout)]
+
+        return measured
 
     def _clients(self, loop: str, test: Callable[[Any], Awaitable[list[float]]]) -> dict[str, Measure]:
         async def measured(way: str) -> list[float]:
@@ -234,12 +263,12 @@ class Bench:
 
         return measured
 
-    def _alone(self, way: str, size: int) -> Measure:
+    def _alone(self, way: str, size: int, what: str = "stream") -> Measure:
         """Measures in a new process, whose memory is not affected by other tests."""
-        size = size // 16 if self.quick else size
+        size = max(1, size // 16) if self.quick else size
 
         def measured() -> list[float]:
-            command = [sys.executable, __file__, "--alone", way, str(size), self.url]
+            command = [sys.executable, __file__, "--alone", way, str(size), self.url, what]
             output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
             figures: list[float] = json.loads(output)
             return figures
@@ -247,15 +276,19 @@ class Bench:
         return measured
 
 
-async def _alone(way: str, size: int, url: str) -> list[float]:
-    """Measures a stream of ``size`` MiB: the peak growth of memory in MiB, and MB/s."""
+async def _alone(way: str, size: int, url: str, what: str) -> list[float]:
+    """Measures a stream or a whole response of ``size`` MiB: the peak growth of memory in MiB, and MB/s."""
     client = ways.CLIENTS[way]()
     for _ in range(10):
         await _events_of(client, url, 10)
+        await client.call(url, _call("text", size=100))
     gc.collect()
     idle = _memory_at_rest()
     begin = perf_counter()
-    await _events_of(client, url, size * MIB // (4 * KIB))
+    if what == "stream":
+        await _events_of(client, url, size * MIB // (4 * KIB))
+    else:
+        await client.call(url, _call("text", size=size * MIB))
     time = perf_counter() - begin
     peak = _memory("VmHWM")
     await client.close()
@@ -317,11 +350,11 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="also write docs/performance/python.*")
     parser.add_argument("--server", type=Path, metavar="FILE", help="the built program that has the server")
     parser.add_argument("--results", type=Path, metavar="FILE", help="file for the results")
-    parser.add_argument("--alone", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--alone", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.alone:
-        way, size, url = options.alone
-        print(json.dumps(asyncio.run(_alone(way, int(size), url))))
+        way, size, url, what = options.alone
+        print(json.dumps(asyncio.run(_alone(way, int(size), url, what))))
         return
     if options.quick and options.record:
         parser.error("a quick run is not recorded")

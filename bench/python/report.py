@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: The libraries whose versions are recorded.
-LIBRARIES = ("httpx", "httpcore", "h11", "httpx-sse", "orjson", "anyio", "uvloop")
+LIBRARIES = (
+    "httpx",
+    "httpcore",
+    "h11",
+    "httpx-sse",
+    "aiohttp",
+    "niquests",
+    "pyreqwest",
+    "orjson",
+    "anyio",
+    "uvloop",
+)
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import httpx
 import httpx_sse
 import mcp_gangway
+import niquests
 import orjson
+import pyreqwest.client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -68,6 +72,83 @@ class Transport(Httpx):
     def __init__(self) -> None:
         limits = mcp_gangway.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
         super().__init__(transport=mcp_gangway.AsyncHTTPTransport(limits=limits))
+
+
+class Aiohttp:
+    """aiohttp, with hand-written code for events."""
+
+    def __init__(self) -> None:
+        # A session belongs to the running loop.
+        connector = aiohttp.TCPConnector(limit=CONNECTIONS)
+        timeout = aiohttp.ClientTimeout(total=60)
+        self._session = aiohttp.ClientSession(connector=connector, headers=HEADERS, timeout=timeout)
+
+    async def call(self, url: str, message: dict[str, Any]) -> Any:
+        async with self._session.post(url, json=message) as response:
+            return await response.json()
+
+    async def events(self, url: str, message: dict[str, Any]) -> AsyncIterator[str]:
+        async with self._session.post(url, json=message) as response:
+            async for data in _data_of(response.content.iter_any()):
+                yield data
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+class Niquests:
+    """niquests, with hand-written code for events."""
+
+    def __init__(self) -> None:
+        self._session = niquests.AsyncSession(pool_connections=CONNECTIONS, pool_maxsize=CONNECTIONS)
+        self._session.headers.update(HEADERS)
+
+    async def call(self, url: str, message: dict[str, Any]) -> Any:
+        return (await self._session.post(url, json=message, timeout=60)).json()
+
+    async def events(self, url: str, message: dict[str, Any]) -> AsyncIterator[str]:
+        response = await self._session.post(url, json=message, timeout=60, stream=True)
+        async for data in _data_of(await response.iter_content(-1)):
+            yield data
+        await response.close()
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+class Pyreqwest:
+    """pyreqwest, with hand-written code for events."""
+
+    def __init__(self) -> None:
+        builder = pyreqwest.client.ClientBuilder().default_headers(HEADERS).timeout(timedelta(seconds=60))
+        self._client = builder.max_connections(CONNECTIONS).build()
+
+    async def call(self, url: str, message: dict[str, Any]) -> Any:
+        response = await self._client.post(url).body_json(message).build().send()
+        return await response.json()
+
+    async def events(self, url: str, message: dict[str, Any]) -> AsyncIterator[str]:
+        async with self._client.post(url).body_json(message).build_streamed() as response:
+            reader = response.body_reader
+
+            async def chunks() -> AsyncIterator[bytes]:
+                while chunk := await reader.read_chunk():
+                    yield bytes(chunk)
+
+            async for data in _data_of(chunks()):
+                yield data
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+async def _data_of(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    """Yields the data of events, each on one line, as a program without a parser would."""
+    rest = b""
+    async for chunk in chunks:
+        *events, rest = (rest + chunk).split(b"\n\n")
+        for event in events:
+            yield event.partition(b"data: ")[2].decode()
 
 
 class Raw:
@@ -145,10 +226,22 @@ class _Connection(asyncio.Protocol):
         return body
 
 
+#: The module of each client, for the time to import it.
+MODULES = {
+    "mcp_gangway": "mcp_gangway.Client",
+    "httpx": "httpx.Client",
+    "aiohttp": "aiohttp.ClientSession",
+    "niquests": "niquests.AsyncSession",
+    "pyreqwest": "pyreqwest.client.Client",
+}
+
 CLIENTS: dict[str, Callable[[], Any]] = {
     "mcp_gangway": Gangway,
     "httpx": Httpx,
     "httpx over mcp_gangway": Transport,
+    "aiohttp": Aiohttp,
+    "niquests": Niquests,
+    "pyreqwest": Pyreqwest,
     "raw socket": Raw,
 }
 

@@ -359,14 +359,17 @@ class Request:
 
     def _add_framing(self) -> None:
         """Adds the headers that say which host the request is for and where it ends."""
-        if "Host" not in self.headers:
-            self.headers["Host"] = self.url.netloc.decode("ascii")
-        if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
-            return
-        if not isinstance(self.content, bytes):
-            self.headers["Transfer-Encoding"] = "chunked"
-        elif self.content or self.method in ("POST", "PUT", "PATCH"):
-            self.headers["Content-Length"] = str(len(self.content))
+        # Every request passes here, so not by the methods of Headers, which look at all names each time.
+        names = {name.lower() for name, _value in self.headers._pairs}
+        added = []
+        if b"host" not in names:
+            added.append((b"Host", self.url.sent().split("/", 3)[2].encode("ascii")))
+        if b"content-length" not in names and b"transfer-encoding" not in names:
+            if not isinstance(self.content, bytes):
+                added.append((b"Transfer-Encoding", b"chunked"))
+            elif self.content or self.method in ("POST", "PUT", "PATCH"):
+                added.append((b"Content-Length", b"%d" % len(self.content)))
+        self.headers._pairs = added + self.headers._pairs
 
     @property
     def stream(self) -> bytes | AsyncIterable[bytes] | Iterable[bytes]:
