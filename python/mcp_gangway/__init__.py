@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._auth import Auth, BasicAuth
+    from ._auth import Auth, BasicAuth, DigestAuth
     from ._bridge import Bridge, BridgeSettings, ForwardedRequest, SignIn, forward_request, run
     from ._client import AsyncClient, Client
     from ._cookies import CookieConflict, Cookies
@@ -73,6 +73,7 @@ __all__ = [
     "CookieConflict",
     "Cookies",
     "DecodingError",
+    "DigestAuth",
     "Event",
     "ForwardedRequest",
     "HTTPError",
@@ -123,6 +124,7 @@ _MODULES = {
     "CookieConflict": "_cookies",
     "Cookies": "_cookies",
     "BasicAuth": "_auth",
+    "DigestAuth": "_auth",
     "Auth": "_auth",
     "MockTransport": "_transports",
     "BaseTransport": "_transports",

@@ -36,7 +36,7 @@ from ._native import HttpClient, Upload
 from ._response import Response
 from ._threads import Pending
 from ._tls import CertTypes, VerifyTypes, identity, trust
-from ._transports import checked
+from ._transports import Mounts, checked
 from ._upload import UploadTask, upload
 from ._urls import URL, ParamTypes, QueryParams, is_relative
 
@@ -100,6 +100,7 @@ _ARGUMENTS = """
         trust_env: Whether to use the proxies of the environment or the system.
         base_url: The prefix of relative URLs.
         transport: What sends the requests instead of the native core, such as a :class:`MockTransport`.
+        mounts: Transports for some URLs: ``{"all://example.com": transport}``. None stands for the native core.
         default_encoding: The charset of responses that name none, or a function that finds it in the body.
 
     Raises:
@@ -131,6 +132,7 @@ class BaseClient:
         trust_env: bool = True,
         base_url: str = "",
         transport: Any = None,
+        mounts: Mapping[str, Any] | None = None,
         default_encoding: str | Callable[[bytes], str] = "utf-8",
     ) -> None:
         self.headers = headers
@@ -148,6 +150,7 @@ class BaseClient:
         self._default_encoding = default_encoding
         self._trust_env = trust_env
         self._transport = transport
+        self._mounts = Mounts(mounts or {})
         self._is_opened = False
         self._is_closed = False
         trusted, authorities = trust(verify)
@@ -431,6 +434,10 @@ class BaseClient:
         content = b"" if method != old.method else old.content
         return Request(method, url, headers=headers, cookies=self._cookies, content=content, extensions=old.extensions)
 
+    def _transports(self) -> list[Any]:
+        """Returns all transports of the program, which are opened and closed with the client."""
+        return [*([] if self._transport is None else [self._transport]), *self._mounts.all()]
+
     def _timeout_of(self, request: Request) -> Timeout:
         times = request.extensions.get("timeout")
         return self._timeout if times is None else Timeout(None, **times)
@@ -628,14 +635,15 @@ class AsyncClient(BaseClient):
 
     async def aclose(self) -> None:
         """Refuses further requests. Open streams go on."""
-        if not self._is_closed and self._transport is not None:
-            await self._transport.aclose()
+        is_open = not self._is_closed
         self._close()
+        for transport in self._transports() if is_open else ():
+            await transport.aclose()
 
     async def __aenter__(self) -> Self:
         self._open()
-        if self._transport is not None:
-            await self._transport.__aenter__()
+        for transport in self._transports():
+            await transport.__aenter__()
         return self
 
     async def __aexit__(
@@ -646,8 +654,8 @@ class AsyncClient(BaseClient):
     ) -> None:
         is_open = not self._is_closed
         self._close()
-        if is_open and self._transport is not None:
-            await self._transport.__aexit__(kind, error, traceback)
+        for transport in self._transports() if is_open else ():
+            await transport.__aexit__(kind, error, traceback)
 
     async def _execute(self, steps: Steps) -> Response:
         try:
@@ -683,8 +691,9 @@ class AsyncClient(BaseClient):
 
     async def _send_once(self, request: Request, whole: bool) -> Response:
         begun = perf_counter()
-        if self._transport is not None:
-            response = checked(await self._transport.handle_async_request(request))
+        transport = self._mounts.transport(request.url, self._transport)
+        if transport is not None:
+            response = checked(await transport.handle_async_request(request))
             return self._finished(response, request, begun)
         times = self._timeout_of(request)
         content: Any = request.content
@@ -840,14 +849,15 @@ class Client(BaseClient):
 
     def close(self) -> None:
         """Refuses further requests. Open streams go on."""
-        if not self._is_closed and self._transport is not None:
-            self._transport.close()
+        is_open = not self._is_closed
         self._close()
+        for transport in self._transports() if is_open else ():
+            transport.close()
 
     def __enter__(self) -> Self:
         self._open()
-        if self._transport is not None:
-            self._transport.__enter__()
+        for transport in self._transports():
+            transport.__enter__()
         return self
 
     def __exit__(
@@ -858,8 +868,8 @@ class Client(BaseClient):
     ) -> None:
         is_open = not self._is_closed
         self._close()
-        if is_open and self._transport is not None:
-            self._transport.__exit__(kind, error, traceback)
+        for transport in self._transports() if is_open else ():
+            transport.__exit__(kind, error, traceback)
 
     def _execute(self, steps: Steps) -> Response:
         try:
@@ -895,8 +905,9 @@ class Client(BaseClient):
 
     def _send_once(self, request: Request, whole: bool) -> Response:
         begun = perf_counter()
-        if self._transport is not None:
-            return self._finished(checked(self._transport.handle_request(request)), request, begun)
+        transport = self._mounts.transport(request.url, self._transport)
+        if transport is not None:
+            return self._finished(checked(transport.handle_request(request)), request, begun)
         times = self._timeout_of(request)
         content: Any = request.content
         if isinstance(content, AsyncIterable) and not isinstance(content, Iterable):

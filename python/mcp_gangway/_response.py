@@ -7,7 +7,6 @@ always frees its connection at once.
 from __future__ import annotations
 
 import asyncio
-import codecs
 import json as _json
 import time
 from collections.abc import AsyncIterable, Callable, Iterable
@@ -764,14 +763,13 @@ def _message_of(document: Any) -> str:
 
 @lru_cache(maxsize=64)
 def _known_encoding(charset: str) -> str | None:
-    """Returns the name of a charset's decoder. None if there is none that can decode any bytes as text."""
+    """Returns the charset. None if it has no decoder that can decode any bytes as text."""
     try:
-        name = codecs.lookup(charset).name
-        b"a\xff".decode(name, errors="replace")
-        Text(name).feed(b"a\xff")
+        b"a\xff".decode(charset, errors="replace")
+        Text(charset).feed(b"a\xff")
     except (LookupError, ValueError, TypeError, AttributeError, AssertionError):
         return None
-    return name
+    return charset
 
 
 def _shown_location(location: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._response import Response
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._models import Request
+    from ._urls import URL
 
 __all__ = ["AsyncBaseTransport", "BaseTransport", "MockTransport"]
 
@@ -69,6 +71,47 @@ class MockTransport(BaseTransport, AsyncBaseTransport):
         await request.aread()
         response = self.handler(request)
         return checked(await response if inspect.isawaitable(response) else response)
+
+
+class Mounts:
+    """The transports for some URLs: ``{"all://example.com": transport}``, the most specific pattern first.
+
+    A pattern has a scheme or ``all``, and perhaps a host and a port. ``*.example.com`` are the subdomains of a host,
+    and ``*example.com`` also the host itself. None stands for the native core.
+    """
+
+    def __init__(self, mounts: Mapping[str, Any]) -> None:
+        found = [(_Pattern(pattern), transport) for pattern, transport in mounts.items()]
+        self._mounts = sorted(found, key=lambda mount: mount[0].rank)
+
+    def transport(self, url: URL, default: Any) -> Any:
+        """Returns the transport for a URL, or the default one."""
+        return next((transport for pattern, transport in self._mounts if pattern.matches(url)), default)
+
+    def all(self) -> list[Any]:
+        """Returns the transports."""
+        return [transport for _, transport in self._mounts if transport is not None]
+
+
+class _Pattern:
+    def __init__(self, pattern: str) -> None:
+        scheme, separator, rest = pattern.partition("://")
+        host, _, port = rest.rpartition(":") if re.search(r":\d+$", rest) else (rest, "", "")
+        if not separator or scheme not in ("all", "http", "https") or "/" in rest:
+            raise ValueError(f"mounts: {pattern!r} is no pattern like all://, https:// or all://example.com")
+        self._scheme = "" if scheme == "all" else scheme
+        self._host = "" if host == "*" else host.lower().strip("[]")
+        self._port = int(port) if port else None
+        #: Less is more specific.
+        self.rank = (self._port is None, -len(self._host), -len(self._scheme))
+
+    def matches(self, url: URL) -> bool:
+        if self._scheme not in ("", url.scheme) or self._port not in (None, url.port):
+            return False
+        if not self._host.startswith("*"):
+            return self._host in ("", url.host)
+        domain = self._host.lstrip("*.")
+        return url.host.endswith(f".{domain}") or (not self._host.startswith("*.") and url.host == domain)
 
 
 def checked(response: Any) -> Response:

@@ -35,6 +35,7 @@ CLASSES = [
     "Client",
     "CookieConflict",
     "Cookies",
+    "DigestAuth",
     "Headers",
     "Limits",
     "MockTransport",

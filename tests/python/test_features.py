@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import hashlib
 import logging
 import pickle
+import re
 from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 from types import ModuleType
@@ -235,6 +237,55 @@ async def test_an_exception_of_an_authentication_reaches_the_caller() -> None:
         await server.until(lambda server: server.open_connections == 0)
 
 
+def guarded(package: ModuleType, algorithm: str, seen: list[str]) -> Any:
+    """Wants a digest by this algorithm (RFC 7616), computed here in its own way."""
+
+    def answer(request: Any) -> Any:
+        fields = dict(re.findall(r'(\w+)="?([^",]*)"?', request.headers.get("authorization", "")))
+        if fields:
+            seen.append(request.headers["authorization"])
+
+            def hashed(text: str) -> str:
+                return hashlib.new(algorithm.lower().replace("-", ""), text.encode()).hexdigest()
+
+            secret, what = hashed("user:the realm:pass"), hashed(f"{request.method}:/p?q=1")
+            middle = f"{fields['nc']}:{fields['cnonce']}:auth"
+            if fields["response"] == hashed(f"{secret}:abc:{middle}:{what}"):
+                return package.Response(200, text="welcome")
+        challenge = f'Digest realm="the realm", nonce="abc", qop="auth, auth-int", opaque="o", algorithm={algorithm}'
+        return package.Response(401, headers=[("www-authenticate", "Basic"), ("www-authenticate", challenge)])
+
+    return package.MockTransport(answer)
+
+
+@pytest.mark.parametrize("algorithm", ["MD5", "SHA-256", "SHA-512"])
+async def test_digest_authentication(api: ModuleType, algorithm: str) -> None:
+    seen: list[str] = []
+    auth = api.DigestAuth("user", "pass")
+    with api.Client(transport=guarded(api, algorithm, seen), auth=auth) as client:
+        response = client.post("http://h/p?q=1", content=b"x")
+        assert (response.text, len(response.history)) == ("welcome", 1)
+        # The challenge is used again.
+        again = client.post("http://h/p?q=1", content=b"x")
+        assert (again.text, len(again.history)) == ("welcome", 0)
+    async with api.AsyncClient(transport=guarded(api, algorithm, seen)) as other:
+        assert (await other.get("http://h/p?q=1", auth=api.DigestAuth("user", "pass"))).text == "welcome"
+    assert [re.search(r"nc=(\d+)", header)[1] for header in seen] == ["00000001", "00000002", "00000001"]  # type: ignore[index]
+    assert "pass" not in "".join(seen)
+
+
+@pytest.mark.parametrize("challenge", ["Digest", "Digest realm=", 'Digest realm="r"', 'Digest realm="r", nonce="n", x'])
+async def test_a_malformed_digest_challenge_is_an_error(challenge: str) -> None:
+    transport = mcp_gangway.MockTransport(lambda _: mcp_gangway.Response(401, headers={"www-authenticate": challenge}))
+    with mcp_gangway.Client(transport=transport, auth=mcp_gangway.DigestAuth("user", "hunter2")) as client:
+        if challenge == "Digest":
+            assert client.get("http://h/").status_code == 401
+            return
+        with pytest.raises(mcp_gangway.ProtocolError, match="Digest") as caught:
+            client.get("http://h/")
+    assert "hunter2" not in str(caught.value)
+
+
 # Logging
 
 
@@ -311,6 +362,47 @@ async def test_a_transport_of_the_program_is_closed_with_the_client() -> None:
     with mcp_gangway.Client(transport=transport):
         pass
     assert transport.closed == 2
+
+
+async def test_mounts_choose_the_transport(api: ModuleType) -> None:
+    def named(name: str) -> Any:
+        return api.MockTransport(lambda _: api.Response(200, text=name))
+
+    patterns = [
+        "all://",
+        "https://",
+        "all://one.example",
+        "all://*.two.example",
+        "all://*three.example",
+        "http://one.example:8080",
+    ]
+    mounts = {pattern: named(pattern) for pattern in patterns}
+    with api.Client(mounts=mounts) as client:
+        for url, pattern in [
+            ("http://other.example/", "all://"),
+            ("https://other.example/", "https://"),
+            ("https://ONE.example/", "all://one.example"),
+            ("http://one.example:8080/", "http://one.example:8080"),
+            ("http://one.example:8081/", "all://one.example"),
+            ("http://a.two.example/", "all://*.two.example"),
+            ("http://two.example/", "all://"),
+            ("http://three.example/", "all://*three.example"),
+            ("http://a.three.example/", "all://*three.example"),
+            ("http://athree.example/", "all://"),
+        ]:
+            assert client.get(url).text == pattern, url
+    if api is mcp_gangway:
+        for wrong in ("example.com", "ftp://", "all://a/b", ""):
+            with pytest.raises(ValueError, match="mounts"):
+                mcp_gangway.Client(mounts={wrong: None})
+
+
+async def test_a_mount_may_be_the_native_core() -> None:
+    async with serving(whole(b"native")) as server:
+        mounts = {"all://127.0.0.1": None}
+        async with mcp_gangway.AsyncClient(transport=mcp_gangway.MockTransport(echo), mounts=mounts) as client:
+            assert (await client.get(server.url)).text == "native"
+            assert (await client.get("http://h/")).json()["method"] == "GET"
 
 
 async def test_what_is_no_response_is_refused() -> None:
