@@ -126,6 +126,14 @@ pub(crate) struct Args {
     #[arg(long, alias = "ignore-tool", value_name = "PATTERN", help_heading = "Server")]
     pub(crate) deny_tool: Vec<String>,
 
+    /// Merge the pages of lists, for clients that ask only for the first [$MCP_MERGE_PAGES]
+    #[arg(long, help_heading = "Client")]
+    pub(crate) merge_pages: bool,
+
+    /// Write U+2028 and U+2029 as escapes, for clients that take them for line breaks [$MCP_ESCAPE_SEPARATORS]
+    #[arg(long, help_heading = "Client")]
+    pub(crate) escape_separators: bool,
+
     /// Maximum number of requests in flight to the server [$CONCURRENCY] [default: 64]
     #[arg(long, value_name = "COUNT", help_heading = "Server")]
     pub(crate) concurrency: Option<String>,
@@ -158,6 +166,22 @@ pub(crate) struct Args {
     /// Longest time that a request waits for a server that cannot be reached [$MCP_HOLD] [default: 20]
     #[arg(long, value_name = "SECONDS", help_heading = "Times", allow_negative_numbers = true)]
     pub(crate) hold: Option<String>,
+
+    /// Send progress of the bridge's own for a call after this silence of the server, if the client asks for progress;
+    /// 15 without a value [$MCP_HEARTBEAT] [default: off]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        help_heading = "Times",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "15"
+    )]
+    pub(crate) heartbeat: Option<String>,
+
+    /// Ping the server after this time without requests [$MCP_KEEP_ALIVE] [default: off]
+    #[arg(long, value_name = "SECONDS", help_heading = "Times", allow_negative_numbers = true)]
+    pub(crate) keep_alive: Option<String>,
 
     /// Longest time for open requests after stdin ends [default: 5]
     #[arg(long, value_name = "SECONDS", help_heading = "Times", allow_negative_numbers = true)]

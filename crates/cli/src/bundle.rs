@@ -52,6 +52,8 @@ const FIXABLE: &[&str] = &[
     "connect_timeout",
     "attach_wait",
     "hold",
+    "heartbeat",
+    "keep_alive",
     "drain_timeout",
     "http2",
     "pool_size",
@@ -72,6 +74,8 @@ const FIXABLE: &[&str] = &[
     "login_wait",
     "no_keychain",
     "no_cache",
+    "escape_separators",
+    "merge_pages",
 ];
 /// Headers that are always secret.
 const SECRET_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];

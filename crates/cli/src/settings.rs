@@ -87,6 +87,8 @@ impl Settings {
         if let Some(given) = option_or(typed.era.take(), "--era", env, "MCP_ERA")? {
             config.client_era = client_era(&given)?;
         }
+        config.merge_pages = typed.merge_pages || is_set(env, "MCP_MERGE_PAGES")?;
+        config.escape_separators = typed.escape_separators || is_set(env, "MCP_ESCAPE_SEPARATORS")?;
         config.tools = ToolFilter::new(
             &patterns(&typed.allow_tool, "--allow-tool", env, "MCP_ALLOW_TOOLS")?,
             &patterns(&typed.deny_tool, "--deny-tool", env, "MCP_DENY_TOOLS")?,
@@ -178,6 +180,12 @@ fn set_times(typed: &mut Args, config: &mut Config, env: &Environment) -> Result
     }
     if let Some(given) = option_or(typed.hold.take(), "--hold", env, "MCP_HOLD")? {
         timeouts.hold = time(&given)?;
+    }
+    if let Some(given) = option_or(typed.heartbeat.take(), "--heartbeat", env, "MCP_HEARTBEAT")? {
+        timeouts.heartbeat = Some(time(&given)?).filter(|every| !every.is_zero());
+    }
+    if let Some(given) = option_or(typed.keep_alive.take(), "--keep-alive", env, "MCP_KEEP_ALIVE")? {
+        timeouts.keep_alive = Some(time(&given)?).filter(|every| !every.is_zero());
     }
     if let Some(text) = typed.drain_timeout.take() {
         timeouts.drain = time(&Given::new("--drain-timeout", text))?;
@@ -431,6 +439,28 @@ mod tests {
         }
         assert!(mistake(&[SERVER], &[("CONCURRENCY", "many")]).starts_with("CONCURRENCY: "));
         assert!(settings(&[SERVER, "--drain-timeout", "0"], &[]).unwrap().config.timeouts.drain.is_zero());
+    }
+
+    #[test]
+    fn what_clients_need_is_set_by_option_or_variable() {
+        let set = |args: &[&str], env: &[(&str, &str)]| {
+            let config = settings(&[&[SERVER], args].concat(), env).unwrap().config;
+            let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
+            let times = (seconds(config.timeouts.heartbeat), seconds(config.timeouts.keep_alive));
+            (times, config.merge_pages, config.escape_separators)
+        };
+        assert_eq!(set(&[], &[]), ((None, None), false, false));
+        let args = ["--heartbeat", "--keep-alive", "30", "--merge-pages", "--escape-separators"];
+        assert_eq!(set(&args, &[]), ((Some(15), Some(30)), true, true));
+        assert_eq!(set(&["--heartbeat=20"], &[("MCP_HEARTBEAT", "1")]), ((Some(20), None), false, false));
+        let env = [
+            ("MCP_HEARTBEAT", "7"),
+            ("MCP_KEEP_ALIVE", "0"),
+            ("MCP_MERGE_PAGES", "1"),
+            ("MCP_ESCAPE_SEPARATORS", "yes"),
+        ];
+        assert_eq!(set(&[], &env), ((Some(7), None), true, true));
+        assert!(mistake(&[SERVER, "--heartbeat=x"], &[]).starts_with("--heartbeat: "));
     }
 
     #[test]

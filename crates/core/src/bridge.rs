@@ -1,7 +1,7 @@
 //! Runs the bridge, from the first line of stdin to the last line on stdout.
 
 use crate::{
-    call::{Bridge, Calls, call_table::AwaitedReply, intake::Intake, shutdown},
+    call::{Bridge, Calls, call_table::AwaitedReply, intake::Intake, keep_alive, shutdown},
     client::{
         Client,
         stdin::Input,
@@ -72,10 +72,10 @@ async fn connect(
     output: Stdout,
     mut stop: Pin<Box<dyn Future<Output = ()> + Send>>,
 ) -> Result<End, Error> {
-    let (lines, queue) = Output::new();
+    let (lines, queue) = Output::new(config.escape_separators);
     let bridge = Arc::new(Bridge {
         server: Server::new(&config)?,
-        client: Client::new(lines, config.tools, config.client_era, config.hint_words),
+        client: Client::new(lines, &config),
         calls: Calls::new(config.limits.concurrency),
         timeouts: config.timeouts,
     });
@@ -85,6 +85,10 @@ async fn connect(
     let mut intake = Intake::new(Arc::clone(&bridge));
     let mut listener = JoinSet::new();
     listener.spawn(push_stream::run(Arc::clone(&bridge)));
+
+    if let Some(every) = bridge.timeouts.keep_alive {
+        bridge.calls.spawn(keep_alive::run(Arc::clone(&bridge), every));
+    }
 
     // A message that was read and waits for room.
     let mut held = None;

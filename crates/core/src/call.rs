@@ -7,11 +7,14 @@
 pub(crate) mod attachment;
 pub(crate) mod call_table;
 pub(crate) mod exchange;
+pub(crate) mod heartbeat;
 pub(crate) mod incoming;
 pub(crate) mod intake;
+pub(crate) mod keep_alive;
 pub(crate) mod lane;
 pub(crate) mod legacy_subscription;
 pub(crate) mod own_requests;
+pub(crate) mod pages;
 pub(crate) mod parked_calls;
 pub(crate) mod permits;
 pub(crate) mod provisional;
@@ -32,6 +35,7 @@ use tokio::{
 use self::{
     attachment::Attachment,
     call_table::{CallTable, Pending},
+    heartbeat::Heartbeats,
     legacy_subscription::LegacySubscription,
     parked_calls::ParkedCalls,
     permits::Permits,
@@ -66,6 +70,7 @@ pub(crate) struct Calls {
     tasks: Mutex<JoinSet<()>>,
     pub(crate) renewal: Renewal,
     pub(crate) attachment: Attachment,
+    pub(crate) heartbeats: Heartbeats,
     pub(crate) tool_list: ToolList,
     pub(crate) legacy_subscription: LegacySubscription,
     pub(crate) subscriptions: Subscriptions,
@@ -138,6 +143,7 @@ impl Calls {
             tasks: Mutex::default(),
             renewal: Renewal::default(),
             attachment: Attachment::default(),
+            heartbeats: Heartbeats::default(),
             tool_list: ToolList::default(),
             legacy_subscription: LegacySubscription::default(),
             subscriptions: Subscriptions::default(),

@@ -6,7 +6,7 @@ pub(crate) mod stdin;
 pub mod stdio;
 
 use crate::{
-    config::{ClientEra, ToolFilter},
+    config::{ClientEra, Config, ToolFilter},
     error::{Error, HintWords},
     translate::legacy_to_modern::LegacyClient,
     wire::{id::Id, reply::error_reply},
@@ -24,6 +24,8 @@ pub(crate) struct Client {
     pub(crate) output: Output,
     pub(crate) questions: Questions,
     pub(crate) tools: ToolFilter,
+    /// The client gets the pages of a list in one.
+    pub(crate) merges_pages: bool,
     /// The era to use with a client that speaks both.
     pub(crate) era: ClientEra,
     /// What is known about a legacy client, once it has completed a handshake with a modern server.
@@ -35,15 +37,17 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(output: Output, tools: ToolFilter, era: ClientEra, words: HintWords) -> Self {
+    /// Sets up the state with the settings that concern the client.
+    pub(crate) fn new(output: Output, config: &Config) -> Self {
         Self {
             output,
             questions: Questions::default(),
-            tools,
-            era,
+            tools: config.tools.clone(),
+            merges_pages: config.merge_pages,
+            era: config.client_era,
             legacy: Mutex::default(),
             input_over: SetOnce::new(),
-            words,
+            words: config.hint_words,
         }
     }
 

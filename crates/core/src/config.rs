@@ -62,6 +62,10 @@ pub struct Config {
     pub idle_for: Duration,
     /// The HTTP transport of MCP to use.
     pub transport: TransportMode,
+    /// Writes U+2028 and U+2029 as escapes, for clients whose line reader takes them for line breaks (false).
+    pub escape_separators: bool,
+    /// Merges the pages of a list into one, for clients that ask only for the first (false).
+    pub merge_pages: bool,
     /// The server's tools that the client may see and call (all).
     pub tools: ToolFilter,
     /// The protocol for a client that knows both eras.
@@ -116,6 +120,8 @@ impl Config {
             idle_connections,
             idle_for,
             transport: TransportMode::Auto,
+            escape_separators: false,
+            merge_pages: false,
             tools: ToolFilter::default(),
             client_era: ClientEra::default(),
             hint_words: Hint::as_str,
@@ -218,6 +224,11 @@ pub struct Timeouts {
     pub attach: Option<Duration>,
     /// How long a request waits for a server that cannot be reached (20 s).
     pub hold: Duration,
+    /// The silence of the server after which a request with a progress token gets progress from the bridge (no progress
+    /// of its own).
+    pub heartbeat: Option<Duration>,
+    /// How long nothing is sent to the server before it is pinged (no pings), in protocols with sessions.
+    pub keep_alive: Option<Duration>,
     /// How long open requests may continue after the end of stdin (5 s).
     pub drain: Duration,
     /// The backoff before a failed request is sent again (100 ms). It doubles four times before the request fails,
@@ -238,6 +249,8 @@ impl Default for Timeouts {
             total: None,
             attach: Some(Duration::from_secs(3)),
             hold: Duration::from_secs(20),
+            heartbeat: None,
+            keep_alive: None,
             drain: Duration::from_secs(5),
             retry: Duration::from_millis(100),
             reconnect: Duration::from_secs(1),

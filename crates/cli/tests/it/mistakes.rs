@@ -72,6 +72,12 @@ fn help() {
           --concurrency <COUNT>     Maximum number of requests in flight to the server [$CONCURRENCY]
                                     [default: 64]
 
+    Client:
+          --merge-pages        Merge the pages of lists, for clients that ask only for the first
+                               [$MCP_MERGE_PAGES]
+          --escape-separators  Write U+2028 and U+2029 as escapes, for clients that take them for line
+                               breaks [$MCP_ESCAPE_SEPARATORS]
+
     Sizes:
           --max-message-size <SIZE>  Largest message from the server, like 512M or 16G
                                      [$MCP_MAX_MESSAGE_SIZE] [default: 4G]
@@ -89,6 +95,11 @@ fn help() {
                                        [default: 3]
           --hold <SECONDS>             Longest time that a request waits for a server that cannot be
                                        reached [$MCP_HOLD] [default: 20]
+          --heartbeat[=<SECONDS>]      Send progress of the bridge's own for a call after this silence
+                                       of the server, if the client asks for progress; 15 without a
+                                       value [$MCP_HEARTBEAT] [default: off]
+          --keep-alive <SECONDS>       Ping the server after this time without requests
+                                       [$MCP_KEEP_ALIVE] [default: off]
           --drain-timeout <SECONDS>    Longest time for open requests after stdin ends [default: 5]
 
     Network:

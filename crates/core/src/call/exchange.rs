@@ -52,7 +52,7 @@ use tokio::{
 #[cfg(feature = "oauth")]
 use crate::call::sign_in_prompt;
 use crate::{
-    call::{Bridge, call_table::Pending, incoming, lane::Lane},
+    call::{Bridge, call_table::Pending, heartbeat::Heartbeat, incoming, lane::Lane},
     config::ClientEra,
     error::{Error, ErrorKind, Fate},
     random::random,
@@ -106,6 +106,8 @@ pub(crate) async fn run(bridge: &Arc<Bridge>, message: Message, pending: &Arc<Pe
         lost_session: false,
         unreached_since: None,
     };
+    let heartbeat = bridge.timeouts.heartbeat.filter(|_| !pending.is_own());
+    let _heartbeat = heartbeat.and_then(|every| Heartbeat::start(bridge, pending, &exchange.message, every));
     let guard = Guard { bridge, pending };
     let outcome = exchange.carry().await;
     exchange.conclude(outcome).await;

@@ -4,7 +4,7 @@ use crate::{
     call::{
         Bridge, attachment,
         call_table::Pending,
-        own_requests,
+        own_requests, pages,
         parked_calls::{CallQuestion, OpenCall},
         purpose::{Purpose, SideMessageRecipient},
     },
@@ -105,7 +105,10 @@ async fn forward_notification(bridge: &Arc<Bridge>, message: Message, own: Optio
         Some(SideMessageRecipient::Session) | None if bridge.server.session().is_for_modern() => {
             forward_to_modern(bridge, message, None).await;
         }
-        _ => bridge.client.output.send(message.into_line()).await,
+        _ => {
+            bridge.calls.heartbeats.see(&message);
+            bridge.client.output.send(message.into_line()).await;
+        }
     }
 }
 
@@ -132,6 +135,7 @@ async fn forward_to_modern(bridge: &Bridge, message: Message, held: Option<&Arc<
         }),
     };
     if let Some(notification) = translated {
+        bridge.calls.heartbeats.see(&notification);
         bridge.client.output.send(opened.close(notification).await.into_line()).await;
     }
 }
@@ -199,6 +203,8 @@ pub(crate) async fn answer(bridge: &Arc<Bridge>, target: &Arc<Pending>, answer: 
             // Fails if the caller is gone.
             let _ = caller.send(Ok(answer));
         }
+    } else if pages::is_to_be_merged(bridge, request, &answer) {
+        pages::merge(bridge, request.clone(), answer);
     } else {
         learn(bridge, request, &answer);
         send_to_client(bridge, request, id, answer).await;
@@ -206,7 +212,7 @@ pub(crate) async fn answer(bridge: &Arc<Bridge>, target: &Arc<Pending>, answer: 
     bridge.calls.table.remove(target);
 }
 
-/// Sends an answer of the bridge that stands in for the server's, unless the request already has one. Nothing is learnt
+/// Sends an answer of the bridge itself, unless the request already has one. Nothing is learnt
 /// from it.
 pub(crate) async fn answer_provisionally(bridge: &Bridge, target: &Arc<Pending>, answer: Message) {
     let Some((request, id)) = target.request().and_then(|request| Some((request, request.id()?))) else { return };

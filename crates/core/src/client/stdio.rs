@@ -10,6 +10,7 @@
 
 #[cfg(target_os = "linux")]
 mod pipe;
+mod separators;
 #[cfg(unix)]
 mod socket;
 
@@ -23,7 +24,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 #[cfg(unix)]
 use rustix::fs::{FileType, fstat};
 #[cfg(unix)]
@@ -36,6 +37,7 @@ use tokio::{
 
 #[cfg(target_os = "linux")]
 use self::pipe::Pipe;
+use self::separators::{SeparatorEscaper, escape_from};
 #[cfg(unix)]
 use self::socket::Socket;
 use crate::{
@@ -140,6 +142,8 @@ struct QueueState {
     /// Notified when there is more to write, or never will be.
     changed: Notify,
     room: Semaphore,
+    /// Line and paragraph separators are escaped.
+    escapes: bool,
     /// When stdout last accepted bytes.
     progress: Mutex<Instant>,
 }
@@ -163,8 +167,10 @@ enum WriteBatch {
 }
 
 impl Output {
-    pub(crate) fn new() -> (Self, Queue) {
+    /// Creates a queue. With `escapes`, U+2028 and U+2029 are written as `\u2028` and `\u2029`.
+    pub(crate) fn new(escapes: bool) -> (Self, Queue) {
         let waiting = QueueState {
+            escapes,
             batches: Mutex::default(),
             changed: Notify::new(),
             room: Semaphore::new(ROOM),
@@ -226,11 +232,11 @@ impl QueueState {
         let batches = &mut *self.batches();
         match line {
             Line::Memory { bytes, line_breaks } if bytes.len() < LONG => {
-                batches.push_short_line(&bytes, line_breaks, cost);
+                batches.push_short_line(&bytes, line_breaks, self.escapes, cost);
             }
             line => {
                 batches.ready.push_back(WriteBatch::Long(line, cost));
-                batches.push_short_line(b"", false, 0);
+                batches.push_short_line(b"", false, false, 0);
             }
         }
         self.changed.notify_one();
@@ -243,7 +249,7 @@ impl QueueState {
 
 impl Batches {
     /// Adds a short line and its line break to the current batch. `line` is empty for the line break of a long line.
-    fn push_short_line(&mut self, line: &[u8], line_breaks: bool, cost: usize) {
+    fn push_short_line(&mut self, line: &[u8], line_breaks: bool, escapes: bool, cost: usize) {
         if !matches!(self.ready.back(), Some(WriteBatch::Short(text, _)) if text.len() + line.len() < BATCH) {
             self.ready.push_back(WriteBatch::Short(mem::take(&mut self.spare), 0));
         }
@@ -252,6 +258,9 @@ impl Batches {
             text.extend_from_slice(line);
             if line_breaks {
                 blank_line_breaks(text.get_mut(start..).unwrap_or_default());
+            }
+            if escapes {
+                escape_from(text, start);
             }
             text.push(b'\n');
             *room += cost;
@@ -352,6 +361,9 @@ impl Writing {
     }
 
     async fn write_line(&mut self, line: &Line) -> io::Result<()> {
+        if self.waiting.escapes {
+            return self.write_escaped(line).await;
+        }
         match line {
             Line::Memory { bytes, line_breaks: false } => self.write_all(bytes).await,
             Line::Memory { bytes, line_breaks: true } => {
@@ -380,6 +392,30 @@ impl Writing {
                 Ok(())
             }
         }
+    }
+
+    /// Writes a long line without line and paragraph separators.
+    async fn write_escaped(&mut self, line: &Line) -> io::Result<()> {
+        let mut escaper = SeparatorEscaper::default();
+        let mut text = Vec::new();
+        let (Line::Memory { line_breaks, .. } | Line::Spooled { line_breaks, .. }) = line;
+        let blocks: &mut (dyn Iterator<Item = io::Result<Bytes>> + Send) = match line {
+            Line::Memory { bytes, .. } => &mut std::iter::once(Ok(bytes.clone())),
+            Line::Spooled { spooled, .. } => &mut spooled.blocks(),
+        };
+        for block in blocks {
+            let block = block.map_err(unreadable)?;
+            for block in block.chunks(LONG) {
+                escaper.push(block, &mut text);
+                if *line_breaks {
+                    blank_line_breaks(&mut text);
+                }
+                self.write_all(&text).await?;
+                text.clear();
+            }
+        }
+        escaper.finish(&mut text);
+        self.write_all(&text).await
     }
 
     /// Writes a part of a file.
@@ -433,13 +469,11 @@ impl Writing {
 mod tests {
     use tokio::io::AsyncReadExt as _;
 
-    use bytes::Bytes;
-
     use super::*;
 
     #[tokio::test]
     async fn lines_of_any_size_are_written_in_order() {
-        let (output, queue) = Output::new();
+        let (output, queue) = Output::new(false);
         let several = ["b"; BATCH / LONG + 1].map(|b| b.repeat(LONG - 1));
         let lines = [&["a".repeat(10)], &several[..], &["c".repeat(5), "d".repeat(LONG * 3), "e".into()]].concat();
         for line in &lines {
@@ -455,9 +489,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn separators_are_escaped_at_any_line_size() {
+        for size in [10, LONG - 7, LONG, 3 * LONG + 7] {
+            let (output, queue) = Output::new(true);
+            let text = "[\u{2028}\"\u{2029}\n".repeat(size / 9);
+            output.send(Line::Memory { bytes: text.clone().into(), line_breaks: true }).await;
+            drop(output);
+            let (near, mut far) = tokio::io::duplex(1000);
+            tokio::spawn(write(near.into(), queue));
+            let mut written = String::new();
+            far.read_to_string(&mut written).await.unwrap();
+            let expected = text.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029").replace('\n', " ") + "\n";
+            assert!(written == expected, "{size}");
+        }
+    }
+
+    #[tokio::test]
     async fn r2_line_breaks_become_spaces_at_any_line_size() {
         for size in [10, LONG - 7, LONG, 3 * LONG + 7] {
-            let (output, queue) = Output::new();
+            let (output, queue) = Output::new(false);
             let bytes = Bytes::from("[\r\n1]\n".repeat(size / 6));
             output.send(Line::Memory { bytes: bytes.clone(), line_breaks: true }).await;
             drop(output);
@@ -480,7 +530,7 @@ mod tests {
         let spool::Payload::File(spooled) = store.take().unwrap().payload else { panic!("in memory") };
         let spooled = spooled.patched(99_999..100_001, Bytes::from_static(b"other"));
         let expected = [&spooled.load().unwrap()[..], b"\n"].concat();
-        let (output, queue) = Output::new();
+        let (output, queue) = Output::new(false);
         output.send(Line::Spooled { spooled, line_breaks: false, failure: None }).await;
         drop(output);
         let (near, mut far) = tokio::net::unix::pipe::pipe().unwrap();
@@ -499,7 +549,7 @@ mod tests {
         let mut pipe = Pipe::from(near);
         let range = 16..text.len() as u64;
         assert_eq!(pipe.splice(&file, range.clone(), || ()).await.unwrap(), range, "another file is needed here");
-        let (_output, queue) = Output::new();
+        let (_output, queue) = Output::new(false);
         let output = Stdout(Writer::Pipe(pipe));
         let mut writing = Writing { output, waiting: Arc::clone(&queue.0), is_within: false };
         writing.write_file(&file, range).await.unwrap();
@@ -520,7 +570,7 @@ mod tests {
             let spool::Payload::File(spooled) = store.take().unwrap().payload else { panic!("in memory") };
             // Truncates the file.
             rustix::fs::ftruncate(spooled.file(), 100_000).unwrap();
-            let (output, queue) = Output::new();
+            let (output, queue) = Output::new(false);
             output.send(Bytes::from_static(b"before")).await;
             output.send(Line::Spooled { spooled, line_breaks, failure: Some(Bytes::from_static(b"failed")) }).await;
             output.send(Bytes::from_static(b"after")).await;
@@ -547,7 +597,7 @@ mod tests {
 
     #[tokio::test]
     async fn queued_lines_do_not_keep_the_read_buffer_alive() {
-        let (output, _queue) = Output::new();
+        let (output, _queue) = Output::new(false);
         let read = Bytes::from(vec![b'x'; 1 << 20]);
         for length in [100, LONG - 1] {
             output.send(read.slice(..length)).await;
@@ -557,7 +607,7 @@ mod tests {
 
     #[tokio::test]
     async fn r15_stalled_reader_makes_senders_wait() {
-        let (output, queue) = Output::new();
+        let (output, queue) = Output::new(false);
         let (near, mut far) = tokio::io::duplex(1000);
         tokio::spawn(write(near.into(), queue));
         let sender = output.clone();

@@ -150,6 +150,11 @@ impl Requests {
         Ok(self.send(&self.clients(), &self.url(), true, request, Some(&user)).await?.status())
     }
 
+    /// Returns how long ago a request was last sent.
+    pub(crate) fn idle_time(&self) -> Duration {
+        lock(&self.last_used).0.elapsed()
+    }
+
     /// Abandons all open connections, so that the next request opens a new one. Requests in flight go on.
     pub(crate) fn discard_connections(&self) {
         let mut clients = lock(&self.clients);

@@ -589,3 +589,39 @@ async fn r15_a_request_over_the_limit_gets_a_too_large_error() {
     client.expect(answer).await;
     client.finish(&mut server).await;
 }
+
+#[tokio::test]
+async fn the_pages_of_a_list_are_merged_on_request() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.merge_pages = true;
+    let mut client = Client::start(config);
+    let list = |id: &str, cursor: &str| request(id, "tools/list", &format!(r#"{{"x":1e400{cursor}}}"#));
+    client.send(list("1", "")).await;
+    server.post().await.answer(r#"{"tools":[{"a":1.0}],"y":1e400,"nextCursor":"2"}"#).await;
+    for (cursor, page) in
+        [("\"2\"", r#"{"tools":[{"b":2},{"c":3}],"nextCursor":3}"#), ("3", r#"{"tools":[],"nextCursor":null}"#)]
+    {
+        let post = server.post().await;
+        assert!(post.text().contains(&format!(r#""params":{{"cursor":{cursor},"x":1e400}}"#)), "{}", post.text());
+        post.answer(page).await;
+    }
+    client.expect(response("1", r#"{"tools":[{"a":1.0},{"b":2},{"c":3}],"y":1e400}"#)).await;
+    // A page that is refused is left out, and the client can ask for it.
+    client.send(list("2", "")).await;
+    server.post().await.answer(r#"{"tools":[1],"nextCursor":"2"}"#).await;
+    server.post().await.refuse(200, -32_602).await;
+    client.expect(response("2", r#"{"tools":[1],"nextCursor":"2"}"#)).await;
+    // A client that pages itself gets what it asks for.
+    client.send(list("3", r#","cursor":"2""#)).await;
+    let answer = server.post().await.answer(r#"{"tools":[2],"nextCursor":"3"}"#).await;
+    client.expect(answer).await;
+    // The end of stdin answers a list whose pages do not come.
+    client.send(list("4", "")).await;
+    server.post().await.answer(r#"{"tools":[1],"nextCursor":"2"}"#).await;
+    let held = server.post().await;
+    client.stop();
+    assert_eq!(client.expect_error("4").await.kind(), "shutdown");
+    client.end().await;
+    drop(held);
+}

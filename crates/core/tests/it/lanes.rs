@@ -357,3 +357,68 @@ async fn r12_a_cancel_waits_for_the_last_byte_of_its_request() {
     };
     assert_eq!(cancelled.text(), cancel("1"));
 }
+
+#[tokio::test]
+async fn a_silent_server_is_covered_by_progress_until_it_sends_its_own() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.timeouts.heartbeat = Some(Duration::from_millis(50));
+    let mut client = Client::start(config);
+    for id in ["1", "2"] {
+        client.send(request(id, "tools/call", &format!(r#"{{"name":"t","_meta":{{"progressToken":"t{id}"}}}}"#))).await;
+    }
+    client.send(call("3")).await;
+    let (mut one, two) = (server.post_of("1").await, server.post_of("2").await);
+    let three = server.post_of("3").await;
+    let mut last = [0.0, 0.0];
+    while last[0] < 3e-6 {
+        let line = client.value("progress of the bridge").await;
+        let token = usize::from(line["params"]["progressToken"] == "t2");
+        assert!(token == 1 || line["params"]["progressToken"] == "t1", "{line}");
+        let value = line["params"]["progress"].as_f64().unwrap();
+        assert!(value > last[token] && value < 0.001, "{line}");
+        last[token] = value;
+    }
+    // The server's own progress ends that of the bridge, for this request only.
+    one.sse().await;
+    one.event(&progress(r#""t1""#, 1)).await;
+    let own = serde_json::from_str::<serde_json::Value>(&progress(r#""t1""#, 1)).unwrap();
+    let mut others = None;
+    while others.is_none_or(|count| count < 5) {
+        let line = client.value("progress").await;
+        match (line == own, others) {
+            (true, None) => others = Some(0),
+            (false, Some(count)) => {
+                assert_eq!(line["params"]["progressToken"], "t2", "{line}");
+                others = Some(count + 1);
+            }
+            (false, None) => {}
+            (true, Some(_)) => panic!("twice: {line}"),
+        }
+    }
+    // Nothing follows a response.
+    let answer = two.answer("{}").await;
+    while client.line("the answer").await != answer.as_bytes() {}
+    one.answer_on_stream().await;
+    client.expect(response("1", "{}")).await;
+    let answer = three.answer("{}").await;
+    client.expect(answer).await;
+    client.finish(&mut server).await;
+}
+
+#[tokio::test]
+async fn an_idle_server_is_pinged_in_its_session() {
+    let mut server = Server::start().await;
+    let mut config = server.config();
+    config.timeouts.keep_alive = Some(Duration::from_millis(50));
+    let mut client = Client::start(config);
+    client.handshake(&mut server, Some("session-1")).await;
+    for _ in 0..3 {
+        let ping = server.post().await;
+        assert_eq!((ping.rpc_method().as_str(), ping.header("mcp-session-id")), ("ping", Some("session-1")));
+        ping.answer("{}").await;
+    }
+    // A session that is lost is replaced before the client needs it.
+    server.post().await.respond(404, &[], "").await;
+    assert_eq!(server.post().await.rpc_method(), "initialize");
+}

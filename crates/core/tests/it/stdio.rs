@@ -526,3 +526,21 @@ async fn r16_a_json_array_from_the_server_becomes_one_line_per_message() {
     stream.end().await;
     client.finish(&mut server).await;
 }
+
+#[tokio::test]
+async fn line_separators_are_escaped_on_request_in_lines_of_any_size() {
+    let mut server = crate::support::Server::start().await;
+    for escapes in [false, true] {
+        let mut config = server.config();
+        config.escape_separators = escapes;
+        let mut client = crate::support::Client::start(config);
+        for length in [1, 100_000, 3 << 20] {
+            client.send(call("1")).await;
+            let text = "a\u{2028}b\u{2029}".repeat(length / 8 + 1);
+            let answer = server.post().await.answer(&format!("{{\"text\":\"{text}\"}}")).await;
+            let escaped = answer.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
+            client.expect(if escapes { escaped } else { answer }).await;
+        }
+        client.finish(&mut server).await;
+    }
+}
