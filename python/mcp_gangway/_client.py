@@ -423,7 +423,10 @@ class BaseClient:
         is_seen = response.status_code in (302, 303) and method != "HEAD"
         if is_seen or (response.status_code == 301 and method == "POST"):
             method = "GET"
-        headers = old.headers.copy() if _may_keep_credentials(old.url, url) else old.headers.without_secrets()
+        headers, cookies = old.headers.copy(), self._cookies
+        if not _may_keep_credentials(old.url, url):
+            headers = headers.without_secrets()
+            cookies = None if cookies is None else cookies.of_servers()
         gone = ["cookie"]
         if old.url.origin != url.origin:
             gone.append("host")
@@ -432,7 +435,7 @@ class BaseClient:
         for name in gone:
             headers.pop(name, None)
         content = b"" if method != old.method else old.content
-        return Request(method, url, headers=headers, cookies=self._cookies, content=content, extensions=old.extensions)
+        return Request(method, url, headers=headers, cookies=cookies, content=content, extensions=old.extensions)
 
     def _transports(self) -> list[Any]:
         """Returns all transports of the program, which are opened and closed with the client."""

@@ -104,6 +104,14 @@ class Cookies(MutableMapping[str, str]):
             for name, value in cookies.items() if isinstance(cookies, Mapping) else cookies:
                 self.set(name, value)
 
+    def of_servers(self) -> Cookies:
+        """Returns those that belong to a host. Those of the program may be for any host."""
+        other = Cookies()
+        for cookie in self.jar:
+            if cookie.domain:
+                other.jar.set_cookie(cookie)
+        return other
+
     def _matching(self, name: str, domain: str | None, path: str | None) -> list[Cookie]:
         return [
             cookie

@@ -127,11 +127,27 @@ async def test_credentials_stay_on_the_origin(start: str, location: str, is_same
             ),
             follow_redirects=True,
             headers={"X-Client-Key": "hunter2"},
+            cookies={"session": "hunter2"},
         ):
             seen = response.json()["headers"]
             assert ("authorization" in seen) == is_same
             assert ("hunter2" in json.dumps(seen)) == is_same
             assert seen["accept"] == "*/*"
+
+
+async def test_cookies_of_servers_follow_their_own_rules() -> None:
+    def answer(request: mcp_gangway.Request) -> Response:
+        if request.url.path == "/login":
+            return Response(200, headers={"Set-Cookie": "a=1; Domain=.site.example"})
+        if request.url.path == "/out":
+            return to("http://two.site.example/" if request.url.host == "one.site.example" else "http://other.example/")
+        return Response(200, json=dict(request.headers))
+
+    async with mcp_gangway.AsyncClient(transport=MockTransport(answer), follow_redirects=True) as client:
+        await client.get("http://one.site.example/login")
+        client.cookies.set("b", "2")
+        assert (await client.get("http://one.site.example/out")).json()["cookie"] == "a=1"
+        assert "cookie" not in (await client.get("http://two.site.example/out")).json()
 
 
 async def test_the_host_header_is_not_sent_to_another_origin() -> None:
