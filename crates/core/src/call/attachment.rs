@@ -22,6 +22,7 @@
 //! [`is_provisional`]: crate::server::session::Session::is_provisional
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -44,6 +45,7 @@ use crate::{
         renewal,
     },
     error::{Error, ErrorKind},
+    json::splice::Object,
     server::retry,
     translate::modern_to_legacy,
     wire::{message::Message, revision::Era},
@@ -73,6 +75,10 @@ pub(crate) struct Attachment {
     awaits_initialized: AtomicBool,
     /// The lists that the client was given instead of the server's.
     given: Mutex<Given>,
+    /// The server could not be reached since its session was set up, so it may come back as another one.
+    was_lost: AtomicBool,
+    /// The methods of the lists that a client in a session has asked for.
+    listed: Mutex<BTreeSet<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +112,18 @@ impl Attachment {
     /// Returns true for the `initialized` of a client whose handshake the bridge answered. The server does not get it.
     pub(crate) fn takes_initialized(&self) -> bool {
         self.awaits_initialized.load(Ordering::Acquire) && self.awaits_initialized.swap(false, Ordering::AcqRel)
+    }
+
+    /// Records that the server cannot be reached.
+    pub(crate) fn lost_sight(&self) {
+        self.was_lost.store(true, Ordering::Release);
+    }
+
+    /// Remembers that a client in a session has this list.
+    pub(crate) fn has_list(&self, request: &Message) {
+        if request.era() == Era::Legacy {
+            self.listed.lock().unwrap_or_else(PoisonError::into_inner).insert(request.method().to_owned());
+        }
     }
 
     /// Returns true if a modern client must be told that its lists may have changed. The caller tells it.
@@ -269,6 +287,48 @@ pub(crate) fn attached(bridge: &Arc<Bridge>) {
         let bridge = Arc::clone(bridge);
         async move { announce_differences(&bridge).await }
     });
+}
+
+/// Tells the client which of its lists differ, if the server was away before it got this new session.
+pub(crate) fn came_back(bridge: &Arc<Bridge>) {
+    if !bridge.calls.attachment.was_lost.swap(false, Ordering::AcqRel) {
+        return;
+    }
+    bridge.calls.spawn({
+        let bridge = Arc::clone(bridge);
+        async move {
+            let listed = bridge.calls.attachment.listed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            for list in provisional::LISTS {
+                let mut differs = false;
+                for method in listed.iter().filter(|method| method.split('/').next() == Some(list)) {
+                    differs = differs || has_other_pages(&bridge, method).await;
+                }
+                if let Some(told) = provisional::list_changed(list).filter(|_| differs) {
+                    bridge.client.output.send(told.into_line()).await;
+                }
+            }
+        }
+    });
+}
+
+/// Asks the server for the pages of a list that the client has. Returns true if one differs.
+async fn has_other_pages(bridge: &Arc<Bridge>, method: &str) -> bool {
+    let mut cursor = None;
+    for _ in 0..MAX_GIVEN {
+        let params = cursor.map_or_else(|| "{}".to_owned(), |cursor| format!("{{\"cursor\":{cursor}}}"));
+        let page = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"{method}","params":{params}}}"#);
+        let Some(page) = Message::one(page) else { return true };
+        // The client does not have the pages after the last one that is kept.
+        let Some(kept) = bridge.server.kept.result(&page) else { return params == "{}" };
+        if differs_now(bridge, &page).await {
+            return true;
+        }
+        cursor = Object::of(&kept).and_then(|page| page.get("nextCursor")).map(str::to_owned);
+        if cursor.as_deref().is_none_or(|cursor| cursor == "null") {
+            return false;
+        }
+    }
+    true
 }
 
 async fn announce_differences(bridge: &Arc<Bridge>) {

@@ -254,6 +254,7 @@ impl Exchange<'_> {
             let method = self.message.method();
             let is_unreached = error.is_connect();
             if error.is_unreached() {
+                self.bridge.calls.attachment.lost_sight();
                 self.unreached_since.get_or_insert_with(Instant::now);
             }
             let usual = self.tries.next_wait(&error, method, random());

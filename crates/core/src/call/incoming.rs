@@ -263,7 +263,9 @@ pub(crate) fn learn(bridge: &Arc<Bridge>, request: &Message, answer: &Message) {
         "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" if answer.error().is_none() => {
             bridge.server.session().answered(request);
         }
-        "server/discover" | "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
+        "server/discover" => keep(bridge, request, answer),
+        "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
+            bridge.calls.attachment.has_list(request);
             keep(bridge, request, answer);
         }
         _ => {}

@@ -87,6 +87,8 @@ async fn renew_in_turn(bridge: &Arc<Bridge>, epoch: u64) -> Result<(), Error> {
     set_up_session(bridge).await.inspect_err(|_| bridge.calls.renewal.failed())?;
     if is_provisional {
         attachment::attached(bridge);
+    } else {
+        attachment::came_back(bridge);
     }
     Ok(())
 }

@@ -349,6 +349,46 @@ async fn a_server_that_comes_back_with_other_tools_is_announced() {
 }
 
 #[tokio::test]
+async fn a_server_that_restarts_with_other_tools_during_a_session_is_announced() {
+    for (keeps, tool, is_other) in [(true, "b", true), (true, "a", false), (false, "a", true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Server::start().await;
+        let address = server.address();
+        let mut settings = config(address, LONG, LONG);
+        settings.state_folder = keeps.then(|| folder.path().to_owned());
+        let mut client = Client::start(settings);
+        client.handshake(&mut server, Some("old")).await;
+        client.send(request("1", "tools/list", "{}")).await;
+        let answer = server.post().await.answer(r#"{"tools":[{"name":"a"}]}"#).await;
+        client.expect(answer).await;
+        drop(server);
+        let socket = closed_again(address).await;
+        client.send(request("2", "prompts/get", "{}")).await;
+        client.expect_all_read().await;
+        // The connection is refused at least once.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut server = comes_up(socket);
+        server.post().await.respond(404, &[], "").await;
+        attached(&mut server, "{}").await;
+        let mut lines = Vec::new();
+        let count = if keeps { 2 } else { 1 };
+        for _ in 0..count {
+            let post = server.post().await;
+            if post.rpc_method() == "tools/list" {
+                post.answer(&format!(r#"{{"tools":[{{"name":"{tool}"}}]}}"#)).await;
+            } else {
+                lines.push(post.answer("{}").await);
+            }
+        }
+        lines.extend(is_other.then(|| r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#.to_owned()));
+        client.expect_all(lines).await;
+        client.expect_nothing(&mut server).await;
+        client.has_session("s");
+        client.finish(&mut server).await;
+    }
+}
+
+#[tokio::test]
 async fn hidden_tools_are_hidden_in_the_list_of_last_time_too() {
     let folder = tempfile::tempdir().unwrap();
     let (_socket, address) = known_server(folder.path()).await;

@@ -70,12 +70,12 @@ mod tests {
         let expected = "a\\u2028\\u2029\u{2027}\u{202a}\\u2028é\u{20ac}x\\u2029";
         for first in 0..=text.len() {
             for second in first..=text.len() {
-                let (mut escaper, mut escaped) = (SeparatorEscaper::default(), Vec::new());
+                let (mut escaper, mut written) = (SeparatorEscaper::default(), Vec::new());
                 for block in [&text.as_bytes()[..first], &text.as_bytes()[first..second], &text.as_bytes()[second..]] {
-                    escaper.push(block, &mut escaped);
+                    escaper.push(block, &mut written);
                 }
-                escaper.finish(&mut escaped);
-                assert_eq!(String::from_utf8(escaped).unwrap(), expected, "{first} {second}");
+                escaper.finish(&mut written);
+                assert_eq!(String::from_utf8(written).unwrap(), expected, "{first} {second}");
             }
         }
         let mut line = b"\xe2\x80\xa8\xe2\x80\xa8".to_vec();
