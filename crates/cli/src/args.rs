@@ -21,11 +21,13 @@ pub(crate) const HELP: &str = "mcp-gangway --help";
 #[cfg(feature = "oauth")]
 pub(crate) const USAGE: &str = "mcp-gangway [OPTIONS] URL
        mcp-gangway login|logout|status [OPTIONS] URL
+       mcp-gangway doctor [--json] [OPTIONS] URL
        mcp-gangway bundle [OPTIONS] [URL]
        mcp-gangway completions SHELL
        mcp-gangway man";
 #[cfg(not(feature = "oauth"))]
 pub(crate) const USAGE: &str = "mcp-gangway [OPTIONS] URL
+       mcp-gangway doctor [--json] [OPTIONS] URL
        mcp-gangway bundle [OPTIONS] [URL]
        mcp-gangway completions SHELL
        mcp-gangway man";
@@ -33,6 +35,7 @@ pub(crate) const USAGE: &str = "mcp-gangway [OPTIONS] URL
 /// The rest of the help, as sections: a title with a colon, then indented lines. The manual page has them too.
 pub(crate) const SECTIONS: &str = r#"Commands:
   login, logout, status  sign in ahead of time, sign out, show the sign-in; same options
+  doctor                 find out at which stage a server fails, and what to do; same options, and --json
   bundle                 write an extension for Claude Desktop (.mcpb); see bundle --help
   completions            print completions for bash, zsh, fish, powershell or elvish
   man                    print the manual page
@@ -74,6 +77,7 @@ Exit status:
     max_term_width = 100
 )]
 #[allow(clippy::doc_markdown, rustdoc::bare_urls, reason = "the help is plain text")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a separate switch")]
 pub(crate) struct Args {
     /// Address of the MCP server, like https://example.com/mcp or unix:/run/mcp.sock:/mcp [$MCP_SERVER_URL]
     #[arg(value_name = "URL")]

@@ -87,6 +87,7 @@ const SUBCOMMANDS: &[(&str, &str)] = &[
     ("logout", "sign out"),
     #[cfg(feature = "oauth")]
     ("status", "show the sign-in"),
+    ("doctor", "find out why a server does not work"),
     ("bundle", "write an extension for Claude Desktop"),
     ("completions", "print completions for a shell"),
     ("man", "print the manual page"),

@@ -9,6 +9,7 @@
 //! - other bridges' options (`peers`)
 //! - files that the user names (`files`)
 //! - the log (`logging`)
+//! - the command that finds out why a server does not work (`doctor`)
 //! - signals and the parent's death (`stop`)
 //! - the exit status
 //! - subcommands without a server: bundles for Claude Desktop (`bundle`), shell completions (`completions`), the manual
@@ -24,6 +25,7 @@ mod browser;
 mod bundle;
 mod command;
 mod completions;
+mod doctor;
 pub mod embedded;
 mod files;
 mod given;
@@ -53,26 +55,29 @@ use tokio::runtime::Runtime;
 pub use crate::given::Environment;
 #[cfg(feature = "oauth")]
 use crate::sign_in::Command;
-use crate::{args::Args, settings::Settings};
+use crate::{args::Args, doctor::Doctor, settings::Settings};
 
 /// Runs the command with `args`, starting with the program's name, until the client, a signal or the parent's death
 /// ends it.
 ///
 /// The status is 0 for a requested end, 2 for a mistake in the settings, 1 for any other failure.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    #[cfg_attr(not(feature = "oauth"), expect(unused_mut, reason = "there are no subcommands"))]
     let mut args: Vec<_> = args.into_iter().collect();
     report_panics();
     if let Some(done) = run_without_server(&args) {
         return done.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS);
     }
+    let doctor = Doctor::take(&mut args);
     #[cfg(feature = "oauth")]
     let command = Command::take(&mut args);
     let translated = match peers::translated(args) {
         Ok(translated) => translated,
         Err(mistake) => return Failure::usage(mistake).report(),
     };
-    let (variables, notes) = (translated.variables, translated.notes);
+    let (mut variables, notes) = (translated.variables, translated.notes);
+    if doctor.is_some() {
+        variables.push(("MCP_NO_BROWSER", "1".to_owned()));
+    }
     let typed = match Args::try_parse_from(translated.args) {
         Ok(typed) => typed,
         Err(page) if !page.use_stderr() => {
@@ -87,6 +92,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         own.map(|(_, value)| value.into()).or_else(|| env::var_os(name))
     });
     let settings = Settings::new(typed, notes, &environment).map_err(Failure::from);
+    if let Some(doctor) = doctor {
+        let status = settings.and_then(|settings| examine(doctor, settings));
+        return status.map_or_else(|failure| failure.report(), ExitCode::from);
+    }
     let done = settings.and_then(|settings| {
         #[cfg(feature = "oauth")]
         if let Some(command) = command {
@@ -130,6 +139,14 @@ fn follow(command: Command, settings: &Settings) -> Result<(), Failure> {
     logging::start(&settings.log)?;
     settings.log_remarks();
     Ok(runtime()?.block_on(command.run(&settings.config))?)
+}
+
+/// Examines the server instead of running the bridge. Returns the exit status.
+fn examine(doctor: Doctor, settings: Settings) -> Result<u8, Failure> {
+    logging::start(&settings.log)?;
+    let status = runtime()?.block_on(doctor.run(settings));
+    logging::finish();
+    status
 }
 
 /// Runs the bridge until the last open request is finished.

@@ -12,6 +12,7 @@
 )]
 
 mod bundle;
+mod doctor;
 mod log;
 #[cfg(target_os = "linux")]
 mod memory;

@@ -35,6 +35,7 @@ fn help() {
 
     Usage: mcp-gangway [OPTIONS] URL
            mcp-gangway login|logout|status [OPTIONS] URL
+           mcp-gangway doctor [--json] [OPTIONS] URL
            mcp-gangway bundle [OPTIONS] [URL]
            mcp-gangway completions SHELL
            mcp-gangway man
@@ -168,6 +169,8 @@ fn help() {
 
     Commands:
       login, logout, status  sign in ahead of time, sign out, show the sign-in; same options
+      doctor                 find out at which stage a server fails, and what to do; same options, and
+      --json
       bundle                 write an extension for Claude Desktop (.mcpb); see bundle --help
       completions            print completions for bash, zsh, fish, powershell or elvish
       man                    print the manual page

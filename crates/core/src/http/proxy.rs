@@ -30,7 +30,10 @@ use super::{
     proxy_exceptions::ProxyExceptions,
     system_proxy,
 };
-use crate::{http::Proxy, secrets::Concealed};
+use crate::{
+    http::{Proxy, ServerUrl},
+    secrets::Concealed,
+};
 
 /// Why an HTTP proxy opened no tunnel.
 type TunnelError = <Tunnel<Direct> as Service<Uri>>::Error;
@@ -73,6 +76,13 @@ impl Proxies {
             Some("http" | "https") => ProxyRoute::Tunnel(proxy),
             _ => ProxyRoute::Socks(proxy),
         })
+    }
+}
+
+impl Proxy {
+    /// Returns the proxy on the way to this URL, without its credentials; `None` if the way is direct.
+    pub fn on_the_way_to(&self, url: &ServerUrl) -> Option<String> {
+        Proxies::new(self).between(url.as_uri()).map(|route| route.proxy())
     }
 }
 
