@@ -161,11 +161,12 @@ fn candidates(current: &str, before: &[&str]) -> String {
     lines(subcommands.chain(options), current)
 }
 
-/// Returns the name of the option if it takes a value.
+/// Returns the name of the option if the next word is its value.
 fn option_with_value<'a>(command: &Command, option: &'a str) -> Option<&'a str> {
     let name = option.strip_prefix("--")?;
     let arg = command.get_arguments().find(|arg| arg.get_long() == Some(name))?;
-    matches!(arg.get_action(), ArgAction::Set | ArgAction::Append).then_some(name)
+    let takes_value = matches!(arg.get_action(), ArgAction::Set | ArgAction::Append);
+    (takes_value && !arg.is_require_equals_set()).then_some(name)
 }
 
 /// The first part of the option's help.

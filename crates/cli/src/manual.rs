@@ -66,6 +66,9 @@ fn options(command: &Command, without: &[&str]) -> String {
         let takes_value = matches!(arg.get_action(), ArgAction::Set | ArgAction::Append);
         let short = arg.get_short().map(|short| format!("\\fB\\-{short}\\fR, ")).unwrap_or_default();
         let name = match (arg.get_long(), value.filter(|_| takes_value)) {
+            (Some(long), Some(value)) if arg.is_require_equals_set() => {
+                format!("{short}\\fB\\-\\-{}\\fR[=\\fI{value}\\fR]", escaped(long))
+            }
             (Some(long), Some(value)) => format!("{short}\\fB\\-\\-{}\\fR \\fI{value}\\fR", escaped(long)),
             (Some(long), None) => format!("{short}\\fB\\-\\-{}\\fR", escaped(long)),
             (None, value) => format!("\\fI{}\\fR", value.unwrap_or_default()),
