@@ -196,8 +196,12 @@ def free_port() -> int:
 
 
 def plain_environment() -> dict[str, str]:
-    """Returns the environment without variables that change a server's behaviour or its connections."""
-    return {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "PATH", "TMPDIR", "USER")}
+    """Returns the environment without variables that change a server's behaviour or its connections.
+
+    The bridge leaves nothing in the state folder of the user who runs the tests.
+    """
+    names = ("HOME", "LANG", "PATH", "TMPDIR", "USER")
+    return {name: value for name, value in os.environ.items() if name in names} | {"MCP_NO_CACHE": "1"}
 
 
 # The environment's proxies do not apply to loopback.

@@ -47,6 +47,7 @@ impl Client {
             .args([&format!("http://{server}/mcp"), "--timeout", IDLE, "--log-level", "error"])
             .args(["--auth-command", CREDENTIALS])
             .env("NO_PROXY", "127.0.0.1")
+            .env("MCP_NO_CACHE", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

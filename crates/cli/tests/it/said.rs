@@ -218,7 +218,11 @@ fn secrets_echoed_by_the_server_are_redacted() {
             let _ = std::fs::remove_file(&log);
             let mut command =
                 command([&*url, "--log-level", "trace", "--header", &format!("X-Key: {CANARY}\"key\\n%41")]);
-            command.args(&more).env("MCP_HEADERS", format!("X-Variable: Token {CANARY}-variable\nX-Basic: {basic}"));
+            // One of the redirects leads to a closed port.
+            command
+                .args(&more)
+                .env("MCP_HOLD", "0")
+                .env("MCP_HEADERS", format!("X-Variable: Token {CANARY}-variable\nX-Basic: {basic}"));
             match variant {
                 "file" => command.args(["--auth", &format!("Bearer {CANARY}.tok_en/~+==")]),
                 _ => command.args(["--auth-command", &format!("echo Bearer {CANARY}.command")]),

@@ -190,8 +190,16 @@ pub(crate) fn keep_trying(bridge: &Arc<Bridge>, why: Option<Error>) {
     bridge.calls.spawn({
         let bridge = Arc::clone(bridge);
         async move {
-            try_until_attached(&bridge).await;
-            bridge.calls.attachment.is_trying.store(false, Ordering::Release);
+            let attachment = &bridge.calls.attachment;
+            loop {
+                try_until_attached(&bridge).await;
+                attachment.is_trying.store(false, Ordering::Release);
+                // Another handshake may have been promised in between.
+                let is_over = !bridge.server.session().is_provisional();
+                if is_over || attachment.is_trying.swap(true, Ordering::AcqRel) {
+                    return;
+                }
+            }
         }
     });
 }
