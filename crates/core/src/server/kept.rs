@@ -108,10 +108,9 @@ impl Kept {
             let page = format!("{key} ");
             answers.all.retain(|other, _| !other.starts_with(&page));
         }
+        answers.all.remove(&key);
         let total: usize = answers.all.values().map(String::len).sum();
-        if text.len() > MAX_ANSWER || total + text.len() > MAX_TOTAL || answers.all.len() >= MAX_ANSWERS {
-            answers.all.remove(&key);
-        } else {
+        if text.len() <= MAX_ANSWER && total + text.len() <= MAX_TOTAL && answers.all.len() < MAX_ANSWERS {
             answers.all.insert(key, text);
         }
         !std::mem::replace(&mut answers.is_changed, true)
@@ -218,4 +217,71 @@ fn reduced(method: &str, result: Object<'_>) -> Option<String> {
     let mut text = format!("{{{}}}", members.join(",")).into_bytes();
     blank_line_breaks(&mut text);
     String::from_utf8(text).ok().filter(|_| list.is_none_or(|list| result.get(list).is_some()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str) -> Message {
+        Message::one(text.to_owned()).unwrap()
+    }
+
+    fn kept(folder: &std::path::Path) -> Kept {
+        let mut config = Config::new("https://example.com/mcp").unwrap();
+        config.state_folder = Some(folder.to_owned());
+        Kept::new(&config)
+    }
+
+    fn list(cursor: &str) -> Message {
+        message(&format!(r#"{{"id":1,"method":"tools/list","params":{{"cursor":{cursor}}}}}"#))
+    }
+
+    fn tools(tools: &str) -> Message {
+        message(&format!("{{\"id\":1,\"result\":{{\"tools\":[{tools}],\n\"_meta\":{{}}}}}}"))
+    }
+
+    #[tokio::test]
+    async fn answers_are_kept_without_what_is_not_needed_and_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = kept(folder.path());
+        one.read().await;
+        assert!(one.learn(&list("null"), &tools("1e400")));
+        assert!(!one.learn(&list("\"a\\n\""), &tools("2")), "to be written already");
+        assert!(!one.learn(&message(r#"{"id":1,"method":"tools/call"}"#), &tools("3")), "no call is kept");
+        assert!(!one.learn(&list("null"), &message(r#"{"id":1,"error":{"code":1,"message":"m"}}"#)));
+        one.write().await;
+        let two = kept(folder.path());
+        assert_eq!(two.result(&list("null")), None, "nothing is read before it is needed");
+        two.read().await;
+        assert_eq!(two.result(&list("null")).unwrap(), r#"{"tools":[1e400]}"#);
+        assert_eq!(two.result(&list("\"a\\n\"")).unwrap(), r#"{"tools":[2]}"#);
+        assert!(two.is_unchanged(&list("null"), &tools("1e400")) && !two.is_unchanged(&list("null"), &tools("1")));
+        // Another first page begins another list.
+        assert!(two.learn(&list("null"), &tools("4")));
+        assert_eq!(two.result(&list("\"a\\n\"")), None);
+        assert!(!two.has_handshake(Era::Legacy));
+    }
+
+    #[tokio::test]
+    async fn answers_over_the_limits_are_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = kept(folder.path());
+        kept.learn(&list("null"), &tools("1"));
+        kept.learn(&list("null"), &tools(&format!("\"{}\"", "a".repeat(MAX_ANSWER))));
+        assert_eq!(kept.result(&list("null")), None, "the old list is not the server's any more");
+        for page in 0..2 * MAX_ANSWERS {
+            kept.learn(&list(&page.to_string()), &tools("1"));
+        }
+        assert_eq!(kept.lock().all.len(), MAX_ANSWERS);
+        let half = format!("\"{}\"", "a".repeat(MAX_ANSWER / 2));
+        for page in 0..10 {
+            kept.learn(&list(&page.to_string()), &tools(&half));
+        }
+        assert!(kept.lock().all.values().map(String::len).sum::<usize>() <= MAX_TOTAL);
+        kept.learn(&list(&format!("\"{}\"", "c".repeat(5000))), &tools("1"));
+        kept.write().await;
+        let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap();
+        assert!(file.metadata().unwrap().len() < 4 << 20);
+    }
 }
