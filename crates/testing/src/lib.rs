@@ -28,7 +28,7 @@ pub use client::Failure;
 pub use h2::{Fate, RawH2};
 pub use log::Log;
 pub use proxy::{Proxy, ProxyBehavior};
-pub use server::{Exchange, Server};
+pub use server::{Exchange, Server, wait_for_no_server};
 pub use tls::{Authority, H2Server};
 
 /// The version that the handshake of these tests negotiates.

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
-use super::SOON;
+use super::{SOON, wait_for_no_server};
 
 /// How a proxy treats its clients.
 #[derive(Clone, Copy)]
@@ -73,6 +73,7 @@ impl Proxy {
         let url = ProxyUrl::parse(&self.url(scheme, user)).expect("a proxy's URL");
         config.proxy = Setting::Url { url, except: None };
         config.timeouts.retry = SOON;
+        wait_for_no_server(&mut config);
         config
     }
 

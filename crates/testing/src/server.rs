@@ -217,10 +217,15 @@ pub(crate) fn config(url: &str) -> Config {
     config.proxy = Proxy::None;
     config.timeouts.retry = SOON;
     config.timeouts.reconnect = SOON;
-    // A slow machine does not make a server late, and a request to a closed port fails soon.
+    wait_for_no_server(&mut config);
+    config
+}
+
+/// Turns off what waits for a server that is away: a slow machine does not make a server late, and a request to a
+/// closed port fails soon.
+pub fn wait_for_no_server(config: &mut Config) {
     config.timeouts.attach = Some(Duration::from_mins(1));
     config.timeouts.hold = Duration::ZERO;
-    config
 }
 
 /// One HTTP request, and the socket for its response.

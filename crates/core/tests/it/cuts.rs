@@ -18,7 +18,7 @@ use crate::support::{
     Client, INITIALIZED, VERSION,
     fault_proxy::{Cut, Fault, FaultProxy, Side},
     model::{FORMS, Model},
-    request, within,
+    request, wait_for_no_server, within,
 };
 
 /// The number of concurrent lanes.
@@ -170,8 +170,7 @@ impl Outcome {
 fn config(address: SocketAddr, configure: fn(&mut Config)) -> Config {
     let mut config = Config::new(&format!("http://{address}/mcp")).unwrap();
     config.proxy = mcp_gangway_core::Proxy::None;
-    // On a busy machine, so many lanes at once may take longer.
-    config.timeouts.attach = None;
+    wait_for_no_server(&mut config);
     configure(&mut config);
     config
 }

@@ -18,7 +18,8 @@ use tokio::{
 };
 
 use crate::support::{
-    Authority, Client, Exchange, Fate, RawH2, Server, call, cancel, closed_port, dialogue, request, response, within,
+    Authority, Client, Exchange, Fate, RawH2, Server, call, cancel, closed_port, dialogue, request, response,
+    wait_for_no_server, within,
 };
 
 use Fault::{
@@ -344,6 +345,7 @@ async fn play(row: &Row) -> Result<(), String> {
             let server = RawH2::start(authority.server_config("localhost")).await;
             let mut config = Config::new(&server.url()).expect("a URL");
             config.proxy = mcp_gangway_core::Proxy::None;
+            wait_for_no_server(&mut config);
             config.tls.ca_certificates = vec![authority.pem()];
             let serve = server.serve(async |body: &Value| {
                 if body["id"] != 1 || !seen.one_more(fault, strikes).await {
@@ -417,6 +419,7 @@ async fn play(row: &Row) -> Result<(), String> {
 fn config(address: SocketAddr, fault: Fault) -> Config {
     let mut config = Config::new(&format!("http://{address}/mcp")).expect("a URL");
     config.proxy = mcp_gangway_core::Proxy::None;
+    wait_for_no_server(&mut config);
     if matches!(fault, Silent) {
         config.timeouts.idle = Duration::from_secs(3);
     }

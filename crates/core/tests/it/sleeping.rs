@@ -15,7 +15,7 @@ use crate::support::{
     Authority, Client, Fate, INITIALIZED, RawH2, SOON, VERSION, call,
     fault_proxy::{Cut, Fault, FaultProxy, Side},
     model::Model,
-    request, response, within,
+    request, response, wait_for_no_server, within,
 };
 
 /// The idle timeout of the bridges here.
@@ -25,6 +25,7 @@ fn config(url: &str) -> Config {
     let mut config = Config::new(url).unwrap();
     config.proxy = mcp_gangway_core::Proxy::None;
     config.timeouts.idle = IDLE;
+    wait_for_no_server(&mut config);
     config
 }
 

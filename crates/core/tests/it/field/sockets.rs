@@ -6,7 +6,7 @@ use tokio::{
     net::UnixListener,
 };
 
-use crate::support::{Client, call, response, within};
+use crate::support::{Client, call, response, wait_for_no_server, within};
 
 /// Accepts the next connection, and answers one request with this body. Returns the request.
 async fn serve(listener: &UnixListener, body: &str) -> String {
@@ -61,6 +61,7 @@ async fn a_unix_socket_replaces_the_connection_but_not_the_host_header() {
     let listener = UnixListener::bind(&socket).unwrap();
     let mut config = Config::new("http://mcp.example:81/mcp").unwrap();
     config.unix_socket = Some(socket.clone());
+    wait_for_no_server(&mut config);
     let mut client = Client::start(config.clone());
     client.send(call("1")).await;
     let answer = response("1", "{}");
