@@ -14,8 +14,9 @@ import mcp.types as types
 import pytest
 from mcp import ClientSession, McpError, StdioServerParameters, stdio_client
 
+import servers
 from bridge import Launch
-from servers import Server, open_url
+from servers import START_LIMIT, Server, open_url
 
 WAIT_LIMIT = 20.0
 
@@ -174,9 +175,44 @@ def test_servers_answer_as_named(running: Any, server: str, content_type: str) -
         assert ("Mcp-Session-Id" in answer.headers) == ("stateless" not in server)
 
 
+def test_client_that_starts_before_its_server(launch: Any, tmp_path: Path) -> None:
+    """A client gets its session before there is a server. Its call waits, also while the server moves to another port."""
+    address = tmp_path / "address"
+    launched = launch("--url-file", str(address), "--hold", str(START_LIMIT), "--no-cache")
+
+    async def dialogue() -> None:
+        changed = asyncio.Event()
+
+        async def heard(message: Any) -> None:
+            if isinstance(getattr(message, "root", None), types.ToolListChangedNotification):
+                changed.set()
+
+        async with connect(launched, limit=3 * START_LIMIT, heard=heard) as session:
+            assert (await session.list_tools()).tools == []
+            for folder in ("first", "second"):
+                waiting = asyncio.create_task(call(session, "echo", text=folder))
+                await asyncio.sleep(0.5)
+                assert not waiting.done()
+                (tmp_path / folder).mkdir()
+                running = servers.python_server(tmp_path / folder)
+                server = await asyncio.to_thread(running.__enter__)
+                try:
+                    address.write_text(server.url)
+                    assert await waiting == folder
+                    await changed.wait()
+                    assert "echo" in {tool.name for tool in (await session.list_tools()).tools}
+                finally:
+                    await asyncio.to_thread(running.__exit__, None, None, None)
+
+    asyncio.run(dialogue())
+    assert launched.status() == "0"
+
+
 @contextlib.asynccontextmanager
-async def connect(launched: Launch, *, initialize: bool = True) -> AsyncIterator[ClientSession]:
-    """Connects a client through the bridge, with responses for the server."""
+async def connect(
+    launched: Launch, *, initialize: bool = True, limit: float = WAIT_LIMIT, heard: Any = None
+) -> AsyncIterator[ClientSession]:
+    """Connects a client through the bridge, with responses for the server. ``heard`` gets other messages."""
 
     async def sampling(_: Any, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
         content = types.TextContent(type="text", text=f"{params.messages[0].content.text}? Yes.")
@@ -188,7 +224,7 @@ async def connect(launched: Launch, *, initialize: bool = True) -> AsyncIterator
     async def roots(_: Any) -> types.ListRootsResult:
         return types.ListRootsResult(roots=[types.Root(uri="file:///srv/interop", name="interop")])
 
-    with launched.stderr.open("a") as stderr, anyio.fail_after(WAIT_LIMIT):
+    with launched.stderr.open("a") as stderr, anyio.fail_after(limit):
         async with (
             stdio_client(StdioServerParameters(**launched.parameters()), errlog=stderr) as (read, write),
             ClientSession(
@@ -197,6 +233,7 @@ async def connect(launched: Launch, *, initialize: bool = True) -> AsyncIterator
                 sampling_callback=sampling,
                 elicitation_callback=elicitation,
                 list_roots_callback=roots,
+                message_handler=heard,
             ) as session,
         ):
             if initialize:
