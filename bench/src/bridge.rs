@@ -68,6 +68,8 @@ impl Bridge {
         let (program, arguments) = words.split_first().ok_or("a bridge without a command")?;
         let mut command = Command::new(program);
         command.args(arguments).envs(peer.environment.iter().cloned());
+        // What servers said is in the user's own folder, and would make one run differ from the next.
+        command.env("MCP_NO_CACHE", "1");
         for name in PROXIES {
             command.env_remove(name);
         }

@@ -138,6 +138,8 @@ pub(crate) struct Ledger {
     pub(crate) progress: usize,
     pub(crate) duplicates: usize,
     pub(crate) strangers: usize,
+    /// Notifications that the tools may have changed, as they may while the server is away.
+    pub(crate) changes: usize,
     /// Descriptions of invalid lines.
     odd: Vec<String>,
 }
@@ -192,6 +194,7 @@ impl Ledger {
         }
         match serde_json::from_str::<Value>(line) {
             Ok(message) if message["method"] == "notifications/progress" => self.hear_progress(&message),
+            Ok(message) if message["method"] == "notifications/tools/list_changed" => self.changes += 1,
             Ok(message) if message["method"].is_null() => self.hear_answer(&message),
             _ => self.odd.push(format!("an unexpected line: {line}")),
         }

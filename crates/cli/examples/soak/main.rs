@@ -223,6 +223,7 @@ fn broken_rules(ledger: &Ledger, model: &Model, rest: &Calm, calms: &[Calm]) -> 
         (ledger.duplicates, "answers to requests that were answered before"),
         (ledger.strangers, "answers to unknown requests"),
         (doubles, "calls ran more than once"),
+        (ledger.changes.saturating_sub(model.sessions()), "more changes of the tools than sessions"),
     ] {
         if count > 0 {
             wrong.push(format!("{count} {what}"));
