@@ -939,10 +939,6 @@ async fn r96_an_unreachable_server_is_tried_six_times_per_request() {
     last.respond(200, &[("Content-Type", "application/json"), ("Connection", "close")], answer).await;
     client.expect(response("0", "{}")).await;
     drop(server);
-    // No other test gets the port.
-    let kept = tokio::net::TcpSocket::new_v4().unwrap();
-    kept.set_reuseaddr(true).unwrap();
-    kept.bind(address).unwrap();
     client.send(request("1", "prompts/get", GET)).await;
     let failure = client.expect_error("1").await;
     assert_eq!(failure.kind(), "connect", "{failure:?}");
