@@ -10,7 +10,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import _exceptions
 from ._client import DEFAULT_LIMITS, AsyncClient, Client
@@ -35,6 +35,8 @@ else:
         from httpx2 import AsyncBaseTransport, BaseTransport
 
 
+_C = TypeVar("_C", AsyncClient, Client)
+
 _ARGUMENTS = """
     Args:
         verify, cert, http1, http2, limits, trust_env, proxy, uds: As for :class:`mcp_gangway.AsyncClient`. As always in
@@ -42,9 +44,10 @@ _ARGUMENTS = """
     """
 
 
-class AsyncHTTPTransport(AsyncBaseTransport):
-    __doc__ = f"""``httpx.AsyncClient(transport=mcp_gangway.AsyncHTTPTransport())``.
-{_ARGUMENTS}"""
+class _Transport(Generic[_C]):
+    """What both transports share: the settings of the native client that they send with."""
+
+    _kind: type[_C]
 
     def __init__(
         self,
@@ -58,7 +61,7 @@ class AsyncHTTPTransport(AsyncBaseTransport):
         proxy: str | Proxy | httpx.Proxy | None = None,
         uds: str | PathLike[str] | None = None,
     ) -> None:
-        self._client = AsyncClient(
+        self._client: _C = self._kind(
             verify=verify,
             cert=cert,
             http1=http1,
@@ -68,6 +71,13 @@ class AsyncHTTPTransport(AsyncBaseTransport):
             proxy=None if proxy is None else Proxy.of(proxy),
             uds=uds,
         )
+
+
+class AsyncHTTPTransport(_Transport[AsyncClient], AsyncBaseTransport):
+    __doc__ = f"""``httpx.AsyncClient(transport=mcp_gangway.AsyncHTTPTransport())``.
+{_ARGUMENTS}"""
+
+    _kind = AsyncClient
 
     async def __aenter__(self) -> Self:
         return self
@@ -83,32 +93,11 @@ class AsyncHTTPTransport(AsyncBaseTransport):
         await self._client.aclose()
 
 
-class HTTPTransport(BaseTransport):
+class HTTPTransport(_Transport[Client], BaseTransport):
     __doc__ = f"""``httpx.Client(transport=mcp_gangway.HTTPTransport())``.
 {_ARGUMENTS}"""
 
-    def __init__(
-        self,
-        *,
-        verify: VerifyTypes = True,
-        cert: CertTypes = None,
-        http1: bool = True,
-        http2: bool = False,
-        limits: Limits | httpx.Limits = DEFAULT_LIMITS,
-        trust_env: bool = True,
-        proxy: str | Proxy | httpx.Proxy | None = None,
-        uds: str | PathLike[str] | None = None,
-    ) -> None:
-        self._client = Client(
-            verify=verify,
-            cert=cert,
-            http1=http1,
-            http2=http2,
-            limits=_own_limits(limits),
-            trust_env=trust_env,
-            proxy=None if proxy is None else Proxy.of(proxy),
-            uds=uds,
-        )
+    _kind = Client
 
     def __enter__(self) -> Self:
         return self

@@ -297,8 +297,8 @@ impl Error {
         }
     }
 
-    /// True if the server is not there, so that waiting may help. All other failures are certain: a setting or the server
-    /// must change.
+    /// True if the server is not there, so that waiting may help. All other failures are certain: a setting or the
+    /// server must change.
     pub(crate) fn is_absence(&self) -> bool {
         match self.0.kind {
             ErrorKind::Dns | ErrorKind::Connect | ErrorKind::Broken | ErrorKind::Timeout => true,

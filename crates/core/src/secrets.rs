@@ -5,8 +5,8 @@
 //! such pages use.
 //!
 //! There is one table per process, as there is one log. A value is in it while its [`Concealed`] lives, so the owner of
-//! the value keeps both. Only [`crate::text`] reads the table, when it shows a text or one is to be stored. So forwarding a message costs
-//! nothing, and every text that is shown is covered.
+//! the value keeps both. Only [`crate::text`] reads the table, when a text is shown or stored. So forwarding a message
+//! costs nothing, and every text that is shown is covered.
 //!
 //! Rule: text that is not secret is shown. Values of less than [`MIN_VALUE_BYTES`] bytes occur in ordinary words and are not
 //! searched for. Nor are forms that no page writes, like the value backwards or encrypted.

@@ -212,8 +212,7 @@ pub(crate) async fn answer(bridge: &Arc<Bridge>, target: &Arc<Pending>, answer: 
     bridge.calls.table.remove(target);
 }
 
-/// Sends an answer of the bridge itself, unless the request already has one. Nothing is learnt
-/// from it.
+/// Sends an answer of the bridge itself, unless the request already has one. Nothing is learnt from it.
 pub(crate) async fn answer_provisionally(bridge: &Bridge, target: &Arc<Pending>, answer: Message) {
     let Some((request, id)) = target.request().and_then(|request| Some((request, request.id()?))) else { return };
     if target.claim_answer() {

@@ -27,7 +27,6 @@ pub(crate) enum Absence {
     /// The server cannot be reached, or says nothing.
     Away,
     /// The user has to sign in.
-    #[cfg(feature = "oauth")]
     SignIn,
 }
 
@@ -35,7 +34,6 @@ impl Absence {
     fn instructions(self) -> &'static str {
         match self {
             Self::Away => "The server has not answered yet. Its lists follow when it does; until then they are empty.",
-            #[cfg(feature = "oauth")]
             Self::SignIn => "The user has to sign in first. Until then, requests fail and say where.",
         }
     }

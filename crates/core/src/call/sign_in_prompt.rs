@@ -21,6 +21,7 @@ use crate::{
 const NAME: &str = "mcp-gangway";
 /// The `requestState` that a modern client brings back when it repeats a request. The bridge stores nothing for it.
 const STATE: &str = "mcp-gangway: signing in";
+
 /// The sign-in URL that the client last showed its user.
 #[derive(Debug, Default)]
 pub(crate) struct ShownSignIns(Mutex<Option<String>>);

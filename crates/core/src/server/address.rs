@@ -66,7 +66,8 @@ impl Address {
         }
     }
 
-    /// Reads the address again if the current one is of no use. Passes a new one to `install`, before any request uses it.
+    /// Reads the address again if the current one is of no use. Passes a new one to `install`, before any request uses
+    /// it.
     ///
     /// # Errors
     /// There is no address yet, because the source has none, or it cannot be installed.

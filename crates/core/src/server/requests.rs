@@ -69,8 +69,9 @@ impl Requests {
         self.address.url()
     }
 
-    /// Posts one message to `target`, or to the server's URL if it is `None`. `session` adds the headers of the session; `delivery` records when the body is
-    /// written. A message that is not repeatable never uses a connection that the server may be about to close.
+    /// Posts one message to `target`, or to the server's URL if it is `None`. `session` adds the headers of the session;
+    /// `delivery` records when the body is written. A message that is not repeatable never uses a connection that the
+    /// server may be about to close.
     ///
     /// # Errors
     /// No HTTP response came. A response with any status code is not an error.
@@ -184,8 +185,8 @@ impl Requests {
         self.address.refresh(install).await
     }
 
-    /// Sends a request to a URL, or to the server's if it is `None`, and follows redirects. `headers` returns the headers for the user's server, or for any
-    /// other server if its argument is `None`.
+    /// Sends a request to a URL, or to the server's if it is `None`, and follows redirects. `headers` returns the headers
+    /// for the user's server, or for any other server if its argument is `None`.
     async fn follow(
         &self,
         method: Method,

@@ -218,12 +218,7 @@ fn is_sign_in(_: &Error) -> bool {
 
 /// Returns why the server does not answer, by the error of an attempt.
 fn absence(error: &Error) -> Absence {
-    #[cfg(feature = "oauth")]
-    if error.is_sign_in() {
-        return Absence::SignIn;
-    }
-    let _ = error;
-    Absence::Away
+    if is_sign_in(error) { Absence::SignIn } else { Absence::Away }
 }
 
 /// Returns why the server does not answer, while an attempt is under way.
